@@ -1,0 +1,46 @@
+# Two commands for a newcomer: `make demo` and `make test`. Each builds its own environment.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test check questions lock clean
+.DEFAULT_GOAL := help
+
+help:  ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade 'pip>=25.1'
+
+# The package and ONNX Runtime for CPU: all that the demo needs.
+$(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[cpu]'
+	@touch $@
+
+# With the tools of the tests and checks.
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) install --quiet --constraint constraints.txt --group dev
+	@touch $@
+
+demo: $(VENV)/.demo  ## index Python's own documentation, ask five questions, show what reranking moves
+	@$(BIN)/qdrant-rerank demo
+
+test: $(VENV)/.dev  ## every test, with coverage
+	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+check: $(VENV)/.dev  ## lint, format, types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+questions: $(VENV)/.dev  ## nDCG@10 and MRR before and after reranking on the demo's questions
+	@$(BIN)/python benchmarks/stdlib.py
+
+lock: $(VENV)/.dev  ## write the versions installed now into constraints.txt
+	@{ echo "# Versions the tests pass with; rewrite with 'make lock'."; \
+	   $(PIP) freeze --exclude-editable | grep -vi '^qdrant-rerank'; } > constraints.txt
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

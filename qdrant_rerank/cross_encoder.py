@@ -1,0 +1,423 @@
+"""Score (query, document) pairs with an ONNX cross-encoder: tokenise -> plan -> run -> scores.
+
+``TextCrossEncoder`` has the calls of fastembed's class of that name. A score depends on its
+pair alone: batch size, order, padding and threads never change it.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_rerank.batching import Run, pad, plan_runs
+from qdrant_rerank.errors import InvalidInputError, ModelOutputError
+from qdrant_rerank.hub import Precision, locate
+from qdrant_rerank.models import ModelSource, ModelSpec, register_model, supported_models
+from qdrant_rerank.runtime import Provider, Runtime, available_cores
+from qdrant_rerank.tokenization import PairTokenizer
+
+__all__ = ["Activation", "PairScores", "TextCrossEncoder"]
+
+Activation = Literal["identity", "sigmoid"] | Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+# Pairs that rerank_pairs reads ahead: enough to sort by length and keep all cores busy,
+# few enough for flat memory (at most 12 MB of token ids at 512 tokens a pair).
+PAIRS_PER_WINDOW = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class PairScores:
+    """Scores, and what they cost.
+
+    Attributes:
+        scores: shape (n,), float32, input order, after activation; higher is more relevant.
+        tokenize_s: seconds spent tokenising.
+        infer_s: seconds spent in the model.
+        tokens: tokens scored, padding left out.
+        padded_tokens: tokens scored, padding included.
+    """
+
+    scores: NDArray[np.float32]
+    tokenize_s: float
+    infer_s: float
+    tokens: int
+    padded_tokens: int
+
+
+class TextCrossEncoder:
+    """A cross-encoder that scores how well each document answers a query.
+
+    Safe to call from many threads. Differs from fastembed's in that unknown keywords are an
+    error, ``rerank`` is eager, and batches never change a score.
+
+    Args:
+        model_name: a name from ``list_supported_models()`` (any case, owner optional), or the
+            path of a directory with ``model.onnx`` or ``onnx/model.onnx`` and
+            ``tokenizer.json``, or of an ``.onnx`` file.
+        cache_dir: where downloads are kept; else ``QDRANT_RERANK_CACHE``, else the hub's own.
+        threads: runs at once on a CPU, one core each; None for all that the process may use.
+        providers: onnxruntime's execution providers; excludes ``cuda=True``.
+        cuda: True, False, or "auto": CUDA where this onnxruntime has it.
+        device_ids: CUDA devices, one session each.
+        lazy_load: load the model at the first score instead of now.
+        revision: a hub branch, tag or commit.
+        precision: which file of the model; "auto" is the one it is registered with.
+        max_length: window in tokens, special tokens included; None for the model's own.
+        activation: "identity" gives raw logits; "sigmoid" maps them to 0..1; or a callable,
+            logits (n,) float32 -> scores (n,) float32.
+        local_files_only: never touch the network.
+        specific_model_path: a directory to load the named model from instead.
+
+    Raises:
+        UnknownModelError: no such name or path.
+        ModelFileError: a file is missing, truncated or does not fit.
+        MissingDependencyError: onnxruntime is not installed.
+        InvalidInputError: an argument is wrong.
+
+    Examples:
+        >>> from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
+        >>> encoder = TextCrossEncoder(DEFAULT_RERANKER)
+        >>> scores = encoder.rerank("capital of France", ["Berlin is in Germany.",
+        ...                                               "Paris is the capital of France."])
+        >>> scores[1] > scores[0]
+        True
+    """
+
+    def __init__(
+        self,
+        model_name: str | Path,
+        cache_dir: str | Path | None = None,
+        threads: int | None = None,
+        providers: Sequence[Provider] | None = None,
+        cuda: bool | Literal["auto", "cuda", "cpu"] = "auto",
+        device_ids: Sequence[int] | None = None,
+        lazy_load: bool = False,
+        *,
+        revision: str | None = None,
+        precision: Precision = "auto",
+        max_length: int | None = None,
+        activation: Activation = "identity",
+        local_files_only: bool = False,
+        specific_model_path: str | Path | None = None,
+    ) -> None:
+        _require_positive("threads", threads)
+        _require_positive("max_length", max_length)
+        if not callable(activation) and activation not in {"identity", "sigmoid"}:
+            raise InvalidInputError(
+                f"activation is {activation!r}; expected 'identity', 'sigmoid' or a callable."
+            )
+        self._options: dict[str, Any] = {
+            "threads": threads,
+            "providers": providers,
+            "cuda": cuda,
+            "device_ids": device_ids,
+        }
+        self._max_length = max_length
+        self._activation = activation
+        self._files = locate(
+            model_name,
+            precision=precision,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            specific_model_path=specific_model_path,
+        )
+        self._lock = threading.Lock()
+        self._loaded_tokenizer: PairTokenizer | None = None
+        self._loaded_runtime: Runtime | None = None
+        if not lazy_load:
+            self._load()
+
+    @property
+    def model_name(self) -> str:
+        """The registered name, or the name of the directory or file."""
+        return self._files.name
+
+    @property
+    def max_length(self) -> int:
+        """Window in tokens, special tokens included."""
+        return self._tokenizer().max_length
+
+    def rerank(
+        self, query: str, documents: Iterable[str], batch_size: int | None = None
+    ) -> list[float]:
+        """Score documents for one query.
+
+        Args:
+            query: any text; longer than half of the window, it may be cut.
+            documents: texts of any length; what does not fit the window is cut.
+            batch_size: most pairs a run may hold; None to let the token budget decide. Never
+                changes a score.
+
+        Returns:
+            One score a document, in input order; higher is more relevant. Raw logits unless an
+            activation was chosen. No documents, no scores.
+
+        Raises:
+            InvalidInputError: a text is not a str, or ``batch_size`` is below 1.
+            ModelOutputError: the model failed or returned a score that is not finite.
+        """
+        if isinstance(documents, str):
+            raise InvalidInputError(
+                "documents is one str; expected an iterable of str. Pass [document]."
+            )
+        pairs = [(query, document) for document in documents]
+        scores: list[float] = self.score_pairs(pairs, batch_size).scores.tolist()
+        return scores
+
+    def rerank_pairs(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        batch_size: int | None = None,
+        parallel: int | None = None,
+    ) -> Iterator[float]:
+        """Score pairs lazily, in bounded memory: a generator of a million pairs is fine.
+
+        Args:
+            pairs: (query, document) texts.
+            batch_size: most pairs a run may hold; None to let the token budget decide.
+            parallel: runs at once; 0 for one a core, None for the encoder's ``threads``. No
+                processes are started.
+
+        Returns:
+            An iterator of one score a pair, in input order.
+
+        Raises:
+            InvalidInputError: at this call for a wrong argument; while iterating for a pair
+                that is not two texts.
+            ModelOutputError: while iterating, the model failed or a score is not finite.
+        """
+        _require_positive("batch_size", batch_size)
+        if parallel is not None and parallel < 0:
+            raise InvalidInputError(f"parallel is {parallel}; expected 0 (all cores) or more.")
+        if isinstance(pairs, str):
+            raise InvalidInputError("pairs is one str; expected (query, document) pairs.")
+        if isinstance(pairs, tuple) and len(pairs) == 2 and isinstance(pairs[0], str):
+            pairs = [pairs]
+        return self._iterate(iter(pairs), batch_size, parallel)
+
+    def score_pairs(
+        self, pairs: Sequence[tuple[str, str]], batch_size: int | None = None
+    ) -> PairScores:
+        """Score pairs at once and say what it cost.
+
+        Args:
+            pairs: (query, document) texts, of one query or of many.
+            batch_size: most pairs a run may hold; None to let the token budget decide.
+
+        Raises:
+            InvalidInputError: a text is not a str, or ``batch_size`` is below 1.
+            ModelOutputError: the model failed or returned a score that is not finite.
+        """
+        _require_positive("batch_size", batch_size)
+        return self._score(pairs, batch_size, None)
+
+    def token_count(self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024) -> int:
+        """Tokens that scoring these pairs would read, after truncation and without padding.
+
+        Does not load the ONNX file.
+
+        Args:
+            pairs: (query, document) texts.
+            batch_size: pairs tokenised at a time.
+
+        Raises:
+            InvalidInputError: a text is not a str, or ``batch_size`` is below 1.
+        """
+        _require_positive("batch_size", batch_size)
+        tokenizer = self._tokenizer()
+        source = iter(pairs)
+        total = 0
+        while window := list(islice(source, batch_size)):
+            _require_texts(window)
+            total += sum(len(pair) for pair in tokenizer(window))
+        return total
+
+    @classmethod
+    def list_supported_models(cls) -> list[dict[str, Any]]:
+        """Models known by name, bundled and custom ones included.
+
+        Returns:
+            A dict each with fastembed's keys (model, sources, model_file, description, license,
+            size_in_GB, additional_files) and max_length, quantized_file, fp16_file.
+        """
+        listed = []
+        for spec in supported_models():
+            entry = asdict(spec)
+            entry["size_in_GB"] = entry.pop("size_in_gb")
+            entry["additional_files"] = list(spec.additional_files)
+            listed.append(entry)
+        return listed
+
+    @classmethod
+    def add_custom_model(
+        cls,
+        model: str,
+        sources: ModelSource,
+        model_file: str = "onnx/model.onnx",
+        description: str = "",
+        license: str = "",
+        size_in_gb: float = 0.0,
+        additional_files: list[str] | None = None,
+    ) -> None:
+        """Register a model of a hub repository by a name of its own, for this process.
+
+        Args:
+            model: the name; unique without regard to case.
+            sources: ``ModelSource(hf="owner/name")``; fastembed's ModelSource serves too.
+            model_file: the ONNX file in the repository.
+            description: one sentence.
+            license: identifier of the licence.
+            size_in_gb: of the files, decimal gigabytes.
+            additional_files: files needed beside the ONNX file, such as external data.
+
+        Raises:
+            InvalidInputError: the name is taken, or there is no hub repository.
+        """
+        register_model(
+            ModelSpec(
+                model=model,
+                sources=ModelSource(hf=sources.hf, url=sources.url),
+                model_file=model_file,
+                description=description,
+                license=license,
+                size_in_gb=size_in_gb,
+                additional_files=tuple(additional_files or ()),
+            )
+        )
+
+    def __repr__(self) -> str:
+        state = repr(self._loaded_runtime) if self._loaded_runtime else "not loaded yet"
+        return f"TextCrossEncoder({self.model_name!r}, {state})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Sessions, threads and locks do not pickle; a copy loads its own at the first score.
+        kept = dict(self.__dict__)
+        kept.update(_lock=None, _loaded_tokenizer=None, _loaded_runtime=None)
+        return kept
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
+    def _tokenizer(self) -> PairTokenizer:
+        if self._loaded_tokenizer is None:
+            with self._lock:
+                if self._loaded_tokenizer is None:
+                    self._loaded_tokenizer = PairTokenizer.from_directory(
+                        self._files.tokenizer, max_length=self._max_length
+                    )
+        return self._loaded_tokenizer
+
+    def _load(self) -> tuple[PairTokenizer, Runtime]:
+        """The tokenizer and the runtime, loaded once under concurrent first calls too."""
+        tokenizer = self._tokenizer()
+        if self._loaded_runtime is None:
+            with self._lock:
+                if self._loaded_runtime is None:
+                    runtime = Runtime(self._files.model, **self._options)
+                    # One short pair shows now, not amid a ranking, that the two fit.
+                    probe = tokenizer([("a", "b")])
+                    runtime.relevance(*pad(probe, pad_id=tokenizer.pad_id))
+                    self._loaded_runtime = runtime
+        return tokenizer, self._loaded_runtime
+
+    def _iterate(
+        self, pairs: Iterator[tuple[str, str]], batch_size: int | None, parallel: int | None
+    ) -> Iterator[float]:
+        if parallel is None:
+            yield from self._windows(pairs, batch_size, None)
+            return
+        with ThreadPoolExecutor(parallel or available_cores()) as pool:
+            yield from self._windows(pairs, batch_size, pool)
+
+    def _windows(
+        self,
+        pairs: Iterator[tuple[str, str]],
+        batch_size: int | None,
+        pool: ThreadPoolExecutor | None,
+    ) -> Iterator[float]:
+        while window := list(islice(pairs, PAIRS_PER_WINDOW)):
+            yield from self._score(window, batch_size, pool).scores.tolist()
+
+    def _score(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        batch_size: int | None,
+        pool: ThreadPoolExecutor | None,
+    ) -> PairScores:
+        _require_texts(pairs)
+        if not pairs:
+            return PairScores(np.empty(0, dtype=np.float32), 0.0, 0.0, 0, 0)
+        tokenizer, runtime = self._load()
+        began = time.perf_counter()
+        tokenized = tokenizer(pairs)
+        tokenized_at = time.perf_counter()
+        limits = [limit for limit in (batch_size, runtime.pairs_per_run) if limit is not None]
+        runs = plan_runs(
+            [len(pair) for pair in tokenized],
+            tokens_per_run=runtime.tokens_per_run,
+            pairs_per_run=min(limits, default=None),
+        )
+        logits = np.empty(len(pairs), dtype=np.float32)
+
+        def execute(run: Run) -> None:
+            inputs = pad(
+                [tokenized[row] for row in run.rows],
+                pad_id=tokenizer.pad_id,
+                pad_type_id=tokenizer.pad_type_id,
+                side=tokenizer.padding_side,
+            )
+            logits[run.rows] = runtime.relevance(*inputs)
+
+        runtime.for_each(execute, runs, pool)
+        return PairScores(
+            scores=self._activate(logits, runtime.path),
+            tokenize_s=tokenized_at - began,
+            infer_s=time.perf_counter() - tokenized_at,
+            tokens=sum(len(pair) for pair in tokenized),
+            padded_tokens=sum(len(run.rows) * run.width for run in runs),
+        )
+
+    def _activate(self, logits: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
+        broken = np.flatnonzero(~np.isfinite(logits))
+        if len(broken):
+            raise ModelOutputError(
+                f"{path} returned {logits[broken[0]]} for {len(broken)} of {len(logits)} pairs, "
+                f"the first at index {broken[0]}. The file may be damaged, or its fp16 "
+                "arithmetic overflows: fetch it again or use another precision."
+            )
+        if callable(self._activation):
+            return np.asarray(self._activation(logits), dtype=np.float32)
+        if self._activation == "sigmoid":
+            # exp overflows to inf for logits below -88, which still gives the right limit, 0.
+            with np.errstate(over="ignore"):
+                return 1 / (1 + np.exp(-logits))
+        return logits
+
+
+def _require_positive(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise InvalidInputError(f"{name} is {value}; expected 1 or more, or None.")
+
+
+def _require_texts(pairs: Sequence[tuple[str, str]]) -> None:
+    for index, pair in enumerate(pairs):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InvalidInputError(
+                f"Pair {index} is {pair!r:.80}; expected a (query, document) tuple."
+            )
+        for role, text in zip(("query", "document"), pair, strict=True):
+            if not isinstance(text, str):
+                raise InvalidInputError(
+                    f"The {role} of pair {index} is a {type(text).__name__}; expected a str."
+                )
+
+

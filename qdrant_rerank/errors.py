@@ -1,0 +1,83 @@
+"""Every error this package raises on purpose.
+
+One root, so that ``except QdrantRerankError`` catches all of them. Where Python or a
+peer library has a built-in that callers already catch, the error is that as well::
+
+    QdrantRerankError
+    ├── InvalidInputError (ValueError)          an argument or a document is wrong
+    │   └── MissingTextError                    a hit has no text to rerank
+    ├── MissingDependencyError (ImportError)    an optional package is not installed
+    ├── ModelError
+    │   ├── UnknownModelError (ValueError)      no model of that name
+    │   ├── ModelFileError                      a file is missing, truncated or does not fit
+    │   └── ModelOutputError                    the model ran, and what it returned is no score
+    ├── CollectionError
+    │   ├── CollectionNotFoundError             no such collection
+    │   └── SchemaMismatchError                 the collection's vectors do not fit the embedder
+    └── QdrantConnectionError (ConnectionError) Qdrant is down, too slow, or answers nonsense
+
+A message says what was seen, what was expected, and how to mend it.
+"""
+
+__all__ = [
+    "CollectionError",
+    "CollectionNotFoundError",
+    "InvalidInputError",
+    "MissingDependencyError",
+    "MissingTextError",
+    "ModelError",
+    "ModelFileError",
+    "ModelOutputError",
+    "QdrantConnectionError",
+    "QdrantRerankError",
+    "SchemaMismatchError",
+    "UnknownModelError",
+]
+
+
+class QdrantRerankError(Exception):
+    """The root of every error raised by this package."""
+
+
+class InvalidInputError(QdrantRerankError, ValueError):
+    """An argument or a document is wrong; nothing was done."""
+
+
+class MissingTextError(InvalidInputError):
+    """A hit has no text at the place that the text source names."""
+
+
+class MissingDependencyError(QdrantRerankError, ImportError):
+    """An optional package is not installed; the message holds the pip command."""
+
+
+class ModelError(QdrantRerankError):
+    """A model cannot be found, loaded or trusted."""
+
+
+class UnknownModelError(ModelError, ValueError):
+    """No registered, bundled, local or hub model goes by that name."""
+
+
+class ModelFileError(ModelError):
+    """A file of a model is missing, truncated, or does not fit the others."""
+
+
+class ModelOutputError(ModelError):
+    """A model ran, and what it returned is not one finite score a pair."""
+
+
+class CollectionError(QdrantRerankError):
+    """A Qdrant collection is not what the call needs."""
+
+
+class CollectionNotFoundError(CollectionError):
+    """The collection does not exist on that client."""
+
+
+class SchemaMismatchError(CollectionError):
+    """The collection's vectors do not fit the embedder, or lack what recall needs."""
+
+
+class QdrantConnectionError(QdrantRerankError, ConnectionError):
+    """Qdrant cannot be reached, did not answer in time, or answered nonsense."""
