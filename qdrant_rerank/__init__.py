@@ -13,20 +13,57 @@ from qdrant_rerank.models import DEFAULT_EMBEDDER, DEFAULT_RERANKER, ModelSource
 
 if TYPE_CHECKING:
     from qdrant_rerank.cross_encoder import PairScores, TextCrossEncoder
+    from qdrant_rerank.embedders import Bm25Encoder, OnnxEmbedder, StaticEmbedder
+    from qdrant_rerank.reranking import rerank_points
+    from qdrant_rerank.searcher import HybridSearcher
+    from qdrant_rerank.types import (
+        Embedder,
+        RerankedPoint,
+        Reranker,
+        SearchOptions,
+        SearchResults,
+        SearchTrace,
+        SparseEncoder,
+    )
 
+# Where each name that is loaded on first use lives.
 _HOME = {
+    "Bm25Encoder": "embedders",
+    "Embedder": "types",
+    "HybridSearcher": "searcher",
+    "OnnxEmbedder": "embedders",
     "PairScores": "cross_encoder",
+    "RerankedPoint": "types",
+    "Reranker": "types",
+    "SearchOptions": "types",
+    "SearchResults": "types",
+    "SearchTrace": "types",
+    "SparseEncoder": "types",
+    "StaticEmbedder": "embedders",
     "TextCrossEncoder": "cross_encoder",
+    "rerank_points": "reranking",
 }
 
 __all__ = [
     "DEFAULT_EMBEDDER",
     "DEFAULT_RERANKER",
+    "Bm25Encoder",
+    "Embedder",
+    "HybridSearcher",
     "ModelSource",
+    "OnnxEmbedder",
     "PairScores",
+    "RerankedPoint",
+    "Reranker",
+    "SearchOptions",
+    "SearchResults",
+    "SearchTrace",
+    "SparseEncoder",
+    "StaticEmbedder",
     "TextCrossEncoder",
     "__version__",
     "errors",
+    "rerank_points",
 ]
 
 

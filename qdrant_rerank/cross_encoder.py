@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_rerank.arguments import require_pairs, require_positive
 from qdrant_rerank.batching import Run, pad, plan_runs
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError
 from qdrant_rerank.hub import Precision, locate
@@ -107,8 +108,8 @@ class TextCrossEncoder:
         local_files_only: bool = False,
         specific_model_path: str | Path | None = None,
     ) -> None:
-        _require_positive("threads", threads)
-        _require_positive("max_length", max_length)
+        require_positive("threads", threads)
+        require_positive("max_length", max_length)
         if not callable(activation) and activation not in {"identity", "sigmoid"}:
             raise InvalidInputError(
                 f"activation is {activation!r}; expected 'identity', 'sigmoid' or a callable."
@@ -194,14 +195,13 @@ class TextCrossEncoder:
                 that is not two texts.
             ModelOutputError: while iterating, the model failed or a score is not finite.
         """
-        _require_positive("batch_size", batch_size)
+        require_positive("batch_size", batch_size)
         if parallel is not None and parallel < 0:
             raise InvalidInputError(f"parallel is {parallel}; expected 0 (all cores) or more.")
-        if isinstance(pairs, str):
-            raise InvalidInputError("pairs is one str; expected (query, document) pairs.")
-        if isinstance(pairs, tuple) and len(pairs) == 2 and isinstance(pairs[0], str):
-            pairs = [pairs]
-        return self._iterate(iter(pairs), batch_size, parallel)
+        source: Any = pairs
+        if isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], str):
+            source = [source]  # one pair, as fastembed takes it
+        return self._iterate(iter(source), batch_size, parallel)
 
     def score_pairs(
         self, pairs: Sequence[tuple[str, str]], batch_size: int | None = None
@@ -216,7 +216,7 @@ class TextCrossEncoder:
             InvalidInputError: a text is not a str, or ``batch_size`` is below 1.
             ModelOutputError: the model failed or returned a score that is not finite.
         """
-        _require_positive("batch_size", batch_size)
+        require_positive("batch_size", batch_size)
         return self._score(pairs, batch_size, None)
 
     def token_count(self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024) -> int:
@@ -231,12 +231,12 @@ class TextCrossEncoder:
         Raises:
             InvalidInputError: a text is not a str, or ``batch_size`` is below 1.
         """
-        _require_positive("batch_size", batch_size)
+        require_positive("batch_size", batch_size)
         tokenizer = self._tokenizer()
         source = iter(pairs)
         total = 0
         while window := list(islice(source, batch_size)):
-            _require_texts(window)
+            require_pairs(window)
             total += sum(len(pair) for pair in tokenizer(window))
         return total
 
@@ -353,7 +353,7 @@ class TextCrossEncoder:
         batch_size: int | None,
         pool: ThreadPoolExecutor | None,
     ) -> PairScores:
-        _require_texts(pairs)
+        require_pairs(pairs)
         if not pairs:
             return PairScores(np.empty(0, dtype=np.float32), 0.0, 0.0, 0, 0)
         tokenizer, runtime = self._load()
@@ -399,25 +399,5 @@ class TextCrossEncoder:
         if self._activation == "sigmoid":
             # exp overflows to inf for logits below -88, which still gives the right limit, 0.
             with np.errstate(over="ignore"):
-                return 1 / (1 + np.exp(-logits))
+                return np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
         return logits
-
-
-def _require_positive(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise InvalidInputError(f"{name} is {value}; expected 1 or more, or None.")
-
-
-def _require_texts(pairs: Sequence[tuple[str, str]]) -> None:
-    for index, pair in enumerate(pairs):
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise InvalidInputError(
-                f"Pair {index} is {pair!r:.80}; expected a (query, document) tuple."
-            )
-        for role, text in zip(("query", "document"), pair, strict=True):
-            if not isinstance(text, str):
-                raise InvalidInputError(
-                    f"The {role} of pair {index} is a {type(text).__name__}; expected a str."
-                )
-
-

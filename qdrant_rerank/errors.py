@@ -14,7 +14,9 @@ peer library has a built-in that callers already catch, the error is that as wel
     ├── CollectionError
     │   ├── CollectionNotFoundError             no such collection
     │   └── SchemaMismatchError                 the collection's vectors do not fit the embedder
-    └── QdrantConnectionError (ConnectionError) Qdrant is down, too slow, or answers nonsense
+    └── QdrantError                             Qdrant did not do what was asked
+        ├── QdrantConnectionError (ConnectionError) it is down, too slow, or answers nonsense
+        └── QdrantRequestError                  it refused the request: rights, quota, a bad filter
 
 A message says what was seen, what was expected, and how to mend it.
 """
@@ -29,6 +31,8 @@ __all__ = [
     "ModelFileError",
     "ModelOutputError",
     "QdrantConnectionError",
+    "QdrantError",
+    "QdrantRequestError",
     "QdrantRerankError",
     "SchemaMismatchError",
     "UnknownModelError",
@@ -79,5 +83,13 @@ class SchemaMismatchError(CollectionError):
     """The collection's vectors do not fit the embedder, or lack what recall needs."""
 
 
-class QdrantConnectionError(QdrantRerankError, ConnectionError):
+class QdrantError(QdrantRerankError):
+    """Qdrant did not do what was asked; the cause is the client's own exception."""
+
+
+class QdrantConnectionError(QdrantError, ConnectionError):
     """Qdrant cannot be reached, did not answer in time, or answered nonsense."""
+
+
+class QdrantRequestError(QdrantError):
+    """Qdrant answered, and refused: wrong key, too many requests, or a request it cannot run."""

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from qdrant_rerank.errors import InvalidInputError, ModelFileError, UnknownModelError
 from qdrant_rerank.models import BUNDLED_DIRECTORY, ModelSpec, find_model
 
-__all__ = ["ModelFiles", "Precision", "download", "locate"]
+__all__ = ["ModelFiles", "Precision", "download", "locate", "locate_embedder"]
 
 Precision = Literal["auto", "fp32", "int8", "fp16"]
 
@@ -96,6 +96,39 @@ def locate(
         local_files_only=local_files_only,
     )
     return ModelFiles(spec.model, root / file, root)
+
+
+def locate_embedder(
+    model_name: str | Path,
+    *,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> ModelFiles:
+    """Find the files of an ONNX embedding model, downloading those that are not cached.
+
+    Args:
+        model_name: a hub repository ("sentence-transformers/" may be left out), a directory, or
+            an ``.onnx`` file.
+        cache_dir: as in :func:`locate`.
+        local_files_only: never touch the network.
+
+    Raises:
+        ModelFileError: a file is missing or could not be fetched.
+    """
+    path = Path(model_name).expanduser()
+    if path.is_dir():
+        return _in_directory(path.name, path, "auto")
+    if path.is_file():
+        return _beside(path.stem, path)
+    name = str(model_name)
+    repository = name if "/" in name else f"sentence-transformers/{name}"
+    root = download(
+        repository,
+        ("onnx/model.onnx",),
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+    )
+    return ModelFiles(repository, root / "onnx/model.onnx", root)
 
 
 def download(

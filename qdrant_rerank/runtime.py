@@ -107,7 +107,7 @@ class Runtime:
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
-        ModelFileError: the file is missing, truncated, or not a cross-encoder.
+        ModelFileError: the file is missing, truncated, or not a text encoder.
         InvalidInputError: an argument is wrong, or a provider is not available.
     """
 
@@ -139,9 +139,9 @@ class Runtime:
         unknown = sorted(set(self._input_types) - set(KNOWN_INPUTS))
         if unknown or "input_ids" not in self._input_types:
             raise ModelFileError(
-                f"{path} takes the inputs {sorted(self._input_types)}; a cross-encoder takes "
-                f"input_ids and may take {', '.join(KNOWN_INPUTS[1:])}. Export it for sequence "
-                "classification."
+                f"{path} takes the inputs {sorted(self._input_types)}; a text encoder takes "
+                f"input_ids and may take {', '.join(KNOWN_INPUTS[1:])}. Is it another "
+                "kind of model?"
             )
         outputs = [node.name for node in session.get_outputs()]
         self._output = "logits" if "logits" in outputs else outputs[0]
@@ -163,6 +163,23 @@ class Runtime:
         attention_mask: NDArray[np.int64],
         token_type_ids: NDArray[np.int64],
     ) -> NDArray[np.float32]:
+        """Run a cross-encoder once; arguments and errors as of :meth:`run`.
+
+        Returns:
+            Relevance logits, shape (n,), float32, unbounded. Of a two-label head, column 1.
+
+        Raises:
+            ModelOutputError: the output is not one or two labels a pair.
+        """
+        output = self.run(input_ids, attention_mask, token_type_ids)
+        return _relevance_column(output, len(input_ids), self.path)
+
+    def run(
+        self,
+        input_ids: NDArray[np.int64],
+        attention_mask: NDArray[np.int64],
+        token_type_ids: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
         """Run the model once.
 
         Args:
@@ -171,10 +188,10 @@ class Runtime:
             token_type_ids: same shape; left out where the model has no such input.
 
         Returns:
-            Relevance logits, shape (n,), float32, unbounded. Of a two-label head, column 1.
+            The output ``logits``, or the first where none has that name; float32, shape (n, ...).
 
         Raises:
-            ModelOutputError: the run failed, or its output is not one or two labels a pair.
+            ModelOutputError: the run failed.
         """
         given = dict(zip(KNOWN_INPUTS, (input_ids, attention_mask, token_type_ids), strict=True))
         feed = {name: given[name].astype(dtype) for name, dtype in self._input_types.items()}
@@ -191,7 +208,7 @@ class Runtime:
         finally:
             if self._free is not None:
                 self._free.put(session)
-        return _relevance_column(np.asarray(output), len(input_ids), self.path)
+        return np.asarray(output).astype(np.float32, copy=False)
 
     def for_each(
         self,
@@ -307,8 +324,7 @@ def _quantizes_dynamically(path: Path) -> bool:
         return any(content.find(name) >= 0 for name in DYNAMIC_QUANTIZATION)
 
 
-def _relevance_column(output: NDArray[Any], pairs: int, path: Path) -> NDArray[np.float32]:
-    logits = output.astype(np.float32, copy=False)
+def _relevance_column(logits: NDArray[np.float32], pairs: int, path: Path) -> NDArray[np.float32]:
     if logits.shape == (pairs,):
         return logits
     if logits.shape == (pairs, 1):

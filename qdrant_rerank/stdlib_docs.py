@@ -34,16 +34,61 @@ __all__ = ["standard_library_documents"]
 # Modules that fill themselves by code (random.choice is a bound method, os.stat comes from
 # posix or nt). The interpreter loads most of them at start; the others only define things.
 BUILT_AT_RUN_TIME = frozenset(
-    "builtins hashlib multiprocessing os random re signal threading types".split()
+    ["builtins", "hashlib", "multiprocessing", "os", "random", "re", "signal", "threading", "types"]
 )
 # What an import would show (readline writes to the terminal), what is internal, and what
 # newer Pythons removed, so that the corpus differs less from one version to the next.
 SKIPPED = frozenset(
-    "__phello__ antigravity encodings ensurepip genericpath idlelib lib2to3 nt ntpath nturl2path "
-    "opcode posix posixpath pydoc_data readline sre_compile sre_constants sre_parse test this "
-    "turtledemo xxlimited xxlimited_35 xxsubtype "
-    "aifc asynchat asyncore audioop cgi cgitb chunk crypt distutils imghdr imp mailcap msilib nis "
-    "nntplib ossaudiodev pipes smtpd sndhdr spwd sunau telnetlib uu xdrlib".split()
+    [
+        "__phello__",
+        "antigravity",
+        "encodings",
+        "ensurepip",
+        "genericpath",
+        "idlelib",
+        "lib2to3",
+        "nt",
+        "ntpath",
+        "nturl2path",
+        "opcode",
+        "posix",
+        "posixpath",
+        "pydoc_data",
+        "readline",
+        "sre_compile",
+        "sre_constants",
+        "sre_parse",
+        "test",
+        "this",
+        "turtledemo",
+        "xxlimited",
+        "xxlimited_35",
+        "xxsubtype",
+        "aifc",
+        "asynchat",
+        "asyncore",
+        "audioop",
+        "cgi",
+        "cgitb",
+        "chunk",
+        "crypt",
+        "distutils",
+        "imghdr",
+        "imp",
+        "mailcap",
+        "msilib",
+        "nis",
+        "nntplib",
+        "ossaudiodev",
+        "pipes",
+        "smtpd",
+        "sndhdr",
+        "spwd",
+        "sunau",
+        "telnetlib",
+        "uu",
+        "xdrlib",
+    ]
 )
 _SKIPPED_PARTS = frozenset({"test", "tests"})
 _SOURCES = Path(sysconfig.get_path("stdlib"))

@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Encoding, Tokenizer
 from qdrant_rerank.batching import TokenizedPair
 from qdrant_rerank.errors import InvalidInputError, ModelFileError
 
-__all__ = ["PairTokenizer", "read_json"]
+__all__ = ["PairTokenizer", "read_json", "well_formed"]
 
 DEFAULT_MAX_LENGTH = 512  # tokens, where no file of the model says otherwise
 # Characters kept of a text before tokenising it: first a bound that real text (4 to 6
@@ -108,8 +108,7 @@ class PairTokenizer:
             max_length=_window(directory, config, tokenizer_config, max_length),
             pad_id=_pad_id(tokenizer, padding, config, tokenizer_config),
             pad_type_id=padding.get("pad_type_id", 0),
-            padding_side=tokenizer_config.get("padding_side")
-            or padding.get("direction", "right"),
+            padding_side=tokenizer_config.get("padding_side") or padding.get("direction", "right"),
             truncation_side=tokenizer_config.get("truncation_side")
             or truncation.get("direction", "right"),
             source=str(path),
@@ -122,15 +121,22 @@ class PairTokenizer:
         (1,024 where the first cut leaves the window unfilled), so that time and memory stay
         bounded for a text of any size. Lone surrogates become U+FFFD.
         """
-        encodings = self._encode(pairs, CHARACTERS_PER_TOKEN)
+        return self._tokenize(pairs)
+
+    def single(self, texts: Sequence[str]) -> list[TokenizedPair]:
+        """Tokenise texts alone, in order, as an embedding model reads them; cut likewise."""
+        return self._tokenize([(text,) for text in texts])
+
+    def _tokenize(self, inputs: Sequence[tuple[str, ...]]) -> list[TokenizedPair]:
+        encodings = self._encode(inputs, CHARACTERS_PER_TOKEN)
         clipped = self.max_length * CHARACTERS_PER_TOKEN
         again = [
             row
-            for row, (query, document) in enumerate(pairs)
-            if max(len(query), len(document)) > clipped and len(encodings[row]) < self.max_length
+            for row, texts in enumerate(inputs)
+            if max(map(len, texts)) > clipped and len(encodings[row]) < self.max_length
         ]
         if again:
-            retried = self._encode([pairs[row] for row in again], MOST_CHARACTERS_PER_TOKEN)
+            retried = self._encode([inputs[row] for row in again], MOST_CHARACTERS_PER_TOKEN)
             for row, encoding in zip(again, retried, strict=True):
                 encodings[row] = encoding
         return [
@@ -141,16 +147,20 @@ class PairTokenizer:
         ]
 
     def _encode(
-        self, pairs: Sequence[tuple[str, str]], characters_per_token: int
+        self, inputs: Sequence[tuple[str, ...]], characters_per_token: int
     ) -> list[Encoding]:
         keep = self.max_length * characters_per_token
-        clipped = [(self._clip(query, keep), self._clip(text, keep)) for query, text in pairs]
+        clipped = [tuple(self._clip(text, keep) for text in texts) for texts in inputs]
         try:
-            return self._tokenizer.encode_batch_fast(clipped)
+            return self._encode_batch(clipped)
         except TypeError:  # a lone surrogate has no UTF-8
-            return self._tokenizer.encode_batch_fast(
-                [(_well_formed(query), _well_formed(text)) for query, text in clipped]
-            )
+            return self._encode_batch([tuple(map(well_formed, texts)) for texts in clipped])
+
+    def _encode_batch(self, inputs: Sequence[tuple[str, ...]]) -> list[Encoding]:
+        # The library takes a pair as a tuple and a text alone as a str.
+        return self._tokenizer.encode_batch_fast(
+            [texts if len(texts) > 1 else texts[0] for texts in inputs]
+        )
 
     def _clip(self, text: str, keep: int) -> str:
         if len(text) <= keep:
@@ -179,7 +189,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _well_formed(text: str) -> str:
+def well_formed(text: str) -> str:
+    """The text with lone surrogates, which UTF-8 cannot hold, replaced by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

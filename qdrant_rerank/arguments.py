@@ -1,0 +1,50 @@
+"""Checks of arguments that several calls share; each says what was seen and what was expected."""
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import numpy as np
+
+from qdrant_rerank.errors import InvalidInputError
+
+__all__ = ["require_choice", "require_pairs", "require_positive", "require_query"]
+
+
+def require_query(query: Any) -> None:
+    """Raise InvalidInputError unless there is something to search for."""
+    if not isinstance(query, str):
+        raise InvalidInputError(f"query is a {type(query).__name__}; expected a str.")
+    if not query.strip():
+        raise InvalidInputError("query is empty or white space; expected a text to search for.")
+
+
+def require_positive(name: str, value: Any) -> None:
+    """Raise InvalidInputError unless it is a whole number of 1 or more, or None."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InvalidInputError(f"{name} is {value!r}; expected a whole number of 1 or more.")
+    if value < 1:
+        raise InvalidInputError(f"{name} is {value}; expected 1 or more.")
+
+
+def require_choice(name: str, value: Any, choices: Any) -> None:
+    """Raise InvalidInputError unless it is one of the values of a ``Literal``."""
+    if value not in get_args(choices):
+        raise InvalidInputError(
+            f"{name} is {value!r}; expected one of {', '.join(map(repr, get_args(choices)))}."
+        )
+
+
+def require_pairs(pairs: Sequence[Any]) -> None:
+    """Raise InvalidInputError unless each is two texts."""
+    for index, pair in enumerate(pairs):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InvalidInputError(
+                f"Pair {index} is {pair!r:.80}; expected a (query, document) tuple."
+            )
+        for role, text in zip(("query", "document"), pair, strict=True):
+            if not isinstance(text, str):
+                raise InvalidInputError(
+                    f"The {role} of pair {index} is a {type(text).__name__}; expected a str."
+                )

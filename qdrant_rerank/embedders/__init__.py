@@ -1,0 +1,68 @@
+"""Texts -> vectors: what recall searches with."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from qdrant_rerank.embedders.adapters import FastembedDense, FastembedSparse
+from qdrant_rerank.embedders.bm25 import Bm25Encoder
+from qdrant_rerank.embedders.onnx import OnnxEmbedder
+from qdrant_rerank.embedders.static import StaticEmbedder
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.models import DEFAULT_EMBEDDER
+from qdrant_rerank.types import Embedder, SparseEncoder
+
+__all__ = ["Bm25Encoder", "OnnxEmbedder", "StaticEmbedder", "load_embedder", "load_sparse"]
+
+
+def load_embedder(embedder: Any) -> Embedder:
+    """A dense encoder from what a caller may pass.
+
+    Args:
+        embedder: an ``Embedder`` as it is; a ``fastembed.TextEmbedding`` wrapped; the bundled
+            name, a hub name or a directory loaded, once a process.
+
+    Raises:
+        ModelFileError: its files are missing, damaged, or could not be fetched.
+        InvalidInputError: not something that embeds.
+    """
+    if isinstance(embedder, str | Path):
+        return _shared(str(embedder))
+    if callable(getattr(embedder, "query_embed", None)) and hasattr(embedder, "embedding_size"):
+        return FastembedDense(embedder)
+    if isinstance(embedder, Embedder):
+        return embedder
+    raise InvalidInputError(
+        f"embedder is a {type(embedder).__name__}; expected a model name, a directory, a "
+        "fastembed TextEmbedding, or an object with name, dimension, embed_query and "
+        "embed_documents."
+    )
+
+
+@lru_cache(maxsize=4)
+def _shared(name: str) -> Embedder:
+    if name == DEFAULT_EMBEDDER:
+        return StaticEmbedder.bundled()
+    return OnnxEmbedder(name)
+
+
+def load_sparse(sparse: Any) -> SparseEncoder:
+    """A sparse encoder from what a caller may pass.
+
+    Args:
+        sparse: "auto" or "Qdrant/bm25" for BM25, a ``SparseEncoder`` as it is, or a
+            ``fastembed.SparseTextEmbedding`` wrapped.
+
+    Raises:
+        InvalidInputError: not something that encodes.
+    """
+    if isinstance(sparse, str) and sparse.lower() in {"auto", "qdrant/bm25"}:
+        return Bm25Encoder()
+    if callable(getattr(sparse, "query_embed", None)):
+        return FastembedSparse(sparse)
+    if not isinstance(sparse, str) and isinstance(sparse, SparseEncoder):
+        return sparse
+    raise InvalidInputError(
+        f"sparse is {sparse!r:.80}; expected 'Qdrant/bm25', None, a fastembed SparseTextEmbedding, "
+        "or an object with name, embed_query and embed_documents."
+    )

@@ -1,0 +1,60 @@
+"""fastembed's models behind our two protocols."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from qdrant_client.models import SparseVector
+
+__all__ = ["FastembedDense", "FastembedSparse"]
+
+
+class FastembedDense:
+    """A ``fastembed.TextEmbedding`` as an ``Embedder``.
+
+    Args:
+        model: the loaded model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.name: str = model.model_name
+        self.dimension: int = model.embedding_size
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        """Shape (dimension,), float32."""
+        return np.asarray(next(iter(self._model.query_embed(text))), dtype=np.float32)
+
+    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Shape (n, dimension), float32, input order."""
+        vectors = np.asarray(list(self._model.passage_embed(list(texts))), dtype=np.float32)
+        return vectors.reshape(len(texts), self.dimension)
+
+
+class FastembedSparse:
+    """A ``fastembed.SparseTextEmbedding`` as a ``SparseEncoder``.
+
+    Args:
+        model: the loaded model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.name: str = model.model_name
+
+    def embed_query(self, text: str) -> "SparseVector":
+        """Non-zero entries of the query's vector."""
+        return _sparse_vector(next(iter(self._model.query_embed(text))))
+
+    def embed_documents(self, texts: Sequence[str]) -> "list[SparseVector]":
+        """One vector a text, input order."""
+        return [_sparse_vector(vector) for vector in self._model.passage_embed(list(texts))]
+
+
+def _sparse_vector(embedding: Any) -> "SparseVector":
+    from qdrant_client.models import SparseVector
+
+    return SparseVector(indices=embedding.indices.tolist(), values=embedding.values.tolist())

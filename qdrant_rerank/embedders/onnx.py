@@ -1,0 +1,108 @@
+"""Dense vectors from an ONNX transformer such as all-MiniLM-L6-v2."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_rerank.batching import Run, pad, plan_runs
+from qdrant_rerank.errors import ModelOutputError
+from qdrant_rerank.hub import ModelFiles, locate_embedder
+from qdrant_rerank.runtime import Runtime
+from qdrant_rerank.tokenization import PairTokenizer
+
+__all__ = ["OnnxEmbedder"]
+
+
+class OnnxEmbedder:
+    """Mean-pooled, unit-length sentence vectors, as sentence-transformers computes them.
+
+    For models with mean pooling (all-MiniLM, E5 without prefixes, paraphrase-*); for others wrap
+    fastembed's ``TextEmbedding`` or give vectors of your own. Safe to call from many threads.
+
+    Args:
+        model_name: "all-MiniLM-L6-v2" or a hub repository with ``onnx/model.onnx``, fetched once;
+            or a directory with ``model.onnx`` or ``onnx/model.onnx`` and ``tokenizer.json``.
+        cache_dir: where downloads are kept; else ``QDRANT_RERANK_CACHE``, else the hub's own.
+        threads: runs at once on a CPU; None for one a core.
+        max_length: window in tokens; None for the model's own.
+        local_files_only: never touch the network.
+
+    Attributes:
+        name: the hub repository, or the name of the directory.
+        dimension: length of a vector.
+
+    Raises:
+        ModelFileError: a file is missing, damaged, or could not be fetched.
+        ModelOutputError: the model does not return token or sentence vectors.
+    """
+
+    def __init__(
+        self,
+        model_name: str | Path = "all-MiniLM-L6-v2",
+        *,
+        cache_dir: str | Path | None = None,
+        threads: int | None = None,
+        max_length: int | None = None,
+        local_files_only: bool = False,
+    ) -> None:
+        files: ModelFiles = locate_embedder(
+            model_name, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+        self.name = files.name
+        self._tokenizer = PairTokenizer.from_directory(files.tokenizer, max_length=max_length)
+        self._runtime = Runtime(files.model, threads=threads)
+        self.dimension = 0  # until the probe tells
+        self.dimension = len(self.embed_query("a"))
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        """Shape (dimension,), float32, unit length."""
+        vector: NDArray[np.float32] = self.embed_documents([text])[0]
+        return vector
+
+    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Shape (n, dimension), float32, unit length, input order.
+
+        What does not fit the window is cut.
+        """
+        tokenized = self._tokenizer.single(texts)
+        runs = plan_runs(
+            [len(item) for item in tokenized],
+            tokens_per_run=self._runtime.tokens_per_run,
+            pairs_per_run=self._runtime.pairs_per_run,
+        )
+        vectors: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(texts)
+
+        def execute(run: Run) -> None:
+            ids, mask, type_ids = pad(
+                [tokenized[row] for row in run.rows],
+                pad_id=self._tokenizer.pad_id,
+                pad_type_id=self._tokenizer.pad_type_id,
+                side=self._tokenizer.padding_side,
+            )
+            pooled = self._pool(self._runtime.run(ids, mask, type_ids), mask)
+            for row, vector in zip(run.rows, pooled, strict=True):
+                vectors[row] = vector
+
+        self._runtime.for_each(execute, runs)
+        if not vectors:
+            return np.empty((0, self.dimension), dtype=np.float32)
+        return np.stack(vectors)
+
+    def _pool(self, output: NDArray[np.float32], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        if output.ndim == 3:  # token vectors
+            weights = mask[:, :, None].astype(np.float32)
+            output = (output * weights).sum(axis=1) / weights.sum(axis=1)
+        if output.ndim != 2 or output.shape[1] < 2 or not np.isfinite(output).all():
+            raise ModelOutputError(
+                f"{self._runtime.path} returned shape {output.shape}; an embedding model returns "
+                "finite token vectors (n, tokens, dimension) or sentence vectors (n, dimension). "
+                "Is it a cross-encoder?"
+            )
+        norms = np.linalg.norm(output, axis=1, keepdims=True)
+        unit: NDArray[np.float32] = output / np.maximum(norms, 1e-12)
+        return unit
+
+    def __repr__(self) -> str:
+        return f"OnnxEmbedder({self.name!r}, dimension={self.dimension})"

@@ -1,0 +1,305 @@
+"""Documents -> points in a collection, in batches, from any iterable.
+
+A batch is read, checked and embedded before any of it is sent. When document n turns out wrong,
+or the iterable itself fails, the good documents before it are stored first; the error carries a
+note with their number. Ids are made from the texts, so adding again does not duplicate.
+"""
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qdrant_client import models
+from tqdm.auto import tqdm
+
+from qdrant_rerank.errors import InvalidInputError, SchemaMismatchError
+from qdrant_rerank.recall import (
+    DENSE_NAME,
+    EMBEDDER_KEY,
+    SPARSE_NAME,
+    CollectionSchema,
+    RecallPlan,
+)
+from qdrant_rerank.text import PayloadText
+from qdrant_rerank.types import Embedder, SparseEncoder
+
+__all__ = ["Document", "PointBuilder", "add_in_batches", "collection_config"]
+
+Document = str | Mapping[str, Any] | models.PointStruct
+PointId = int | str | uuid.UUID
+
+# Fixed, so that a text has the same id in every process: uuid5(NAMESPACE_URL, "qdrant-rerank").
+NAMESPACE = uuid.UUID("22231b7c-5e2b-54c0-8efc-fa55f6089afb")
+
+
+def collection_config(embedder: Embedder | None, sparse: SparseEncoder | None) -> dict[str, Any]:
+    """Arguments of ``create_collection`` for these encoders.
+
+    Raises:
+        InvalidInputError: there is neither.
+    """
+    if embedder is None and sparse is None:
+        raise InvalidInputError(
+            "A collection needs vectors, but embedder and sparse are both None. Pass one of them."
+        )
+    config: dict[str, Any] = {"vectors_config": {}}
+    if embedder is not None:
+        config["vectors_config"] = {
+            DENSE_NAME: models.VectorParams(
+                size=embedder.dimension, distance=models.Distance.COSINE
+            )
+        }
+        config["metadata"] = {EMBEDDER_KEY: embedder.name}
+    if sparse is not None:
+        config["sparse_vectors_config"] = {
+            SPARSE_NAME: models.SparseVectorParams(modifier=models.Modifier.IDF)
+        }
+    return config
+
+
+class PointBuilder:
+    """Turns documents into points for one collection.
+
+    Args:
+        schema: of the collection.
+        plan: the vectors that the encoders fill.
+        embedder: None where the plan has no dense vector.
+        sparse: None where the plan has no sparse vector.
+        text: where a payload's text is.
+    """
+
+    def __init__(
+        self,
+        schema: CollectionSchema,
+        plan: RecallPlan,
+        embedder: Embedder | None,
+        sparse: SparseEncoder | None,
+        text: PayloadText,
+    ) -> None:
+        self._schema = schema
+        self._plan = plan
+        self._embedder = embedder
+        self._sparse = sparse
+        self._text = text
+
+    def point(
+        self, index: int, document: Document, point_id: PointId | None
+    ) -> tuple[models.PointStruct, str]:
+        """Check one document.
+
+        Args:
+            index: its place among the documents, named in errors.
+            document: a text, a payload, or a point.
+            point_id: None to make one.
+
+        Returns:
+            The point, with the vectors that it brought, and its text ("" if none is needed).
+
+        Raises:
+            InvalidInputError: not a document, or a wrong id.
+            MissingTextError: it has no text, and vectors that need one.
+            SchemaMismatchError: a vector that it brought does not fit the collection.
+        """
+        where = f"Document {index}"
+        vectors: dict[str, Any] = {}
+        if isinstance(document, models.PointStruct):
+            payload: Mapping[str, Any] = document.payload or {}
+            point_id = document.id if point_id is None else point_id
+            vectors = self._given_vectors(document, where)
+        elif isinstance(document, str):
+            payload = self._payload_of(document, where)
+        elif isinstance(document, Mapping):
+            payload = document
+        else:
+            raise InvalidInputError(
+                f"{where} is a {type(document).__name__}; expected a str, a mapping (the payload) "
+                "or a PointStruct."
+            )
+        needed = {self._plan.dense, self._plan.sparse} - {None} - set(vectors)
+        text = self._text.require(payload, where) if needed else self._text(payload) or ""
+        try:
+            key = text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInputError(
+                f"{where} holds a lone surrogate at character {error.start}, which no database "
+                "can store. Mend it: text.encode('utf-16', 'surrogatepass').decode('utf-16', "
+                "'replace')."
+            ) from None
+        if point_id is None:
+            point_id = str(uuid.uuid5(NAMESPACE, key.decode()))
+        checked = _checked_id(point_id, where)
+        return models.PointStruct(id=checked, payload=dict(payload), vector=vectors), text
+
+    def embed(self, batch: Sequence[tuple[models.PointStruct, str]]) -> list[models.PointStruct]:
+        """Fill in the vectors that the points lack."""
+        dense, sparse = self._plan.dense, self._plan.sparse
+        filled = [dict(_named(point)) for point, _ in batch]
+        if dense is not None and self._embedder is not None:
+            rows = [row for row, vectors in enumerate(filled) if dense not in vectors]
+            made = self._embed_dense([batch[row][1] for row in rows])
+            for row, vector in zip(rows, made, strict=True):
+                filled[row][dense] = vector.tolist()
+        if sparse is not None and self._sparse is not None:
+            rows = [row for row, vectors in enumerate(filled) if sparse not in vectors]
+            encoded = self._sparse.embed_documents([batch[row][1] for row in rows])
+            for row, entries in zip(rows, encoded, strict=True):
+                filled[row][sparse] = entries
+        return [
+            models.PointStruct(
+                id=point.id,
+                payload=point.payload,
+                # A collection with the one unnamed vector takes it bare.
+                vector=vectors[""] if set(vectors) == {""} else vectors,
+            )
+            for (point, _), vectors in zip(batch, filled, strict=True)
+        ]
+
+    def _embed_dense(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if not texts or self._embedder is None:
+            return np.empty((0, self._plan.dimension), dtype=np.float32)
+        made = np.asarray(self._embedder.embed_documents(texts), dtype=np.float32)
+        expected = (len(texts), self._plan.dimension)
+        if made.shape != expected:
+            raise SchemaMismatchError(
+                f"The embedder {self._embedder.name!r} returned shape {made.shape} for "
+                f"{len(texts)} texts; expected {expected}."
+            )
+        return made
+
+    def _payload_of(self, text: str, where: str) -> dict[str, Any]:
+        source = self._text.source
+        if not isinstance(source, str) or "{" in source:
+            raise InvalidInputError(
+                f"{where} is a str, but text={source!r} reads several fields. Pass mappings with "
+                "those fields."
+            )
+        *parents, field = source.split(".")
+        payload: dict[str, Any] = {field: text}
+        for parent in reversed(parents):
+            payload = {parent: payload}
+        return payload
+
+    def _given_vectors(self, point: models.PointStruct, where: str) -> dict[str, Any]:
+        given: Any = point.vector
+        if not isinstance(given, Mapping):
+            given = {self._plan.dense or "": given} if given is not None else {}
+        known = set(self._schema.dense) | set(self._schema.sparse)
+        for name, vector in given.items():
+            if name not in known:
+                raise SchemaMismatchError(
+                    f"{where} brings a vector {name!r}, but {self._schema.collection!r} has "
+                    f"{self._schema}."
+                )
+            params = self._schema.dense.get(name)
+            if params is None or not isinstance(vector, Sequence) or not vector:
+                continue
+            size = len(vector[0]) if isinstance(vector[0], Sequence) else len(vector)
+            if size != params.size:
+                raise SchemaMismatchError(
+                    f"{where} brings a vector of {size} for {name or 'the unnamed vector'!r}, "
+                    f"which has {params.size} dimensions in {self._schema.collection!r}."
+                )
+        return dict(given)
+
+
+def add_in_batches(
+    documents: Iterable[Document],
+    ids: Iterable[PointId] | None,
+    *,
+    builder: PointBuilder,
+    store: Callable[[list[models.PointStruct]], None],
+    batch_size: int,
+    progress: bool | None,
+) -> int:
+    """Read, check, embed and store documents, a batch at a time.
+
+    Args:
+        documents: any iterable; read once.
+        ids: as many as documents, or None to make them from the texts.
+        builder: makes the points.
+        store: sends a batch of them.
+        batch_size: documents a batch.
+        progress: a progress bar on stderr; None for one if stderr is a terminal.
+
+    Returns:
+        The number of documents stored.
+    """
+    if isinstance(documents, str | Mapping | models.PointStruct):
+        raise InvalidInputError(
+            f"documents is one {type(documents).__name__}; expected an iterable. Pass [document]."
+        )
+    total = len(documents) if isinstance(documents, Sequence) else None
+    if total is not None and isinstance(ids, Sequence) and len(ids) != total:
+        raise InvalidInputError(
+            f"{len(ids)} ids for {total} documents; expected one id a document."
+        )
+    points = _points(documents, ids, builder)
+    stored = 0
+    with tqdm(
+        total=total, unit="doc", desc="indexing", disable=None if progress is None else not progress
+    ) as bar:
+        try:
+            while True:
+                batch: list[tuple[models.PointStruct, str]] = []
+                try:
+                    for point in islice(points, batch_size):
+                        batch.append(point)  # noqa: PERF402 - what came before a failure is kept
+                finally:
+                    if batch:
+                        store(builder.embed(batch))
+                        stored += len(batch)
+                        bar.update(len(batch))
+                if not batch:
+                    return stored
+        except Exception as error:
+            error.add_note(
+                f"{stored} documents before it were added; adding them again does not duplicate "
+                "them."
+            )
+            raise
+
+
+def _points(
+    documents: Iterable[Document], ids: Iterable[PointId] | None, builder: PointBuilder
+) -> Iterator[tuple[models.PointStruct, str]]:
+    """Checked points with their texts, one a document, ids drawn in step."""
+    given = None if ids is None else iter(ids)
+    index = -1
+    for index, document in enumerate(documents):
+        point_id = None
+        if given is not None:
+            point_id = next(given, None)
+            if point_id is None:
+                raise InvalidInputError(
+                    f"ids ended after {index}, but there are more documents; expected one id a "
+                    "document."
+                )
+        yield builder.point(index, document, point_id)
+    if given is not None and next(given, None) is not None:
+        raise InvalidInputError(
+            f"There are more ids than the {index + 1} documents; expected one id a document."
+        )
+
+
+def _named(point: models.PointStruct) -> Mapping[str, Any]:
+    return point.vector if isinstance(point.vector, Mapping) else {}
+
+
+def _checked_id(point_id: Any, where: str) -> int | str:
+    if isinstance(point_id, uuid.UUID):
+        return str(point_id)
+    if isinstance(point_id, int | np.integer) and not isinstance(point_id, bool):
+        if 0 <= int(point_id) < 2**64:
+            return int(point_id)
+    elif isinstance(point_id, str):
+        try:
+            return str(uuid.UUID(point_id))
+        except ValueError:
+            pass
+    raise InvalidInputError(
+        f"{where} has the id {point_id!r}; Qdrant takes whole numbers from 0 and UUIDs. Keep other "
+        "keys in the payload."
+    )

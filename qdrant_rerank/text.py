@@ -1,0 +1,149 @@
+r"""Payload -> the text that a reranker reads (and that ``add`` embeds).
+
+A source is one of::
+
+    "body"                       a payload field
+    "article.abstract"           a path into nested payload, as in Qdrant's filters
+    ["title", "body"]            several fields or paths; those that have text, one a line
+    "{title}\n{body}"             a template; every field in it must have text
+    lambda payload: ...          a function of the payload, returning a str or None
+
+A text that is not a str, or holds nothing but white space, counts as missing, and so does one
+whose function raises a LookupError (``payload["body"]`` where there is none). In a template
+numbers and booleans are written out.
+"""
+
+import string
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from qdrant_rerank.errors import InvalidInputError, MissingTextError
+
+__all__ = ["PayloadText", "TextSource"]
+
+Payload = Mapping[str, Any]
+TextSource = str | Sequence[str] | Callable[[Payload], str | None]
+
+
+class PayloadText:
+    r"""Reads texts as a source says.
+
+    Args:
+        source: see the module's docstring.
+
+    Attributes:
+        fields: payload fields that are read; None if only the function knows.
+
+    Raises:
+        InvalidInputError: the source is empty or not a valid template.
+
+    Examples:
+        >>> PayloadText("{title}: {n}")({"title": "Moby Dick", "n": 135})
+        'Moby Dick: 135'
+        >>> PayloadText(["title", "meta.abstract"])({"title": "A", "meta": {"abstract": "B"}})
+        'A\nB'
+    """
+
+    def __init__(self, source: TextSource) -> None:
+        self.source = source
+        self.fields: tuple[str, ...] | None
+        if callable(source):
+            self.fields = None
+            self._read: Callable[[Payload], str | None] = source
+        elif isinstance(source, str) and "{" in source:
+            parts = _parse(source)
+            self.fields = tuple(dict.fromkeys(path for _, path in parts if path))
+            self._read = lambda payload: _fill(parts, payload)
+        else:
+            fields = (source,) if isinstance(source, str) else tuple(source)
+            if not fields or not all(isinstance(f, str) and f.strip() for f in fields):
+                raise InvalidInputError(
+                    f"text={source!r}; expected a payload field, a list of fields, a template such "
+                    "as '{title}\\n{body}', or a function of the payload."
+                )
+            self.fields = fields
+            self._read = lambda payload: _join(fields, payload)
+
+    def __call__(self, payload: Payload | None) -> str | None:
+        """The text, or None if it is missing, empty or not a str."""
+        try:
+            text = self._read(payload or {})
+        except LookupError:
+            return None
+        return text if isinstance(text, str) and text.strip() else None
+
+    def require(self, payload: Payload | None, what: str) -> str:
+        """The text.
+
+        Raises:
+            MissingTextError: there is none; the message starts with ``what``.
+        """
+        text = self(payload)
+        if text is None:
+            raise MissingTextError(self._missing(payload or {}, what))
+        return text
+
+    def _missing(self, payload: Payload, what: str) -> str:
+        present = f"its payload has {sorted(map(str, payload))}" if payload else "it has no payload"
+        usable = [key for key, value in payload.items() if isinstance(value, str) and value.strip()]
+        advice = f" Pass text={usable[0]!r}." if usable else ""
+        if self.fields is None:
+            return f"{what} has no text: the text function returned none; {present}."
+        seen = ", ".join(f"{f!r} {_state(_lookup(payload, f))}" for f in self.fields)
+        return f"{what} has no text: {seen}; {present}.{advice}"
+
+
+def _parse(template: str) -> list[tuple[str, str | None]]:
+    """(literal text, path after it) of a template."""
+    try:
+        parsed = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise InvalidInputError(
+            f"text={template!r} is not a valid template: {error}. Write a field as {{title}} and a "
+            "brace as {{ or }}."
+        ) from error
+    for _, path, spec, conversion in parsed:
+        if path is not None and (not path.strip() or spec or conversion):
+            raise InvalidInputError(
+                f"text={template!r}: expected only payload fields in braces, such as {{title}} or "
+                "{meta.abstract}, without formats."
+            )
+    return [(literal, path) for literal, path, _, _ in parsed]
+
+
+def _fill(parts: Sequence[tuple[str, str | None]], payload: Payload) -> str | None:
+    filled = []
+    for literal, path in parts:
+        filled.append(literal)
+        if path is None:
+            continue
+        value = _lookup(payload, path)
+        if isinstance(value, int | float):
+            value = str(value)
+        if not isinstance(value, str) or not value.strip():
+            return None
+        filled.append(value)
+    return "".join(filled)
+
+
+def _join(fields: Sequence[str], payload: Payload) -> str | None:
+    values = [_lookup(payload, field) for field in fields]
+    return "\n".join(v for v in values if isinstance(v, str) and v.strip()) or None
+
+
+def _lookup(payload: Payload, path: str) -> Any:
+    """The value at a path; a field whose own name holds the dots comes first."""
+    if path in payload:
+        return payload[path]
+    value: Any = payload
+    for key in path.split("."):
+        if not isinstance(value, Mapping) or key not in value:
+            return None
+        value = value[key]
+    return value
+
+
+def _state(value: Any) -> str:
+    if value is None:
+        return "is missing"
+    return "is empty" if isinstance(value, str) else f"is a {type(value).__name__}, not a str"

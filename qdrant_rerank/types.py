@@ -1,0 +1,253 @@
+"""What a search returns, and what it can be made of."""
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from qdrant_client.models import ScoredPoint, SearchParams, SparseVector
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "Embedder",
+    "OnMissingText",
+    "RerankedPoint",
+    "Reranker",
+    "SearchOptions",
+    "SearchResults",
+    "SearchTrace",
+    "SparseEncoder",
+]
+
+#: What becomes of a hit without text: an error, the end of the list, or nothing.
+OnMissingText = Literal["raise", "last", "drop"]
+
+LONGEST_CELL = 200  # characters of a text shown in a table
+
+
+@runtime_checkable
+class Reranker(Protocol):
+    """Anything that scores documents for a query; fastembed's TextCrossEncoder is one."""
+
+    def rerank(self, query: str, documents: Iterable[str]) -> Iterable[float]:
+        """One score a document, in input order; higher is more relevant."""
+        ...
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Turns texts into dense vectors.
+
+    Attributes:
+        name: recorded in a collection that we create, and compared when it is searched.
+        dimension: length of a vector.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        ...
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        """Shape (dimension,), float32."""
+        ...
+
+    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Shape (n, dimension), float32, input order."""
+        ...
+
+
+@runtime_checkable
+class SparseEncoder(Protocol):
+    """Turns texts into sparse vectors."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        ...
+
+    def embed_query(self, text: str) -> SparseVector:
+        """Non-zero entries of the query's vector."""
+        ...
+
+    def embed_documents(self, texts: Sequence[str]) -> list[SparseVector]:
+        """One vector a text, input order."""
+        ...
+
+
+class RerankedPoint(ScoredPoint):
+    """A ``ScoredPoint`` with the scores of both stages.
+
+    Attributes:
+        score: what the list is ordered by: the rerank score; the retrieval score where there
+            is no reranker; minus infinity for a hit without text.
+        rerank_score: the reranker's score; None if the hit was not scored.
+        retrieval_score: the score that Qdrant returned.
+        retrieval_rank: 1-based place before reranking.
+    """
+
+    rerank_score: float | None
+    retrieval_score: float
+    retrieval_rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class SearchTrace:
+    """What a search did and how long it took, in seconds.
+
+    For ``search_batch`` the times are those of the whole batch, the counts those of one query.
+
+    Attributes:
+        embed_s: query text to vectors.
+        recall_s: waiting for Qdrant.
+        tokenize_s: pairs to token ids; 0 where the reranker does not tell.
+        infer_s: the reranker, without tokenising where it tells.
+        total_s: the whole call.
+        candidates: hits that recall returned.
+        pairs: hits that were scored.
+        tokens: tokens scored, padding left out; None where the reranker does not tell.
+        padding_share: padding in what the model read, 0 to 1; None likewise.
+        status: "reranked", "recall only" (no reranker), or "no candidates".
+    """
+
+    embed_s: float = 0.0
+    recall_s: float = 0.0
+    tokenize_s: float = 0.0
+    infer_s: float = 0.0
+    total_s: float = 0.0
+    candidates: int = 0
+    pairs: int = 0
+    tokens: int | None = None
+    padding_share: float | None = None
+    status: Literal["reranked", "recall only", "no candidates"] = "reranked"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """What is seldom changed from one search to the next; vary one with ``dataclasses.replace``.
+
+    Attributes:
+        on_missing_text: a hit without text raises MissingTextError, follows the others in
+            retrieval order ("last"), or is dropped.
+        dense_vector: name of the dense vector to search; None for the one that has the embedder's
+            size.
+        sparse_vector: name of the sparse vector to search; None for the only one.
+        search_params: of the dense search: ``hnsw_ef``, ``exact``, quantisation.
+        timeout_s: whole seconds that Qdrant may take; None for the client's own.
+    """
+
+    on_missing_text: OnMissingText = "last"
+    dense_vector: str | None = None
+    sparse_vector: str | None = None
+    search_params: SearchParams | None = None
+    timeout_s: int | None = None
+
+
+class SearchResults(list[RerankedPoint]):
+    """The hits, best first. A list, and a table in a notebook.
+
+    Attributes:
+        query: what was searched for.
+        trace: what it took.
+    """
+
+    def __init__(self, points: Iterable[RerankedPoint], *, query: str, trace: SearchTrace) -> None:
+        super().__init__(points)
+        self.query = query
+        self.trace = trace
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One JSON-ready dict a hit: rank, id, the scores, the payload (and vector, if asked).
+
+        A score that JSON cannot hold (minus infinity: a hit without text) is None.
+        """
+        rows = []
+        for rank, point in enumerate(self, start=1):
+            row = point.model_dump(mode="json", include={"id", "score", "payload", "vector"})
+            if row["vector"] is None:
+                del row["vector"]
+            row["score"] = point.score if np.isfinite(point.score) else None
+            rows.append(
+                {
+                    "rank": rank,
+                    **row,
+                    "rerank_score": point.rerank_score,
+                    "retrieval_score": point.retrieval_score,
+                    "retrieval_rank": point.retrieval_rank,
+                }
+            )
+        return rows
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """One row a hit, in order; payload fields become columns ``payload.<field>``.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            from qdrant_rerank.errors import MissingDependencyError
+
+            raise MissingDependencyError(
+                "to_pandas() needs pandas: pip install pandas. to_dicts() needs nothing."
+            ) from error
+        columns = ["rank", "id", "score", "rerank_score", "retrieval_score", "retrieval_rank"]
+        rows = []
+        for row in self.to_dicts():
+            payload = row.get("payload") or {}
+            rows.append(
+                {name: row[name] for name in columns}
+                | {f"payload.{field}": value for field, value in payload.items()}
+            )
+        return pd.DataFrame(rows, columns=None if rows else columns)
+
+    def __repr__(self) -> str:
+        return f"SearchResults({self.query!r}, {len(self)} hits, {list.__repr__(self)})"
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks; everything from the payload is escaped."""
+        head = "".join(
+            f"<th>{name}</th>" for name in ("rank", "was", "score", "recall", "id", "payload")
+        )
+        body = "".join(self._html_row(rank, point) for rank, point in enumerate(self, start=1))
+        trace = self.trace
+        return (
+            f"<p><b>{html.escape(self.query)}</b>: {len(self)} of {trace.candidates} candidates, "
+            f"{trace.total_s * 1000:.0f} ms (recall {trace.recall_s * 1000:.0f} ms, rerank "
+            f"{(trace.tokenize_s + trace.infer_s) * 1000:.0f} ms)</p>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        )
+
+    @staticmethod
+    def _html_row(rank: int, point: RerankedPoint) -> str:
+        moved = point.retrieval_rank - rank
+        arrow = f"{'▲' if moved > 0 else '▼'}{abs(moved)}" if moved else ""
+        score = "" if point.rerank_score is None else f"{point.rerank_score:.3f}"
+        cells = (
+            str(rank),
+            f"{point.retrieval_rank} {arrow}".strip(),
+            score,
+            f"{point.retrieval_score:.3f}",
+            html.escape(str(point.id)),
+            _payload_html(point.payload or {}),
+        )
+        return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _payload_html(payload: Mapping[str, Any]) -> str:
+    lines = []
+    for field, value in payload.items():
+        text = str(value)
+        shown = text if len(text) <= LONGEST_CELL else text[:LONGEST_CELL] + "…"
+        lines.append(f"<b>{html.escape(str(field))}</b> {html.escape(shown)}")
+    return "<br>".join(lines)
