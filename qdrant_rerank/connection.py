@@ -24,7 +24,7 @@ from qdrant_rerank.errors import (
     QdrantRequestError,
 )
 
-__all__ = ["default_client", "is_local", "talking_to"]
+__all__ = ["connect", "is_local", "talking_to"]
 
 LONGEST_ANSWER = 300  # characters of a server's answer quoted in an error
 
@@ -34,30 +34,40 @@ _locks: "WeakKeyDictionary[QdrantClient, threading.RLock]" = WeakKeyDictionary()
 _locks_guard = threading.Lock()
 
 
-def default_client() -> QdrantClient:
-    """The client for callers who bring none.
+def connect(url: str | None = None, path: str | None = None) -> QdrantClient:
+    """A client for callers who bring none.
 
-    ``QDRANT_URL`` (with ``QDRANT_API_KEY``) if set, else an embedded engine that keeps its files
-    at ``QDRANT_PATH``, else one in memory that is gone with the client.
+    Args:
+        url: of a server; its key is ``QDRANT_API_KEY``.
+        path: directory of an embedded engine. With neither: ``QDRANT_URL`` if set, else
+            ``QDRANT_PATH``, else an engine in memory that is gone with the client.
 
     Raises:
-        QdrantConnectionError: another process has the files at ``QDRANT_PATH`` open.
+        QdrantConnectionError: the directory cannot be used, or another process has it open.
+        QdrantRequestError: the URL is none.
     """
-    url, path = os.environ.get("QDRANT_URL"), os.environ.get("QDRANT_PATH")
+    if url is None and path is None:
+        url, path = os.environ.get("QDRANT_URL"), os.environ.get("QDRANT_PATH")
     if url:
-        return QdrantClient(url=url, api_key=os.environ.get("QDRANT_API_KEY") or None)
+        try:
+            return QdrantClient(url=url, api_key=os.environ.get("QDRANT_API_KEY") or None)
+        except ValueError as error:
+            raise QdrantRequestError(
+                f"{url!r} is not the URL of a Qdrant server: {error} Expected something like "
+                "http://localhost:6333."
+            ) from error
     if not path:
         return QdrantClient(location=":memory:")
     try:
         return QdrantClient(path=path)
     except RuntimeError as error:
         raise QdrantConnectionError(
-            f"QDRANT_PATH={path} cannot be opened: {error} Close the other process, or set "
-            "QDRANT_URL to a server that both can use."
+            f"The Qdrant directory {path} cannot be opened: {error} Close the other process, or use a "
+            "server (QDRANT_URL), which both can."
         ) from error
     except (OSError, ValueError) as error:
         raise QdrantConnectionError(
-            f"QDRANT_PATH={path} cannot be opened: {error}. Expected a directory to write to."
+            f"The Qdrant directory {path} cannot be opened: {error}. Expected a directory to write to."
         ) from error
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 from qdrant_client import QdrantClient, models
 
 from qdrant_rerank.arguments import require_choice, require_positive, require_query
-from qdrant_rerank.connection import default_client
+from qdrant_rerank.connection import connect
 from qdrant_rerank.embedders import load_embedder, load_sparse
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.first_stage import FirstStage, WithPayload, WithVectors
@@ -108,7 +108,7 @@ class HybridSearcher:
         encoder = None if sparse is None else load_sparse(sparse)
         self._owns_client = client is None
         self._first = FirstStage(
-            default_client() if client is None else client,
+            connect() if client is None else client,
             collection,
             dense,
             encoder,

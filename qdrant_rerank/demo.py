@@ -1,0 +1,115 @@
+"""The demo: Python's own documentation, indexed in memory, five questions, both orders."""
+
+import time
+from collections.abc import Sequence
+
+from qdrant_client import QdrantClient
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from qdrant_rerank.searcher import HybridSearcher
+from qdrant_rerank.stdlib_docs import standard_library_documents
+from qdrant_rerank.types import RerankedPoint, SearchResults
+
+__all__ = ["QUESTIONS", "STDLIB_TEXT", "run_demo", "stdlib_searcher"]
+
+QUESTIONS = (
+    "How do I delete a folder and everything in it?",
+    "run a shell command and capture what it prints",
+    "keep only the ten largest items of a very long list",
+    "guess the type of a file from its name",
+    "wait until several threads have all reached the same point",
+)
+#: What is embedded and read of a document.
+STDLIB_TEXT = ("name", "signature", "text")
+ROWS = 5
+OPENING = 46  # characters of a docstring shown
+
+
+def stdlib_searcher(candidates: int = 50) -> HybridSearcher:
+    """A searcher over the standard library's documentation, in memory and still empty."""
+    return HybridSearcher(
+        "python-stdlib",
+        client=QdrantClient(location=":memory:"),
+        text=STDLIB_TEXT,
+        candidates=candidates,
+    )
+
+
+def run_demo(console: Console, questions: Sequence[str] = QUESTIONS) -> None:
+    """Index, ask, and print the first stage and the reranked order side by side.
+
+    Args:
+        console: where to print.
+        questions: what to ask.
+    """
+    began = time.perf_counter()
+    with stdlib_searcher() as searcher:
+        documents = standard_library_documents()
+        read_s = time.perf_counter() - began
+        count = searcher.add(documents, progress=console.is_terminal or None)
+        console.print(
+            f"{count:,} documents of Python's standard library: read in {read_s:.1f} s, indexed in "
+            f"{time.perf_counter() - began - read_s:.1f} s, in memory."
+        )
+        for question in questions:
+            results = searcher.search(question, limit=searcher.candidates)
+            console.print()
+            console.print(comparison(results))
+            console.print(Text(timing(results), style="dim"))
+
+
+def comparison(results: SearchResults, rows: int = ROWS) -> Table:
+    """First stage and reranked order side by side, with the moves and both scores."""
+    before = sorted(results, key=lambda point: point.retrieval_rank)
+    table = Table(title=Text(results.query, style="bold"), title_justify="left", expand=False)
+    table.add_column("#", justify="right")
+    table.add_column("first stage", overflow="fold")
+    table.add_column("score", justify="right")
+    table.add_column("reranked", overflow="fold")
+    table.add_column("was", justify="right")
+    table.add_column("score", justify="right")
+    for rank, (first, second) in enumerate(
+        zip(before[:rows], results[:rows], strict=True), start=1
+    ):
+        table.add_row(
+            str(rank),
+            opening(first),
+            f"{first.retrieval_score:.3f}",
+            opening(second),
+            move(second, rank),
+            "" if second.rerank_score is None else f"{second.rerank_score:.2f}",
+        )
+    return table
+
+
+def opening(point: RerankedPoint) -> Text:
+    """The document's name over the opening words of its docstring."""
+    payload = point.payload or {}
+    words = " ".join(str(payload.get("text", "")).split())
+    shown = words if len(words) <= OPENING else words[: OPENING - 1] + "…"
+    return Text.assemble((str(payload.get("name", point.id)), "bold"), "\n", (shown, "dim"))
+
+
+def move(point: RerankedPoint, rank: int) -> Text:
+    """The place before, and how far the point moved."""
+    moved = point.retrieval_rank - rank
+    if not moved:
+        return Text(f"{point.retrieval_rank} =", style="dim")
+    arrow, style = ("▲", "green") if moved > 0 else ("▼", "red")
+    return Text(f"{point.retrieval_rank} {arrow}{abs(moved)}", style=style)
+
+
+def timing(results: SearchResults) -> str:
+    """Milliseconds of each stage."""
+    trace = results.trace
+    stages = (
+        ("embed", trace.embed_s),
+        ("recall", trace.recall_s),
+        ("tokenise", trace.tokenize_s),
+        ("rerank", trace.infer_s),
+        ("total", trace.total_s),
+    )
+    times = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in stages)
+    return f"{trace.pairs} candidates reranked: {times}"
