@@ -1,202 +1,172 @@
 """The docstrings of the running Python's standard library, as a corpus to search.
 
-Several thousand real documents that are on every machine: no download, no licence to
-check, and every reader can judge the answers. The demo and the benchmarks use them.
+Several thousand real documents that are on every machine: no download, no licence to check, and
+every reader can judge the answers. The demo, the notebook and a benchmark use them.
 
-A document is a public module, class, function, method or property with a docstring. It
-goes by its shortest public name (``json.JSONDecoder``, not ``json.decoder.JSONDecoder``;
-``heapq.heappush``, not ``_heapq.heappush``), once, whatever its aliases. Members are listed
-under the class that defines them, or that inherits them from a private one. Dunder
-methods are left out (most say no more than ``Return self+value.``), except that the
-docstring of ``__init__`` is appended to that of its class.
-
-Pure-Python modules are parsed, never run, so reading them changes nothing. Modules written
-in C are imported, because their docstrings are nowhere else, and so are those in
-``BUILT_AT_RUN_TIME``. None of these prints, starts a thread or sets a signal handler.
+A document is a public module, class, function, method or property with a docstring. It goes by
+its shortest public name (``json.JSONDecoder``, not ``json.decoder.JSONDecoder``), once, whatever
+its aliases. Dunder methods are left out: most say no more than ``Return self+value``.
 """
 
-import os
+import importlib
+import inspect
+import pkgutil
+import re
 import sys
-import sysconfig
+import warnings
 from collections.abc import Iterator
-from pathlib import Path
-
-from qdrant_rerank._stdlib_modules import (
-    Definition,
-    Module,
-    Reference,
-    imported_module,
-    parsed_module,
-)
+from types import ModuleType
+from typing import Any
 
 __all__ = ["standard_library_documents"]
 
-# Modules that fill themselves by code (random.choice is a bound method, os.stat comes from
-# posix or nt). The interpreter loads most of them at start; the others only define things.
-BUILT_AT_RUN_TIME = frozenset(
-    ["builtins", "hashlib", "multiprocessing", "os", "random", "re", "signal", "threading", "types"]
-)
-# What an import would show (readline writes to the terminal), what is internal, and what
-# newer Pythons removed, so that the corpus differs less from one version to the next.
+# What an import would show or start, what is internal, and what newer Pythons removed, so that
+# the corpus differs little from one version to the next.
 SKIPPED = frozenset(
-    [
-        "__phello__",
-        "antigravity",
-        "encodings",
-        "ensurepip",
-        "genericpath",
-        "idlelib",
-        "lib2to3",
-        "nt",
-        "ntpath",
-        "nturl2path",
-        "opcode",
-        "posix",
-        "posixpath",
-        "pydoc_data",
-        "readline",
-        "sre_compile",
-        "sre_constants",
-        "sre_parse",
-        "test",
-        "this",
-        "turtledemo",
-        "xxlimited",
-        "xxlimited_35",
-        "xxsubtype",
-        "aifc",
-        "asynchat",
-        "asyncore",
-        "audioop",
-        "cgi",
-        "cgitb",
-        "chunk",
-        "crypt",
-        "distutils",
-        "imghdr",
-        "imp",
-        "mailcap",
-        "msilib",
-        "nis",
-        "nntplib",
-        "ossaudiodev",
-        "pipes",
-        "smtpd",
-        "sndhdr",
-        "spwd",
-        "sunau",
-        "telnetlib",
-        "uu",
-        "xdrlib",
-    ]
+    "antigravity encodings ensurepip genericpath idlelib lib2to3 nt ntpath nturl2path opcode posix "
+    "posixpath pydoc_data readline sre_compile sre_constants sre_parse test this turtledemo "
+    "xxlimited xxlimited_35 xxsubtype "
+    "aifc asynchat asyncore audioop cgi cgitb chunk crypt distutils imghdr imp mailcap msilib nis "
+    "nntplib ossaudiodev pipes smtpd sndhdr spwd sunau telnetlib uu xdrlib".split()
 )
-_SKIPPED_PARTS = frozenset({"test", "tests"})
-_SOURCES = Path(sysconfig.get_path("stdlib"))
-_MAX_HOPS = 20  # references followed for one name; more is a cycle
-
-_Key = tuple[str, str]
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def standard_library_documents() -> list[dict[str, str]]:
-    """Read the docstrings of this Python's standard library; takes a few seconds.
+    """Read the docstrings of this Python's standard library; takes about two seconds.
+
+    Imports every public module of it. One that does not import here (``tkinter`` without Tk) is
+    left out.
 
     Returns:
-        One mapping a document, in order of name, each name once, with these keys:
-        ``name`` (``json.dumps``, ``pathlib.Path.glob``; built-ins as one writes them,
-        ``str.split``), ``kind`` (``module``, ``class``, ``function``, ``method`` or
-        ``property``), ``signature`` (``(obj, *, skipkeys=False)``, without ``self``; that
-        of the constructor for a class; empty if there is none) and ``text`` (the
-        docstring, without its indentation).
+        One mapping a document, in order of name, each name once: ``name`` (``json.dumps``,
+        ``pathlib.Path.glob``, ``str.split``), ``kind`` (module, class, function, method or
+        property), ``signature`` (``(obj, *, skipkeys=False)``, without ``self``; empty if there is
+        none), and ``text``, the docstring without its indentation.
 
     Examples:
         >>> by_name = {document["name"]: document for document in standard_library_documents()}
         >>> by_name["textwrap.shorten"]["signature"]
         '(text, width, **kwargs)'
     """
-    library = _Library()
-    modules = [module for name in _public_modules() if (module := library.load(name))]
-    documents = {
-        name: {"name": name, "kind": it.kind, "signature": it.signature, "text": it.text.strip()}
-        for name, it in library.definitions(modules)
-    }
+    modules = [module for name in _module_names() if (module := _imported(name)) is not None]
+    documents = {}
+    taken: dict[int, str] = {}
     for module in modules:
-        documents[module.name] = {
-            "name": module.name,
-            "kind": "module",
-            "signature": "",
-            "text": module.text.strip(),
-        }
+        for name, value in _public(module):
+            full = name if module.__name__ == "builtins" else f"{_name_of(module)}.{name}"
+            key = _identity(value)
+            if key not in taken or _rank(full, value) < _rank(taken[key], value):
+                taken[key] = full
+    named = {name: key for key, name in taken.items()}
+    for module in modules:
+        documents[_name_of(module)] = _document(_name_of(module), "module", module)
+        for name, value in _public(module):
+            full = name if module.__name__ == "builtins" else f"{_name_of(module)}.{name}"
+            if named.get(full) != _identity(value):
+                continue
+            documents[full] = _document(full, _kind(value), value)
+            if inspect.isclass(value):
+                for member, (kind, part) in _members(value).items():
+                    if _identity(part) not in taken:
+                        documents[f"{full}.{member}"] = _document(f"{full}.{member}", kind, part)
     return [documents[name] for name in sorted(documents) if documents[name]["text"]]
 
 
-def _public_modules() -> Iterator[str]:
-    """Names of the public modules, a package before what is in it."""
+def _module_names() -> Iterator[str]:
     for top in sorted(sys.stdlib_module_names - SKIPPED):
         if top.startswith("_"):
             continue
         yield top
         if top == "os":
             yield "os.path"
-        folder = _SOURCES / top
-        for path in sorted(folder.rglob("*.py")) if folder.is_dir() else ():
-            parts = path.relative_to(_SOURCES).with_suffix("").parts
-            parts = parts[:-1] if parts[-1] == "__init__" else parts
-            if len(parts) > 1 and not any(p.startswith("_") or p in _SKIPPED_PARTS for p in parts):
-                yield ".".join(parts)
+        module = _imported(top)
+        for found in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{top}."):
+            parts = found.name.split(".")
+            if not any(part.startswith("_") or part in {"test", "tests"} for part in parts):
+                yield found.name
 
 
-class _Library:
-    """The modules read so far, and what a name in one of them stands for."""
-
-    def __init__(self) -> None:
-        self._modules: dict[str, Module | None] = {}
-
-    def load(self, name: str) -> Module | None:
-        """Read a module, once; None if this Python has none of that name."""
-        if name not in self._modules:
-            stem = _SOURCES.joinpath(*name.split("."))
-            sources = [stem / "__init__.py", stem.with_name(f"{stem.name}.py")]
-            if name == "os.path":
-                sources = [Path(os.path.__file__)]
-            source = next((path for path in sources if path.is_file()), None)
-            if source is None or name in BUILT_AT_RUN_TIME:
-                self._modules[name] = imported_module(name)
-            else:
-                is_package = source.name == "__init__.py"
-                module = Module(name, name if is_package else name.rpartition(".")[0])
-                self._modules[name] = module
-                parsed_module(source, module, self._exported)
-        return self._modules[name]
-
-    def _exported(self, name: str) -> list[str]:
-        module = self.load(name)
-        return module.exported() if module else []
-
-    def resolve(self, module: str, dotted: str, hops: int = 0) -> Definition | str | None:
-        """What a dotted name in a module stands for: a definition, or a module by name."""
-        loaded = self.load(module)
-        if loaded is None or hops > _MAX_HOPS:
+def _imported(name: str) -> ModuleType | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated modules say so on import
+        try:
+            return importlib.import_module(name)
+        except Exception:  # of another platform, or a library that it needs is not there
             return None
-        if not dotted:
-            return module
-        head, _, rest = dotted.partition(".")
-        found = loaded.bindings.get(head)
-        target: Definition | str | None
-        if isinstance(found, Reference):
-            target = self.resolve(found.module, found.name, hops + 1)
-        else:
-            target = found
-        submodule = f"{module}.{head}"
-        if target is None and loaded.package == module and self.load(submodule):
-            target = submodule
-        if isinstance(target, str):
-            return self.resolve(target, rest, hops + 1)
-        return target.members.get(rest) if target and rest else target
 
-    def definitions(self, modules: list[Module]) -> Iterator[tuple[str, Definition]]:
-        """Every public definition under its best name, with its members."""
-        classes = dict(self._homes(self._offers(modules)))
-        public = {it.key for it in classes.values()}
-        yield from classes.items()
-        members: list[tuple[str, str, Definition]] = []
-        ...
+
+def _name_of(module: ModuleType) -> str:
+    return "os.path" if module.__name__ in {"posixpath", "ntpath"} else module.__name__
+
+
+def _public(module: ModuleType) -> Iterator[tuple[str, Any]]:
+    """Classes and functions that a module offers: those in ``__all__``, or its own."""
+    declared = getattr(module, "__all__", None)
+    names = vars(module) if declared is None else declared
+    for name in sorted(names):
+        value = getattr(module, name, None)
+        if name.startswith("_") or not (inspect.isclass(value) or inspect.isroutine(value)):
+            continue
+        home = getattr(value, "__module__", None) or ""
+        own = home.lstrip("_").split(".")[0] == module.__name__.split(".")[0]
+        if declared is not None or own or module.__name__ in {"builtins", "os"}:
+            yield name, value
+
+
+def _members(owner: type) -> dict[str, tuple[str, Any]]:
+    """Public methods and properties of a class, and of private classes that it is made from."""
+    found: dict[str, tuple[str, Any]] = {}
+    for base in owner.__mro__:
+        private = base.__name__.startswith("_") or base.__module__.startswith("_")
+        if base is not owner and not private:
+            continue
+        for name, raw in vars(base).items():
+            value = getattr(raw, "__func__", raw)  # class and static methods
+            if name.startswith("_") or name in found:
+                continue
+            if inspect.isroutine(value):
+                found[name] = ("method", value)
+            elif isinstance(value, property) or inspect.isdatadescriptor(value):
+                found[name] = ("property", value)
+    return found
+
+
+def _identity(value: Any) -> int:
+    """Equal for two names of one thing; ``random.choice`` is a bound method of a class's."""
+    return id(getattr(value, "__func__", value))
+
+
+def _rank(name: str, value: Any) -> tuple[int, bool, int, str]:
+    """Sorts the names of one thing, best first: ``OSError`` before its alias ``IOError``."""
+    alias = name.rpartition(".")[2] != getattr(value, "__name__", "")
+    return name.count("."), alias, len(name), name
+
+
+def _kind(value: Any) -> str:
+    return "class" if inspect.isclass(value) else "function"
+
+
+def _document(name: str, kind: str, value: Any) -> dict[str, str]:
+    text = value.__doc__
+    if kind == "class" and value.__doc__ is object.__doc__:
+        text = None
+    return {
+        "name": name,
+        "kind": kind,
+        "signature": _signature(kind, value),
+        "text": inspect.cleandoc(text) if isinstance(text, str) else "",
+    }
+
+
+def _signature(kind: str, value: Any) -> str:
+    if kind in {"module", "property"}:
+        return ""
+    try:
+        signature = inspect.signature(value)
+    except Exception:  # a function written in C may have none, or one that cannot be evaluated
+        return ""
+    parameters = list(signature.parameters.values())
+    if kind == "method" and parameters and parameters[0].name in {"self", "cls"}:
+        signature = signature.replace(parameters=parameters[1:])
+    return _ADDRESS.sub("", str(signature))
