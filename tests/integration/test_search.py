@@ -105,7 +105,10 @@ def test_retrieval_scores_and_ranks_are_those_of_the_query_api(searcher):
 def test_rerank_points_alone_gives_the_same_order(searcher):
     """The second stage for hits of any query of any client."""
     hits = HybridSearcher("docs", client=searcher.client, reranker=None).search(QUERY, limit=8)
-    points = [models.ScoredPoint(**p.model_dump(include=set(models.ScoredPoint.model_fields))) for p in hits]
+    points = [
+        models.ScoredPoint(**p.model_dump(include=set(models.ScoredPoint.model_fields)))
+        for p in hits
+    ]
     alone = rerank_points(QUERY, points)
     together = searcher.search(QUERY, limit=8)
     assert [(p.id, p.score) for p in alone] == [(p.id, p.score) for p in together]
@@ -205,7 +208,8 @@ def test_hits_without_text_follow_are_dropped_or_raise(client, bundled, missing)
     searcher.add(DOCUMENTS[:3], progress=False)
     vector = searcher.embedder.embed_query(QUERY).tolist()
     client.upsert(
-        "docs", [models.PointStruct(id=7, payload={"title": "T"} | missing, vector={"dense": vector})]
+        "docs",
+        [models.PointStruct(id=7, payload={"title": "T"} | missing, vector={"dense": vector})],
     )
     results = searcher.search(QUERY)
     assert (results[-1].id, results[-1].rerank_score, results.trace.pairs) == (7, None, 3)
@@ -245,8 +249,15 @@ def test_an_empty_query_is_an_error(searcher, query):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"limit": 0}, {"limit": -1}, {"limit": 1.5}, {"limit": True}, {"candidates": 0},
-     {"limit": 5, "candidates": 4}, {"options": SearchOptions(on_missing_text="skip")}],
+    [
+        {"limit": 0},
+        {"limit": -1},
+        {"limit": 1.5},
+        {"limit": True},
+        {"candidates": 0},
+        {"limit": 5, "candidates": 4},
+        {"options": SearchOptions(on_missing_text="skip")},
+    ],
 )
 def test_counts_out_of_range_are_errors(searcher, wrong):
     """Before any work is done."""
@@ -287,8 +298,13 @@ class Scores:
 
 @pytest.mark.parametrize(
     ("scores", "seen"),
-    [([1.0], r"shape \(1,\) for 8"), ([float("nan")] * 8, "nan"), (["a"] * 8, "'a'"),
-     ([(0, 1.0)] * 8, r"shape \(8, 2\)"), ([{"index": 0}] * 8, "index")],
+    [
+        ([1.0], r"shape \(1,\) for 8"),
+        ([float("nan")] * 8, "nan"),
+        (["a"] * 8, "'a'"),
+        ([(0, 1.0)] * 8, r"shape \(8, 2\)"),
+        ([{"index": 0}] * 8, "index"),
+    ],
 )
 def test_a_reranker_that_returns_no_scores_is_named(searcher, scores, seen):
     """Its answer is quoted."""
@@ -299,8 +315,14 @@ def test_a_reranker_that_returns_no_scores_is_named(searcher, scores, seen):
 
 def test_what_is_no_reranker_embedder_or_sparse_encoder_is_refused(client):
     """At construction."""
-    for wrong in ({"reranker": 3}, {"embedder": object()}, {"sparse": "splade"},
-                  {"embedder": None, "sparse": None}, {"candidates": 0}, {"text": ""}):
+    for wrong in (
+        {"reranker": 3},
+        {"embedder": object()},
+        {"sparse": "splade"},
+        {"embedder": None, "sparse": None},
+        {"candidates": 0},
+        {"text": ""},
+    ):
         with pytest.raises(InvalidInputError):
             HybridSearcher("docs", client=client, **wrong)
     with pytest.raises(InvalidInputError):
@@ -326,7 +348,9 @@ def test_a_dense_collection_of_others_is_searched(client, bundled):
         "docs",
         [
             models.PointStruct(id=i, payload={"body": t}, vector=v.tolist())
-            for i, (t, v) in enumerate(zip(DOCUMENTS, embedder.embed_documents(DOCUMENTS), strict=True))
+            for i, (t, v) in enumerate(
+                zip(DOCUMENTS, embedder.embed_documents(DOCUMENTS), strict=True)
+            )
         ],
     )
     searcher = HybridSearcher("docs", client=client, reranker=bundled, text="body")

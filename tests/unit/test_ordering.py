@@ -73,7 +73,9 @@ def test_threshold_and_limit_apply_to_the_rerank_score():
     scores = np.array([0.5, 2.0], dtype=np.float32)
     ordered = order_by_score(points, [0, 1], scores, keep_unscored=True, score_threshold=0.5)
     assert [p.id for p in ordered] == [2, 1]
-    assert [p.id for p in order_by_score(points, [0, 1], scores, keep_unscored=True, limit=1)] == [2]
+    assert [p.id for p in order_by_score(points, [0, 1], scores, keep_unscored=True, limit=1)] == [
+        2
+    ]
 
 
 def test_without_a_reranker_the_retrieval_order_stays():
