@@ -49,9 +49,10 @@ def main() -> None:
         judged = qrels(folder / "qrels.tsv.gz")
         ids = list(documents)
         sparse = bm25_scores(list(queries.values()), list(documents.values()))
-        dense = embedder.embed_documents(list(queries.values())) @ embedder.embed_documents(
-            list(documents.values())
-        ).T
+        dense = (
+            embedder.embed_documents(list(queries.values()))
+            @ embedder.embed_documents(list(documents.values())).T
+        )
         runs = [to_run(list(queries), ids, scores) for scores in (sparse, dense)]
         runs.append(fuse(*runs))
         values = "".join(f"{ndcg(judged, run):8.4f}" for run in runs)
@@ -114,7 +115,9 @@ def fuse(*runs: Run) -> Run:
 
 def ndcg(judged: dict[str, dict[str, int]], run: Run) -> float:
     """Mean nDCG@10 over the judged queries; one without hits counts 0."""
-    per_query = {item.query_id: item.value for item in ir_measures.iter_calc([nDCG @ 10], judged, run)}
+    per_query = {
+        item.query_id: item.value for item in ir_measures.iter_calc([nDCG @ 10], judged, run)
+    }
     return float(np.mean([per_query.get(query, 0.0) for query in judged]))
 
 

@@ -194,7 +194,9 @@ def principal_axes(
 
 def smooth_inverse_frequency(texts: list[list[int]], vocabulary: int) -> NDArray[np.float32]:
     """a / (a + p) for each token."""
-    counts = np.bincount(np.concatenate([np.array(ids, dtype=np.int64) for ids in texts]), minlength=vocabulary)
+    counts = np.bincount(
+        np.concatenate([np.array(ids, dtype=np.int64) for ids in texts]), minlength=vocabulary
+    )
     share = (counts + 1) / (counts.sum() + vocabulary)
     return (SIF / (SIF + share)).astype(np.float32)
 
@@ -225,9 +227,13 @@ def fit(
             passages = pooled(bag, [passage_ids[i] for i in chosen])
             teach = 1 - (queries * F.normalize(query_targets[chosen], dim=-1)).sum(-1).mean()
             known = chosen < len(passage_targets)
-            teach = teach + 1 - (
-                passages[known] * F.normalize(passage_targets[chosen[known]], dim=-1)
-            ).sum(-1).mean()
+            teach = (
+                teach
+                + 1
+                - (passages[known] * F.normalize(passage_targets[chosen[known]], dim=-1))
+                .sum(-1)
+                .mean()
+            )
             contrast = F.cross_entropy(
                 queries @ passages.T / TEMPERATURE, torch.arange(len(chosen)), label_smoothing=0.1
             )
@@ -258,7 +264,9 @@ def validate(
     rows: Tensor,
 ) -> float:
     """Mean reciprocal rank of the own passage among all held-out ones."""
-    scores = pooled(bag, [query_ids[i] for i in rows]) @ pooled(bag, [passage_ids[i] for i in rows]).T
+    scores = (
+        pooled(bag, [query_ids[i] for i in rows]) @ pooled(bag, [passage_ids[i] for i in rows]).T
+    )
     ranks = (scores >= scores.diagonal().unsqueeze(1)).sum(1)
     return float((1.0 / ranks).mean())
 

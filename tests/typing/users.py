@@ -1,0 +1,61 @@
+"""Code that users write; checked by ``mypy --strict`` as part of ``make check``, never run."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from qdrant_client import QdrantClient, models
+
+from qdrant_rerank import (
+    HybridSearcher,
+    RerankedPoint,
+    Reranker,
+    SearchOptions,
+    SearchResults,
+    TextCrossEncoder,
+    rerank_points,
+)
+
+
+class Shortest:
+    """A reranker of the user's own."""
+
+    def rerank(self, query: str, documents: Iterable[str]) -> Iterable[float]:
+        """Shorter is better."""
+        return [-float(len(document)) for document in documents]
+
+
+class Ones:
+    """An embedder of the user's own."""
+
+    name = "ones"
+    dimension = 4
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        """The same for all."""
+        return np.ones(4, dtype=np.float32)
+
+    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The same for all."""
+        return np.ones((len(texts), 4), dtype=np.float32)
+
+
+def search(client: QdrantClient) -> tuple[str | int, float | None, list[models.ScoredPoint]]:
+    """Everything that a search returns has a type."""
+    reranker: Reranker = Shortest()
+    searcher = HybridSearcher("docs", client=client, reranker=reranker, embedder=Ones())
+    count: int = searcher.add(["a", {"text": "b"}], progress=False)
+    results: SearchResults = searcher.search("q", limit=count, options=SearchOptions())
+    best: RerankedPoint = results[0]
+    seconds: float = results.trace.total_s + results.trace.infer_s
+    plain: list[models.ScoredPoint] = [*rerank_points("q", results, reranker="x", text=["a", "b"])]
+    assert seconds
+    return str(best.id), best.rerank_score, plain
+
+
+def score() -> tuple[list[float], Iterator[float]]:
+    """fastembed's calls."""
+    encoder = TextCrossEncoder("Xenova/ms-marco-MiniLM-L-6-v2", threads=2, lazy_load=True)
+    searcher = HybridSearcher("docs", reranker=encoder, text=lambda payload: str(payload["a"]))
+    assert searcher.reranker is encoder
+    return encoder.rerank("q", ["a"]), encoder.rerank_pairs([("q", "a")], parallel=0)
