@@ -115,10 +115,9 @@ def fuse(*runs: Run) -> Run:
 
 def ndcg(judged: dict[str, dict[str, int]], run: Run) -> float:
     """Mean nDCG@10 over the judged queries; one without hits counts 0."""
-    per_query = {
-        item.query_id: item.value for item in ir_measures.iter_calc([nDCG @ 10], judged, run)
-    }
-    return float(np.mean([per_query.get(query, 0.0) for query in judged]))
+    found = ir_measures.iter_calc([nDCG @ 10], judged, run)
+    values = {item.query_id: item.value for item in found}
+    return float(np.mean([values.get(query, 0.0) for query in judged]))
 
 
 if __name__ == "__main__":

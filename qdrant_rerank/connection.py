@@ -62,12 +62,13 @@ def connect(url: str | None = None, path: str | None = None) -> QdrantClient:
         return QdrantClient(path=path)
     except RuntimeError as error:
         raise QdrantConnectionError(
-            f"The Qdrant directory {path} cannot be opened: {error} Close the other process, or use a "
-            "server (QDRANT_URL), which both can."
+            f"The Qdrant directory {path} cannot be opened: {error} Close the other process, or "
+            "use a server (QDRANT_URL), which both can."
         ) from error
     except (OSError, ValueError) as error:
         raise QdrantConnectionError(
-            f"The Qdrant directory {path} cannot be opened: {error}. Expected a directory to write to."
+            f"The Qdrant directory {path} cannot be opened: {error}. Expected a directory to "
+            "write to."
         ) from error
 
 

@@ -193,7 +193,7 @@ def principal_axes(
 
 
 def smooth_inverse_frequency(texts: list[list[int]], vocabulary: int) -> NDArray[np.float32]:
-    """a / (a + p) for each token."""
+    """Weight a / (a + p) of each token."""
     counts = np.bincount(
         np.concatenate([np.array(ids, dtype=np.int64) for ids in texts]), minlength=vocabulary
     )
