@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
+from qdrant_client.http.models import QueryResponse
 
 from qdrant_rerank.connection import talking_to
 from qdrant_rerank.errors import CollectionNotFoundError, QdrantRequestError, SchemaMismatchError
@@ -122,7 +123,7 @@ class FirstStage:
 
     def _ask(
         self, requests: list[models.QueryRequest], timeout: int | None
-    ) -> list[models.QueryResponse]:
+    ) -> list[QueryResponse]:
         if len(requests) > 1:
             return self.client.query_batch_points(self.collection, requests, timeout=timeout)
         [request] = requests

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from qdrant_client.models import QueryResponse, ScoredPoint
+from qdrant_client.http.models import QueryResponse
+from qdrant_client.models import ScoredPoint
 
 from qdrant_rerank.arguments import require_choice, require_positive, require_query
 from qdrant_rerank.cross_encoder import TextCrossEncoder

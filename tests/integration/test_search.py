@@ -9,6 +9,7 @@ from fastembed.rerank.cross_encoder import TextCrossEncoder as FastembedCrossEnc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
+from qdrant_client.http.models import QueryResponse
 
 from qdrant_rerank import (
     Bm25Encoder,
@@ -112,7 +113,7 @@ def test_rerank_points_alone_gives_the_same_order(searcher):
     alone = rerank_points(QUERY, points)
     together = searcher.search(QUERY, limit=8)
     assert [(p.id, p.score) for p in alone] == [(p.id, p.score) for p in together]
-    response = models.QueryResponse(points=points)
+    response = QueryResponse(points=points)
     assert [p.id for p in rerank_points(QUERY, response, limit=2)] == [p.id for p in alone[:2]]
     assert rerank_points(QUERY, []).trace.status == "no candidates"
 
@@ -204,7 +205,7 @@ def test_vectors_are_returned_when_asked_for(searcher):
 @pytest.mark.parametrize("missing", [{}, {"text": ""}, {"text": 3}, {"text": None}])
 def test_hits_without_text_follow_are_dropped_or_raise(client, bundled, missing):
     """Never a crash in the middle of a ranking."""
-    searcher = HybridSearcher("docs", client=client, reranker=bundled)
+    searcher = HybridSearcher("docs", client=client, reranker=bundled, sparse=None)
     searcher.add(DOCUMENTS[:3], progress=False)
     vector = searcher.embedder.embed_query(QUERY).tolist()
     client.upsert(
