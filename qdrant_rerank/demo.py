@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from qdrant_client import QdrantClient
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qdrant_rerank.models import DEFAULT_RERANKER
 from qdrant_rerank.searcher import HybridSearcher
 from qdrant_rerank.stdlib_docs import standard_library_documents
 from qdrant_rerank.types import RerankedPoint, SearchResults
@@ -27,13 +29,16 @@ ROWS = 5
 OPENING = 46  # characters of a docstring shown
 
 
-def stdlib_searcher(candidates: int = 50) -> HybridSearcher:
+def stdlib_searcher(
+    candidates: int = 50, reranker: str | Path = DEFAULT_RERANKER
+) -> HybridSearcher:
     """A searcher over the standard library's documentation, in memory and still empty."""
     return HybridSearcher(
         "python-stdlib",
         client=QdrantClient(location=":memory:"),
         text=STDLIB_TEXT,
         candidates=candidates,
+        reranker=reranker,
     )
 
 

@@ -121,9 +121,7 @@ class FirstStage:
             answers = self._ask(requests, options.timeout_s)
         return [in_retrieval_order(answer.points) for answer in answers]
 
-    def _ask(
-        self, requests: list[models.QueryRequest], timeout: int | None
-    ) -> list[QueryResponse]:
+    def _ask(self, requests: list[models.QueryRequest], timeout: int | None) -> list[QueryResponse]:
         if len(requests) > 1:
             return self.client.query_batch_points(self.collection, requests, timeout=timeout)
         [request] = requests
