@@ -1,0 +1,278 @@
+"""Which Qdrant is used, and what becomes of its failures, injected at the socket."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from qdrant_client import QdrantClient, models
+
+from qdrant_rerank import HybridSearcher, SearchOptions
+from qdrant_rerank.errors import (
+    CollectionNotFoundError,
+    InvalidInputError,
+    QdrantConnectionError,
+    QdrantRequestError,
+    SchemaMismatchError,
+)
+from tests.fault_server import answer, broken_off, garbage, serving
+
+
+def refusal(text):
+    """As Qdrant says no."""
+    return json.dumps({"status": {"error": text}, "time": 0.0}).encode()
+
+
+COLLECTION = {
+    "result": {
+        "status": "green",
+        "optimizer_status": "ok",
+        "segments_count": 1,
+        "config": {
+            "params": {"vectors": {"size": 256, "distance": "Cosine"}},
+            "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
+            "optimizer_config": {
+                "deleted_threshold": 0.2,
+                "vacuum_min_vector_number": 1000,
+                "default_segment_number": 0,
+                "flush_interval_sec": 5,
+            },
+        },
+        "payload_schema": {},
+    },
+    "status": "ok",
+    "time": 0.0,
+}
+
+
+def searcher_at(url, timeout=5):
+    """A searcher over HTTP; the version check is no part of these tests."""
+    client = QdrantClient(url=url, timeout=timeout, check_compatibility=False)
+    return HybridSearcher("docs", client=client, reranker=None)
+
+
+@pytest.mark.parametrize(
+    ("respond", "error", "seen"),
+    [
+        (
+            answer(500, refusal("Service internal error: disk full")),
+            QdrantConnectionError,
+            "answered 500: Service internal error: disk full",
+        ),
+        (answer(503, b""), QdrantConnectionError, "answered 503: nothing"),
+        (
+            answer(404, b"<html>nginx</html>"),
+            QdrantConnectionError,
+            "answered 404: <html>nginx</html>. Is that a Qdrant server",
+        ),
+        (
+            answer(404, refusal("Not found: Collection `docs` doesn't exist!")),
+            CollectionNotFoundError,
+            "no collection 'docs'",
+        ),
+        (answer(401, b"Must provide an API key"), QdrantRequestError, "QDRANT_API_KEY"),
+        (answer(403, refusal("Forbidden: read-only")), QdrantRequestError, "refused access"),
+        (answer(429, refusal("Rate limit"), Retry_After="7"), QdrantRequestError, "again in 7 s"),
+        (answer(429, refusal("Rate limit")), QdrantRequestError, "asked too often"),
+        (answer(400, refusal("Bad filter")), QdrantRequestError, "Bad filter"),
+        (answer(200, b"<html>login</html>"), QdrantConnectionError, "no Qdrant answer"),
+        (answer(200, b'{"result": {"x": 1}}'), QdrantConnectionError, "no Qdrant answer"),
+        (answer(200, b""), QdrantConnectionError, "no Qdrant answer"),
+        (broken_off, QdrantConnectionError, "cannot be reached"),
+        (garbage, QdrantConnectionError, "cannot be reached"),
+    ],
+)
+def test_every_way_to_fail_is_one_clear_error(respond, error, seen):
+    """Searching and adding alike; the client's own exception is the cause."""
+    with serving(respond) as url:
+        searcher = searcher_at(url)
+        for call in (lambda: searcher.search("q"), lambda: searcher.add(["a"], progress=False)):
+            with pytest.raises(error, match=seen) as caught:
+                call()
+        assert caught.value.__cause__ is not None
+        if "answered" in seen:
+            assert url in str(caught.value)
+
+
+def test_nobody_listening(free_port):
+    """The message says where, and how to start one."""
+    url = f"http://127.0.0.1:{free_port}"
+    with pytest.raises(QdrantConnectionError, match=rf"{url} cannot be reached.*docker compose up"):
+        searcher_at(url).search("q")
+    assert issubclass(QdrantConnectionError, ConnectionError)
+
+
+@pytest.fixture
+def free_port():
+    """A port that nobody listens at."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return held.getsockname()[1]
+
+
+def test_a_server_that_hangs_ends_in_time():
+    """The client's own timeout, and that of the options, are kept."""
+    gate = threading.Event()
+    with serving(lambda handler: gate.wait(20)) as url:
+        began = time.perf_counter()
+        with pytest.raises(QdrantConnectionError, match="did not answer in time"):
+            searcher_at(url, timeout=1).search("q")
+        assert time.perf_counter() - began < 5
+        gate.set()
+
+    def slow_query(handler):
+        if handler.command == "GET":
+            answer(200, json.dumps(COLLECTION).encode())(handler)
+        else:
+            gate.wait(20)
+
+    gate.clear()
+    with serving(slow_query) as url:
+        began = time.perf_counter()
+        with pytest.raises(QdrantConnectionError, match="did not answer in time"):
+            searcher_at(url, timeout=30).search("q", options=SearchOptions(timeout_s=1))
+        assert time.perf_counter() - began < 5
+        gate.set()
+
+
+def test_the_second_search_works_once_the_server_is_back():
+    """A failure leaves nothing behind in the searcher."""
+    state = {"up": False}
+
+    def respond(handler):
+        if not state["up"]:
+            answer(503, b"starting")(handler)
+        elif handler.command == "GET":
+            answer(200, json.dumps(COLLECTION).encode())(handler)
+        else:
+            found = {"id": 1, "version": 0, "score": 0.5, "payload": {"text": "a"}}
+            body = {"result": {"points": [found]}, "status": "ok", "time": 0.0}
+            answer(200, json.dumps(body).encode())(handler)
+
+    with serving(respond) as url:
+        searcher = searcher_at(url)
+        with pytest.raises(QdrantConnectionError):
+            searcher.search("q")
+        state["up"] = True
+        assert [p.id for p in searcher.search("q")] == [1]
+
+
+def test_what_local_mode_cannot_do_is_our_error(client):
+    """Not a bare ValueError of numpy's."""
+    searcher = HybridSearcher("docs", client=client, reranker=None)
+    searcher.add(["a"], progress=False)
+    client.delete_collection("docs")
+    with pytest.raises(CollectionNotFoundError, match="It has no collections"):
+        searcher.search("a")
+    client.create_collection(
+        "docs", vectors_config={"dense": models.VectorParams(size=3, distance="Cosine")}
+    )
+    with pytest.raises((QdrantRequestError, SchemaMismatchError), match="docs"):
+        searcher.search("a")
+
+
+# --- which client, when none is given
+
+
+def test_with_nothing_set_the_engine_is_in_memory():
+    """Two searchers do not share it."""
+    with HybridSearcher("docs", reranker=None) as one, HybridSearcher("docs", reranker=None) as two:
+        one.add(["a"], progress=False)
+        with pytest.raises(CollectionNotFoundError, match=":memory:"):
+            two.search("a")
+
+
+def test_qdrant_path_keeps_the_collection(monkeypatch, tmp_path):
+    """What add returned for is there the next time."""
+    monkeypatch.setenv("QDRANT_PATH", str(tmp_path / "db"))
+    with HybridSearcher("docs", reranker=None) as searcher:
+        searcher.add(["a text"], progress=False)
+        other = [sys.executable, "-c", "import qdrant_rerank as q; q.HybridSearcher('docs')"]
+        second = subprocess.run(other, check=False, timeout=60, capture_output=True, text=True)
+        assert "QdrantConnectionError: The Qdrant directory" in second.stderr
+        assert "already accessed by another instance" in second.stderr
+    with HybridSearcher("docs", reranker=None) as searcher:
+        assert searcher.search("text")[0].payload == {"text": "a text"}
+
+
+def test_a_killed_process_loses_nothing_that_add_returned_for(monkeypatch, tmp_path):
+    """kill -9 right after add."""
+    code = (
+        "import os; from qdrant_rerank import HybridSearcher\n"
+        "s = HybridSearcher('docs', reranker=None)\n"
+        "s.add([f'document {i}' for i in range(20)], progress=False)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    monkeypatch.setenv("QDRANT_PATH", str(tmp_path / "db"))
+    killed = subprocess.run([sys.executable, "-c", code], check=False, timeout=60)
+    assert killed.returncode == -9
+    with HybridSearcher("docs", reranker=None) as searcher:
+        assert len(searcher.search("document", limit=50)) == 20
+
+
+def test_qdrant_path_must_be_a_directory(monkeypatch, tmp_path):
+    """A file of that name is named."""
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("QDRANT_PATH", str(tmp_path / "file"))
+    with pytest.raises(QdrantConnectionError, match="Expected a directory"):
+        HybridSearcher("docs", reranker=None)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # qdrant-client's on versions and plain HTTP
+def test_qdrant_url_comes_before_qdrant_path(monkeypatch, tmp_path, free_port):
+    """With its key."""
+    seen, version_asked = [], threading.Event()
+
+    def respond(handler):
+        seen.append(handler.headers.get("api-key"))
+        if handler.path == "/":
+            answer(200, b'{"title": "qdrant", "version": "1.20.0"}')(handler)
+            version_asked.set()
+        else:
+            answer(403, refusal("no"))(handler)
+
+    monkeypatch.setenv("QDRANT_PATH", str(tmp_path))
+    monkeypatch.setenv("QDRANT_API_KEY", "secret")
+    with serving(respond) as url:
+        monkeypatch.setenv("QDRANT_URL", url)
+        searcher = HybridSearcher("docs", reranker=None)
+        with pytest.raises(QdrantRequestError) as caught:
+            searcher.search("q")
+        assert version_asked.wait(5)  # by a thread of qdrant-client's
+    assert set(seen) == {"secret"}
+    assert "secret" not in str(caught.value)
+    monkeypatch.setenv("QDRANT_URL", "localhost:abc")
+    with pytest.raises(QdrantRequestError, match="not the URL"):
+        HybridSearcher("docs", reranker=None)
+
+
+@pytest.mark.server
+def test_a_real_server(server_url):
+    """The main job over HTTP: add twice, search, filter, batch, select payload."""
+    with QdrantClient(url=server_url) as client:  # pragma: no cover
+        searcher = HybridSearcher("qdrant-rerank-test", client=client)
+        documents = [{"text": "Iron melts at 1538 C.", "n": 1}, {"text": "Bread is baked.", "n": 2}]
+        try:
+            for _ in range(2):
+                assert searcher.add(documents, progress=False) == 2
+            results = searcher.search("melting point of iron", with_payload=["n"])
+            assert [p.payload for p in results] == [{"n": 1}, {"n": 2}]
+            only = models.Filter(
+                must=[models.FieldCondition(key="n", match=models.MatchValue(value=2))]
+            )
+            batch = searcher.search_batch(["iron", "bread"], query_filter=only)
+            assert [[p.payload["n"] for p in r] for r in batch] == [[2], [2]]
+        finally:
+            client.delete_collection("qdrant-rerank-test")
+
+
+def test_invalid_input_comes_before_any_request(free_port):
+    """With nobody listening, the argument is still what is wrong."""
+    searcher = searcher_at(f"http://127.0.0.1:{free_port}")
+    with pytest.raises(InvalidInputError):
+        searcher.search("")
+    with pytest.raises(InvalidInputError):
+        searcher.search("q", limit=0)
