@@ -167,14 +167,15 @@ def download(
             + (
                 "local_files_only forbids fetching it. Load it once with a network."
                 if local_files_only
-                else f"the hub could not be reached: {error}. Check the network or HF_ENDPOINT; "
-                "the bundled models need no download."
+                else f"the hub did not give it: {_one_line(error.__cause__ or error)} Check the "
+                "name, the network or HF_ENDPOINT, and for a gated repository the token (HF_TOKEN). The "
+                "bundled models need no download."
             )
         ) from error
     except (HfHubHTTPError, HTTPError, OSError) as error:
         raise ModelFileError(
-            f"{repository} could not be fetched: {error}. Check the name, the network, and "
-            "for a gated repository the token (HF_TOKEN)."
+            f"{repository} could not be fetched: {_one_line(error)} Check the name, the network, "
+            "and for a gated repository the token (HF_TOKEN)."
         ) from error
     missing = [name for name in files if not (root / name).is_file()]
     if missing:
@@ -183,6 +184,10 @@ def download(
             + (" in the cache; load it once with a network." if local_files_only else ".")
         )
     return root
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 def _file_of(spec: ModelSpec, precision: Precision) -> str:

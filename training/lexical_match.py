@@ -111,8 +111,8 @@ def inverse_frequency(
     tokenizer.enable_truncation(512)
     counts = np.zeros(len(classes))
     for start in range(0, len(passages), 4096):
-        batch = tokenizer.encode_batch_fast(passages[start : start + 4096], add_special_tokens=False)
-        for encoding in batch:
+        window = passages[start : start + 4096]
+        for encoding in tokenizer.encode_batch_fast(window, add_special_tokens=False):
             counts[np.unique(classes[encoding.ids])] += 1
     idf = np.log1p((len(passages) - counts + 0.5) / (counts + 0.5))[classes]
     for token in ("[PAD]", "[CLS]", "[SEP]", "[MASK]"):

@@ -1,0 +1,127 @@
+"""Models by hub name, with the real huggingface_hub against a hub on loopback.
+
+``HF_ENDPOINT`` is read when huggingface_hub is imported, so each load is a process of its own.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from qdrant_rerank import OnnxEmbedder, TextCrossEncoder
+from tests.hub_server import hub_of
+
+NAME = "Xenova/ms-marco-MiniLM-L-6-v2"
+LOAD = """
+import json, sys
+from qdrant_rerank import ModelSource, TextCrossEncoder
+name, options = sys.argv[1], json.loads(sys.argv[2])
+if name.startswith("me/"):
+    TextCrossEncoder.add_custom_model(name, ModelSource(hf="me/repository"))
+encoder = TextCrossEncoder(name, **options)
+print(json.dumps(encoder.rerank("which bread rises?", ["bread rises", "the sea"])))
+"""
+EMBED = """
+import json, sys
+from qdrant_rerank import OnnxEmbedder
+print(json.dumps(OnnxEmbedder(sys.argv[1]).embed_query("bread").tolist()))
+"""
+
+
+@pytest.fixture
+def hub(tiny_bert, tiny_bert_embedder):
+    """Serves the tiny models under three names."""
+    repositories = {
+        NAME: tiny_bert,
+        "me/repository": tiny_bert,
+        "sentence-transformers/all-MiniLM-L6-v2": tiny_bert_embedder,
+    }
+    with hub_of(repositories) as running:
+        yield running
+
+
+@pytest.fixture
+def load(hub, tmp_path):
+    """Loads a model and scores two documents, in a process of its own."""
+
+    def run(name, code=LOAD, env=None, **options):
+        environment = os.environ | {
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_ETAG_TIMEOUT": "2",
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", code, name, json.dumps(options)],
+            env=environment | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return json.loads(done.stdout) if done.returncode == 0 else done.stderr.splitlines()[-1]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_bert):
+    """The scores of the files that the hub serves."""
+    return TextCrossEncoder(tiny_bert).rerank("which bread rises?", ["bread rises", "the sea"])
+
+
+@pytest.mark.parametrize("name", [NAME, "ms-marco-minilm-l-6-v2", "me/model"])
+def test_a_name_in_the_right_scores_out(load, hub, expected, name):
+    """Registered, in any case, or custom; only the files that are needed come."""
+    assert load(name) == pytest.approx(expected, abs=1e-6)
+    fetched = {r.rpartition("/")[2] for r in hub.requests if r.startswith("GET") and "resolve" in r}
+    assert fetched == {
+        "model.onnx",
+        "tokenizer.json",
+        "config.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+    }
+
+
+def test_a_cached_model_needs_no_hub(load, hub, expected, tmp_path):
+    """With local_files_only no request is made; QDRANT_RERANK_CACHE says where files are."""
+    cache = {"QDRANT_RERANK_CACHE": str(tmp_path / "cache")}
+    assert load(NAME, env=cache) == pytest.approx(expected, abs=1e-6)
+    assert list((tmp_path / "cache").rglob("model.onnx"))
+    hub.requests.clear()
+    assert load(NAME, env=cache, local_files_only=True) == pytest.approx(expected, abs=1e-6)
+    assert hub.requests == []
+    elsewhere = load(NAME, cache_dir=str(tmp_path / "none"), local_files_only=True)
+    assert "ModelFileError" in elsewhere
+    assert "local_files_only forbids" in elsewhere
+
+
+def test_precisions_that_are_not_published_are_named(load):
+    """The file is missing in the repository."""
+    assert "has no onnx/model_fp16.onnx" in load(NAME, precision="fp16")
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500])
+def test_a_hub_that_refuses_is_one_clear_error(load, hub, status):
+    """With the repository's name."""
+    hub.status = status
+    message = load(NAME)
+    assert message.startswith("qdrant_rerank.errors.ModelFileError")
+    assert NAME in message
+
+
+def test_a_hub_that_is_down_is_one_clear_error(load):
+    """Nothing listens there."""
+    message = load(NAME, env={"HF_ENDPOINT": "http://127.0.0.1:9"})
+    assert message.startswith("qdrant_rerank.errors.ModelFileError")
+    assert "the network or HF_ENDPOINT" in message
+
+
+def test_an_embedder_by_hub_name(load, tiny_bert_embedder):
+    """all-MiniLM-L6-v2 is one argument away."""
+    vector = load("all-MiniLM-L6-v2", code=EMBED)
+    assert vector == pytest.approx(OnnxEmbedder(tiny_bert_embedder).embed_query("bread"), abs=1e-6)
