@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from ir_measures import RR, calc_aggregate, iter_calc, nDCG
+from ir_measures import RR, Measure, calc_aggregate, iter_calc, nDCG
 
 from qdrant_rerank import DEFAULT_RERANKER, SearchResults
 from qdrant_rerank.demo import stdlib_searcher
@@ -71,7 +71,7 @@ def reranked(results: SearchResults) -> dict[str, float]:
 
 
 def interval(
-    judged: dict[str, dict[str, int]], before: Scores, after: Scores, measure: object
+    judged: dict[str, dict[str, int]], before: Scores, after: Scores, measure: Measure
 ) -> tuple[float, float]:
     """Bootstrap 95 % interval of the mean gain, over questions."""
     per_run = [

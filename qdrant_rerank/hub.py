@@ -168,8 +168,8 @@ def download(
                 "local_files_only forbids fetching it. Load it once with a network."
                 if local_files_only
                 else f"the hub did not give it: {_one_line(error.__cause__ or error)} Check the "
-                "name, the network or HF_ENDPOINT, and for a gated repository the token (HF_TOKEN). The "
-                "bundled models need no download."
+                "name, the network or HF_ENDPOINT, and for a gated repository the token "
+                "(HF_TOKEN). The bundled models need no download."
             )
         ) from error
     except (HfHubHTTPError, HTTPError, OSError) as error:
