@@ -28,7 +28,7 @@ demo: $(VENV)/.demo  ## index Python's own documentation, ask five questions, sh
 	@$(BIN)/qdrant-rerank demo
 
 test: $(VENV)/.dev  ## every test, with coverage
-	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	@$(BIN)/python -m pytest --durations=5 --cov --cov-report=term:skip-covered
 
 check: $(VENV)/.dev  ## lint, format, types
 	@$(BIN)/ruff check .

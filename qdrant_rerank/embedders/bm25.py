@@ -3,7 +3,8 @@
 A document's vector holds the term-frequency part of BM25, a query's vector holds ones, and
 Qdrant multiplies by the inverse document frequency (``Modifier.IDF``), so a collection indexed
 by fastembed, or by the server's own BM25, can be searched with this encoder and the other way
-round. (The server also splits words at underscores; fastembed, and so this encoder, does not.)
+round. (The server also splits at underscores and keeps words of over 40 characters; fastembed, and
+so this encoder, does neither.)
 """
 
 import re

@@ -5,6 +5,8 @@ import threading
 
 import numpy as np
 import pytest
+from fastembed import SparseTextEmbedding, TextEmbedding
+from fastembed.common.model_description import ModelSource, PoolingType
 from fastembed.rerank.cross_encoder import TextCrossEncoder as FastembedCrossEncoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -441,3 +443,29 @@ def test_an_onnx_directory_serves_as_embedder(client, tiny_bert_embedder, bundle
     assert searcher.search(QUERY, limit=1)[0].payload["text"] == DOCUMENTS[1]
     norms = np.linalg.norm(searcher.embedder.embed_documents(DOCUMENTS), axis=1)
     assert norms == pytest.approx(np.ones(8), abs=1e-5)
+
+
+def test_fastembeds_models_serve_as_encoders(client, tiny_bert_embedder, bundled, tmp_path):
+    """Wrapped without being asked; OnnxEmbedder computes the same vectors."""
+    TextEmbedding.add_custom_model(
+        "me/tiny",
+        pooling=PoolingType.MEAN,
+        normalization=True,
+        sources=ModelSource(hf="me/tiny"),
+        dim=32,
+    )
+    dense = TextEmbedding("me/tiny", specific_model_path=str(tiny_bert_embedder))
+    (tmp_path / "english.txt").write_text("the")
+    (tmp_path / "config.json").write_text("{}")
+    sparse = SparseTextEmbedding("Qdrant/bm25", specific_model_path=str(tmp_path))
+    searcher = HybridSearcher(
+        "docs", client=client, embedder=dense, sparse=sparse, reranker=bundled
+    )
+    searcher.add(DOCUMENTS, progress=False)
+    assert searcher.search(QUERY, limit=1)[0].payload["text"] == DOCUMENTS[1]
+    ours = OnnxEmbedder(tiny_bert_embedder)
+    assert searcher.embedder.embed_documents(DOCUMENTS) == pytest.approx(
+        ours.embed_documents(DOCUMENTS), abs=1e-4
+    )
+    assert searcher.embedder.embed_query(QUERY) == pytest.approx(ours.embed_query(QUERY), abs=1e-4)
+    assert searcher.embedder.name == "me/tiny"

@@ -75,11 +75,8 @@ def test_every_question_has_an_answer_in_the_corpus(documents):
     """At least 100, in words of their own."""
     questions = [json.loads(line) for line in QUESTIONS.read_text().splitlines()]
     assert len(questions) >= 100
-    assert (
-        len({q["id"] for q in questions})
-        == len({q["question"] for q in questions})
-        == len(questions)
-    )
+    for key in ("id", "question"):
+        assert len({question[key] for question in questions}) == len(questions)
     for question in questions:
         assert question["answers"]
         assert set(question["answers"]) & set(documents), question
