@@ -17,11 +17,11 @@ from qdrant_rerank.types import RerankedPoint, SearchResults
 __all__ = ["QUESTIONS", "STDLIB_TEXT", "run_demo", "stdlib_searcher"]
 
 QUESTIONS = (
+    "call a function after a delay in the background",
+    "a variable with a separate value in every thread",
+    "random token for a password reset link",
+    "when was this file last changed",
     "How do I delete a folder and everything in it?",
-    "run a shell command and capture what it prints",
-    "keep only the ten largest items of a very long list",
-    "guess the type of a file from its name",
-    "wait until several threads have all reached the same point",
 )
 #: What is embedded and read of a document.
 STDLIB_TEXT = ("name", "signature", "text")
