@@ -2,6 +2,8 @@
 
     python training/lexical_match.py SOURCE_MODEL DATA_DIR WORK_DIR OUT_MODEL
 
+SOURCE_MODEL may be the bundled model: the branch that it has is taken off first.
+
 A bi-encoder's score, and what is grown from it, blurs names and rare words; the first stage's
 lexical half is then lost in reranking. Here the ONNX graph gets a second branch that compares
 the token ids of the query with those of the document and adds
@@ -54,19 +56,38 @@ def main() -> None:
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     stored = given.work / "lexical_features.npz"
-    tokenizer = Tokenizer.from_file(str(given.source / "tokenizer.json"))
+    source = without_branch(given.source, given.work / "deep")
+    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
     classes = stem_classes(tokenizer)
     passages, sampled = sample(given.data)
     weights = inverse_frequency(tokenizer, classes, passages)
     if not stored.is_file():
         groups = mine(passages, sampled)
-        features = group_features(given.source, groups, classes, weights)
+        features = group_features(source, groups, classes, weights)
         np.savez(stored, features=features)
     features = np.load(stored)["features"]
     print(f"{len(features):,} groups of {features.shape[1]}")
     parameters = fit(torch.from_numpy(features))
-    write(given.source, given.out, classes, weights, parameters)
-    check(given.source, given.out, classes, weights, parameters)
+    write(source, given.out, classes, weights, parameters)
+    check(source, given.out, classes, weights, parameters)
+
+
+def without_branch(source: Path, target: Path) -> Path:
+    """A copy of the model without the branch that an earlier run added, if one did."""
+    shutil.copytree(source, target, dirs_exist_ok=True)
+    model = onnx.load(source / "onnx" / "model.onnx")
+    graph = model.graph
+    if any("deep_logits" in node.output for node in graph.node):
+        kept = [node for node in graph.node if not set(node.output) & {"logits"}]
+        kept = [node for node in kept if not node.output[0].startswith("lex_")]
+        for node in kept:
+            node.output[:] = ["logits" if name == "deep_logits" else name for name in node.output]
+        constants = [item for item in graph.initializer if not item.name.startswith("lex_")]
+        del graph.node[:], graph.initializer[:]
+        graph.node.extend(kept)
+        graph.initializer.extend(constants)
+        onnx.save(model, target / "onnx" / "model.onnx")
+    return target
 
 
 def stem_classes(tokenizer: Tokenizer) -> NDArray[np.int64]:
