@@ -1,6 +1,6 @@
 """nDCG@10 and MRR before and after reranking, on questions about Python's standard library.
 
-    python benchmarks/stdlib.py [--reranker NAME] [--candidates 100] [--misses]
+    python benchmarks/stdlib.py [--reranker NAME] [--candidates 50] [--misses]
 
 ``stdlib_questions.jsonl`` holds questions in a person's own words with the qualified names that
 answer them, written before any ranking was looked at. Corpus and searcher are the demo's.
@@ -28,7 +28,7 @@ Scores = dict[str, dict[str, float]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reranker", default=DEFAULT_RERANKER)
-    parser.add_argument("--candidates", type=int, default=100)
+    parser.add_argument("--candidates", type=int, default=50)
     parser.add_argument("--misses", action="store_true", help="list the questions that got worse")
     given = parser.parse_args()
     questions = [json.loads(line) for line in QUESTIONS.read_text("utf-8").splitlines()]
