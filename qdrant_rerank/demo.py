@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qdrant_client import QdrantClient
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -68,11 +69,13 @@ def run_demo(console: Console, questions: Sequence[str] = QUESTIONS) -> None:
 def comparison(results: SearchResults, rows: int = ROWS) -> Table:
     """First stage and reranked order side by side, with the moves and both scores."""
     before = sorted(results, key=lambda point: point.retrieval_rank)
-    table = Table(title=Text(results.query, style="bold"), title_justify="left", expand=False)
+    table = Table(
+        title=Text(results.query, style="bold"), title_justify="left", box=box.SIMPLE_HEAD
+    )
     table.add_column("#", justify="right")
-    table.add_column("first stage", overflow="fold")
+    table.add_column("first stage", no_wrap=True)
     table.add_column("score", justify="right")
-    table.add_column("reranked", overflow="fold")
+    table.add_column("reranked", no_wrap=True)
     table.add_column("was", justify="right")
     table.add_column("score", justify="right")
     for rank, (first, second) in enumerate(
