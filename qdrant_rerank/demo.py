@@ -70,14 +70,17 @@ def comparison(results: SearchResults, rows: int = ROWS) -> Table:
     """First stage and reranked order side by side, with the moves and both scores."""
     before = sorted(results, key=lambda point: point.retrieval_rank)
     table = Table(
-        title=Text(results.query, style="bold"), title_justify="left", box=box.SIMPLE_HEAD
+        title=Text(results.query, style="bold"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        expand=True,
     )
-    table.add_column("#", justify="right")
-    table.add_column("first stage", no_wrap=True)
-    table.add_column("score", justify="right")
-    table.add_column("reranked", no_wrap=True)
-    table.add_column("was", justify="right")
-    table.add_column("score", justify="right")
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("first stage", ratio=1, no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("reranked", ratio=1, no_wrap=True)
+    table.add_column("was", justify="right", no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
     for rank, (first, second) in enumerate(
         zip(before[:rows], results[:rows], strict=True), start=1
     ):
