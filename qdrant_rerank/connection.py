@@ -7,6 +7,7 @@ them into the tree of :mod:`qdrant_rerank.errors`, with the cause attached.
 
 import json
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,6 +125,11 @@ def _translate(error: Exception, client: QdrantClient, collection: str) -> Excep
         return QdrantRequestError(f"{where} refused: {error}.")
     if type(error).__module__.split(".")[0] == "grpc" and hasattr(error, "code"):
         return _from_grpc(error, client, collection)
+    if is_local(client) and isinstance(error, OSError | sqlite3.Error):
+        return QdrantConnectionError(
+            f"{where} cannot read or write its files: {error}. Is the disk full, or the directory "
+            "not writable?"
+        )
     if is_local(client) and isinstance(error, ValueError | RuntimeError | TypeError | KeyError):
         if isinstance(error, ValueError) and f"Collection {collection} not found" in str(error):
             return _not_found(client, collection)

@@ -1,6 +1,7 @@
 """Which Qdrant is used, and what becomes of its failures, injected at the socket."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -211,6 +212,27 @@ def test_a_killed_process_loses_nothing_that_add_returned_for(monkeypatch, tmp_p
     assert killed.returncode == -9
     with HybridSearcher("docs", reranker=None) as searcher:
         assert len(searcher.search("document", limit=50)) == 20
+
+
+def test_a_full_disk_is_one_clear_error_and_keeps_what_was_added(monkeypatch, tmp_path):
+    """Files may not grow beyond 300 kB in that process, so a later batch fails."""
+    code = (
+        "import resource, signal; from qdrant_rerank import HybridSearcher\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "s = HybridSearcher('docs', reranker=None)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
+        "s.add((f'document {i} ' + 'word ' * 200 for i in range(500)), batch_size=10)"
+    )
+    monkeypatch.setenv("QDRANT_PATH", str(tmp_path / "db"))
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, timeout=60, capture_output=True, text=True
+    )
+    assert "QdrantConnectionError: The embedded Qdrant at" in done.stderr
+    assert "Is the disk full" in done.stderr
+    added = int(re.search(r"(\d+) documents before it were added", done.stderr)[1])
+    with HybridSearcher("docs", reranker=None) as searcher:
+        kept = searcher.client.count("docs").count
+    assert 0 < added <= kept < 500
 
 
 def test_qdrant_path_must_be_a_directory(monkeypatch, tmp_path):
