@@ -5,6 +5,7 @@
 """
 
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -181,6 +182,13 @@ class SecondStage:
             if self._on_missing == "raise":
                 self._require(hits)
             kept = [row for row, text in enumerate(texts) if text is not None]
+            if hits and not kept:
+                warnings.warn(
+                    f"None of the {len(hits)} hits has text to rerank, so their order stays. "
+                    + self._text.missing(hits[0].payload, f"Point {hits[0].id!r}"),
+                    UserWarning,
+                    stacklevel=4,
+                )
             rows.append(kept)
             work.append((query, [text for text in texts if text is not None]))
         scored = score(self._reranker, work)

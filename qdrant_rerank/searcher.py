@@ -310,6 +310,9 @@ class HybridSearcher:
         began = time.perf_counter()
         for query in queries:
             require_query(query)
+        for name, value in (("with_payload", with_payload), ("with_vectors", with_vectors)):
+            if isinstance(value, str):
+                raise InvalidInputError(f"{name} is one str; expected names. Pass [{value!r}].")
         depth = self._depth(limit, candidates)
         options = options or self.options
         require_choice("on_missing_text", options.on_missing_text, OnMissingText)

@@ -80,10 +80,12 @@ class PayloadText:
         """
         text = self(payload)
         if text is None:
-            raise MissingTextError(self._missing(payload or {}, what))
+            raise MissingTextError(self.missing(payload, what))
         return text
 
-    def _missing(self, payload: Payload, what: str) -> str:
+    def missing(self, payload: Payload | None, what: str) -> str:
+        """Says why there is no text, what the payload has, and what to pass."""
+        payload = payload or {}
         present = f"its payload has {sorted(map(str, payload))}" if payload else "it has no payload"
         usable = [key for key, value in payload.items() if isinstance(value, str) and value.strip()]
         advice = f" Pass text={usable[0]!r}." if usable else ""

@@ -225,6 +225,17 @@ def test_hits_without_text_follow_are_dropped_or_raise(client, bundled, missing)
         searcher.search(QUERY, options=strict)
 
 
+def test_a_text_source_that_finds_nothing_at_all_warns(searcher):
+    """The order stays, and the warning says what to pass."""
+    wrong = HybridSearcher("docs", client=searcher.client, text="body")
+    with pytest.warns(UserWarning, match=r"None of the 8 hits has text.*Pass text='text'"):
+        results = wrong.search(QUERY)
+    assert [p.retrieval_rank for p in results] == list(range(1, 9))
+    bare = [models.ScoredPoint(id=1, version=0, score=1.0)]
+    with pytest.warns(UserWarning, match="it has no payload"):
+        rerank_points(QUERY, bare)
+
+
 @RELAXED
 @given(texts=TEXTS, data=st.data())
 def test_order_of_insertion_never_changes_a_score(bundled, texts, data):
@@ -262,6 +273,8 @@ def test_an_empty_query_is_an_error(searcher, query):
         {"limit": 1.5},
         {"limit": True},
         {"candidates": 0},
+        {"with_payload": "n"},
+        {"with_vectors": "dense"},
         {"limit": 5, "candidates": 4},
         {"options": SearchOptions(on_missing_text="skip")},
     ],

@@ -1,0 +1,34 @@
+"""What the README shows, run."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_first_example_puts_the_answer_first(capsys):
+    """Pasted as it stands."""
+    first = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    names = {}
+    exec(compile(first, "README.md", "exec"), names)
+    names["searcher"].close()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert "Iron melts at 1538" in lines[0]
+    assert "was" in lines[0]
+
+
+def test_every_command_of_the_makefile_that_it_names_exists():
+    """make demo, make test, and the others."""
+    named = set(re.findall(r"`?make ([a-z]+)", README))
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"demo", "test"} <= named <= targets
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
+def test_every_link_leads_somewhere(link):
+    """To a file of the repository."""
+    assert (ROOT / link).exists()
