@@ -1,0 +1,1 @@
+"""What reranking buys and costs, measured on your own queries and judgments."""
