@@ -1,0 +1,224 @@
+"""Two configurations of a real searcher side by side, from Python and from the command line."""
+
+import dataclasses
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from qdrant_client import QdrantClient
+
+from qdrant_rerank import HybridSearcher, SearchOptions, TextCrossEncoder
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.evaluation.compare import compare, with_reranker
+from tests.html_page import Page
+
+DOCUMENTS = [
+    "Sourdough bread rises for a night before it is baked in a hot oven.",
+    "Iron melts at 1538 degrees Celsius and boils at 2862.",
+    "The Danube flows through ten countries to the Black Sea.",
+    "A melting ice cream is a summer's small tragedy.",
+    "Blast furnaces turn iron ore into pig iron.",
+    "Copper conducts electricity better than iron does.",
+    "To melt chocolate, heat it gently over water.",
+    "Penguins keep warm by huddling together.",
+]
+QUERIES = [
+    "How hot must it be for iron to melt?",
+    "Which river crosses many countries?",
+    "How do birds stay warm?",
+    "melt",
+]
+HOSTILE = [
+    "<script>alert('iron')</script>",
+    "[bold red]iron[/] [link=http://iron.example]x[/link]",
+    "\"quoted\" 'iron' & </li></ol>",
+    "iron\nover\r\nthree\tlines \x1b[31m",
+    "الحديد ينصهر عند 1538 درجة",
+    "🔥👩\u200d🔬 iron \u202e reversed",
+    "iron " * 200,
+    "$first ${second} iron $$",
+]
+RELAXED = settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+SOME_QUERIES = st.lists(st.sampled_from(QUERIES), min_size=1, max_size=4)
+
+
+@pytest.fixture(scope="module")
+def searcher():
+    """Eight documents under the bundled models."""
+    client = QdrantClient(location=":memory:")
+    made = HybridSearcher("docs", client=client)
+    made.add(DOCUMENTS, progress=False)
+    yield made
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def second_opinion(tiny_bert):
+    """A reranker whose random weights put everything elsewhere."""
+    return TextCrossEncoder(tiny_bert)
+
+
+def moves(comparison):
+    """(first rank, second rank) by query and point."""
+    return [
+        {hit.id: (hit.first_rank, hit.second_rank) for hit in q.hits} for q in comparison.queries
+    ]
+
+
+def test_both_lists_are_what_the_searchers_return(searcher, second_opinion):
+    """In their order, with the ranks of one in the other, whether recall was shared or not."""
+    other = with_reranker(searcher, second_opinion)
+    apart = HybridSearcher(
+        "docs",
+        client=searcher.client,
+        reranker=second_opinion,
+        options=SearchOptions(timeout_s=60),  # not the first's, so that nothing is shared
+    )
+    recall = with_reranker(searcher, None)
+    for first, second in ((searcher, other), (searcher, apart), (recall, searcher)):
+        compared = compare(first, second, QUERIES, limit=3, candidates=6)
+        assert (compared.limit, compared.candidates) == (3, (6, 6))
+        for query, shown in zip(QUERIES, compared.queries, strict=True):
+            orders = [
+                [point.id for point in one.search(query, 6, candidates=6)]
+                for one in (first, second)
+            ]
+            assert [hit.id for hit in shown.first] == orders[0][:3]
+            assert [hit.id for hit in shown.second] == orders[1][:3]
+            for hit in shown.hits:
+                assert hit.first_rank == orders[0].index(hit.id) + 1
+                assert hit.second_rank == orders[1].index(hit.id) + 1
+                assert hit.text in DOCUMENTS
+
+
+def test_recall_that_is_shared_is_asked_for_once(searcher, second_opinion):
+    """The embedder sees each query once, not twice."""
+    asked = []
+
+    class Counting:
+        """The searcher's embedder, counting."""
+
+        name, dimension = searcher.embedder.name, searcher.embedder.dimension
+
+        def embed_query(self, text):
+            asked.append(text)
+            return searcher.embedder.embed_query(text)
+
+        def embed_documents(self, texts):
+            return searcher.embedder.embed_documents(texts)
+
+    counting = Counting()
+    built = [
+        HybridSearcher("docs", client=searcher.client, embedder=counting, reranker=reranker)
+        for reranker in (None, second_opinion)
+    ]
+    compare(*built, QUERIES)
+    assert asked == QUERIES
+    compare(*built, {"q1": "melt"}, limit=2)
+    assert asked == [*QUERIES, "melt"]
+    built[1].candidates = 50
+    compare(*built, ["melt"], limit=2)
+    assert len(asked) == len(QUERIES) + 3
+
+
+@RELAXED
+@given(SOME_QUERIES, st.integers(1, 8))
+def test_a_configuration_against_itself_changes_nothing(searcher, queries, limit):
+    """Overlap 1, no moves, every query unchanged."""
+    compared = compare(searcher, searcher, queries, limit=limit)
+    assert compared.mean_overlap == compared.mean_rbo == 1.0
+    assert compared.biggest_moves() == []
+    assert compared.new_first_hits == 0
+    assert compared.unchanged == len(queries)
+    assert compared.names == ("grown-minilm-l6-v1 (first)", "grown-minilm-l6-v1 (second)")
+
+
+@RELAXED
+@given(SOME_QUERIES, st.integers(1, 8))
+def test_the_other_way_round_is_the_mirror_image(searcher, second_opinion, queries, limit):
+    """The same figures, with first and second swapped in every hit."""
+    other = with_reranker(searcher, second_opinion)
+    forth = compare(searcher, other, queries, limit=limit, names=("a", "b"))
+    back = compare(other, searcher, queries, limit=limit, names=("b", "a"))
+    assert back.names == forth.names[::-1]
+    assert back.to_dict()["summary"] == forth.to_dict()["summary"]
+    mirrored = [
+        {key: (second, first) for key, (first, second) in placed.items()} for placed in moves(back)
+    ]
+    assert mirrored == moves(forth)
+
+
+def test_two_collections_are_compared_by_id(searcher, client):
+    """What only one of them holds has no rank in the other."""
+    half = HybridSearcher("half", client=client)
+    half.add(DOCUMENTS[:4], progress=False)
+    compared = compare(half, searcher, ["iron"], limit=8)
+    assert len(compared.queries[0].first) == 4
+    unknown = [hit for hit in compared.queries[0].hits if hit.first_rank is None]
+    assert {hit.text for hit in unknown} == set(DOCUMENTS[4:])
+    assert compared.queries[0].overlap == 0.5
+    assert compared.biggest_moves()[0][1] in unknown
+
+
+def test_no_hits_and_hits_without_text_are_normal(client):
+    """An empty collection; a payload without the field; hits that are dropped for it."""
+    empty = HybridSearcher("empty", client=client)
+    empty.add([], progress=False)
+    nothing = compare(with_reranker(empty, None), empty, ["iron"])
+    assert nothing.unchanged == 1
+    assert nothing.mean_overlap == 1.0
+    Page(nothing._repr_html_())
+    mixed = HybridSearcher("mixed", client=client)
+    mixed.add([*DOCUMENTS[:2], "iron, but elsewhere"], progress=False)
+    [elsewhere] = [p for p in mixed.search("iron, but elsewhere") if "else" in p.payload["text"]]
+    client.overwrite_payload("mixed", {"body": "iron"}, points=[elsewhere.id])
+    dropping = dataclasses.replace(mixed.options, on_missing_text="drop")
+    strict = HybridSearcher("mixed", client=client, options=dropping)
+    compared = compare(with_reranker(mixed, None), strict, ["iron, but elsewhere"])
+    [untexted] = [hit for hit in compared.queries[0].hits if hit.id == elsewhere.id]
+    assert (untexted.text, untexted.second_rank) == ("", None)
+    assert f"{elsewhere.id} (no text)" in Page(compared._repr_html_()).texts
+
+
+def test_hostile_texts_are_only_texts(client, tmp_path):
+    """Of payloads and of queries, on a page written by a real run."""
+    searcher = HybridSearcher("hostile", client=client, text=["text", "more"])
+    searcher.add(({"text": text} for text in HOSTILE), progress=False)
+    queries = [f"{text} iron?" for text in HOSTILE]
+    compared = compare(with_reranker(searcher, None), searcher, queries, limit=8)
+    compared.save_html(tmp_path / "page.html")
+    page = Page((tmp_path / "page.html").read_text("utf-8"))
+    assert page.tags.count("script") == 1
+    assert "img" not in page.tags
+    assert page.tags.count("details") == len(HOSTILE)
+    assert "<script>alert('iron')</script>" in page.texts
+    assert "iron over three lines [31m iron?" in page.texts
+    assert not any("://" in (value or "") for _, _, value in page.attributes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seen"),
+    [
+        ({"queries": []}, "There are no queries"),
+        ({"queries": "melt"}, "queries is one str"),
+        ({"queries": ["melt", " "]}, "Query 1: query is empty"),
+        ({"queries": ["melt", 3]}, "Query 1: query is a int"),
+        ({"limit": 0}, "limit is 0"),
+        ({"limit": 11, "candidates": 10}, "candidates is 10 and limit 11"),
+        ({"candidates": "all"}, "candidates is 'all'"),
+        ({"second": "the other"}, "second is a str; expected a HybridSearcher"),
+        ({"names": ("one",)}, "names is"),
+        ({"names": ("one", " ")}, "names is"),
+    ],
+)
+def test_bad_input_is_named_before_anything_is_searched(searcher, arguments, seen):
+    """The client is closed, so any search would fail differently."""
+    client = QdrantClient(location=":memory:")
+    gone = HybridSearcher("docs", client=client)
+    client.close()
+    given = {"first": gone, "second": gone, "queries": QUERIES} | arguments
+    first, second, queries = (given.pop(name) for name in ("first", "second", "queries"))
+    with pytest.raises(InvalidInputError, match=seen):
+        compare(first, second, queries, **given)
