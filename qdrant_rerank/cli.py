@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qdrant_rerank._version import __version__
+from qdrant_rerank.cli_compare import compare
 from qdrant_rerank.cli_evaluation import COMMANDS
 from qdrant_rerank.cli_shared import (
     Commands,
@@ -199,5 +200,5 @@ def list_models(as_json: bool) -> None:
     Console().print(table)
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, compare):
     main.add_command(command)

@@ -1,13 +1,18 @@
 """Two configurations of a real searcher side by side, from Python and from the command line."""
 
 import dataclasses
+import gzip
+import json
+from contextlib import closing
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient
 
 from qdrant_rerank import HybridSearcher, SearchOptions, TextCrossEncoder
+from qdrant_rerank.cli import main
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.evaluation.compare import compare, with_reranker
 from tests.html_page import Page
@@ -222,3 +227,128 @@ def test_bad_input_is_named_before_anything_is_searched(searcher, arguments, see
     first, second, queries = (given.pop(name) for name in ("first", "second", "queries"))
     with pytest.raises(InvalidInputError, match=seen):
         compare(first, second, queries, **given)
+
+
+JSONL = "".join(
+    json.dumps({"_id": f"q{at}", "text": query}) + "\n" for at, query in enumerate(QUERIES)
+)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """A directory with the eight documents in the collection 'docs'."""
+    path = tmp_path_factory.mktemp("database")
+    client = QdrantClient(path=str(path))
+    HybridSearcher("docs", client=client).add(DOCUMENTS, progress=False)
+    client.close()
+    return path
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Runs ``qdrant-rerank compare`` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, stdin=None):
+        return CliRunner().invoke(main, ["compare", *map(str, arguments)], input=stdin)
+
+    return run
+
+
+def where(database):
+    """The options that name the collection."""
+    return "--collection", "docs", "--path", database
+
+
+def test_command_by_default_sets_the_recall_order_against_the_bundled_model(
+    command, database, tmp_path
+):
+    """A table on stdout, and the page with --html."""
+    (tmp_path / "queries.txt").write_text("\n".join(QUERIES), encoding="utf-8-sig")
+    options = ("--limit", 3, "--candidates", 6)
+    done = command("queries.txt", *where(database), *options, "--html", "new/page.html")
+    assert done.exit_code == 0, done.output
+    assert "recall order" in done.stdout
+    assert "Every query is in new/page.html" in done.stdout
+    written = Page((tmp_path / "new" / "page.html").read_text("utf-8"))
+    assert set(QUERIES) <= set(written.texts)
+    done = command("queries.txt", *where(database), *options, "--json")
+    with closing(QdrantClient(path=str(database))) as client:
+        searcher = HybridSearcher("docs", client=client)
+        recall = with_reranker(searcher, None)
+        expected = compare(recall, searcher, QUERIES, limit=3, candidates=6)
+    assert json.loads(done.stdout) == expected.to_dict()
+
+
+@pytest.mark.parametrize("form", ["lines", "jsonl", "gzip", "stdin"])
+def test_command_reads_queries_in_every_form(command, database, tmp_path, tiny_bert, form):
+    """Lines, BEIR's JSONL, the same gzipped, standard input."""
+    lines = "\n".join(QUERIES) + "\n"
+    (tmp_path / "queries").write_bytes(
+        {"jsonl": JSONL.encode(), "gzip": gzip.compress(JSONL.encode())}.get(form, lines.encode())
+    )
+    rerankers = ("--reranker", tiny_bert, "--reranker", "none")
+    done = command(
+        "-" if form == "stdin" else "queries",
+        *where(database),
+        *rerankers,
+        "--json",
+        stdin=lines if form == "stdin" else None,
+    )
+    assert done.exit_code == 0, done.output
+    content = json.loads(done.stdout)
+    assert [query["query"] for query in content["queries"]] == QUERIES
+    assert (content["first"], content["second"]) == (str(tiny_bert), "recall order")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "queries", "seen"),
+    [
+        ((), "", "queries.txt holds no queries"),
+        ((), "one\n \nthree\n", "queries.txt, line 2 is blank"),
+        ((), b"one\n\xff\n", "queries.txt, line 2 is not UTF-8 (byte 1)"),
+        ((), '{"_id": "1", "text": "one"}\n{"_id": "1"', "queries.txt, line 2 is not JSON"),
+        ((), '{"_id": "1", "text": " "}\n', "queries.txt, line 1: query '1' has no text"),
+        (("--reranker", "none"), "one", "--reranker is given 1 time; expected two"),
+        (("--reranker", "none") * 3, "one", "--reranker is given 3 times; expected two"),
+        (("--reranker", "none") * 2, "one", "--reranker none and --reranker none are the same"),
+        (("--reranker", "m", "--reranker", "./m"), "one", "are the same"),
+        (
+            (
+                "--reranker",
+                "ms-marco-MiniLM-L-6-v2",
+                "--reranker",
+                "Xenova/ms-marco-MiniLM-L-6-v2",
+            ),
+            "one",
+            "are the same",
+        ),
+        (("--reranker", "none", "--reranker", "bge-rerankr-base"), "one", "Did you mean"),
+        (("--limit", 20, "--candidates", 10), "one", "--candidates is 10 and --limit 20"),
+        (("--limit", 0), "one", "0 is not in the range"),
+        (("--html", "queries.txt/page.html"), "one", "queries.txt is not a folder"),
+        (("--html", "."), "one", "is a directory"),
+        (("--url", "http://127.0.0.1:9"), "one", "both given"),
+        (("--collection", "others"), "one", "no collection 'others'"),
+    ],
+)
+def test_command_names_bad_input_in_one_line(command, database, tmp_path, arguments, queries, seen):
+    """Exit code 2, nothing on stdout, no page."""
+    content = queries if isinstance(queries, bytes) else queries.encode()
+    (tmp_path / "queries.txt").write_bytes(content)
+    html = () if "--html" in arguments else ("--html", "page.html")
+    done = command("queries.txt", *where(database), *html, *arguments)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("Error")]
+    assert seen in line
+    assert [item.name for item in tmp_path.iterdir()] == ["queries.txt"]
+
+
+def test_command_reads_no_jsonl_from_stdin(command, database):
+    """It says so instead of searching for braces."""
+    done = command("-", *where(database), stdin=JSONL)
+    assert done.exit_code == 2
+    assert "stdin, line 1 is not a query but JSONL" in done.stderr
+    done = command("none.txt", *where(database))
+    assert "none.txt cannot be read: No such file" in done.stderr
