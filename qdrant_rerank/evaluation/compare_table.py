@@ -29,10 +29,11 @@ def tables(comparison: Comparison) -> Group:
 def summary(comparison: Comparison) -> Table:
     """The configurations and the means."""
     count = len(comparison.queries)
+    candidates = " and ".join(str(depth) for depth in dict.fromkeys(comparison.candidates))
     table = Table.grid(padding=(0, 2))
     table.add_row("first", Text(comparison.names[0], style="bold"))
     table.add_row("second", Text(comparison.names[1], style="bold"))
-    table.add_row("queries", f"{count:,}, {comparison.limit} hits each")
+    table.add_row("queries", f"{count:,}, {comparison.limit} hits each, of {candidates} candidates")
     table.add_row(f"overlap@{comparison.limit}", f"{comparison.mean_overlap:.2f}")
     table.add_row("rank-biased overlap", f"{comparison.mean_rbo:.2f}")
     table.add_row("new first hit", f"{comparison.new_first_hits:,} of {count:,}")
