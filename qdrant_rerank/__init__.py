@@ -14,6 +14,7 @@ from qdrant_rerank.models import DEFAULT_EMBEDDER, DEFAULT_RERANKER, ModelSource
 if TYPE_CHECKING:
     from qdrant_rerank.cross_encoder import PairScores, TextCrossEncoder
     from qdrant_rerank.embedders import Bm25Encoder, OnnxEmbedder, StaticEmbedder
+    from qdrant_rerank.evaluation import Evaluation, evaluate
     from qdrant_rerank.reranking import rerank_points
     from qdrant_rerank.searcher import HybridSearcher
     from qdrant_rerank.types import (
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Bm25Encoder": "embedders",
     "Embedder": "types",
+    "Evaluation": "evaluation",
     "HybridSearcher": "searcher",
     "OnnxEmbedder": "embedders",
     "PairScores": "cross_encoder",
@@ -41,6 +43,7 @@ _HOME = {
     "SparseEncoder": "types",
     "StaticEmbedder": "embedders",
     "TextCrossEncoder": "cross_encoder",
+    "evaluate": "evaluation",
     "rerank_points": "reranking",
 }
 
@@ -49,6 +52,7 @@ __all__ = [
     "DEFAULT_RERANKER",
     "Bm25Encoder",
     "Embedder",
+    "Evaluation",
     "HybridSearcher",
     "ModelSource",
     "OnnxEmbedder",
@@ -63,6 +67,7 @@ __all__ = [
     "TextCrossEncoder",
     "__version__",
     "errors",
+    "evaluate",
     "rerank_points",
 ]
 

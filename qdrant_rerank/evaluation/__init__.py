@@ -1,1 +1,39 @@
-"""What reranking buys and costs, measured on your own queries and judgments."""
+"""What reranking buys and costs, measured on your own queries and judgments.
+
+Data goes one way: ``files`` reads, ``evaluate`` and ``tune`` search and score, ``measures`` says
+how good and how sure, ``results`` and ``pictures`` show it.
+"""
+
+from qdrant_rerank.evaluation.compare import compare
+from qdrant_rerank.evaluation.comparison import Comparison
+from qdrant_rerank.evaluation.evaluate import evaluate, evaluate_run
+from qdrant_rerank.evaluation.files import (
+    Document,
+    Qrels,
+    Run,
+    read_corpus,
+    read_qrels,
+    read_queries,
+    read_run,
+    write_run,
+)
+from qdrant_rerank.evaluation.measures import Gain
+from qdrant_rerank.evaluation.results import Configuration, Evaluation
+
+__all__ = [
+    "Comparison",
+    "Configuration",
+    "Document",
+    "Evaluation",
+    "Gain",
+    "Qrels",
+    "Run",
+    "compare",
+    "evaluate",
+    "evaluate_run",
+    "read_corpus",
+    "read_qrels",
+    "read_queries",
+    "read_run",
+    "write_run",
+]

@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,6 +41,8 @@ __all__ = [
     "read_queries",
     "read_run",
     "require_overlap",
+    "require_trec_ids",
+    "whole_bytes",
     "whole_file",
     "write_run",
 ]
@@ -311,7 +314,26 @@ def require_overlap(
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[IO[str]]:
-    """A text file that appears under its name when it is complete, and not at all on an error.
+    """A text file (gzipped if it ends in ``.gz``) that is written whole or not at all.
+
+    It appears under its name when the block ends without an error.
+
+    Raises:
+        InvalidInputError: the path cannot be written.
+    """
+    path = Path(path)
+    with whole_bytes(path) as raw:
+        if path.suffix == ".gz":
+            with gzip.open(raw, "wt", encoding="utf-8") as packed:
+                yield packed
+        else:
+            with TextIOWrapper(raw, encoding="utf-8") as text:
+                yield text
+
+
+@contextmanager
+def whole_bytes(path: str | Path) -> Iterator[IO[bytes]]:
+    """The same for bytes.
 
     Raises:
         InvalidInputError: the path cannot be written.
@@ -319,14 +341,13 @@ def whole_file(path: str | Path) -> Iterator[IO[str]]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+        os.close(handle)
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be written: {error.strerror}.") from error
     partial = Path(name)
-    os.close(handle)
-    opened = gzip.open if path.suffix == ".gz" else open
     try:
-        with opened(partial, "wt", encoding="utf-8") as file:
+        with partial.open("wb") as file:
             yield file
         partial.chmod(0o666 & ~_umask())  # mkstemp's own is for its owner alone
         partial.replace(path)

@@ -1,0 +1,376 @@
+"""Search with every judged query, keep ids and scores, measure before and after.
+
+``evaluate`` asks searchers; ``evaluate_run`` reorders candidates that are given, with no Qdrant.
+Both go the same way: one query at a time, of which only ids, scores and times are kept.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from qdrant_client.models import ScoredPoint
+from tqdm.auto import tqdm
+
+from qdrant_rerank.arguments import require_positive, require_query
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.evaluation.files import Document, Qrels, Run, require_overlap
+from qdrant_rerank.evaluation.measures import (
+    RESAMPLES,
+    best_order,
+    by_query,
+    gain_of,
+    require_measures,
+)
+from qdrant_rerank.evaluation.results import STAGES, Configuration, Evaluation, require_names
+from qdrant_rerank.models import DEFAULT_RERANKER
+from qdrant_rerank.ordering import keep_order
+from qdrant_rerank.reranking import load_reranker, rerank_points
+from qdrant_rerank.searcher import HybridSearcher
+from qdrant_rerank.types import RerankedPoint, Reranker, SearchResults, SearchTrace
+
+__all__ = ["MEASURES", "evaluate", "evaluate_run"]
+
+#: nDCG as trec_eval computes it (linear gain), reciprocal rank, average precision.
+MEASURES = ("nDCG@10", "RR", "AP")
+RECALL_AT = (10, 20, 50, 100, 200, 500, 1000)
+# Queries after which not one judged candidate means that the ids do not agree.
+QUERIES_UNTIL_DOUBT = 50
+
+RerankerLike = Reranker | str | Path | None
+#: (query id, query text) -> hits, best first, and the id of each hit in the qrels.
+Search = Callable[[str, str], tuple[SearchResults, Callable[[RerankedPoint], str]]]
+
+
+def evaluate(
+    searcher: HybridSearcher | Mapping[str, HybridSearcher],
+    queries: Mapping[str, str],
+    qrels: Qrels,
+    *,
+    candidates: int | None = None,
+    id_field: str | None = "_id",
+    measures: tuple[str, ...] | list[str] = MEASURES,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Evaluation:
+    """What reranking buys and costs on judged queries.
+
+    Args:
+        searcher: one, or several by name, which the tables show side by side.
+        queries: texts by id. Those without judgments are counted and not searched.
+        qrels: grades by query and document id; those of other queries are ignored.
+        candidates: hits to rerank; None for each searcher's own.
+        id_field: payload field with the document id that the qrels use; a point that lacks it, or
+            all of them for None, goes by its own id. Of several points of one document the best
+            counts.
+        measures: names of ir-measures; the first is the one that pictures show.
+        resamples: of the intervals and tests.
+        seed: of the intervals and tests.
+        progress: a progress bar on stderr; None for one if stderr is a terminal.
+
+    Raises:
+        InvalidInputError: an argument is wrong, no query is judged, or no candidate is.
+        MissingDependencyError: ir-measures is not installed.
+        QdrantRerankError: as ``HybridSearcher.search``.
+
+    Examples:
+        >>> from qdrant_client import QdrantClient
+        >>> searcher = HybridSearcher("docs", client=QdrantClient(":memory:"))
+        >>> documents = [{"_id": "iron", "text": "Iron melts at 1538 C."},
+        ...              {"_id": "bread", "text": "Bread is baked in an oven."}]
+        >>> added = searcher.add(documents)
+        >>> found = evaluate(searcher, {"q": "melting point of iron"}, {"q": {"iron": 1}})
+        >>> float(found.configurations[0].values["after"]["RR"].mean())
+        1.0
+    """
+    searchers = searcher if isinstance(searcher, Mapping) else {_name_of(searcher): searcher}
+    for name, item in searchers.items():
+        if not isinstance(item, HybridSearcher):
+            raise InvalidInputError(
+                f"{name!r} is a {type(item).__name__}; expected a HybridSearcher, or several by "
+                "name."
+            )
+    require_positive("candidates", candidates)
+
+    def search_with(one: HybridSearcher) -> Search:
+        depth = candidates or one.candidates
+        # A hit that is dropped for want of text was a candidate all the same.
+        missing = one.options.on_missing_text
+        options = replace(one.options, on_missing_text="last" if missing == "drop" else missing)
+
+        def search(_: str, query: str) -> tuple[SearchResults, Callable[[RerankedPoint], str]]:
+            found = one.search(query, limit=depth, candidates=depth, options=options)
+            return found, lambda hit: _document_id(hit, id_field)
+
+        return search
+
+    return _evaluate(
+        {
+            name: (
+                search_with(one),
+                candidates or one.candidates,
+                one.reranker is not None and one.options.on_missing_text == "drop",
+            )
+            for name, one in searchers.items()
+        },
+        queries,
+        qrels,
+        measures=tuple(measures) if isinstance(measures, list) else measures,
+        resamples=resamples,
+        seed=seed,
+        progress=progress,
+        arguments={
+            "candidates": candidates,
+            "id_field": id_field,
+            "configurations": {name: repr(one) for name, one in searchers.items()},
+        },
+    )
+
+
+def evaluate_run(
+    run: Run,
+    corpus: Mapping[str, Document],
+    queries: Mapping[str, str],
+    qrels: Qrels,
+    *,
+    reranker: RerankerLike | Mapping[str, RerankerLike] = DEFAULT_RERANKER,
+    candidates: int | None = None,
+    measures: tuple[str, ...] | list[str] = MEASURES,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Evaluation:
+    """The same for candidates that are given: a published run, another engine's hits, pools.
+
+    Args:
+        run: documents of each query, best first.
+        corpus: documents by id; those of the run are enough.
+        queries: as in :func:`evaluate`.
+        qrels: as in :func:`evaluate`.
+        reranker: a name, a path, an object with ``rerank(query, documents)``, None for the order
+            as it is, or several of them by name.
+        candidates: of the run to rerank; None for all of them.
+        measures: as in :func:`evaluate`.
+        resamples: as in :func:`evaluate`.
+        seed: as in :func:`evaluate`.
+        progress: as in :func:`evaluate`.
+
+    Raises:
+        InvalidInputError: an argument is wrong, a document of the run is not in the corpus, no
+            query is judged, or no candidate is.
+        MissingDependencyError: ir-measures is not installed.
+        ModelError: a reranker cannot be loaded, or failed.
+    """
+    named = reranker if isinstance(reranker, Mapping) else {_reranker_name(reranker): reranker}
+    require_positive("candidates", candidates)
+    for query, found in run.items():
+        for document in found:
+            if document not in corpus:
+                raise InvalidInputError(
+                    f"Document {document!r:.80} of query {query!r:.80} is not in the corpus. Pass "
+                    "the corpus that the run was made from."
+                )
+    deepest = max((len(found) for found in run.values()), default=0)
+    depth = min(candidates, deepest) if candidates else deepest
+    loaded = {name: None if r is None else load_reranker(r) for name, r in named.items()}
+
+    def search_with(one: Reranker | None) -> Search:
+        def search(
+            identifier: str, query: str
+        ) -> tuple[SearchResults, Callable[[RerankedPoint], str]]:
+            found = list(run.get(identifier, {}).items())[:depth]
+            points = [
+                ScoredPoint(id=row, version=0, score=score, payload={"text": corpus[d].content})
+                for row, (d, score) in enumerate(found)
+            ]
+            if one is None or not points:
+                results = SearchResults(keep_order(points), query=query, trace=SearchTrace())
+            else:
+                results = rerank_points(query, points, reranker=one)
+            return results, lambda hit: found[hit.retrieval_rank - 1][0]
+
+        return search
+
+    return _evaluate(
+        {name: (search_with(one), depth, False) for name, one in loaded.items()},
+        queries,
+        qrels,
+        measures=tuple(measures) if isinstance(measures, list) else measures,
+        resamples=resamples,
+        seed=seed,
+        progress=progress,
+        arguments={
+            "candidates": candidates,
+            "configurations": {name: repr(one) for name, one in loaded.items()},
+        },
+    )
+
+
+def judged_queries(queries: Mapping[str, str], qrels: Qrels) -> dict[str, str]:
+    """The queries that have judgments.
+
+    Raises:
+        InvalidInputError: none has, or one of them has no text.
+    """
+    require_overlap(queries, qrels, found_in="queries", qrels_in="qrels")
+    judged = {query: text for query, text in queries.items() if qrels.get(query)}
+    for text in judged.values():
+        require_query(text)
+    return judged
+
+
+def _evaluate(
+    searches: Mapping[str, tuple[Search, int, bool]],
+    queries: Mapping[str, str],
+    qrels: Qrels,
+    *,
+    measures: tuple[str, ...],
+    resamples: int,
+    seed: int,
+    progress: bool | None,
+    arguments: Mapping[str, Any],
+) -> Evaluation:
+    """Every configuration over every judged query; a search is (search, depth, drops)."""
+    require_measures(measures)
+    require_positive("resamples", resamples)
+    require_names(list(searches))
+    if not searches:
+        raise InvalidInputError("There is no configuration to evaluate; expected one or more.")
+    judged = judged_queries(queries, qrels)
+    configurations = []
+    with progress_bar(len(judged) * len(searches), progress) as bar:
+        for name, (search, depth, drops) in searches.items():
+            bar.set_description(name)
+            gathered = _gather(search, judged, qrels, drops=drops, bar=bar)
+            configurations.append(
+                _configuration(name, depth, gathered, judged, qrels, measures, resamples, seed)
+            )
+    return Evaluation(
+        queries=judged,
+        unjudged=len(queries) - len(judged),
+        without_relevant=sum(max(qrels[query].values()) == 0 for query in judged),
+        measures=measures,
+        configurations=tuple(configurations),
+        arguments=arguments,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+class _Gathered:
+    """Ids, scores and times, query after query; nothing of a document's text."""
+
+    def __init__(self) -> None:
+        self.before: Run = {}
+        self.after: Run = {}
+        self.seconds: dict[str, list[float]] = {stage: [] for stage in STAGES}
+        self.pairs = 0
+        self.without_text = 0
+
+
+def _gather(
+    search: Search, judged: Mapping[str, str], qrels: Qrels, *, drops: bool, bar: Any
+) -> _Gathered:
+    gathered = _Gathered()
+    known = 0
+    for number, (query, text) in enumerate(judged.items(), start=1):
+        results, identify = search(query, text)
+        before, after = _orders(results, identify, drops=drops)
+        gathered.before[query], gathered.after[query] = before, after
+        trace = results.trace
+        times = (trace.embed_s, trace.recall_s, trace.tokenize_s, trace.infer_s, trace.total_s)
+        for stage, seconds in zip(STAGES, times, strict=True):
+            gathered.seconds[stage].append(seconds)
+        gathered.pairs += trace.pairs
+        if trace.status == "reranked":
+            gathered.without_text += trace.candidates - trace.pairs
+        known += len(before.keys() & qrels[query].keys())
+        if not known and number in {QUERIES_UNTIL_DOUBT, len(judged)}:
+            raise InvalidInputError(
+                f"Not one candidate of {number} queries is judged, so there is nothing to measure. "
+                f"A candidate's id is {next(iter(before), None)!r:.80}, a judged one "
+                f"{next(iter(qrels[query]))!r:.80}. Pass the qrels of this collection, or the "
+                "payload field that holds their ids (id_field)."
+            )
+        bar.update()
+    return gathered
+
+
+def _orders(
+    results: SearchResults, identify: Callable[[RerankedPoint], str], *, drops: bool
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Score by document, best first: of the first stage, and of the results as they are."""
+    before: dict[str, float] = {}
+    for hit in sorted(results, key=lambda hit: hit.retrieval_rank):
+        before.setdefault(identify(hit), hit.retrieval_score)
+    after: dict[str, float] = {}
+    lowest = 0.0
+    for hit in results:
+        if np.isfinite(hit.score):
+            lowest = hit.score
+        elif drops:
+            continue
+        # JSON and TREC runs hold no minus infinity; the order is what counts.
+        after.setdefault(identify(hit), hit.score if np.isfinite(hit.score) else lowest - 1)
+    return before, after
+
+
+def _configuration(
+    name: str,
+    depth: int,
+    gathered: _Gathered,
+    judged: Mapping[str, str],
+    qrels: Qrels,
+    measures: tuple[str, ...],
+    resamples: int,
+    seed: int,
+) -> Configuration:
+    queries = list(judged)
+    recall_at = [f"R@{k}" for k in sorted({k for k in RECALL_AT if k < depth} | {depth})]
+    first = by_query([*measures, *recall_at], qrels, gathered.before, queries)
+    after = by_query(measures, qrels, gathered.after, queries)
+    best = by_query(measures, qrels, best_order(qrels, gathered.before), queries)
+    before = {measure: first[measure] for measure in measures}
+    return Configuration(
+        name=name,
+        candidates=depth,
+        before=gathered.before,
+        after=gathered.after,
+        values={"before": before, "after": after, "best": best},
+        recall={k: first[k] for k in recall_at},
+        gains={
+            measure: gain_of(before[measure], after[measure], resamples=resamples, seed=seed)
+            for measure in measures
+        },
+        seconds={stage: np.array(values) for stage, values in gathered.seconds.items()},
+        pairs=gathered.pairs,
+        without_text=gathered.without_text,
+    )
+
+
+@contextmanager
+def progress_bar(total: int, progress: bool | None) -> Iterator[Any]:
+    """A bar on stderr: for True, or for None where stderr is a terminal."""
+    disable = None if progress is None else not progress
+    with tqdm(total=total, unit="query", disable=disable, leave=False) as bar:
+        yield bar
+
+
+def _document_id(hit: ScoredPoint, field: str | None) -> str:
+    value = None if field is None else (hit.payload or {}).get(field)
+    return str(hit.id if value is None else value)
+
+
+def _name_of(searcher: Any) -> str:
+    return _reranker_name(getattr(searcher, "reranker", None))
+
+
+def _reranker_name(reranker: Any) -> str:
+    if reranker is None:
+        return "no reranker"
+    if isinstance(reranker, str | Path):
+        return str(reranker)
+    return str(getattr(reranker, "model_name", type(reranker).__name__))
