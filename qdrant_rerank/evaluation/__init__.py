@@ -1,11 +1,11 @@
 """What reranking buys and costs, measured on your own queries and judgments.
 
 Data goes one way: ``files`` reads, ``evaluate`` and ``tune`` search and score, ``measures`` says
-how good and how sure, ``results`` and ``pictures`` show it.
+how good and how sure, ``results`` and ``pictures`` show it. ``compare`` needs no judgments.
 """
 
-from qdrant_rerank.evaluation.compare import compare
-from qdrant_rerank.evaluation.comparison import Comparison
+from qdrant_rerank.evaluation.compare import compare, with_reranker
+from qdrant_rerank.evaluation.comparison import ComparedHit, ComparedQuery, Comparison
 from qdrant_rerank.evaluation.evaluate import evaluate, evaluate_run
 from qdrant_rerank.evaluation.files import (
     Document,
@@ -21,6 +21,8 @@ from qdrant_rerank.evaluation.measures import Gain
 from qdrant_rerank.evaluation.results import Configuration, Evaluation
 
 __all__ = [
+    "ComparedHit",
+    "ComparedQuery",
     "Comparison",
     "Configuration",
     "Document",
@@ -35,5 +37,6 @@ __all__ = [
     "read_qrels",
     "read_queries",
     "read_run",
+    "with_reranker",
     "write_run",
 ]
