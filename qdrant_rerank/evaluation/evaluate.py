@@ -4,7 +4,7 @@
 Both go the same way: one query at a time, of which only ids, scores and times are kept.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +51,7 @@ def evaluate(
     *,
     candidates: int | None = None,
     id_field: str | None = "_id",
-    measures: tuple[str, ...] | list[str] = MEASURES,
+    measures: Sequence[str] = MEASURES,
     resamples: int = RESAMPLES,
     seed: int = 0,
     progress: bool | None = None,
@@ -118,7 +118,7 @@ def evaluate(
         },
         queries,
         qrels,
-        measures=tuple(measures) if isinstance(measures, list) else measures,
+        measures=measures,
         resamples=resamples,
         seed=seed,
         progress=progress,
@@ -138,7 +138,7 @@ def evaluate_run(
     *,
     reranker: RerankerLike | Mapping[str, RerankerLike] = DEFAULT_RERANKER,
     candidates: int | None = None,
-    measures: tuple[str, ...] | list[str] = MEASURES,
+    measures: Sequence[str] = MEASURES,
     resamples: int = RESAMPLES,
     seed: int = 0,
     progress: bool | None = None,
@@ -187,7 +187,9 @@ def evaluate_run(
                 for row, (d, score) in enumerate(found)
             ]
             if one is None or not points:
-                results = SearchResults(keep_order(points), query=query, trace=SearchTrace())
+                results = SearchResults(
+                    keep_order(points), query=query, trace=SearchTrace(status="recall only")
+                )
             else:
                 results = rerank_points(query, points, reranker=one)
             return results, lambda hit: found[hit.retrieval_rank - 1][0]
@@ -198,7 +200,7 @@ def evaluate_run(
         {name: (search_with(one), depth, False) for name, one in loaded.items()},
         queries,
         qrels,
-        measures=tuple(measures) if isinstance(measures, list) else measures,
+        measures=measures,
         resamples=resamples,
         seed=seed,
         progress=progress,
@@ -227,7 +229,7 @@ def _evaluate(
     queries: Mapping[str, str],
     qrels: Qrels,
     *,
-    measures: tuple[str, ...],
+    measures: Sequence[str],
     resamples: int,
     seed: int,
     progress: bool | None,
@@ -246,13 +248,15 @@ def _evaluate(
             bar.set_description(name)
             gathered = _gather(search, judged, qrels, drops=drops, bar=bar)
             configurations.append(
-                _configuration(name, depth, gathered, judged, qrels, measures, resamples, seed)
+                _configuration(
+                    name, depth, gathered, judged, qrels, tuple(measures), resamples, seed
+                )
             )
     return Evaluation(
         queries=judged,
         unjudged=len(queries) - len(judged),
         without_relevant=sum(max(qrels[query].values()) == 0 for query in judged),
-        measures=measures,
+        measures=tuple(measures),
         configurations=tuple(configurations),
         arguments=arguments,
         resamples=resamples,
