@@ -7,7 +7,13 @@ import numpy as np
 
 from qdrant_rerank.errors import InvalidInputError
 
-__all__ = ["require_choice", "require_pairs", "require_positive", "require_query"]
+__all__ = [
+    "require_blend",
+    "require_choice",
+    "require_pairs",
+    "require_positive",
+    "require_query",
+]
 
 
 def require_query(query: Any) -> None:
@@ -33,6 +39,16 @@ def require_choice(name: str, value: Any, choices: Any) -> None:
     if value not in get_args(choices):
         raise InvalidInputError(
             f"{name} is {value!r}; expected one of {', '.join(map(repr, get_args(choices)))}."
+        )
+
+
+def require_blend(value: Any) -> None:
+    """Raise InvalidInputError unless it is a share of 0 to 1, or "rrf"."""
+    if value == "rrf":
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise InvalidInputError(
+            f"blend is {value!r}; expected the retrieval score's share, 0 to 1, or 'rrf'."
         )
 
 

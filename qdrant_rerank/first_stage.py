@@ -114,6 +114,7 @@ class FirstStage:
                 with_payload=_selector(with_payload),
                 with_vectors=_names(with_vectors),
                 params=options.search_params,
+                fusion=options.fusion,
             )
             for dense, sparse in queries
         ]

@@ -2,17 +2,21 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from typing import Any
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 from qdrant_client.models import ScoredPoint
 
-from qdrant_rerank.types import RerankedPoint
+from qdrant_rerank.types import Blend, RerankedPoint
 
-__all__ = ["in_retrieval_order", "keep_order", "order_by_score"]
+__all__ = ["blend_scores", "in_retrieval_order", "keep_order", "order_by_score"]
 
 PointId = int | str | UUID
+# Cormack, Clarke and Buettcher, Reciprocal Rank Fusion, SIGIR 2009, found 60 to do well; what the
+# first place is worth against the second falls as it grows.
+RRF_K = 60
 
 
 def id_key(point_id: PointId) -> tuple[bool, str, int]:
@@ -33,6 +37,42 @@ def in_retrieval_order(points: Iterable[ScoredPoint]) -> list[ScoredPoint]:
     return ordered
 
 
+def blend_scores(
+    retrieval: Sequence[float], rerank: NDArray[np.float32], blend: Blend
+) -> NDArray[np.float32]:
+    """What orders the hits of one query when both stages have a say.
+
+    A share of 0 < blend <= 1 is the weight of the retrieval score in a sum of the two scores, each
+    scaled to 0..1 by its least and its greatest value (Bruch, Gai and Ingber, An Analysis of Fusion
+    Functions for Hybrid Retrieval, TOIS 2023). "rrf" sums 1 / (60 + rank) over the two orders.
+
+    Args:
+        retrieval: shape (n,), of the scored hits in retrieval order.
+        rerank: shape (n,), float32, of the same hits.
+        blend: 0 for the rerank score as it is.
+
+    Returns:
+        Shape (n,), float32; higher is better.
+    """
+    if blend == 0 or not len(rerank):
+        return rerank
+    if blend == "rrf":
+        first = np.arange(len(rerank))
+        second = np.empty_like(first)
+        second[np.argsort(-rerank, kind="stable")] = first
+        return (1 / (RRF_K + 1 + first) + 1 / (RRF_K + 1 + second)).astype(np.float32)
+    share = float(blend)
+    mixed = share * _scaled(np.asarray(retrieval)) + (1 - share) * _scaled(rerank)
+    return mixed.astype(np.float32)
+
+
+def _scaled(scores: NDArray[Any]) -> NDArray[np.float64]:
+    low, high = float(scores.min()), float(scores.max())
+    if low == high:
+        return np.zeros(len(scores))
+    return (scores.astype(np.float64) - low) / (high - low)
+
+
 def order_by_score(
     points: Sequence[ScoredPoint],
     scored: Sequence[int],
@@ -41,24 +81,31 @@ def order_by_score(
     keep_unscored: bool,
     limit: int | None = None,
     score_threshold: float | None = None,
+    blend: Blend = 0.0,
 ) -> list[RerankedPoint]:
-    """Points by rerank score, highest first; ties by retrieval rank, then id.
+    """Points by rerank score, or its blend, highest first; ties by retrieval rank, then id.
 
     Args:
         points: in retrieval order.
-        scored: rows of ``points`` that have a score.
+        scored: rows of ``points`` that have a score, ascending.
         scores: shape (len(scored),), finite.
         keep_unscored: whether the other rows follow, in retrieval order.
         limit: points kept; None for all.
         score_threshold: lowest score kept; unscored points do not reach it.
+        blend: see :func:`blend_scores`.
     """
-    by_row = dict(zip(scored, (float(score) for score in scores), strict=True))
+    rerank_score = dict(zip(scored, (float(score) for score in scores), strict=True))
+    blended = blend_scores([points[row].score for row in scored], scores, blend)
+    by_row = dict(zip(scored, (float(score) for score in blended), strict=True))
     ranked = sorted(by_row, key=lambda row: (-by_row[row], row, id_key(points[row].id)))
     if score_threshold is not None:
         ranked = [row for row in ranked if by_row[row] >= score_threshold]
     elif keep_unscored:
         ranked += [row for row in range(len(points)) if row not in by_row]
-    return [_reranked(points[row], row, by_row.get(row)) for row in ranked[:limit]]
+    return [
+        _reranked(points[row], row, rerank_score.get(row), by_row.get(row, -np.inf))
+        for row in ranked[:limit]
+    ]
 
 
 def keep_order(
@@ -77,13 +124,13 @@ def keep_order(
 
 
 def _reranked(
-    point: ScoredPoint, row: int, rerank_score: float | None, score: float = -np.inf
+    point: ScoredPoint, row: int, rerank_score: float | None, score: float
 ) -> RerankedPoint:
     # Every field is valid already; validating vectors again would cost more than ordering.
     return RerankedPoint.model_construct(
         id=point.id,
         version=point.version,
-        score=score if rerank_score is None else rerank_score,
+        score=score,
         payload=point.payload,
         vector=point.vector,
         shard_key=point.shard_key,

@@ -1,7 +1,7 @@
 """A collection's vectors + query vectors -> a Query API request. Pure: no I/O.
 
-Recall is dense, sparse, or both fused by reciprocal rank fusion inside one request, whichever
-the collection has and the encoders fit.
+Recall is dense, sparse, or both fused inside one request, whichever the collection has and the
+encoders fit.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qdrant_client import models
 
 from qdrant_rerank.errors import SchemaMismatchError
-from qdrant_rerank.types import Embedder, SparseEncoder
+from qdrant_rerank.types import Embedder, Fusion, SparseEncoder
 
 __all__ = ["CollectionSchema", "RecallPlan", "plan_recall", "recall_request"]
 
@@ -186,6 +186,7 @@ def recall_request(
     with_payload: models.WithPayloadInterface = True,
     with_vectors: models.WithVector = False,
     params: models.SearchParams | None = None,
+    fusion: Fusion = "rrf",
 ) -> models.QueryRequest:
     """The one request that recalls candidates.
 
@@ -199,6 +200,7 @@ def recall_request(
         with_payload: which payload to return.
         with_vectors: which vectors to return.
         params: of the dense search.
+        fusion: of the branches, where there are two.
     """
     branches: list[models.Prefetch] = []
     if plan.dense is not None and dense is not None:
@@ -228,7 +230,7 @@ def recall_request(
         )
     return models.QueryRequest(
         prefetch=branches,
-        query=models.FusionQuery(fusion=models.Fusion.RRF),
+        query=models.FusionQuery(fusion=models.Fusion(fusion)),
         limit=limit,
         with_payload=with_payload,
         with_vector=with_vectors,

@@ -23,6 +23,7 @@ from qdrant_rerank.models import DEFAULT_RERANKER
 from qdrant_rerank.ordering import order_by_score
 from qdrant_rerank.text import PayloadText, TextSource
 from qdrant_rerank.types import (
+    Blend,
     OnMissingText,
     RerankedPoint,
     Reranker,
@@ -170,6 +171,7 @@ class SecondStage:
         *,
         limit: int | None,
         score_threshold: float | None,
+        blend: Blend = 0.0,
     ) -> tuple[list[list[RerankedPoint]], Scored]:
         """Order the hits of each query; the pairs of all queries are scored together.
 
@@ -200,6 +202,7 @@ class SecondStage:
                 keep_unscored=self._on_missing != "drop",
                 limit=limit,
                 score_threshold=score_threshold,
+                blend=blend,
             )
             for (_, hits), kept, scores in zip(hits_of_queries, rows, scored.scores, strict=True)
         ]

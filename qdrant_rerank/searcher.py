@@ -14,7 +14,7 @@ from typing import Literal
 
 from qdrant_client import QdrantClient, models
 
-from qdrant_rerank.arguments import require_choice, require_positive, require_query
+from qdrant_rerank.arguments import require_blend, require_choice, require_positive, require_query
 from qdrant_rerank.connection import connect
 from qdrant_rerank.embedders import load_embedder, load_sparse
 from qdrant_rerank.errors import InvalidInputError
@@ -26,6 +26,7 @@ from qdrant_rerank.reranking import SecondStage, load_reranker
 from qdrant_rerank.text import PayloadText, TextSource
 from qdrant_rerank.types import (
     Embedder,
+    Fusion,
     OnMissingText,
     Reranker,
     SearchOptions,
@@ -98,7 +99,7 @@ class HybridSearcher:
             )
         require_positive("candidates", candidates)
         self.options = options or SearchOptions()
-        require_choice("on_missing_text", self.options.on_missing_text, OnMissingText)
+        _require_options(self.options)
         self.text = PayloadText(text)
         self.candidates = candidates
         if embedder is None and sparse is None:
@@ -315,7 +316,7 @@ class HybridSearcher:
                 raise InvalidInputError(f"{name} is one str; expected names. Pass [{value!r}].")
         depth = self._depth(limit, candidates)
         options = options or self.options
-        require_choice("on_missing_text", options.on_missing_text, OnMissingText)
+        _require_options(options)
         if not queries:
             return []
         plan = self._first.plan(options)
@@ -344,7 +345,10 @@ class HybridSearcher:
         else:
             stage = SecondStage(self.reranker, self.text, options.on_missing_text)
             orders, scored = stage.run(
-                list(zip(queries, hits, strict=True)), limit=limit, score_threshold=score_threshold
+                list(zip(queries, hits, strict=True)),
+                limit=limit,
+                score_threshold=score_threshold,
+                blend=options.blend,
             )
             pairs = [len(scores) for scores in scored.scores]
             tokens = scored.tokens
@@ -390,6 +394,12 @@ class HybridSearcher:
     def _text_fields(self) -> bool | list[str]:
         """The payload that the reranker needs; all of it where only a function knows."""
         return True if self.text.fields is None else list(self.text.fields)
+
+
+def _require_options(options: SearchOptions) -> None:
+    require_choice("on_missing_text", options.on_missing_text, OnMissingText)
+    require_choice("fusion", options.fusion, Fusion)
+    require_blend(options.blend)
 
 
 def _status(

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "Blend",
     "Embedder",
+    "Fusion",
     "OnMissingText",
     "RerankedPoint",
     "Reranker",
@@ -25,6 +27,13 @@ __all__ = [
 
 #: What becomes of a hit without text: an error, the end of the list, or nothing.
 OnMissingText = Literal["raise", "last", "drop"]
+
+#: How dense and sparse hits become one list: reciprocal rank fusion, or the sum of the scores
+#: normalised by their distribution; both are done by Qdrant.
+Fusion = Literal["rrf", "dbsf"]
+#: What the order after reranking is by: the rerank score (0), the retrieval score's share of a
+#: weighted sum (up to 1), or both ranks fused.
+Blend = float | Literal["rrf"]
 
 LONGEST_CELL = 200  # characters of a text shown in a table
 
@@ -88,8 +97,9 @@ class RerankedPoint(ScoredPoint):
     """A ``ScoredPoint`` with the scores of both stages.
 
     Attributes:
-        score: what the list is ordered by: the rerank score; the retrieval score where there
-            is no reranker; minus infinity for a hit without text.
+        score: what the list is ordered by: the rerank score, or its blend with the retrieval
+            score; the retrieval score where there is no reranker; minus infinity for a hit
+            without text.
         rerank_score: the reranker's score; None if the hit was not scored.
         retrieval_score: the score that Qdrant returned.
         retrieval_rank: 1-based place before reranking.
@@ -141,6 +151,10 @@ class SearchOptions:
         dense_vector: name of the dense vector to search; None for the one that has the embedder's
             size.
         sparse_vector: name of the sparse vector to search; None for the only one.
+        fusion: how dense and sparse hits become one list: "rrf" or "dbsf"; see Qdrant's hybrid
+            queries. Nothing is fused where recall is dense or sparse alone.
+        blend: the retrieval score's share of the score that orders the reranked hits, 0 to 1,
+            after both are scaled to 0..1 over the candidates; or "rrf" to fuse both ranks.
         search_params: of the dense search: ``hnsw_ef``, ``exact``, quantisation.
         timeout_s: whole seconds that Qdrant may take; None for the client's own.
     """
@@ -148,6 +162,8 @@ class SearchOptions:
     on_missing_text: OnMissingText = "last"
     dense_vector: str | None = None
     sparse_vector: str | None = None
+    fusion: Fusion = "rrf"
+    blend: Blend = 0.0
     search_params: SearchParams | None = None
     timeout_s: int | None = None
 

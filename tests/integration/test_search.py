@@ -482,3 +482,54 @@ def test_fastembeds_models_serve_as_encoders(client, tiny_bert_embedder, bundled
     )
     assert searcher.embedder.embed_query(QUERY) == pytest.approx(ours.embed_query(QUERY), abs=1e-4)
     assert searcher.embedder.name == "me/tiny"
+
+
+def test_fusion_is_qdrants(searcher):
+    """The order of a plain request with that fusion; reciprocal rank fusion unless told."""
+    plain = HybridSearcher("docs", client=searcher.client, reranker=None)
+    branches = [
+        models.Prefetch(
+            query=searcher.embedder.embed_query(QUERY).tolist(), using="dense", limit=8
+        ),
+        models.Prefetch(query=searcher.sparse.embed_query(QUERY), using="bm25", limit=8),
+    ]
+    for fusion in ("rrf", "dbsf"):
+        theirs = searcher.client.query_points(
+            "docs", prefetch=branches, query=models.FusionQuery(fusion=fusion), limit=8
+        )
+        ours = plain.search(QUERY, limit=8, options=SearchOptions(fusion=fusion))
+        assert sorted(p.retrieval_score for p in ours) == sorted(p.score for p in theirs.points)
+    default = plain.search(QUERY, limit=8)
+    assert [p.score for p in default] != [p.score for p in ours]
+
+
+def test_blend_orders_and_leaves_both_scores(searcher):
+    """A share of 1 is the retrieval order, 0 the reranker's; in between, something else."""
+    found = {
+        blend: searcher.search(QUERY, limit=8, options=SearchOptions(blend=blend))
+        for blend in (0.0, 0.5, 1, "rrf")
+    }
+    assert [p.retrieval_rank for p in found[1]] == list(range(1, 9))
+    assert [p.id for p in found[0.0]] == [p.id for p in searcher.search(QUERY, limit=8)]
+    scores = [{p.id: (p.rerank_score, p.retrieval_score) for p in hits} for hits in found.values()]
+    assert all(one == scores[0] for one in scores)
+    assert all(p.score == p.rerank_score for p in found[0.0])
+    assert max(p.score for p in found["rrf"]) <= 2 / 61 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "seen"),
+    [
+        ({"fusion": "sum"}, "fusion is 'sum'; expected one of 'rrf', 'dbsf'"),
+        ({"blend": 1.5}, "blend is 1.5"),
+        ({"blend": True}, "blend is True"),
+        ({"blend": "sum"}, "blend is 'sum'; expected the retrieval score's share"),
+        ({"blend": float("nan")}, "blend is nan"),
+    ],
+)
+def test_wrong_fusions_and_blends_are_named(searcher, options, seen):
+    """When the searcher is made, and at the call."""
+    with pytest.raises(InvalidInputError, match=seen):
+        HybridSearcher("docs", client=searcher.client, options=SearchOptions(**options))
+    with pytest.raises(InvalidInputError, match=seen):
+        searcher.search(QUERY, options=SearchOptions(**options))

@@ -1,11 +1,17 @@
 """Points and scores -> order."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qdrant_client.models import ScoredPoint
 
-from qdrant_rerank.ordering import in_retrieval_order, keep_order, order_by_score
+from qdrant_rerank.ordering import (
+    blend_scores,
+    in_retrieval_order,
+    keep_order,
+    order_by_score,
+)
 
 IDS = st.lists(
     st.one_of(st.integers(0, 50), st.uuids().map(str)), unique_by=str, min_size=1, max_size=12
@@ -85,3 +91,54 @@ def test_without_a_reranker_the_retrieval_order_stays():
         (7, 0.9, None, 1),
         (3, 0.9, None, 2),
     ]
+
+
+SCORES = st.lists(st.sampled_from([-4.0, 0.0, 0.25, 3.0, 9.5]), min_size=1, max_size=10)
+
+
+@given(SCORES, st.data(), st.sampled_from([0.0, 0.3, 1.0, "rrf"]))
+def test_a_blend_agrees_with_both_orders_where_they_agree(rerank, data, blend):
+    """What neither stage puts lower is not lower; scaling either score changes nothing."""
+    retrieval = sorted(
+        data.draw(st.lists(st.floats(0, 1, width=16), min_size=len(rerank), max_size=len(rerank))),
+        reverse=True,
+    )
+    scores = np.array(rerank, dtype=np.float32)
+    blended = blend_scores(retrieval, scores, blend)
+    assert blended.dtype == np.float32
+    for better in range(len(scores)):
+        for worse in range(better + 1, len(scores)):
+            if scores[better] >= scores[worse]:
+                assert blended[better] >= blended[worse]
+    if blend != 0:
+        again = blend_scores([8 * r + 1 for r in retrieval], scores * 2 - 3, blend)
+        np.testing.assert_allclose(again, blended, atol=1e-6)
+
+
+def test_a_blend_by_hand():
+    """A share of 0 is the rerank order, of 1 the retrieval order; ranks are fused with k = 60."""
+    retrieval, scores = [0.9, 0.5, 0.1], np.array([1.0, 5.0, 3.0], dtype=np.float32)
+    assert blend_scores(retrieval, scores, 0.0).tolist() == [1.0, 5.0, 3.0]
+    assert blend_scores(retrieval, scores, 1.0).tolist() == pytest.approx([1.0, 0.5, 0.0])
+    assert blend_scores(retrieval, scores, 0.25).tolist() == pytest.approx([0.25, 0.875, 0.375])
+    assert blend_scores(retrieval, scores, "rrf").tolist() == pytest.approx(
+        [1 / 61 + 1 / 63, 1 / 62 + 1 / 61, 1 / 63 + 1 / 62]
+    )
+
+
+def test_a_blended_order_keeps_the_rerank_score_apart():
+    """score orders and is cut at the threshold; rerank_score is the reranker's."""
+    points = points_of([1, 2, 3, 4], [0.9, 0.5, 0.1, 0.0])
+    scores = np.array([2.0, 3.0, 1.0], dtype=np.float32)
+    kept = order_by_score(points, [0, 1, 2], scores, keep_unscored=True, blend=0.75)
+    assert [(p.id, p.rerank_score, p.retrieval_rank) for p in kept] == [
+        (1, 2.0, 1),
+        (2, 3.0, 2),
+        (3, 1.0, 3),
+        (4, None, 4),
+    ]
+    assert [p.score for p in kept] == pytest.approx([0.875, 0.625, 0.0, -np.inf])
+    cut = order_by_score(
+        points, [0, 1, 2], scores, keep_unscored=True, blend=0.75, score_threshold=0.7
+    )
+    assert [p.id for p in cut] == [1]
