@@ -20,7 +20,7 @@ from qdrant_rerank.evaluation.comparison import (
     shortened,
 )
 from qdrant_rerank.evaluation.overlap import overlap, rank_biased_overlap
-from qdrant_rerank.reranking import load_reranker, rerank_points
+from qdrant_rerank.reranking import load_reranker
 from qdrant_rerank.searcher import HybridSearcher
 from qdrant_rerank.types import RerankedPoint, Reranker
 
@@ -41,8 +41,8 @@ def compare(
 ) -> Comparison:
     """Ask two configurations the same queries and set their answers side by side.
 
-    Where both recall alike (same client, collection, encoders, options and candidates), each
-    query is recalled once and the second stages alone are compared.
+    A query is searched once where one configuration is the recall order of the other, as that is
+    told by the reranked hits.
 
     Args:
         first: usually what is in use now.
@@ -83,15 +83,10 @@ def compare(
         )
     depths = tuple(candidates or max(searcher.candidates, limit) for searcher in (first, second))
     labels = _labels(first, second, names)
-    recall = with_reranker(first, None)
-    share = depths[0] == depths[1] and _recall_alike(first, second)
+    once = depths[0] == depths[1] and _one_recalls_for_the_other(first, second)
     compared = []
     for text in tqdm(texts, unit="query", disable=None if progress is None else not progress):
-        recalled = recall.search(text, depths[0], candidates=depths[0]) if share else None
-        orders = [
-            _order(searcher, text, depth, recalled)
-            for searcher, depth in zip((first, second), depths, strict=True)
-        ]
+        orders = _orders(text, (first, second), depths, once=once)
         compared.append(_compared(text, orders, limit, (first, second)))
     return Comparison(labels, limit, (depths[0], depths[1]), tuple(compared))
 
@@ -113,21 +108,19 @@ def with_reranker(
     return other
 
 
-def _order(
-    searcher: HybridSearcher, query: str, depth: int, recalled: list[RerankedPoint] | None
-) -> list[RerankedPoint]:
-    """All candidates in the configuration's order."""
-    if recalled is None:
-        return searcher.search(query, depth, candidates=depth)
-    if searcher.reranker is None:
-        return recalled
-    return rerank_points(
-        query,
-        recalled,
-        reranker=searcher.reranker,
-        text=searcher.text.source,
-        on_missing_text=searcher.options.on_missing_text,
-    )
+def _orders(
+    query: str, searchers: Sequence[HybridSearcher], depths: Sequence[int], *, once: bool
+) -> list[list[RerankedPoint]]:
+    """All candidates in the order of each searcher."""
+    if once:
+        [reranking] = [searcher for searcher in searchers if searcher.reranker is not None]
+        found = reranking.search(query, depths[0], candidates=depths[0])
+        recalled = sorted(found, key=lambda point: point.retrieval_rank)
+        return [recalled if searcher.reranker is None else found for searcher in searchers]
+    return [
+        searcher.search(query, depth, candidates=depth)
+        for searcher, depth in zip(searchers, depths, strict=True)
+    ]
 
 
 def _compared(
@@ -170,18 +163,20 @@ def _texts(queries: Iterable[str] | Mapping[str, str]) -> list[str]:
     return texts
 
 
-def _recall_alike(first: HybridSearcher, second: HybridSearcher) -> bool:
-    """Whether both find the same candidates, given the same number of them."""
+def _one_recalls_for_the_other(first: HybridSearcher, second: HybridSearcher) -> bool:
+    """Whether one is the recall order of the other, given as many candidates."""
     # A query's BM25 vector does not depend on the encoder's parameters.
     sparse_alike = first.sparse is second.sparse or (
         isinstance(first.sparse, Bm25Encoder) and isinstance(second.sparse, Bm25Encoder)
     )
     return (
-        first.client is second.client
+        (first.reranker is None) != (second.reranker is None)
+        and first.client is second.client
         and first.collection == second.collection
         and first.embedder is second.embedder
         and sparse_alike
         and first.options == second.options
+        and first.options.on_missing_text != "drop"  # what is dropped has a place in recall
     )
 
 

@@ -1,23 +1,21 @@
 """How alike two rankings are, judgments or none. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 __all__ = ["overlap", "rank_biased_overlap"]
-
-PointId = int | str
 
 # The first 10 ranks have 86 % of the weight (Webber, Moffat & Zobel 2010, section 4.4).
 PERSISTENCE = 0.9
 
 
-def overlap(first: Sequence[PointId], second: Sequence[PointId]) -> float:
+def overlap(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
     """Share of ids that are in both lists, 0 to 1, of the longer one; 1 if both are empty."""
     longer = max(len(first), len(second))
     return len(set(first) & set(second)) / longer if longer else 1.0
 
 
 def rank_biased_overlap(
-    first: Sequence[PointId], second: Sequence[PointId], persistence: float = PERSISTENCE
+    first: Sequence[Hashable], second: Sequence[Hashable], persistence: float = PERSISTENCE
 ) -> float:
     """How alike two rankings are, the top counting most: 1 for equal ones, 0 for disjoint ones.
 
@@ -35,7 +33,7 @@ def rank_biased_overlap(
     if not short:
         return 0.0 if long else 1.0
     s, l, p = len(short), len(long), persistence  # noqa: E741 - the paper's letters
-    seen: tuple[set[PointId], set[PointId]] = (set(), set())
+    seen: tuple[set[Hashable], set[Hashable]] = (set(), set())
     shared = []  # X_d: ids in both lists down to rank d
     for d in range(l):
         for ids, ranking in zip(seen, (short, long), strict=True):
