@@ -73,16 +73,29 @@ def moves(comparison):
 
 
 def test_both_lists_are_what_the_searchers_return(searcher, second_opinion):
-    """In their order, with the ranks of one in the other, whether recall was shared or not."""
-    other = with_reranker(searcher, second_opinion)
-    apart = HybridSearcher(
-        "docs",
-        client=searcher.client,
-        reranker=second_opinion,
-        options=SearchOptions(timeout_s=60),  # not the first's, so that nothing is shared
-    )
+    """In their order, with the ranks of one in the other, however much the two have in common."""
+    docs = {"collection": "docs", "client": searcher.client}
+    elsewhere = HybridSearcher("fewer", client=searcher.client, reranker=None)
+    elsewhere.add(DOCUMENTS[:6], progress=False)
     recall = with_reranker(searcher, None)
-    for first, second in ((searcher, other), (searcher, apart), (recall, searcher)):
+    other = with_reranker(searcher, second_opinion)
+    dense = HybridSearcher(**docs, reranker=None, sparse=None)
+    bm25 = HybridSearcher(**docs, reranker=None, embedder=None)
+    blended = HybridSearcher(**docs, options=SearchOptions(blend=0.5))
+    blended_recall = with_reranker(blended, None)
+    fused = HybridSearcher(**docs, reranker=None, options=SearchOptions(fusion="dbsf"))
+    for first, second in (
+        (searcher, other),
+        (recall, searcher),
+        (other, recall),
+        (dense, searcher),
+        (searcher, bm25),
+        (elsewhere, searcher),
+        (searcher, blended),
+        (blended, recall),
+        (blended_recall, blended),
+        (fused, searcher),
+    ):
         compared = compare(first, second, QUERIES, limit=3, candidates=6)
         assert (compared.limit, compared.candidates) == (3, (6, 6))
         for query, shown in zip(QUERIES, compared.queries, strict=True):
@@ -93,13 +106,13 @@ def test_both_lists_are_what_the_searchers_return(searcher, second_opinion):
             assert [hit.id for hit in shown.first] == orders[0][:3]
             assert [hit.id for hit in shown.second] == orders[1][:3]
             for hit in shown.hits:
-                assert hit.first_rank == orders[0].index(hit.id) + 1
-                assert hit.second_rank == orders[1].index(hit.id) + 1
+                ranks = [order.index(hit.id) + 1 if hit.id in order else None for order in orders]
+                assert [hit.first_rank, hit.second_rank] == ranks
                 assert hit.text in DOCUMENTS
 
 
-def test_recall_that_is_shared_is_asked_for_once(searcher, second_opinion):
-    """The embedder sees each query once, not twice."""
+def test_the_recall_order_of_a_reranker_costs_no_search_of_its_own(searcher, second_opinion):
+    """The embedder sees each query once; twice where the two recall differently."""
     asked = []
 
     class Counting:
@@ -115,17 +128,17 @@ def test_recall_that_is_shared_is_asked_for_once(searcher, second_opinion):
             return searcher.embedder.embed_documents(texts)
 
     counting = Counting()
-    built = [
+    recall, reranked = (
         HybridSearcher("docs", client=searcher.client, embedder=counting, reranker=reranker)
         for reranker in (None, second_opinion)
-    ]
-    compare(*built, QUERIES)
+    )
+    compare(recall, reranked, QUERIES)
     assert asked == QUERIES
-    compare(*built, {"q1": "melt"}, limit=2)
+    compare(reranked, recall, {"q1": "melt"}, limit=2)
     assert asked == [*QUERIES, "melt"]
-    built[1].candidates = 50
-    compare(*built, ["melt"], limit=2)
-    assert len(asked) == len(QUERIES) + 3
+    recall.candidates = 50
+    compare(recall, reranked, ["melt"], limit=2)
+    assert asked == [*QUERIES, "melt", "melt", "melt"]
 
 
 @RELAXED
@@ -181,7 +194,7 @@ def test_no_hits_and_hits_without_text_are_normal(client):
     client.overwrite_payload("mixed", {"body": "iron"}, points=[elsewhere.id])
     dropping = dataclasses.replace(mixed.options, on_missing_text="drop")
     strict = HybridSearcher("mixed", client=client, options=dropping)
-    compared = compare(with_reranker(mixed, None), strict, ["iron, but elsewhere"])
+    compared = compare(with_reranker(strict, None), strict, ["iron, but elsewhere"])
     [untexted] = [hit for hit in compared.queries[0].hits if hit.id == elsewhere.id]
     assert (untexted.text, untexted.second_rank) == ("", None)
     assert f"{elsewhere.id} (no text)" in Page(compared._repr_html_()).texts
