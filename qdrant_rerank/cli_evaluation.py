@@ -23,7 +23,10 @@ from qdrant_rerank.models import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 if TYPE_CHECKING:
     from qdrant_rerank.evaluation.files import Qrels, Run
     from qdrant_rerank.evaluation.results import Evaluation
+    from qdrant_rerank.evaluation.tuning import Tuning
+    from qdrant_rerank.hub import Precision
     from qdrant_rerank.searcher import HybridSearcher
+    from qdrant_rerank.types import Blend, Fusion
 
 __all__ = ["COMMANDS"]
 
@@ -189,7 +192,92 @@ def evaluate_command(
     show(replace(evaluation, arguments={**data.files, **evaluation.arguments}), given, as_json)
 
 
-def show(found: "Evaluation", given: Given, as_json: bool) -> None:
+@click.command("tune")
+@data_options
+@click.option(
+    "--reranker",
+    "rerankers",
+    multiple=True,
+    default=(DEFAULT_RERANKER,),
+    show_default=True,
+    help="A name from 'models', or a path. May be repeated, as may the next four.",
+)
+@click.option("--precision", "precisions", multiple=True, default=("auto",), show_default=True)
+@click.option(
+    "--candidates",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(10, 20, 50, 100),
+    show_default=True,
+)
+@click.option(
+    "--blend",
+    "blends",
+    multiple=True,
+    default=("0", "0.2", "0.5", "rrf"),
+    show_default=True,
+    help="The retrieval score's share, 0 to 1, or 'rrf'.",
+)
+@click.option(
+    "--fusion",
+    "fusions",
+    type=click.Choice(["rrf", "dbsf"]),
+    multiple=True,
+    default=("rrf", "dbsf"),
+    show_default=True,
+)
+@click.option("--measure", default="nDCG@10", show_default=True, help="A name of ir-measures.")
+@click.option("--max-ms", type=float, help="Most milliseconds a query of what is chosen.")
+@json_option
+def tune_command(
+    given: Given,
+    rerankers: tuple[str, ...],
+    precisions: "tuple[Precision, ...]",
+    candidates: tuple[int, ...],
+    blends: tuple[str, ...],
+    fusions: "tuple[Fusion, ...]",
+    measure: str,
+    max_ms: float | None,
+    as_json: bool,
+) -> None:
+    """Sweep depth, model, precision, blend and fusion on judged queries.
+
+    Prints the Pareto front of quality against milliseconds, and the constructor call of the best.
+    Each pair is scored once. Half of the queries choose, the other half reports.
+    """
+    from qdrant_rerank.evaluation.measures import require_measures
+    from qdrant_rerank.evaluation.tune import tune
+
+    require_measures([measure])
+    data = read_data(given, None)
+    with searchers_for(given, data, {"none": None}) as searchers:
+        found = tune(
+            searchers["none"],
+            data.queries,
+            data.qrels,
+            rerankers=rerankers,
+            precisions=precisions,
+            candidates=candidates,
+            blends=[_blend(value) for value in blends],
+            fusions=fusions,
+            measure=measure,
+            max_ms=max_ms,
+            id_field=given.id_field,
+            seed=given.seed,
+        )
+    show(replace(found, arguments={**data.files, **found.arguments}), given, as_json)
+
+
+def _blend(value: str) -> "Blend":
+    try:
+        return "rrf" if value == "rrf" else float(value)
+    except ValueError as error:
+        raise InvalidInputError(
+            f"--blend is {value!r}; expected the retrieval score's share, 0 to 1, or 'rrf'."
+        ) from error
+
+
+def show(found: "Evaluation | Tuning", given: Given, as_json: bool) -> None:
     """Print it, and save it where that was asked for."""
     written = [] if given.out is None else found.save(given.out)
     if as_json:
@@ -358,4 +446,4 @@ def require_folder(folder: Path) -> None:
         raise InvalidInputError(f"{folder} cannot be written: {error.strerror}.") from error
 
 
-COMMANDS: list[click.Command] = [evaluate_command]
+COMMANDS: list[click.Command] = [evaluate_command, tune_command]

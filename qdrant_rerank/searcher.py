@@ -137,6 +137,17 @@ class HybridSearcher:
         """The sparse encoder, or None."""
         return self._first.sparse
 
+    @property
+    def fuses(self) -> bool:
+        """Whether recall is dense and sparse, fused; the collection's schema says so.
+
+        Raises:
+            CollectionNotFoundError: no such collection.
+            SchemaMismatchError: its vectors do not fit the encoders.
+        """
+        plan = self._first.plan(self.options)
+        return plan.dense is not None and plan.sparse is not None
+
     def search(
         self,
         query: str,

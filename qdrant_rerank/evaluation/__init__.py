@@ -19,6 +19,8 @@ from qdrant_rerank.evaluation.files import (
 )
 from qdrant_rerank.evaluation.measures import Gain
 from qdrant_rerank.evaluation.results import Configuration, Evaluation
+from qdrant_rerank.evaluation.tune import tune
+from qdrant_rerank.evaluation.tuning import Point, Tuning
 
 __all__ = [
     "ComparedHit",
@@ -28,8 +30,10 @@ __all__ = [
     "Document",
     "Evaluation",
     "Gain",
+    "Point",
     "Qrels",
     "Run",
+    "Tuning",
     "compare",
     "evaluate",
     "evaluate_run",
@@ -37,6 +41,7 @@ __all__ = [
     "read_qrels",
     "read_queries",
     "read_run",
+    "tune",
     "with_reranker",
     "write_run",
 ]

@@ -31,7 +31,7 @@ from qdrant_rerank.reranking import load_reranker, rerank_points
 from qdrant_rerank.searcher import HybridSearcher
 from qdrant_rerank.types import RerankedPoint, Reranker, SearchResults, SearchTrace
 
-__all__ = ["MEASURES", "evaluate", "evaluate_run"]
+__all__ = ["MEASURES", "document_id", "evaluate", "evaluate_run", "judged_queries", "progress_bar"]
 
 #: nDCG as trec_eval computes it (linear gain), reciprocal rank, average precision.
 MEASURES = ("nDCG@10", "RR", "AP")
@@ -103,7 +103,7 @@ def evaluate(
 
         def search(_: str, query: str) -> tuple[SearchResults, Callable[[RerankedPoint], str]]:
             found = one.search(query, limit=depth, candidates=depth, options=options)
-            return found, lambda hit: _document_id(hit, id_field)
+            return found, lambda hit: document_id(hit, id_field)
 
         return search
 
@@ -363,7 +363,8 @@ def progress_bar(total: int, progress: bool | None) -> Iterator[Any]:
         yield bar
 
 
-def _document_id(hit: ScoredPoint, field: str | None) -> str:
+def document_id(hit: ScoredPoint, field: str | None) -> str:
+    """The id that the qrels use: a payload field's value, else the point's own id."""
     value = None if field is None else (hit.payload or {}).get(field)
     return str(hit.id if value is None else value)
 

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from qdrant_rerank.evaluation.results import Evaluation
+    from qdrant_rerank.evaluation.tuning import Tuning
 
-__all__ = ["draw_gains", "require_matplotlib", "save_figure"]
+__all__ = ["draw_front", "draw_gains", "require_matplotlib", "save_figure"]
 
 BETTER, WORSE, MUTED = "#2a7f62", "#b5482f", "#8a8a8a"
 LONGEST_NAME = 40  # characters
@@ -66,6 +67,43 @@ def draw_gains(evaluation: "Evaluation", measure: str | None = None) -> "Figure"
         axis.set_ylabel(f"gain in {measure}", fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1].set_xlabel("queries, sorted by gain (dashed: the mean)", fontsize=9)
+    return figure  # type: ignore[no-any-return]
+
+
+def draw_front(tuning: "Tuning") -> "Figure":
+    """Quality against milliseconds: every configuration, the front, and what is left of it.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    figure = require_matplotlib().Figure(figsize=(7, 4.2), layout="constrained")
+    axis = figure.subplots()
+    front = tuning.front
+    others = [point for point in tuning.points if point not in front]
+    axis.scatter(
+        [p.ms for p in others], [p.chosen_on for p in others], s=12, color=MUTED, alpha=0.5
+    )
+    ms = [p.ms for p in front]
+    axis.plot(
+        ms, [p.chosen_on for p in front], "o-", color=BETTER, label="on the half they are chosen on"
+    )
+    axis.plot(ms, [p.reported_on for p in front], "o:", color=WORSE, label="on the other half")
+    best = tuning.best
+    axis.scatter([best.ms], [best.chosen_on], s=160, facecolors="none", edgecolors="black")
+    recall_only = [point for point in front if point.reranker is None][-1:]
+    for point in recall_only + [point for point in front if point.reranker is not None]:
+        name = "first stage" if point.reranker is None else f"{point.candidates}, {point.blend}"
+        axis.annotate(
+            name, (point.ms, point.chosen_on), (4, 5), textcoords="offset points", fontsize=7
+        )
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.set_xlabel(
+        "milliseconds a query (labels: candidates, blend; circle: the best)", fontsize=9
+    )
+    axis.set_ylabel(tuning.measure, fontsize=9)
+    axis.legend(fontsize=8, frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
     return figure  # type: ignore[no-any-return]
 
 

@@ -1,0 +1,286 @@
+"""Sweep depth, model, precision, blend and fusion on judged queries; score each pair once.
+
+Recall is asked at every depth and fusion, for its hits do depend on both. The pairs of a query
+are scored once a model, whichever configurations they belong to; every order is then made of the
+stored scores, by the code that makes it in a search.
+
+Configurations are chosen on one random half of the queries and reported on the other: the best of
+many on the same queries would look better than it is.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_rerank.arguments import require_blend, require_choice, require_positive
+from qdrant_rerank.cross_encoder import TextCrossEncoder
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.evaluation.compare import with_reranker
+from qdrant_rerank.evaluation.evaluate import document_id, judged_queries, progress_bar
+from qdrant_rerank.evaluation.files import Qrels
+from qdrant_rerank.evaluation.measures import by_query, require_measures
+from qdrant_rerank.evaluation.tuning import Point, Tuning, constructor_call, pareto_front
+from qdrant_rerank.hub import Precision
+from qdrant_rerank.models import DEFAULT_RERANKER
+from qdrant_rerank.ordering import order_by_score
+from qdrant_rerank.reranking import load_reranker, score
+from qdrant_rerank.searcher import HybridSearcher
+from qdrant_rerank.types import Blend, Fusion, Reranker, SearchResults
+
+__all__ = ["BLENDS", "DEPTHS", "tune"]
+
+DEPTHS = (10, 20, 50, 100)
+BLENDS: tuple[Blend, ...] = (0.0, 0.2, 0.5, "rrf")
+FEWEST_QUERIES = 4  # two to choose on and two to report on; hundreds are better
+
+Model = tuple[str, Precision]
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """A configuration before it is measured; model None is the recall order."""
+
+    fusion: Fusion
+    depth: int
+    model: Model | None
+    blend: Blend
+
+
+def tune(
+    searcher: HybridSearcher,
+    queries: Mapping[str, str],
+    qrels: Qrels,
+    *,
+    rerankers: Sequence[str | Path] = (DEFAULT_RERANKER,),
+    precisions: Sequence[Precision] = ("auto",),
+    candidates: Sequence[int] = DEPTHS,
+    blends: Sequence[Blend] = BLENDS,
+    fusions: Sequence[Fusion] = ("rrf", "dbsf"),
+    measure: str = "nDCG@10",
+    max_ms: float | None = None,
+    id_field: str | None = "_id",
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Tuning:
+    """The front of quality against milliseconds, over every combination of what is given.
+
+    Args:
+        searcher: says the collection, the encoders, the text and the other options.
+        queries: texts by id. Those without judgments are counted and not searched.
+        qrels: grades by query and document id; those of other queries are ignored.
+        rerankers: names or paths. No reranker at all is always one more configuration.
+        precisions: of each of them.
+        candidates: depths.
+        blends: as in ``SearchOptions``.
+        fusions: as in ``SearchOptions``; nothing is swept where recall is dense or sparse alone.
+        measure: a name of ir-measures; higher is better.
+        max_ms: most milliseconds a query of the configuration that is chosen; None for any.
+        id_field: payload field with the document id that the qrels use.
+        seed: of the halves.
+        progress: a progress bar on stderr; None for one if stderr is a terminal.
+
+    Raises:
+        InvalidInputError: an argument is wrong, fewer than 4 queries are judged, or nothing is
+            as fast as ``max_ms``.
+        ModelError: a reranker cannot be loaded, or has no such precision.
+        MissingDependencyError: ir-measures is not installed.
+    """
+    require_measures([measure])
+    _require_sweep(rerankers, precisions, candidates, blends, fusions)
+    judged = judged_queries(queries, qrels)
+    if len(judged) < FEWEST_QUERIES:
+        raise InvalidInputError(
+            f"{len(judged)} queries are judged; expected {FEWEST_QUERIES} or more, half to choose "
+            "on and half to report on."
+        )
+    models = {
+        (str(name), precision): _load(name, precision)
+        for name, precision in product(rerankers, precisions)
+    }
+    if not searcher.fuses:
+        fusions = (searcher.options.fusion,)
+    sweep = _Sweep(with_reranker(searcher, None), models, id_field, measure)
+    settings = [
+        _Setting(fusion, depth, model, blend)
+        for fusion, depth in product(dict.fromkeys(fusions), sorted(set(candidates)))
+        for model, blend in ((None, 0.0), *product(models, dict.fromkeys(blends)))
+    ]
+    with progress_bar(len(judged), progress) as bar:
+        for query, text in judged.items():
+            sweep.add(text, qrels[query], settings)
+            bar.update()
+    rows = np.random.default_rng(seed).permutation(len(judged))
+    halves = np.sort(rows[: len(rows) // 2]), np.sort(rows[len(rows) // 2 :])
+    points = [sweep.point(column, setting, *halves) for column, setting in enumerate(settings)]
+    fast = [point for point in pareto_front(points) if max_ms is None or point.ms <= max_ms]
+    if not fast:
+        quickest = min(point.ms for point in points)
+        raise InvalidInputError(
+            f"max_ms is {max_ms}, and the fastest configuration takes {quickest:.1f} ms a query. "
+            "Allow more."
+        )
+    return Tuning(
+        queries=tuple(judged),
+        chosen_on=halves[0],
+        reported_on=halves[1],
+        unjudged=len(queries) - len(judged),
+        measure=measure,
+        points=tuple(points),
+        first_stage=max(
+            (p for p in points if p.reranker is None and p.fusion == fusions[0]),
+            key=lambda p: p.candidates,
+        ),
+        best=fast[-1],
+        call=constructor_call(searcher, fast[-1]),
+        arguments={
+            "rerankers": [str(name) for name in rerankers],
+            "precisions": list(precisions),
+            "candidates": list(candidates),
+            "blends": list(blends),
+            "fusions": list(fusions),
+            "measure": measure,
+            "max_ms": max_ms,
+            "seed": seed,
+        },
+    )
+
+
+class _Sweep:
+    """Values and times, query after query; texts and scores are let go with their query."""
+
+    def __init__(
+        self,
+        first_stage: HybridSearcher,
+        models: Mapping[Model, Reranker],
+        id_field: str | None,
+        measure: str,
+    ) -> None:
+        self._first = first_stage
+        self._models = models
+        self._id_field = id_field
+        self._measure = measure
+        self._values: list[NDArray[np.float64]] = []  # a query each, shape (settings,)
+        self._recall_s: dict[tuple[Fusion, int], list[float]] = {}
+        self._depths: dict[tuple[Fusion, int], list[int]] = {}
+        self._scored: dict[Model, tuple[float, int]] = dict.fromkeys(models, (0.0, 0))
+
+    def add(self, query: str, judged: Mapping[str, int], settings: Sequence[_Setting]) -> None:
+        """Search and score one query, and measure every setting's order."""
+        found: dict[tuple[Fusion, int], SearchResults] = {}
+        for setting in settings:
+            key = (setting.fusion, setting.depth)
+            if key not in found:
+                found[key] = self._recall(query, *key)
+        read = self._first.text
+        texts = {}
+        for hit in (hit for hits in found.values() for hit in hits):
+            if self._first.options.on_missing_text == "raise":
+                read.require(hit.payload, f"Point {hit.id!r}")
+            if (text := read(hit.payload)) is not None:
+                texts[hit.id] = text
+        scores = {model: self._score(model, query, texts) for model in self._models}
+        run = {}
+        for number, setting in enumerate(settings):
+            hits = found[setting.fusion, setting.depth]
+            by_id = {} if setting.model is None else scores[setting.model]
+            rows = [row for row, hit in enumerate(hits) if hit.id in by_id]
+            ordered = order_by_score(
+                hits,
+                rows,
+                np.array([by_id[hits[row].id] for row in rows], dtype=np.float32),
+                keep_unscored=setting.model is None
+                or self._first.options.on_missing_text != "drop",
+                blend=setting.blend,
+            )
+            run[str(number)] = dict.fromkeys((document_id(h, self._id_field) for h in ordered), 0.0)
+        # Every setting is one more query with the same judgments: one call measures them all.
+        columns = list(run)
+        qrels = {column: dict(judged) for column in columns}
+        self._values.append(by_query([self._measure], qrels, run, columns)[self._measure])
+
+    def point(
+        self,
+        column: int,
+        setting: _Setting,
+        chosen_on: NDArray[np.intp],
+        reported_on: NDArray[np.intp],
+    ) -> Point:
+        """The setting, measured."""
+        key = (setting.fusion, setting.depth)
+        values = np.array([row[column] for row in self._values])
+        seconds = float(np.median(self._recall_s[key]))
+        if setting.model is not None:
+            total, pairs = self._scored[setting.model]
+            seconds += float(np.mean(self._depths[key])) * total / max(pairs, 1)
+        return Point(
+            reranker=None if setting.model is None else setting.model[0],
+            precision="auto" if setting.model is None else setting.model[1],
+            candidates=setting.depth,
+            blend=setting.blend,
+            fusion=setting.fusion,
+            ms=seconds * 1000,
+            values=values,
+            chosen_on=float(values[chosen_on].mean()),
+            reported_on=float(values[reported_on].mean()),
+        )
+
+    def _recall(self, query: str, fusion: Fusion, depth: int) -> SearchResults:
+        options = replace(self._first.options, fusion=fusion)
+        hits = self._first.search(query, limit=depth, candidates=depth, options=options)
+        key = (fusion, depth)
+        self._recall_s.setdefault(key, []).append(hits.trace.embed_s + hits.trace.recall_s)
+        self._depths.setdefault(key, []).append(len(hits))
+        return hits
+
+    def _score(self, model: Model, query: str, texts: Mapping[Any, str]) -> dict[Any, float]:
+        scored = score(self._models[model], [(query, list(texts.values()))])
+        seconds, pairs = self._scored[model]
+        self._scored[model] = (
+            seconds + scored.tokenize_s + scored.infer_s,
+            pairs + len(texts),
+        )
+        return dict(zip(texts, scored.scores[0].tolist(), strict=True))
+
+
+def _load(name: str | Path, precision: Precision) -> Reranker:
+    if precision == "auto":
+        return load_reranker(str(name))
+    return TextCrossEncoder(name, precision=precision)
+
+
+def _require_sweep(
+    rerankers: Sequence[str | Path],
+    precisions: Sequence[Precision],
+    candidates: Sequence[int],
+    blends: Sequence[Blend],
+    fusions: Sequence[Fusion],
+) -> None:
+    given = {
+        "rerankers": rerankers,
+        "precisions": precisions,
+        "candidates": candidates,
+        "blends": blends,
+        "fusions": fusions,
+    }
+    for name, values in given.items():
+        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+            raise InvalidInputError(f"{name} is {values!r}; expected a list of one or more.")
+    for depth in candidates:
+        require_positive("candidates", depth)
+    for blend in blends:
+        require_blend(blend)
+    for fusion in fusions:
+        require_choice("fusion", fusion, Fusion)
+    for precision in precisions:
+        require_choice("precision", precision, Precision)
+    for reranker in rerankers:
+        if not isinstance(reranker, str | Path):
+            raise InvalidInputError(
+                f"rerankers holds a {type(reranker).__name__}; expected names or paths, which a "
+                "constructor call can be written with."
+            )
