@@ -12,22 +12,16 @@ Two families of formats, gzipped or not, told apart by what the file holds::
 Every error names the file and the line, and says how to mend it.
 """
 
-import gzip
-import json
 import math
-import os
-import tempfile
-import zlib
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.evaluation.lines import records, rows, shown, text_field, where_in
+from qdrant_rerank.evaluation.whole import whole_bytes, whole_file
 
 __all__ = [
     "BeirFolder",
@@ -52,9 +46,11 @@ Qrels = dict[str, dict[str, int]]
 #: Score by query and document; the documents of a query stand best first.
 Run = dict[str, dict[str, float]]
 
-GZIP_MAGIC = b"\x1f\x8b"
-QRELS_COLUMNS = ("query-id", "corpus-id", "score")
-LONGEST_SHOWN = 60  # characters of a foreign value in a message
+# Columns, by the names of a header; TREC's files have none, and all columns.
+BEIR_QRELS = ("query-id", "corpus-id", "score")
+TREC_QRELS = ("query-id", "iteration", "corpus-id", "score")
+TSV_RUN = ("query-id", "corpus-id")
+TREC_RUN = ("query-id", "Q0", "corpus-id", "rank", "score", "tag")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +122,12 @@ def iter_corpus(path: str | Path) -> Iterator[Document]:
             comes twice, or a file that is empty or damaged.
     """
     path = find_beir(path).corpus
-    for number, identifier, record in _records(path, "documents"):
-        where = _where(path, number)
+    for number, identifier, record in records(path, "documents"):
+        where = where_in(path, number)
         yield Document(
             identifier,
-            _text_field(record, "title", where, required=False),
-            _text_field(record, "text", where, required="title" not in record),
+            text_field(record, "title", where, required=False),
+            text_field(record, "text", where, required="title" not in record),
         )
 
 
@@ -161,11 +157,11 @@ def read_queries(path: str | Path) -> dict[str, str]:
     """
     path = Path(path)
     queries = {}
-    for number, identifier, record in _records(path, "queries"):
-        text = _text_field(record, "text", _where(path, number), required=True)
+    for number, identifier, record in records(path, "queries"):
+        text = text_field(record, "text", where_in(path, number), required=True)
         if not text.strip():
             raise InvalidInputError(
-                f"{_where(path, number)}: query {_shown(identifier)} has no text. Write one, or "
+                f"{where_in(path, number)}: query {shown(identifier)} has no text. Write one, or "
                 "remove the line."
             )
         queries[identifier] = text
@@ -190,15 +186,14 @@ def read_qrels(
             judged twice, an id is unknown, or the file is empty or damaged.
     """
     path = Path(path)
-    rows = _rows(path, required=QRELS_COLUMNS, trec=("query-id", "iteration", "corpus-id", "score"))
     qrels: Qrels = {}
-    for number, row in rows:
-        where = _where(path, number)
+    for number, row in rows(path, required=BEIR_QRELS, trec=TREC_QRELS):
+        where = where_in(path, number)
         query, document = _known_pair(row, where, queries, documents)
         judged = qrels.setdefault(query, {})
         if document in judged:
             raise InvalidInputError(
-                f"{where}: query {_shown(query)} and document {_shown(document)} are judged on an "
+                f"{where}: query {shown(query)} and document {shown(document)} are judged on an "
                 "earlier line already. Keep one of the two lines."
             )
         judged[document] = _grade(row["score"], where)
@@ -226,20 +221,15 @@ def read_run(
             twice for a query, an id is unknown, or the file is empty or damaged.
     """
     path = Path(path)
-    rows = _rows(
-        path,
-        required=("query-id", "corpus-id"),
-        trec=("query-id", "Q0", "corpus-id", "rank", "score", "tag"),
-    )
     placed: dict[str, dict[str, tuple[float, float]]] = {}
-    for number, row in rows:
-        where = _where(path, number)
+    for number, row in rows(path, required=TSV_RUN, trec=TREC_RUN):
+        where = where_in(path, number)
         query, document = _known_pair(row, where, queries, documents)
         found = placed.setdefault(query, {})
         if document in found:
             raise InvalidInputError(
-                f"{where}: document {_shown(document)} stands on an earlier line of query "
-                f"{_shown(query)} already. Keep one of the two lines."
+                f"{where}: document {shown(document)} stands on an earlier line of query "
+                f"{shown(query)} already. Keep one of the two lines."
             )
         rank = _number(row["rank"], "rank", where) if "rank" in row else float(len(found) + 1)
         score = _number(row["score"], "score", where) if "score" in row else -rank
@@ -284,7 +274,7 @@ def require_trec_ids(run: Mapping[str, Collection[str]]) -> None:
         for identifier in (query, *documents):
             if len(identifier.split()) != 1 or identifier.strip() != identifier:
                 raise InvalidInputError(
-                    f"The id {_shown(identifier)} cannot stand in a TREC run, whose columns are "
+                    f"The id {shown(identifier)} cannot stand in a TREC run, whose columns are "
                     "split at white space. Give it an id without white space."
                 )
 
@@ -307,204 +297,13 @@ def require_overlap(
     if set(found).isdisjoint(qrels):
         raise InvalidInputError(
             f"{found_in} and {qrels_in} have no query in common: the first id of one is "
-            f"{_shown(next(iter(found), ''))}, of the other {_shown(next(iter(qrels), ''))}. "
+            f"{shown(next(iter(found), ''))}, of the other {shown(next(iter(qrels), ''))}. "
             "Pass the qrels that belong to these queries."
         )
 
 
-@contextmanager
-def whole_file(path: str | Path) -> Iterator[IO[str]]:
-    """A text file (gzipped if it ends in ``.gz``) that is written whole or not at all.
-
-    It appears under its name when the block ends without an error.
-
-    Raises:
-        InvalidInputError: the path cannot be written.
-    """
-    path = Path(path)
-    with whole_bytes(path) as raw:
-        if path.suffix == ".gz":
-            with gzip.open(raw, "wt", encoding="utf-8") as packed:
-                yield packed
-        else:
-            with TextIOWrapper(raw, encoding="utf-8") as text:
-                yield text
-
-
-@contextmanager
-def whole_bytes(path: str | Path) -> Iterator[IO[bytes]]:
-    """The same for bytes.
-
-    Raises:
-        InvalidInputError: the path cannot be written.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
-        os.close(handle)
-    except OSError as error:
-        raise InvalidInputError(f"{path} cannot be written: {error.strerror}.") from error
-    partial = Path(name)
-    try:
-        with partial.open("wb") as file:
-            yield file
-        partial.chmod(0o666 & ~_umask())  # mkstemp's own is for its owner alone
-        partial.replace(path)
-    except OSError as error:
-        raise InvalidInputError(f"{path} cannot be written: {error.strerror}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def _first_of(folder: Path, name: str) -> Path | None:
     return next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
-
-
-def _where(path: Path, number: int) -> str:
-    return f"{path}, line {number}"
-
-
-def _shown(value: object) -> str:
-    """A foreign value as it is shown in a message: on one line, and not for pages."""
-    text = repr(value)
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, line without its end) of each line that is not blank."""
-    number = 0
-    try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == GZIP_MAGIC
-        if path.suffix == ".gz" and not packed:
-            raise InvalidInputError(
-                f"{_where(path, 1)}: the file is named .gz and is not gzipped. Rename it, or fetch "
-                "it again."
-            )
-        with gzip.open(path) if packed else path.open("rb") as lines:
-            for number, raw_line in enumerate(lines, start=1):
-                line = _decoded(raw_line, path, number)
-                if line.strip():
-                    yield number, line
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InvalidInputError(
-            f"{_where(path, number + 1)}: the gzip data are damaged or cut short. Fetch the file "
-            "again."
-        ) from error
-    except OSError as error:
-        raise InvalidInputError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def _decoded(raw: bytes, path: Path, number: int) -> str:
-    try:
-        return raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(
-            f"{_where(path, number)} is not UTF-8 (byte {error.start + 1}). Convert the file to "
-            "UTF-8."
-        ) from error
-
-
-def _records(path: Path, what: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """(line number, id, object) of each line of a JSONL file."""
-    seen: set[str] = set()
-    for number, line in _lines(path):
-        where = _where(path, number)
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InvalidInputError(
-                f"{where} is not JSON: {error}. Expected one JSON object a line."
-            ) from error
-        if not isinstance(record, dict):
-            raise InvalidInputError(
-                f"{where} holds a {type(record).__name__}; expected a JSON object with _id and "
-                "text."
-            )
-        identifier = record.get("_id")
-        if isinstance(identifier, int) and not isinstance(identifier, bool):
-            identifier = str(identifier)
-        if not isinstance(identifier, str) or not identifier.strip():
-            raise InvalidInputError(
-                f"{where} has the _id {_shown(identifier)}; its fields are "
-                f"{_shown(list(record))}. Expected a text that is not empty under '_id'."
-            )
-        if identifier in seen:
-            raise InvalidInputError(
-                f"{where}: the _id {_shown(identifier)} stands on an earlier line already. Give "
-                "each line its own, or remove one of the two."
-            )
-        seen.add(identifier)
-        yield number, identifier, record
-    if not seen:
-        raise InvalidInputError(
-            f"{_where(path, 1)}: the file is empty; expected {what}, one JSON object a line."
-        )
-
-
-def _text_field(record: dict[str, Any], name: str, where: str, *, required: bool) -> str:
-    value = record.get(name)
-    if value is None and not required:
-        return ""
-    if not isinstance(value, str):
-        raise InvalidInputError(
-            f"{where} has {_shown(value)} as {name}; its fields are {_shown(list(record))}. "
-            f"Expected a text under {name!r}."
-        )
-    return value
-
-
-def _rows(
-    path: Path, *, required: tuple[str, ...], trec: tuple[str, ...]
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line number, value by column) of each row, in whichever of the two formats it is."""
-    columns: tuple[str, ...] | None = None
-    separator: str | None = "\t"
-    count = 0
-    for number, line in _lines(path):
-        where = _where(path, number)
-        if columns is None:
-            first = tuple(part.strip() for part in line.split("\t"))
-            if set(first) & {"query-id", "corpus-id", *required}:
-                if missing := [name for name in required if name not in first]:
-                    raise InvalidInputError(
-                        f"{where}: the header has the columns {', '.join(first)} and lacks "
-                        f"{', '.join(missing)}. Name every column, separated by tabs: "
-                        f"{', '.join(required)}."
-                    )
-                columns = first
-                continue
-            columns, separator = trec, None
-        values = line.split(separator)
-        if len(values) != len(columns):
-            raise InvalidInputError(_miscounted(where, values, columns, required, trec))
-        count += 1
-        yield number, dict(zip(columns, (value.strip() for value in values), strict=True))
-    if not count:
-        raise InvalidInputError(
-            f"{_where(path, 1)}: the file is empty; expected rows of {', '.join(trec)}, or a "
-            f"header with {', '.join(required)}."
-        )
-
-
-def _miscounted(
-    where: str,
-    values: list[str],
-    columns: tuple[str, ...],
-    required: tuple[str, ...],
-    trec: tuple[str, ...],
-) -> str:
-    said = f"{where} has {len(values)} columns; expected {len(columns)}: {', '.join(columns)}."
-    if columns is trec:
-        return f"{said} A file with other columns starts with a header: {', '.join(required)}."
-    return f"{said} Columns are separated by tabs."
 
 
 def _known_pair(
@@ -520,7 +319,7 @@ def _known_pair(
             raise InvalidInputError(f"{where}: the id of the {kind} is empty.")
         if known is not None and identifier not in known:
             raise InvalidInputError(
-                f"{where}: there is no {kind} {_shown(identifier)} in the {home}. Remove the line, "
+                f"{where}: there is no {kind} {shown(identifier)} in the {home}. Remove the line, "
                 f"or pass the {home} that it was made for."
             )
     return pair
@@ -531,7 +330,7 @@ def _grade(value: str, where: str) -> int:
         grade = int(value)
     except ValueError as error:
         raise InvalidInputError(
-            f"{where}: the grade is {_shown(value)}; expected a whole number of 0 or more."
+            f"{where}: the grade is {shown(value)}; expected a whole number of 0 or more."
         ) from error
     if grade < 0:
         raise InvalidInputError(
@@ -545,7 +344,7 @@ def _number(value: str, name: str, where: str) -> float:
         number = float(value)
     except ValueError as error:
         raise InvalidInputError(
-            f"{where}: the {name} is {_shown(value)}; expected a number."
+            f"{where}: the {name} is {shown(value)}; expected a number."
         ) from error
     if not math.isfinite(number):
         raise InvalidInputError(
