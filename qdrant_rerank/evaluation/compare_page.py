@@ -79,14 +79,14 @@ QUERY = Template("""\
 <span class="note">$overlap shared · rbo $rbo$new_first</span></summary>
 <div class="lists">
 <section><h3 dir="auto">$first</h3>
-<ol>
+<ol class="hits">
 $before
 </ol></section>
 <svg viewBox="0 0 100 $rows" preserveAspectRatio="none" style="--rows: $rows" aria-hidden="true">
 $lines
 </svg>
 <section><h3 dir="auto">$second</h3>
-<ol>
+<ol class="hits">
 $after
 </ol></section>
 </div>
@@ -108,8 +108,9 @@ box.addEventListener("input", () => {
 });
 """
 
-# Everything under .qr-compare, so that an excerpt leaves the rest of a notebook alone. Rows have
-# one height, so that the lines between the lists meet them; on a phone the lists are stacked.
+# Everything under .qr-compare, so that an excerpt leaves the rest of a notebook alone (lists have a
+# class, or Jupyter's own rule would win). Rows have one height, so that the lines between the lists
+# meet them; on a phone the lists are stacked.
 STYLE = """
 .qr-compare { --paper: #fff; --ink: #1c2024; --dim: #667079; --rule: #dfe3e7; --card: #f5f7f9;
   --up: #0b66c3; --down: #b4540a; --row: 3.6em; color-scheme: light dark;
@@ -132,7 +133,7 @@ STYLE = """
 .qr-compare dd { font-size: 1.6em; font-weight: 600; margin: 0;
   font-variant-numeric: tabular-nums; }
 .qr-compare small { font-size: .6em; font-weight: 400; }
-.qr-compare ol { list-style: none; margin: 0; padding: 0; }
+.qr-compare ol.hits, .qr-compare ol.moves { list-style: none; margin: 0; padding: 0; }
 .qr-compare .moves li { display: grid; grid-template-columns: 4.5em 1fr; column-gap: .7em;
   align-items: baseline; padding: .35em 0; margin: 0; border-top: 1px solid var(--rule); }
 .qr-compare .moves .mark { text-align: start; }

@@ -1,7 +1,14 @@
 """What a comparison of two configurations found, ready to be looked at. Pure.
 
 The terminal table is made by :mod:`~qdrant_rerank.evaluation.compare_table`, the HTML by
-:mod:`~qdrant_rerank.evaluation.compare_page`.
+:mod:`~qdrant_rerank.evaluation.compare_page`. The JSON of ``Comparison.to_dict``::
+
+    {"schema": 1, "first": NAME, "second": NAME, "limit", "candidates": [of first, of second],
+     "summary": {"queries", "mean_overlap", "mean_rbo", "new_first_hits", "unchanged"},
+     "queries": [{"query", "overlap", "rbo", "new_first_hit",
+                  "hits": [{"id", "first_rank", "second_rank", "text"}]}]}
+
+A rank is 1-based, and null for a hit that is not among a configuration's candidates.
 """
 
 import math
@@ -134,8 +141,9 @@ class Comparison:
         return sorted(moved, key=lambda found: -self._move(found[1]))[:count]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: a summary, and each query with its hits; in the order given."""
+        """JSON-ready; the module's docstring has the schema."""
         return {
+            "schema": 1,
             "first": self.names[0],
             "second": self.names[1],
             "limit": self.limit,
