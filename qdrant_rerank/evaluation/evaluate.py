@@ -4,19 +4,25 @@
 Both go the same way: one query at a time, of which only ids, scores and times are kept.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from qdrant_client.models import ScoredPoint
-from tqdm.auto import tqdm
 
-from qdrant_rerank.arguments import require_positive, require_query
+from qdrant_rerank.arguments import require_positive
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.evaluation.files import Document, Qrels, Run, require_overlap
+from qdrant_rerank.evaluation.files import Document, Qrels, Run
+from qdrant_rerank.evaluation.gather import (
+    Gathered,
+    Search,
+    document_id,
+    gather,
+    judged_queries,
+    progress_bar,
+)
 from qdrant_rerank.evaluation.measures import (
     RESAMPLES,
     best_order,
@@ -24,24 +30,19 @@ from qdrant_rerank.evaluation.measures import (
     gain_of,
     require_measures,
 )
-from qdrant_rerank.evaluation.results import STAGES, Configuration, Evaluation, require_names
+from qdrant_rerank.evaluation.results import Configuration, Evaluation, require_names
 from qdrant_rerank.models import DEFAULT_RERANKER
 from qdrant_rerank.ordering import keep_order
 from qdrant_rerank.reranking import load_reranker, rerank_points
 from qdrant_rerank.searcher import HybridSearcher
 from qdrant_rerank.types import RerankedPoint, Reranker, SearchResults, SearchTrace
 
-__all__ = ["MEASURES", "document_id", "evaluate", "evaluate_run", "judged_queries", "progress_bar"]
+__all__ = ["MEASURES", "evaluate", "evaluate_run"]
 
 #: nDCG as trec_eval computes it (linear gain), reciprocal rank, average precision.
 MEASURES = ("nDCG@10", "RR", "AP")
 RECALL_AT = (10, 20, 50, 100, 200, 500, 1000)
-# Queries after which not one judged candidate means that the ids do not agree.
-QUERIES_UNTIL_DOUBT = 50
-
 RerankerLike = Reranker | str | Path | None
-#: (query id, query text) -> hits, best first, and the id of each hit in the qrels.
-Search = Callable[[str, str], tuple[SearchResults, Callable[[RerankedPoint], str]]]
 
 
 def evaluate(
@@ -211,19 +212,6 @@ def evaluate_run(
     )
 
 
-def judged_queries(queries: Mapping[str, str], qrels: Qrels) -> dict[str, str]:
-    """The queries that have judgments.
-
-    Raises:
-        InvalidInputError: none has, or one of them has no text.
-    """
-    require_overlap(queries, qrels, found_in="queries", qrels_in="qrels")
-    judged = {query: text for query, text in queries.items() if qrels.get(query)}
-    for text in judged.values():
-        require_query(text)
-    return judged
-
-
 def _evaluate(
     searches: Mapping[str, tuple[Search, int, bool]],
     queries: Mapping[str, str],
@@ -246,7 +234,7 @@ def _evaluate(
     with progress_bar(len(judged) * len(searches), progress) as bar:
         for name, (search, depth, drops) in searches.items():
             bar.set_description(name)
-            gathered = _gather(search, judged, qrels, drops=drops, bar=bar)
+            gathered = gather(search, judged, qrels, drops=drops, bar=bar)
             configurations.append(
                 _configuration(
                     name, depth, gathered, judged, qrels, tuple(measures), resamples, seed
@@ -264,68 +252,10 @@ def _evaluate(
     )
 
 
-class _Gathered:
-    """Ids, scores and times, query after query; nothing of a document's text."""
-
-    def __init__(self) -> None:
-        self.before: Run = {}
-        self.after: Run = {}
-        self.seconds: dict[str, list[float]] = {stage: [] for stage in STAGES}
-        self.pairs = 0
-        self.without_text = 0
-
-
-def _gather(
-    search: Search, judged: Mapping[str, str], qrels: Qrels, *, drops: bool, bar: Any
-) -> _Gathered:
-    gathered = _Gathered()
-    known = 0
-    for number, (query, text) in enumerate(judged.items(), start=1):
-        results, identify = search(query, text)
-        before, after = _orders(results, identify, drops=drops)
-        gathered.before[query], gathered.after[query] = before, after
-        trace = results.trace
-        times = (trace.embed_s, trace.recall_s, trace.tokenize_s, trace.infer_s, trace.total_s)
-        for stage, seconds in zip(STAGES, times, strict=True):
-            gathered.seconds[stage].append(seconds)
-        gathered.pairs += trace.pairs
-        if trace.status == "reranked":
-            gathered.without_text += trace.candidates - trace.pairs
-        known += len(before.keys() & qrels[query].keys())
-        if not known and number in {QUERIES_UNTIL_DOUBT, len(judged)}:
-            raise InvalidInputError(
-                f"Not one candidate of {number} queries is judged, so there is nothing to measure. "
-                f"A candidate's id is {next(iter(before), None)!r:.80}, a judged one "
-                f"{next(iter(qrels[query]))!r:.80}. Pass the qrels of this collection, or the "
-                "payload field that holds their ids (id_field)."
-            )
-        bar.update()
-    return gathered
-
-
-def _orders(
-    results: SearchResults, identify: Callable[[RerankedPoint], str], *, drops: bool
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Score by document, best first: of the first stage, and of the results as they are."""
-    before: dict[str, float] = {}
-    for hit in sorted(results, key=lambda hit: hit.retrieval_rank):
-        before.setdefault(identify(hit), hit.retrieval_score)
-    after: dict[str, float] = {}
-    lowest = 0.0
-    for hit in results:
-        if np.isfinite(hit.score):
-            lowest = hit.score
-        elif drops:
-            continue
-        # JSON and TREC runs hold no minus infinity; the order is what counts.
-        after.setdefault(identify(hit), hit.score if np.isfinite(hit.score) else lowest - 1)
-    return before, after
-
-
 def _configuration(
     name: str,
     depth: int,
-    gathered: _Gathered,
+    gathered: Gathered,
     judged: Mapping[str, str],
     qrels: Qrels,
     measures: tuple[str, ...],
@@ -353,20 +283,6 @@ def _configuration(
         pairs=gathered.pairs,
         without_text=gathered.without_text,
     )
-
-
-@contextmanager
-def progress_bar(total: int, progress: bool | None) -> Iterator[Any]:
-    """A bar on stderr: for True, or for None where stderr is a terminal."""
-    disable = None if progress is None else not progress
-    with tqdm(total=total, unit="query", disable=disable, leave=False) as bar:
-        yield bar
-
-
-def document_id(hit: ScoredPoint, field: str | None) -> str:
-    """The id that the qrels use: a payload field's value, else the point's own id."""
-    value = None if field is None else (hit.payload or {}).get(field)
-    return str(hit.id if value is None else value)
 
 
 def _name_of(searcher: Any) -> str:

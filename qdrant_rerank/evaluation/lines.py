@@ -83,10 +83,11 @@ def records(path: Path, what: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
         identifier = record.get("_id")
         if isinstance(identifier, int) and not isinstance(identifier, bool):
             identifier = str(identifier)
-        if not isinstance(identifier, str) or not identifier.strip():
+        if not isinstance(identifier, str) or not identifier.strip() or _broken(identifier):
             raise InvalidInputError(
                 f"{where} has the _id {shown(identifier)}; its fields are "
-                f"{shown(list(record))}. Expected a text that is not empty under '_id'."
+                f"{shown(list(record))}. Expected a text that is not empty, of whole characters, "
+                "under '_id'."
             )
         if identifier in seen:
             raise InvalidInputError(
@@ -99,6 +100,11 @@ def records(path: Path, what: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
         raise InvalidInputError(
             f"{where_in(path, 1)}: the file is empty; expected {what}, one JSON object a line."
         )
+
+
+def _broken(text: str) -> bool:
+    """Whether JSON's escapes left half of a character, which no file can hold."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def text_field(record: dict[str, Any], name: str, where: str, *, required: bool) -> str:

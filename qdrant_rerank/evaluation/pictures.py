@@ -37,7 +37,7 @@ def require_matplotlib() -> Any:
 
 
 def draw_gains(evaluation: "Evaluation", measure: str | None = None) -> "Figure":
-    """Gain of each query, largest first, a panel for each configuration.
+    """Gain of each query, largest first, a panel for each configuration that reranks.
 
     Args:
         evaluation: what was measured.
@@ -47,10 +47,10 @@ def draw_gains(evaluation: "Evaluation", measure: str | None = None) -> "Figure"
         MissingDependencyError: matplotlib is not installed.
     """
     measure = evaluation.measures[0] if measure is None else measure
-    panels = len(evaluation.configurations)
-    figure = require_matplotlib().Figure(figsize=(7, 0.6 + 2.4 * panels), layout="constrained")
-    axes = figure.subplots(panels, 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    for axis, configuration in zip(axes, evaluation.configurations, strict=True):
+    shown = [c for c in evaluation.configurations if c.pairs] or evaluation.configurations
+    figure = require_matplotlib().Figure(figsize=(7, 0.6 + 2.4 * len(shown)), layout="constrained")
+    axes = figure.subplots(len(shown), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for axis, configuration in zip(axes, shown, strict=True):
         before, after = (configuration.values[s][measure] for s in ("before", "after"))
         gains = np.sort(after - before)[::-1]
         colours = [BETTER if gain > 0 else WORSE if gain < 0 else MUTED for gain in gains]

@@ -31,20 +31,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.evaluation.files import Run, whole_file, write_run
 from qdrant_rerank.evaluation.measures import Gain, gain_of
+from qdrant_rerank.evaluation.tables import Block, html_table, rich_table
 
 __all__ = ["STAGES", "Configuration", "Evaluation", "versions"]
 
 #: Stages of a search, in the order of their time; "total" is all of it.
 STAGES = ("embed", "recall", "tokenise", "infer", "total")
 PACKAGES = ("qdrant-rerank", "qdrant-client", "onnxruntime", "onnxruntime-gpu", "ir-measures")
+NAMES_WIDTH = 22  # characters; the same for all tables, so that their columns stand alike
 SAFE = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 
 
@@ -80,14 +80,6 @@ class Configuration:
     def ms(self, stage: str) -> float:
         """Median milliseconds that a query spends in a stage."""
         return float(np.median(self.seconds[stage])) * 1000
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """A table before it is text or HTML; a row of one cell is a heading."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,13 +182,13 @@ class Evaluation:
 
     def table(self) -> RenderableType:
         """Tables for a terminal; what comes from the data is never read as markup."""
-        return Group(*(_rich(block) for block in self._blocks()), Text(self._summary(), "dim"))
+        return Group(*(rich_table(block) for block in self._blocks()), Text(self._summary(), "dim"))
 
     def __rich__(self) -> RenderableType:
         return self.table()
 
     def _repr_html_(self) -> str:
-        tables = "".join(_html(block) for block in self._blocks())
+        tables = "".join(html_table(block) for block in self._blocks())
         return f"{tables}<p>{html.escape(self._summary())}</p>"
 
     def __repr__(self) -> str:
@@ -217,7 +209,7 @@ class Evaluation:
         )
         return " ".join(parts)
 
-    def _blocks(self) -> list[_Block]:
+    def _blocks(self) -> list[Block]:
         found = self.configurations
         recall_at = sorted({k for c in found for k in c.recall}, key=lambda k: int(k[2:]))
         recall = [
@@ -234,9 +226,9 @@ class Evaluation:
         ]
         columns = ("Reranked", "before", "after", "gain", "95 %", "p", "best")
         return [
-            _Block(("First stage", *recall_at), recall),
-            _Block(columns, self._measure_rows()),
-            _Block(("Milliseconds, median", *STAGES, "pairs"), times),
+            Block(("First stage", *recall_at), recall, narrowest=NAMES_WIDTH),
+            Block(columns, self._measure_rows(), narrowest=NAMES_WIDTH),
+            Block(("Milliseconds, median", *STAGES, "pairs"), times, narrowest=NAMES_WIDTH),
         ]
 
     def _measure_rows(self) -> list[tuple[str, ...]]:
@@ -313,26 +305,3 @@ def _measure_row(configuration: Configuration, measure: str) -> tuple[str, ...]:
         for stage in ("before", "after", "best")
     )
     return configuration.name, before, after, *_gain_cells(configuration.gains[measure]), best
-
-
-def _rich(block: _Block) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=0)
-    for number, column in enumerate(block.columns):
-        if number:
-            table.add_column(column, justify="right", no_wrap=True)
-        else:
-            table.add_column(column, overflow="fold", min_width=22)
-    for number, (label, *cells) in enumerate(block.rows):
-        if number and not cells:
-            table.add_row()
-        table.add_row(Text(label, "" if cells else "bold"), *(Text(cell) for cell in cells))
-    return table
-
-
-def _html(block: _Block) -> str:
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in block.columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in block.rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -21,8 +21,8 @@ from qdrant_rerank.arguments import require_blend, require_choice, require_posit
 from qdrant_rerank.cross_encoder import TextCrossEncoder
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.evaluation.compare import with_reranker
-from qdrant_rerank.evaluation.evaluate import document_id, judged_queries, progress_bar
 from qdrant_rerank.evaluation.files import Qrels
+from qdrant_rerank.evaluation.gather import document_id, judged_queries, progress_bar
 from qdrant_rerank.evaluation.measures import by_query, require_measures
 from qdrant_rerank.evaluation.tuning import Point, Tuning, constructor_call, pareto_front
 from qdrant_rerank.hub import Precision
@@ -135,6 +135,7 @@ def tune(
             (p for p in points if p.reranker is None and p.fusion == fusions[0]),
             key=lambda p: p.candidates,
         ),
+        pairs=sweep.pairs,
         best=fast[-1],
         call=constructor_call(searcher, fast[-1]),
         arguments={
@@ -168,6 +169,11 @@ class _Sweep:
         self._recall_s: dict[tuple[Fusion, int], list[float]] = {}
         self._depths: dict[tuple[Fusion, int], list[int]] = {}
         self._scored: dict[Model, tuple[float, int]] = dict.fromkeys(models, (0.0, 0))
+
+    @property
+    def pairs(self) -> int:
+        """Pairs scored so far, by all models."""
+        return sum(pairs for _, pairs in self._scored.values())
 
     def add(self, query: str, judged: Mapping[str, int], settings: Sequence[_Setting]) -> None:
         """Search and score one query, and measure every setting's order."""

@@ -4,6 +4,7 @@
 
     {"schema": 1, "versions": {package: version}, "arguments": {...},
      "queries": {"chosen_on": [ids], "reported_on": [ids], "unjudged"},
+     "pairs": scored, each once for a model,
      "call": the constructor call of "best",
      "best": POINT, "front": [POINT], "points": [POINT]}
 
@@ -20,15 +21,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from qdrant_rerank.embedders import Bm25Encoder, OnnxEmbedder, StaticEmbedder
 from qdrant_rerank.evaluation.files import whole_file
 from qdrant_rerank.evaluation.measures import gain_of
 from qdrant_rerank.evaluation.results import versions
+from qdrant_rerank.evaluation.tables import Block, html_table, rich_table
 from qdrant_rerank.models import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.searcher import HybridSearcher
 from qdrant_rerank.types import Blend, Fusion, SearchOptions
@@ -91,6 +91,7 @@ class Tuning:
         measure: what is optimised.
         points: all configurations.
         first_stage: the point that gains are told against: no reranker, at the largest depth.
+        pairs: pairs that were scored, each once for a model.
         best: the front's best by the first half, of those within ``max_ms``.
         call: the constructor call that makes a searcher of ``best``.
         arguments: recorded in the JSON.
@@ -103,6 +104,7 @@ class Tuning:
     measure: str
     points: tuple[Point, ...]
     first_stage: Point
+    pairs: int
     best: Point
     call: str
     arguments: Mapping[str, Any]
@@ -123,6 +125,7 @@ class Tuning:
                 "reported_on": [self.queries[row] for row in self.reported_on],
                 "unjudged": self.unjudged,
             },
+            "pairs": self.pairs,
             "call": self.call,
             "best": self.best.to_dict(),
             "front": [point.to_dict() for point in self.front],
@@ -146,40 +149,27 @@ class Tuning:
 
     def table(self) -> RenderableType:
         """The front and the call, for a terminal."""
-        table = Table(box=box.SIMPLE_HEAD, padding=0)
-        columns, rows = self._rows()
-        for column in columns:
-            name = column == "reranker"
-            table.add_column(
-                column, justify="left" if name else "right", no_wrap=not name, overflow="fold"
-            )
-        for point, row in zip(self.front, rows, strict=True):
-            style = "bold" if point is self.best else ""
-            table.add_row(*(Text(cell, style) for cell in row))
-        return Group(table, Text(self._summary(), "dim"), Text(), Text(self.call))
+        return Group(
+            rich_table(self._block()), Text(self._summary(), "dim"), Text(), Text(self.call)
+        )
 
     def __rich__(self) -> RenderableType:
         return self.table()
 
     def _repr_html_(self) -> str:
-        columns, rows = self._rows()
-        head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in rows
-        )
         return (
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            f"<p>{html.escape(self._summary())}</p><pre>{html.escape(self.call)}</pre>"
+            f"{html_table(self._block())}<p>{html.escape(self._summary())}</p>"
+            f"<pre>{html.escape(self.call)}</pre>"
         )
 
     def __repr__(self) -> str:
         return f"Tuning({len(self.points)} configurations, best {self.best.to_dict()})"
 
-    def _rows(self) -> tuple[list[str], list[list[str]]]:
+    def _block(self) -> Block:
         columns = ["ms", "reranker", "depth", "blend", "fusion", "chosen", "other", "gain", "95 %"]
         rows = []
-        for point in self.front:
+        front = self.front
+        for point in front:
             gain = gain_of(
                 self.first_stage.values[self.reported_on], point.values[self.reported_on]
             )
@@ -197,15 +187,16 @@ class Tuning:
                     f"{gain.low:+.3f} {gain.high:+.3f}",
                 ]
             )
-        return columns, rows
+        return Block(columns, rows, names=1, strong=front.index(self.best))
 
     def _summary(self) -> str:
         unjudged = f" {self.unjudged:,} without judgments were not searched." * bool(self.unjudged)
         return (
             f"The front of {len(self.points)} configurations: {self.measure} against milliseconds "
-            f"a query. Chosen on {len(self.chosen_on)} queries drawn at random (chosen); the "
-            f"figure to expect is that of the {len(self.reported_on)} others (other), with the "
-            f"gain over the first stage there and its 95 % interval.{unjudged}"
+            f"a query; {self.pairs:,} pairs were scored, once each. Chosen on "
+            f"{len(self.chosen_on)} queries drawn at random (chosen); the figure to expect is "
+            f"that of the {len(self.reported_on)} others (other), with the gain over the first "
+            f"stage there and its 95 % interval.{unjudged}"
         )
 
 

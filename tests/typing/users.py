@@ -7,14 +7,17 @@ from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
 
 from qdrant_rerank import (
+    Evaluation,
     HybridSearcher,
     RerankedPoint,
     Reranker,
     SearchOptions,
     SearchResults,
     TextCrossEncoder,
+    evaluate,
     rerank_points,
 )
+from qdrant_rerank.evaluation import tune
 
 
 class Shortest:
@@ -38,6 +41,14 @@ class Ones:
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The same for all."""
         return np.ones((len(texts), 4), dtype=np.float32)
+
+
+def measure(searcher: HybridSearcher) -> tuple[float, str]:
+    """So does everything that an evaluation and a sweep find."""
+    queries, qrels = {"q": "a question"}, {"q": {"d": 1}}
+    found: Evaluation = evaluate({"one": searcher}, queries, qrels, measures=["RR"])
+    gain: float = found["one"].gains["RR"].mean
+    return gain, tune(searcher, queries, qrels, blends=[0.5, "rrf"], fusions=["dbsf"]).call
 
 
 def search(client: QdrantClient) -> tuple[str | int, float | None, list[models.ScoredPoint]]:

@@ -109,6 +109,7 @@ def test_runs_of_both_formats(write, content, scores):
         (read_corpus, CORPUS + "[" * 100_000, "line 3 is not JSON"),
         (read_corpus, '{"id": "a", "text": "x"}', "line 1 has the _id None"),
         (read_corpus, '{"_id": " ", "text": "x"}', "line 1 has the _id ' '"),
+        (read_corpus, '{"_id": "\\ud800", "text": "x"}', "of whole characters"),
         (read_corpus, '{"_id": "a", "body": "x"}', "line 1 has None as text"),
         (read_corpus, '{"_id": "a", "text": 5}', "line 1 has 5 as text"),
         (read_corpus, CORPUS + '{"_id": "a", "text": "x"}', "line 3: the _id 'a' stands"),

@@ -1,0 +1,120 @@
+"""Search with every judged query; keep ids, scores and times, and nothing of the texts."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from qdrant_client.models import ScoredPoint
+from tqdm.auto import tqdm
+
+from qdrant_rerank.arguments import require_query
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.evaluation.files import Qrels, Run, require_overlap
+from qdrant_rerank.evaluation.results import STAGES
+from qdrant_rerank.types import RerankedPoint, SearchResults
+
+__all__ = ["Gathered", "Search", "document_id", "gather", "judged_queries", "progress_bar"]
+
+# Queries after which not one judged candidate means that the ids do not agree.
+QUERIES_UNTIL_DOUBT = 50
+
+#: (query id, query text) -> hits, best first, and the id of each hit in the qrels.
+Search = Callable[[str, str], tuple[SearchResults, Callable[[RerankedPoint], str]]]
+
+
+def judged_queries(queries: Mapping[str, str], qrels: Qrels) -> dict[str, str]:
+    """The queries that have judgments.
+
+    Raises:
+        InvalidInputError: none has, or one of them has no text.
+    """
+    require_overlap(queries, qrels, found_in="queries", qrels_in="qrels")
+    judged = {query: text for query, text in queries.items() if qrels.get(query)}
+    for text in judged.values():
+        require_query(text)
+    return judged
+
+
+class Gathered:
+    """Ids, scores and times, query after query; nothing of a document's text."""
+
+    def __init__(self) -> None:
+        self.before: Run = {}
+        self.after: Run = {}
+        self.seconds: dict[str, list[float]] = {stage: [] for stage in STAGES}
+        self.pairs = 0
+        self.without_text = 0
+
+
+def gather(
+    search: Search, judged: Mapping[str, str], qrels: Qrels, *, drops: bool, bar: Any
+) -> Gathered:
+    """One configuration over all judged queries.
+
+    Args:
+        search: asks it.
+        judged: texts by id.
+        qrels: grades, to notice that the ids of the candidates are of another kind.
+        drops: whether hits that were not scored are gone after reranking.
+        bar: moved on by each query.
+
+    Raises:
+        InvalidInputError: no candidate is judged.
+    """
+    gathered = Gathered()
+    known = 0
+    for number, (query, text) in enumerate(judged.items(), start=1):
+        results, identify = search(query, text)
+        before, after = _orders(results, identify, drops=drops)
+        gathered.before[query], gathered.after[query] = before, after
+        trace = results.trace
+        times = (trace.embed_s, trace.recall_s, trace.tokenize_s, trace.infer_s, trace.total_s)
+        for stage, seconds in zip(STAGES, times, strict=True):
+            gathered.seconds[stage].append(seconds)
+        gathered.pairs += trace.pairs
+        if trace.status == "reranked":
+            gathered.without_text += trace.candidates - trace.pairs
+        known += len(before.keys() & qrels[query].keys())
+        if not known and number in {QUERIES_UNTIL_DOUBT, len(judged)}:
+            raise InvalidInputError(
+                f"Not one candidate of {number} queries is judged, so there is nothing to measure. "
+                f"A candidate's id is {next(iter(before), None)!r:.80}, a judged one "
+                f"{next(iter(qrels[query]))!r:.80}. Pass the qrels of this collection, or the "
+                "payload field that holds their ids (id_field)."
+            )
+        bar.update()
+    return gathered
+
+
+def _orders(
+    results: SearchResults, identify: Callable[[RerankedPoint], str], *, drops: bool
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Score by document, best first: of the first stage, and of the results as they are."""
+    before: dict[str, float] = {}
+    for hit in sorted(results, key=lambda hit: hit.retrieval_rank):
+        before.setdefault(identify(hit), hit.retrieval_score)
+    after: dict[str, float] = {}
+    lowest = 0.0
+    for hit in results:
+        if np.isfinite(hit.score):
+            lowest = hit.score
+        elif drops:
+            continue
+        # JSON and TREC runs hold no minus infinity; the order is what counts.
+        after.setdefault(identify(hit), hit.score if np.isfinite(hit.score) else lowest - 1)
+    return before, after
+
+
+@contextmanager
+def progress_bar(total: int, progress: bool | None) -> Iterator[Any]:
+    """A bar on stderr: for True, or for None where stderr is a terminal."""
+    disable = None if progress is None else not progress
+    with tqdm(total=total, unit="query", disable=disable, leave=False) as bar:
+        yield bar
+
+
+def document_id(hit: ScoredPoint, field: str | None) -> str:
+    """The id that the qrels use: a payload field's value, else the point's own id."""
+    value = None if field is None else (hit.payload or {}).get(field)
+    return str(hit.id if value is None else value)
