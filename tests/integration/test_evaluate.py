@@ -16,6 +16,8 @@ from qdrant_rerank import DEFAULT_RERANKER, Evaluation, HybridSearcher, SearchOp
 from qdrant_rerank.cli import main
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.evaluation import Document, evaluate_run, read_qrels, read_run
+from qdrant_rerank.evaluation.pictures import draw_gains, save_figure
+from tests.unit.test_package import python
 
 DOCUMENTS = {
     "bread": "Sourdough bread rises for a night before it is baked in a hot oven.",
@@ -106,6 +108,47 @@ def test_tables_fit_a_terminal_and_nothing_in_them_is_markup(found):
     page = found._repr_html_()
     assert page.count("<table>") == page.count("</table>") == 3
     assert repr(found) == "Evaluation(3 queries; '[red]bundled', 'none')"
+
+
+def test_depths_may_differ_and_a_long_name_folds(searcher):
+    """A recall that only one of them has is left blank for the other; file names stay apart."""
+    deep = HybridSearcher("docs", client=searcher.client, reranker=None, candidates=8)
+    shallow = HybridSearcher("docs", client=searcher.client, reranker=None, candidates=2)
+    names = ["a" * 90 + "/", "a" * 90 + "."]
+    found = evaluate(dict(zip(names, (deep, shallow), strict=True)), QUERIES, QRELS)
+    assert [list(c.recall) for c in found.configurations] == [["R@8"], ["R@2"]]
+    console = Console(width=80, file=StringIO())
+    console.print(found)
+    assert max(map(len, console.file.getvalue().splitlines())) <= 80
+    assert len(set(found._stems())) == 2
+
+
+def test_queries_without_a_relevant_document_are_counted(searcher):
+    """As 0, and said."""
+    found = evaluate(searcher, QUERIES, {"q1": {"iron": 1}, "q2": {"danube": 0}}, progress=False)
+    assert found.without_relevant == 1
+    assert found[DEFAULT_RERANKER].values["best"]["nDCG@10"].tolist() == [1.0, 0.0]
+    assert "1 have no relevant document and count as 0" in found._repr_html_()
+
+
+def test_a_picture_of_another_format_or_none(found, tmp_path):
+    """By its suffix; what is no picture's is named."""
+    figure = draw_gains(found, "RR")
+    save_figure(figure, tmp_path / "gain.svg")
+    assert b"<svg" in (tmp_path / "gain.svg").read_bytes()
+    with pytest.raises(InvalidInputError, match=r"ends in '.txt'; expected one of png, svg, pdf"):
+        save_figure(figure, tmp_path / "gain.txt")
+
+
+def test_without_matplotlib_the_command_is_named():
+    """The extra that brings it."""
+    said = python(
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "from qdrant_rerank.evaluation.pictures import require_matplotlib\n"
+        "try: require_matplotlib()\n"
+        "except ImportError as error: print(error)"
+    )
+    assert 'pip install "qdrant-rerank[eval]"' in said
 
 
 def test_names_are_escaped_in_html(searcher):
