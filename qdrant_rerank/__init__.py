@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from qdrant_rerank import errors
 from qdrant_rerank._version import __version__
-from qdrant_rerank.models import DEFAULT_EMBEDDER, DEFAULT_RERANKER, ModelSource
+from qdrant_rerank.models import (
+    DEFAULT_EMBEDDER,
+    DEFAULT_RERANKER,
+    ModelFile,
+    ModelSource,
+    ModelSpec,
+)
 
 if TYPE_CHECKING:
     from qdrant_rerank.cross_encoder import PairScores, TextCrossEncoder
@@ -54,7 +60,9 @@ __all__ = [
     "Embedder",
     "Evaluation",
     "HybridSearcher",
+    "ModelFile",
     "ModelSource",
+    "ModelSpec",
     "OnnxEmbedder",
     "PairScores",
     "RerankedPoint",

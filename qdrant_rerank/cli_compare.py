@@ -14,7 +14,8 @@ from qdrant_rerank.cli_shared import (
     searcher_for,
 )
 from qdrant_rerank.errors import InvalidInputError, UnknownModelError
-from qdrant_rerank.models import DEFAULT_RERANKER, find_model
+from qdrant_rerank.models import DEFAULT_RERANKER
+from qdrant_rerank.registry import find_model
 
 __all__ = ["compare"]
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,8 @@ from qdrant_rerank.arguments import require_pairs, require_positive
 from qdrant_rerank.batching import Run, pad, plan_runs
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError
 from qdrant_rerank.hub import Precision, locate
-from qdrant_rerank.models import ModelSource, ModelSpec, register_model, supported_models
+from qdrant_rerank.models import ModelFile, ModelSource, ModelSpec
+from qdrant_rerank.registry import listing, register_model, supported_models
 from qdrant_rerank.runtime import Provider, Runtime, available_cores
 from qdrant_rerank.tokenization import PairTokenizer
 
@@ -246,50 +247,58 @@ class TextCrossEncoder:
 
         Returns:
             A dict each with fastembed's keys (model, sources, model_file, description, license,
-            size_in_GB, additional_files) and max_length, quantized_file, fp16_file.
+            size_in_GB, additional_files) and max_length, labels, activation, template,
+            commercial_use and precisions (name -> file, size_in_GB, repository).
         """
-        listed = []
-        for spec in supported_models():
-            entry = asdict(spec)
-            entry["size_in_GB"] = entry.pop("size_in_gb")
-            entry["additional_files"] = list(spec.additional_files)
-            listed.append(entry)
-        return listed
+        return [listing(spec) for spec in supported_models()]
 
     @classmethod
     def add_custom_model(
         cls,
-        model: str,
-        sources: ModelSource,
+        model: str | ModelSpec,
+        sources: ModelSource | None = None,
         model_file: str = "onnx/model.onnx",
         description: str = "",
         license: str = "",
         size_in_gb: float = 0.0,
-        additional_files: list[str] | None = None,
+        additional_files: Sequence[str] | None = None,
     ) -> None:
         """Register a model of a hub repository by a name of its own, for this process.
 
+        An encoder made from it may be sent to another process: it carries what it needs.
+
         Args:
-            model: the name; unique without regard to case.
+            model: the name, unique without regard to case; or a ``ModelSpec``, which says all.
             sources: ``ModelSource(hf="owner/name")``; fastembed's ModelSource serves too.
             model_file: the ONNX file in the repository.
             description: one sentence.
             license: identifier of the licence.
             size_in_gb: of the files, decimal gigabytes.
-            additional_files: files needed beside the ONNX file, such as external data.
+            additional_files: files needed beside the ONNX file; external data that it names
+                itself need not be listed.
 
         Raises:
             InvalidInputError: the name is taken, or there is no hub repository.
         """
+        if isinstance(model, ModelSpec):
+            if sources is not None:
+                raise InvalidInputError("sources are given twice; the ModelSpec has its own.")
+            register_model(model)
+            return
+        if sources is None:
+            raise InvalidInputError(
+                f'sources of {model!r} are missing. Pass sources=ModelSource(hf="owner/name").'
+            )
+        file = ModelFile(
+            path=model_file, size_in_gb=size_in_gb, additional_files=tuple(additional_files or ())
+        )
         register_model(
             ModelSpec(
                 model=model,
-                sources=ModelSource(hf=sources.hf, url=sources.url),
-                model_file=model_file,
+                sources=ModelSource(sources.hf, sources.url, getattr(sources, "revision", None)),
                 description=description,
                 license=license,
-                size_in_gb=size_in_gb,
-                additional_files=tuple(additional_files or ()),
+                files=(file,),
             )
         )
 

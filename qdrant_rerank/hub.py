@@ -6,14 +6,13 @@ huggingface_hub does the transfer and the caching; only the files that are neede
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from qdrant_rerank.errors import InvalidInputError, ModelFileError, UnknownModelError
-from qdrant_rerank.models import BUNDLED_DIRECTORY, ModelSpec, find_model
+from qdrant_rerank.models import BUNDLED_DIRECTORY, Precision
+from qdrant_rerank.registry import find_model
 
 __all__ = ["ModelFiles", "Precision", "download", "locate", "locate_embedder"]
-
-Precision = Literal["auto", "fp32", "int8", "fp16"]
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -27,6 +26,7 @@ FILES_OF_PRECISION = {
     "fp32": ("model.onnx",),
     "int8": ("model_int8.onnx", "model_quantized.onnx"),
     "fp16": ("model_fp16.onnx",),
+    "q4f16": ("model_q4f16.onnx",),
 }
 
 
@@ -84,13 +84,14 @@ def locate(
         if path.is_file():
             return _beside(path.stem, path)
         raise
-    file = _file_of(spec, precision)
+    entry = spec.file(precision)
+    file = entry.path
     if spec.sources is None:
         root = BUNDLED_DIRECTORY / spec.model
         return ModelFiles(spec.model, root / file, root)
     root = download(
         spec.sources.hf or spec.model,
-        (file, *spec.additional_files),
+        (file, *entry.additional_files),
         revision=revision,
         cache_dir=cache_dir,
         local_files_only=local_files_only,
@@ -188,22 +189,6 @@ def download(
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
-
-
-def _file_of(spec: ModelSpec, precision: Precision) -> str:
-    by_precision = {
-        "auto": spec.model_file,
-        "fp32": None if spec.model_file == spec.quantized_file else spec.model_file,
-        "int8": spec.quantized_file,
-        "fp16": spec.fp16_file,
-    }
-    file = by_precision[precision]
-    if file is None:
-        known = [name for name, value in by_precision.items() if value]
-        raise InvalidInputError(
-            f"{spec.model} has no {precision} file; its precisions are {', '.join(known)}."
-        )
-    return file
 
 
 def _in_directory(name: str, directory: Path, precision: Precision) -> ModelFiles:

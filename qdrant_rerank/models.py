@@ -1,26 +1,23 @@
-"""The cross-encoders known by name. Frozen data; no I/O.
+"""The cross-encoders that come with their facts. Frozen data; no I/O."""
 
-A custom model is added beside them for the life of the process.
-"""
-
-import difflib
-import threading
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
-from qdrant_rerank.errors import InvalidInputError, UnknownModelError
+from qdrant_rerank.errors import InvalidInputError
 
 __all__ = [
+    "BUILT_IN",
     "BUNDLED_DIRECTORY",
     "DEFAULT_EMBEDDER",
     "DEFAULT_RERANKER",
+    "FilePrecision",
+    "ModelFile",
     "ModelSource",
     "ModelSpec",
-    "find_model",
-    "register_model",
-    "supported_models",
+    "Precision",
 ]
 
 BUNDLED_DIRECTORY = Path(__file__).parent / "bundled"
@@ -28,6 +25,11 @@ BUNDLED_DIRECTORY = Path(__file__).parent / "bundled"
 DEFAULT_RERANKER = "grown-minilm-l6-v1"
 #: The static embedder that ships with the package: 256 dimensions, loads with no network.
 DEFAULT_EMBEDDER = "static-minilm-l6-v1"
+
+#: Of a file's weights.
+FilePrecision = Literal["fp32", "fp16", "int8", "q4f16"]
+#: What may be asked for; "auto" is the file that the model is registered with.
+Precision = Literal["auto", "fp32", "fp16", "int8", "q4f16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,69 +39,121 @@ class ModelSource:
     Attributes:
         hf: a Hugging Face hub repository, "owner/name".
         url: kept for fastembed's signature; a bare archive URL is not fetched.
+        revision: the commit to load; None for the default branch as it was when first fetched.
     """
 
     hf: str | None = None
     url: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """One ONNX file of a model.
+
+    Attributes:
+        path: relative to the repository, with forward slashes.
+        precision: of its weights.
+        size_in_gb: with its external data, decimal gigabytes; 0 where unknown.
+        additional_files: fetched with it, relative to the repository. External data that the ONNX
+            file itself names need not be listed.
+        sha256: hex digest, checked besides the one that the hub reports.
+        source: where it is published, if not with the model's other files.
+    """
+
+    path: str = "onnx/model.onnx"
+    precision: FilePrecision = "fp32"
+    size_in_gb: float = 0.0
+    additional_files: tuple[str, ...] = ()
+    sha256: str | None = None
+    source: ModelSource | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """One cross-encoder.
 
+    What a model's own configuration files say when it is loaded wins over the numbers here.
+
     Attributes:
         model: the name it goes by, unique without regard to case.
         sources: where the files are; None for a bundled model.
-        model_file: the ONNX file, relative to the repository.
         description: one sentence.
         license: SPDX-like identifier, lower case.
-        size_in_gb: of the ONNX file with its external data, decimal gigabytes.
-        additional_files: files needed beside the ONNX file (external data).
-        max_length: window in tokens.
-        quantized_file: the int8 variant in the same repository, where there is one.
-        fp16_file: the fp16 variant.
+        files: one a precision; the first is the one that is loaded unless asked otherwise.
+        max_length: window in tokens, special tokens included, as published.
+        labels: outputs of its head.
+        activation: what turns its logit into the score that its authors publish.
+        template: how it reads a pair: "pair" is the tokenizer's own pair template, "qwen3" a chat
+            prompt that is answered by yes or no.
     """
 
     model: str
     sources: ModelSource | None
-    model_file: str = "onnx/model.onnx"
     description: str = ""
     license: str = ""
-    size_in_gb: float = 0.0
-    additional_files: tuple[str, ...] = ()
+    files: tuple[ModelFile, ...] = (ModelFile(),)
     max_length: int | None = None
-    quantized_file: str | None = None
-    fp16_file: str | None = None
+    labels: int = 1
+    activation: Literal["identity", "sigmoid"] = "identity"
+    template: Literal["pair", "qwen3"] = "pair"
+
+    def file(self, precision: Precision = "auto") -> ModelFile:
+        """The file of that precision; "auto" is the first.
+
+        Raises:
+            InvalidInputError: there is none; the message lists those there are.
+        """
+        for file in self.files:
+            if precision in {"auto", file.precision}:
+                return file
+        known = ", ".join(dict.fromkeys(file.precision for file in self.files))
+        raise InvalidInputError(
+            f"{self.model} has no {precision} file; its precisions are auto, {known}."
+        )
 
 
 def _hub(
     model: str,
     description: str,
-    size_in_gb: float,
+    *files: ModelFile,
     max_length: int,
-    *,
     repository: str | None = None,
     license: str = "apache-2.0",
-    model_file: str = "onnx/model.onnx",
-    additional_files: tuple[str, ...] = (),
-    quantized_file: str | None = "onnx/model_quantized.onnx",
-    fp16_file: str | None = "onnx/model_fp16.onnx",
+    activation: Literal["identity", "sigmoid"] = "identity",
+    template: Literal["pair", "qwen3"] = "pair",
 ) -> ModelSpec:
     return ModelSpec(
         model=model,
         sources=ModelSource(hf=repository or model),
-        model_file=model_file,
         description=description,
         license=license,
-        size_in_gb=size_in_gb,
-        additional_files=additional_files,
+        files=files,
         max_length=max_length,
-        quantized_file=quantized_file,
-        fp16_file=fp16_file,
+        activation=activation,
+        template=template,
     )
 
 
-_BUILT_IN = MappingProxyType(
+def _fp32(size_in_gb: float, *additional_files: str) -> ModelFile:
+    return ModelFile("onnx/model.onnx", "fp32", size_in_gb, additional_files)
+
+
+def _fp16(size_in_gb: float) -> ModelFile:
+    return ModelFile("onnx/model_fp16.onnx", "fp16", size_in_gb)
+
+
+def _int8(
+    size_in_gb: float, path: str = "onnx/model_quantized.onnx", *, repository: str | None = None
+) -> ModelFile:
+    source = ModelSource(hf=repository) if repository else None
+    return ModelFile(path, "int8", size_in_gb, source=source)
+
+
+# Sizes are those of the hub's pages. No commit is pinned here, because none has been verified: the
+# default branch is resolved when a model is first fetched, and that commit is kept.
+#: Lower-case name -> model.
+BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
     {
         spec.model.lower(): spec
         for spec in (
@@ -108,128 +162,143 @@ _BUILT_IN = MappingProxyType(
                 sources=None,
                 description="Bundled: MiniLM-L6 grown into a cross-encoder, int8, English.",
                 license="apache-2.0",
-                size_in_gb=0.027,
+                files=(ModelFile("onnx/model.onnx", "int8", 0.027),),
                 max_length=512,
-                quantized_file="onnx/model.onnx",
+            ),
+            _hub(
+                "Xenova/ms-marco-TinyBERT-L-2-v2",
+                "The smallest trained on MS MARCO passages, English.",
+                _fp32(0.018),
+                _int8(0.0045),
+                max_length=512,
             ),
             _hub(
                 "Xenova/ms-marco-MiniLM-L-6-v2",
                 "MiniLM-L-6-v2 trained on MS MARCO passages, English.",
-                0.09,
-                512,
+                _fp32(0.091),
+                _fp16(0.046),
+                _int8(0.023),
+                max_length=512,
             ),
             _hub(
                 "Xenova/ms-marco-MiniLM-L-12-v2",
                 "MiniLM-L-12-v2 trained on MS MARCO passages, English.",
-                0.13,
-                512,
+                _fp32(0.134),
+                _fp16(0.067),
+                _int8(0.034),
+                max_length=512,
             ),
             _hub(
                 "BAAI/bge-reranker-base",
                 "BGE reranker base, Chinese and English.",
-                1.11,
-                512,
+                _fp32(1.11),
+                _int8(0.279, repository="Xenova/bge-reranker-base"),
+                max_length=512,
                 license="mit",
-                quantized_file=None,
-                fp16_file=None,
+                activation="sigmoid",
+            ),
+            _hub(
+                "BAAI/bge-reranker-large",
+                "BGE reranker large, Chinese and English.",
+                _fp32(2.24, "onnx/model.onnx_data"),
+                _int8(0.563, repository="Xenova/bge-reranker-large"),
+                max_length=512,
+                license="mit",
+                activation="sigmoid",
             ),
             _hub(
                 "BAAI/bge-reranker-v2-m3",
                 "Multilingual BGE reranker based on BGE-M3.",
-                2.27,
-                8192,
+                _fp32(2.27, "onnx/model.onnx_data"),
+                _int8(0.57, "onnx/model_int8.onnx"),
+                max_length=8192,
                 repository="onnx-community/bge-reranker-v2-m3-ONNX",
-                additional_files=("onnx/model.onnx_data",),
-                quantized_file="onnx/model_int8.onnx",
-                fp16_file=None,
+                activation="sigmoid",
             ),
             _hub(
                 "BAAI/bge-reranker-v2-m3-int8",
                 "Multilingual BGE reranker based on BGE-M3, int8.",
-                0.57,
-                8192,
+                _int8(0.57, "onnx/model_int8.onnx"),
+                max_length=8192,
                 repository="onnx-community/bge-reranker-v2-m3-ONNX",
-                model_file="onnx/model_int8.onnx",
-                quantized_file="onnx/model_int8.onnx",
-                fp16_file=None,
+                activation="sigmoid",
             ),
             _hub(
                 "jinaai/jina-reranker-v1-tiny-en",
                 "Small and fast with an 8k context, English.",
-                0.13,
-                8192,
+                _fp32(0.132),
+                _fp16(0.066),
+                _int8(0.033),
+                max_length=8192,
             ),
             _hub(
                 "jinaai/jina-reranker-v1-turbo-en",
                 "Fast with an 8k context, English.",
-                0.15,
-                8192,
+                _fp32(0.151),
+                _fp16(0.076),
+                _int8(0.038),
+                max_length=8192,
             ),
             _hub(
                 "jinaai/jina-reranker-v2-base-multilingual",
                 "Multilingual with a 1k context. Not for commercial use.",
-                1.11,
-                1024,
+                _fp32(1.11),
+                _fp16(0.557),
+                _int8(0.28),
+                max_length=1024,
                 license="cc-by-nc-4.0",
+            ),
+            _hub(
+                "mixedbread-ai/mxbai-rerank-xsmall-v1",
+                "DeBERTa-v2 xsmall, English.",
+                _fp32(0.284),
+                _int8(0.087),
+                max_length=512,
+                activation="sigmoid",
+            ),
+            _hub(
+                "mixedbread-ai/mxbai-rerank-base-v1",
+                "DeBERTa-v2 base, English.",
+                _fp32(0.739),
+                _int8(0.244),
+                max_length=512,
+                activation="sigmoid",
+            ),
+            _hub(
+                "mixedbread-ai/mxbai-rerank-large-v1",
+                "DeBERTa-v2 large, English.",
+                _fp32(1.74),
+                _int8(0.643),
+                max_length=512,
+                activation="sigmoid",
+            ),
+            _hub(
+                "Alibaba-NLP/gte-reranker-modernbert-base",
+                "ModernBERT base with an 8k context, English.",
+                _fp32(0.599),
+                _fp16(0.3),
+                _int8(0.151),
+                max_length=8192,
+                activation="sigmoid",
+            ),
+            _hub(
+                "onnx-community/gte-multilingual-reranker-base",
+                "GTE base with an 8k context, 70 languages.",
+                _fp32(1.26),
+                _fp16(0.629),
+                _int8(0.341),
+                max_length=8192,
+            ),
+            _hub(
+                "Qwen/Qwen3-Reranker-0.6B",
+                "A language model that answers yes or no, 100 languages, 32k context.",
+                _int8(0.573),
+                ModelFile("onnx/model_q4f16.onnx", "q4f16", 0.518),
+                max_length=40960,
+                repository="n24q02m/Qwen3-Reranker-0.6B-ONNX",
+                activation="sigmoid",
+                template="qwen3",
             ),
         )
     }
 )
-_custom: dict[str, ModelSpec] = {}
-_custom_lock = threading.Lock()
-
-
-def supported_models() -> list[ModelSpec]:
-    """Every model known by name: built in, then those added in this process."""
-    with _custom_lock:
-        return [*_BUILT_IN.values(), *_custom.values()]
-
-
-def register_model(spec: ModelSpec) -> None:
-    """Add a model for the life of this process.
-
-    Raises:
-        InvalidInputError: the name is taken, or the spec has no hub repository.
-    """
-    if spec.sources is None or not spec.sources.hf:
-        raise InvalidInputError(
-            f"Model {spec.model!r} has no hub repository. Pass sources=ModelSource(hf="
-            '"owner/name"), or load local files with TextCrossEncoder("/path/to/directory").'
-        )
-    key = spec.model.lower()
-    with _custom_lock:
-        if key in _BUILT_IN or key in _custom:
-            raise InvalidInputError(
-                f"Model {spec.model!r} is already registered. Choose another name."
-            )
-        _custom[key] = spec
-
-
-def find_model(name: str) -> ModelSpec:
-    """The model of that name, in any case, with or without its owner.
-
-    Raises:
-        UnknownModelError: there is none; the message lists the nearest names.
-    """
-    specs = supported_models()
-    wanted = name.lower()
-    for matches in (
-        [spec for spec in specs if spec.model.lower() == wanted],
-        [spec for spec in specs if spec.model.lower().partition("/")[2] == wanted],
-    ):
-        if len(matches) == 1:
-            return matches[0]
-    raise UnknownModelError(
-        f"No model named {name!r}, and no such file or directory. "
-        f"{_nearest(wanted, [spec.model for spec in specs])}"
-        "Pass a supported name, or the path of a directory with an ONNX file and tokenizer.json."
-    )
-
-
-def _nearest(wanted: str, names: Sequence[str]) -> str:
-    by_key = {name.lower(): name for name in names}
-    by_key |= {name.lower().rpartition("/")[2]: name for name in names}
-    near = difflib.get_close_matches(wanted, by_key, n=3, cutoff=0.5)
-    if not near:
-        return f"Supported: {', '.join(names)}. "
-    return f"Did you mean {' or '.join(dict.fromkeys(by_key[key] for key in near))}? "

@@ -7,7 +7,7 @@ import pytest
 
 from qdrant_rerank import DEFAULT_RERANKER, ModelSource, TextCrossEncoder, errors
 from qdrant_rerank.errors import InvalidInputError, UnknownModelError
-from qdrant_rerank.models import find_model
+from qdrant_rerank.registry import find_model
 
 
 def test_names_are_found_in_any_case_and_without_their_owner():
