@@ -1,90 +1,104 @@
-"""What reranking does to the order: nDCG@10 (MRR for WikiQA) before and after.
+"""What reranking does to the order, and how sure that is: before and after on every evaluation set.
 
-    python benchmarks/second_stage.py DATA_DIR [SET ...] [--reranker NAME_OR_PATH] [--queries 100]
+    python benchmarks/second_stage.py DATA_DIR [SET ...] [--reranker NAME_OR_PATH ...] [--out FILE]
 
 ``dl19`` reorders BM25's published 100 candidates, ``wikiqa_test`` its pools; the other sets the
-best 50 of the default recall (BM25 and the static embedder, fused; see ``first_stage.py``), of
-which the first ``--queries`` queries are taken. Differences with a bootstrap 95 % interval.
+100 candidates of the default recall, BM25 and the static embedder, fused. All queries of a set
+count. 95 % intervals by paired bootstrap, p by a paired randomisation test over queries.
 """
 
 import argparse
-import csv
-import gzip
+import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from first_stage import Run, bm25_scores, fuse, qrels, records, to_run
-from ir_measures import RR, iter_calc, nDCG
+from qdrant_client import QdrantClient
+from qdrant_client.models import PointStruct
 
-from qdrant_rerank import DEFAULT_RERANKER, StaticEmbedder, TextCrossEncoder
+from qdrant_rerank import DEFAULT_RERANKER, HybridSearcher, TextCrossEncoder
+from qdrant_rerank.evaluation import Evaluation, evaluate, evaluate_run
+from qdrant_rerank.evaluation.compare import with_reranker
+from qdrant_rerank.evaluation.files import read_corpus, read_qrels, read_queries, read_run
 
-DEPTH = 50
-RESAMPLES = 10_000
-SETS = ["dl19", "wikiqa_test", "scifact", "cranfield", "med", "musique_mini"]
+CANDIDATES = 100
+SETS = ("dl19", "wikiqa_test", "scifact", "cranfield", "med", "musique_mini", "cacm")
+GIVEN_RUNS = {"dl19": "candidates_bm25_top100.tsv.gz", "wikiqa_test": "candidates.tsv.gz"}
+GIVEN_QRELS = {"dl19": "qrels_full.tsv.gz"}
+MEASURE = {"wikiqa_test": "RR"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("sets", nargs="*", default=SETS)
-    parser.add_argument("--reranker", default=DEFAULT_RERANKER)
-    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--reranker", action="append", help="may be repeated")
+    parser.add_argument("--out", type=Path, help="JSON with the figures")
     given = parser.parse_args()
-    encoder = TextCrossEncoder(given.reranker)
-    print(given.reranker)
+    rerankers = given.reranker or [DEFAULT_RERANKER]
+    loaded = {name: TextCrossEncoder(name) for name in rerankers}
     print(f"{'set':<14}{'measure':<9}{'queries':>8}{'before':>8}{'after':>8}{'gain':>9}   95 %")
+    figures: dict[str, Any] = {}
     for name in given.sets:
-        folder = given.data / "eval" / name
-        queries = {r["_id"]: r["text"] for r in records(folder / "queries.jsonl.gz")}
-        documents = {
-            r["_id"]: f"{r.get('title') or ''}\n{r['text']}".strip()
-            for r in records(folder / "corpus.jsonl.gz")
-        }
-        full = folder / "qrels_full.tsv.gz"
-        judged = qrels(full if full.is_file() else folder / "qrels.tsv.gz")
-        before = first_run(folder, queries, documents, list(judged)[: given.queries])
-        judged = {query: judged[query] for query in before if query in judged}
-        pairs = [(queries[q], documents[d]) for q, found in before.items() for d in found]
-        scores = iter(encoder.score_pairs(pairs).scores.tolist())
-        after = {q: {d: next(scores) for d in found} for q, found in before.items()}
-        measure: Any = RR if name == "wikiqa_test" else nDCG @ 10
-        values = []
-        for run in (before, after):
-            found = {item.query_id: item.value for item in iter_calc([measure], judged, run)}
-            values.append(np.array([found.get(query, 0.0) for query in judged]))
-        gains = values[1] - values[0]
-        means = np.random.default_rng(0).choice(gains, (RESAMPLES, len(gains))).mean(axis=1)
-        low, high = np.quantile(means, [0.025, 0.975])
-        print(
-            f"{name:<14}{measure!s:<9}{len(judged):>8}{values[0].mean():8.4f}"
-            f"{values[1].mean():8.4f}{gains.mean():+9.4f}   {low:+.4f} to {high:+.4f}",
-            flush=True,
+        found = measure(given.data / "eval" / name, loaded)
+        for reranker in loaded:
+            row = figures_of(found, reranker, MEASURE.get(name, "nDCG@10"))
+            figures.setdefault(reranker, {})[name] = row
+            print(
+                f"{name:<14}{row['measure']:<9}{row['queries']:>8}{row['before']:8.4f}"
+                f"{row['after']:8.4f}{row['gain']:+9.4f}   {row['low']:+.4f} to {row['high']:+.4f}"
+                f"   p {row['p']:.4f}" + (f"   {reranker}" if len(loaded) > 1 else ""),
+                flush=True,
+            )
+            if given.out:
+                given.out.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def measure(folder: Path, rerankers: dict[str, TextCrossEncoder]) -> Evaluation:
+    """One set, all rerankers."""
+    queries = read_queries(folder / "queries.jsonl.gz")
+    corpus = read_corpus(folder / "corpus.jsonl.gz")
+    qrels = read_qrels(folder / GIVEN_QRELS.get(folder.name, "qrels.tsv.gz"))
+    if folder.name in GIVEN_RUNS:
+        run = read_run(folder / GIVEN_RUNS[folder.name])
+        return evaluate_run(run, corpus, queries, qrels, reranker=rerankers)
+    searcher = HybridSearcher(
+        folder.name,
+        client=QdrantClient(":memory:"),
+        reranker=None,
+        text="{title}\n{text}",
+        candidates=CANDIDATES,
+    )
+    searcher.add(
+        PointStruct(
+            id=row,
+            vector={},
+            payload={"_id": document.id, "title": document.title, "text": document.text},
         )
+        for row, document in enumerate(corpus.values())
+        if document.content
+    )
+    return evaluate(
+        {name: with_reranker(searcher, encoder) for name, encoder in rerankers.items()},
+        queries,
+        qrels,
+    )
 
 
-def first_run(
-    folder: Path, queries: dict[str, str], documents: dict[str, str], chosen: list[str]
-) -> Run:
-    """The candidates of each query, with scores that fall with the rank."""
-    for file in ("candidates_bm25_top100.tsv.gz", "candidates.tsv.gz"):
-        if (folder / file).is_file():
-            run: Run = {}
-            with gzip.open(folder / file, "rt", encoding="utf-8") as lines:
-                rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-                next(rows)
-                for query, document, *_ in rows:
-                    found = run.setdefault(query, {})
-                    found[document] = -float(len(found))
-            return run
-    ids, texts = list(documents), list(documents.values())
-    asked = [queries[query] for query in chosen]
-    embedder = StaticEmbedder.bundled()
-    dense = embedder.embed_documents(asked) @ embedder.embed_documents(texts).T
-    runs = [to_run(chosen, ids, scores) for scores in (bm25_scores(asked, texts), dense)]
+def figures_of(found: Evaluation, reranker: str, measure: str) -> dict[str, Any]:
+    """The figures of one reranker on one set."""
+    configuration = found[reranker]
+    gain = configuration.gains[measure]
     return {
-        query: dict(sorted(found.items(), key=lambda item: -item[1])[:DEPTH])
-        for query, found in fuse(*runs).items()
+        "measure": measure,
+        "queries": len(found.queries),
+        "before": float(configuration.values["before"][measure].mean()),
+        "after": float(configuration.values["after"][measure].mean()),
+        "best": float(configuration.values["best"][measure].mean()),
+        "gain": gain.mean,
+        "low": gain.low,
+        "high": gain.high,
+        "p": gain.p,
+        "ms": configuration.ms("total"),
     }
 
 

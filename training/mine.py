@@ -49,9 +49,10 @@ def mine(pool: Pool, work: Path, settings: dict[str, Any]) -> Mined:
         depth = settings["depth"]
         dense = nearest(queries, passages, depth)
         lexical = bm25_best([query.text for query in pool.queries], pool.passages, depth)
+        runs_of_words = [shingles(text, settings["shared_words"]) for text in pool.passages]
         lists = [
             [
-                filtered(query, row, list(found[row]), pool, queries, passages, settings)
+                filtered(query, row, list(found[row]), runs_of_words, queries, passages, settings)
                 for row, query in enumerate(pool.queries)
             ]
             for found in (dense, lexical)
@@ -154,7 +155,7 @@ def filtered(
     query: Query,
     row: int,
     found: list[int],
-    pool: Pool,
+    runs_of_words: list[set[int]],
     queries: torch.Tensor,
     passages: torch.Tensor,
     settings: dict[str, Any],
@@ -168,14 +169,13 @@ def filtered(
     own = (answers @ queries[row]).float().amax()
     near = (passages[candidates] @ queries[row]).float()
     fine = (similar < settings["same_passage"]) & (near < own + settings["teacher_margin"])
-    held = set().union(*(shingles(pool.passages[a], settings["shared_words"]) for a in query.answers))
-    kept = []
-    for candidate, good in zip(candidates, fine.tolist(), strict=True):
-        if good and held.isdisjoint(shingles(pool.passages[candidate], settings["shared_words"])):
-            kept.append(candidate)
-        if len(kept) == settings["keep"]:
-            break
-    return kept
+    answered = set().union(*(runs_of_words[row] for row in query.answers))
+    kept = [
+        candidate
+        for candidate, good in zip(candidates, fine.tolist(), strict=True)
+        if good and answered.isdisjoint(runs_of_words[candidate])
+    ]
+    return kept[: settings["keep"]]
 
 
 def fused(first: list[int], second: list[int]) -> list[int]:

@@ -12,8 +12,8 @@ interaction, Khattab and Zaharia 2020), weighted by a learned weight a token. (3
 BM25 knows, from token ids alone. (4) Further layers that start from the trunk's lower states and
 attend across the pair.
 
-*Head*: a linear function of the scalars (1) to (3), and a small network of these and (4) that is
-zero before training: at step 0 the model is the bi-encoder.
+*Head*: (1), and what is zero before training: a linear function of the scalars (1) to (3), and a
+small network of these and (4). At step 0 the model is the bi-encoder.
 """
 
 import copy
@@ -112,7 +112,6 @@ class Branches(nn.Module):
         self.weigh = nn.Linear(WIDTH, 1)
         nn.init.zeros_(self.weigh.weight)
         self.linear = nn.Parameter(torch.zeros(SCALARS))
-        self.linear.data[0] = 1.0
         self.register_buffer("shift", torch.zeros(SCALARS))
         self.register_buffer("scale", torch.ones(SCALARS))
         self.from_scalars = nn.Linear(SCALARS, settings["hidden"])
@@ -154,7 +153,7 @@ class Branches(nn.Module):
         """Logits (N,)."""
         z = (scalars - self.shift) / self.scale
         bent = self.out(F.gelu(self.from_scalars(z) + self.from_states(states))).squeeze(1)
-        return (scalars * self.linear).sum(1) + bent
+        return scalars[:, 0] + (z * self.linear).sum(1) + bent
 
 
 class CrossEncoder(nn.Module):

@@ -194,12 +194,13 @@ class Trainer:
     def _parameter_groups(
         self, branches: Branches, masters: list[Tensor], rate: float
     ) -> list[dict[str, Any]]:
-        """The cross layers learn slowly, the head fast."""
+        """The cross layers learn slowly, what is new faster, and the few scalars' weights fastest."""
         head = self.settings["head_learning_rate"] * rate / self.settings["learning_rate"]
-        slow, fast = [], []
+        rates = {"cross": rate, "linear": 5 * head, "from_scalars": 5 * head}
+        groups: dict[float, list[Tensor]] = defaultdict(list)
         for (name, _), master in zip(branches.named_parameters(), masters, strict=True):
-            (slow if name.startswith("cross.") else fast).append(master)
-        return [{"params": slow, "lr": rate}, {"params": fast, "lr": head}]
+            groups[rates.get(name.partition(".")[0], head)].append(master)
+        return [{"params": params, "lr": group_rate} for group_rate, params in groups.items()]
 
     def _rate(self, steps: int) -> Any:
         warm_up = max(1, int(self.settings["warm_up"] * steps))
