@@ -24,10 +24,12 @@ class TokenizedPair:
     Attributes:
         ids: shape (length,), int64.
         type_ids: shape (length,), int64; which segment a token is of.
+        truncated: whether the window cut something of the texts off.
     """
 
     ids: NDArray[np.int64]
     type_ids: NDArray[np.int64]
+    truncated: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)

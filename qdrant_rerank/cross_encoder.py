@@ -5,52 +5,29 @@ pair alone: batch size, order, padding and threads never change it.
 """
 
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from qdrant_rerank.activations import Activation, activation_name, require_activation
 from qdrant_rerank.arguments import require_pairs, require_positive
-from qdrant_rerank.batching import Run, pad, plan_runs
-from qdrant_rerank.errors import InvalidInputError, ModelOutputError
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.heads import Label
 from qdrant_rerank.hub import Precision, locate
+from qdrant_rerank.model_config import ModelConfig
 from qdrant_rerank.models import ModelFile, ModelSource, ModelSpec
 from qdrant_rerank.registry import listing, register_model, supported_models
 from qdrant_rerank.runtime import Provider, Runtime, available_cores
+from qdrant_rerank.scoring import PairScorer, PairScores
 from qdrant_rerank.tokenization import PairTokenizer
 
 __all__ = ["Activation", "PairScores", "TextCrossEncoder"]
 
-Activation = Literal["identity", "sigmoid"] | Callable[[NDArray[np.float32]], NDArray[np.float32]]
-
 # Pairs that rerank_pairs reads ahead: enough to sort by length and keep all cores busy,
 # few enough for flat memory (at most 12 MB of token ids at 512 tokens a pair).
 PAIRS_PER_WINDOW = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class PairScores:
-    """Scores, and what they cost.
-
-    Attributes:
-        scores: shape (n,), float32, input order, after activation; higher is more relevant.
-        tokenize_s: seconds spent tokenising.
-        infer_s: seconds spent in the model.
-        tokens: tokens scored, padding left out.
-        padded_tokens: tokens scored, padding included.
-    """
-
-    scores: NDArray[np.float32]
-    tokenize_s: float
-    infer_s: float
-    tokens: int
-    padded_tokens: int
 
 
 class TextCrossEncoder:
@@ -72,8 +49,12 @@ class TextCrossEncoder:
         revision: a hub branch, tag or commit.
         precision: which file of the model; "auto" is the one it is registered with.
         max_length: window in tokens, special tokens included; None for the model's own.
-        activation: "identity" gives raw logits; "sigmoid" maps them to 0..1; or a callable,
-            logits (n,) float32 -> scores (n,) float32.
+        activation: "identity" gives raw logits; "sigmoid" maps them to 0..1; "softmax" is the
+            share of the relevant label among all; "auto" is what the model's configuration says,
+            as sentence-transformers does; or a callable, logits (n,) float32 -> scores (n,)
+            float32, such as a :class:`~qdrant_rerank.calibration.Calibrator`.
+        label: the label that is relevance, by name or number, where the model has several; None
+            for the only one, or of two the one that the configuration names, else the second.
         local_files_only: never touch the network.
         specific_model_path: a directory to load the named model from instead.
 
@@ -106,15 +87,13 @@ class TextCrossEncoder:
         precision: Precision = "auto",
         max_length: int | None = None,
         activation: Activation = "identity",
+        label: Label | None = None,
         local_files_only: bool = False,
         specific_model_path: str | Path | None = None,
     ) -> None:
         require_positive("threads", threads)
         require_positive("max_length", max_length)
-        if not callable(activation) and activation not in {"identity", "sigmoid"}:
-            raise InvalidInputError(
-                f"activation is {activation!r}; expected 'identity', 'sigmoid' or a callable."
-            )
+        require_activation(activation)
         self._options: dict[str, Any] = {
             "threads": threads,
             "providers": providers,
@@ -123,6 +102,7 @@ class TextCrossEncoder:
         }
         self._max_length = max_length
         self._activation = activation
+        self._label = label
         self._files = locate(
             model_name,
             precision=precision,
@@ -133,7 +113,7 @@ class TextCrossEncoder:
         )
         self._lock = threading.Lock()
         self._loaded_tokenizer: PairTokenizer | None = None
-        self._loaded_runtime: Runtime | None = None
+        self._scorer: PairScorer | None = None
         if not lazy_load:
             self._load()
 
@@ -146,6 +126,11 @@ class TextCrossEncoder:
     def max_length(self) -> int:
         """Window in tokens, special tokens included."""
         return self._tokenizer().max_length
+
+    @property
+    def activation(self) -> str:
+        """Name of the activation in use, "auto" resolved; loads the model."""
+        return activation_name(self._load().activation)
 
     def rerank(
         self, query: str, documents: Iterable[str], batch_size: int | None = None
@@ -218,7 +203,7 @@ class TextCrossEncoder:
             ModelOutputError: the model failed or returned a score that is not finite.
         """
         require_positive("batch_size", batch_size)
-        return self._score(pairs, batch_size, None)
+        return self._load().score(pairs, batch_size)
 
     def token_count(self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024) -> int:
         """Tokens that scoring these pairs would read, after truncation and without padding.
@@ -303,13 +288,13 @@ class TextCrossEncoder:
         )
 
     def __repr__(self) -> str:
-        state = repr(self._loaded_runtime) if self._loaded_runtime else "not loaded yet"
+        state = repr(self._scorer.runtime) if self._scorer else "not loaded yet"
         return f"TextCrossEncoder({self.model_name!r}, {state})"
 
     def __getstate__(self) -> dict[str, Any]:
         # Sessions, threads and locks do not pickle; a copy loads its own at the first score.
         kept = dict(self.__dict__)
-        kept.update(_lock=None, _loaded_tokenizer=None, _loaded_runtime=None)
+        kept.update(_lock=None, _loaded_tokenizer=None, _scorer=None)
         return kept
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -325,18 +310,21 @@ class TextCrossEncoder:
                     )
         return self._loaded_tokenizer
 
-    def _load(self) -> tuple[PairTokenizer, Runtime]:
-        """The tokenizer and the runtime, loaded once under concurrent first calls too."""
+    def _load(self) -> PairScorer:
+        """The loaded model; loaded once under concurrent first calls too."""
         tokenizer = self._tokenizer()
-        if self._loaded_runtime is None:
+        if self._scorer is None:
             with self._lock:
-                if self._loaded_runtime is None:
-                    runtime = Runtime(self._files.model, **self._options)
-                    # One short pair shows now, not amid a ranking, that the two fit.
-                    probe = tokenizer([("a", "b")])
-                    runtime.relevance(*pad(probe, pad_id=tokenizer.pad_id))
-                    self._loaded_runtime = runtime
-        return tokenizer, self._loaded_runtime
+                if self._scorer is None:
+                    config = ModelConfig.read(self._files.tokenizer)
+                    self._scorer = PairScorer(
+                        tokenizer,
+                        Runtime(self._files.model, **self._options),
+                        config,
+                        activation=self._activation,
+                        label=self._label,
+                    )
+        return self._scorer
 
     def _iterate(
         self, pairs: Iterator[tuple[str, str]], batch_size: int | None, parallel: int | None
@@ -354,59 +342,4 @@ class TextCrossEncoder:
         pool: ThreadPoolExecutor | None,
     ) -> Iterator[float]:
         while window := list(islice(pairs, PAIRS_PER_WINDOW)):
-            yield from self._score(window, batch_size, pool).scores.tolist()
-
-    def _score(
-        self,
-        pairs: Sequence[tuple[str, str]],
-        batch_size: int | None,
-        pool: ThreadPoolExecutor | None,
-    ) -> PairScores:
-        require_pairs(pairs)
-        if not pairs:
-            return PairScores(np.empty(0, dtype=np.float32), 0.0, 0.0, 0, 0)
-        tokenizer, runtime = self._load()
-        began = time.perf_counter()
-        tokenized = tokenizer(pairs)
-        tokenized_at = time.perf_counter()
-        limits = [limit for limit in (batch_size, runtime.pairs_per_run) if limit is not None]
-        runs = plan_runs(
-            [len(pair) for pair in tokenized],
-            tokens_per_run=runtime.tokens_per_run,
-            pairs_per_run=min(limits, default=None),
-        )
-        logits = np.empty(len(pairs), dtype=np.float32)
-
-        def execute(run: Run) -> None:
-            inputs = pad(
-                [tokenized[row] for row in run.rows],
-                pad_id=tokenizer.pad_id,
-                pad_type_id=tokenizer.pad_type_id,
-                side=tokenizer.padding_side,
-            )
-            logits[run.rows] = runtime.relevance(*inputs)
-
-        runtime.for_each(execute, runs, pool)
-        return PairScores(
-            scores=self._activate(logits, runtime.path),
-            tokenize_s=tokenized_at - began,
-            infer_s=time.perf_counter() - tokenized_at,
-            tokens=sum(len(pair) for pair in tokenized),
-            padded_tokens=sum(len(run.rows) * run.width for run in runs),
-        )
-
-    def _activate(self, logits: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
-        broken = np.flatnonzero(~np.isfinite(logits))
-        if len(broken):
-            raise ModelOutputError(
-                f"{path} returned {logits[broken[0]]} for {len(broken)} of {len(logits)} pairs, "
-                f"the first at index {broken[0]}. The file may be damaged, or its fp16 "
-                "arithmetic overflows: fetch it again or use another precision."
-            )
-        if callable(self._activation):
-            return np.asarray(self._activation(logits), dtype=np.float32)
-        if self._activation == "sigmoid":
-            # exp overflows to inf for logits below -88, which still gives the right limit, 0.
-            with np.errstate(over="ignore"):
-                return np.asarray(1 / (1 + np.exp(-logits)), dtype=np.float32)
-        return logits
+            yield from self._load().score(window, batch_size, pool).scores.tolist()

@@ -1,4 +1,4 @@
-"""ONNX sessions: which device, how many at once, and what their output means.
+"""ONNX sessions: which device, and how many runs at once.
 
 The only module that imports onnxruntime, and it does so on first use.
 
@@ -28,6 +28,7 @@ from qdrant_rerank.errors import (
     ModelFileError,
     ModelOutputError,
 )
+from qdrant_rerank.feeds import Feed
 
 __all__ = ["Provider", "Runtime", "available_cores", "import_onnxruntime"]
 
@@ -37,11 +38,12 @@ Item = TypeVar("Item")
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
-KNOWN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # On a GPU a batch is a tensor: padded tokens that keep a card busy within 2 GB for 12 x 768.
 GPU_TOKENS_PER_RUN = 16_384
 # Operators that take their scale from the whole run, so that batch-mates change a score.
 DYNAMIC_QUANTIZATION = (b"DynamicQuantizeLinear", b"DynamicQuantizeMatMul")
+# Reads lengths from the sum of the mask, as if all padding were on the right.
+IGNORES_LEFT_PADDING = (b"GroupQueryAttention",)
 
 
 def import_onnxruntime() -> ModuleType:
@@ -98,8 +100,10 @@ class Runtime:
         providers: onnxruntime's execution providers, in order; excludes ``cuda=True``.
         cuda: True, False, or "auto" (CUDA where onnxruntime has it).
         device_ids: CUDA devices, one session each.
+        first_position: position of the first token, where the file takes position_ids.
 
     Attributes:
+        inputs: names of the inputs that the file takes.
         workers: runs that go on at once.
         tokens_per_run: padded tokens that a run should hold.
         pairs_per_run: 1 where batch-mates would change a score, else None.
@@ -119,10 +123,12 @@ class Runtime:
         providers: Sequence[Provider] | None = None,
         cuda: bool | str = "auto",
         device_ids: Sequence[int] | None = None,
+        first_position: int = 0,
     ) -> None:
         ort = import_onnxruntime()
         choices = _provider_choices(ort, providers, cuda, device_ids)
         self.path = path
+        self._first_position = first_position
         self._sessions = [_open_session(ort, path, choice) for choice in choices]
         session = self._sessions[0]
         self.provider: str = session.get_providers()[0]
@@ -131,22 +137,11 @@ class Runtime:
         self.workers = cores if on_cpu else len(self._sessions)
         self.tokens_per_run = TOKENS_PER_RUN if on_cpu else GPU_TOKENS_PER_RUN
 
-        inputs = session.get_inputs()
-        self._input_types = {
-            node.name: np.dtype(np.int32 if node.type == "tensor(int32)" else np.int64)
-            for node in inputs
-        }
-        unknown = sorted(set(self._input_types) - set(KNOWN_INPUTS))
-        if unknown or "input_ids" not in self._input_types:
-            raise ModelFileError(
-                f"{path} takes the inputs {sorted(self._input_types)}; a text encoder takes "
-                f"input_ids and may take {', '.join(KNOWN_INPUTS[1:])}. Is it another "
-                "kind of model?"
-            )
+        self._feed = Feed(session.get_inputs(), path)
+        self.inputs = self._feed.names
         outputs = [node.name for node in session.get_outputs()]
         self._output = "logits" if "logits" in outputs else outputs[0]
-        # Without a mask, padding would be read as text.
-        alone = "attention_mask" not in self._input_types or _quantizes_dynamically(path)
+        alone = self._feed.one_row or _names(path, DYNAMIC_QUANTIZATION + IGNORES_LEFT_PADDING)
         self.pairs_per_run = 1 if alone else None
 
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="qdrant-rerank")
@@ -157,28 +152,13 @@ class Runtime:
             for item in self._sessions:
                 self._free.put(item)
 
-    def relevance(
-        self,
-        input_ids: NDArray[np.int64],
-        attention_mask: NDArray[np.int64],
-        token_type_ids: NDArray[np.int64],
-    ) -> NDArray[np.float32]:
-        """Run a cross-encoder once; arguments and errors as of :meth:`run`.
-
-        Returns:
-            Relevance logits, shape (n,), float32, unbounded. Of a two-label head, column 1.
-
-        Raises:
-            ModelOutputError: the output is not one or two labels a pair.
-        """
-        output = self.run(input_ids, attention_mask, token_type_ids)
-        return _relevance_column(output, len(input_ids), self.path)
-
     def run(
         self,
         input_ids: NDArray[np.int64],
         attention_mask: NDArray[np.int64],
         token_type_ids: NDArray[np.int64],
+        *,
+        last_position: bool = False,
     ) -> NDArray[np.float32]:
         """Run the model once.
 
@@ -186,6 +166,7 @@ class Runtime:
             input_ids: shape (n, width), int64.
             attention_mask: same shape, 1 on tokens and 0 on padding.
             token_type_ids: same shape; left out where the model has no such input.
+            last_position: of an output (n, width, size), keep only the last position.
 
         Returns:
             The output ``logits``, or the first where none has that name; float32, shape (n, ...).
@@ -193,8 +174,7 @@ class Runtime:
         Raises:
             ModelOutputError: the run failed.
         """
-        given = dict(zip(KNOWN_INPUTS, (input_ids, attention_mask, token_type_ids), strict=True))
-        feed = {name: given[name].astype(dtype) for name, dtype in self._input_types.items()}
+        feed = self._feed(input_ids, attention_mask, token_type_ids, self._first_position)
         session = self._sessions[0] if self._free is None else self._free.get()
         try:
             output = session.run([self._output], feed)[0]
@@ -208,7 +188,10 @@ class Runtime:
         finally:
             if self._free is not None:
                 self._free.put(session)
-        return np.asarray(output).astype(np.float32, copy=False)
+        array = np.asarray(output)
+        if last_position and array.ndim == 3:
+            array = array[:, -1]  # before the copy: a vocabulary's logits are large
+        return array.astype(np.float32, copy=False)
 
     def for_each(
         self,
@@ -318,20 +301,7 @@ def _open_session(ort: ModuleType, path: Path, providers: Iterable[Provider]) ->
     return session
 
 
-def _quantizes_dynamically(path: Path) -> bool:
-    """Whether the graph names an operator that quantises a whole run by one scale."""
+def _names(path: Path, operators: Iterable[bytes]) -> bool:
+    """Whether the graph names one of these operators."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return any(content.find(name) >= 0 for name in DYNAMIC_QUANTIZATION)
-
-
-def _relevance_column(logits: NDArray[np.float32], pairs: int, path: Path) -> NDArray[np.float32]:
-    if logits.shape == (pairs,):
-        return logits
-    if logits.shape == (pairs, 1):
-        return logits[:, 0]
-    if logits.shape == (pairs, 2):  # (irrelevant, relevant)
-        return logits[:, 1]
-    raise ModelOutputError(
-        f"{path} returned shape {logits.shape} for {pairs} pair(s); a reranker returns one score "
-        "(n, 1) or (n,), or two labels (n, 2). Is it an embedding or another classifier?"
-    )
+        return any(content.find(name) >= 0 for name in operators)

@@ -139,11 +139,21 @@ class PairTokenizer:
             retried = self._encode([inputs[row] for row in again], MOST_CHARACTERS_PER_TOKEN)
             for row, encoding in zip(again, retried, strict=True):
                 encodings[row] = encoding
+        kept = [clipped] * len(inputs)
+        for row in again:
+            kept[row] = self.max_length * MOST_CHARACTERS_PER_TOKEN
         return [
             TokenizedPair(
-                np.array(encoding.ids, dtype=np.int64), np.array(encoding.type_ids, dtype=np.int64)
+                np.array(encoding.ids, dtype=np.int64),
+                np.array(encoding.type_ids, dtype=np.int64),
+                bool(encoding.overflowing)
+                or any(
+                    not self._clipped_off(text, keep).isspace()
+                    for text in texts
+                    if len(text) > keep
+                ),
             )
-            for encoding in encodings
+            for encoding, texts, keep in zip(encodings, inputs, kept, strict=True)
         ]
 
     def _encode(
@@ -166,6 +176,9 @@ class PairTokenizer:
         if len(text) <= keep:
             return text
         return text[-keep:] if self._keep_end else text[:keep]
+
+    def _clipped_off(self, text: str, keep: int) -> str:
+        return text[:-keep] if self._keep_end else text[keep:]
 
     def __repr__(self) -> str:
         return f"PairTokenizer({self._source!r}, max_length={self.max_length})"

@@ -176,7 +176,7 @@ def test_lazy_load_loads_once_under_concurrent_first_calls(directory, encoder):
     def call():
         gate.wait()
         scores.append(lazy.rerank(QUERY, DOCUMENTS))
-        sessions.add(id(lazy._load()[1]))
+        sessions.add(id(lazy._load().runtime))
 
     threads = [threading.Thread(target=call) for _ in range(8)]
     for thread in threads:
@@ -202,6 +202,18 @@ def test_a_copy_in_another_process_loads_its_own(encoder):
     )
 
 
+def test_pairs_that_the_window_cuts_are_told(encoder):
+    """By the query or by the document; blanks that are cut off are not missed."""
+    fits = "rye " * 20
+    pairs = [
+        (QUERY, fits),
+        (QUERY, "rye " * 300),
+        ("rye " * 300, "a"),
+        (QUERY, fits + " " * 90_000),
+    ]
+    assert encoder.score_pairs(pairs).truncated.tolist() == [False, True, True, False]
+
+
 def test_token_count_is_what_the_model_reads_and_loads_no_model(directory, tmp_path):
     """After truncation, without padding; a damaged ONNX file does not matter."""
     broken = variants.truncated(directory, tmp_path / "m")
@@ -218,8 +230,44 @@ def test_activations(directory, encoder):
     assert sigmoid == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-5)
     doubled = TextCrossEncoder(directory, activation=lambda x: 2 * x).rerank(QUERY, DOCUMENTS)
     assert doubled == pytest.approx(2 * logits, abs=1e-4)
-    with pytest.raises(InvalidInputError, match="activation is 'softmax'"):
+    with pytest.raises(InvalidInputError, match="activation is 'relu'"):
+        TextCrossEncoder(directory, activation="relu")
+    with pytest.raises(InvalidInputError, match="softmax is always 1"):
         TextCrossEncoder(directory, activation="softmax")
+
+
+def test_the_models_own_activation_on_request(directory, encoder, tmp_path):
+    """Raw logits unless asked; then what its configuration says."""
+    logits = encoder.rerank(QUERY, DOCUMENTS)
+    assert encoder.activation == "identity"
+    own = TextCrossEncoder(directory, activation="auto", lazy_load=True)
+    assert own.activation == "sigmoid"
+    assert own.rerank(QUERY, DOCUMENTS) == pytest.approx(1 / (1 + np.exp(-np.array(logits))))
+    raw = variants.configured(
+        directory,
+        tmp_path / "raw",
+        sentence_transformers={"activation_fn": "torch.nn.modules.linear.Identity"},
+    )
+    assert TextCrossEncoder(raw, activation="auto").rerank(QUERY, DOCUMENTS) == logits
+
+
+def test_heads_of_several_labels(directory, encoder, tmp_path):
+    """The configuration's names, else the second; softmax over all; a choice where three are."""
+    logits = np.array(encoder.rerank(QUERY, DOCUMENTS))
+    two = variants.two_labels(directory, tmp_path / "two")
+    named = variants.configured(two, tmp_path / "named", id2label={"0": "yes", "1": "no"})
+    assert TextCrossEncoder(named).rerank(QUERY, DOCUMENTS) == pytest.approx(-logits, abs=1e-5)
+    assert TextCrossEncoder(named, label="no").rerank(QUERY, DOCUMENTS) == pytest.approx(
+        logits, abs=1e-5
+    )
+    shares = TextCrossEncoder(two, activation="softmax").rerank(QUERY, DOCUMENTS)
+    assert shares == pytest.approx(1 / (1 + np.exp(-2 * logits)), abs=1e-5)
+    three = variants.three_labels(directory, tmp_path / "three")
+    assert TextCrossEncoder(three, label=2).rerank(QUERY, DOCUMENTS) == pytest.approx(
+        logits, abs=1e-5
+    )
+    with pytest.raises(InvalidInputError, match="label is 'relevant'"):
+        TextCrossEncoder(three, label="relevant")
 
 
 def test_max_length_cuts(directory, encoder):

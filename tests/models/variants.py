@@ -1,5 +1,6 @@
 """Edited copies of the tiny models: other heads, other layouts, and every kind of damage."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,14 @@ def three_labels(source: Path, target: Path) -> Path:
         add_after(model, helper.make_node("MatMul", ["one_label", "three"], ["logits"]), 3)
 
     return edited(source, target, edit)
+
+
+def configured(source: Path, target: Path, **content: object) -> Path:
+    """A copy whose ``config.json`` says more."""
+    copy_of(source, target)
+    path = target / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | content))
+    return target
 
 
 def nan_logits(source: Path, target: Path) -> Path:

@@ -1,0 +1,153 @@
+"""Which column of a model's output is relevance.
+
+========================  =======================================================================
+one label                 that one
+two labels                the one that the configuration names (relevant, yes, true, entailment,
+                          LABEL_1, ...), else column 1
+several labels            the one that the caller names
+yes and no tokens         of a language model, at the last position: the logit of yes less that of
+                          no, whose sigmoid is the probability of yes among the two
+========================  =======================================================================
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_rerank.errors import InvalidInputError, ModelOutputError
+
+__all__ = ["Head", "Label", "choose_head", "label_logits"]
+
+#: A label's name in the model's configuration, or its column.
+Label = str | int
+
+# Names of two-label heads seen on the hub; compared in lower case, separators as underscores.
+RELEVANT_NAMES = frozenset(
+    "1 entailment label_1 match positive relevance relevant related true yes".split()
+)
+MOST_LABELS_LISTED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How relevance is read from label logits.
+
+    Attributes:
+        labels: columns of the logits.
+        column: the one that is relevance.
+        log_odds: whether relevance is column 1 less column 0 (yes and no tokens).
+    """
+
+    labels: int
+    column: int = 0
+    log_odds: bool = False
+
+    def relevance(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits (n, labels) -> relevance (n,), float32, unbounded."""
+        if self.log_odds:
+            return logits[:, 1] - logits[:, 0]
+        return logits[:, self.column]
+
+
+def label_logits(
+    output: NDArray[np.float32], pairs: int, path: Path, no_yes: tuple[int, int] | None = None
+) -> NDArray[np.float32]:
+    """A run's output as one row of labels a pair.
+
+    Args:
+        output: shape (n,) or (n, labels); of a language model also (n, vocabulary), or (n, 2)
+            where the export kept only (no, yes).
+        pairs: n.
+        path: the ONNX file, for errors.
+        no_yes: ids of the two tokens that a language model answers with.
+
+    Returns:
+        Shape (n, labels), float32.
+
+    Raises:
+        ModelOutputError: another shape.
+    """
+    if output.shape == (pairs,):
+        return output[:, None]
+    if output.ndim == 2 and len(output) == pairs and output.shape[1]:
+        if no_yes is None or output.shape[1] <= 2:
+            return output
+        if output.shape[1] > max(no_yes):
+            return output[:, list(no_yes)]
+    raise ModelOutputError(
+        f"{path} returned shape {output.shape} for {pairs} pair(s); a reranker returns one score "
+        "(n, 1) or (n,), or labels (n, labels)"
+        + ("" if no_yes is None else f", or logits of tokens up to id {max(no_yes)}")
+        + ". Is it an embedding or another model?"
+    )
+
+
+def choose_head(
+    logits: NDArray[np.float32],
+    names: Sequence[str],
+    label: Label | None,
+    path: Path,
+    *,
+    no_yes: bool = False,
+) -> Head:
+    """The head that a first run shows.
+
+    Args:
+        logits: shape (n, labels), as :func:`label_logits` returns them.
+        names: the labels' names, in order; may be empty.
+        label: the caller's choice; None for the rule in the module's docstring.
+        path: the ONNX file, for errors.
+        no_yes: whether the columns are a language model's no and yes tokens.
+
+    Raises:
+        InvalidInputError: no such label.
+        ModelOutputError: more than two labels, and none was chosen.
+    """
+    count = logits.shape[1]
+    if no_yes and count == 2:
+        if label is not None:
+            raise InvalidInputError(
+                f"label is {label!r}, but {path} answers with yes and no tokens. Leave label out."
+            )
+        return Head(2, column=1, log_odds=True)
+    names = names if len(names) == count else ()
+    if label is not None:
+        return Head(count, _column(label, names, count, path))
+    if count <= 2:
+        return Head(count, _relevant(names) if count == 2 else 0)
+    raise ModelOutputError(
+        f"{path} returned shape {logits.shape} for {len(logits)} pair(s): {count} labels, "
+        f"{_listed(names, count)}. Pass the one that is relevance: label={_example(names)}. Is it "
+        "an embedding or another classifier?"
+    )
+
+
+def _relevant(names: Sequence[str]) -> int:
+    plain = [name.strip().lower().replace(" ", "_").replace("-", "_") for name in names]
+    named = [column for column, name in enumerate(plain) if name in RELEVANT_NAMES]
+    return named[0] if len(named) == 1 else 1
+
+
+def _column(label: Label, names: Sequence[str], count: int, path: Path) -> int:
+    if isinstance(label, str) and label in names:
+        return list(names).index(label)
+    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < count:
+        return label
+    raise InvalidInputError(
+        f"label is {label!r}, but {path} has {_listed(names, count)}. Pass one of them, by "
+        f"{'name or number' if names else 'number'}."
+    )
+
+
+def _listed(names: Sequence[str], count: int) -> str:
+    if not names:
+        return f"labels 0 to {count - 1} without names" if count > 1 else "one label, 0"
+    shown = ", ".join(f"{i}: {name!r}" for i, name in enumerate(names[:MOST_LABELS_LISTED]))
+    return f"the labels {shown}{', ...' if count > MOST_LABELS_LISTED else ''}"
+
+
+def _example(names: Sequence[str]) -> str:
+    return repr(names[0]) if names else "0"
