@@ -10,6 +10,7 @@ peer library has a built-in that callers already catch, the error is that as wel
     ├── ModelError
     │   ├── UnknownModelError (ValueError)      no model of that name
     │   ├── ModelFileError                      a file is missing, truncated or does not fit
+    │   │   └── DamagedFileError                its bytes are not those that were published
     │   └── ModelOutputError                    the model ran, and what it returned is no score
     ├── CollectionError
     │   ├── CollectionNotFoundError             no such collection
@@ -18,13 +19,19 @@ peer library has a built-in that callers already catch, the error is that as wel
         ├── QdrantConnectionError (ConnectionError) it is down, too slow, or answers nonsense
         └── QdrantRequestError                  it refused the request: rights, quota, a bad filter
 
+And one warning, once a model::
+
+    LicenseWarning (UserWarning)                the model's licence forbids commercial use
+
 A message says what was seen, what was expected, and how to mend it.
 """
 
 __all__ = [
     "CollectionError",
     "CollectionNotFoundError",
+    "DamagedFileError",
     "InvalidInputError",
+    "LicenseWarning",
     "MissingDependencyError",
     "MissingTextError",
     "ModelError",
@@ -67,6 +74,10 @@ class ModelFileError(ModelError):
     """A file of a model is missing, truncated, or does not fit the others."""
 
 
+class DamagedFileError(ModelFileError):
+    """A file's bytes are not those that were published."""
+
+
 class ModelOutputError(ModelError):
     """A model ran, and what it returned is not one finite score a pair."""
 
@@ -93,3 +104,7 @@ class QdrantConnectionError(QdrantError, ConnectionError):
 
 class QdrantRequestError(QdrantError):
     """Qdrant answered, and refused: wrong key, too many requests, or a request it cannot run."""
+
+
+class LicenseWarning(UserWarning):
+    """The licence of a model that is being loaded forbids commercial use."""

@@ -1,33 +1,28 @@
-"""A model's name or path -> the files to load, fetched from the hub where they must be.
+"""A model's name or path -> the files to load, fetched from the hub where they must be."""
 
-huggingface_hub does the transfer and the caching; only the files that are needed come.
-"""
-
-import os
+import re
+import threading
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
-from qdrant_rerank.errors import InvalidInputError, ModelFileError, UnknownModelError
-from qdrant_rerank.models import BUNDLED_DIRECTORY, Precision
-from qdrant_rerank.registry import find_model
+from qdrant_rerank import snapshots
+from qdrant_rerank.arguments import require_choice
+from qdrant_rerank.errors import LicenseWarning, ModelFileError, UnknownModelError
+from qdrant_rerank.hub_cache import CachedRepository, cache_directory
+from qdrant_rerank.hub_client import is_absence
+from qdrant_rerank.models import BUNDLED_DIRECTORY, ModelSource, ModelSpec, Precision
+from qdrant_rerank.onnx_files import choose_file, external_files, usual_names
+from qdrant_rerank.registry import find_model, forbids_commercial_use, nearest_names
+from qdrant_rerank.snapshots import Wanted
 
-__all__ = ["ModelFiles", "Precision", "download", "locate", "locate_embedder"]
+__all__ = ["ModelFiles", "Precision", "find_spec", "locate", "locate_embedder", "wanted_of"]
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "config.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-)
-# Names under which exporters publish each precision, best known first.
-FILES_OF_PRECISION = {
-    "auto": ("model.onnx",),
-    "fp32": ("model.onnx",),
-    "int8": ("model_int8.onnx", "model_quantized.onnx"),
-    "fp16": ("model_fp16.onnx",),
-    "q4f16": ("model_q4f16.onnx",),
-}
+# "owner/name" as the hub allows it.
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+_warned: set[str] = set()
+_warned_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +31,15 @@ class ModelFiles:
 
     Attributes:
         name: what to call it.
-        model: the ONNX file.
-        tokenizer: the directory that holds ``tokenizer.json``.
+        model: the ONNX file, its external data beside it.
+        tokenizer: the directory that holds ``tokenizer.json`` and ``config.json``.
+        spec: its entry in the registry; None for a path and a repository that is not in it.
     """
 
     name: str
     model: Path
     tokenizer: Path
+    spec: ModelSpec | None = None
 
 
 def locate(
@@ -57,46 +54,91 @@ def locate(
     """Find a model's files, downloading those of a hub model that are not cached.
 
     Args:
-        model_name: a registered or bundled name, a directory, or an ``.onnx`` file.
+        model_name: a registered or bundled name, a directory, an ``.onnx`` file, or a hub
+            repository as "owner/name".
         precision: which file of the model; "auto" is the one it is registered with.
-        revision: a hub branch, tag or commit.
+        revision: a hub branch, tag or commit; None for the commit first fetched.
         cache_dir: where downloads are kept; else ``QDRANT_RERANK_CACHE``, else the hub's own.
         local_files_only: never touch the network.
         specific_model_path: a directory to load the named model from instead.
 
     Raises:
-        UnknownModelError: no such name or path.
-        ModelFileError: a file is missing or could not be fetched.
+        UnknownModelError: no such name, path or repository.
+        ModelFileError: a file is missing, damaged or could not be fetched.
         InvalidInputError: the model has no file of that precision.
     """
-    if precision not in get_args(Precision):
-        raise InvalidInputError(
-            f"precision is {precision!r}; expected one of {', '.join(get_args(Precision))}."
-        )
+    require_choice("precision", precision, Precision)
     if specific_model_path is not None:
         return _in_directory(str(model_name), Path(specific_model_path), precision)
-    try:
-        spec = find_model(str(model_name))
-    except UnknownModelError:
+    spec = find_spec(model_name)
+    if spec is None:
         path = Path(model_name).expanduser()
-        if path.is_dir():
-            return _in_directory(path.name, path, precision)
-        if path.is_file():
-            return _beside(path.stem, path)
-        raise
-    entry = spec.file(precision)
-    file = entry.path
+        return _in_directory(path.name, path, precision) if path.is_dir() else _beside(path)
     if spec.sources is None:
         root = BUNDLED_DIRECTORY / spec.model
-        return ModelFiles(spec.model, root / file, root)
-    root = download(
-        spec.sources.hf or spec.model,
-        (file, *entry.additional_files),
-        revision=revision,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
+        return ModelFiles(spec.model, root / spec.file(precision).path, root, spec)
+    registered = spec.files != ()
+    wanted = wanted_of(spec, precision=precision, revision=revision, cache_dir=cache_dir)
+    try:
+        found = snapshots.obtain(wanted, local_files_only=local_files_only)
+    except ModelFileError as error:
+        if registered or not is_absence(error):
+            raise
+        raise UnknownModelError(
+            f"No model named {spec.model!r}, and no such file or directory. As a hub repository: "
+            f"{error} {nearest_names(spec.model)}".rstrip()
+        ) from error
+    _warn_of_license(spec.model, spec.license or found.listing.license)
+    return ModelFiles(spec.model, found.model, found.tokenizer, spec if registered else None)
+
+
+def find_spec(model_name: str | Path) -> ModelSpec | None:
+    """The model of a name: registered, else a hub repository without files; None for a path.
+
+    Raises:
+        UnknownModelError: no such name or path, and it cannot be a repository.
+    """
+    try:
+        return find_model(str(model_name))
+    except UnknownModelError:
+        if Path(model_name).expanduser().exists():
+            return None
+        name = str(model_name)
+        if isinstance(model_name, str) and REPOSITORY.fullmatch(name) and ".." not in name:
+            return ModelSpec(model=name, sources=ModelSource(hf=name), files=())
+        raise
+
+
+def wanted_of(
+    spec: ModelSpec,
+    *,
+    precision: Precision = "auto",
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> Wanted:
+    """What to have of the hub for a model that is not bundled.
+
+    Raises:
+        InvalidInputError: the model has no file of that precision.
+    """
+    pull = f"qdrant-rerank models pull {spec.model}"
+    pull += f" --precision {precision}" if precision != "auto" else ""
+    pull += f" --revision {revision}" if revision else ""
+    pull += f" --cache-dir {cache_dir}" if cache_dir else ""
+    file = spec.file(precision) if spec.files else None
+    source = (file and file.source) or spec.sources or ModelSource()
+    repository = CachedRepository(source.hf or spec.model, cache_directory(cache_dir))
+    if file is None:
+        return Wanted(repository, pull, revision, precision=precision)
+    return Wanted(
+        repository,
+        pull,
+        revision=revision or source.revision,
+        path=file.path,
+        precision=file.precision,
+        additional=file.additional_files,
+        sha256=file.sha256,
     )
-    return ModelFiles(spec.model, root / file, root)
 
 
 def locate_embedder(
@@ -114,100 +156,56 @@ def locate_embedder(
         local_files_only: never touch the network.
 
     Raises:
-        ModelFileError: a file is missing or could not be fetched.
+        ModelFileError: a file is missing, damaged or could not be fetched.
     """
     path = Path(model_name).expanduser()
     if path.is_dir():
         return _in_directory(path.name, path, "auto")
     if path.is_file():
-        return _beside(path.stem, path)
+        return _beside(path)
     name = str(model_name)
     repository = name if "/" in name else f"sentence-transformers/{name}"
-    root = download(
-        repository,
-        ("onnx/model.onnx",),
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
+    spec = ModelSpec(model=repository, sources=ModelSource(hf=repository))
+    found = snapshots.obtain(
+        wanted_of(spec, cache_dir=cache_dir), local_files_only=local_files_only
     )
-    return ModelFiles(repository, root / "onnx/model.onnx", root)
-
-
-def download(
-    repository: str,
-    files: tuple[str, ...],
-    *,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
-) -> Path:
-    """Fetch files of a hub repository and the tokenizer beside them; cached ones stay.
-
-    Returns:
-        The directory of the snapshot.
-
-    Raises:
-        ModelFileError: not reachable, refused, or a file is not in the repository.
-    """
-    from httpx import HTTPError
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        root = Path(
-            snapshot_download(
-                repository,
-                revision=revision,
-                cache_dir=cache_dir or os.environ.get("QDRANT_RERANK_CACHE") or None,
-                allow_patterns=[*files, *TOKENIZER_FILES],
-                local_files_only=local_files_only,
-            )
-        )
-    except LocalEntryNotFoundError as error:
-        raise ModelFileError(
-            f"{repository} is not in the cache, and "
-            + (
-                "local_files_only forbids fetching it. Load it once with a network."
-                if local_files_only
-                else f"the hub did not give it: {_one_line(error.__cause__ or error)} Check the "
-                "name, the network or HF_ENDPOINT, and for a gated repository the token "
-                "(HF_TOKEN). The bundled models need no download."
-            )
-        ) from error
-    except (HfHubHTTPError, HTTPError, OSError) as error:
-        raise ModelFileError(
-            f"{repository} could not be fetched: {_one_line(error)} Check the name, the network, "
-            "and for a gated repository the token (HF_TOKEN)."
-        ) from error
-    missing = [name for name in files if not (root / name).is_file()]
-    if missing:
-        raise ModelFileError(
-            f"{repository} has no {', '.join(missing)}"
-            + (" in the cache; load it once with a network." if local_files_only else ".")
-        )
-    return root
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    _warn_of_license(repository, found.listing.license)
+    return ModelFiles(repository, found.model, found.tokenizer)
 
 
 def _in_directory(name: str, directory: Path, precision: Precision) -> ModelFiles:
     if not directory.is_dir():
         raise ModelFileError(f"No directory {directory}. Pass the one with the ONNX file.")
-    names = FILES_OF_PRECISION[precision]
-    for candidate in (directory / sub / file for file in names for sub in ("", "onnx")):
-        if candidate.is_file():
-            return _beside(name, candidate)
-    present = sorted(str(path.relative_to(directory)) for path in directory.glob("**/*.onnx"))
-    raise ModelFileError(
-        f"{directory} has no {' or '.join(names)}, neither directly nor under onnx/; ONNX files "
-        f"there: {', '.join(present) or 'none'}. Pass the path of the file itself to load it."
-    )
+    present = sorted(path.relative_to(directory).as_posix() for path in directory.glob("**/*.onnx"))
+    file = choose_file(present, precision)
+    if file is None:
+        names = usual_names("fp32" if precision == "auto" else precision)
+        raise ModelFileError(
+            f"{directory} has no {' or '.join(names)}, neither directly nor under onnx/; ONNX "
+            f"files there: {', '.join(present) or 'none'}. Pass the path of the file itself to "
+            "load it."
+        )
+    return _beside(directory / file, name)
 
 
-def _beside(name: str, model: Path) -> ModelFiles:
+def _beside(model: Path, name: str | None = None) -> ModelFiles:
     """The tokenizer of an ONNX file: beside it, or beside its ``onnx/`` folder."""
+    if model.suffix == ".onnx":
+        external_files(model)  # raises for data outside the directory
     in_folder = model.absolute().parent.name == "onnx"
     roots = [model.parent, model.absolute().parent.parent] if in_folder else [model.parent]
     tokenizer = next((root for root in roots if (root / "tokenizer.json").is_file()), roots[-1])
-    return ModelFiles(name, model, tokenizer)
+    return ModelFiles(name or model.stem, model, tokenizer)
+
+
+def _warn_of_license(name: str, license: str) -> None:
+    """Warn once a process and model."""
+    if not forbids_commercial_use(license):
+        return
+    with _warned_lock:
+        if name in _warned:
+            return
+        _warned.add(name)
+    warnings.warn(
+        f"The licence of {name}, {license}, forbids commercial use.", LicenseWarning, stacklevel=4
+    )

@@ -63,7 +63,7 @@ def test_the_tree_of_errors_is_the_one_drawn():
     path = []
     for line in errors.__doc__.splitlines():
         words = line.replace("│", " ").replace("├──", "   ").replace("└──", "   ").split()
-        if words and words[0].endswith("Error") and line.startswith("    "):
+        if words and words[0].endswith(("Error", "Warning")) and line.startswith("    "):
             depth = (len(line) - len(line.lstrip(" │├└─"))) // 4
             path = [*path[: depth - 1], words[0]]
             drawn[words[0]] = path[-2] if len(path) > 1 else None
