@@ -1,29 +1,35 @@
-"""The trained cross-encoder as one int8 ONNX graph that one-pair runs score reproducibly."""
+"""The trained cross-encoder as an ONNX graph: float32 to compare with, int8 to ship."""
 
-import shutil
+import hashlib
+import json
 import tempfile
 import warnings
 from pathlib import Path
 
 import onnx
 import torch
-from minilm import model_folder
-from model import Branches, CrossEncoder, Trunk
+from minilm import POSITIONS, VOCABULARY, WIDTH, model_folder
+from model import CrossEncoder
+from onnx.external_data_helper import set_external_data
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
 OPSET = 17
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+LEAST_SHARED = 1024  # bytes of a weight that is kept in the shared file
+ALIGNMENT = 64  # bytes
 
 
 class Int8Embedding(nn.Module):
-    """A table in int8 with one scale a row: a quarter of the size, no runtime quantiser needed."""
+    """A table in int8 with one scale a row, which loses less than one scale for the whole."""
 
     def __init__(self, table: Tensor) -> None:
         super().__init__()
         scales = table.abs().amax(1, keepdim=True) / 127
         self.register_buffer("scales", scales)
-        self.register_buffer("rows", torch.round(table / scales).to(torch.int8))
+        self.register_buffer("rows", torch.round(table / scales.clamp(min=1e-12)).to(torch.int8))
 
     def forward(self, ids: Tensor) -> Tensor:
         """(..., width)."""
@@ -31,22 +37,24 @@ class Int8Embedding(nn.Module):
         return rows
 
 
-def export(trunk: Trunk, branches: Branches, target: Path, *, int8: bool) -> None:
-    """Write ``target``, an ONNX file with inputs (batch, sequence) int64 and logits (batch, 1).
+def export(model: CrossEncoder, target: Path, *, int8: bool) -> None:
+    """Write ``target``: inputs (batch, sequence) int64, output logits (batch, 1) float32.
 
-    The trunk and the branches are converted to float32 in place.
+    The model is converted in place.
     """
-    model = CrossEncoder(trunk.float(), branches.float()).eval()
+    model = model.float().eval()
     if int8:
-        model.trunk.encoder.words = Int8Embedding(trunk.encoder.words.weight)
-        model.trunk.encoder.positions = Int8Embedding(trunk.encoder.positions.weight)
-    length = torch.arange(16).unsqueeze(0)
-    example = (length + 1000, torch.ones_like(length), (length > 5).long())
+        encoder = model.trunk.encoder
+        for name in ("words", "positions"):
+            if isinstance(table := getattr(encoder, name), nn.Embedding):
+                setattr(encoder, name, Int8Embedding(table.weight))
+    places = torch.arange(16).unsqueeze(0)
+    example = (places + 1000, torch.ones_like(places), (places > 5).long())
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        plain = Path(folder) / "plain.onnx"
+        plain, made = Path(folder) / "plain.onnx", Path(folder) / "made.onnx"
         with warnings.catch_warnings():
-            # The exporter of TorchScript needs no further package, and torch is pinned.
+            # TorchScript's exporter needs no further package; torch is pinned.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 model,
@@ -59,7 +67,6 @@ def export(trunk: Trunk, branches: Branches, target: Path, *, int8: bool) -> Non
                 opset_version=OPSET,
                 dynamo=False,
             )
-        made = Path(folder) / "made.onnx"
         if int8:
             quantize_dynamic(
                 plain,
@@ -68,25 +75,64 @@ def export(trunk: Trunk, branches: Branches, target: Path, *, int8: bool) -> Non
                 per_channel=True,
                 op_types_to_quantize=["MatMul"],
             )
-        else:
-            made = plain
-        onnx.checker.check_model(onnx.load(made), full_check=True)
-        made.rename(target)
+        finished = made if int8 else plain
+        onnx.checker.check_model(onnx.load(finished), full_check=True)
+        finished.rename(target)
 
 
-def copy_tokenizer(target: Path) -> None:
-    """The tokenizer with the pair template that is part of the model."""
-    from tokenizers import Tokenizer
-    from tokenizers.processors import TemplateProcessing
+def share_weights(models: list[Path], data: Path) -> None:
+    """Move the weights of several ONNX files of one folder into one file, equal ones once."""
+    offsets: dict[bytes, int] = {}
+    with data.open("wb") as out:
+        for path in models:
+            model = onnx.load(path)
+            for tensor in model.graph.initializer:
+                raw = tensor.raw_data
+                if len(raw) < LEAST_SHARED:
+                    continue
+                digest = hashlib.sha256(raw).digest()
+                if digest not in offsets:
+                    out.write(b"\0" * (-out.tell() % ALIGNMENT))
+                    offsets[digest] = out.tell()
+                    out.write(raw)
+                set_external_data(tensor, data.name, offsets[digest], len(raw))
+                tensor.ClearField("raw_data")
+            onnx.save(model, path)
 
+
+def write_companions(folder: Path, layers: int) -> None:
+    """The tokenizer, whose pair template is part of the model, and the configuration."""
     tokenizer = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] [CLS]:1 $B:1 [SEP]:1",
-        special_tokens=[
-            (token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")
-        ],
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
     )
-    tokenizer.save(str(target / "tokenizer.json"), pretty=False)
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    special = {
+        f"{name}_token": f"[{name.upper()}]" for name in ("pad", "cls", "sep", "unk", "mask")
+    }
+    files = {
+        "config.json": {
+            "model_type": "bert",
+            "architectures": ["GrownCrossEncoder"],
+            "num_labels": 1,
+            "id2label": {"0": "relevance"},
+            "hidden_size": WIDTH,
+            "num_hidden_layers": layers,
+            "max_position_embeddings": POSITIONS,
+            "vocab_size": VOCABULARY,
+            "pad_token_id": 0,
+        },
+        "special_tokens_map.json": special,
+        "tokenizer_config.json": {
+            "model_max_length": POSITIONS,
+            **special,
+            "do_lower_case": True,
+            "tokenizer_class": "PreTrainedTokenizerFast",
+        },
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content, indent=1) + "\n")

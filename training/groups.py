@@ -5,7 +5,6 @@ same ones when it goes on.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from mine import NONE, Mined
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-LENGTHS = (48, 64, 96, 128, 160, 192, 256)  # that a micro-batch is padded to; few, for compiling
+LENGTHS = (48, 64, 96, 128, 160, 192, 224)  # that a micro-batch is padded to; few, for compiling
 ROWS = 32  # of a micro-batch
 
 

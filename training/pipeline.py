@@ -1,19 +1,21 @@
-"""Make the bundled cross-encoder: data in, model card out.
+"""Make the bundled cross-encoder and its student: data in, ONNX files out.
 
-    python training/pipeline.py DATA_DIR WORK_DIR [--config training/config.toml]
+    python training/pipeline.py DATA_DIR WORK_DIR OUT_DIR [--config training/config.toml]
 
 Every step keeps what it made in WORK_DIR and is skipped when that is there; training goes on from
 its last checkpoint. See README.md for the steps and how long they take.
 """
 
 import argparse
+import copy
 import ctypes
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import torch
-from data import Pool, load_pool
+from data import load_pool
+from export import export, share_weights, write_companions
 from groups import Tokens, tokenize
 from lexical import inverse_frequency, stem_classes
 from mine import mine
@@ -28,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
+    parser.add_argument("out", type=Path)
     parser.add_argument("--config", type=Path, default=Path(__file__).parent / "config.toml")
     given = parser.parse_args()
     config = tomllib.loads(given.config.read_text())
@@ -40,11 +43,35 @@ def main() -> None:
     settings = config["train"]
     tokens = tokenize(pool, tokenizer, settings["query_tokens"], settings["second_tokens"])
     trunk = new_trunk(tokenizer, tokens, config["model"])
-    branches = teach(Trainer(pool, mined, tokens, trunk, given.work, config), config)
     small_trunk = new_trunk(tokenizer, tokens, config["student"])
+    branches = teach(Trainer(pool, mined, tokens, trunk, given.work, config), config)
     student = teach_student(
         Trainer(pool, mined, tokens, small_trunk, given.work, config), trunk, branches, config
     )
+    exact_trunk, exact_small_trunk = (
+        new_trunk(tokenizer, tokens, config[part], torch.float32) for part in ("model", "student")
+    )
+    publish(
+        CrossEncoder(exact_trunk, branches),
+        CrossEncoder(exact_small_trunk, student),
+        given.out,
+        config,
+    )
+
+
+def publish(whole: CrossEncoder, student: CrossEncoder, out: Path, config: dict[str, Any]) -> None:
+    """Write both models in int8 with the weights that they share, and the whole in float32."""
+    for model, name in ((whole, "model"), (student, "student")):
+        export(copy.deepcopy(model), out / "fp32" / f"{name}.onnx", int8=False)
+        export(model, out / "int8" / "onnx" / f"{name}.onnx", int8=True)
+    share_weights(
+        [out / "int8" / "onnx" / f"{name}.onnx" for name in ("model", "student")],
+        out / "int8" / "onnx" / "weights.bin",
+    )
+    layers = config["model"]["layers"] + config["model"]["cross"]
+    for folder in (out / "fp32", out / "int8"):
+        write_companions(folder, layers)
+    print(f"wrote {out}")
 
 
 def keep_memory() -> None:
@@ -58,11 +85,16 @@ def keep_memory() -> None:
         library.mallopt(trim_threshold, 2**31 - 1)
 
 
-def new_trunk(tokenizer: Tokenizer, tokens: Tokens, settings: dict[str, Any]) -> Trunk:
-    """The frozen part, in bfloat16."""
+def new_trunk(
+    tokenizer: Tokenizer,
+    tokens: Tokens,
+    settings: dict[str, Any],
+    dtype: torch.dtype = torch.bfloat16,
+) -> Trunk:
+    """The frozen part: bfloat16 to train on, float32 as published to export."""
     classes = stem_classes(tokenizer)
     exact = ExactMatch(classes, inverse_frequency(tokenizer, classes, tokens.passages))
-    teacher = load_teacher(model_folder()).to(torch.bfloat16)
+    teacher = load_teacher(model_folder()).to(dtype)
     return Trunk(teacher, exact, settings["layers"], settings["lower"])
 
 

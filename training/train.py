@@ -24,9 +24,9 @@ from model import Branches, Trunk
 from torch import Tensor
 
 CHECKPOINT_EVERY = 100  # steps
-VALIDATE_EVERY = 400
-VALIDATION_QUERIES = 40  # of a set
-VALIDATION_CANDIDATES = 24
+VALIDATE_EVERY = 1000
+VALIDATION_QUERIES = 15  # of a set
+VALIDATION_CANDIDATES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +134,8 @@ class Trainer:
             self._scatter(branches, masters)
             if step >= self.settings["average_from"] * stage.steps and step % 10 == 9:
                 averaged += 1
-                for mean, master in zip(average, masters, strict=True):
-                    mean += (master - mean) / averaged
+                for kept, master in zip(average, masters, strict=True):
+                    kept.add_((master - kept) / averaged)
             if step % 20 == 19:
                 seconds = (time.perf_counter() - began) / (step + 1 - first)
                 print(
@@ -189,12 +189,12 @@ class Trainer:
             target = (1 - stage.own_share) * target + stage.own_share * own
         loss = F.cross_entropy(logits.view(-1, size), target)
         loss.backward()
-        return float(loss)
+        return loss.item()
 
     def _parameter_groups(
         self, branches: Branches, masters: list[Tensor], rate: float
     ) -> list[dict[str, Any]]:
-        """The cross layers learn slowly, what is new faster, and the few scalars' weights fastest."""
+        """The cross layers learn slowly, what is new faster, the few scalars' weights fastest."""
         head = self.settings["head_learning_rate"] * rate / self.settings["learning_rate"]
         rates = {"cross": rate, "linear": 5 * head, "from_scalars": 5 * head}
         groups: dict[float, list[Tensor]] = defaultdict(list)
