@@ -18,10 +18,11 @@ from qdrant_rerank.models import (
 )
 
 if TYPE_CHECKING:
-    from qdrant_rerank.cross_encoder import PairScores, TextCrossEncoder
+    from qdrant_rerank.cross_encoder import TextCrossEncoder
     from qdrant_rerank.embedders import Bm25Encoder, OnnxEmbedder, StaticEmbedder
     from qdrant_rerank.evaluation import Evaluation, evaluate
     from qdrant_rerank.reranking import rerank_points
+    from qdrant_rerank.scoring import PairScores
     from qdrant_rerank.searcher import HybridSearcher
     from qdrant_rerank.types import (
         Embedder,
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
         SearchOptions,
         SearchResults,
         SearchTrace,
+        Snippet,
         SparseEncoder,
     )
+    from qdrant_rerank.windows import Windows
 
 # Where each name that is loaded on first use lives.
 _HOME = {
@@ -40,15 +43,17 @@ _HOME = {
     "Evaluation": "evaluation",
     "HybridSearcher": "searcher",
     "OnnxEmbedder": "embedders",
-    "PairScores": "cross_encoder",
+    "PairScores": "scoring",
     "RerankedPoint": "types",
     "Reranker": "types",
     "SearchOptions": "types",
     "SearchResults": "types",
     "SearchTrace": "types",
+    "Snippet": "types",
     "SparseEncoder": "types",
     "StaticEmbedder": "embedders",
     "TextCrossEncoder": "cross_encoder",
+    "Windows": "windows",
     "evaluate": "evaluation",
     "rerank_points": "reranking",
 }
@@ -70,9 +75,11 @@ __all__ = [
     "SearchOptions",
     "SearchResults",
     "SearchTrace",
+    "Snippet",
     "SparseEncoder",
     "StaticEmbedder",
     "TextCrossEncoder",
+    "Windows",
     "__version__",
     "errors",
     "evaluate",

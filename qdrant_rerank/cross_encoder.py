@@ -22,6 +22,7 @@ from qdrant_rerank.registry import listing, register_model, supported_models
 from qdrant_rerank.runtime import Provider, Runtime, available_cores
 from qdrant_rerank.scoring import PairScorer, PairScores
 from qdrant_rerank.tokenization import PairTokenizer
+from qdrant_rerank.windows import LongDocuments, PairReader, as_windows
 
 __all__ = ["Activation", "PairScores", "TextCrossEncoder"]
 
@@ -55,6 +56,8 @@ class TextCrossEncoder:
             float32, such as a :class:`~qdrant_rerank.calibration.Calibrator`.
         label: the label that is relevance, by name or number, where the model has several; None
             for the only one, or of two the one that the configuration names, else the second.
+        long_documents: "truncate" reads what fits the window; "windows" reads all of a document
+            in overlapping parts and takes the highest score; ``Windows(...)`` says how.
         local_files_only: never touch the network.
         specific_model_path: a directory to load the named model from instead.
 
@@ -88,6 +91,7 @@ class TextCrossEncoder:
         max_length: int | None = None,
         activation: Activation = "identity",
         label: Label | None = None,
+        long_documents: LongDocuments = "truncate",
         local_files_only: bool = False,
         specific_model_path: str | Path | None = None,
     ) -> None:
@@ -103,6 +107,7 @@ class TextCrossEncoder:
         self._max_length = max_length
         self._activation = activation
         self._label = label
+        self._long_documents = as_windows(long_documents)
         self._files = locate(
             model_name,
             precision=precision,
@@ -112,7 +117,7 @@ class TextCrossEncoder:
             specific_model_path=specific_model_path,
         )
         self._lock = threading.Lock()
-        self._loaded_tokenizer: PairTokenizer | None = None
+        self._loaded_reader: PairReader | None = None
         self._scorer: PairScorer | None = None
         if not lazy_load:
             self._load()
@@ -125,7 +130,7 @@ class TextCrossEncoder:
     @property
     def max_length(self) -> int:
         """Window in tokens, special tokens included."""
-        return self._tokenizer().max_length
+        return self._reader().tokenizer.max_length
 
     @property
     def activation(self) -> str:
@@ -139,7 +144,8 @@ class TextCrossEncoder:
 
         Args:
             query: any text; longer than half of the window, it may be cut.
-            documents: texts of any length; what does not fit the window is cut.
+            documents: texts of any length; what does not fit the window is cut, or read in
+                parts, as ``long_documents`` says.
             batch_size: most pairs a run may hold; None to let the token budget decide. Never
                 changes a score.
 
@@ -218,12 +224,12 @@ class TextCrossEncoder:
             InvalidInputError: a text is not a str, or ``batch_size`` is below 1.
         """
         require_positive("batch_size", batch_size)
-        tokenizer = self._tokenizer()
+        reader = self._reader()
         source = iter(pairs)
         total = 0
         while window := list(islice(source, batch_size)):
             require_pairs(window)
-            total += sum(len(pair) for pair in tokenizer(window))
+            total += sum(len(row) for row in reader(window).rows)
         return total
 
     @classmethod
@@ -294,31 +300,32 @@ class TextCrossEncoder:
     def __getstate__(self) -> dict[str, Any]:
         # Sessions, threads and locks do not pickle; a copy loads its own at the first score.
         kept = dict(self.__dict__)
-        kept.update(_lock=None, _loaded_tokenizer=None, _scorer=None)
+        kept.update(_lock=None, _loaded_reader=None, _scorer=None)
         return kept
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.Lock()
 
-    def _tokenizer(self) -> PairTokenizer:
-        if self._loaded_tokenizer is None:
+    def _reader(self) -> PairReader:
+        if self._loaded_reader is None:
             with self._lock:
-                if self._loaded_tokenizer is None:
-                    self._loaded_tokenizer = PairTokenizer.from_directory(
+                if self._loaded_reader is None:
+                    tokenizer = PairTokenizer.from_directory(
                         self._files.tokenizer, max_length=self._max_length
                     )
-        return self._loaded_tokenizer
+                    self._loaded_reader = PairReader(tokenizer, self._long_documents)
+        return self._loaded_reader
 
     def _load(self) -> PairScorer:
         """The loaded model; loaded once under concurrent first calls too."""
-        tokenizer = self._tokenizer()
+        reader = self._reader()
         if self._scorer is None:
             with self._lock:
                 if self._scorer is None:
                     config = ModelConfig.read(self._files.tokenizer)
                     self._scorer = PairScorer(
-                        tokenizer,
+                        reader,
                         Runtime(self._files.model, **self._options),
                         config,
                         activation=self._activation,

@@ -1,7 +1,8 @@
 """Points and scores -> ordered points. Pure: no I/O, no model."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client.models import ScoredPoint
 
-from qdrant_rerank.types import Blend, RerankedPoint
+from qdrant_rerank.types import Blend, RerankedPoint, Snippet
 
 __all__ = ["blend_scores", "in_retrieval_order", "keep_order", "order_by_score"]
 
@@ -17,6 +18,7 @@ PointId = int | str | UUID
 # Cormack, Clarke and Buettcher, Reciprocal Rank Fusion, SIGIR 2009, found 60 to do well; what the
 # first place is worth against the second falls as it grows.
 RRF_K = 60
+NO_SNIPPETS: Mapping[int, Snippet] = MappingProxyType({})
 
 
 def id_key(point_id: PointId) -> tuple[bool, str, int]:
@@ -82,6 +84,7 @@ def order_by_score(
     limit: int | None = None,
     score_threshold: float | None = None,
     blend: Blend = 0.0,
+    snippets: Mapping[int, Snippet] = NO_SNIPPETS,
 ) -> list[RerankedPoint]:
     """Points by rerank score, or its blend, highest first; ties by retrieval rank, then id.
 
@@ -93,6 +96,7 @@ def order_by_score(
         limit: points kept; None for all.
         score_threshold: lowest score kept; unscored points do not reach it.
         blend: see :func:`blend_scores`.
+        snippets: by row of ``points``, the part of the text that the score comes from.
     """
     rerank_score = dict(zip(scored, (float(score) for score in scores), strict=True))
     blended = blend_scores([points[row].score for row in scored], scores, blend)
@@ -103,7 +107,13 @@ def order_by_score(
     elif keep_unscored:
         ranked += [row for row in range(len(points)) if row not in by_row]
     return [
-        _reranked(points[row], row, rerank_score.get(row), by_row.get(row, -np.inf))
+        _reranked(
+            points[row],
+            row,
+            rerank_score.get(row),
+            by_row.get(row, -np.inf),
+            snippets.get(row),
+        )
         for row in ranked[:limit]
     ]
 
@@ -124,7 +134,11 @@ def keep_order(
 
 
 def _reranked(
-    point: ScoredPoint, row: int, rerank_score: float | None, score: float
+    point: ScoredPoint,
+    row: int,
+    rerank_score: float | None,
+    score: float,
+    snippet: Snippet | None = None,
 ) -> RerankedPoint:
     # Every field is valid already; validating vectors again would cost more than ordering.
     return RerankedPoint.model_construct(
@@ -138,4 +152,5 @@ def _reranked(
         rerank_score=rerank_score,
         retrieval_score=point.score,
         retrieval_rank=row + 1,
+        snippet=snippet,
     )

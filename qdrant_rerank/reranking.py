@@ -9,7 +9,9 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,7 @@ from qdrant_rerank.types import (
     Reranker,
     SearchResults,
     SearchTrace,
+    Snippet,
 )
 
 __all__ = ["load_reranker", "rerank_points"]
@@ -44,13 +47,35 @@ class Scored:
         tokenize_s: seconds.
         infer_s: seconds.
         padding_share: padding in what the model read, 0 to 1; None likewise.
+        truncated: documents of a query that did not fit the window; None likewise.
+        windows: rows that the model read for a query; None likewise.
+        spans: a query's documents' parts that speak for them, start and end character; None where
+            the reranker does not read in parts.
+        activation: what made the scores of logits; None where the reranker does not tell.
     """
 
     scores: list[NDArray[np.float32]]
     tokenize_s: float
     infer_s: float
-    tokens: int | None
-    padding_share: float | None
+    tokens: int | None = None
+    padding_share: float | None = None
+    truncated: list[int] | None = None
+    windows: list[int] | None = None
+    spans: list[list[tuple[int, int]]] | None = None
+    activation: str | None = None
+
+    def trace(self, query: int) -> dict[str, Any]:
+        """What a trace tells of one query's second stage; times are of all queries."""
+        return {
+            "tokenize_s": self.tokenize_s,
+            "infer_s": self.infer_s,
+            "pairs": len(self.scores[query]),
+            "tokens": self.tokens,
+            "padding_share": self.padding_share,
+            "truncated": None if self.truncated is None else self.truncated[query],
+            "windows": None if self.windows is None else self.windows[query],
+            "activation": self.activation,
+        }
 
 
 def load_reranker(reranker: Reranker | str | Path) -> Reranker:
@@ -137,13 +162,9 @@ def rerank_points(
         ordered,
         query=query,
         trace=SearchTrace(
-            tokenize_s=scored.tokenize_s,
-            infer_s=scored.infer_s,
+            **scored.trace(0),
             total_s=time.perf_counter() - began,
             candidates=len(hits),
-            pairs=len(scored.scores[0]),
-            tokens=scored.tokens,
-            padding_share=scored.padding_share,
             status="reranked" if hits else "no candidates",
         ),
     )
@@ -198,15 +219,26 @@ class SecondStage:
             order_by_score(
                 hits,
                 kept,
-                scores,
+                scored.scores[query],
                 keep_unscored=self._on_missing != "drop",
                 limit=limit,
                 score_threshold=score_threshold,
                 blend=blend,
+                snippets={}
+                if scored.spans is None
+                else self._snippets(hits, kept, scored.spans[query]),
             )
-            for (_, hits), kept, scores in zip(hits_of_queries, rows, scored.scores, strict=True)
+            for query, ((_, hits), kept) in enumerate(zip(hits_of_queries, rows, strict=True))
         ]
         return ordered, scored
+
+    def _snippets(
+        self, hits: Sequence[ScoredPoint], kept: Sequence[int], spans: Sequence[tuple[int, int]]
+    ) -> dict[int, Snippet]:
+        return {
+            row: self._text.locate(hits[row].payload, *span)
+            for row, span in zip(kept, spans, strict=True)
+        }
 
     def _require(self, hits: Sequence[ScoredPoint]) -> None:
         for hit in hits:
@@ -233,17 +265,22 @@ def score(reranker: Reranker, work: Sequence[tuple[str, Sequence[str]]]) -> Scor
     if isinstance(reranker, TextCrossEncoder):
         pairs = [(query, document) for query, documents in work for document in documents]
         pooled = reranker.score_pairs(pairs)
-        ends = np.cumsum([len(documents) for _, documents in work])
+        ends = np.cumsum([0, *(len(documents) for _, documents in work)])
+        parts = [slice(start, end) for start, end in pairwise(ends)]
         padded = pooled.padded_tokens
         return Scored(
-            scores=np.split(pooled.scores, ends[:-1]),
+            scores=[pooled.scores[part] for part in parts],
             tokenize_s=pooled.tokenize_s,
             infer_s=pooled.infer_s,
             tokens=pooled.tokens,
             padding_share=1 - pooled.tokens / padded if padded else 0.0,
+            truncated=[int(pooled.truncated[part].sum()) for part in parts],
+            windows=[int(pooled.windows[part].sum()) for part in parts],
+            spans=None if pooled.spans is None else [pooled.spans[part] for part in parts],
+            activation=pooled.activation,
         )
     scores = [_ask(reranker, query, documents) for query, documents in work]
-    return Scored(scores, 0.0, time.perf_counter() - began, None, None)
+    return Scored(scores, 0.0, time.perf_counter() - began)
 
 
 def _ask(reranker: Reranker, query: str, documents: Sequence[str]) -> NDArray[np.float32]:

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from qdrant_rerank.activations import Activation, activate, activation_name, choose_activation
 from qdrant_rerank.arguments import require_pairs
 from qdrant_rerank.batching import Run, TokenizedPair, pad, plan_runs
-from qdrant_rerank.errors import ModelOutputError
+from qdrant_rerank.errors import InvalidInputError, ModelOutputError
 from qdrant_rerank.heads import Label, choose_head, label_logits
 from qdrant_rerank.model_config import ModelConfig
 from qdrant_rerank.runtime import Runtime
-from qdrant_rerank.tokenization import PairTokenizer
+from qdrant_rerank.windows import PairReader, aggregate
 
 __all__ = ["PairScorer", "PairScores"]
 
@@ -34,6 +34,10 @@ class PairScores:
         tokens: tokens scored, padding left out.
         padded_tokens: tokens scored, padding included.
         truncated: shape (n,), bool; pairs of which the window cut something off.
+        windows: shape (n,); rows that the model read for each pair, more than 1 where it read a
+            long document in parts.
+        spans: of each document, start and end character of the part that speaks for it; None
+            where long documents are truncated.
         activation: name of the activation that made the scores of logits.
     """
 
@@ -43,6 +47,8 @@ class PairScores:
     tokens: int
     padded_tokens: int
     truncated: NDArray[np.bool_]
+    windows: NDArray[np.intp]
+    spans: list[tuple[int, int]] | None
     activation: str
 
 
@@ -50,14 +56,13 @@ class PairScorer:
     """Scores pairs with one loaded model. Safe to call from many threads.
 
     Args:
-        tokenizer: of the model.
+        reader: tokenises for the model.
         runtime: the model.
         config: what the model's files say about its output.
         activation: see :mod:`~qdrant_rerank.activations`.
         label: see :mod:`~qdrant_rerank.heads`.
 
     Attributes:
-        tokenizer: as given.
         runtime: as given.
         head: which labels are relevance.
         activation: as given, "auto" resolved.
@@ -69,19 +74,25 @@ class PairScorer:
 
     def __init__(
         self,
-        tokenizer: PairTokenizer,
+        reader: PairReader,
         runtime: Runtime,
         config: ModelConfig,
         *,
         activation: Activation = "identity",
         label: Label | None = None,
     ) -> None:
-        self.tokenizer = tokenizer
+        self._read = reader
+        self._windows = windows = reader.windows
         self.runtime = runtime
         # One short pair shows now, not amid a ranking, that the two fit, and what comes out.
-        probe = self._logits(tokenizer([("a", "b")]))
+        probe = self._logits(reader.tokenizer([("a", "b")]))
         self.head = choose_head(probe, config.labels, label, runtime.path)
         self.activation = choose_activation(activation, config, self.head)
+        if windows is not None and windows.aggregate == "sum" and self.activation == "identity":
+            raise InvalidInputError(
+                "aggregate is 'sum' and the scores are raw logits, which may be negative, so that "
+                "a longer document would lose. Pass activation='sigmoid', or aggregate='mean'."
+            )
 
     def score(
         self,
@@ -102,47 +113,61 @@ class PairScorer:
         """
         require_pairs(pairs)
         began = time.perf_counter()
-        tokenized = self.tokenizer(pairs) if pairs else []
+        reading = self._read(pairs)
+        rows = reading.rows
         tokenized_at = time.perf_counter()
         limits = [limit for limit in (batch_size, self.runtime.pairs_per_run) if limit is not None]
         runs = plan_runs(
-            [len(pair) for pair in tokenized],
+            [len(row) for row in rows],
             tokens_per_run=self.runtime.tokens_per_run,
             pairs_per_run=min(limits, default=None),
         )
-        logits = np.empty((len(tokenized), self.head.labels), dtype=np.float32)
+        logits = np.empty((len(rows), self.head.labels), dtype=np.float32)
 
         def execute(run: Run) -> None:
-            logits[run.rows] = self._logits([tokenized[row] for row in run.rows])
+            logits[run.rows] = self._logits([rows[row] for row in run.rows])
 
         self.runtime.for_each(execute, runs, pool)
-        self._require_finite(logits)
+        owners = np.repeat(np.arange(len(pairs)), reading.counts)
+        self._require_finite(logits, owners, len(pairs))
+        scores = activate(self.activation, self.head, logits)
+        spans = None
+        if self._windows is not None:
+            scores, best = aggregate(scores, reading.counts, self._windows)
+            spans = [reading.spans[row] for row in best]
+        truncated = np.zeros(len(pairs), dtype=np.bool_)
+        truncated[owners[np.array([row.truncated for row in rows], dtype=np.bool_)]] = True
         return PairScores(
-            scores=activate(self.activation, self.head, logits),
+            scores=scores,
             tokenize_s=tokenized_at - began,
             infer_s=time.perf_counter() - tokenized_at,
-            tokens=sum(len(pair) for pair in tokenized),
+            tokens=sum(len(row) for row in rows),
             padded_tokens=sum(len(run.rows) * run.width for run in runs),
-            truncated=np.array([pair.truncated for pair in tokenized], dtype=np.bool_),
+            truncated=truncated,
+            windows=np.array(reading.counts, dtype=np.intp),
+            spans=spans,
             activation=activation_name(self.activation),
         )
 
     def _logits(self, pairs: Sequence[TokenizedPair]) -> NDArray[np.float32]:
         """Label logits of one run, shape (pairs, labels)."""
+        tokenizer = self._read.tokenizer
         inputs = pad(
             pairs,
-            pad_id=self.tokenizer.pad_id,
-            pad_type_id=self.tokenizer.pad_type_id,
-            side=self.tokenizer.padding_side,
+            pad_id=tokenizer.pad_id,
+            pad_type_id=tokenizer.pad_type_id,
+            side=tokenizer.padding_side,
         )
         return label_logits(self.runtime.run(*inputs), len(pairs), self.runtime.path)
 
-    def _require_finite(self, logits: NDArray[np.float32]) -> None:
-        broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    def _require_finite(
+        self, logits: NDArray[np.float32], owners: NDArray[np.intp], pairs: int
+    ) -> None:
+        finite = np.isfinite(logits)
+        broken = np.unique(owners[~finite.all(axis=1)])
         if len(broken):
-            value = logits[broken[0]][~np.isfinite(logits[broken[0]])][0]
             raise ModelOutputError(
-                f"{self.runtime.path} returned {value} for {len(broken)} of {len(logits)} pairs, "
-                f"the first at index {broken[0]}. The file may be damaged, or its fp16 "
+                f"{self.runtime.path} returned {logits[~finite][0]} for {len(broken)} of {pairs} "
+                f"pairs, the first at index {broken[0]}. The file may be damaged, or its fp16 "
                 "arithmetic overflows: fetch it again or use another precision."
             )

@@ -352,7 +352,7 @@ class HybridSearcher:
             orders = [
                 keep_order(found, limit=limit, score_threshold=score_threshold) for found in hits
             ]
-            pairs, tokens = [0] * len(hits), None
+            traces = [trace] * len(hits)
         else:
             stage = SecondStage(self.reranker, self.text, options.on_missing_text)
             orders, scored = stage.run(
@@ -361,33 +361,28 @@ class HybridSearcher:
                 score_threshold=score_threshold,
                 blend=options.blend,
             )
-            pairs = [len(scores) for scores in scored.scores]
-            tokens = scored.tokens
-            trace = replace(
-                trace,
-                tokenize_s=scored.tokenize_s,
-                infer_s=scored.infer_s,
-                padding_share=scored.padding_share,
-            )
+            traces = [replace(trace, **scored.trace(row)) for row in range(len(hits))]
+        fetch_s = 0.0
         if two_requests:
             fetched_at = time.perf_counter()
             orders = self._first.complete(
                 orders, options, with_payload=with_payload, with_vectors=with_vectors
             )
-            trace = replace(trace, recall_s=trace.recall_s + time.perf_counter() - fetched_at)
-        trace = replace(trace, tokens=tokens, total_s=time.perf_counter() - began)
+            fetch_s = time.perf_counter() - fetched_at
+        total_s = time.perf_counter() - began
         return [
             SearchResults(
                 order,
                 query=query,
                 trace=replace(
                     trace,
+                    recall_s=trace.recall_s + fetch_s,
+                    total_s=total_s,
                     candidates=len(found),
-                    pairs=count,
                     status=_status(found, reranks),
                 ),
             )
-            for query, found, order, count in zip(queries, hits, orders, pairs, strict=True)
+            for query, found, order, trace in zip(queries, hits, orders, traces, strict=True)
         ]
 
     def _depth(self, limit: int, candidates: int | None) -> int:

@@ -18,10 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from qdrant_rerank.errors import InvalidInputError, MissingTextError
+from qdrant_rerank.types import Snippet
 
 __all__ = ["PayloadText", "TextSource"]
 
 Payload = Mapping[str, Any]
+SEPARATOR = "\n"  # between the texts of several fields
 TextSource = str | Sequence[str] | Callable[[Payload], str | None]
 
 
@@ -47,11 +49,14 @@ class PayloadText:
     def __init__(self, source: TextSource) -> None:
         self.source = source
         self.fields: tuple[str, ...] | None
+        self._joined: tuple[str, ...] | None  # fields that are the text, one a line
         if callable(source):
             self.fields = None
+            self._joined = None
             self._read: Callable[[Payload], str | None] = source
         elif isinstance(source, str) and "{" in source:
             parts = _parse(source)
+            self._joined = None
             self.fields = tuple(dict.fromkeys(path for _, path in parts if path))
             self._read = lambda payload: _fill(parts, payload)
         else:
@@ -61,7 +66,7 @@ class PayloadText:
                     f"text={source!r}; expected a payload field, a list of fields, a template such "
                     "as '{title}\\n{body}', or a function of the payload."
                 )
-            self.fields = fields
+            self.fields = self._joined = fields
             self._read = lambda payload: _join(fields, payload)
 
     def __call__(self, payload: Payload | None) -> str | None:
@@ -71,6 +76,33 @@ class PayloadText:
         except LookupError:
             return None
         return text if isinstance(text, str) and text.strip() else None
+
+    def locate(self, payload: Payload | None, start: int, end: int) -> Snippet:
+        r"""Where in the payload a part of the text is.
+
+        Args:
+            payload: whose text it is.
+            start: first character of the part, in the text.
+            end: the character after its last.
+
+        Returns:
+            The field and the place in it; of several fields that the part touches, the one that
+            holds the most of it. Of a template or a function no field, and the place in the text.
+
+        >>> PayloadText(["title", "body"]).locate({"title": "A", "body": "Long text."}, 0, 6)
+        Snippet(text='Long', start=0, end=4, field='body')
+        """
+        if self._joined is None:
+            text = self._read(payload or {}) or ""
+            return Snippet(text[start:end], start, end)
+        parts = []
+        offset = 0
+        for field, value in _texts(self._joined, payload or {}):
+            first = min(max(start - offset, 0), len(value))
+            last = min(max(end - offset, 0), len(value))
+            parts.append(Snippet(value[first:last], first, last, field))
+            offset += len(value) + len(SEPARATOR)
+        return max(parts, key=lambda part: part.end - part.start)
 
     def require(self, payload: Payload | None, what: str) -> str:
         """The text.
@@ -129,8 +161,13 @@ def _fill(parts: Sequence[tuple[str, str | None]], payload: Payload) -> str | No
 
 
 def _join(fields: Sequence[str], payload: Payload) -> str | None:
-    values = [_lookup(payload, field) for field in fields]
-    return "\n".join(v for v in values if isinstance(v, str) and v.strip()) or None
+    return SEPARATOR.join(value for _, value in _texts(fields, payload)) or None
+
+
+def _texts(fields: Sequence[str], payload: Payload) -> list[tuple[str, str]]:
+    """(field, text) of those that have text."""
+    values = ((field, _lookup(payload, field)) for field in fields)
+    return [(field, v) for field, v in values if isinstance(v, str) and v.strip()]
 
 
 def _lookup(payload: Payload, path: str) -> Any:

@@ -43,6 +43,10 @@ class PairTokenizer:
         padding_side: where the padding goes.
         truncation_side: which end of a text is cut.
         source: named in errors.
+
+    Attributes:
+        max_length: as given.
+        specials: tokens of the window that belong to neither text.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class PairTokenizer:
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length, direction=truncation_side)
         self._tokenizer = tokenizer
+        self.specials = specials
         self.max_length = max_length
         self.pad_id = pad_id
         self.pad_type_id = pad_type_id
@@ -126,6 +131,12 @@ class PairTokenizer:
     def single(self, texts: Sequence[str]) -> list[TokenizedPair]:
         """Tokenise texts alone, in order, as an embedding model reads them; cut likewise."""
         return self._tokenize([(text,) for text in texts])
+
+    def without_truncation(self) -> Tokenizer:
+        """A copy of the tokenizer that cuts nothing off."""
+        copy = Tokenizer.from_str(self._tokenizer.to_str())
+        copy.no_truncation()
+        return copy
 
     def _tokenize(self, inputs: Sequence[tuple[str, ...]]) -> list[TokenizedPair]:
         encodings = self._encode(inputs, CHARACTERS_PER_TOKEN)

@@ -2,7 +2,7 @@
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,6 +22,7 @@ __all__ = [
     "SearchOptions",
     "SearchResults",
     "SearchTrace",
+    "Snippet",
     "SparseEncoder",
 ]
 
@@ -93,6 +94,24 @@ class SparseEncoder(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    """The part of a long document that its score comes from.
+
+    Attributes:
+        text: the part.
+        start: its first character, counted in the field's text.
+        end: the character after its last.
+        field: payload field or path that it is of; None where the text was a template's or a
+            function's, and ``start`` and ``end`` count in that text.
+    """
+
+    text: str
+    start: int
+    end: int
+    field: str | None = None
+
+
 class RerankedPoint(ScoredPoint):
     """A ``ScoredPoint`` with the scores of both stages.
 
@@ -103,11 +122,14 @@ class RerankedPoint(ScoredPoint):
         rerank_score: the reranker's score; None if the hit was not scored.
         retrieval_score: the score that Qdrant returned.
         retrieval_rank: 1-based place before reranking.
+        snippet: the part of the text that the score comes from, where the reranker reads long
+            documents in windows; else None.
     """
 
     rerank_score: float | None
     retrieval_score: float
     retrieval_rank: int
+    snippet: Snippet | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +148,11 @@ class SearchTrace:
         pairs: hits that were scored.
         tokens: tokens scored, padding left out; None where the reranker does not tell.
         padding_share: padding in what the model read, 0 to 1; None likewise.
+        truncated: hits whose text, or the query beside it, did not fit the model's window and was
+            cut; None likewise.
+        windows: rows that the model read, more than ``pairs`` where it reads long documents in
+            parts; None likewise.
+        activation: what made the scores of the model's logits, "identity" for none; None likewise.
         status: "reranked", "recall only" (no reranker), or "no candidates".
     """
 
@@ -138,6 +165,9 @@ class SearchTrace:
     pairs: int = 0
     tokens: int | None = None
     padding_share: float | None = None
+    truncated: int | None = None
+    windows: int | None = None
+    activation: str | None = None
     status: Literal["reranked", "recall only", "no candidates"] = "reranked"
 
 
@@ -182,7 +212,7 @@ class SearchResults(list[RerankedPoint]):
         self.trace = trace
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One JSON-ready dict a hit: rank, id, the scores, the payload (and vector, if asked).
+        """One JSON-ready dict a hit: rank, id, the scores, the payload (vector and snippet if any).
 
         A score that JSON cannot hold (minus infinity: a hit without text) is None.
         """
@@ -192,15 +222,16 @@ class SearchResults(list[RerankedPoint]):
             if row["vector"] is None:
                 del row["vector"]
             row["score"] = point.score if np.isfinite(point.score) else None
-            rows.append(
-                {
-                    "rank": rank,
-                    **row,
-                    "rerank_score": point.rerank_score,
-                    "retrieval_score": point.retrieval_score,
-                    "retrieval_rank": point.retrieval_rank,
-                }
-            )
+            row = {
+                "rank": rank,
+                **row,
+                "rerank_score": point.rerank_score,
+                "retrieval_score": point.retrieval_score,
+                "retrieval_rank": point.retrieval_rank,
+            }
+            if point.snippet is not None:
+                row["snippet"] = asdict(point.snippet)
+            rows.append(row)
         return rows
 
     def to_pandas(self) -> "pd.DataFrame":
@@ -255,15 +286,22 @@ class SearchResults(list[RerankedPoint]):
             score,
             f"{point.retrieval_score:.3f}",
             html.escape(str(point.id)),
-            _payload_html(point.payload or {}),
+            _snippet_html(point.snippet) + _payload_html(point.payload or {}),
         )
         return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
+def _snippet_html(snippet: Snippet | None) -> str:
+    return "" if snippet is None else f"<mark>{_shown(snippet.text)}</mark><br>"
+
+
 def _payload_html(payload: Mapping[str, Any]) -> str:
-    lines = []
-    for field, value in payload.items():
-        text = str(value)
-        shown = text if len(text) <= LONGEST_CELL else text[:LONGEST_CELL] + "…"
-        lines.append(f"<b>{html.escape(str(field))}</b> {html.escape(shown)}")
+    lines = [
+        f"<b>{html.escape(str(field))}</b> {_shown(value)}" for field, value in payload.items()
+    ]
     return "<br>".join(lines)
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return html.escape(text if len(text) <= LONGEST_CELL else text[:LONGEST_CELL] + "…")
