@@ -107,6 +107,7 @@ def micro_batches(
     tokens: Tokens,
     pairs: list[tuple[int, int]],
     most: int,
+    device: torch.device,
     rng: np.random.Generator | None = None,
 ) -> list[MicroBatch]:
     """Pairs (query row, passage row), sorted by length into batches of ROWS.
@@ -138,5 +139,6 @@ def micro_batches(
             ids[at, len(first) : end] = second
             mask[at, :end] = 1
             types[at, len(first) : end] = 1
-        batches.append(MicroBatch(rows, *(torch.from_numpy(a) for a in (ids, mask, types))))
+        tensors = (torch.from_numpy(array).to(device) for array in (ids, mask, types))
+        batches.append(MicroBatch(rows, *tensors))
     return batches

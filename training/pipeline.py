@@ -1,6 +1,6 @@
 """Make the bundled cross-encoder and its student: data in, ONNX files out.
 
-    python training/pipeline.py DATA_DIR WORK_DIR OUT_DIR [--config training/config.toml]
+    python training/pipeline.py DATA_DIR WORK_DIR OUT_DIR [--config FILE] [--device cuda]
 
 Every step keeps what it made in WORK_DIR and is skipped when that is there; training goes on from
 its last checkpoint. See README.md for the steps and how long they take.
@@ -10,68 +10,84 @@ import argparse
 import copy
 import ctypes
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from data import load_pool
+from data import Pool, load_pool
 from export import export, share_weights, write_companions
 from groups import Tokens, tokenize
 from lexical import inverse_frequency, stem_classes
-from mine import mine
+from mine import Mined, mine
 from minilm import load_teacher, model_folder
 from model import Branches, CrossEncoder, ExactMatch, Trunk
 from tokenizers import Tokenizer
 from train import Round, Trainer, compiled, guided_by
 
+CONFIG = Path(__file__).parent / "config.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What all training starts from."""
+
+    config: dict[str, Any]
+    work: Path
+    device: torch.device
+    pool: Pool
+    mined: Mined
+    tokens: Tokens
+    exact: ExactMatch
+
+    def trunk(self, part: str, dtype: torch.dtype = torch.bfloat16) -> Trunk:
+        """The frozen part: bfloat16 to train on, float32 as published to export."""
+        settings = self.config[part]
+        teacher = load_teacher(model_folder()).to(dtype)
+        return Trunk(teacher, copy.deepcopy(self.exact), settings["layers"], settings["lower"])
+
+    def trainer(self, part: str) -> Trainer:
+        """A trainer of branches on the trunk of "model" or "student"."""
+        return Trainer(
+            self.pool,
+            self.mined,
+            self.tokens,
+            self.trunk(part),
+            self.work,
+            self.config,
+            self.device,
+        )
+
 
 def main() -> None:
     """Run the steps."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--config", type=Path, default=Path(__file__).parent / "config.toml")
+    for name in ("data", "work", "out"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--config", type=Path, default=CONFIG)
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda where there is one")
     given = parser.parse_args()
-    config = tomllib.loads(given.config.read_text())
-    given.work.mkdir(parents=True, exist_ok=True)
+    inputs = read_inputs(given.data, given.work, given.config, given.device)
+    trainer = inputs.trainer("model")
+    branches = teach(trainer, inputs.config)
+    student = teach_student(inputs, CrossEncoder(trainer.trunk, branches))
+    publish(inputs, branches, student, given.out)
+
+
+def read_inputs(data: Path, work: Path, config: Path = CONFIG, device: str = "cpu") -> Inputs:
+    """Read the data and mine negatives, or read what an earlier run mined."""
+    settings = tomllib.loads(config.read_text())
+    work.mkdir(parents=True, exist_ok=True)
     keep_memory()
-    torch.manual_seed(config["seed"])
-    pool = load_pool(given.data, config["data"])
-    mined = mine(pool, given.work, config["mining"])
+    torch.manual_seed(settings["seed"])
+    pool = load_pool(data, settings["data"])
+    mined = mine(pool, work, settings["mining"])
     tokenizer = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
-    settings = config["train"]
-    tokens = tokenize(pool, tokenizer, settings["query_tokens"], settings["second_tokens"])
-    trunk = new_trunk(tokenizer, tokens, config["model"])
-    small_trunk = new_trunk(tokenizer, tokens, config["student"])
-    branches = teach(Trainer(pool, mined, tokens, trunk, given.work, config), config)
-    student = teach_student(
-        Trainer(pool, mined, tokens, small_trunk, given.work, config), trunk, branches, config
-    )
-    exact_trunk, exact_small_trunk = (
-        new_trunk(tokenizer, tokens, config[part], torch.float32) for part in ("model", "student")
-    )
-    publish(
-        CrossEncoder(exact_trunk, branches),
-        CrossEncoder(exact_small_trunk, student),
-        given.out,
-        config,
-    )
-
-
-def publish(whole: CrossEncoder, student: CrossEncoder, out: Path, config: dict[str, Any]) -> None:
-    """Write both models in int8 with the weights that they share, and the whole in float32."""
-    for model, name in ((whole, "model"), (student, "student")):
-        export(copy.deepcopy(model), out / "fp32" / f"{name}.onnx", int8=False)
-        export(model, out / "int8" / "onnx" / f"{name}.onnx", int8=True)
-    share_weights(
-        [out / "int8" / "onnx" / f"{name}.onnx" for name in ("model", "student")],
-        out / "int8" / "onnx" / "weights.bin",
-    )
-    layers = config["model"]["layers"] + config["model"]["cross"]
-    for folder in (out / "fp32", out / "int8"):
-        write_companions(folder, layers)
-    print(f"wrote {out}")
+    lengths = settings["train"]
+    tokens = tokenize(pool, tokenizer, lengths["query_tokens"], lengths["second_tokens"])
+    classes = stem_classes(tokenizer)
+    exact = ExactMatch(classes, inverse_frequency(tokenizer, classes, tokens.passages))
+    return Inputs(settings, work, torch.device(device), pool, mined, tokens, exact)
 
 
 def keep_memory() -> None:
@@ -85,25 +101,18 @@ def keep_memory() -> None:
         library.mallopt(trim_threshold, 2**31 - 1)
 
 
-def new_trunk(
-    tokenizer: Tokenizer,
-    tokens: Tokens,
-    settings: dict[str, Any],
-    dtype: torch.dtype = torch.bfloat16,
-) -> Trunk:
-    """The frozen part: bfloat16 to train on, float32 as published to export."""
-    classes = stem_classes(tokenizer)
-    exact = ExactMatch(classes, inverse_frequency(tokenizer, classes, tokens.passages))
-    teacher = load_teacher(model_folder()).to(dtype)
-    return Trunk(teacher, exact, settings["layers"], settings["lower"])
+def new_branches(trainer: Trainer, settings: dict[str, Any]) -> Branches:
+    """Untrained branches; with a whole trunk they score as the bi-encoder does."""
+    branches = Branches(load_teacher(model_folder()), settings)
+    branches.cross.to(torch.bfloat16)
+    return branches.to(trainer.device)
 
 
 def teach(trainer: Trainer, config: dict[str, Any]) -> Branches:
     """Both rounds."""
     settings = config["train"]
-    branches = new_branches(trainer, config["model"])
     first = Round("first", settings["steps"], settings["tokens"], settings["learning_rate"])
-    branches = trainer.train(branches, first)
+    branches = trainer.train(new_branches(trainer, config["model"]), first)
     second = Round(
         "second",
         settings["second_steps"],
@@ -111,39 +120,43 @@ def teach(trainer: Trainer, config: dict[str, Any]) -> Branches:
         settings["second_learning_rate"],
         settings["own_share"],
         first_step=settings["steps"],
+        fresh=False,
     )
     return trainer.train(branches, second, guided_by(branches))
 
 
-def new_branches(trainer: Trainer, settings: dict[str, Any]) -> Branches:
-    """Untrained branches; with a whole trunk they score as the bi-encoder does."""
-    branches = Branches(load_teacher(model_folder()), settings)
-    branches.cross.to(torch.bfloat16)
-    trainer.standardise(branches)
-    trainer.validate(branches, "before training")
-    return branches
-
-
-def teach_student(
-    trainer: Trainer, trunk: Trunk, branches: Branches, config: dict[str, Any]
-) -> Branches:
+def teach_student(inputs: Inputs, whole: CrossEncoder) -> Branches:
     """Branches on a short trunk that learn from the whole model as from the labels."""
-    settings = config["student"]
-    whole = CrossEncoder(trunk, branches).requires_grad_(False)
-    run = compiled(whole)
+    settings, earlier = inputs.config["student"], inputs.config["train"]
+    run = compiled(whole.requires_grad_(False))
     stage = Round(
         "student",
         settings["steps"],
         settings["tokens"],
         settings["learning_rate"],
         settings["own_share"],
-        first_step=config["train"]["steps"] + config["train"]["second_steps"],
+        first_step=earlier["steps"] + earlier["second_steps"],
     )
+    trainer = inputs.trainer("student")
     return trainer.train(
         new_branches(trainer, settings),
         stage,
         lambda batch, _: run(batch.ids, batch.mask, batch.types).squeeze(1),
     )
+
+
+def publish(inputs: Inputs, branches: Branches, student: Branches, out: Path) -> None:
+    """Write both models in int8, with the weights that they share once, and in float32."""
+    for name, part, trained in (("model", "model", branches), ("student", "student", student)):
+        model = CrossEncoder(inputs.trunk(part, torch.float32), trained.cpu())
+        export(copy.deepcopy(model), out / "fp32" / f"{name}.onnx", int8=False)
+        export(model, out / "int8" / "onnx" / f"{name}.onnx", int8=True)
+    folder = out / "int8" / "onnx"
+    share_weights([folder / "model.onnx", folder / "student.onnx"], folder / "weights.bin")
+    layers = inputs.config["model"]["layers"] + inputs.config["model"]["cross"]
+    for folder in (out / "fp32", out / "int8"):
+        write_companions(folder, layers)
+    print(f"wrote {out}")
 
 
 if __name__ == "__main__":

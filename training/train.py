@@ -40,6 +40,7 @@ class Round:
         rate: of the cross layers at its highest; the head's is scaled with it.
         own_share: of the target that the guide sets.
         first_step: numbers the steps, so that rounds draw different groups.
+        fresh: the branches are untrained, and their scalars are standardised first.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Round:
     rate: float
     own_share: float = 0.0
     first_step: int = 0
+    fresh: bool = True
 
 
 #: Logits of a micro-batch, of which the trunk's states are known, by a model that teaches.
@@ -65,11 +67,13 @@ class Trainer:
         trunk: Trunk,
         work: Path,
         config: dict[str, Any],
+        device: torch.device,
     ) -> None:
         self.pool = pool
         self.mined = mined
         self.tokens = tokens
-        self.trunk = trunk
+        self.trunk = trunk.to(device)
+        self.device = device
         self.work = work
         self.settings = config["train"]
         self.seed = config["seed"]
@@ -90,7 +94,7 @@ class Trainer:
             for step in range(4):
                 groups = self.sampler.step(step, self.settings["groups"])
                 pairs = [(query, passage) for query, rows in groups for passage in rows]
-                for batch in micro_batches(self.tokens, pairs, self.settings["tokens"]):
+                for batch in self._batches(pairs, self.settings["tokens"]):
                     _, top, exact, mask, types = self.states(batch)
                     found.append(branches.scalars(top, exact, mask, types))
         scalars = torch.cat(found)
@@ -101,8 +105,11 @@ class Trainer:
         """One round; the branches with averaged weights, in evaluation form."""
         done = self.work / f"{stage.name}.pt"
         if done.is_file():
-            branches.load_state_dict(torch.load(done))
+            branches.load_state_dict(torch.load(done, map_location=self.device))
             return branches
+        if stage.fresh:
+            self.standardise(branches)
+            self.validate(branches, f"{stage.name} before")
         masters = [parameter.detach().float().clone() for parameter in branches.parameters()]
         average = [torch.zeros_like(master) for master in masters]
         averaged = 0
@@ -115,7 +122,7 @@ class Trainer:
         first = 0
         checkpoint = self.work / f"{stage.name}.part.pt"
         if checkpoint.is_file():
-            kept = torch.load(checkpoint)
+            kept = torch.load(checkpoint, map_location=self.device)
             first, averaged = kept["step"], kept["averaged"]
             for ours, theirs in ((masters, kept["masters"]), (average, kept["average"])):
                 for here, there in zip(ours, theirs, strict=True):
@@ -164,6 +171,11 @@ class Trainer:
         save(done, branches.state_dict())
         return branches
 
+    def _batches(
+        self, pairs: list[tuple[int, int]], most: int, rng: np.random.Generator | None = None
+    ) -> list[MicroBatch]:
+        return micro_batches(self.tokens, pairs, most, self.device, rng)
+
     def _step(
         self, branches: Branches, score: Any, guide: Guide | None, stage: Round, step: int
     ) -> float:
@@ -172,17 +184,17 @@ class Trainer:
         drawn = self.sampler.step(stage.first_step + step, self.settings["groups"])
         pairs = [(query, passage) for query, rows in drawn for passage in rows]
         rng = np.random.default_rng([self.seed, step])
-        logits = torch.zeros(len(pairs))
-        advice = torch.zeros(len(pairs))
+        logits = torch.zeros(len(pairs), device=self.device)
+        advice = torch.zeros(len(pairs), device=self.device)
         branches.zero_grad(set_to_none=True)
-        for batch in micro_batches(self.tokens, pairs, stage.tokens, rng):
+        for batch in self._batches(pairs, stage.tokens, rng):
             states = self.states(batch)
-            rows = torch.from_numpy(batch.rows)
+            rows = torch.from_numpy(batch.rows).to(self.device)
             logits = logits.index_put((rows,), score(*states)[: len(rows)])
             if guide is not None:
                 with torch.no_grad():
                     advice[rows] = guide(batch, states)[: len(rows)]
-        target = torch.zeros(len(drawn), size)
+        target = torch.zeros(len(drawn), size, device=self.device)
         target[:, 0] = 1.0
         if guide is not None:
             own = torch.softmax(advice.view(-1, size), dim=1)
@@ -223,8 +235,9 @@ class Trainer:
     def logits(self, branches: Branches, pairs: list[tuple[int, int]], most: int) -> Tensor:
         """Scores of pairs (query row, passage row), in their order."""
         found = torch.zeros(len(pairs))
-        for batch in micro_batches(self.tokens, pairs, most):
-            found[torch.from_numpy(batch.rows)] = branches(*self.states(batch))[: len(batch.rows)]
+        for batch in self._batches(pairs, most):
+            scores = branches(*self.states(batch))[: len(batch.rows)]
+            found[torch.from_numpy(batch.rows)] = scores.cpu()
         return found
 
     def validate(self, branches: Branches, name: str) -> float:
