@@ -2,35 +2,27 @@
 
     python benchmarks/first_stage.py DATA_DIR [SET ...] [--embedder DIRECTORY]
 
-DATA_DIR/eval/SET holds corpus.jsonl.gz, queries.jsonl.gz and qrels.tsv.gz. Scores are computed
-as Qdrant computes them (IDF as of ``Modifier.IDF``, cosine, RRF with k = 2 over 100 candidates a
-branch), exactly, without an index.
+DATA_DIR/eval/SET is a BEIR folder. The engine is Qdrant's local mode, which searches exactly; 100
+candidates a branch, fused by RRF.
 """
 
 import argparse
-import csv
-import gzip
-import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import ir_measures
-import numpy as np
-from ir_measures import nDCG
-from numpy.typing import NDArray
+from qdrant_client import QdrantClient
 
-from qdrant_rerank.embedders import Bm25Encoder, StaticEmbedder
+from qdrant_rerank import Bm25Encoder, HybridSearcher, StaticEmbedder
+from qdrant_rerank.evaluation import evaluate
+from qdrant_rerank.evaluation.files import iter_corpus, read_qrels, read_queries
 
-CANDIDATES = 100
-RRF_K = 2  # Qdrant's default
-Run = dict[str, dict[str, float]]
+MEASURE = "nDCG@10"
+SETS = ("scifact", "cranfield", "med", "musique_mini", "cacm")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("sets", nargs="*", default=["scifact", "cranfield", "med"])
+    parser.add_argument("sets", nargs="*", default=SETS)
     parser.add_argument("--embedder", type=Path, help="directory of another static embedder")
     given = parser.parse_args()
     embedder = (
@@ -38,86 +30,42 @@ def main() -> None:
         if given.embedder
         else StaticEmbedder.bundled()
     )
-    print(f"{'set':<14}{'queries':>8}{'BM25':>8}{'static':>8}{'fused':>8}   nDCG@10")
+    print(f"{'set':<14}{'queries':>8}{'BM25':>8}{'static':>8}{'fused':>8}   {MEASURE}")
     for name in given.sets:
         folder = given.data / "eval" / name
-        queries = {record["_id"]: record["text"] for record in records(folder / "queries.jsonl.gz")}
-        documents = {
-            record["_id"]: f"{record.get('title') or ''}\n{record['text']}".strip()
-            for record in records(folder / "corpus.jsonl.gz")
+        client = QdrantClient(":memory:")
+        searchers = {
+            kind: HybridSearcher(
+                name,
+                client=client,
+                embedder=dense,
+                sparse=sparse,
+                reranker=None,
+                text=["title", "text"],
+            )
+            for kind, dense, sparse in (
+                ("fused", embedder, Bm25Encoder()),
+                ("static", embedder, None),
+                ("bm25", None, Bm25Encoder()),
+            )
         }
-        judged = qrels(folder / "qrels.tsv.gz")
-        ids = list(documents)
-        sparse = bm25_scores(list(queries.values()), list(documents.values()))
-        dense = (
-            embedder.embed_documents(list(queries.values()))
-            @ embedder.embed_documents(list(documents.values())).T
+        searchers["fused"].add(
+            {"_id": document.id, "title": document.title, "text": document.text}
+            for document in iter_corpus(folder)
+            if document.content
         )
-        runs = [to_run(list(queries), ids, scores) for scores in (sparse, dense)]
-        runs.append(fuse(*runs))
-        values = "".join(f"{ndcg(judged, run):8.4f}" for run in runs)
-        print(f"{name:<14}{len(judged):>8}{values}", flush=True)
-
-
-def records(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a gzipped JSONL file."""
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
-
-
-def qrels(path: Path) -> dict[str, dict[str, int]]:
-    """Judgments by query and document."""
-    judged: dict[str, dict[str, int]] = {}
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-        next(rows)
-        for query, document, score in rows:
-            judged.setdefault(query, {})[document] = int(score)
-    return judged
-
-
-def bm25_scores(queries: list[str], documents: list[str]) -> NDArray[np.float64]:
-    """Shape (queries, documents)."""
-    encoder = Bm25Encoder()
-    postings: dict[int, list[tuple[int, float]]] = {}
-    for row, vector in enumerate(encoder.embed_documents(documents)):
-        for term, value in zip(vector.indices, vector.values, strict=True):
-            postings.setdefault(term, []).append((row, value))
-    scores = np.zeros((len(queries), len(documents)))
-    for row, query in enumerate(queries):
-        for term in encoder.embed_query(query).indices:
-            found = postings.get(term, [])
-            idf = np.log1p((len(documents) - len(found) + 0.5) / (len(found) + 0.5))
-            for document, value in found:
-                scores[row, document] += idf * value
-    return scores
-
-
-def to_run(queries: list[str], ids: list[str], scores: NDArray[Any]) -> Run:
-    """The best candidates of each query; documents that score 0 or less are not found."""
-    run: Run = {}
-    for query, row in zip(queries, scores, strict=True):
-        best = np.argsort(-row, kind="stable")[:CANDIDATES]
-        run[query] = {ids[i]: float(row[i]) for i in best if row[i] > 0}
-    return run
-
-
-def fuse(*runs: Run) -> Run:
-    """Reciprocal rank fusion as Qdrant computes it: 1 / (k + rank), rank from 0."""
-    fused: Run = {}
-    for run in runs:
-        for query, found in run.items():
-            into = fused.setdefault(query, {})
-            for rank, document in enumerate(sorted(found, key=lambda d: -found[d])):
-                into[document] = into.get(document, 0.0) + 1 / (RRF_K + rank)
-    return fused
-
-
-def ndcg(judged: dict[str, dict[str, int]], run: Run) -> float:
-    """Mean nDCG@10 over the judged queries; one without hits counts 0."""
-    found = ir_measures.iter_calc([nDCG @ 10], judged, run)
-    values = {item.query_id: item.value for item in found}
-    return float(np.mean([values.get(query, 0.0) for query in judged]))
+        found = evaluate(
+            searchers,
+            read_queries(folder / "queries.jsonl.gz"),
+            read_qrels(folder / "qrels.tsv.gz"),
+            measures=[MEASURE],
+        )
+        values = [
+            found[kind].values["after"][MEASURE].mean() for kind in ("bm25", "static", "fused")
+        ]
+        print(
+            f"{name:<14}{len(found.queries):>8}" + "".join(f"{v:8.4f}" for v in values), flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def measure(folder: Path, rerankers: dict[str, TextCrossEncoder]) -> Evaluation:
         folder.name,
         client=QdrantClient(":memory:"),
         reranker=None,
-        text="{title}\n{text}",
+        text=["title", "text"],
         candidates=CANDIDATES,
     )
     searcher.add(
