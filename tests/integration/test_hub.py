@@ -105,22 +105,6 @@ def test_precisions_that_are_not_published_are_named(load):
     assert "has no onnx/model_fp16.onnx" in load(NAME, precision="fp16")
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 500])
-def test_a_hub_that_refuses_is_one_clear_error(load, hub, status):
-    """With the repository's name."""
-    hub.status = status
-    message = load(NAME)
-    assert message.startswith("qdrant_rerank.errors.ModelFileError")
-    assert NAME in message
-
-
-def test_a_hub_that_is_down_is_one_clear_error(load):
-    """Nothing listens there."""
-    message = load(NAME, env={"HF_ENDPOINT": "http://127.0.0.1:9"})
-    assert message.startswith("qdrant_rerank.errors.ModelFileError")
-    assert "the network or HF_ENDPOINT" in message
-
-
 def test_an_embedder_by_hub_name(load, tiny_bert_embedder):
     """all-MiniLM-L6-v2 is one argument away."""
     vector = load("all-MiniLM-L6-v2", code=EMBED)

@@ -1,0 +1,147 @@
+"""A process that loads models from a hub on loopback.
+
+``HF_ENDPOINT`` and the timeouts are read when huggingface_hub is imported, so loading happens in a
+process of its own; that it answers many calls saves importing everything for each.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import warnings
+from contextlib import contextmanager, suppress
+
+import pytest
+
+#: So that a hub that hangs is given up soon.
+ENVIRONMENT = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_XET": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_ETAG_TIMEOUT": "3",
+    "HF_HUB_DOWNLOAD_TIMEOUT": "3",
+}
+
+
+class Worker:
+    """Calls of :func:`qdrant_rerank.hub.locate` in another process.
+
+    Attributes:
+        seconds: of the last call.
+        warnings: of the last call, as "Class: message".
+    """
+
+    def __init__(self, environment):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            env=os.environ | ENVIRONMENT | environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def locate(self, name, **options):
+        """The paths as {"model", "tokenizer"}, or the error as "Class: message"."""
+        return self._call("locate", name, options)
+
+    def score(self, name, **options):
+        """The scores of two documents, or the error as "Class: message"."""
+        return self._call("score", name, options)
+
+    def send(self, name, **options):
+        """Start a call without waiting for its answer."""
+        self._send("locate", name, options)
+
+    def kill(self):
+        """End the process as a crash would."""
+        self._process.kill()
+        self._process.wait()
+
+    def close(self):
+        """End the process."""
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait(60)
+
+    def answer(self):
+        """What a call that was sent came to."""
+        line = self._process.stdout.readline()
+        assert line, "the process ended"
+        said = json.loads(line)
+        self.seconds, self.warnings = said["seconds"], said["warnings"]
+        return said["error"] or said["result"]
+
+    def _call(self, what, name, options):
+        self._send(what, name, options)
+        return self.answer()
+
+    def _send(self, what, name, options):
+        kept = {key: str(value) if key == "cache_dir" else value for key, value in options.items()}
+        self._process.stdin.write(json.dumps([what, name, kept]) + "\n")
+        self._process.stdin.flush()
+
+
+@contextmanager
+def worker(hub, **environment):
+    """A process whose hub is this one."""
+    made = Worker({"HF_ENDPOINT": hub if isinstance(hub, str) else hub.url, **environment})
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def no_network():
+    """Make every connection and look-up of this process fail."""
+    import socket
+
+    def refuse(*_):
+        pytest.fail("a connection was opened")
+
+    socket.socket.connect = refuse
+    socket.socket.connect_ex = refuse
+    socket.getaddrinfo = refuse
+
+
+def serve():
+    """Answer calls from stdin on stdout, a line each."""
+    if os.environ.get("TEST_NO_NETWORK"):
+        no_network()
+    if limit := int(os.environ.get("TEST_LARGEST_FILE", "0")):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    from qdrant_rerank.errors import QdrantRerankError
+    from qdrant_rerank.hub import locate
+
+    for line in sys.stdin:
+        what, name, options = json.loads(line)
+        result, error = None, None
+        began = time.perf_counter()
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            try:
+                if what == "locate":
+                    files = locate(name, **options)
+                    result = {"model": str(files.model), "tokenizer": str(files.tokenizer)}
+                else:
+                    from qdrant_rerank import TextCrossEncoder
+
+                    encoder = TextCrossEncoder(name, **options)
+                    result = encoder.rerank("which bread rises?", ["bread rises", "the sea"])
+            except QdrantRerankError as raised:
+                error = f"{type(raised).__name__}: {raised}"
+        said = {
+            "result": result,
+            "error": error,
+            "seconds": time.perf_counter() - began,
+            "warnings": [f"{w.category.__name__}: {w.message}" for w in warned],
+        }
+        sys.stdout.write(json.dumps(said) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    serve()

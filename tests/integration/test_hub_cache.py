@@ -1,0 +1,274 @@
+"""What is in the cache: one commit, checked, with no request; the real huggingface_hub."""
+
+import json
+import os
+import shutil
+
+import onnx
+import pytest
+
+from qdrant_rerank import TextCrossEncoder
+from tests.hub_server import hub_of
+from tests.hub_worker import worker
+
+NAME = "Xenova/ms-marco-MiniLM-L-6-v2"
+OWN = "someone/reranker"
+WITH_DATA = "someone/large"
+NC = "jinaai/jina-reranker-v2-base-multilingual"
+
+
+@pytest.fixture(scope="module")
+def large(tiny_bert, tmp_path_factory):
+    """A model whose weights lie beside the ONNX file."""
+    target = shutil.copytree(tiny_bert, tmp_path_factory.mktemp("large") / "model")
+    file = target / "onnx" / "model.onnx"
+    onnx.save(
+        onnx.load(file),
+        file,
+        save_as_external_data=True,
+        location="model.onnx_data",
+        size_threshold=64,
+    )
+    assert (target / "onnx" / "model.onnx_data").is_file()
+    return target
+
+
+@pytest.fixture(scope="module")
+def serving(tiny_bert, large):
+    """One hub for all tests here."""
+    with hub_of({NAME: tiny_bert, OWN: tiny_bert, WITH_DATA: large, NC: tiny_bert}) as running:
+        yield running
+
+
+@pytest.fixture
+def hub(serving, tiny_bert):
+    """The hub, well."""
+    serving.well()
+    serving.repositories[NAME] = tiny_bert
+    return serving
+
+
+@pytest.fixture(scope="module")
+def online(serving):
+    """A process that may ask the hub."""
+    with worker(serving) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def offline(serving):
+    """A process in which any connection fails, with HF_HUB_OFFLINE."""
+    with worker(serving, HF_HUB_OFFLINE="1", TEST_NO_NETWORK="1") as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_bert):
+    """The scores of the files that the hub serves."""
+    return TextCrossEncoder(tiny_bert).rerank("which bread rises?", ["bread rises", "the sea"])
+
+
+def in_cache(cache, name, file="onnx/model.onnx"):
+    """The one snapshot's file."""
+    (found,) = (cache / f"models--{name.replace('/', '--')}" / "snapshots").glob(f"*/{file}")
+    return found
+
+
+def test_a_warm_cache_makes_no_request(online, hub, tmp_path):
+    """One listing, then a HEAD and a GET a file; after that nothing, in milliseconds."""
+    first = online.locate(NAME, cache_dir=tmp_path)
+    assert hub.requests[0] == f"GET /api/models/{NAME}"
+    assert len(hub.requests) == 1 + 2 * 5
+    hub.requests.clear()
+    assert online.locate(NAME, cache_dir=tmp_path) == first
+    assert hub.requests == []
+    assert online.seconds < 0.5  # milliseconds, when the machine is not busy
+
+
+def test_offline_makes_no_request(online, offline, hub, tmp_path, expected):
+    """Whatever a complete cache is asked for; every connection of that process would fail."""
+    for name in (NAME, WITH_DATA):
+        online.locate(name, cache_dir=tmp_path)
+    hub.requests.clear()
+    for name in (NAME, WITH_DATA):
+        assert offline.score(name, cache_dir=tmp_path) == pytest.approx(expected, abs=1e-6)
+    absent = offline.locate(OWN, cache_dir=tmp_path)
+    assert absent.startswith(f"ModelFileError: {OWN} is not in the cache {tmp_path}, and ")
+    assert "HF_HUB_OFFLINE forbids fetching it. Run once with a network:" in absent
+    assert absent.endswith(f"qdrant-rerank models pull {OWN} --cache-dir {tmp_path}")
+    in_cache(tmp_path, NAME, "config.json").unlink()
+    incomplete = offline.locate(NAME, cache_dir=tmp_path)
+    assert "config.json of commit" in incomplete
+    assert "is missing, and HF_HUB_OFFLINE forbids fetching it." in incomplete
+    assert hub.requests == []
+
+
+def test_local_files_only_makes_no_request(hub, serving, online, tmp_path):
+    """The argument does what the variable does."""
+    online.locate(NAME, cache_dir=tmp_path)
+    hub.requests.clear()
+    with worker(serving, TEST_NO_NETWORK="1") as process:
+        found = process.locate(NAME, cache_dir=tmp_path, local_files_only=True)
+        assert found["model"].endswith("onnx/model.onnx")
+        absent = process.locate(OWN, cache_dir=tmp_path, local_files_only=True)
+        assert "and local_files_only forbids fetching it. Run once with a network:" in absent
+        # And the guard of these tests does catch a request.
+        with pytest.raises(AssertionError, match="the process ended"):
+            process.locate(OWN, cache_dir=tmp_path)
+    assert hub.requests == []
+
+
+def test_a_name_stays_at_the_commit_first_fetched(online, hub, tmp_path, tiny_xlmr):
+    """The default branch moves on; the model does not, until it is told to."""
+    first = online.locate(NAME, cache_dir=tmp_path)
+    old = hub.commit(NAME)
+    hub.repositories[NAME] = tiny_xlmr
+    new = hub.commit(NAME)
+    hub.requests.clear()
+    assert online.locate(NAME, cache_dir=tmp_path) == first
+    assert hub.requests == []
+    assert new in online.locate(NAME, cache_dir=tmp_path, revision=new)["model"]
+    assert old in online.locate(NAME, cache_dir=tmp_path)["model"]
+
+
+def test_a_branch_is_asked_for_with_one_head(online, hub, tmp_path, tiny_xlmr):
+    """And where the hub is down, the last commit known serves."""
+    first = online.locate(NAME, cache_dir=tmp_path, revision="main")
+    hub.requests.clear()
+    assert online.locate(NAME, cache_dir=tmp_path, revision="main") == first
+    assert hub.requests == [f"HEAD /{NAME}/resolve/main/onnx/model.onnx"]
+    hub.status = 503
+    assert online.locate(NAME, cache_dir=tmp_path, revision="main") == first
+    hub.status = 200
+    hub.repositories[NAME] = tiny_xlmr
+    assert hub.commit(NAME) in online.locate(NAME, cache_dir=tmp_path, revision="main")["model"]
+
+
+def test_a_revision_that_is_not_there_is_named(online, tmp_path):
+    """With the place where they can be seen."""
+    said = online.locate(NAME, cache_dir=tmp_path, revision="v9")
+    assert said.startswith("ModelFileError")
+    assert "404: no such revision at http" in said
+
+
+@pytest.mark.parametrize("file", ["onnx/model.onnx", "config.json"])
+def test_a_wrong_byte_is_found_and_fetched_again(online, offline, hub, tmp_path, file):
+    """The size is the same; the error has both digests, and the command it names mends it."""
+    online.locate(NAME, cache_dir=tmp_path)
+    path = in_cache(tmp_path, NAME, file)
+    blob = path.resolve()
+    content = bytearray(blob.read_bytes())
+    content[100] ^= 1
+    blob.write_bytes(content)
+    for process in (online, offline):
+        said = process.locate(NAME, cache_dir=tmp_path)
+        assert said.startswith(f"DamagedFileError: {path} is damaged: its ")
+        assert blob.name in said
+        assert said.endswith(
+            f"was published. Fetch it again: qdrant-rerank models pull {NAME} --cache-dir "
+            f"{tmp_path} --force"
+        )
+    content.append(0)
+    blob.write_bytes(content)
+    assert f"it has {len(content):,} bytes, and" in online.locate(NAME, cache_dir=tmp_path)
+
+
+def test_bytes_altered_on_the_way_are_not_kept(online, hub, tmp_path, tiny_bert, expected):
+    """A mirror that serves something else of the right size."""
+    content = bytearray((tiny_bert / "onnx" / "model.onnx").read_bytes())
+    content[-1] ^= 1
+    hub.altered["model.onnx"] = bytes(content)
+    said = online.locate(NAME, cache_dir=tmp_path)
+    assert said.startswith("DamagedFileError")
+    assert "It was removed. Fetch it again: qdrant-rerank models pull" in said
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.stat().st_size == len(content)]
+    hub.altered.clear()
+    assert online.score(NAME, cache_dir=tmp_path) == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_is_whole_is_read_once(online, hub, tmp_path):
+    """Which files were found whole is kept beside them; a file that was touched is read again."""
+    online.locate(NAME, cache_dir=tmp_path)
+    (kept,) = tmp_path.glob("models--*/qdrant-rerank/verified.json")
+    known = json.loads(kept.read_text())
+    assert len(known) == 5
+    before = kept.stat().st_mtime_ns
+    online.locate(NAME, cache_dir=tmp_path)
+    assert kept.stat().st_mtime_ns == before
+    os.utime(in_cache(tmp_path, NAME).resolve(), (1, 1))
+    online.locate(NAME, cache_dir=tmp_path)
+    assert kept.stat().st_mtime_ns != before
+    kept.write_text("[")
+    assert "model" in online.locate(NAME, cache_dir=tmp_path)
+
+
+def test_what_another_tool_fetched_is_used_and_checked(offline, online, hub, tmp_path):
+    """Without our notes the blobs' names tell the digests."""
+    online.locate(NAME, cache_dir=tmp_path)
+    folder = tmp_path / f"models--{NAME.replace('/', '--')}"
+    shutil.rmtree(folder / "qdrant-rerank")
+    (folder / "refs" / "qdrant-rerank").rename(folder / "refs" / "main")
+    hub.requests.clear()
+    assert "model" in offline.locate(NAME, cache_dir=tmp_path)
+    assert "model" in online.locate(NAME, cache_dir=tmp_path)
+    assert hub.requests == []
+    blob = in_cache(tmp_path, NAME).resolve()
+    blob.write_bytes(blob.read_bytes()[:-1] + b"?")
+    assert offline.locate(NAME, cache_dir=tmp_path).startswith("DamagedFileError")
+
+
+def test_external_data_comes_along(online, hub, tmp_path, expected):
+    """Nothing lists it but the ONNX file; the shared blobs of newer caches load as well."""
+    assert online.score(WITH_DATA, cache_dir=tmp_path) == pytest.approx(expected, abs=1e-6)
+    assert "model.onnx_data" in hub.fetched()
+    for number, file in enumerate(("model.onnx", "model.onnx_data")):
+        blob = in_cache(tmp_path, WITH_DATA, f"onnx/{file}").resolve()
+        shared = tmp_path / "blobs" / f"0{number}" / blob.name
+        shared.parent.mkdir(parents=True)
+        blob.rename(shared)
+        blob.symlink_to(shared)
+    shutil.rmtree(tmp_path / f"models--{WITH_DATA.replace('/', '--')}" / "qdrant-rerank")
+    assert online.score(WITH_DATA, cache_dir=tmp_path) == pytest.approx(expected, abs=1e-6)
+
+
+def test_any_repository_with_an_onnx_file_works(online, hub, tmp_path, tiny_bert, expected):
+    """By the usual names of the precision; what there is instead is listed."""
+    assert online.score(OWN, cache_dir=tmp_path) == pytest.approx(expected, abs=1e-6)
+    hub.requests.clear()
+    assert "model" in online.locate(OWN, cache_dir=tmp_path)
+    assert hub.requests == []
+    said = online.locate(OWN, cache_dir=tmp_path, precision="int8")
+    assert "has no ONNX file of precision int8; its ONNX files: onnx/model.onnx." in said
+    without = shutil.copytree(tiny_bert, tmp_path / "copy")
+    (without / "onnx" / "model.onnx").rename(without / "pytorch_model.bin")
+    hub.repositories["someone/torch"] = without
+    said = online.locate("someone/torch", cache_dir=tmp_path)
+    assert "its ONNX files: none. Pass a repository with an ONNX export" in said
+    assert "pytorch_model.bin" not in hub.fetched()
+
+
+def test_a_repository_that_is_not_there_lists_the_nearest_names(online, tmp_path):
+    """It may have been meant as one of these, or as a path."""
+    said = online.locate("BAAI/bge-reranker-bse", cache_dir=tmp_path)
+    assert said.startswith("UnknownModelError: No model named 'BAAI/bge-reranker-bse', and no such")
+    assert "404: no such repository" in said
+    assert "Did you mean BAAI/bge-reranker-base" in said
+
+
+def test_a_licence_against_commercial_use_warns_once(online, hub, tmp_path):
+    """Registered, or as the hub tells it."""
+    hub.licenses[OWN] = "cc-by-nc-sa-4.0"
+    for name, license in ((NC, "cc-by-nc-4.0"), (OWN, "cc-by-nc-sa-4.0")):
+        online.locate(name, cache_dir=tmp_path)
+        assert online.warnings == [
+            f"LicenseWarning: The licence of {name}, {license}, forbids commercial use."
+        ]
+        online.locate(name, cache_dir=tmp_path)
+        assert online.warnings == []
+
+
+def test_the_token_is_sent(serving, hub, tmp_path):
+    """HF_TOKEN, for gated repositories."""
+    with worker(serving, HF_TOKEN="hf_secret") as process:
+        process.locate(NAME, cache_dir=tmp_path)
+    assert set(hub.tokens) == {"Bearer hf_secret"}

@@ -1,0 +1,194 @@
+"""A hub, a network or a disk that fails: one clear line or a whole file, with huggingface_hub."""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.hub_server import hub_of
+from tests.hub_worker import worker
+
+NAME = "Xenova/ms-marco-MiniLM-L-6-v2"
+
+
+@pytest.fixture(scope="module")
+def serving(tiny_bert):
+    """One hub for all tests here."""
+    with hub_of({NAME: tiny_bert}) as running:
+        yield running
+
+
+@pytest.fixture
+def hub(serving):
+    """The hub, well."""
+    serving.well()
+    return serving
+
+
+@pytest.fixture(scope="module")
+def process(serving):
+    """Loads models; waits 3 s for an answer, and 1 s for more of a file."""
+    with worker(serving, HF_HUB_DOWNLOAD_TIMEOUT="1") as started:
+        yield started
+
+
+@pytest.fixture
+def volume(tmp_path):
+    """A small file system of its own, "rw" or "ro"."""
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no right to mount a file system: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def varint(number):
+    """As protobuf writes it."""
+    written = bytearray()
+    while number > 127:
+        written.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*written, number])
+
+
+def is_whole(process, hub, cache, tiny_bert):
+    """Whether a well hub gives the file that it serves, and the cache no part of one."""
+    hub.well()
+    found = Path(process.locate(NAME, cache_dir=cache)["model"])
+    return found.read_bytes() == (tiny_bert / "onnx" / "model.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, "the hub answered 401: there is no {page}, or it is private. Check the name, and"),
+        (403, "the hub answered 403: access is refused. Accept the terms at {page}, and set"),
+        (404, "the hub answered 404: no such repository at {page}. Check the name and the"),
+        (429, "the hub answered 429: too many requests. Wait 120 s, or set HF_TOKEN, which"),
+        (500, "the hub answered 500. Try again later, or set HF_ENDPOINT to a mirror."),
+        (503, "the hub answered 503. Try again later, or set HF_ENDPOINT to a mirror."),
+    ],
+)
+def test_a_hub_that_refuses_is_one_line(process, hub, tmp_path, tiny_bert, status, message):
+    """At once: asked a single time, and no waiting that the hub asks for."""
+    hub.status, hub.headers["Retry-After"] = status, "120"
+    said = process.locate(NAME, cache_dir=tmp_path)
+    message = message.format(page=f"{hub.url}/{NAME}")
+    assert said.startswith(f"ModelFileError: {NAME} could not be fetched: {message}")
+    assert len(hub.requests) == 1
+    assert process.seconds < 30
+    assert is_whole(process, hub, tmp_path, tiny_bert)
+
+
+@pytest.mark.parametrize("path", ["/api/models/", "tokenizer.json"])
+def test_a_hub_that_hangs_is_given_up(process, hub, tmp_path, tiny_bert, path):
+    """After one wait; huggingface_hub alone would wait six times for a minute."""
+    hub.hangs = path
+    said = process.locate(NAME, cache_dir=tmp_path)
+    assert f"could not be fetched: {hub.url} did not answer in time. Try again, check" in said
+    assert len([each for each in hub.requests if path in each]) == 1
+    assert process.seconds < 30
+    assert is_whole(process, hub, tmp_path, tiny_bert)
+
+
+def test_a_hub_that_drops_is_resumed(process, hub, tmp_path, tiny_bert):
+    """Where it broke, to the 10 MB that huggingface_hub writes at once, and not from the start."""
+    chunk = 10 * 2**20
+    served = shutil.copytree(tiny_bert, tmp_path / "served") / "onnx" / "model.onnx"
+    with served.open("ab") as file:  # a doc_string, which makes the same model longer
+        file.write(b"\x32" + varint(2 * chunk) + bytes(2 * chunk))
+    hub.repositories["someone/big"] = tmp_path / "served"
+    hub.drops["model.onnx"] = [chunk + 1000, chunk + 2000]
+    found = Path(process.locate("someone/big", cache_dir=tmp_path / "cache")["model"])
+    assert found.read_bytes() == served.read_bytes()
+    assert hub.ranges == [f"bytes={chunk}-", f"bytes={2 * chunk}-"]
+
+
+def test_a_file_that_stalls_is_given_up(process, hub, tmp_path, tiny_bert):
+    """After as many attempts as huggingface_hub makes; no half of it is taken for whole."""
+    hub.stalls["model.onnx"] = 0
+    said = process.locate(NAME, cache_dir=tmp_path)
+    assert said.startswith(f"ModelFileError: onnx/model.onnx of {NAME} could not be fetched: ")
+    assert "did not answer in time" in said
+    assert process.seconds < 60
+    assert not list(tmp_path.rglob("*.onnx"))
+    assert not list(tmp_path.rglob("*.incomplete"))
+    assert is_whole(process, hub, tmp_path, tiny_bert)
+
+
+def test_a_process_that_is_killed_leaves_no_half(process, hub, tmp_path, tiny_bert):
+    """The next one fetches the file; the part that was left is removed once it is old."""
+    with worker(hub) as killed:
+        hub.stalls["model.onnx"] = 100_000
+        killed.send(NAME, cache_dir=tmp_path)
+        deadline = time.monotonic() + 60
+        while not (parts := list(tmp_path.rglob("*.incomplete"))) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        killed.kill()
+    assert is_whole(process, hub, tmp_path, tiny_bert)
+    (part,) = parts
+    assert part.exists()  # it might be another's
+    os.utime(part, (1, 1))
+    next(tmp_path.rglob("config.json")).unlink()
+    assert is_whole(process, hub, tmp_path, tiny_bert)
+    assert not part.exists()
+
+
+def test_two_processes_fetch_once(process, hub, tmp_path):
+    """The second waits, and finds what the first fetched."""
+    with worker(hub) as other:
+        other.locate(NAME, cache_dir=tmp_path / "elsewhere")  # imported all it needs
+        hub.well()
+        for each in (process, other):
+            each.send(NAME, cache_dir=tmp_path / "both")
+        assert process.answer() == other.answer()
+    assert sorted(hub.fetched()) == sorted(set(hub.fetched()))
+
+
+def test_a_read_only_cache_serves_what_it_has(process, hub, volume):
+    """And what it lacks is one line."""
+    first = process.locate(NAME, cache_dir=volume)
+    (volume / "other").mkdir()
+    subprocess.run(["mount", "-o", "remount,ro", volume], check=True)
+    hub.requests.clear()
+    assert process.locate(NAME, cache_dir=volume) == first
+    assert hub.requests == []
+    said = process.locate(NAME, cache_dir=volume / "other")
+    assert said.startswith(
+        f"ModelFileError: {NAME} could not be fetched: {volume / 'other'} cannot be written (Read-"
+    )
+    assert "Pass another cache_dir (QDRANT_RERANK_CACHE)" in said
+
+
+def test_a_full_disk_is_told_before_anything_is_fetched(process, hub, volume):
+    """With what is needed and what is left."""
+    (volume / "ballast").write_bytes(bytes(1_900_000))
+    said = process.locate(NAME, cache_dir=volume)
+    assert said.startswith(f"ModelFileError: {NAME} needs ")
+    assert f"and {volume} has 0 MB left. Make room, or pass another cache_dir" in said
+    assert hub.fetched() == []
+
+
+def test_a_disk_that_fills_up_is_told(hub, tmp_path, process, tiny_bert):
+    """Here, a process that may not write so large a file."""
+    with worker(hub, TEST_LARGEST_FILE="100000") as limited:
+        said = limited.locate(NAME, cache_dir=tmp_path)
+    assert said.startswith(f"ModelFileError: onnx/model.onnx of {NAME} could not be fetched: ")
+    assert f"no room in {tmp_path} (File too large). Make room" in said
+    assert not list(tmp_path.rglob("*.incomplete"))
+    assert is_whole(process, hub, tmp_path, tiny_bert)
+
+
+def test_a_hub_that_is_down_is_one_line(tmp_path):
+    """Nothing listens there."""
+    with worker("http://127.0.0.1:9") as process:
+        said = process.locate(NAME, cache_dir=tmp_path)
+    assert said.startswith(f"ModelFileError: {NAME} could not be fetched: [Errno 111]")
+    assert "Check the network or HF_ENDPOINT (now http://127.0.0.1:9). The bundled" in said
