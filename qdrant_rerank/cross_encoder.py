@@ -18,6 +18,7 @@ from qdrant_rerank.heads import Label
 from qdrant_rerank.hub import Precision, locate
 from qdrant_rerank.model_config import ModelConfig
 from qdrant_rerank.models import ModelFile, ModelSource, ModelSpec
+from qdrant_rerank.prompts import PromptTemplate, PromptTokenizer, choose_prompt
 from qdrant_rerank.registry import listing, register_model, supported_models
 from qdrant_rerank.runtime import Provider, Runtime, available_cores
 from qdrant_rerank.scoring import PairScorer, PairScores
@@ -58,6 +59,8 @@ class TextCrossEncoder:
             for the only one, or of two the one that the configuration names, else the second.
         long_documents: "truncate" reads what fits the window; "windows" reads all of a document
             in overlapping parts and takes the highest score; ``Windows(...)`` says how.
+        instruction: for a language model, what is relevant; None for its prompt's own.
+        prompt: for a language model, what it is asked; None for that of its family (Qwen3).
         local_files_only: never touch the network.
         specific_model_path: a directory to load the named model from instead.
 
@@ -92,6 +95,8 @@ class TextCrossEncoder:
         activation: Activation = "identity",
         label: Label | None = None,
         long_documents: LongDocuments = "truncate",
+        instruction: str | None = None,
+        prompt: PromptTemplate | None = None,
         local_files_only: bool = False,
         specific_model_path: str | Path | None = None,
     ) -> None:
@@ -108,6 +113,7 @@ class TextCrossEncoder:
         self._activation = activation
         self._label = label
         self._long_documents = as_windows(long_documents)
+        self._instruction = instruction
         self._files = locate(
             model_name,
             precision=precision,
@@ -116,6 +122,13 @@ class TextCrossEncoder:
             local_files_only=local_files_only,
             specific_model_path=specific_model_path,
         )
+        self._config = ModelConfig.read(self._files.tokenizer)
+        self._prompt = choose_prompt(prompt, self._config, self._files.spec)
+        if instruction is not None and self._prompt is None:
+            raise InvalidInputError(
+                f"instruction is {instruction!r:.80}, but {self.model_name} reads plain pairs. "
+                "Instructions are for language models; leave it out."
+            )
         self._lock = threading.Lock()
         self._loaded_reader: PairReader | None = None
         self._scorer: PairScorer | None = None
@@ -311,11 +324,17 @@ class TextCrossEncoder:
         if self._loaded_reader is None:
             with self._lock:
                 if self._loaded_reader is None:
-                    tokenizer = PairTokenizer.from_directory(
-                        self._files.tokenizer, max_length=self._max_length
-                    )
+                    tokenizer = self._read_tokenizer()
                     self._loaded_reader = PairReader(tokenizer, self._long_documents)
         return self._loaded_reader
+
+    def _read_tokenizer(self) -> PairTokenizer | PromptTokenizer:
+        directory = self._files.tokenizer
+        if self._prompt is None:
+            return PairTokenizer.from_directory(directory, max_length=self._max_length)
+        return PromptTokenizer.from_directory(
+            directory, self._prompt, instruction=self._instruction, max_length=self._max_length
+        )
 
     def _load(self) -> PairScorer:
         """The loaded model; loaded once under concurrent first calls too."""
@@ -323,11 +342,11 @@ class TextCrossEncoder:
         if self._scorer is None:
             with self._lock:
                 if self._scorer is None:
-                    config = ModelConfig.read(self._files.tokenizer)
+                    first = self._config.first_position
                     self._scorer = PairScorer(
                         reader,
-                        Runtime(self._files.model, **self._options),
-                        config,
+                        Runtime(self._files.model, first_position=first, **self._options),
+                        self._config,
                         activation=self._activation,
                         label=self._label,
                     )

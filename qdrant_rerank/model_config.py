@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qdrant_rerank.tokenization import read_json
+from qdrant_rerank.tokenization import first_position, read_json
 
 __all__ = ["ModelConfig"]
 
@@ -22,6 +22,7 @@ class ModelConfig:
         labels: names of the output's columns, in order; empty where not said.
         activation: dotted path of the activation that the model was trained with, or None.
         causal: whether the model is a decoder that predicts the next token.
+        first_position: of a text's first token, where the model is told positions.
     """
 
     source: Path
@@ -29,6 +30,7 @@ class ModelConfig:
     labels: tuple[str, ...] = ()
     activation: str | None = None
     causal: bool = False
+    first_position: int = 0
 
     @classmethod
     def read(cls, directory: Path) -> "ModelConfig":
@@ -48,6 +50,7 @@ class ModelConfig:
             labels=_labels(config),
             activation=_activation(sentence_transformers, config),
             causal=any(str(name).endswith("ForCausalLM") for name in names),
+            first_position=first_position(config),
         )
 
 

@@ -83,10 +83,14 @@ class PairScorer:
     ) -> None:
         self._read = reader
         self._windows = windows = reader.windows
+        self._pairs_per_run = runtime.pairs_per_run
+        if reader.tokenizer.no_yes is not None and "position_ids" not in runtime.inputs:
+            self._pairs_per_run = 1  # its own positions would count the padding on the left
         self.runtime = runtime
         # One short pair shows now, not amid a ranking, that the two fit, and what comes out.
         probe = self._logits(reader.tokenizer([("a", "b")]))
-        self.head = choose_head(probe, config.labels, label, runtime.path)
+        answers = reader.tokenizer.no_yes is not None
+        self.head = choose_head(probe, config.labels, label, runtime.path, no_yes=answers)
         self.activation = choose_activation(activation, config, self.head)
         if windows is not None and windows.aggregate == "sum" and self.activation == "identity":
             raise InvalidInputError(
@@ -116,7 +120,7 @@ class PairScorer:
         reading = self._read(pairs)
         rows = reading.rows
         tokenized_at = time.perf_counter()
-        limits = [limit for limit in (batch_size, self.runtime.pairs_per_run) if limit is not None]
+        limits = [limit for limit in (batch_size, self._pairs_per_run) if limit is not None]
         runs = plan_runs(
             [len(row) for row in rows],
             tokens_per_run=self.runtime.tokens_per_run,
@@ -158,7 +162,9 @@ class PairScorer:
             pad_type_id=tokenizer.pad_type_id,
             side=tokenizer.padding_side,
         )
-        return label_logits(self.runtime.run(*inputs), len(pairs), self.runtime.path)
+        no_yes = tokenizer.no_yes
+        output = self.runtime.run(*inputs, last_position=no_yes is not None)
+        return label_logits(output, len(pairs), self.runtime.path, no_yes)
 
     def _require_finite(
         self, logits: NDArray[np.float32], owners: NDArray[np.intp], pairs: int

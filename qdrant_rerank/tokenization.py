@@ -9,6 +9,7 @@ document takes the cut.
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,14 @@ from tokenizers import AddedToken, Encoding, Tokenizer
 from qdrant_rerank.batching import TokenizedPair
 from qdrant_rerank.errors import InvalidInputError, ModelFileError
 
-__all__ = ["PairTokenizer", "read_json", "well_formed"]
+__all__ = [
+    "PairTokenizer",
+    "Side",
+    "TokenizerFiles",
+    "first_position",
+    "read_json",
+    "well_formed",
+]
 
 DEFAULT_MAX_LENGTH = 512  # tokens, where no file of the model says otherwise
 # Characters kept of a text before tokenising it: first a bound that real text (4 to 6
@@ -29,66 +37,35 @@ MOST_CHARACTERS_PER_TOKEN = 1024
 
 # Models whose position table starts after the padding index, so that it is longer than the
 # usable window by pad_token_id + 1 (RoBERTa: 514 for 512).
-OFFSET_POSITION_TYPES = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"})
+OFFSET_POSITION_TYPES = frozenset(
+    "camembert data2vec-text longformer mpnet roberta roberta-prelayernorm xlm-roberta "
+    "xlm-roberta-xl xmod".split()
+)
+Side = Literal["left", "right"]
 
 
-class PairTokenizer:
-    """Tokenises pairs for one model. Safe to call from many threads.
-
-    Args:
-        tokenizer: a loaded tokenizer; its truncation and padding are replaced.
-        max_length: window in tokens, special tokens included.
-        pad_id: id that fills up shorter pairs of a run.
-        pad_type_id: token type of the padding.
-        padding_side: where the padding goes.
-        truncation_side: which end of a text is cut.
-        source: named in errors.
+@dataclass(frozen=True, slots=True)
+class TokenizerFiles:
+    """What a model's directory says about its tokens.
 
     Attributes:
-        max_length: as given.
-        specials: tokens of the window that belong to neither text.
+        path: of ``tokenizer.json``.
+        tokenizer: read from it, with the special tokens that other files name.
+        config: ``config.json``, empty where there is none.
+        tokenizer_config: ``tokenizer_config.json``, likewise.
     """
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        *,
-        max_length: int = DEFAULT_MAX_LENGTH,
-        pad_id: int = 0,
-        pad_type_id: int = 0,
-        padding_side: Literal["left", "right"] = "right",
-        truncation_side: Literal["left", "right"] = "right",
-        source: str = "tokenizer",
-    ) -> None:
-        specials = tokenizer.num_special_tokens_to_add(is_pair=True)
-        if max_length < specials + 2:
-            raise InvalidInputError(
-                f"max_length is {max_length}, but {specials} special tokens and one token of the "
-                f"query and of the document need at least {specials + 2}."
-            )
-        # Set once, here: changing a tokenizer while threads use it is not safe.
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(max_length, direction=truncation_side)
-        self._tokenizer = tokenizer
-        self.specials = specials
-        self.max_length = max_length
-        self.pad_id = pad_id
-        self.pad_type_id = pad_type_id
-        self.padding_side: Literal["left", "right"] = padding_side
-        self._keep_end = truncation_side == "left"
-        self._source = source
+    path: Path
+    tokenizer: Tokenizer
+    config: dict[str, Any]
+    tokenizer_config: dict[str, Any]
 
     @classmethod
-    def from_directory(cls, directory: Path, *, max_length: int | None = None) -> "PairTokenizer":
-        """Load ``tokenizer.json``, and the configuration files beside it where they exist.
-
-        Args:
-            directory: holds ``tokenizer.json``.
-            max_length: window in tokens; None for the model's own.
+    def load(cls, directory: Path) -> "TokenizerFiles":
+        """Read a directory.
 
         Raises:
-            ModelFileError: no tokenizer, or a file that cannot be read.
-            InvalidInputError: ``max_length`` is more than the model's position table holds.
+            ModelFileError: no ``tokenizer.json``, or a file that cannot be read.
         """
         path = directory / "tokenizer.json"
         if not path.is_file():
@@ -106,17 +83,126 @@ class PairTokenizer:
         config = read_json(directory / "config.json")
         tokenizer_config = read_json(directory / "tokenizer_config.json")
         _add_special_tokens(tokenizer, read_json(directory / "special_tokens_map.json"))
-        padding: dict[str, Any] = tokenizer.padding or {}
-        truncation: dict[str, Any] = tokenizer.truncation or {}
+        return cls(path, tokenizer, config, tokenizer_config)
+
+    def window(self, wanted: int | None) -> int:
+        """Tokens that the model reads at once; at most what its position table holds.
+
+        Args:
+            wanted: a caller's choice; None for the least of what the files declare.
+
+        Raises:
+            InvalidInputError: more than there are positions for.
+        """
+        positions = self.config.get("max_position_embeddings")
+        if isinstance(positions, int):
+            positions -= first_position(self.config)
+        hard = positions if isinstance(positions, int) and positions > 0 else None
+        if wanted is not None:
+            if hard is not None and wanted > hard:
+                raise InvalidInputError(
+                    f"max_length is {wanted}, but the model in {self.path.parent} has positions "
+                    f"for {hard} tokens (config.json). Pass at most {hard}."
+                )
+            return wanted
+        declared = [
+            self.tokenizer_config.get("model_max_length"),
+            self.tokenizer_config.get("max_length"),
+            hard,
+        ]
+        # transformers writes 1e30 for "no limit".
+        usable = [int(n) for n in declared if isinstance(n, int | float) and 0 < n < 1_000_000]
+        return min(usable, default=DEFAULT_MAX_LENGTH)
+
+    def pad_id(self) -> int:
+        """The id that fills up shorter rows."""
+        padding: dict[str, Any] = self.tokenizer.padding or {}
+        token = padding.get("pad_token") or self.tokenizer_config.get("pad_token")
+        if isinstance(token, dict):
+            token = token.get("content")
+        candidates = [
+            padding.get("pad_id"),
+            self.config.get("pad_token_id"),
+            *(self.tokenizer.token_to_id(name) for name in (token, "[PAD]", "<pad>") if name),
+        ]
+        # Padding is masked out, so where nothing is said any id that exists serves.
+        return next((int(value) for value in candidates if value is not None), 0)
+
+
+class PairTokenizer:
+    """Tokenises pairs for one model. Safe to call from many threads.
+
+    Args:
+        tokenizer: a loaded tokenizer; its truncation and padding are replaced.
+        max_length: window in tokens, special tokens included.
+        pad_id: id that fills up shorter pairs of a run.
+        pad_type_id: token type of the padding.
+        padding_side: where the padding goes.
+        truncation_side: which end of a text is cut.
+        source: named in errors.
+
+    Attributes:
+        max_length: as given.
+        specials: tokens of the window that belong to neither text.
+        no_yes: None; a language model's tokenizer has the ids of its answers here.
+    """
+
+    no_yes: tuple[int, int] | None = None
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        max_length: int = DEFAULT_MAX_LENGTH,
+        pad_id: int = 0,
+        pad_type_id: int = 0,
+        padding_side: Side = "right",
+        truncation_side: Side = "right",
+        source: str = "tokenizer",
+    ) -> None:
+        specials = tokenizer.num_special_tokens_to_add(is_pair=True)
+        if max_length < specials + 2:
+            raise InvalidInputError(
+                f"max_length is {max_length}, but {specials} special tokens and one token of the "
+                f"query and of the document need at least {specials + 2}."
+            )
+        # Set once, here: changing a tokenizer while threads use it is not safe.
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_length, direction=truncation_side)
+        self._tokenizer = tokenizer
+        self.specials = specials
+        self.max_length = max_length
+        self.pad_id = pad_id
+        self.pad_type_id = pad_type_id
+        self.padding_side: Side = padding_side
+        self._keep_end = truncation_side == "left"
+        self._source = source
+
+    @classmethod
+    def from_directory(cls, directory: Path, *, max_length: int | None = None) -> "PairTokenizer":
+        """Load ``tokenizer.json``, and the configuration files beside it where they exist.
+
+        Args:
+            directory: holds ``tokenizer.json``.
+            max_length: window in tokens; None for the model's own.
+
+        Raises:
+            ModelFileError: no tokenizer, or a file that cannot be read.
+            InvalidInputError: ``max_length`` is more than the model's position table holds.
+        """
+        files = TokenizerFiles.load(directory)
+        padding: dict[str, Any] = files.tokenizer.padding or {}
+        truncation: dict[str, Any] = files.tokenizer.truncation or {}
         return cls(
-            tokenizer,
-            max_length=_window(directory, config, tokenizer_config, max_length),
-            pad_id=_pad_id(tokenizer, padding, config, tokenizer_config),
+            files.tokenizer,
+            max_length=files.window(max_length),
+            pad_id=files.pad_id(),
             pad_type_id=padding.get("pad_type_id", 0),
-            padding_side=tokenizer_config.get("padding_side") or padding.get("direction", "right"),
-            truncation_side=tokenizer_config.get("truncation_side")
+            padding_side=files.tokenizer_config.get("padding_side")
+            or padding.get("direction", "right"),
+            truncation_side=files.tokenizer_config.get("truncation_side")
             or truncation.get("direction", "right"),
-            source=str(path),
+            source=str(files.path),
         )
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[TokenizedPair]:
@@ -195,6 +281,14 @@ class PairTokenizer:
         return f"PairTokenizer({self._source!r}, max_length={self.max_length})"
 
 
+def first_position(config: dict[str, Any]) -> int:
+    """Where a model's positions start, by its ``config.json``: RoBERTa's behind the padding id."""
+    if config.get("model_type") not in OFFSET_POSITION_TYPES:
+        return 0
+    padding = config.get("pad_token_id", 1)
+    return padding + 1 if isinstance(padding, int) else 2
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; an empty one when there is no such file."""
     try:
@@ -228,41 +322,3 @@ def _add_special_tokens(tokenizer: Tokenizer, special_tokens: dict[str, Any]) ->
                 flags = {k: v for k, v in token.items() if k != "__type"}
                 tokens.append(AddedToken(**flags))
     tokenizer.add_special_tokens(tokens)
-
-
-def _window(
-    directory: Path, config: dict[str, Any], tokenizer_config: dict[str, Any], wanted: int | None
-) -> int:
-    positions = config.get("max_position_embeddings")
-    if isinstance(positions, int) and config.get("model_type") in OFFSET_POSITION_TYPES:
-        positions -= config.get("pad_token_id", 1) + 1
-    hard = positions if isinstance(positions, int) and positions > 0 else None
-    if wanted is not None:
-        if hard is not None and wanted > hard:
-            raise InvalidInputError(
-                f"max_length is {wanted}, but the model in {directory} has positions for {hard} "
-                f"tokens (config.json). Pass at most {hard}."
-            )
-        return wanted
-    declared = [tokenizer_config.get("model_max_length"), tokenizer_config.get("max_length"), hard]
-    # transformers writes 1e30 for "no limit".
-    usable = [int(n) for n in declared if isinstance(n, int | float) and 0 < n < 1_000_000]
-    return min(usable, default=DEFAULT_MAX_LENGTH)
-
-
-def _pad_id(
-    tokenizer: Tokenizer,
-    padding: dict[str, Any],
-    config: dict[str, Any],
-    tokenizer_config: dict[str, Any],
-) -> int:
-    token = padding.get("pad_token") or tokenizer_config.get("pad_token")
-    if isinstance(token, dict):
-        token = token.get("content")
-    candidates = [
-        padding.get("pad_id"),
-        config.get("pad_token_id"),
-        *(tokenizer.token_to_id(name) for name in (token, "[PAD]", "<pad>") if name),
-    ]
-    # Padding is masked out, so where nothing is said any id that exists serves.
-    return next((int(value) for value in candidates if value is not None), 0)

@@ -17,6 +17,7 @@ from tokenizers import Encoding
 from qdrant_rerank.arguments import require_choice, require_positive
 from qdrant_rerank.batching import TokenizedPair
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.prompts import PromptTokenizer
 from qdrant_rerank.tokenization import PairTokenizer
 
 __all__ = [
@@ -113,7 +114,9 @@ class PairReader:
         windows: as given.
     """
 
-    def __init__(self, tokenizer: PairTokenizer, windows: Windows | None = None) -> None:
+    def __init__(
+        self, tokenizer: PairTokenizer | PromptTokenizer, windows: Windows | None = None
+    ) -> None:
         self.tokenizer = tokenizer
         self.windows = windows
         self._splitter = None if windows is None else Splitter(tokenizer, windows.overlap)
@@ -180,7 +183,7 @@ class Splitter:
         InvalidInputError: the overlap is more than half of what a long query leaves.
     """
 
-    def __init__(self, tokenizer: PairTokenizer, overlap: int | None) -> None:
+    def __init__(self, tokenizer: PairTokenizer | PromptTokenizer, overlap: int | None) -> None:
         self._whole = tokenizer.without_truncation()
         self._capacity = tokenizer.max_length - tokenizer.specials
         # A query takes at most half of the window, so there is always room for a document.

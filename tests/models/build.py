@@ -1,14 +1,16 @@
-"""Make the two tiny random-weight cross-encoders beside this file.
+"""Make the tiny random-weight cross-encoders beside this file.
 
-    python tests/models/build.py
+    pip install --group architectures && python -m tests.models.build [NAME ...]
 
-Rewrites `tiny-bert/` and `tiny-xlmr/`: the shapes, tokenizers and file layout of real hub
-models (MiniLM and bge-reranker exports), with weights that mean nothing. A given pair always
-gets the same logit, other pairs get visibly other ones, and a wrong template, position or
-token type moves a score by far more than rounding does.
+Rewrites `tiny-bert/` and `tiny-xlmr/` (here), `tiny-deberta/`, `tiny-modernbert/` and
+`tiny-qwen3/` (architectures.py): the shapes, tokenizers and file layout of real hub models
+(MiniLM, bge-reranker, mxbai-rerank, gte-reranker-modernbert and Qwen3-Reranker exports), with
+weights that mean nothing. A given pair always gets the same logit, other pairs get visibly other
+ones, and a wrong template, position or token type moves a score by far more than rounding does.
+Beside each, `transformers.json` has the scores that transformers itself computes with the same
+weights, for the tests to compare with.
 
-Needs, only to rebuild: torch==2.13.0, transformers==5.23.0, tokenizers==0.23.3, onnx==1.23.2
-and numpy>=2. Both `tokenizer.json` files cut and pad every pair to 64 tokens although the
+Needs, only to rebuild, the dependency group `architectures`. The first two `tokenizer.json` files cut and pad every pair to 64 tokens although the
 models read 128, as stock MiniLM files do: who loads one must reset both.
 
 Vocabularies are composed here rather than trained, since the trainers in `tokenizers` break
@@ -20,6 +22,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, product
@@ -39,6 +43,7 @@ VOCABULARY_SIZE = 2000
 USABLE_TOKENS = 128  # what the models read
 STOCK_TOKENS = 64  # what the tokenizer files cut and pad to
 LOGIT_SPREAD = 2.0  # standard deviation of the logits over `sample_pairs`
+QUERY_OR_KEY = re.compile(r"\.(query|key|query_proj|key_proj|q_proj|k_proj)\.")
 OPSET = 14
 IR_VERSION = 8
 
@@ -104,8 +109,12 @@ LOWERCASE = "abcdefghijklmnopqrstuvwxyz"
 
 
 def main() -> None:
-    """Rewrite both model directories and print what was made."""
-    for name, make in (("tiny-bert", build_bert), ("tiny-xlmr", build_xlmr)):
+    """Rewrite the model directories, or those that are named, and print what was made."""
+    from tests.models import architectures
+
+    makers = {"tiny-bert": build_bert, "tiny-xlmr": build_xlmr, **architectures.MAKERS}
+    for name in sys.argv[1:] or makers:
+        make = makers[name]
         directory = HERE / name
         make(directory)
         for path in sorted(directory.rglob("*.*")):
@@ -152,6 +161,7 @@ def build_bert(directory: Path) -> None:
             "tokenizer_class": "BertTokenizer",
         },
     )
+    record_scores(directory, model)
 
 
 def build_xlmr(directory: Path) -> None:
@@ -203,6 +213,7 @@ def build_xlmr(directory: Path) -> None:
             "tokenizer_class": "XLMRobertaTokenizer",
         },
     )
+    record_scores(directory, model)
 
 
 def shared_settings() -> dict[str, Any]:
@@ -376,12 +387,12 @@ def randomise(model: torch.nn.Module) -> None:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             draw = generator.standard_normal(tuple(weight.shape))
-            if "LayerNorm.weight" in name:
-                draw = 1 + 0.1 * draw
-            elif name.endswith("bias"):
+            if name.endswith("bias"):
                 draw = 0.1 * draw
-            elif "embeddings" not in name:
-                gain = 1.5 if ".query." in name or ".key." in name else 1.0
+            elif weight.ndim == 1:  # a norm's
+                draw = 1 + 0.1 * draw
+            elif "embed" not in name:
+                gain = 1.5 if QUERY_OR_KEY.search(name) else 1.0
                 draw = gain * draw / math.sqrt(weight.shape[1])
             weight.copy_(torch.from_numpy(draw.astype(np.float32)))
 
@@ -409,7 +420,62 @@ def sample_pairs() -> list[tuple[str, str]]:
     return [(sentence(2, 9), sentence(3, 81)) for _ in range(64)]
 
 
-def exported(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> ModelProto:
+def record_scores(directory: Path, model: torch.nn.Module) -> None:
+    """Write what transformers makes of some pairs, each alone, as its own documentation says."""
+    import torch
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
+    takes_types = (
+        model.config.type_vocab_size > 1 if hasattr(model.config, "type_vocab_size") else 0
+    )
+    logits = []
+    for query, document in recorded_pairs():
+        inputs = tokenizer(
+            [query],  # lists: of two texts, an empty second one would be taken for none
+            [document],
+            truncation=True,
+            max_length=USABLE_TOKENS,
+            return_token_type_ids=bool(takes_types),
+            return_tensors="pt",
+        )
+        with torch.no_grad():
+            logits.append(round(float(model(**inputs).logits[0, 0]), 6))
+    write_json(directory / "transformers.json", {**versions(), "logits": logits})
+
+
+def versions() -> dict[str, Any]:
+    """What made the scores, and the pairs that they are of."""
+    import torch
+    import transformers
+
+    return {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "pairs": recorded_pairs(),
+    }
+
+
+def recorded_pairs() -> list[tuple[str, str]]:
+    """Plain pairs, other scripts, nothing, and more than the window holds."""
+    return [
+        *sample_pairs()[:12],
+        ("", ""),
+        ("bread", ""),
+        ("", "bread rises in the oven"),
+        ("Où est le café ?", "Straße, fluß & señor: 1,5 €…"),
+        ("что такое вода", "水 とは 何 ですか 東京"),
+        ("a  b\tc\nd", "  spaces   and\nlines  "),
+        ("tokens [SEP] <s> </s> [MASK]", "🙂 emoji and שלום ماء"),
+        ("which bread rises", " ".join(WORDS[:400])),
+        (" ".join(WORDS[100:400]), "short"),
+        (" ".join(WORDS[:300]), " ".join(WORDS[200:500])),
+    ]
+
+
+def exported(
+    model: torch.nn.Module, inputs: dict[str, torch.Tensor], axes: Sequence[str] = ("batch_size",)
+) -> ModelProto:
     """The model as ONNX: dynamic batch and sequence, `logits` out, no traces of this machine."""
     import onnx
     import torch
@@ -426,7 +492,7 @@ def exported(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> ModelPr
             output_names=["logits"],
             dynamic_axes={
                 **{name: {0: "batch_size", 1: "sequence_length"} for name in inputs},
-                "logits": {0: "batch_size"},
+                "logits": dict(enumerate(axes)),
             },
             opset_version=OPSET,
             dynamo=False,
