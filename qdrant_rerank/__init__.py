@@ -18,6 +18,7 @@ from qdrant_rerank.models import (
 )
 
 if TYPE_CHECKING:
+    from qdrant_rerank.cascade import Cascade
     from qdrant_rerank.cross_encoder import TextCrossEncoder
     from qdrant_rerank.embedders import Bm25Encoder, OnnxEmbedder, StaticEmbedder
     from qdrant_rerank.evaluation import Evaluation, evaluate
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 # Where each name that is loaded on first use lives.
 _HOME = {
     "Bm25Encoder": "embedders",
+    "Cascade": "cascade",
     "Embedder": "types",
     "Evaluation": "evaluation",
     "HybridSearcher": "searcher",
@@ -62,6 +64,7 @@ __all__ = [
     "DEFAULT_EMBEDDER",
     "DEFAULT_RERANKER",
     "Bm25Encoder",
+    "Cascade",
     "Embedder",
     "Evaluation",
     "HybridSearcher",
