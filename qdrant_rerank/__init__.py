@@ -18,10 +18,12 @@ from qdrant_rerank.models import (
 )
 
 if TYPE_CHECKING:
+    from qdrant_rerank.calibration import Calibrator
     from qdrant_rerank.cascade import Cascade
     from qdrant_rerank.cross_encoder import TextCrossEncoder
     from qdrant_rerank.embedders import Bm25Encoder, OnnxEmbedder, StaticEmbedder
     from qdrant_rerank.evaluation import Evaluation, evaluate
+    from qdrant_rerank.prompts import PromptTemplate
     from qdrant_rerank.reranking import rerank_points
     from qdrant_rerank.scoring import PairScores
     from qdrant_rerank.searcher import HybridSearcher
@@ -40,12 +42,14 @@ if TYPE_CHECKING:
 # Where each name that is loaded on first use lives.
 _HOME = {
     "Bm25Encoder": "embedders",
+    "Calibrator": "calibration",
     "Cascade": "cascade",
     "Embedder": "types",
     "Evaluation": "evaluation",
     "HybridSearcher": "searcher",
     "OnnxEmbedder": "embedders",
     "PairScores": "scoring",
+    "PromptTemplate": "prompts",
     "RerankedPoint": "types",
     "Reranker": "types",
     "SearchOptions": "types",
@@ -64,6 +68,7 @@ __all__ = [
     "DEFAULT_EMBEDDER",
     "DEFAULT_RERANKER",
     "Bm25Encoder",
+    "Calibrator",
     "Cascade",
     "Embedder",
     "Evaluation",
@@ -73,6 +78,7 @@ __all__ = [
     "ModelSpec",
     "OnnxEmbedder",
     "PairScores",
+    "PromptTemplate",
     "RerankedPoint",
     "Reranker",
     "SearchOptions",
