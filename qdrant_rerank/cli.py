@@ -11,6 +11,7 @@ from rich.text import Text
 from qdrant_rerank._version import __version__
 from qdrant_rerank.cli_compare import compare
 from qdrant_rerank.cli_evaluation import COMMANDS
+from qdrant_rerank.cli_models import models
 from qdrant_rerank.cli_shared import (
     Commands,
     collection_options,
@@ -178,27 +179,5 @@ def rerank_lines(
     Console().print(table)
 
 
-@main.command("models")
-@json_option
-def list_models(as_json: bool) -> None:
-    """List the cross-encoders known by name."""
-    from qdrant_rerank.cross_encoder import TextCrossEncoder
-
-    listed = TextCrossEncoder.list_supported_models()
-    if as_json:
-        print_json(listed)
-        return
-    table = Table("model", "GB", "tokens", "license", "description")
-    for item in listed:
-        table.add_row(
-            item["model"],
-            f"{item['size_in_GB']:.2f}",
-            str(item["max_length"] or ""),
-            item["license"],
-            item["description"],
-        )
-    Console().print(table)
-
-
-for command in (*COMMANDS, compare):
+for command in (*COMMANDS, compare, models):
     main.add_command(command)

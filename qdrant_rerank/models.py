@@ -160,21 +160,21 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
             ModelSpec(
                 model=DEFAULT_RERANKER,
                 sources=None,
-                description="Bundled: MiniLM-L6 grown into a cross-encoder, int8, English.",
+                description="Bundled, grown from MiniLM-L6, English.",
                 license="apache-2.0",
                 files=(ModelFile("onnx/model.onnx", "int8", 0.027),),
                 max_length=512,
             ),
             _hub(
                 "Xenova/ms-marco-TinyBERT-L-2-v2",
-                "The smallest trained on MS MARCO passages, English.",
+                "The smallest, on MS MARCO, English.",
                 _fp32(0.018),
                 _int8(0.0045),
                 max_length=512,
             ),
             _hub(
                 "Xenova/ms-marco-MiniLM-L-6-v2",
-                "MiniLM-L-6-v2 trained on MS MARCO passages, English.",
+                "6 layers, on MS MARCO, English.",
                 _fp32(0.091),
                 _fp16(0.046),
                 _int8(0.023),
@@ -182,7 +182,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
             ),
             _hub(
                 "Xenova/ms-marco-MiniLM-L-12-v2",
-                "MiniLM-L-12-v2 trained on MS MARCO passages, English.",
+                "12 layers, on MS MARCO, English.",
                 _fp32(0.134),
                 _fp16(0.067),
                 _int8(0.034),
@@ -190,7 +190,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
             ),
             _hub(
                 "BAAI/bge-reranker-base",
-                "BGE reranker base, Chinese and English.",
+                "XLM-R base, Chinese and English.",
                 _fp32(1.11),
                 _int8(0.279, repository="Xenova/bge-reranker-base"),
                 max_length=512,
@@ -199,7 +199,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
             ),
             _hub(
                 "BAAI/bge-reranker-large",
-                "BGE reranker large, Chinese and English.",
+                "XLM-R large, Chinese and English.",
                 _fp32(2.24, "onnx/model.onnx_data"),
                 _int8(0.563, repository="Xenova/bge-reranker-large"),
                 max_length=512,
@@ -208,7 +208,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
             ),
             _hub(
                 "BAAI/bge-reranker-v2-m3",
-                "Multilingual BGE reranker based on BGE-M3.",
+                "BGE-M3 as a reranker, multilingual.",
                 _fp32(2.27, "onnx/model.onnx_data"),
                 _int8(0.57, "onnx/model_int8.onnx"),
                 max_length=8192,
@@ -217,7 +217,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
             ),
             _hub(
                 "BAAI/bge-reranker-v2-m3-int8",
-                "Multilingual BGE reranker based on BGE-M3, int8.",
+                "BGE-M3 as a reranker, int8.",
                 _int8(0.57, "onnx/model_int8.onnx"),
                 max_length=8192,
                 repository="onnx-community/bge-reranker-v2-m3-ONNX",
@@ -225,7 +225,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
             ),
             _hub(
                 "jinaai/jina-reranker-v1-tiny-en",
-                "Small and fast with an 8k context, English.",
+                "Small, fast, long texts, English.",
                 _fp32(0.132),
                 _fp16(0.066),
                 _int8(0.033),
@@ -233,7 +233,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
             ),
             _hub(
                 "jinaai/jina-reranker-v1-turbo-en",
-                "Fast with an 8k context, English.",
+                "Fast, long texts, English.",
                 _fp32(0.151),
                 _fp16(0.076),
                 _int8(0.038),
@@ -241,7 +241,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
             ),
             _hub(
                 "jinaai/jina-reranker-v2-base-multilingual",
-                "Multilingual with a 1k context. Not for commercial use.",
+                "Multilingual, not for commercial use.",
                 _fp32(1.11),
                 _fp16(0.557),
                 _int8(0.28),
@@ -274,7 +274,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
             ),
             _hub(
                 "Alibaba-NLP/gte-reranker-modernbert-base",
-                "ModernBERT base with an 8k context, English.",
+                "ModernBERT base, long texts, English.",
                 _fp32(0.599),
                 _fp16(0.3),
                 _int8(0.151),
@@ -282,16 +282,17 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
                 activation="sigmoid",
             ),
             _hub(
-                "onnx-community/gte-multilingual-reranker-base",
-                "GTE base with an 8k context, 70 languages.",
+                "Alibaba-NLP/gte-multilingual-reranker-base",
+                "Long texts, 70 languages.",
                 _fp32(1.26),
                 _fp16(0.629),
                 _int8(0.341),
                 max_length=8192,
+                repository="onnx-community/gte-multilingual-reranker-base",
             ),
             _hub(
                 "Qwen/Qwen3-Reranker-0.6B",
-                "A language model that answers yes or no, 100 languages, 32k context.",
+                "A language model asked for yes or no.",
                 _int8(0.573),
                 ModelFile("onnx/model_q4f16.onnx", "q4f16", 0.518),
                 max_length=40960,

@@ -23,6 +23,7 @@ TOKENIZER_FILES = (
     "config.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "config_sentence_transformers.json",
 )
 
 logger = logging.getLogger(__name__)
@@ -119,8 +120,8 @@ def find(wanted: Wanted, commit: str | None = None, *, partial: bool = True) -> 
     Args:
         wanted: which files.
         commit: full hash; None for the one remembered.
-        partial: take a snapshot of another tool though only the tokenizer's own file is sure to
-            be there; without it the hub is asked what the repository has.
+        partial: take a snapshot of another tool though it may lack files that the repository
+            has; else it is None, so that the hub is asked, once.
 
     Returns:
         The snapshot, or None where a file is missing.

@@ -210,8 +210,12 @@ def test_what_another_tool_fetched_is_used_and_checked(offline, online, hub, tmp
     (folder / "refs" / "qdrant-rerank").rename(folder / "refs" / "main")
     hub.requests.clear()
     assert "model" in offline.locate(NAME, cache_dir=tmp_path)
-    assert "model" in online.locate(NAME, cache_dir=tmp_path)
     assert hub.requests == []
+    for _ in range(2):
+        assert "model" in online.locate(NAME, cache_dir=tmp_path)
+    asked_what_else_there_is = f"GET /api/models/{NAME}/revision/{hub.commit(NAME)}"
+    assert hub.requests == [asked_what_else_there_is]
+    shutil.rmtree(folder / "qdrant-rerank")
     blob = in_cache(tmp_path, NAME).resolve()
     blob.write_bytes(blob.read_bytes()[:-1] + b"?")
     assert offline.locate(NAME, cache_dir=tmp_path).startswith("DamagedFileError")
