@@ -18,6 +18,7 @@ from qdrant_rerank.heads import Label
 from qdrant_rerank.hub import Precision, locate
 from qdrant_rerank.model_config import ModelConfig
 from qdrant_rerank.models import ModelFile, ModelSource, ModelSpec
+from qdrant_rerank.onnx_files import precision_of
 from qdrant_rerank.prompts import PromptTemplate, PromptTokenizer, choose_prompt
 from qdrant_rerank.registry import listing, register_model, supported_models
 from qdrant_rerank.runtime import Provider, Runtime, available_cores
@@ -39,16 +40,16 @@ class TextCrossEncoder:
     error, ``rerank`` is eager, and batches never change a score.
 
     Args:
-        model_name: a name from ``list_supported_models()`` (any case, owner optional), or the
-            path of a directory with ``model.onnx`` or ``onnx/model.onnx`` and
-            ``tokenizer.json``, or of an ``.onnx`` file.
+        model_name: a name from ``list_supported_models()`` (any case, owner optional), any hub
+            repository with an ONNX file ("owner/name"), or the path of a directory with
+            ``model.onnx`` or ``onnx/model.onnx`` and ``tokenizer.json``, or of an ``.onnx`` file.
         cache_dir: where downloads are kept; else ``QDRANT_RERANK_CACHE``, else the hub's own.
         threads: runs at once on a CPU, one core each; None for all that the process may use.
         providers: onnxruntime's execution providers; excludes ``cuda=True``.
         cuda: True, False, or "auto": CUDA where this onnxruntime has it.
         device_ids: CUDA devices, one session each.
         lazy_load: load the model at the first score instead of now.
-        revision: a hub branch, tag or commit.
+        revision: a hub branch, tag or commit; None for the commit that was first fetched.
         precision: which file of the model; "auto" is the one it is registered with.
         max_length: window in tokens, special tokens included; None for the model's own.
         activation: "identity" gives raw logits; "sigmoid" maps them to 0..1; "softmax" is the
@@ -65,8 +66,9 @@ class TextCrossEncoder:
         specific_model_path: a directory to load the named model from instead.
 
     Raises:
-        UnknownModelError: no such name or path.
-        ModelFileError: a file is missing, truncated or does not fit.
+        UnknownModelError: no such name, path or repository.
+        ModelFileError: a file is missing, truncated, could not be fetched or does not fit;
+            DamagedFileError where its bytes are not those that were published.
         MissingDependencyError: onnxruntime is not installed.
         InvalidInputError: an argument is wrong.
 
@@ -294,7 +296,10 @@ class TextCrossEncoder:
                 f'sources of {model!r} are missing. Pass sources=ModelSource(hf="owner/name").'
             )
         file = ModelFile(
-            path=model_file, size_in_gb=size_in_gb, additional_files=tuple(additional_files or ())
+            path=model_file,
+            precision=precision_of(model_file),
+            size_in_gb=size_in_gb,
+            additional_files=tuple(additional_files or ()),
         )
         register_model(
             ModelSpec(

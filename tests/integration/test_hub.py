@@ -23,6 +23,17 @@ if name.startswith("me/"):
 encoder = TextCrossEncoder(name, **options)
 print(json.dumps(encoder.rerank("which bread rises?", ["bread rises", "the sea"])))
 """
+SPAWNED = """
+import json, multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+from qdrant_rerank import ModelFile, ModelSource, ModelSpec, TextCrossEncoder
+spec = ModelSpec(sys.argv[1], ModelSource(hf="me/repository"), files=(ModelFile(),))
+TextCrossEncoder.add_custom_model(spec)
+encoder = TextCrossEncoder(sys.argv[1], lazy_load=True)
+with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    arguments = ("which bread rises?", ["bread rises", "the sea"])
+    print(json.dumps(pool.submit(encoder.rerank, *arguments).result()))
+"""
 EMBED = """
 import json, sys
 from qdrant_rerank import OnnxEmbedder
@@ -85,6 +96,11 @@ def test_a_name_in_the_right_scores_out(load, hub, expected, name):
         "tokenizer_config.json",
         "special_tokens_map.json",
     }
+
+
+def test_a_custom_model_works_in_a_spawned_process(load, hub, expected):
+    """The encoder carries what it needs; the registry there does not know the name."""
+    assert load("me/spec", code=SPAWNED) == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_cached_model_needs_no_hub(load, hub, expected, tmp_path):
