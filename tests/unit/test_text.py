@@ -90,3 +90,28 @@ def test_a_missing_text_says_what_is_there_and_what_to_pass():
 def test_text_in_braces_runs_no_code():
     """A template reads payload; it cannot reach attributes."""
     assert PayloadText("{a.__class__}")({"a": "text"}) is None
+
+
+@given(WORDS, WORDS, st.data())
+def test_a_part_of_the_text_is_found_in_its_field(title, body, data):
+    """The field that holds most of it; the part lies there, and nowhere else."""
+    read = PayloadText(["title", "none", "body"])
+    payload = {"title": title, "body": body}
+    text = read(payload)
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, len(text)))
+    found = read.locate(payload, start, end)
+    assert payload[found.field][found.start : found.end] == found.text
+    assert found.text in text[start:end]
+    assert len(found.text) >= (end - start - 1) / 2
+
+
+@given(WORDS, st.data())
+def test_a_part_of_a_made_up_text_has_no_field(body, data):
+    """Its place is in the text itself."""
+    for source in ("<{body}>", lambda payload: payload["body"]):
+        read = PayloadText(source)
+        text = read({"body": body})
+        start = data.draw(st.integers(0, len(text)))
+        found = read.locate({"body": body}, start, len(text))
+        assert (found.field, found.text) == (None, text[start:])
