@@ -5,15 +5,18 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
+from fastembed.rerank.cross_encoder import TextCrossEncoder as Fastembed
 
 from qdrant_rerank import OnnxEmbedder, TextCrossEncoder
 from tests.hub_server import hub_of
 
 NAME = "Xenova/ms-marco-MiniLM-L-6-v2"
+FASTEMBEDS = Fastembed.list_supported_models()
 LOAD = """
 import json, sys
 from qdrant_rerank import ModelSource, TextCrossEncoder
@@ -33,6 +36,22 @@ encoder = TextCrossEncoder(sys.argv[1], lazy_load=True)
 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
     arguments = ("which bread rises?", ["bread rises", "the sea"])
     print(json.dumps(pool.submit(encoder.rerank, *arguments).result()))
+"""
+AS_FASTEMBED = """
+import json, sys
+from fastembed.rerank.cross_encoder import TextCrossEncoder as Fastembed
+from qdrant_rerank import TextCrossEncoder
+query, documents = "which bread rises?", ["bread rises", "the sea", "iron melts"] * 40
+found = {}
+for entry in Fastembed.list_supported_models():
+    model = TextCrossEncoder(model_name=entry["model"], lazy_load=sys.argv[1] == "lazy", cuda=False)
+    scores = list(model.rerank(query, documents, batch_size=10))
+    pairs = [(query, document) for document in documents]
+    for parallel in (None, 0, 2):
+        assert list(model.rerank_pairs(pairs, batch_size=7, parallel=parallel)) == scores
+    assert 0 < model.token_count(pairs[:2]) < model.token_count(pairs)
+    found[entry["model"]] = scores[:3]
+print(json.dumps(found))
 """
 EMBED = """
 import json, sys
@@ -101,6 +120,24 @@ def test_a_name_in_the_right_scores_out(load, hub, expected, name):
 def test_a_custom_model_works_in_a_spawned_process(load, hub, expected):
     """The encoder carries what it needs; the registry there does not know the name."""
     assert load("me/spec", code=SPAWNED) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("loading", ["lazy", "at once"])
+def test_what_fastembed_is_asked_for_works_for_each_of_its_models(
+    load, hub, tmp_path, tiny_xlmr, loading
+):
+    """By name, lazily or not: scores of a list, of pairs in parallel, and counts of tokens."""
+    repositories = {entry["model"]: entry["sources"]["hf"] for entry in FASTEMBEDS}
+    served = shutil.copytree(tiny_xlmr, tmp_path / "served")
+    shutil.copy(served / "onnx" / "model.onnx", served / "onnx" / "model_int8.onnx")
+    (served / "onnx" / "model.onnx_data").write_bytes(b"listed, and read by nothing here")
+    hub.repositories.update(dict.fromkeys(repositories.values(), served))
+    found = load(loading, code=AS_FASTEMBED)
+    documents = ["bread rises", "the sea", "iron melts"]
+    expected = TextCrossEncoder(tiny_xlmr).rerank("which bread rises?", documents)
+    assert set(found) == set(repositories)
+    for name in found:
+        assert found[name] == pytest.approx(expected, abs=1e-6), name
 
 
 def test_a_cached_model_needs_no_hub(load, hub, expected, tmp_path):

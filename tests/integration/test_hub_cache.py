@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 from qdrant_rerank import TextCrossEncoder
+from tests.conftest import MODELS
 from tests.hub_server import hub_of
 from tests.hub_worker import worker
 
@@ -233,6 +234,36 @@ def test_external_data_comes_along(online, hub, tmp_path, expected):
         blob.symlink_to(shared)
     shutil.rmtree(tmp_path / f"models--{WITH_DATA.replace('/', '--')}" / "qdrant-rerank")
     assert online.score(WITH_DATA, cache_dir=tmp_path) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "repository", "directory"),
+    [
+        ("bge-reranker-base", "BAAI/bge-reranker-base", "tiny-xlmr"),
+        ("mxbai-rerank-xsmall-v1", "mixedbread-ai/mxbai-rerank-xsmall-v1", "tiny-deberta"),
+        (
+            "gte-reranker-modernbert-base",
+            "Alibaba-NLP/gte-reranker-modernbert-base",
+            "tiny-modernbert",
+        ),
+        ("Qwen3-Reranker-0.6B", "n24q02m/Qwen3-Reranker-0.6B-ONNX", "tiny-qwen3"),
+    ],
+)
+def test_every_architecture_by_its_name(online, hub, tmp_path, name, repository, directory):
+    """The scores are those of the directory that the hub serves.
+
+    The language model is registered as int8, under another of the names that exporters use.
+    """
+    local = MODELS / directory
+    served = local
+    if name.startswith("Qwen3"):
+        served = shutil.copytree(local, tmp_path / "served")
+        (served / "onnx" / "model.onnx").rename(served / "onnx" / "model_int8.onnx")
+    hub.repositories[repository] = served
+    documents = ["bread rises", "the sea"]
+    expected = TextCrossEncoder(local).rerank("which bread rises?", documents)
+    found = online.score(name, cache_dir=tmp_path / "cache")
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_any_repository_with_an_onnx_file_works(online, hub, tmp_path, tiny_bert, expected):
