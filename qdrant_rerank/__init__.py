@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from qdrant_rerank.cascade import Cascade
     from qdrant_rerank.cross_encoder import TextCrossEncoder
     from qdrant_rerank.embedders import Bm25Encoder, OnnxEmbedder, StaticEmbedder
-    from qdrant_rerank.evaluation import Evaluation, evaluate
+    from qdrant_rerank.evaluation import Evaluation
+    from qdrant_rerank.evaluation.evaluate import evaluate
     from qdrant_rerank.prompts import PromptTemplate
     from qdrant_rerank.reranking import rerank_points
     from qdrant_rerank.scoring import PairScores

@@ -7,13 +7,16 @@ from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
 
 from qdrant_rerank import (
+    Calibrator,
     Evaluation,
     HybridSearcher,
     RerankedPoint,
     Reranker,
     SearchOptions,
     SearchResults,
+    Snippet,
     TextCrossEncoder,
+    Windows,
     evaluate,
     rerank_points,
 )
@@ -70,3 +73,21 @@ def score() -> tuple[list[float], Iterator[float]]:
     searcher = HybridSearcher("docs", reranker=encoder, text=lambda payload: str(payload["a"]))
     assert searcher.reranker is encoder
     return encoder.rerank("q", ["a"]), encoder.rerank_pairs([("q", "a")], parallel=0)
+
+
+def long_and_calibrated(hits: SearchResults) -> tuple[str, int | None]:
+    """Windows, snippets, activations, heads and calibration."""
+    calibrate: Calibrator = Calibrator.fit([0.1, 2.0], [0, 1], method="isotonic")
+    calibrate.save("calibration.json")
+    encoder = TextCrossEncoder(
+        "bge-reranker-base",
+        activation=Calibrator.load("calibration.json"),
+        long_documents=Windows(overlap=64, aggregate="mean"),
+        label="relevant",
+    )
+    doubled = TextCrossEncoder("x", activation=lambda logits: 2 * logits, long_documents="windows")
+    asked = TextCrossEncoder("Qwen3-Reranker-0.6B", instruction="find code", activation="auto")
+    names: list[str] = [encoder.activation, doubled.activation, asked.activation]
+    assert names
+    snippet: Snippet | None = hits[0].snippet
+    return snippet.text if snippet else "", hits.trace.truncated
