@@ -21,6 +21,17 @@ def test_the_first_example_puts_the_answer_first(capsys):
     assert "was" in lines[0]
 
 
+def test_the_example_of_a_calibration_gives_probabilities(monkeypatch, tmp_path):
+    """Pasted as it stands."""
+    monkeypatch.chdir(tmp_path)
+    example = re.search(r"```python\n([^`]*?Calibrator\.fit.*?)```", README, re.DOTALL)[1]
+    names = {}
+    exec(compile(example, "README.md", "exec"), names)
+    yes, no, *_ = names["calibrated"].score_pairs([pair[:2] for pair in names["judged"]]).scores
+    assert 0 < no < 0.5 < yes < 1
+    assert (tmp_path / "calibration.json").is_file()
+
+
 def test_every_command_of_the_makefile_that_it_names_exists():
     """make demo, make test, and the others."""
     named = set(re.findall(r"(?:^|`)make ([a-z]+)", README, re.MULTILINE))
