@@ -1,6 +1,7 @@
 """A model's name or path -> the files to load, fetched from the hub where they must be."""
 
 import re
+import shlex
 import threading
 import warnings
 from dataclasses import dataclass
@@ -121,10 +122,13 @@ def wanted_of(
     Raises:
         InvalidInputError: the model has no file of that precision.
     """
-    pull = f"qdrant-rerank models pull {spec.model}"
-    pull += f" --precision {precision}" if precision != "auto" else ""
-    pull += f" --revision {revision}" if revision else ""
-    pull += f" --cache-dir {cache_dir}" if cache_dir else ""
+    options = {
+        "--precision": precision if precision != "auto" else None,
+        "--revision": revision,
+        "--cache-dir": cache_dir,
+    }
+    given = [text for name, value in options.items() if value for text in (name, str(value))]
+    pull = shlex.join(["qdrant-rerank", "models", "pull", spec.model, *given])
     file = spec.file(precision) if spec.files else None
     source = (file and file.source) or spec.sources or ModelSource()
     repository = CachedRepository(source.hf or spec.model, cache_directory(cache_dir))

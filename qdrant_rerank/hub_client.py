@@ -9,7 +9,7 @@ import errno
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +134,9 @@ def is_absence(error: ModelFileError) -> bool:
 
 def _remove_abandoned_parts(blobs: Path) -> None:
     for part in blobs.glob("*.incomplete"):
-        if time.time() - part.stat().st_mtime > ABANDONED_AFTER_S:
-            part.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # its process has just finished it
+            if time.time() - part.stat().st_mtime > ABANDONED_AFTER_S:
+                part.unlink()
 
 
 def _require_room(repository: CachedRepository, files: dict[str, Digest]) -> None:

@@ -5,6 +5,7 @@ and checked against the listing's digests before anything reads it.
 """
 
 import logging
+import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -266,8 +267,7 @@ def _complete(
             path.resolve().unlink()
             path.unlink(missing_ok=True)
             raise DamagedFileError(
-                f"{error} It was removed. Fetch it again: {wanted.pull} (a proxy or mirror that "
-                "alters files shows itself this way)."
+                f"{error} It arrived so, and was removed: a proxy or mirror may alter files."
             ) from error
 
 
@@ -284,9 +284,9 @@ def _snapshot(wanted: Wanted, commit: str, plan: _Plan, listing: Listing) -> Sna
 def _with_its_data(repository: CachedRepository, found: Snapshot) -> Path:
     """The ONNX file with its external data really beside it, not through links.
 
-    onnxruntime refuses external data whose link leads out of the model's directory, as all links
-    of a hub snapshot do (https://github.com/microsoft/onnxruntime/issues/27353); later versions
-    allow it where both links lead to one directory, which the cache's shared blobs do not.
+    onnxruntime 1.24 refuses external data whose link leads out of the model's directory, as all
+    links of a hub snapshot do (https://github.com/microsoft/onnxruntime/issues/27353); 1.25 allows
+    it only where both links lead to one directory, which those to the cache's shared blobs do not.
     """
     data = external_files(found.model, trusted=repository.blob_folders)
     if not any(path.is_symlink() for path in data):
@@ -298,8 +298,10 @@ def _with_its_data(repository: CachedRepository, found: Snapshot) -> Path:
             link, target = beside / path.relative_to(root), path.resolve()
             link.parent.mkdir(parents=True, exist_ok=True)
             if not (link.exists() and link.samefile(target)):
-                link.unlink(missing_ok=True)
-                link.hardlink_to(target)
+                made = link.with_name(f".{secrets.token_hex(8)}")  # another process may do the same
+                made.hardlink_to(target)
+                made.replace(link)
+                made.unlink(missing_ok=True)
     except OSError as error:  # a read-only cache, or one without hard links
         logger.info("%s: no hard links (%s)", beside, error)
         return found.model

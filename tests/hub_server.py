@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -200,14 +201,17 @@ def hub_of(repositories: dict[str, Path]) -> Iterator[Hub]:
 
 def described(path: Path, folder: Path) -> dict[str, Any]:
     """A file as the hub's listing gives it."""
-    content = path.read_bytes()
-    blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-    about = {
-        "rfilename": path.relative_to(folder).as_posix(),
-        "size": len(content),
-        "blobId": blob,
-    }
+    size = path.stat().st_size
+    blob, digest = digests(path, size, path.stat().st_mtime_ns)
+    about = {"rfilename": path.relative_to(folder).as_posix(), "size": size, "blobId": blob}
     if path.suffix in LFS_SUFFIXES:
-        digest = hashlib.sha256(content).hexdigest()
-        about["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 134}
+        about["lfs"] = {"sha256": digest, "size": size, "pointerSize": 134}
     return about
+
+
+@cache
+def digests(path: Path, size: int, mtime_ns: int) -> tuple[str, str]:
+    """git's object id and the sha256 of a file that has not changed since."""
+    content = path.read_bytes()
+    blob = hashlib.sha1(b"blob %d\0" % size + content, usedforsecurity=False)
+    return blob.hexdigest(), hashlib.sha256(content).hexdigest()

@@ -181,7 +181,7 @@ def test_bytes_altered_on_the_way_are_not_kept(online, hub, tmp_path, tiny_bert,
     hub.altered["model.onnx"] = bytes(content)
     said = online.locate(NAME, cache_dir=tmp_path)
     assert said.startswith("DamagedFileError")
-    assert "It was removed. Fetch it again: qdrant-rerank models pull" in said
+    assert "and was removed: a proxy or mirror may alter files. Fetch it again: qdrant" in said
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.stat().st_size == len(content)]
     hub.altered.clear()
     assert online.score(NAME, cache_dir=tmp_path) == pytest.approx(expected, abs=1e-6)
