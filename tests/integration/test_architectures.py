@@ -131,6 +131,8 @@ def test_prompts_and_instructions_are_checked(tiny_bert, tmp_path):
         TextCrossEncoder(tiny_bert, instruction="find")
     with pytest.raises(InvalidInputError, match="look at document"):
         PromptTemplate(prefix="", body="{query}", suffix="")
+    with pytest.raises(InvalidInputError, match="not a valid template"):
+        PromptTemplate(prefix="", body="{query", suffix="")
     with pytest.raises(InvalidInputError, match="look at title"):
         PromptTemplate(prefix="", body="{query}{document}{title}", suffix="")
     with pytest.raises(InvalidInputError, match="positions for 256"):
@@ -221,6 +223,35 @@ def test_an_export_that_asks_for_more_is_named(tmp_path):
 
     with pytest.raises(ModelFileError, match="Unknown: use_cache_branch"):
         TextCrossEncoder(as_exported(merged, tmp_path / "m"))
+
+
+def one_row_only(model):
+    """A graph that was exported for one row."""
+    for node in model.graph.input:
+        node.type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def fused_attention(model):
+    """What the runtime's optimiser writes, which reads lengths from the mask's sum."""
+    model.graph.node[0].doc_string = "com.microsoft.GroupQueryAttention"
+
+
+@pytest.mark.parametrize("change", [one_row_only, fused_attention])
+def test_rows_go_alone_where_the_graph_needs_it(qwen, tmp_path, change):
+    """Companions would be refused, or change a score."""
+    made = TextCrossEncoder(as_exported(change, tmp_path / "m"))
+    scored = made.score_pairs([("bread", text) for text in ("rises", "in the oven " * 9, "")])
+    assert scored.tokens == scored.padded_tokens
+    assert scored.scores == pytest.approx(
+        qwen.rerank("bread", ["rises", "in the oven " * 9, ""]), abs=2e-5
+    )
+
+
+def test_the_configuration_of_each_model_names_its_activation():
+    """ModernBERT's says that its logits are its scores."""
+    for name in CLASSIFIERS:
+        expected = "identity" if name == "tiny-modernbert" else "sigmoid"
+        assert TextCrossEncoder(MODELS / name, activation="auto").activation == expected
 
 
 def test_positions_of_an_encoder_start_behind_its_padding_id(tiny_xlmr, tmp_path):
