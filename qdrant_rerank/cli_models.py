@@ -142,7 +142,7 @@ def pull_command(
     )
 
 
-@models.command("verify")
+@models.command("verify", short_help="Compare the files of the model NAME with those published.")
 @click.argument("name")
 @file_options
 @json_option
@@ -190,7 +190,7 @@ def verify_command(
         raise BadInput(f"{damage} Fetch it again: {wanted.pull} --force")
 
 
-@models.command("rm")
+@models.command("rm", short_help="Remove the model NAME from the cache.")
 @click.argument("name")
 @cache_option
 def rm_command(name: str, cache_dir: str | None) -> None:

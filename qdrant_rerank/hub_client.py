@@ -1,4 +1,4 @@
-"""All requests to the Hugging Face hub. huggingface_hub makes them; nothing else imports it.
+"""All requests to the Hugging Face hub; huggingface_hub makes them.
 
 Each failure becomes one ModelFileError that says what to do. A hub that is down is asked once for
 the listing and once a file, never for minutes: huggingface_hub would ask for a file's metadata six

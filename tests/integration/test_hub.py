@@ -3,6 +3,7 @@
 ``HF_ENDPOINT`` is read when huggingface_hub is imported, so each load is a process of its own.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -36,6 +37,18 @@ encoder = TextCrossEncoder(sys.argv[1], lazy_load=True)
 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
     arguments = ("which bread rises?", ["bread rises", "the sea"])
     print(json.dumps(pool.submit(encoder.rerank, *arguments).result()))
+"""
+PINNED = """
+import sys
+from qdrant_rerank import ModelFile, ModelSource, ModelSpec, TextCrossEncoder
+from qdrant_rerank.errors import ModelFileError
+commit, digest = sys.argv[1].split()
+for name, revision, sha256 in (("right", commit, digest), ("other", commit, "0" * 64)):
+    source = ModelSource(hf="me/repository", revision=revision)
+    spec = ModelSpec(name, source, files=(ModelFile(sha256=sha256),))
+    TextCrossEncoder.add_custom_model(spec)
+TextCrossEncoder("right")
+TextCrossEncoder("other")
 """
 AS_FASTEMBED = """
 import json, sys
@@ -120,6 +133,17 @@ def test_a_name_in_the_right_scores_out(load, hub, expected, name):
 def test_a_custom_model_works_in_a_spawned_process(load, hub, expected):
     """The encoder carries what it needs; the registry there does not know the name."""
     assert load("me/spec", code=SPAWNED) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_spec_pins_its_commit_and_digest(load, hub, tiny_bert, tiny_xlmr):
+    """Whatever the default branch shows by then; another digest is an error with both."""
+    commit = hub.commit("me/repository")
+    hub.repositories["me/repository"] = tiny_xlmr
+    digest = hashlib.sha256((tiny_bert / "onnx" / "model.onnx").read_bytes()).hexdigest()
+    said = load(f"{commit} {digest}", code=PINNED)
+    assert said.startswith("qdrant_rerank.errors.DamagedFileError")
+    assert f"its sha256 is {digest}, and {'0' * 64} was published." in said
+    assert hub.requests[0] == f"GET /api/models/me/repository/revision/{commit}"
 
 
 @pytest.mark.parametrize("loading", ["lazy", "at once"])
