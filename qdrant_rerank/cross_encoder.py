@@ -160,7 +160,7 @@ class TextCrossEncoder:
         Args:
             query: any text; longer than half of the window, it may be cut.
             documents: texts of any length; what does not fit the window is cut, or read in
-                parts, as ``long_documents`` says.
+                parts, as ``long_documents`` says; ``score_pairs`` tells which were cut.
             batch_size: most pairs a run may hold; None to let the token budget decide. Never
                 changes a score.
 

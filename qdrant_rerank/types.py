@@ -235,7 +235,7 @@ class SearchResults(list[RerankedPoint]):
         return rows
 
     def to_pandas(self) -> "pd.DataFrame":
-        """One row a hit, in order; payload fields become columns ``payload.<field>``.
+        """One row a hit, in order, with columns ``payload.<field>`` and ``snippet.<part>``.
 
         Raises:
             MissingDependencyError: pandas is not installed.
@@ -255,6 +255,7 @@ class SearchResults(list[RerankedPoint]):
             rows.append(
                 {name: row[name] for name in columns}
                 | {f"payload.{field}": value for field, value in payload.items()}
+                | {f"snippet.{name}": value for name, value in row.get("snippet", {}).items()}
             )
         return pd.DataFrame(rows, columns=None if rows else columns)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from qdrant_client.models import ScoredPoint
 
-from qdrant_rerank import RerankedPoint, SearchResults, SearchTrace
+from qdrant_rerank import RerankedPoint, SearchResults, SearchTrace, Snippet
 from qdrant_rerank.ordering import order_by_score
 
 
@@ -47,6 +47,25 @@ def test_a_data_frame_has_a_column_a_payload_field(results):
     assert frame["payload.n"].tolist()[1] == 1
     empty = SearchResults([], query="q", trace=SearchTrace()).to_pandas()
     assert list(empty.columns) == list(frame.columns)[:6]
+
+
+def test_a_snippet_survives_json_and_has_columns():
+    """With its place in the payload."""
+    hit = ScoredPoint(id=1, version=0, score=0.9, payload={"body": "a <b> c"})
+    snippet = Snippet("<b>", 2, 5, "body")
+    [point] = order_by_score(
+        [hit], [0], np.ones(1, dtype=np.float32), keep_unscored=True, snippets={0: snippet}
+    )
+    assert RerankedPoint.model_validate_json(point.model_dump_json()) == point
+    results = SearchResults([point], query="q", trace=SearchTrace())
+    assert json.loads(json.dumps(results.to_dicts()))[0]["snippet"] == {
+        "text": "<b>",
+        "start": 2,
+        "end": 5,
+        "field": "body",
+    }
+    assert results.to_pandas()["snippet.text"].tolist() == ["<b>"]
+    assert "<mark>&lt;b&gt;</mark>" in results._repr_html_()
 
 
 def test_html_escapes_query_and_payload(results):
