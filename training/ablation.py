@@ -53,11 +53,12 @@ def main() -> None:
     inputs = read_inputs(given.data, given.work, device="cpu")
     settings = inputs.config["model"]
     trainer = inputs.trainer("model")
-    rate = inputs.config["train"]["learning_rate"]
+    first = inputs.config["train"]
+    rate, dense = first["learning_rate"], first["dense_negatives"]
     write(inputs, new_branches(trainer, settings), given.out / "0-bi-encoder")
     for name, soft in (("1-exact-match", False), ("2-soft-match", True)):
         branches = ScalarsOnly(settings, soft=soft)
-        stage = Round(name, SCALAR_STEPS, inputs.config["train"]["tokens"], rate)
+        stage = Round(name, SCALAR_STEPS, first["tokens"], rate, dense)
         write(inputs, trainer.train(branches, stage), given.out / name)
     for name, file in (
         ("3-across-the-pair", "first.part.pt"),

@@ -75,27 +75,28 @@ class Sampler:
         )
         self.share = share / share.sum()
 
-    def step(self, step: int, groups: int) -> list[tuple[int, list[int]]]:
-        """(row of the query, rows of its passages), the one that answers first."""
+    def step(self, step: int, groups: int, dense: int) -> list[tuple[int, list[int]]]:
+        """(row of the query, rows of its passages), the one that answers first.
+
+        Args:
+            step: numbers the draw.
+            groups: how many.
+            dense: negatives of a group that the bi-encoder finds near; BM25 found the others.
+        """
         rng = np.random.default_rng([self.seed, step])
         chosen = rng.choice(len(self.share), groups, p=self.share)
-        return [(int(row), self._group(int(row), rng)) for row in chosen]
+        return [(int(row), self._group(int(row), dense, rng)) for row in chosen]
 
-    def _group(self, row: int, rng: np.random.Generator) -> list[int]:
-        """Hard negatives of each kind in turn; strangers where the lists are short."""
+    def _group(self, row: int, dense: int, rng: np.random.Generator) -> list[int]:
+        """Negatives of each kind, and one stranger; more of these where the lists are short."""
         query = self.pool.queries[row]
-        wells = [
-            rng.permutation([found for found in rows if found != NONE]).tolist()
-            for rows in (self.mined.dense[row], self.mined.lexical[row])
-        ]
-        wells.insert(1, rng.permutation(query.rivals)[:1].tolist())
-        group = [int(rng.choice(query.answers))]
-        while len(group) < self.negatives and any(wells):
-            for well in wells:
-                if well and len(group) < self.negatives:
-                    candidate = int(well.pop())
-                    if candidate not in group:
-                        group.append(candidate)
+        near, lexical = (
+            rng.permutation(found[found != NONE]).tolist()
+            for found in (self.mined.dense[row], self.mined.lexical[row])
+        )
+        rival = rng.permutation(query.rivals)[:1].tolist()
+        hard = dict.fromkeys([*near[:dense], *rival, *lexical, *near[dense:]])
+        group = [int(rng.choice(query.answers)), *map(int, hard)][: self.negatives]
         while len(group) <= self.negatives:
             stranger = int(rng.integers(len(self.pool.passages)))
             if stranger not in query.answers and stranger not in group:

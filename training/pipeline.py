@@ -111,13 +111,20 @@ def new_branches(trainer: Trainer, settings: dict[str, Any]) -> Branches:
 def teach(trainer: Trainer, config: dict[str, Any]) -> Branches:
     """Both rounds."""
     settings = config["train"]
-    first = Round("first", settings["steps"], settings["tokens"], settings["learning_rate"])
+    first = Round(
+        "first",
+        settings["steps"],
+        settings["tokens"],
+        settings["learning_rate"],
+        settings["dense_negatives"],
+    )
     branches = trainer.train(new_branches(trainer, config["model"]), first)
     second = Round(
         "second",
         settings["second_steps"],
         settings["second_tokens"],
         settings["second_learning_rate"],
+        settings["second_dense_negatives"],
         settings["own_share"],
         first_step=settings["steps"],
         fresh=False,
@@ -134,6 +141,7 @@ def teach_student(inputs: Inputs, whole: CrossEncoder) -> Branches:
         settings["steps"],
         settings["tokens"],
         settings["learning_rate"],
+        settings["dense_negatives"],
         settings["own_share"],
         first_step=earlier["steps"] + earlier["second_steps"],
     )

@@ -3,7 +3,8 @@
 Round 1 learns from the labels: cross-entropy in the group. Round 2 goes on from the averaged
 weights of round 1 with longer passages, and half of its target is what round 1 says of the group
 (self-distillation, as in Trans-Encoder, Liu et al. 2022), which takes the edge off answers that
-nobody labelled. The cross layers run in bfloat16 with float32 master weights.
+nobody labelled. Its negatives are mostly BM25's, as candidates are: negatives that the bi-encoder
+picked teach to distrust the bi-encoder, more than its candidates deserve. The cross layers run in bfloat16 with float32 master weights.
 """
 
 import copy
@@ -38,6 +39,7 @@ class Round:
         steps: of the optimiser.
         tokens: of a pair.
         rate: of the cross layers at its highest; the head's is scaled with it.
+        dense: negatives of a group that the bi-encoder finds near.
         own_share: of the target that the guide sets.
         first_step: numbers the steps, so that rounds draw different groups.
         fresh: the branches are untrained, and their scalars are standardised first.
@@ -47,6 +49,7 @@ class Round:
     steps: int
     tokens: int
     rate: float
+    dense: int
     own_share: float = 0.0
     first_step: int = 0
     fresh: bool = True
@@ -92,7 +95,9 @@ class Trainer:
         found = []
         with torch.no_grad():
             for step in range(4):
-                groups = self.sampler.step(step, self.settings["groups"])
+                groups = self.sampler.step(
+                    step, self.settings["groups"], self.settings["dense_negatives"]
+                )
                 pairs = [(query, passage) for query, rows in groups for passage in rows]
                 for batch in self._batches(pairs, self.settings["tokens"]):
                     _, top, exact, mask, types = self.states(batch)
@@ -181,7 +186,7 @@ class Trainer:
     ) -> float:
         """Gradients of one step, left on the branches; its loss."""
         size = 1 + self.settings["negatives"]
-        drawn = self.sampler.step(stage.first_step + step, self.settings["groups"])
+        drawn = self.sampler.step(stage.first_step + step, self.settings["groups"], stage.dense)
         pairs = [(query, passage) for query, rows in drawn for passage in rows]
         rng = np.random.default_rng([self.seed, step])
         logits = torch.zeros(len(pairs), device=self.device)

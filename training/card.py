@@ -1,0 +1,56 @@
+"""Fill a model card's tables with what the benchmark measured.
+
+    python benchmarks/second_stage.py DATA_DIR --reranker MODEL --out RESULTS.json
+    python training/card.py RESULTS.json training/cards/NAME.md MODEL_DIR/README.md
+
+A template's ``$results`` becomes the table of RESULTS.json, one row a set.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from string import Template
+from typing import Any
+
+NAMES = {
+    "dl19": "TREC DL 2019 passages, BM25's 100 candidates",
+    "wikiqa_test": "WikiQA test pools, in the order of the file before",
+    "scifact": "SciFact, best 100 of the default recall",
+    "cranfield": "Cranfield, likewise",
+    "med": "MED, likewise",
+    "musique_mini": "MuSiQue, a sample, likewise",
+    "cacm": "CACM, likewise",
+}
+
+
+def main() -> None:
+    """Write the card."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("results", "template", "card"):
+        parser.add_argument(name, type=Path)
+    given = parser.parse_args()
+    [measured] = json.loads(given.results.read_text()).values()
+    text = Template(given.template.read_text()).substitute(results=table(measured))
+    given.card.write_text(text)
+    print(f"wrote {given.card}")
+
+
+def table(measured: dict[str, dict[str, Any]]) -> str:
+    """Markdown: one row a set, with the 95 % interval of the gain."""
+    rows = [
+        "| set | measure | queries | before | after | gain, 95 % | p | best possible |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in measured.items():
+        before, after = f"{row['before']:.3f}", f"{row['after']:.3f}"
+        before, after = (f"**{before}**", after) if before > after else (before, f"**{after}**")
+        rows.append(
+            f"| {NAMES.get(name, name)} | {row['measure']} | {row['queries']} | {before} | {after} "
+            f"| {row['gain']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}) | {row['p']:.4f} "
+            f"| {row['best']:.3f} |"
+        )
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main()
