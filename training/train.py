@@ -1,10 +1,11 @@
 """Train the branches of the cross-encoder, in two rounds; resumable.
 
 Round 1 learns from the labels: cross-entropy in the group. Round 2 goes on from the averaged
-weights of round 1 with longer passages, and half of its target is what round 1 says of the group
-(self-distillation, as in Trans-Encoder, Liu et al. 2022), which takes the edge off answers that
-nobody labelled. Its negatives are mostly BM25's, as candidates are: negatives that the bi-encoder
-picked teach to distrust the bi-encoder, more than its candidates deserve. The cross layers run in bfloat16 with float32 master weights.
+weights of round 1 with longer passages, and half of its target is what round 1 and the bi-encoder
+say of the group (mutual distillation, as in Trans-Encoder, Liu et al. 2022), which takes the edge
+off answers that nobody labelled. Its negatives are mostly BM25's, as candidates are: negatives that
+the bi-encoder picked teach to distrust it, more than candidates deserve. The cross layers run in
+bfloat16 with float32 master weights.
 """
 
 import copy
@@ -286,9 +287,25 @@ def compiled(module: torch.nn.Module) -> Any:
     return torch.compile(module, dynamic=False)
 
 
+class Advice(torch.nn.Module):
+    """The mean of what trained branches and the bi-encoder say: better than either of them."""
+
+    def __init__(self, branches: Branches) -> None:
+        super().__init__()
+        self.branches = copy.deepcopy(branches).requires_grad_(False)
+
+    def forward(
+        self, lower: Tensor, top: Tensor, exact: Tensor, mask: Tensor, types: Tensor
+    ) -> Tensor:
+        """Logits (N,)."""
+        scalars = self.branches.scalars(top, exact, mask, types)
+        logits = self.branches.score(scalars, self.branches.across(lower, mask, types))
+        return (logits + scalars[:, 0]) / 2
+
+
 def guided_by(branches: Branches) -> Guide:
-    """A frozen copy of branches on the same trunk, as a guide."""
-    run = compiled(copy.deepcopy(branches).requires_grad_(False))
+    """A copy of branches on the same trunk, together with the bi-encoder, as a guide."""
+    run = compiled(Advice(branches))
     return lambda _, states: run(*states)
 
 
