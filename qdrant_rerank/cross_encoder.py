@@ -348,6 +348,7 @@ class TextCrossEncoder:
             with self._lock:
                 if self._scorer is None:
                     first = self._config.first_position
+                    self._files.require_own_data()
                     self._scorer = PairScorer(
                         reader,
                         Runtime(self._files.model, first_position=first, **self._options),

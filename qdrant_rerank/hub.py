@@ -35,12 +35,22 @@ class ModelFiles:
         model: the ONNX file, its external data beside it.
         tokenizer: the directory that holds ``tokenizer.json`` and ``config.json``.
         spec: its entry in the registry; None for a path and a repository that is not in it.
+        trusted: directories that links of its external data may lead to.
     """
 
     name: str
     model: Path
     tokenizer: Path
     spec: ModelSpec | None = None
+    trusted: tuple[Path, ...] = ()
+
+    def require_own_data(self) -> None:
+        """Raise ModelFileError unless the external data lies in the model's directory.
+
+        For callers to ask right before the ONNX file is loaded, which may be long after it was
+        found.
+        """
+        external_files(self.model, trusted=self.trusted)
 
 
 def locate(
@@ -90,7 +100,13 @@ def locate(
             f"{error} {nearest_names(spec.model)}".rstrip()
         ) from error
     _warn_of_license(spec.model, spec.license or found.listing.license)
-    return ModelFiles(spec.model, found.model, found.tokenizer, spec if registered else None)
+    return ModelFiles(
+        spec.model,
+        found.model,
+        found.tokenizer,
+        spec if registered else None,
+        wanted.repository.blob_folders,
+    )
 
 
 def find_spec(model_name: str | Path) -> ModelSpec | None:
@@ -170,11 +186,11 @@ def locate_embedder(
     name = str(model_name)
     repository = name if "/" in name else f"sentence-transformers/{name}"
     spec = ModelSpec(model=repository, sources=ModelSource(hf=repository))
-    found = snapshots.obtain(
-        wanted_of(spec, cache_dir=cache_dir), local_files_only=local_files_only
-    )
+    wanted = wanted_of(spec, cache_dir=cache_dir)
+    found = snapshots.obtain(wanted, local_files_only=local_files_only)
     _warn_of_license(repository, found.listing.license)
-    return ModelFiles(repository, found.model, found.tokenizer)
+    trusted = wanted.repository.blob_folders
+    return ModelFiles(repository, found.model, found.tokenizer, trusted=trusted)
 
 
 def _in_directory(name: str, directory: Path, precision: Precision) -> ModelFiles:
@@ -194,8 +210,6 @@ def _in_directory(name: str, directory: Path, precision: Precision) -> ModelFile
 
 def _beside(model: Path, name: str | None = None) -> ModelFiles:
     """The tokenizer of an ONNX file: beside it, or beside its ``onnx/`` folder."""
-    if model.suffix == ".onnx":
-        external_files(model)  # raises for data outside the directory
     in_folder = model.absolute().parent.name == "onnx"
     roots = [model.parent, model.absolute().parent.parent] if in_folder else [model.parent]
     tokenizer = next((root for root in roots if (root / "tokenizer.json").is_file()), roots[-1])

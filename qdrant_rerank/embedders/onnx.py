@@ -52,6 +52,7 @@ class OnnxEmbedder:
         )
         self.name = files.name
         self._tokenizer = PairTokenizer.from_directory(files.tokenizer, max_length=max_length)
+        files.require_own_data()
         self._runtime = Runtime(files.model, threads=threads)
         self.dimension = 0  # until the probe tells
         self.dimension = len(self.embed_query("a"))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from qdrant_rerank import TextCrossEncoder
+from qdrant_rerank import OnnxEmbedder, TextCrossEncoder
 from qdrant_rerank.errors import ModelFileError
 from qdrant_rerank.onnx_files import choose_file, external_data, external_files, precision_of
 
@@ -94,8 +94,9 @@ def test_links_out_of_the_directory_are_refused(tmp_path, tiny_bert):
     with pytest.raises(ModelFileError, match="'weights', which is not there"):
         external_files(path)
     (folder / "weights").symlink_to(tmp_path / "secret")
-    with pytest.raises(ModelFileError, match="a link to .*secret, outside"):
-        TextCrossEncoder(path)
+    for model in (TextCrossEncoder, OnnxEmbedder):
+        with pytest.raises(ModelFileError, match="a link to .*secret, outside"):
+            model(path)
     assert external_files(path, trusted=[tmp_path]) == [folder / "weights"]
     blobs = tmp_path / "blobs"
     blobs.mkdir()
