@@ -6,10 +6,12 @@ digests) and which files have been found whole. Nothing here touches the network
 """
 
 import json
+import logging
 import os
 import re
+import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +20,8 @@ from typing import Any
 from qdrant_rerank.integrity import Digest, Verified
 
 __all__ = ["CachedRepository", "Listing", "cache_directory", "is_commit", "is_offline"]
+
+logger = logging.getLogger(__name__)
 
 #: The ref under which the commit of the default branch is remembered; other tools do not move it.
 OWN_REF = "qdrant-rerank"
@@ -101,6 +105,32 @@ class CachedRepository:
                 _write(path, json.dumps(known))
 
         return Verified(_read_json(path), save)
+
+    def hard_linked(self, commit: str, model: Path, data: Sequence[Path]) -> Path:
+        """An ONNX file of a snapshot with its external data really beside it, not through links.
+
+        onnxruntime 1.24 refuses external data whose link leads out of the model's directory, as
+        all links of a snapshot do (https://github.com/microsoft/onnxruntime/issues/27353); 1.25
+        allows it only where both links lead to one directory, which those to the cache's shared
+        blobs do not.
+
+        Returns:
+            The linked file; the given one where the cache is read-only or has no hard links.
+        """
+        root = self.snapshot(commit)
+        try:
+            for path in (model, *data):
+                link, target = self._notes / commit / path.relative_to(root), path.resolve()
+                link.parent.mkdir(parents=True, exist_ok=True)
+                if not (link.exists() and link.samefile(target)):
+                    made = link.with_name(f".{secrets.token_hex(8)}")  # others may do the same
+                    made.hardlink_to(target)
+                    made.replace(link)
+                    made.unlink(missing_ok=True)
+        except OSError as error:
+            logger.info("%s: no hard links (%s)", self._notes, error)
+            return model
+        return self._notes / commit / model.relative_to(root)
 
     def names(self, commit: str) -> list[str]:
         """The files of a commit that are here."""

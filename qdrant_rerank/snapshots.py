@@ -5,7 +5,6 @@ and checked against the listing's digests before anything reads it.
 """
 
 import logging
-import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -282,30 +281,11 @@ def _snapshot(wanted: Wanted, commit: str, plan: _Plan, listing: Listing) -> Sna
 
 
 def _with_its_data(repository: CachedRepository, found: Snapshot) -> Path:
-    """The ONNX file with its external data really beside it, not through links.
-
-    onnxruntime 1.24 refuses external data whose link leads out of the model's directory, as all
-    links of a hub snapshot do (https://github.com/microsoft/onnxruntime/issues/27353); 1.25 allows
-    it only where both links lead to one directory, which those to the cache's shared blobs do not.
-    """
+    """The ONNX file, its external data beside it in a way that onnxruntime takes."""
     data = external_files(found.model, trusted=repository.blob_folders)
     if not any(path.is_symlink() for path in data):
         return found.model
-    root = repository.snapshot(found.commit)
-    beside = repository.folder / "qdrant-rerank" / found.commit
-    try:
-        for path in (found.model, *data):
-            link, target = beside / path.relative_to(root), path.resolve()
-            link.parent.mkdir(parents=True, exist_ok=True)
-            if not (link.exists() and link.samefile(target)):
-                made = link.with_name(f".{secrets.token_hex(8)}")  # another process may do the same
-                made.hardlink_to(target)
-                made.replace(link)
-                made.unlink(missing_ok=True)
-    except OSError as error:  # a read-only cache, or one without hard links
-        logger.info("%s: no hard links (%s)", beside, error)
-        return found.model
-    return beside / found.model.relative_to(root)
+    return repository.hard_linked(found.commit, found.model, data)
 
 
 def _absence(wanted: Wanted, commit: str | None, local_files_only: bool) -> str:
