@@ -10,13 +10,13 @@ import argparse
 import copy
 import ctypes
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from data import Pool, load_pool
-from export import export, share_weights, write_companions
+from export import export, share_weights, smooth, write_companions
 from groups import Tokens, tokenize
 from lexical import inverse_frequency, stem_classes
 from mine import Mined, mine
@@ -155,9 +155,12 @@ def teach_student(inputs: Inputs, whole: CrossEncoder) -> Branches:
 
 def publish(inputs: Inputs, branches: Branches, student: Branches, out: Path) -> None:
     """Write both models in int8, with the weights that they share once, and in float32."""
+    on_cpu = replace(inputs, device=torch.device("cpu"))
+    seen = on_cpu.trainer("model").batches_of(range(inputs.config["export"]["steps_seen"]))
     for name, part, trained in (("model", "model", branches), ("student", "student", student)):
         model = CrossEncoder(inputs.trunk(part, torch.float32), trained.cpu())
         export(copy.deepcopy(model), out / "fp32" / f"{name}.onnx", int8=False)
+        smooth(model, seen, inputs.config["export"]["smoothing"])
         export(model, out / "int8" / "onnx" / f"{name}.onnx", int8=True)
     folder = out / "int8" / "onnx"
     share_weights([folder / "model.onnx", folder / "student.onnx"], folder / "weights.bin")

@@ -27,6 +27,7 @@ from torch import Tensor
 
 CHECKPOINT_EVERY = 100  # steps
 VALIDATE_EVERY = 1000
+STANDARDISED_ON = 4  # steps
 VALIDATION_QUERIES = 15  # of a set
 VALIDATION_CANDIDATES = 20
 
@@ -91,18 +92,24 @@ class Trainer:
         with torch.no_grad():
             return (*self.run_trunk(batch.ids, batch.mask, batch.types), batch.mask, batch.types)
 
+    def batches_of(self, steps: range) -> list[MicroBatch]:
+        """The pairs of the first round's steps."""
+        batches = []
+        for step in steps:
+            groups = self.sampler.step(
+                step, self.settings["groups"], self.settings["dense_negatives"]
+            )
+            pairs = [(query, passage) for query, rows in groups for passage in rows]
+            batches += self._batches(pairs, self.settings["tokens"])
+        return batches
+
     def standardise(self, branches: Branches) -> None:
         """Set shift and scale of the scalars from the first groups."""
         found = []
         with torch.no_grad():
-            for step in range(4):
-                groups = self.sampler.step(
-                    step, self.settings["groups"], self.settings["dense_negatives"]
-                )
-                pairs = [(query, passage) for query, rows in groups for passage in rows]
-                for batch in self._batches(pairs, self.settings["tokens"]):
-                    _, top, exact, mask, types = self.states(batch)
-                    found.append(branches.scalars(top, exact, mask, types))
+            for batch in self.batches_of(range(STANDARDISED_ON)):
+                _, top, exact, mask, types = self.states(batch)
+                found.append(branches.scalars(top, exact, mask, types))
         scalars = torch.cat(found)
         branches.shift.copy_(scalars.mean(0))
         branches.scale.copy_(scalars.std(0))
