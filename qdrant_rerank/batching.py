@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TOKENS_PER_RUN", "Run", "TokenizedPair", "pad", "plan_runs"]
+__all__ = ["TOKENS_PER_RUN", "Run", "TokenizedPair", "pad", "plan_in_order", "plan_runs"]
 
 TOKENS_PER_RUN = 512  # padded tokens; fastest on a CPU for a 384-wide encoder
 
@@ -79,6 +79,40 @@ def plan_runs(
             size = min(size, pairs_per_run)
         runs.append(Run(order[start : start + size], width))
         start += size
+    return runs
+
+
+def plan_in_order(
+    lengths: Sequence[int],
+    *,
+    tokens_per_run: int = TOKENS_PER_RUN,
+    pairs_per_run: int | None = None,
+) -> list[Run]:
+    """Group neighbouring pairs into runs, first to last, for when not all may be run.
+
+    Args:
+        lengths: as in :func:`plan_runs`.
+        tokens_per_run: as in :func:`plan_runs`.
+        pairs_per_run: as in :func:`plan_runs`.
+
+    Returns:
+        Runs that one after the other hold each index of ``lengths`` once, ascending.
+
+    >>> [(run.rows.tolist(), run.width) for run in plan_in_order([3, 4, 9, 1], tokens_per_run=8)]
+    [([0, 1], 4), ([2], 9), ([3], 1)]
+    """
+    runs = []
+    start = width = 0
+    for end, length in enumerate(lengths):
+        count = end - start
+        widest = max(width, length)
+        too_many = pairs_per_run is not None and count >= pairs_per_run
+        if count and (too_many or widest * (count + 1) > tokens_per_run):
+            runs.append(Run(np.arange(start, end), width))
+            start, widest = end, length
+        width = widest
+    if start < len(lengths):
+        runs.append(Run(np.arange(start, len(lengths)), width))
     return runs
 
 

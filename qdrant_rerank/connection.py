@@ -1,7 +1,7 @@
 """The Qdrant client: which one, one caller at a time where it needs that, and its errors as ours.
 
 qdrant-client raises a different family of exceptions for each way to fail (four over HTTP,
-another over gRPC, bare ``ValueError`` and ``RuntimeError`` in local mode). ``talking_to`` turns
+another over gRPC, bare ``ValueError`` and ``RuntimeError`` in local mode). ``translated`` turns
 them into the tree of :mod:`qdrant_rerank.errors`, with the cause attached.
 """
 
@@ -25,7 +25,7 @@ from qdrant_rerank.errors import (
     QdrantRequestError,
 )
 
-__all__ = ["connect", "is_local", "talking_to"]
+__all__ = ["connect", "exclusive", "is_local", "translated"]
 
 LONGEST_ANSWER = 300  # characters of a server's answer quoted in an error
 
@@ -80,8 +80,8 @@ def is_local(client: QdrantClient) -> bool:
 
 
 @contextmanager
-def talking_to(client: QdrantClient, collection: str) -> Iterator[None]:
-    """Run the client's calls of one request: locked in local mode, errors translated.
+def translated(client: QdrantClient, collection: str) -> Iterator[None]:
+    """The client's errors as ours, with the cause attached.
 
     Raises:
         CollectionNotFoundError: no such collection; the message lists those that exist.
@@ -89,21 +89,18 @@ def talking_to(client: QdrantClient, collection: str) -> Iterator[None]:
         QdrantRequestError: Qdrant refused.
     """
     try:
-        if not is_local(client):
-            yield
-            return
-        with _lock_of(client):
-            yield
+        yield
     except QdrantError:
         raise
     except Exception as error:
-        translated = _translate(error, client, collection)
-        if translated is None:
+        ours = _translate(error, client, collection)
+        if ours is None:
             raise
-        raise translated from error
+        raise ours from error
 
 
-def _lock_of(client: QdrantClient) -> threading.RLock:
+def exclusive(client: QdrantClient) -> threading.RLock:
+    """The lock that a caller of an embedded engine holds, shared by every searcher on it."""
     with _locks_guard:
         return _locks.setdefault(client, threading.RLock())
 
@@ -119,7 +116,9 @@ def _translate(error: Exception, client: QdrantClient, collection: str) -> Excep
         )
     if isinstance(error, ResponseHandlingException):
         return _from_source(error.source, where)
-    if isinstance(error, json.JSONDecodeError):
+    if isinstance(
+        error, json.JSONDecodeError | AssertionError
+    ):  # it asserts that a result is there
         return _nonsense(where, error)
     if isinstance(error, QdrantException):
         return QdrantRequestError(f"{where} refused: {error}.")
@@ -163,7 +162,8 @@ def _from_source(source: Exception, where: str) -> Exception:
     if "Timeout" in name:
         return QdrantConnectionError(
             f"{where} did not answer in time ({name}). Give it longer with "
-            "QdrantClient(timeout=seconds) or SearchOptions(timeout_s=...), or ask for less."
+            "QdrantClient(timeout=seconds), SearchOptions(timeout_s=...) or deadline_s, or ask for "
+            "less."
         )
     if isinstance(source, ValueError):
         return _nonsense(where, source)

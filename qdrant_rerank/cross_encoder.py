@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from qdrant_rerank.activations import Activation, activation_name, require_activation
 from qdrant_rerank.arguments import require_pairs, require_positive
-from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.deadline import Deadline
+from qdrant_rerank.errors import DeadlineError, InvalidInputError
 from qdrant_rerank.heads import Label
 from qdrant_rerank.hub import Precision, locate
 from qdrant_rerank.model_config import ModelConfig
@@ -153,7 +154,12 @@ class TextCrossEncoder:
         return activation_name(self._load().activation)
 
     def rerank(
-        self, query: str, documents: Iterable[str], batch_size: int | None = None
+        self,
+        query: str,
+        documents: Iterable[str],
+        batch_size: int | None = None,
+        *,
+        deadline_s: float | None = None,
     ) -> list[float]:
         """Score documents for one query.
 
@@ -163,21 +169,36 @@ class TextCrossEncoder:
                 parts, as ``long_documents`` says; ``score_pairs`` tells which were cut.
             batch_size: most pairs a run may hold; None to let the token budget decide. Never
                 changes a score.
+            deadline_s: seconds that this may take, exceeded by at most one run; None for no
+                limit. Documents are then scored in their order.
 
         Returns:
             One score a document, in input order; higher is more relevant. Raw logits unless an
             activation was chosen. No documents, no scores.
 
         Raises:
-            InvalidInputError: a text is not a str, or ``batch_size`` is below 1.
+            InvalidInputError: a text is not a str, ``batch_size`` is below 1, or ``deadline_s`` is
+                not above 0.
+            DeadlineError: time was up before the last document, since the list would not be one
+                score a document; its ``scores`` are those of the first ones. ``score_pairs``
+                returns them instead.
             ModelOutputError: the model failed or returned a score that is not finite.
         """
+        deadline = Deadline.after(deadline_s)
         if isinstance(documents, str):
             raise InvalidInputError(
                 "documents is one str; expected an iterable of str. Pass [document]."
             )
         pairs = [(query, document) for document in documents]
-        scores: list[float] = self.score_pairs(pairs, batch_size).scores.tolist()
+        require_positive("batch_size", batch_size)
+        found = self._load().score(pairs, batch_size, deadline=deadline)
+        scores: list[float] = found.scores[found.scored].tolist()
+        if len(scores) < len(pairs):
+            raise DeadlineError(
+                f"{len(scores)} of {len(pairs)} documents were scored in {deadline_s} s. Their "
+                "scores are in this error's scores. Give it longer, or fewer documents.",
+                scores,
+            )
         return scores
 
     def rerank_pairs(
@@ -211,20 +232,29 @@ class TextCrossEncoder:
         return self._iterate(iter(source), batch_size, parallel)
 
     def score_pairs(
-        self, pairs: Sequence[tuple[str, str]], batch_size: int | None = None
+        self,
+        pairs: Sequence[tuple[str, str]],
+        batch_size: int | None = None,
+        *,
+        deadline_s: float | None = None,
     ) -> PairScores:
         """Score pairs at once and say what it cost.
 
         Args:
             pairs: (query, document) texts, of one query or of many.
             batch_size: most pairs a run may hold; None to let the token budget decide.
+            deadline_s: seconds that this may take, exceeded by at most one run; None for no
+                limit. Pairs are then scored in their order, and ``scored`` of the result says
+                which were; the scores of the others are NaN.
 
         Raises:
-            InvalidInputError: a text is not a str, or ``batch_size`` is below 1.
+            InvalidInputError: a text is not a str, ``batch_size`` is below 1, or ``deadline_s`` is
+                not above 0.
             ModelOutputError: the model failed or returned a score that is not finite.
         """
+        deadline = Deadline.after(deadline_s)
         require_positive("batch_size", batch_size)
-        return self._load().score(pairs, batch_size)
+        return self._load().score(pairs, batch_size, deadline=deadline)
 
     def token_count(self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024) -> int:
         """Tokens that scoring these pairs would read, after truncation and without padding.

@@ -7,6 +7,7 @@ peer library has a built-in that callers already catch, the error is that as wel
     ├── InvalidInputError (ValueError)          an argument or a document is wrong
     │   └── MissingTextError                    a hit has no text to rerank
     ├── MissingDependencyError (ImportError)    an optional package is not installed
+    ├── DeadlineError (TimeoutError)            the time given was up; it holds the scores so far
     ├── ModelError
     │   ├── UnknownModelError (ValueError)      no model of that name
     │   ├── ModelFileError                      a file is missing, truncated or does not fit
@@ -26,10 +27,13 @@ And one warning, once a model::
 A message says what was seen, what was expected, and how to mend it.
 """
 
+from collections.abc import Sequence
+
 __all__ = [
     "CollectionError",
     "CollectionNotFoundError",
     "DamagedFileError",
+    "DeadlineError",
     "InvalidInputError",
     "LicenseWarning",
     "MissingDependencyError",
@@ -60,6 +64,18 @@ class MissingTextError(InvalidInputError):
 
 class MissingDependencyError(QdrantRerankError, ImportError):
     """An optional package is not installed; the message holds the pip command."""
+
+
+class DeadlineError(QdrantRerankError, TimeoutError):
+    """The time given was up before all documents were scored.
+
+    Attributes:
+        scores: of the first documents, in input order; fewer than documents, maybe none.
+    """
+
+    def __init__(self, message: str, scores: Sequence[float] = ()) -> None:
+        super().__init__(message)
+        self.scores = list(scores)
 
 
 class ModelError(QdrantRerankError):

@@ -5,23 +5,28 @@ made where ``add`` finds none.
 """
 
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.models import QueryResponse
 
-from qdrant_rerank.connection import talking_to
-from qdrant_rerank.errors import CollectionNotFoundError, QdrantRequestError, SchemaMismatchError
+from qdrant_rerank.conversation import Conversation
+from qdrant_rerank.deadline import NEVER, Deadline
+from qdrant_rerank.errors import (
+    CollectionNotFoundError,
+    QdrantConnectionError,
+    QdrantRequestError,
+    SchemaMismatchError,
+)
 from qdrant_rerank.indexing import PointBuilder, collection_config
-from qdrant_rerank.ordering import in_retrieval_order
+from qdrant_rerank.ordering import PointId, in_retrieval_order
 from qdrant_rerank.recall import CollectionSchema, RecallPlan, plan_recall, recall_request
 from qdrant_rerank.text import PayloadText
 from qdrant_rerank.types import Embedder, RerankedPoint, SearchOptions, SparseEncoder
 
-__all__ = ["FirstStage", "WithPayload", "WithVectors"]
+__all__ = ["FirstStage", "WithPayload", "WithVectors", "completed"]
 
 WithPayload = bool | Sequence[str] | models.PayloadSelector
 WithVectors = bool | Sequence[str]
@@ -59,7 +64,13 @@ class FirstStage:
         self._lock = threading.Lock()
         self._schema: CollectionSchema | None = None
 
-    def plan(self, options: SearchOptions) -> RecallPlan:
+    def converse(self, options: SearchOptions, deadline: Deadline = NEVER) -> Conversation:
+        """What the requests of one call go through."""
+        return Conversation(
+            self.client, self.collection, timeout_s=options.timeout_s, deadline=deadline
+        )
+
+    def plan(self, options: SearchOptions, talk: Conversation) -> RecallPlan:
         """Which vectors to search; the collection's schema is read once.
 
         Raises:
@@ -67,7 +78,7 @@ class FirstStage:
             SchemaMismatchError: its vectors do not fit the encoders.
         """
         return plan_recall(
-            self._read_schema(),
+            self._read_schema(talk),
             self.embedder,
             self.sparse,
             dense_vector=options.dense_vector,
@@ -95,6 +106,7 @@ class FirstStage:
         queries: Sequence[QueryVectors],
         plan: RecallPlan,
         options: SearchOptions,
+        talk: Conversation,
         *,
         limit: int,
         candidates: int,
@@ -118,11 +130,17 @@ class FirstStage:
             )
             for dense, sparse in queries
         ]
-        with talking_to(self.client, self.collection):
-            answers = self._ask(requests, options.timeout_s)
+        answers = talk.ask(lambda timeout: self._query(requests, timeout))
+        if len(answers) != len(requests):
+            raise QdrantConnectionError(
+                f"Qdrant answered {len(answers)} of {len(requests)} queries of one request; "
+                "expected one answer each. Is a proxy in between?"
+            )
         return [in_retrieval_order(answer.points) for answer in answers]
 
-    def _ask(self, requests: list[models.QueryRequest], timeout: int | None) -> list[QueryResponse]:
+    def _query(
+        self, requests: list[models.QueryRequest], timeout: int | None
+    ) -> list[QueryResponse]:
         if len(requests) > 1:
             return self.client.query_batch_points(self.collection, requests, timeout=timeout)
         [request] = requests
@@ -141,72 +159,78 @@ class FirstStage:
             )
         ]
 
-    def complete(
+    def fetch(
         self,
-        orders: list[list[RerankedPoint]],
-        options: SearchOptions,
+        ids: Iterable[PointId],
+        talk: Conversation,
         *,
         with_payload: WithPayload,
         with_vectors: WithVectors,
-    ) -> list[list[RerankedPoint]]:
-        """The winners with the payload and the vectors that were asked for."""
-        winners = list({point.id for order in orders for point in order})
-        found: dict[Any, models.Record] = {}
-        if winners and (with_payload is not False or with_vectors):
-            with talking_to(self.client, self.collection):
-                records = self.client.retrieve(
-                    self.collection,
-                    winners,
-                    with_payload=_selector(with_payload),
-                    with_vectors=_names(with_vectors),
-                    timeout=options.timeout_s,
-                )
-            found = {record.id: record for record in records}
-        # A point that was deleted since recall keeps its place, without a payload.
-        return [
-            [
-                point.model_copy(
-                    update={
-                        "payload": getattr(found.get(point.id), "payload", None),
-                        "vector": getattr(found.get(point.id), "vector", None),
-                    }
-                )
-                for point in order
-            ]
-            for order in orders
-        ]
+    ) -> dict[PointId, models.Record]:
+        """Payload and vectors of these points, as far as they were asked for and still exist."""
+        wanted = list(dict.fromkeys(ids))
+        if not wanted or not (with_payload is not False or with_vectors):
+            return {}
+        records = talk.ask(
+            lambda timeout: self.client.retrieve(
+                self.collection,
+                wanted,
+                with_payload=_selector(with_payload),
+                with_vectors=_names(with_vectors),
+                timeout=timeout,
+            )
+        )
+        return {record.id: record for record in records}
 
     def point_builder(self, text: PayloadText, options: SearchOptions) -> PointBuilder:
         """What makes points for the collection, which is created where there is none."""
+        talk = self.converse(options)
         try:
-            plan = self.plan(options)
+            plan = self.plan(options, talk)
         except CollectionNotFoundError:
-            self._create()
-            plan = self.plan(options)
-        return PointBuilder(self._read_schema(), plan, self.embedder, self.sparse, text)
+            self._create(talk)
+            plan = self.plan(options, talk)
+        return PointBuilder(self._read_schema(talk), plan, self.embedder, self.sparse, text)
 
-    def store(self, points: list[models.PointStruct]) -> None:
-        """Upsert points and wait until they can be found."""
-        with talking_to(self.client, self.collection):
-            self.client.upsert(self.collection, points, wait=True)
+    def store(self, points: list[models.PointStruct], options: SearchOptions) -> None:
+        """Upsert points and wait until they can be found; again is no harm, since ids are given."""
+        self.converse(options).ask(
+            lambda timeout: self.client.upsert(self.collection, points, wait=True)
+        )
 
-    def _create(self) -> None:
+    def _create(self, talk: Conversation) -> None:
         config = collection_config(self.embedder, self.sparse)
         try:
-            with talking_to(self.client, self.collection):
-                self.client.create_collection(self.collection, **config)
+            talk.ask(lambda timeout: self.client.create_collection(self.collection, **config))
         except QdrantRequestError as error:
             # Another process may have created it in between; then its schema decides.
             if "exist" not in str(error):
                 raise
 
-    def _read_schema(self) -> CollectionSchema:
+    def _read_schema(self, talk: Conversation) -> CollectionSchema:
         with self._lock:
             if self._schema is None:
-                with talking_to(self.client, self.collection):
-                    info = self.client.get_collection(self.collection)
+                info = talk.ask(lambda timeout: self.client.get_collection(self.collection))
                 self._schema = CollectionSchema.from_info(self.collection, info)
             return self._schema
+
+
+def completed(
+    order: Iterable[RerankedPoint], records: Mapping[PointId, models.Record]
+) -> list[RerankedPoint]:
+    """Points with the payload and the vectors that were fetched for them.
+
+    A point that was deleted since recall keeps its place, without a payload.
+    """
+    return [
+        point.model_copy(
+            update={
+                "payload": getattr(records.get(point.id), "payload", None),
+                "vector": getattr(records.get(point.id), "vector", None),
+            }
+        )
+        for point in order
+    ]
 
 
 def _names(with_vectors: WithVectors) -> bool | list[str]:

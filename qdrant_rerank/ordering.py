@@ -1,6 +1,6 @@
 """Points and scores -> ordered points. Pure: no I/O, no model."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from types import MappingProxyType
 from typing import Any
@@ -81,6 +81,7 @@ def order_by_score(
     scores: NDArray[np.float32],
     *,
     keep_unscored: bool,
+    late: Collection[int] = (),
     limit: int | None = None,
     score_threshold: float | None = None,
     blend: Blend = 0.0,
@@ -93,8 +94,11 @@ def order_by_score(
         scored: rows of ``points`` that have a score, ascending.
         scores: shape (len(scored),), finite.
         keep_unscored: whether the other rows follow, in retrieval order.
+        late: rows that would have a score had there been time, or had the reranker not failed;
+            they follow in retrieval order whatever the threshold, and where nothing was scored
+            they keep their retrieval score.
         limit: points kept; None for all.
-        score_threshold: lowest score kept; unscored points do not reach it.
+        score_threshold: lowest score kept; other unscored points do not reach it.
         blend: see :func:`blend_scores`.
         snippets: by row of ``points``, the part of the text that the score comes from.
     """
@@ -104,8 +108,12 @@ def order_by_score(
     ranked = sorted(by_row, key=lambda row: (-by_row[row], row, id_key(points[row].id)))
     if score_threshold is not None:
         ranked = [row for row in ranked if by_row[row] >= score_threshold]
-    elif keep_unscored:
-        ranked += [row for row in range(len(points)) if row not in by_row]
+        keep_unscored = False
+    ranked += [
+        row for row in range(len(points)) if row not in by_row and (keep_unscored or row in late)
+    ]
+    if late and not by_row:
+        by_row = {row: points[row].score for row in late}
     return [
         _reranked(
             points[row],

@@ -7,9 +7,8 @@
 import time
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from qdrant_client.models import ScoredPoint
 
 from qdrant_rerank.arguments import require_choice, require_positive, require_query
 from qdrant_rerank.cross_encoder import TextCrossEncoder
+from qdrant_rerank.deadline import NEVER, Deadline
 from qdrant_rerank.errors import InvalidInputError, MissingTextError, ModelOutputError
 from qdrant_rerank.models import DEFAULT_RERANKER
 from qdrant_rerank.ordering import order_by_score
@@ -42,19 +42,22 @@ class Scored:
     """Scores of the documents of several queries, and what they cost.
 
     Attributes:
-        scores: one array a query, shape (documents of the query,), float32, finite.
+        scores: one array a query, shape (documents of the query,), float32, finite; with a
+            deadline maybe only of its first documents.
+        waiting: documents of a query that there was no time to score.
         tokens: tokens a query; None where the reranker does not tell.
         tokenize_s: seconds.
         infer_s: seconds.
         padding_share: padding in what the model read, 0 to 1; None likewise.
         truncated: documents of a query that did not fit the window; None likewise.
         windows: rows that the model read for a query; None likewise.
-        spans: a query's documents' parts that speak for them, start and end character; None where
-            the reranker does not read in parts.
+        spans: the parts that speak for a query's scored documents, start and end character; None
+            where the reranker does not read in parts.
         activation: what made the scores of logits; None where the reranker does not tell.
     """
 
     scores: list[NDArray[np.float32]]
+    waiting: list[int]
     tokenize_s: float
     infer_s: float
     tokens: int | None = None
@@ -75,6 +78,7 @@ class Scored:
             "truncated": None if self.truncated is None else self.truncated[query],
             "windows": None if self.windows is None else self.windows[query],
             "activation": self.activation,
+            "status": "partial" if self.waiting[query] else "reranked",
         }
 
 
@@ -112,6 +116,7 @@ def rerank_points(
     limit: int | None = None,
     score_threshold: float | None = None,
     on_missing_text: OnMissingText = "last",
+    deadline_s: float | None = None,
 ) -> SearchResults:
     r"""Put hits in the order a cross-encoder chooses.
 
@@ -125,6 +130,8 @@ def rerank_points(
         limit: hits to keep; None for all.
         score_threshold: lowest rerank score to keep, in the reranker's own unit.
         on_missing_text: a hit without text raises, follows the others, or is dropped.
+        deadline_s: seconds that this may take; None for no limit. See
+            :meth:`HybridSearcher.search`.
 
     Returns:
         The hits by rerank score, highest first; ties by retrieval rank, then id.
@@ -144,6 +151,7 @@ def rerank_points(
         [2, 1]
     """
     began = time.perf_counter()
+    deadline = Deadline.after(deadline_s)
     require_query(query)
     require_positive("limit", limit)
     require_choice("on_missing_text", on_missing_text, OnMissingText)
@@ -156,18 +164,14 @@ def rerank_points(
                 ".points returns them."
             )
     [ordered], scored = second_stage.run(
-        [(query, hits)], limit=limit, score_threshold=score_threshold
+        [(query, hits)], limit=limit, score_threshold=score_threshold, deadline=deadline
     )
-    return SearchResults(
-        ordered,
-        query=query,
-        trace=SearchTrace(
-            **scored.trace(0),
-            total_s=time.perf_counter() - began,
-            candidates=len(hits),
-            status="reranked" if hits else "no candidates",
-        ),
+    trace = SearchTrace(
+        **scored.trace(0), total_s=time.perf_counter() - began, candidates=len(hits)
     )
+    if not hits:
+        trace = replace(trace, status="no candidates")
+    return SearchResults(ordered, query=query, trace=trace)
 
 
 class SecondStage:
@@ -193,6 +197,7 @@ class SecondStage:
         limit: int | None,
         score_threshold: float | None,
         blend: Blend = 0.0,
+        deadline: Deadline = NEVER,
     ) -> tuple[list[list[RerankedPoint]], Scored]:
         """Order the hits of each query; the pairs of all queries are scored together.
 
@@ -214,22 +219,25 @@ class SecondStage:
                 )
             rows.append(kept)
             work.append((query, [text for text in texts if text is not None]))
-        scored = score(self._reranker, work)
-        ordered = [
-            order_by_score(
-                hits,
-                kept,
-                scored.scores[query],
-                keep_unscored=self._on_missing != "drop",
-                limit=limit,
-                score_threshold=score_threshold,
-                blend=blend,
-                snippets={}
-                if scored.spans is None
-                else self._snippets(hits, kept, scored.spans[query]),
+        scored = score(self._reranker, work, deadline)
+        ordered = []
+        for place, ((_, hits), kept) in enumerate(zip(hits_of_queries, rows, strict=True)):
+            done = kept[: len(scored.scores[place])]
+            ordered.append(
+                order_by_score(
+                    hits,
+                    done,
+                    scored.scores[place],
+                    keep_unscored=self._on_missing != "drop",
+                    late=kept[len(done) :],
+                    limit=limit,
+                    score_threshold=score_threshold,
+                    blend=blend,
+                    snippets={}
+                    if scored.spans is None
+                    else self._snippets(hits, done, scored.spans[place]),
+                )
             )
-            for query, ((_, hits), kept) in enumerate(zip(hits_of_queries, rows, strict=True))
-        ]
         return ordered, scored
 
     def _snippets(
@@ -250,37 +258,65 @@ class SecondStage:
                 ) from None
 
 
-def score(reranker: Reranker, work: Sequence[tuple[str, Sequence[str]]]) -> Scored:
+def score(
+    reranker: Reranker, work: Sequence[tuple[str, Sequence[str]]], deadline: Deadline = NEVER
+) -> Scored:
     """Score the documents of several queries.
 
     Args:
         reranker: a ``TextCrossEncoder`` scores all pairs in one pool; any other is asked once a
             query.
         work: (query, documents) each.
+        deadline: a ``TextCrossEncoder`` stops at it, having scored the first documents of each
+            query. Any other cannot be stopped: it is asked if there is time left.
 
     Raises:
         ModelOutputError: not one finite score a document.
     """
-    began = time.perf_counter()
     if isinstance(reranker, TextCrossEncoder):
-        pairs = [(query, document) for query, documents in work for document in documents]
-        pooled = reranker.score_pairs(pairs)
-        ends = np.cumsum([0, *(len(documents) for _, documents in work)])
-        parts = [slice(start, end) for start, end in pairwise(ends)]
-        padded = pooled.padded_tokens
-        return Scored(
-            scores=[pooled.scores[part] for part in parts],
-            tokenize_s=pooled.tokenize_s,
-            infer_s=pooled.infer_s,
-            tokens=pooled.tokens,
-            padding_share=1 - pooled.tokens / padded if padded else 0.0,
-            truncated=[int(pooled.truncated[part].sum()) for part in parts],
-            windows=[int(pooled.windows[part].sum()) for part in parts],
-            spans=None if pooled.spans is None else [pooled.spans[part] for part in parts],
-            activation=pooled.activation,
-        )
-    scores = [_ask(reranker, query, documents) for query, documents in work]
-    return Scored(scores, 0.0, time.perf_counter() - began)
+        return _pooled(reranker, work, deadline)
+    began = time.perf_counter()
+    scores = []
+    for query, documents in work:
+        asked = [] if deadline.passed else documents
+        scores.append(_ask(reranker, query, asked))
+    waiting = [
+        len(documents) - len(done) for (_, documents), done in zip(work, scores, strict=True)
+    ]
+    return Scored(scores, waiting, 0.0, time.perf_counter() - began)
+
+
+def _pooled(
+    encoder: TextCrossEncoder, work: Sequence[tuple[str, Sequence[str]]], deadline: Deadline
+) -> Scored:
+    """All pairs at once."""
+    places = [
+        (rank, query) for query, (_, documents) in enumerate(work) for rank in range(len(documents))
+    ]
+    if deadline is not NEVER:
+        places.sort()  # the first document of each query, then the second of each, and so on
+    left = deadline.left
+    pairs = [(work[query][0], work[query][1][rank]) for rank, query in places]
+    pooled = encoder.score_pairs([] if left == 0 else pairs, deadline_s=left or None)
+    # What was scored comes first, so of each query, too, the first documents were.
+    rows: list[list[int]] = [[] for _ in work]
+    for row in np.flatnonzero(pooled.scored).tolist():
+        rows[places[row][1]].append(row)
+    padded, spans = pooled.padded_tokens, pooled.spans
+    return Scored(
+        scores=[pooled.scores[part] for part in rows],
+        waiting=[
+            len(documents) - len(part) for (_, documents), part in zip(work, rows, strict=True)
+        ],
+        tokenize_s=pooled.tokenize_s,
+        infer_s=pooled.infer_s,
+        tokens=pooled.tokens,
+        padding_share=1 - pooled.tokens / padded if padded else 0.0,
+        truncated=[int(pooled.truncated[part].sum()) for part in rows],
+        windows=[int(pooled.windows[part].sum()) for part in rows],
+        spans=None if spans is None else [[spans[row] for row in part] for part in rows],
+        activation=pooled.activation,
+    )
 
 
 def _ask(reranker: Reranker, query: str, documents: Sequence[str]) -> NDArray[np.float32]:

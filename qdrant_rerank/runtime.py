@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.batching import TOKENS_PER_RUN
+from qdrant_rerank.deadline import NEVER, Deadline
 from qdrant_rerank.errors import (
     InvalidInputError,
     MissingDependencyError,
@@ -196,29 +197,41 @@ class Runtime:
     def for_each(
         self,
         function: Callable[[Item], None],
-        items: Sequence[Item],
+        items: Iterable[Item],
         pool: ThreadPoolExecutor | None = None,
-    ) -> None:
+        deadline: Deadline = NEVER,
+    ) -> int:
         """Call ``function`` on each item, ``workers`` at a time; the first error stops the rest.
 
         Args:
             function: called from worker threads.
-            items: one item is done in the calling thread.
+            items: begun in order. Of a sequence, one item is done in the calling thread; from an
+                iterator the next is drawn there while the workers run.
             pool: other threads to use than the runtime's own.
+            deadline: no item is begun after it; those under way are finished.
+
+        Returns:
+            The number of items done: always the first of them.
         """
-        if len(items) == 1:
+        if isinstance(items, Sequence) and len(items) == 1:
             function(items[0])
-            return
+            return 1
         pool = pool or self._pool
         futures: list[Future[None]] = []
         try:
-            futures.extend(pool.submit(function, item) for item in items)
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for item in items:
+                if deadline.passed:
+                    break
+                futures.append(pool.submit(function, item))
+            done, _ = wait(futures, timeout=deadline.left, return_when=FIRST_EXCEPTION)
         finally:  # an interrupt stops within one run, too
-            for future in futures:
+            # The last first: what a worker takes in the meantime then still follows on the others.
+            for future in reversed(futures):
                 future.cancel()
-        for future in done:
+        begun = [future for future in futures if not future.cancelled()]
+        for future in [*done, *begun]:  # a failure that is known comes first
             future.result()
+        return len(begun)
 
     def __repr__(self) -> str:
         return f"Runtime({str(self.path)!r}, {self.provider}, workers={self.workers})"

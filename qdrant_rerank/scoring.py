@@ -4,23 +4,28 @@
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.activations import Activation, activate, activation_name, choose_activation
 from qdrant_rerank.arguments import require_pairs
-from qdrant_rerank.batching import Run, TokenizedPair, pad, plan_runs
+from qdrant_rerank.batching import Run, TokenizedPair, pad, plan_in_order, plan_runs
+from qdrant_rerank.deadline import NEVER, Deadline
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError
 from qdrant_rerank.heads import Label, choose_head, label_logits
 from qdrant_rerank.model_config import ModelConfig
 from qdrant_rerank.runtime import Runtime
-from qdrant_rerank.windows import PairReader, aggregate
+from qdrant_rerank.windows import PairReader, Reading, aggregate
 
 __all__ = ["PairScorer", "PairScores"]
+
+# A run's worth of short pairs, 8 on a CPU, is tokenised at a time where a deadline may pass in
+# between: a millisecond or so.
+SHORT_PAIR = 64  # tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,9 @@ class PairScores:
     """Scores, and what they cost.
 
     Attributes:
-        scores: shape (n,), float32, input order, after activation; higher is more relevant.
+        scores: shape (n,), float32, input order, after activation; higher is more relevant; NaN
+            where there was no time to score.
+        scored: shape (n,), bool; which pairs were scored: all, or with a deadline the first ones.
         tokenize_s: seconds spent tokenising.
         infer_s: seconds spent in the model.
         tokens: tokens scored, padding left out.
@@ -36,12 +43,13 @@ class PairScores:
         truncated: shape (n,), bool; pairs of which the window cut something off.
         windows: shape (n,); rows that the model read for each pair, more than 1 where it read a
             long document in parts.
-        spans: of each document, start and end character of the part that speaks for it; None
-            where long documents are truncated.
+        spans: of each scored document, start and end character of the part that speaks for it;
+            None where long documents are truncated.
         activation: name of the activation that made the scores of logits.
     """
 
     scores: NDArray[np.float32]
+    scored: NDArray[np.bool_]
     tokenize_s: float
     infer_s: float
     tokens: int
@@ -103,6 +111,7 @@ class PairScorer:
         pairs: Sequence[tuple[str, str]],
         batch_size: int | None = None,
         pool: ThreadPoolExecutor | None = None,
+        deadline: Deadline = NEVER,
     ) -> PairScores:
         """Score pairs at once.
 
@@ -110,6 +119,7 @@ class PairScorer:
             pairs: (query, document) texts, of one query or of many.
             batch_size: most pairs a run may hold; None to let the token budget decide.
             pool: other threads to use than the runtime's own.
+            deadline: with one, pairs are run in their order, and no run is begun after it.
 
         Raises:
             InvalidInputError: a text is not a str.
@@ -117,41 +127,76 @@ class PairScorer:
         """
         require_pairs(pairs)
         began = time.perf_counter()
-        reading = self._read(pairs)
-        rows = reading.rows
-        tokenized_at = time.perf_counter()
-        limits = [limit for limit in (batch_size, self._pairs_per_run) if limit is not None]
-        runs = plan_runs(
-            [len(row) for row in rows],
-            tokens_per_run=self.runtime.tokens_per_run,
-            pairs_per_run=min(limits, default=None),
-        )
-        logits = np.empty((len(rows), self.head.labels), dtype=np.float32)
+        work = _Work()
+        drawn = self._runs(pairs, batch_size, deadline, work)
+        outputs: list[tuple[Run, NDArray[np.float32]]] = []
 
         def execute(run: Run) -> None:
-            logits[run.rows] = self._logits([rows[row] for row in run.rows])
+            outputs.append((run, self._logits([work.rows[row] for row in run.rows])))
 
-        self.runtime.for_each(execute, runs, pool)
-        owners = np.repeat(np.arange(len(pairs)), reading.counts)
+        # With a deadline, the next pairs are tokenised while the first ones run.
+        runs = list(drawn) if deadline is NEVER else drawn
+        self.runtime.for_each(execute, runs, pool, deadline)
+        read = sum(len(run.rows) for run, _ in outputs)
+        logits = np.empty((read, self.head.labels), dtype=np.float32)
+        for run, output in outputs:
+            logits[run.rows] = output
+        # A document counts once all of its windows were read.
+        count = int(np.searchsorted(np.cumsum(work.counts), read, side="right"))
+        counts = work.counts[:count]
+        rows = work.rows[: sum(counts)]
+        owners = np.repeat(np.arange(count), counts)
+        logits = logits[: len(rows)]
         self._require_finite(logits, owners, len(pairs))
-        scores = activate(self.activation, self.head, logits)
+        head = activate(self.activation, self.head, logits)
         spans = None
         if self._windows is not None:
-            scores, best = aggregate(scores, reading.counts, self._windows)
-            spans = [reading.spans[row] for row in best]
+            head, best = aggregate(head, counts, self._windows)
+            spans = [work.spans[row] for row in best]
+        scores = np.full(len(pairs), np.nan, dtype=np.float32)
+        scores[:count] = head
         truncated = np.zeros(len(pairs), dtype=np.bool_)
         truncated[owners[np.array([row.truncated for row in rows], dtype=np.bool_)]] = True
+        windows = np.zeros(len(pairs), dtype=np.intp)
+        windows[:count] = counts
         return PairScores(
             scores=scores,
-            tokenize_s=tokenized_at - began,
-            infer_s=time.perf_counter() - tokenized_at,
-            tokens=sum(len(row) for row in rows),
-            padded_tokens=sum(len(run.rows) * run.width for run in runs),
+            scored=np.arange(len(pairs)) < count,
+            tokenize_s=work.tokenize_s,
+            infer_s=time.perf_counter() - began - work.tokenize_s,
+            tokens=sum(len(work.rows[row]) for run, _ in outputs for row in run.rows),
+            padded_tokens=sum(len(run.rows) * run.width for run, _ in outputs),
             truncated=truncated,
-            windows=np.array(reading.counts, dtype=np.intp),
+            windows=windows,
             spans=spans,
             activation=activation_name(self.activation),
         )
+
+    def _runs(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        batch_size: int | None,
+        deadline: Deadline,
+        work: "_Work",
+    ) -> Iterator[Run]:
+        """Tokenise pairs into ``work`` and plan their runs: all at once, or block by block."""
+        limits = [limit for limit in (batch_size, self._pairs_per_run) if limit is not None]
+        plan = plan_runs if deadline is NEVER else plan_in_order
+        block = self.runtime.tokens_per_run // SHORT_PAIR
+        size = max(1, len(pairs)) if deadline is NEVER else block
+        for start in range(0, len(pairs), size):
+            if deadline.passed:
+                return
+            began = time.perf_counter()
+            reading = self._read(pairs[start : start + size])
+            before = len(work.rows)
+            work.add(reading, time.perf_counter() - began)
+            for run in plan(
+                [len(row) for row in reading.rows],
+                tokens_per_run=self.runtime.tokens_per_run,
+                pairs_per_run=min(limits, default=None),
+            ):
+                yield Run(run.rows + before, run.width)
 
     def _logits(self, pairs: Sequence[TokenizedPair]) -> NDArray[np.float32]:
         """Label logits of one run, shape (pairs, labels)."""
@@ -177,3 +222,19 @@ class PairScorer:
                 f"pairs, the first at index {broken[0]}. The file may be damaged, or its fp16 "
                 "arithmetic overflows: fetch it again or use another precision."
             )
+
+
+@dataclass(slots=True)
+class _Work:
+    """What has been tokenised so far; see :class:`~qdrant_rerank.windows.Reading`."""
+
+    rows: list[TokenizedPair] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    tokenize_s: float = 0.0
+
+    def add(self, reading: Reading, seconds: float) -> None:
+        self.rows += reading.rows
+        self.counts += reading.counts
+        self.spans += reading.spans
+        self.tokenize_s += seconds

@@ -6,19 +6,19 @@ calls of the client in between.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 from qdrant_client import QdrantClient, models
 
 from qdrant_rerank.arguments import require_blend, require_choice, require_positive, require_query
 from qdrant_rerank.connection import connect
+from qdrant_rerank.deadline import NEVER, Deadline
 from qdrant_rerank.embedders import load_embedder, load_sparse
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.first_stage import FirstStage, WithPayload, WithVectors
+from qdrant_rerank.first_stage import FirstStage, WithPayload, WithVectors, completed
 from qdrant_rerank.indexing import Document, PointId, add_in_batches
 from qdrant_rerank.models import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.ordering import keep_order
@@ -33,6 +33,7 @@ from qdrant_rerank.types import (
     SearchResults,
     SearchTrace,
     SparseEncoder,
+    Status,
 )
 
 __all__ = ["HybridSearcher"]
@@ -145,7 +146,7 @@ class HybridSearcher:
             CollectionNotFoundError: no such collection.
             SchemaMismatchError: its vectors do not fit the encoders.
         """
-        plan = self._first.plan(self.options)
+        plan = self._first.plan(self.options, self._first.converse(self.options))
         return plan.dense is not None and plan.sparse is not None
 
     def search(
@@ -159,6 +160,7 @@ class HybridSearcher:
         with_payload: WithPayload = True,
         with_vectors: WithVectors = False,
         options: SearchOptions | None = None,
+        deadline_s: float | None = None,
     ) -> SearchResults:
         """Recall candidates, rerank them, return the best.
 
@@ -174,6 +176,12 @@ class HybridSearcher:
                 text and a second request the rest.
             with_vectors: vectors of the returned hits, fetched likewise.
             options: in place of the searcher's own.
+            deadline_s: seconds that the whole search may take; None for no limit. A
+                ``TextCrossEncoder`` then scores candidates in retrieval order and stops in time,
+                at most one run late; the scored ones come first, by score, the others follow in
+                retrieval order, whatever the threshold, and ``trace.status`` is "partial". Any
+                other reranker is asked if there is time left, and cannot be stopped. Neither can
+                an encoder or an embedded engine.
 
         Returns:
             The hits by score, highest first; ties by retrieval rank, then id. Fewer hits than
@@ -184,7 +192,8 @@ class HybridSearcher:
             CollectionNotFoundError: no such collection.
             SchemaMismatchError: its vectors do not fit the encoders.
             MissingTextError: a hit without text, if ``on_missing_text="raise"``.
-            QdrantConnectionError: Qdrant is down, too slow, or answers nonsense.
+            QdrantConnectionError: Qdrant is down, too slow (for ``deadline_s``, too: then there is
+                nothing to return), or answers nonsense.
             QdrantRequestError: Qdrant refused the request.
             ModelOutputError: the reranker failed.
         """
@@ -197,6 +206,7 @@ class HybridSearcher:
             with_payload=with_payload,
             with_vectors=with_vectors,
             options=options,
+            deadline_s=deadline_s,
         )
         return results
 
@@ -211,6 +221,7 @@ class HybridSearcher:
         with_payload: WithPayload = True,
         with_vectors: WithVectors = False,
         options: SearchOptions | None = None,
+        deadline_s: float | None = None,
     ) -> list[SearchResults]:
         """Search for several queries: one request to Qdrant, their pairs scored together.
 
@@ -223,6 +234,8 @@ class HybridSearcher:
             with_payload: as in :meth:`search`.
             with_vectors: as in :meth:`search`.
             options: as in :meth:`search`.
+            deadline_s: seconds that the whole batch may take. Of each query the first candidates
+                are scored before the second of any.
 
         Returns:
             What :meth:`search` returns, a query, in order. The times of each trace are those of
@@ -242,6 +255,7 @@ class HybridSearcher:
             with_payload=with_payload,
             with_vectors=with_vectors,
             options=options,
+            deadline_s=deadline_s,
         )
 
     def add(
@@ -280,7 +294,7 @@ class HybridSearcher:
             documents,
             ids,
             builder=self._first.point_builder(self.text, self.options),
-            store=self._first.store,
+            store=lambda points: self._first.store(points, self.options),
             batch_size=batch_size,
             progress=progress,
         )
@@ -318,8 +332,10 @@ class HybridSearcher:
         with_payload: WithPayload,
         with_vectors: WithVectors,
         options: SearchOptions | None,
+        deadline_s: float | None,
     ) -> list[SearchResults]:
         began = time.perf_counter()
+        deadline = Deadline.after(deadline_s)
         for query in queries:
             require_query(query)
         for name, value in (("with_payload", with_payload), ("with_vectors", with_vectors)):
@@ -330,7 +346,8 @@ class HybridSearcher:
         _require_options(options)
         if not queries:
             return []
-        plan = self._first.plan(options)
+        talk = self._first.converse(options, deadline)
+        plan = self._first.plan(options, talk)
         embed_at = time.perf_counter()
         vectors = [self._first.embed(query, plan) for query in queries]
         recall_at = time.perf_counter()
@@ -340,12 +357,21 @@ class HybridSearcher:
             vectors,
             plan,
             options,
+            talk,
             limit=depth if reranks else limit,
             candidates=depth,
             query_filter=query_filter,
             with_payload=self._text_fields() if two_requests else with_payload,
             with_vectors=False if two_requests else with_vectors,
         )
+        records: Mapping[PointId, models.Record] = {}
+        # What is still to be fetched must not wait for a reranker that takes all of the time.
+        fetch_first = two_requests and deadline is not NEVER
+        if fetch_first:
+            ids = (hit.id for found in hits for hit in found)
+            records = self._first.fetch(
+                ids, talk, with_payload=with_payload, with_vectors=with_vectors
+            )
         trace = SearchTrace(embed_s=recall_at - embed_at, recall_s=time.perf_counter() - recall_at)
 
         if self.reranker is None:
@@ -360,14 +386,18 @@ class HybridSearcher:
                 limit=limit,
                 score_threshold=score_threshold,
                 blend=options.blend,
+                deadline=deadline,
             )
             traces = [replace(trace, **scored.trace(row)) for row in range(len(hits))]
         fetch_s = 0.0
         if two_requests:
             fetched_at = time.perf_counter()
-            orders = self._first.complete(
-                orders, options, with_payload=with_payload, with_vectors=with_vectors
-            )
+            if not fetch_first:
+                ids = (hit.id for order in orders for hit in order)
+                records = self._first.fetch(
+                    ids, talk, with_payload=with_payload, with_vectors=with_vectors
+                )
+            orders = [completed(order, records) for order in orders]
             fetch_s = time.perf_counter() - fetched_at
         total_s = time.perf_counter() - began
         return [
@@ -379,7 +409,7 @@ class HybridSearcher:
                     recall_s=trace.recall_s + fetch_s,
                     total_s=total_s,
                     candidates=len(found),
-                    status=_status(found, reranks),
+                    status=_status(found, trace if reranks else None),
                 ),
             )
             for query, found, order, trace in zip(queries, hits, orders, traces, strict=True)
@@ -408,9 +438,7 @@ def _require_options(options: SearchOptions) -> None:
     require_blend(options.blend)
 
 
-def _status(
-    found: Sequence[models.ScoredPoint], reranks: bool
-) -> Literal["reranked", "recall only", "no candidates"]:
+def _status(found: Sequence[models.ScoredPoint], reranked: SearchTrace | None) -> Status:
     if not found:
         return "no candidates"
-    return "reranked" if reranks else "recall only"
+    return "recall only" if reranked is None else reranked.status

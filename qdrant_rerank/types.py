@@ -24,6 +24,7 @@ __all__ = [
     "SearchTrace",
     "Snippet",
     "SparseEncoder",
+    "Status",
 ]
 
 #: What becomes of a hit without text: an error, the end of the list, or nothing.
@@ -35,6 +36,9 @@ Fusion = Literal["rrf", "dbsf"]
 #: What the order after reranking is by: the rerank score (0), the retrieval score's share of a
 #: weighted sum (up to 1), or both ranks fused.
 Blend = float | Literal["rrf"]
+
+#: What became of a search; see ``SearchTrace.status``.
+Status = Literal["reranked", "partial", "recall only", "no candidates"]
 
 LONGEST_CELL = 200  # characters of a text shown in a table
 
@@ -117,8 +121,8 @@ class RerankedPoint(ScoredPoint):
 
     Attributes:
         score: what the list is ordered by: the rerank score, or its blend with the retrieval
-            score; the retrieval score where there is no reranker; minus infinity for a hit
-            without text.
+            score; the retrieval score where nothing was reranked; minus infinity for a hit
+            without text, or one that there was no time to score.
         rerank_score: the reranker's score; None if the hit was not scored.
         retrieval_score: the score that Qdrant returned.
         retrieval_rank: 1-based place before reranking.
@@ -145,7 +149,7 @@ class SearchTrace:
         infer_s: the reranker, without tokenising where it tells.
         total_s: the whole call.
         candidates: hits that recall returned.
-        pairs: hits that were scored.
+        pairs: hits that were scored; with a deadline maybe only the first of the candidates.
         tokens: tokens scored, padding left out; None where the reranker does not tell.
         padding_share: padding in what the model read, 0 to 1; None likewise.
         truncated: hits whose text, or the query beside it, did not fit the model's window and was
@@ -153,7 +157,8 @@ class SearchTrace:
         windows: rows that the model read, more than ``pairs`` where it reads long documents in
             parts; None likewise.
         activation: what made the scores of the model's logits, "identity" for none; None likewise.
-        status: "reranked", "recall only" (no reranker), or "no candidates".
+        status: "reranked"; "partial" (time was up, so the candidates after the first ``pairs``
+            follow in retrieval order); "recall only" (no reranker); or "no candidates".
     """
 
     embed_s: float = 0.0
@@ -168,7 +173,7 @@ class SearchTrace:
     truncated: int | None = None
     windows: int | None = None
     activation: str | None = None
-    status: Literal["reranked", "recall only", "no candidates"] = "reranked"
+    status: Status = "reranked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +219,7 @@ class SearchResults(list[RerankedPoint]):
     def to_dicts(self) -> list[dict[str, Any]]:
         """One JSON-ready dict a hit: rank, id, the scores, the payload (vector and snippet if any).
 
-        A score that JSON cannot hold (minus infinity: a hit without text) is None.
+        A score that JSON cannot hold (minus infinity: a hit that was not scored) is None.
         """
         rows = []
         for rank, point in enumerate(self, start=1):

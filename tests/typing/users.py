@@ -10,6 +10,7 @@ from qdrant_rerank import (
     Calibrator,
     Evaluation,
     HybridSearcher,
+    PairScores,
     RerankedPoint,
     Reranker,
     SearchOptions,
@@ -17,6 +18,7 @@ from qdrant_rerank import (
     Snippet,
     TextCrossEncoder,
     Windows,
+    errors,
     evaluate,
     rerank_points,
 )
@@ -65,6 +67,19 @@ def search(client: QdrantClient) -> tuple[str | int, float | None, list[models.S
     plain: list[models.ScoredPoint] = [*rerank_points("q", results, reranker="x", text=["a", "b"])]
     assert seconds
     return str(best.id), best.rerank_score, plain
+
+
+def in_time(searcher: HybridSearcher, encoder: TextCrossEncoder) -> tuple[list[float], str]:
+    """Deadlines, and what is there when one has passed."""
+    results: SearchResults = searcher.search("q", deadline_s=0.2)
+    assert searcher.search_batch(["q"], deadline_s=1)
+    assert rerank_points("q", results, deadline_s=0.2).trace.status == "partial"
+    found: PairScores = encoder.score_pairs([("q", "a")], deadline_s=0.1)
+    first: list[float] = found.scores[found.scored].tolist()
+    try:
+        return encoder.rerank("q", ["a"], deadline_s=0.1), results.trace.status
+    except errors.DeadlineError as error:
+        return first + error.scores, str(error)
 
 
 def score() -> tuple[list[float], Iterator[float]]:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qdrant_rerank.batching import TokenizedPair, pad, plan_runs
+from qdrant_rerank.batching import TokenizedPair, pad, plan_in_order, plan_runs
 
 LENGTHS = st.lists(st.integers(1, 600), max_size=60)
 
@@ -20,6 +20,20 @@ def test_every_pair_runs_once_within_the_budgets(lengths, tokens, pairs):
         assert pairs is None or len(run.rows) <= pairs
     widths = [run.width for run in runs]
     assert widths == sorted(widths, reverse=True)
+
+
+@given(LENGTHS, st.integers(1, 2000), st.none() | st.integers(1, 8))
+def test_in_order_the_runs_follow_on_one_another(lengths, tokens, pairs):
+    """Within the same budgets, and none holds less than it could."""
+    runs = plan_in_order(lengths, tokens_per_run=tokens, pairs_per_run=pairs)
+    assert [row for run in runs for row in run.rows] == list(range(len(lengths)))
+    for run in runs:
+        assert run.width == max(lengths[row] for row in run.rows)
+        assert len(run.rows) == 1 or len(run.rows) * run.width <= tokens
+        assert pairs is None or len(run.rows) <= pairs
+        more = [*run.rows, run.rows[-1] + 1]
+        if more[-1] < len(lengths) and len(run.rows) != pairs:
+            assert len(more) * max(lengths[row] for row in more) > tokens
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.sampled_from(["left", "right"]))
