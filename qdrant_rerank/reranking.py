@@ -4,6 +4,7 @@
 ``HybridSearcher`` both go through it.
 """
 
+import logging
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -27,14 +28,20 @@ from qdrant_rerank.text import PayloadText, TextSource
 from qdrant_rerank.types import (
     Blend,
     OnMissingText,
+    OnRerankError,
     RerankedPoint,
     Reranker,
     SearchResults,
     SearchTrace,
     Snippet,
+    Status,
 )
 
 __all__ = ["load_reranker", "rerank_points"]
+
+logger = logging.getLogger(__name__)
+
+NO_SCORES: NDArray[np.float32] = np.empty(0, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,8 @@ class Scored:
     Attributes:
         scores: one array a query, shape (documents of the query,), float32, finite; with a
             deadline maybe only of its first documents.
-        waiting: documents of a query that there was no time to score.
+        waiting: documents of a query that were not scored: time was up, or the reranker failed.
+        causes: what made the reranker fail for a query; None where nothing did.
         tokens: tokens a query; None where the reranker does not tell.
         tokenize_s: seconds.
         infer_s: seconds.
@@ -58,6 +66,7 @@ class Scored:
 
     scores: list[NDArray[np.float32]]
     waiting: list[int]
+    causes: list[str | None]
     tokenize_s: float
     infer_s: float
     tokens: int | None = None
@@ -78,8 +87,14 @@ class Scored:
             "truncated": None if self.truncated is None else self.truncated[query],
             "windows": None if self.windows is None else self.windows[query],
             "activation": self.activation,
-            "status": "partial" if self.waiting[query] else "reranked",
+            "status": self._status(query),
+            "cause": self.causes[query],
         }
+
+    def _status(self, query: int) -> Status:
+        if self.causes[query] is not None:
+            return "degraded"
+        return "partial" if self.waiting[query] else "reranked"
 
 
 def load_reranker(reranker: Reranker | str | Path) -> Reranker:
@@ -117,6 +132,7 @@ def rerank_points(
     score_threshold: float | None = None,
     on_missing_text: OnMissingText = "last",
     deadline_s: float | None = None,
+    on_rerank_error: OnRerankError = "raise",
 ) -> SearchResults:
     r"""Put hits in the order a cross-encoder chooses.
 
@@ -132,6 +148,8 @@ def rerank_points(
         on_missing_text: a hit without text raises, follows the others, or is dropped.
         deadline_s: seconds that this may take; None for no limit. See
             :meth:`HybridSearcher.search`.
+        on_rerank_error: a reranker that fails raises, or ("recall") the hits stay as they are and
+            ``trace.status`` is "degraded".
 
     Returns:
         The hits by rerank score, highest first; ties by retrieval rank, then id.
@@ -155,7 +173,10 @@ def rerank_points(
     require_query(query)
     require_positive("limit", limit)
     require_choice("on_missing_text", on_missing_text, OnMissingText)
-    second_stage = SecondStage(load_reranker(reranker), PayloadText(text), on_missing_text)
+    require_choice("on_rerank_error", on_rerank_error, OnRerankError)
+    second_stage = SecondStage(
+        load_reranker(reranker), PayloadText(text), on_missing_text, on_rerank_error
+    )
     hits = list(points.points if isinstance(points, QueryResponse) else points)
     for hit in hits:
         if not isinstance(hit, ScoredPoint):
@@ -181,14 +202,20 @@ class SecondStage:
         reranker: scores the texts.
         text: reads them.
         on_missing_text: what becomes of a hit without one.
+        on_rerank_error: what becomes of hits that the reranker fails on.
     """
 
     def __init__(
-        self, reranker: Reranker, text: PayloadText, on_missing_text: OnMissingText
+        self,
+        reranker: Reranker,
+        text: PayloadText,
+        on_missing_text: OnMissingText,
+        on_rerank_error: OnRerankError = "raise",
     ) -> None:
         self._reranker = reranker
         self._text = text
         self._on_missing = on_missing_text
+        self._on_error = on_rerank_error
 
     def run(
         self,
@@ -219,7 +246,7 @@ class SecondStage:
                 )
             rows.append(kept)
             work.append((query, [text for text in texts if text is not None]))
-        scored = score(self._reranker, work, deadline)
+        scored = score(self._reranker, work, deadline, self._on_error)
         ordered = []
         for place, ((_, hits), kept) in enumerate(zip(hits_of_queries, rows, strict=True)):
             done = kept[: len(scored.scores[place])]
@@ -259,7 +286,10 @@ class SecondStage:
 
 
 def score(
-    reranker: Reranker, work: Sequence[tuple[str, Sequence[str]]], deadline: Deadline = NEVER
+    reranker: Reranker,
+    work: Sequence[tuple[str, Sequence[str]]],
+    deadline: Deadline = NEVER,
+    on_error: OnRerankError = "raise",
 ) -> Scored:
     """Score the documents of several queries.
 
@@ -269,21 +299,40 @@ def score(
         work: (query, documents) each.
         deadline: a ``TextCrossEncoder`` stops at it, having scored the first documents of each
             query. Any other cannot be stopped: it is asked if there is time left.
+        on_error: with "recall", nothing is scored where the reranker fails.
 
     Raises:
         ModelOutputError: not one finite score a document.
     """
-    if isinstance(reranker, TextCrossEncoder):
-        return _pooled(reranker, work, deadline)
     began = time.perf_counter()
-    scores = []
-    for query, documents in work:
-        asked = [] if deadline.passed else documents
-        scores.append(_ask(reranker, query, asked))
+    scores: list[NDArray[np.float32]] = []
+    causes: list[str | None] = [None] * len(work)
+    if isinstance(reranker, TextCrossEncoder):
+        try:
+            return _pooled(reranker, work, deadline)
+        except Exception as error:  # whatever it is, the first stage's order is left
+            causes = [_cause(error, on_error)] * len(work)
+            scores = [NO_SCORES] * len(work)
+    else:
+        for place, (query, documents) in enumerate(work):
+            try:
+                scores.append(_ask(reranker, query, [] if deadline.passed else documents))
+            except Exception as error:  # as above
+                causes[place] = _cause(error, on_error)
+                scores.append(NO_SCORES)
     waiting = [
         len(documents) - len(done) for (_, documents), done in zip(work, scores, strict=True)
     ]
-    return Scored(scores, waiting, 0.0, time.perf_counter() - began)
+    return Scored(scores, waiting, causes, 0.0, time.perf_counter() - began)
+
+
+def _cause(error: Exception, on_error: OnRerankError) -> str:
+    """What to say of an error that is not to be raised."""
+    if on_error == "raise":
+        raise error
+    cause = f"{type(error).__name__}: {error}"
+    logger.warning("The reranker failed, so the first stage's order is kept: %s", cause)
+    return cause
 
 
 def _pooled(
@@ -308,6 +357,7 @@ def _pooled(
         waiting=[
             len(documents) - len(part) for (_, documents), part in zip(work, rows, strict=True)
         ],
+        causes=[None] * len(work),
         tokenize_s=pooled.tokenize_s,
         infer_s=pooled.infer_s,
         tokens=pooled.tokens,
@@ -322,7 +372,7 @@ def _pooled(
 def _ask(reranker: Reranker, query: str, documents: Sequence[str]) -> NDArray[np.float32]:
     name = type(reranker).__name__
     if not documents:
-        return np.empty(0, dtype=np.float32)
+        return NO_SCORES
     answer = list(reranker.rerank(query, documents))
     try:
         scores = np.asarray(answer, dtype=np.float32)

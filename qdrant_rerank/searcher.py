@@ -28,6 +28,7 @@ from qdrant_rerank.types import (
     Embedder,
     Fusion,
     OnMissingText,
+    OnRerankError,
     Reranker,
     SearchOptions,
     SearchResults,
@@ -380,7 +381,9 @@ class HybridSearcher:
             ]
             traces = [trace] * len(hits)
         else:
-            stage = SecondStage(self.reranker, self.text, options.on_missing_text)
+            stage = SecondStage(
+                self.reranker, self.text, options.on_missing_text, options.on_rerank_error
+            )
             orders, scored = stage.run(
                 list(zip(queries, hits, strict=True)),
                 limit=limit,
@@ -435,6 +438,7 @@ class HybridSearcher:
 def _require_options(options: SearchOptions) -> None:
     require_choice("on_missing_text", options.on_missing_text, OnMissingText)
     require_choice("fusion", options.fusion, Fusion)
+    require_choice("on_rerank_error", options.on_rerank_error, OnRerankError)
     require_blend(options.blend)
 
 

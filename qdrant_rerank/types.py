@@ -17,6 +17,7 @@ __all__ = [
     "Embedder",
     "Fusion",
     "OnMissingText",
+    "OnRerankError",
     "RerankedPoint",
     "Reranker",
     "SearchOptions",
@@ -37,8 +38,10 @@ Fusion = Literal["rrf", "dbsf"]
 #: weighted sum (up to 1), or both ranks fused.
 Blend = float | Literal["rrf"]
 
+#: What becomes of a search whose reranker fails: the error, or the first stage's order.
+OnRerankError = Literal["raise", "recall"]
 #: What became of a search; see ``SearchTrace.status``.
-Status = Literal["reranked", "partial", "recall only", "no candidates"]
+Status = Literal["reranked", "partial", "degraded", "recall only", "no candidates"]
 
 LONGEST_CELL = 200  # characters of a text shown in a table
 
@@ -158,7 +161,9 @@ class SearchTrace:
             parts; None likewise.
         activation: what made the scores of the model's logits, "identity" for none; None likewise.
         status: "reranked"; "partial" (time was up, so the candidates after the first ``pairs``
-            follow in retrieval order); "recall only" (no reranker); or "no candidates".
+            follow in retrieval order); "degraded" (the reranker failed, so the order is the first
+            stage's); "recall only" (no reranker); or "no candidates".
+        cause: of "degraded": the type of the reranker's error and its message; else None.
     """
 
     embed_s: float = 0.0
@@ -174,6 +179,7 @@ class SearchTrace:
     windows: int | None = None
     activation: str | None = None
     status: Status = "reranked"
+    cause: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +198,9 @@ class SearchOptions:
             after both are scaled to 0..1 over the candidates; or "rrf" to fuse both ranks.
         search_params: of the dense search: ``hnsw_ef``, ``exact``, quantisation.
         timeout_s: whole seconds that Qdrant may take; None for the client's own.
+        on_rerank_error: a reranker that fails (any exception, a score that is not finite) raises,
+            or "recall": the hits stay in the first stage's order, whatever the threshold, and
+            ``trace.status`` is "degraded".
     """
 
     on_missing_text: OnMissingText = "last"
@@ -201,6 +210,7 @@ class SearchOptions:
     blend: Blend = 0.0
     search_params: SearchParams | None = None
     timeout_s: int | None = None
+    on_rerank_error: OnRerankError = "raise"
 
 
 class SearchResults(list[RerankedPoint]):
