@@ -17,7 +17,7 @@ from minilm import load_teacher, model_folder
 from model import Branches, CrossEncoder
 from pipeline import Inputs, new_branches, read_inputs
 from torch import Tensor
-from train import Round
+from train import Course
 
 SCALAR_STEPS = 250  # a head of a few hundred weights has converged by then
 SOFT = 1  # place of the soft match among the scalars
@@ -58,12 +58,11 @@ def main() -> None:
     write(inputs, new_branches(trainer, settings), given.out / "0-bi-encoder")
     for name, soft in (("1-exact-match", False), ("2-soft-match", True)):
         branches = ScalarsOnly(settings, soft=soft)
-        stage = Round(name, SCALAR_STEPS, first["tokens"], rate, dense)
-        write(inputs, trainer.train(branches, stage), given.out / name)
+        course = Course(name, SCALAR_STEPS, first["tokens"], rate, dense)
+        write(inputs, trainer.train(branches, course), given.out / name)
     for name, file in (
-        ("3-across-the-pair", "first.part.pt"),
-        ("4-averaged", "first.pt"),
-        ("5-second-round", "second.pt"),
+        ("3-across-the-pair", "model.part.pt"),
+        ("4-averaged", "model.pt"),
     ):
         state = torch.load(given.work / file)
         branches = new_branches(trainer, settings)

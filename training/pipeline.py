@@ -23,7 +23,7 @@ from mine import Mined, mine
 from minilm import load_teacher, model_folder
 from model import Branches, CrossEncoder, ExactMatch, Trunk
 from tokenizers import Tokenizer
-from train import Round, Trainer, compiled, guided_by
+from train import Course, Trainer, compiled
 
 CONFIG = Path(__file__).parent / "config.toml"
 
@@ -84,7 +84,7 @@ def read_inputs(data: Path, work: Path, config: Path = CONFIG, device: str = "cp
     mined = mine(pool, work, settings["mining"])
     tokenizer = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
     lengths = settings["train"]
-    tokens = tokenize(pool, tokenizer, lengths["query_tokens"], lengths["second_tokens"])
+    tokens = tokenize(pool, tokenizer, lengths["query_tokens"], lengths["passage_tokens"])
     classes = stem_classes(tokenizer)
     exact = ExactMatch(classes, inverse_frequency(tokenizer, classes, tokens.passages))
     return Inputs(settings, work, torch.device(device), pool, mined, tokens, exact)
@@ -109,47 +109,36 @@ def new_branches(trainer: Trainer, settings: dict[str, Any]) -> Branches:
 
 
 def teach(trainer: Trainer, config: dict[str, Any]) -> Branches:
-    """Both rounds."""
+    """The branches of the whole model, by the labels."""
     settings = config["train"]
-    first = Round(
-        "first",
+    course = Course(
+        "model",
         settings["steps"],
         settings["tokens"],
         settings["learning_rate"],
         settings["dense_negatives"],
     )
-    branches = trainer.train(new_branches(trainer, config["model"]), first)
-    second = Round(
-        "second",
-        settings["second_steps"],
-        settings["second_tokens"],
-        settings["second_learning_rate"],
-        settings["second_dense_negatives"],
-        settings["own_share"],
-        first_step=settings["steps"],
-        fresh=False,
-    )
-    return trainer.train(branches, second, guided_by(branches))
+    return trainer.train(new_branches(trainer, config["model"]), course)
 
 
 def teach_student(inputs: Inputs, whole: CrossEncoder) -> Branches:
-    """Branches on a short trunk that learn from the whole model as from the labels."""
-    settings, earlier = inputs.config["student"], inputs.config["train"]
+    """Branches on a short trunk that learn from the whole model more than from the labels."""
+    settings = inputs.config["student"]
     run = compiled(whole.requires_grad_(False))
-    stage = Round(
+    course = Course(
         "student",
         settings["steps"],
         settings["tokens"],
         settings["learning_rate"],
         settings["dense_negatives"],
         settings["own_share"],
-        first_step=earlier["steps"] + earlier["second_steps"],
+        first_step=inputs.config["train"]["steps"],
     )
     trainer = inputs.trainer("student")
     return trainer.train(
         new_branches(trainer, settings),
-        stage,
-        lambda batch, _: run(batch.ids, batch.mask, batch.types).squeeze(1),
+        course,
+        lambda batch: run(batch.ids, batch.mask, batch.types).squeeze(1),
     )
 
 

@@ -1,14 +1,10 @@
-"""Train the branches of the cross-encoder, in two rounds; resumable.
+"""Train the branches of a cross-encoder, resumable.
 
-Round 1 learns from the labels: cross-entropy in the group. Round 2 goes on from the averaged
-weights of round 1 with longer passages, and half of its target is what round 1 and the bi-encoder
-say of the group (mutual distillation, as in Trans-Encoder, Liu et al. 2022), which takes the edge
-off answers that nobody labelled. Its negatives are mostly BM25's, as candidates are: negatives that
-the bi-encoder picked teach to distrust it, more than candidates deserve. The cross layers run in
-bfloat16 with float32 master weights.
+Cross-entropy in the group; with a guide, part of the target is what the guide says of the group.
+The cross layers run in bfloat16 with float32 master weights; what comes out is the mean of the
+weights over the last part of the steps.
 """
 
-import copy
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -33,8 +29,8 @@ VALIDATION_CANDIDATES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
-    """What differs between the rounds.
+class Course:
+    """How long, how fast and on what.
 
     Attributes:
         name: of its files.
@@ -43,8 +39,7 @@ class Round:
         rate: of the cross layers at its highest; the head's is scaled with it.
         dense: negatives of a group that the bi-encoder finds near.
         own_share: of the target that the guide sets.
-        first_step: numbers the steps, so that rounds draw different groups.
-        fresh: the branches are untrained, and their scalars are standardised first.
+        first_step: numbers the steps, so that two courses draw different groups.
     """
 
     name: str
@@ -54,11 +49,10 @@ class Round:
     dense: int
     own_share: float = 0.0
     first_step: int = 0
-    fresh: bool = True
 
 
-#: Logits of a micro-batch, of which the trunk's states are known, by a model that teaches.
-Guide = Callable[[MicroBatch, tuple[Tensor, ...]], Tensor]
+#: Logits of a micro-batch by a model that teaches.
+Guide = Callable[[MicroBatch], Tensor]
 
 
 class Trainer:
@@ -93,7 +87,7 @@ class Trainer:
             return (*self.run_trunk(batch.ids, batch.mask, batch.types), batch.mask, batch.types)
 
     def batches_of(self, steps: range) -> list[MicroBatch]:
-        """The pairs of the first round's steps."""
+        """The pairs of the first course's steps."""
         batches = []
         for step in steps:
             groups = self.sampler.step(
@@ -114,26 +108,25 @@ class Trainer:
         branches.shift.copy_(scalars.mean(0))
         branches.scale.copy_(scalars.std(0))
 
-    def train(self, branches: Branches, stage: Round, guide: Guide | None = None) -> Branches:
-        """One round; the branches with averaged weights, in evaluation form."""
-        done = self.work / f"{stage.name}.pt"
+    def train(self, branches: Branches, course: Course, guide: Guide | None = None) -> Branches:
+        """One course; the branches with averaged weights, in evaluation form."""
+        done = self.work / f"{course.name}.pt"
         if done.is_file():
             branches.load_state_dict(torch.load(done, map_location=self.device))
             return branches
-        if stage.fresh:
-            self.standardise(branches)
-            self.validate(branches, f"{stage.name} before")
+        self.standardise(branches)
+        self.validate(branches, f"{course.name} before")
         masters = [parameter.detach().float().clone() for parameter in branches.parameters()]
         average = [torch.zeros_like(master) for master in masters]
         averaged = 0
         optimizer = torch.optim.AdamW(
-            self._parameter_groups(branches, masters, stage.rate),
+            self._parameter_groups(branches, masters, course.rate),
             betas=(0.9, 0.98),
             weight_decay=self.settings["weight_decay"],
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate(stage.steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate(course.steps))
         first = 0
-        checkpoint = self.work / f"{stage.name}.part.pt"
+        checkpoint = self.work / f"{course.name}.part.pt"
         if checkpoint.is_file():
             kept = torch.load(checkpoint, map_location=self.device)
             first, averaged = kept["step"], kept["averaged"]
@@ -145,23 +138,23 @@ class Trainer:
             branches.load_state_dict(kept["branches"])
         score = compiled(branches)
         began, losses = time.perf_counter(), []
-        for step in range(first, stage.steps):
-            losses.append(self._step(branches, score, guide, stage, step))
+        for step in range(first, course.steps):
+            losses.append(self._step(branches, score, guide, course, step))
             norm = self._gather(branches, masters)
             torch.nn.utils.clip_grad_norm_(masters, 1.0)
             optimizer.step()
             schedule.step()
             self._scatter(branches, masters)
-            if step >= self.settings["average_from"] * stage.steps and step % 10 == 9:
+            if step >= self.settings["average_from"] * course.steps and step % 10 == 9:
                 averaged += 1
                 for kept, master in zip(average, masters, strict=True):
                     kept.add_((master - kept) / averaged)
             if step % 20 == 19:
                 seconds = (time.perf_counter() - began) / (step + 1 - first)
                 print(
-                    f"{stage.name} step {step + 1:,} of {stage.steps:,}, loss "
+                    f"{course.name} step {step + 1:,} of {course.steps:,}, loss "
                     f"{np.mean(losses[-20:]):.4f}, gradient {norm:.2f}, "
-                    f"{seconds * (stage.steps - step - 1) / 60:.0f} min left",
+                    f"{seconds * (course.steps - step - 1) / 60:.0f} min left",
                     flush=True,
                 )
             if step % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1:
@@ -178,9 +171,9 @@ class Trainer:
                     },
                 )
             if step % VALIDATE_EVERY == VALIDATE_EVERY - 1:
-                self.validate(branches, f"{stage.name} step {step + 1}")
+                self.validate(branches, f"{course.name} step {step + 1}")
         self._scatter(branches, average)
-        self.validate(branches, f"{stage.name} averaged")
+        self.validate(branches, f"{course.name} averaged")
         save(done, branches.state_dict())
         return branches
 
@@ -190,28 +183,28 @@ class Trainer:
         return micro_batches(self.tokens, pairs, most, self.device, rng)
 
     def _step(
-        self, branches: Branches, score: Any, guide: Guide | None, stage: Round, step: int
+        self, branches: Branches, score: Any, guide: Guide | None, course: Course, step: int
     ) -> float:
         """Gradients of one step, left on the branches; its loss."""
         size = 1 + self.settings["negatives"]
-        drawn = self.sampler.step(stage.first_step + step, self.settings["groups"], stage.dense)
+        drawn = self.sampler.step(course.first_step + step, self.settings["groups"], course.dense)
         pairs = [(query, passage) for query, rows in drawn for passage in rows]
         rng = np.random.default_rng([self.seed, step])
         logits = torch.zeros(len(pairs), device=self.device)
         advice = torch.zeros(len(pairs), device=self.device)
         branches.zero_grad(set_to_none=True)
-        for batch in self._batches(pairs, stage.tokens, rng):
+        for batch in self._batches(pairs, course.tokens, rng):
             states = self.states(batch)
             rows = torch.from_numpy(batch.rows).to(self.device)
             logits = logits.index_put((rows,), score(*states)[: len(rows)])
             if guide is not None:
                 with torch.no_grad():
-                    advice[rows] = guide(batch, states)[: len(rows)]
+                    advice[rows] = guide(batch)[: len(rows)]
         target = torch.zeros(len(drawn), size, device=self.device)
         target[:, 0] = 1.0
         if guide is not None:
             own = torch.softmax(advice.view(-1, size), dim=1)
-            target = (1 - stage.own_share) * target + stage.own_share * own
+            target = (1 - course.own_share) * target + course.own_share * own
         loss = F.cross_entropy(logits.view(-1, size), target)
         loss.backward()
         return loss.item()
@@ -292,28 +285,6 @@ def compiled(module: torch.nn.Module) -> Any:
     """The module compiled once for each length of a micro-batch."""
     torch._dynamo.config.recompile_limit = 4 * len(LENGTHS)
     return torch.compile(module, dynamic=False)
-
-
-class Advice(torch.nn.Module):
-    """The mean of what trained branches and the bi-encoder say: better than either of them."""
-
-    def __init__(self, branches: Branches) -> None:
-        super().__init__()
-        self.branches = copy.deepcopy(branches).requires_grad_(False)
-
-    def forward(
-        self, lower: Tensor, top: Tensor, exact: Tensor, mask: Tensor, types: Tensor
-    ) -> Tensor:
-        """Logits (N,)."""
-        scalars = self.branches.scalars(top, exact, mask, types)
-        logits = self.branches.score(scalars, self.branches.across(lower, mask, types))
-        return (logits + scalars[:, 0]) / 2
-
-
-def guided_by(branches: Branches) -> Guide:
-    """A copy of branches on the same trunk, together with the bi-encoder, as a guide."""
-    run = compiled(Advice(branches))
-    return lambda _, states: run(*states)
 
 
 def save(path: Path, content: Any) -> None:
