@@ -13,6 +13,7 @@ from qdrant_rerank.connection import exclusive, is_local, translated
 from qdrant_rerank.deadline import NEVER, Deadline
 from qdrant_rerank.errors import QdrantConnectionError
 from qdrant_rerank.http_deadline import http_deadline
+from qdrant_rerank.retries import retrying_within
 
 __all__ = ["Conversation"]
 
@@ -26,7 +27,11 @@ class Conversation:
         client: to ask.
         collection: named in errors.
         timeout_s: whole seconds that a request may take; None for the client's own.
-        deadline: when all of them must be done.
+        deadline: when all of them must be done, retries and the waits before them included.
+        retries: times that a request is sent again if its failure may pass.
+
+    Attributes:
+        retried: requests that were sent again so far.
     """
 
     def __init__(
@@ -36,23 +41,35 @@ class Conversation:
         *,
         timeout_s: int | None = None,
         deadline: Deadline = NEVER,
+        retries: int = 0,
     ) -> None:
         self._client = client
         self._collection = collection
         self._timeout_s = timeout_s
         self._deadline = deadline
+        self._retries = retries
+        self.retried = 0
 
     def ask(self, request: Callable[[int | None], Answer]) -> Answer:
-        """Send one request.
+        """Send one request, and again if need be.
 
         Args:
-            request: calls the client; is given the timeout in whole seconds, or None.
+            request: calls the client, to the same effect if called twice; is given the timeout in
+                whole seconds, or None.
 
         Raises:
             CollectionNotFoundError: no such collection; the message lists those that exist.
             QdrantConnectionError: no answer, too late, or not one that Qdrant gives.
             QdrantRequestError: Qdrant refused.
         """
+        retrying = retrying_within(self._retries, self._deadline)
+        try:
+            answer: Answer = retrying(self._ask_once, request)
+            return answer
+        finally:
+            self.retried += retrying.statistics["attempt_number"] - 1
+
+    def _ask_once(self, request: Callable[[int | None], Answer]) -> Answer:
         left = self._deadline.left
         if left == 0:
             raise QdrantConnectionError(

@@ -67,7 +67,11 @@ class FirstStage:
     def converse(self, options: SearchOptions, deadline: Deadline = NEVER) -> Conversation:
         """What the requests of one call go through."""
         return Conversation(
-            self.client, self.collection, timeout_s=options.timeout_s, deadline=deadline
+            self.client,
+            self.collection,
+            timeout_s=options.timeout_s,
+            deadline=deadline,
+            retries=options.retries,
         )
 
     def plan(self, options: SearchOptions, talk: Conversation) -> RecallPlan:

@@ -412,6 +412,7 @@ class HybridSearcher:
                     recall_s=trace.recall_s + fetch_s,
                     total_s=total_s,
                     candidates=len(found),
+                    retries=talk.retried,
                     status=_status(found, trace if reranks else None),
                 ),
             )
@@ -440,6 +441,8 @@ def _require_options(options: SearchOptions) -> None:
     require_choice("fusion", options.fusion, Fusion)
     require_choice("on_rerank_error", options.on_rerank_error, OnRerankError)
     require_blend(options.blend)
+    if options.retries != 0:
+        require_positive("retries", options.retries)
 
 
 def _status(found: Sequence[models.ScoredPoint], reranked: SearchTrace | None) -> Status:

@@ -163,6 +163,7 @@ class SearchTrace:
         status: "reranked"; "partial" (time was up, so the candidates after the first ``pairs``
             follow in retrieval order); "degraded" (the reranker failed, so the order is the first
             stage's); "recall only" (no reranker); or "no candidates".
+        retries: requests to Qdrant that were sent again; of the whole batch, too.
         cause: of "degraded": the type of the reranker's error and its message; else None.
     """
 
@@ -179,6 +180,7 @@ class SearchTrace:
     windows: int | None = None
     activation: str | None = None
     status: Status = "reranked"
+    retries: int = 0
     cause: str | None = None
 
 
@@ -201,6 +203,9 @@ class SearchOptions:
         on_rerank_error: a reranker that fails (any exception, a score that is not finite) raises,
             or "recall": the hits stay in the first stage's order, whatever the threshold, and
             ``trace.status`` is "degraded".
+        retries: times that a request is sent again whose failure may pass: Qdrant cannot be
+            reached, breaks off, is too slow, too busy (429, and it is asked again when it says),
+            or behind a gateway that says 502, 503 or 504. With growing, jittered waits from 0.1 s.
     """
 
     on_missing_text: OnMissingText = "last"
@@ -211,6 +216,7 @@ class SearchOptions:
     search_params: SearchParams | None = None
     timeout_s: int | None = None
     on_rerank_error: OnRerankError = "raise"
+    retries: int = 0
 
 
 class SearchResults(list[RerankedPoint]):

@@ -1,8 +1,12 @@
 """An HTTP server on loopback that answers as a Qdrant in trouble does."""
 
+import socket
+import struct
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -32,9 +36,69 @@ def broken_off(handler: BaseHTTPRequestHandler) -> None:
     handler.connection.close()
 
 
+def reset(handler: BaseHTTPRequestHandler) -> None:
+    """The connection is reset (RST) amid the body."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"result":')
+    handler.wfile.flush()
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.shutdown(socket.SHUT_RD)
+    handler.connection.close()
+
+
+def refused(handler: BaseHTTPRequestHandler) -> None:
+    """The connection is closed without a word."""
+    handler.connection.shutdown(socket.SHUT_RDWR)
+
+
 def garbage(handler: BaseHTTPRequestHandler) -> None:
     """Not even HTTP."""
     handler.wfile.write(b"\x00\x01\x02 nonsense\r\n\r\n")
+
+
+def dripping(handler: BaseHTTPRequestHandler) -> None:
+    """A body that comes a character at a time, for two minutes or until nobody listens."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "2400")
+    handler.end_headers()
+    for _ in range(2400):
+        handler.wfile.write(b" ")
+        handler.wfile.flush()
+        time.sleep(0.05)
+
+
+def hanging(handler: BaseHTTPRequestHandler) -> None:
+    """No answer until the client gives up."""
+    handler.connection.settimeout(60)
+    with suppress(OSError):
+        handler.connection.recv(1)
+
+
+@dataclass
+class Script:
+    """Answers in turn, the last one for ever; one script a method.
+
+    Attributes:
+        answers: by method, such as "GET"; "*" for those without their own.
+        seen: (method, path, seconds on the monotonic clock) of each request.
+    """
+
+    answers: dict[str, Sequence[Answer]]
+    seen: list[tuple[str, str, float]] = field(default_factory=list)
+
+    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
+        method = handler.command
+        key = method if method in self.answers else "*"
+        done = self.requests(method) if key == method else len(self.seen)
+        self.seen.append((method, handler.path, time.monotonic()))
+        script = self.answers[key]
+        script[min(done, len(script) - 1)](handler)
+
+    def requests(self, method: str) -> int:
+        """How many came."""
+        return sum(seen == method for seen, _, _ in self.seen)
 
 
 @contextmanager
@@ -49,6 +113,10 @@ def serving(respond: Answer) -> Iterator[str]:
             self.close_connection = True
 
         do_GET = do_POST = do_PUT = handle_any  # noqa: N815 - names of http.server
+
+        def finish(self) -> None:
+            with suppress(OSError, ValueError):  # a client that gave up
+                super().finish()
 
         def log_message(self, format: str, *args: object) -> None:
             """Keep the tests' output clean."""

@@ -71,7 +71,10 @@ def search(client: QdrantClient) -> tuple[str | int, float | None, list[models.S
 
 def in_time(searcher: HybridSearcher, encoder: TextCrossEncoder) -> tuple[list[float], str]:
     """Deadlines, and what is there when one has passed."""
-    results: SearchResults = searcher.search("q", deadline_s=0.2)
+    options = SearchOptions(on_rerank_error="recall", retries=2)
+    results: SearchResults = searcher.search("q", deadline_s=0.2, options=options)
+    cause: str | None = results.trace.cause
+    assert cause is None or results.trace.retries
     assert searcher.search_batch(["q"], deadline_s=1)
     assert rerank_points("q", results, deadline_s=0.2).trace.status == "partial"
     found: PairScores = encoder.score_pairs([("q", "a")], deadline_s=0.1)
