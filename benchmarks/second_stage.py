@@ -1,9 +1,10 @@
 """What reranking does to the order, and how sure that is: before and after on every evaluation set.
 
-    python benchmarks/second_stage.py DATA_DIR [SET ...] [--reranker NAME_OR_PATH ...] [--out FILE]
+    python benchmarks/second_stage.py DATA_DIR [SET ...] [--reranker NAME_OR_PATH ...]
+                                      [--candidates N] [--out FILE]
 
 ``dl19`` reorders BM25's published 100 candidates, ``wikiqa_test`` its pools; the other sets the
-100 candidates of the default recall, BM25 and the static embedder, fused. All queries of a set
+best candidates of the default recall, BM25 and the static embedder, fused. All queries of a set
 count. 95 % intervals by paired bootstrap, p by a paired randomisation test over queries.
 """
 
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("sets", nargs="*", default=SETS)
     parser.add_argument("--reranker", action="append", help="may be repeated")
+    parser.add_argument("--candidates", type=int, default=CANDIDATES, help="of the default recall")
     parser.add_argument("--out", type=Path, help="JSON with the figures")
     given = parser.parse_args()
     rerankers = given.reranker or [DEFAULT_RERANKER]
@@ -39,7 +41,7 @@ def main() -> None:
     print(f"{'set':<14}{'measure':<9}{'queries':>8}{'before':>8}{'after':>8}{'gain':>9}   95 %")
     figures: dict[str, Any] = {}
     for name in given.sets:
-        found = measure(given.data / "eval" / name, loaded)
+        found = measure(given.data / "eval" / name, loaded, given.candidates)
         for reranker in loaded:
             row = figures_of(found, reranker, MEASURE.get(name, "nDCG@10"))
             figures.setdefault(reranker, {})[name] = row
@@ -53,7 +55,9 @@ def main() -> None:
                 given.out.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def measure(folder: Path, rerankers: dict[str, TextCrossEncoder]) -> Evaluation:
+def measure(
+    folder: Path, rerankers: dict[str, TextCrossEncoder], candidates: int = CANDIDATES
+) -> Evaluation:
     """One set, all rerankers."""
     queries = read_queries(folder / "queries.jsonl.gz")
     corpus = read_corpus(folder / "corpus.jsonl.gz")
@@ -66,7 +70,7 @@ def measure(folder: Path, rerankers: dict[str, TextCrossEncoder]) -> Evaluation:
         client=QdrantClient(":memory:"),
         reranker=None,
         text=["title", "text"],
-        candidates=CANDIDATES,
+        candidates=candidates,
     )
     searcher.add(
         PointStruct(
