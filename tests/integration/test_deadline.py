@@ -254,7 +254,7 @@ def test_ctrl_c_stops_within_a_run_and_leaves_none_queued(encoder, deadline_s):
     def interrupt():
         while not queued(encoder):
             time.sleep(0.01)
-        signal.raise_signal(signal.SIGINT)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # as a terminal does
 
     other = threading.Thread(target=interrupt)
     other.start()
