@@ -147,7 +147,7 @@ def publish(inputs: Inputs, branches: Branches, student: Branches, out: Path) ->
     on_cpu = replace(inputs, device=torch.device("cpu"))
     seen = on_cpu.trainer("model").batches_of(range(inputs.config["export"]["steps_seen"]))
     for name, part, trained in (("model", "model", branches), ("student", "student", student)):
-        model = CrossEncoder(inputs.trunk(part, torch.float32), trained.cpu())
+        model = CrossEncoder(inputs.trunk(part, torch.float32), trained.cpu()).float()
         export(copy.deepcopy(model), out / "fp32" / f"{name}.onnx", int8=False)
         smooth(model, seen, inputs.config["export"]["smoothing"])
         export(model, out / "int8" / "onnx" / f"{name}.onnx", int8=True)

@@ -150,7 +150,7 @@ def test_a_configuration_against_itself_changes_nothing(searcher, queries, limit
     assert compared.biggest_moves() == []
     assert compared.new_first_hits == 0
     assert compared.unchanged == len(queries)
-    assert compared.names == ("grown-minilm-l6-v1 (first)", "grown-minilm-l6-v1 (second)")
+    assert compared.names == ("grown-minilm-l6-v2 (first)", "grown-minilm-l6-v2 (second)")
 
 
 @RELAXED
