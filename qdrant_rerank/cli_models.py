@@ -228,7 +228,7 @@ def path_command(
     if spec is None:
         click.echo(Path(name).expanduser().absolute())
     elif spec.sources is None:
-        click.echo(BUNDLED_DIRECTORY / spec.model)
+        click.echo(spec.directory)
     else:
         wanted = wanted_of(spec, precision=precision, revision=revision, cache_dir=cache_dir)
         found = find(wanted)
@@ -251,7 +251,7 @@ def fetchable(name: str) -> ModelSpec:
         raise InvalidInputError(f"{name} is a path; expected the name of a model on the hub.")
     if spec.sources is None:
         raise InvalidInputError(
-            f"{spec.model} ships with the package, in {BUNDLED_DIRECTORY / spec.model}; expected "
+            f"{spec.model} ships with the package, in {spec.directory}; expected "
             "the name of a model on the hub."
         )
     return spec

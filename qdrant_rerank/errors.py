@@ -27,7 +27,10 @@ And one warning, once a model::
 A message says what was seen, what was expected, and how to mend it.
 """
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "CollectionError",
@@ -73,7 +76,7 @@ class DeadlineError(QdrantRerankError, TimeoutError):
         scores: of the first documents, in input order; fewer than documents, maybe none.
     """
 
-    def __init__(self, message: str, scores: Sequence[float] = ()) -> None:
+    def __init__(self, message: str, scores: "Sequence[float]" = ()) -> None:
         super().__init__(message)
         self.scores = list(scores)
 

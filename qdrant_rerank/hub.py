@@ -86,7 +86,7 @@ def locate(
         path = Path(model_name).expanduser()
         return _in_directory(path.name, path, precision) if path.is_dir() else _beside(path)
     if spec.sources is None:
-        root = BUNDLED_DIRECTORY / spec.model
+        root = spec.directory
         return ModelFiles(spec.model, root / spec.file(precision).path, root, spec)
     registered = spec.files != ()
     wanted = wanted_of(spec, precision=precision, revision=revision, cache_dir=cache_dir)

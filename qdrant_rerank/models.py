@@ -21,8 +21,8 @@ __all__ = [
 ]
 
 BUNDLED_DIRECTORY = Path(__file__).parent / "bundled"
-#: The cross-encoder that ships with the package: 27 MB, English, loads with no network.
-DEFAULT_RERANKER = "grown-minilm-l6-v1"
+#: The cross-encoder that ships with the package: 29 MB, English, loads with no network.
+DEFAULT_RERANKER = "grown-minilm-l6-v2"
 #: The static embedder that ships with the package: 256 dimensions, loads with no network.
 DEFAULT_EMBEDDER = "static-minilm-l6-v1"
 
@@ -86,6 +86,7 @@ class ModelSpec:
         activation: what turns its logit into the score that its authors publish.
         template: how it reads a pair: "pair" is the tokenizer's own pair template, "qwen3" a chat
             prompt that is answered by yes or no.
+        bundled_with: of a bundled model, the one whose folder, tokenizer and weights it shares.
     """
 
     model: str
@@ -97,6 +98,12 @@ class ModelSpec:
     labels: int = 1
     activation: Literal["identity", "sigmoid"] = "identity"
     template: Literal["pair", "qwen3"] = "pair"
+    bundled_with: str | None = None
+
+    @property
+    def directory(self) -> Path:
+        """The folder of a bundled model."""
+        return BUNDLED_DIRECTORY / (self.bundled_with or self.model)
 
     def file(self, precision: Precision = "auto") -> ModelFile:
         """The file of that precision; "auto" is the first.
@@ -162,8 +169,17 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
                 sources=None,
                 description="Bundled, grown from MiniLM-L6, English.",
                 license="apache-2.0",
-                files=(ModelFile("onnx/model.onnx", "int8", 0.027),),
+                files=(ModelFile("onnx/model.onnx", "int8", 0.029, ("onnx/weights.bin",)),),
                 max_length=512,
+            ),
+            ModelSpec(
+                model="grown-minilm-l3-v2",
+                sources=None,
+                description="Bundled, its student: prunes in a cascade.",
+                license="apache-2.0",
+                files=(ModelFile("onnx/student.onnx", "int8", 0.018, ("onnx/weights.bin",)),),
+                max_length=512,
+                bundled_with=DEFAULT_RERANKER,
             ),
             _hub(
                 "Xenova/ms-marco-TinyBERT-L-2-v2",

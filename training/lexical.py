@@ -8,11 +8,11 @@ from tokenizers import Tokenizer
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def stem_classes(tokenizer: Tokenizer) -> NDArray[np.int32]:
+def stem_classes(tokenizer: Tokenizer) -> NDArray[np.int16]:
     """For each token id the id that stands for its stem: shape (vocabulary,)."""
     stem = SnowballStemmer("english").stem_word
     first: dict[str, int] = {}
-    classes = np.arange(tokenizer.get_vocab_size(), dtype=np.int32)
+    classes = np.arange(tokenizer.get_vocab_size(), dtype=np.int16)
     for token, number in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
         if token.isalpha() and token.isascii():
             classes[number] = first.setdefault(stem(token), number)
@@ -20,7 +20,7 @@ def stem_classes(tokenizer: Tokenizer) -> NDArray[np.int32]:
 
 
 def inverse_frequency(
-    tokenizer: Tokenizer, classes: NDArray[np.int32], passages: list[NDArray[np.int32]]
+    tokenizer: Tokenizer, classes: NDArray[np.int16], passages: list[NDArray[np.int32]]
 ) -> NDArray[np.float32]:
     """IDF of each id's class over tokenised passages, 0 for special tokens: (vocabulary,)."""
     counts = np.zeros(len(classes))

@@ -39,7 +39,7 @@ class ExactMatch(nn.Module):
         weights: inverse document frequency of each id's class, 0 for special tokens, (vocabulary,).
     """
 
-    def __init__(self, classes: NDArray[np.int32], weights: NDArray[np.float32]) -> None:
+    def __init__(self, classes: NDArray[np.int16], weights: NDArray[np.float32]) -> None:
         super().__init__()
         self.register_buffer("classes", torch.from_numpy(classes))
         self.register_buffer("weights", torch.from_numpy(weights))
@@ -50,7 +50,7 @@ class ExactMatch(nn.Module):
         The saturated term frequency of BM25, the share of the query's terms that occur, the same
         of its pairs of neighbours, each weighted and as a share of all; and the log length.
         """
-        known = self.classes[ids]
+        known = self.classes[ids].int()
         weight = self.weights[ids] * in_query
         equal = (known.unsqueeze(2) == known.unsqueeze(1)).float() * in_document.unsqueeze(1)
         frequency = equal.sum(2)

@@ -64,7 +64,7 @@ def compare(
         >>> recall = with_reranker(searcher, None)
         >>> compared = compare(recall, searcher, ["melting point of iron"], limit=2)
         >>> compared.names
-        ('recall order', 'grown-minilm-l6-v1')
+        ('recall order', 'grown-minilm-l6-v2')
         >>> compared.mean_overlap
         1.0
     """
