@@ -12,7 +12,7 @@ from rich.text import Text
 
 from qdrant_rerank.cli_shared import BadInput, json_option, print_json
 from qdrant_rerank.errors import InvalidInputError, ModelFileError
-from qdrant_rerank.models import BUNDLED_DIRECTORY, ModelSpec, Precision
+from qdrant_rerank.models import ModelSpec, Precision
 from qdrant_rerank.registry import listing, supported_models
 
 __all__ = ["models"]

@@ -12,7 +12,7 @@ from qdrant_rerank.arguments import require_choice
 from qdrant_rerank.errors import LicenseWarning, ModelFileError, UnknownModelError
 from qdrant_rerank.hub_cache import CachedRepository, cache_directory
 from qdrant_rerank.hub_client import is_absence
-from qdrant_rerank.models import BUNDLED_DIRECTORY, ModelSource, ModelSpec, Precision
+from qdrant_rerank.models import ModelSource, ModelSpec, Precision
 from qdrant_rerank.onnx_files import choose_file, external_files, usual_names
 from qdrant_rerank.registry import find_model, forbids_commercial_use, nearest_names
 from qdrant_rerank.snapshots import Wanted
