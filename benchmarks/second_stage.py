@@ -1,11 +1,12 @@
 """What reranking does to the order, and how sure that is: before and after on every evaluation set.
 
     python benchmarks/second_stage.py DATA_DIR [SET ...] [--reranker NAME_OR_PATH ...]
-                                      [--candidates N] [--out FILE]
+                                      [--candidates N] [--queries N] [--out FILE]
 
 ``dl19`` reorders BM25's published 100 candidates, ``wikiqa_test`` its pools; the other sets the
 best candidates of the default recall, BM25 and the static embedder, fused. All queries of a set
-count. 95 % intervals by paired bootstrap, p by a paired randomisation test over queries.
+count, unless ``--queries`` says how many. 95 % intervals by paired bootstrap, p by a paired
+randomisation test over queries.
 """
 
 import argparse
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("sets", nargs="*", default=SETS)
     parser.add_argument("--reranker", action="append", help="may be repeated")
     parser.add_argument("--candidates", type=int, default=CANDIDATES, help="of the default recall")
+    parser.add_argument("--queries", type=int, help="of a set, the first so many; all by default")
     parser.add_argument("--out", type=Path, help="JSON with the figures")
     given = parser.parse_args()
     rerankers = given.reranker or [DEFAULT_RERANKER]
@@ -41,7 +43,7 @@ def main() -> None:
     print(f"{'set':<14}{'measure':<9}{'queries':>8}{'before':>8}{'after':>8}{'gain':>9}   95 %")
     figures: dict[str, Any] = {}
     for name in given.sets:
-        found = measure(given.data / "eval" / name, loaded, given.candidates)
+        found = measure(given.data / "eval" / name, loaded, given.candidates, given.queries)
         for reranker in loaded:
             row = figures_of(found, reranker, MEASURE.get(name, "nDCG@10"))
             figures.setdefault(reranker, {})[name] = row
@@ -56,12 +58,16 @@ def main() -> None:
 
 
 def measure(
-    folder: Path, rerankers: dict[str, TextCrossEncoder], candidates: int = CANDIDATES
+    folder: Path,
+    rerankers: dict[str, TextCrossEncoder],
+    candidates: int = CANDIDATES,
+    most: int | None = None,
 ) -> Evaluation:
     """One set, all rerankers."""
     queries = read_queries(folder / "queries.jsonl.gz")
     corpus = read_corpus(folder / "corpus.jsonl.gz")
     qrels = read_qrels(folder / GIVEN_QRELS.get(folder.name, "qrels.tsv.gz"))
+    queries = {query: queries[query] for query in list(qrels)[:most]}
     if folder.name in GIVEN_RUNS:
         run = read_run(folder / GIVEN_RUNS[folder.name])
         return evaluate_run(run, corpus, queries, qrels, reranker=rerankers)
