@@ -250,17 +250,25 @@ def test_ctrl_c_stops_within_a_run_and_leaves_none_queued(encoder, deadline_s):
     """And the encoder still works."""
     pairs = [(QUERY, text) for text in MANY]
     encoder.score_pairs(pairs[:2])
+    over = threading.Event()
 
     def interrupt():
-        while not queued(encoder):
-            time.sleep(0.01)
+        while not queued(encoder) and not over.is_set():
+            time.sleep(0.001)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # as a terminal does
 
+    # A shell starts background jobs with the signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     other = threading.Thread(target=interrupt)
-    other.start()
-    with pytest.raises(KeyboardInterrupt):
-        encoder.score_pairs(pairs, deadline_s=deadline_s)
-    other.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            other.start()
+            encoder.score_pairs(pairs, deadline_s=deadline_s)
+            over.set()
+            other.join()
+        other.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     give_up = time.perf_counter() + 5
     while queued(encoder) and time.perf_counter() < give_up:
         time.sleep(0.01)
