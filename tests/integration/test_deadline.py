@@ -255,20 +255,20 @@ def test_ctrl_c_stops_within_a_run_and_leaves_none_queued(encoder, deadline_s):
     def interrupt():
         while not queued(encoder) and not over.is_set():
             time.sleep(0.001)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # as a terminal does
+        if not over.is_set():
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # as a terminal does
 
     # A shell starts background jobs with the signal ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     other = threading.Thread(target=interrupt)
+    other.start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            other.start()
             encoder.score_pairs(pairs, deadline_s=deadline_s)
-            over.set()
-            other.join()
-        other.join()
     finally:
+        over.set()
         signal.signal(signal.SIGINT, before)
+    other.join()
     give_up = time.perf_counter() + 5
     while queued(encoder) and time.perf_counter() < give_up:
         time.sleep(0.01)
