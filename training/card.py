@@ -15,7 +15,7 @@ from typing import Any
 NAMES = {
     "dl19": "TREC DL 2019 passages, BM25's 100 candidates",
     "wikiqa_test": "WikiQA test pools, in the order of the file before",
-    "scifact": "SciFact, best 100 of the default recall",
+    "scifact": "SciFact, the best of the default recall",
     "cranfield": "Cranfield, likewise",
     "med": "MED, likewise",
     "musique_mini": "MuSiQue, a sample, likewise",
