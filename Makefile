@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test check questions lock clean
+.PHONY: demo test coverage check questions lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -27,8 +27,11 @@ $(VENV)/.dev: $(VENV)/.demo
 demo: $(VENV)/.demo  ## index Python's own documentation, ask five questions, show what reranking moves
 	@$(BIN)/qdrant-rerank demo
 
-test: $(VENV)/.dev  ## every test, with coverage
-	@$(BIN)/python -m pytest --durations=5 --cov --cov-report=term:skip-covered
+test: $(VENV)/.dev  ## every test
+	@$(BIN)/python -m pytest --durations=5
+
+coverage: $(VENV)/.dev  ## every test, and the lines that none of them runs
+	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 check: $(VENV)/.dev  ## lint, format, types
 	@$(BIN)/ruff check .
