@@ -1,0 +1,123 @@
+"""What a request needs of the server, and since which version it has it. Pure: no I/O.
+
+A server that does not know a query answers with a parser's message about an untagged enum. This
+says before the request is sent what is missing, and which version has it.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from qdrant_client import models
+
+from qdrant_rerank.errors import QdrantRequestError
+
+__all__ = ["FEATURES", "Feature", "Version", "needs", "parse_version", "require_version"]
+
+Version = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """Something that a server can do since some version.
+
+    Attributes:
+        what: as an error names it.
+        since: the first version that can.
+        instead: what does nearly the same on an older one.
+    """
+
+    what: str
+    since: Version
+    instead: str = ""
+
+
+# By the model of qdrant-client that asks for it; the versions are those of Qdrant's documentation.
+# The client's own oldest server, 1.19, would do for most; older ones are in use all the same.
+FEATURES: Mapping[type[BaseModel], Feature] = {
+    models.FormulaQuery: Feature("formula queries (FormulaQuery)", (1, 14, 0)),
+    models.Mmr: Feature("Mmr inside Qdrant", (1, 15, 0), "pass SearchOptions(diversity=...)"),
+    models.Document: Feature(
+        "making vectors from text (models.Document)",
+        (1, 15, 3),
+        "pass sparse='Qdrant/bm25', which is computed here",
+    ),
+    models.RrfQuery: Feature("Rrf with its own k", (1, 16, 0), "pass fusion='rrf'"),
+    models.ShardKeyWithFallback: Feature("ShardKeyWithFallback", (1, 16, 0), "pass one shard key"),
+    models.AcornSearchParams: Feature("the ACORN search (SearchParams.acorn)", (1, 16, 0)),
+    models.RelevanceFeedbackQuery: Feature(
+        "RelevanceFeedbackQuery", (1, 17, 0), "pass Feedback(method='rocchio')"
+    ),
+    models.TextQuery: Feature(
+        "ranking by a payload index (TextQuery)",
+        (1, 20, 0),
+        "pass sparse='Qdrant/bm25' with a sparse vector",
+    ),
+}
+WEIGHTED_RRF = Feature("Rrf with weights", (1, 17, 0), "pass Rrf without weights, or fusion='rrf'")
+DBSF = Feature("the fusion 'dbsf'", (1, 11, 0), "pass fusion='rrf'")
+
+
+def needs(requests: Iterable[BaseModel]) -> list[Feature]:
+    """What requests ask for that not every server has, the newest first.
+
+    Args:
+        requests: such as ``QueryRequest``; everything in them is looked at.
+    """
+    found = {feature for request in requests for feature in _features(request)}
+    return sorted(found, key=lambda feature: (feature.since, feature.what), reverse=True)
+
+
+def _features(value: Any) -> Iterator[Feature]:
+    if isinstance(value, list | tuple):
+        # A vector is long and holds numbers alone; its first element shows that.
+        if value and not isinstance(value[0], int | float):
+            for element in value:
+                yield from _features(element)
+        return
+    if not isinstance(value, BaseModel):
+        return
+    if type(value) in FEATURES:
+        yield FEATURES[type(value)]
+    if isinstance(value, models.Rrf) and value.weights is not None:
+        yield WEIGHTED_RRF
+    if isinstance(value, models.FusionQuery) and value.fusion == models.Fusion.DBSF:
+        yield DBSF
+    if not isinstance(value, models.SparseVector | models.Filter):
+        for name in type(value).model_fields:
+            yield from _features(getattr(value, name))
+
+
+def parse_version(said: str) -> Version | None:
+    """The numbers of a version such as "1.17.0-dev"; None for what is none."""
+    match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", said)
+    if match is None:
+        return None
+    major, minor, patch = match.groups()
+    return int(major), int(minor), int(patch or 0)
+
+
+def require_version(features: Iterable[Feature], server: Version, where: str) -> None:
+    """Raise unless the server is new enough.
+
+    Args:
+        features: what is asked of it.
+        server: its version.
+        where: it, as an error names it.
+
+    Raises:
+        QdrantRequestError: it lacks one; the message has both versions.
+    """
+    for feature in features:
+        if server < feature.since:
+            raise QdrantRequestError(
+                f"{where} is of version {_shown(server)}, which lacks {feature.what}; expected "
+                f"{_shown(feature.since)} or newer."
+                + (f" Upgrade it, or {feature.instead}." if feature.instead else " Upgrade it.")
+            )
+
+
+def _shown(version: Version) -> str:
+    return ".".join(map(str, version))
