@@ -1,17 +1,18 @@
-"""The requests of one call of ours to Qdrant.
+"""Drives the steps of one call: requests to Qdrant, and the work in between.
 
 In time, one caller at a time where the engine needs that, and failing with our errors alone.
 """
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from qdrant_client import QdrantClient
 
 from qdrant_rerank.connection import exclusive, is_local, translated
-from qdrant_rerank.deadline import NEVER, Deadline
 from qdrant_rerank.errors import QdrantConnectionError
+from qdrant_rerank.flow import Ask, Flow, Step, Terms
 from qdrant_rerank.http_deadline import http_deadline
 from qdrant_rerank.retries import retrying_within
 
@@ -21,66 +22,73 @@ Answer = TypeVar("Answer")
 
 
 class Conversation:
-    """The requests of one search, or of one ``add``.
+    """Does the steps of one search, or of one ``add``, in the calling thread.
 
     Args:
         client: to ask.
         collection: named in errors.
-        timeout_s: whole seconds that a request may take; None for the client's own.
-        deadline: when all of them must be done, retries and the waits before them included.
-        retries: times that a request is sent again if its failure may pass.
-
-    Attributes:
-        retried: requests that were sent again so far.
+        terms: what to keep to; counts what is sent again.
     """
 
-    def __init__(
-        self,
-        client: QdrantClient,
-        collection: str,
-        *,
-        timeout_s: int | None = None,
-        deadline: Deadline = NEVER,
-        retries: int = 0,
-    ) -> None:
+    def __init__(self, client: QdrantClient, collection: str, terms: Terms) -> None:
         self._client = client
         self._collection = collection
-        self._timeout_s = timeout_s
-        self._deadline = deadline
-        self._retries = retries
-        self.retried = 0
+        self._terms = terms
 
-    def ask(self, request: Callable[[int | None], Answer]) -> Answer:
+    def run(self, flow: Flow[Answer]) -> Answer:
+        """Do the steps of a flow, and return its result.
+
+        Raises:
+            QdrantRerankError: what a step raised, unless the flow deals with it.
+        """
+        advance: Callable[[], Step] | None = partial(next, flow)
+        try:
+            while advance is not None:
+                try:
+                    step = advance()
+                except StopIteration as done:
+                    result: Answer = done.value
+                    return result
+                try:
+                    answer = self.ask(step.send) if isinstance(step, Ask) else step.work()
+                except BaseException as error:
+                    advance = partial(flow.throw, error)
+                else:
+                    advance = partial(flow.send, answer)
+        finally:
+            advance = None  # it may hold an error whose traceback holds this frame
+        raise AssertionError("a flow ends by returning")
+
+    def ask(self, send: Callable[[QdrantClient, int | None], Answer]) -> Answer:
         """Send one request, and again if need be.
 
         Args:
-            request: calls the client, to the same effect if called twice; is given the timeout in
-                whole seconds, or None.
+            send: see :class:`~qdrant_rerank.flow.Ask`.
 
         Raises:
             CollectionNotFoundError: no such collection; the message lists those that exist.
             QdrantConnectionError: no answer, too late, or not one that Qdrant gives.
             QdrantRequestError: Qdrant refused.
         """
-        retrying = retrying_within(self._retries, self._deadline)
+        retrying = retrying_within(self._terms.retries, self._terms.deadline)
         try:
-            answer: Answer = retrying(self._ask_once, request)
+            answer: Answer = retrying(self._ask_once, send)
             return answer
         finally:
-            self.retried += retrying.statistics["attempt_number"] - 1
+            self._terms.retried += retrying.statistics["attempt_number"] - 1
 
-    def _ask_once(self, request: Callable[[int | None], Answer]) -> Answer:
-        left = self._deadline.left
+    def _ask_once(self, send: Callable[[QdrantClient, int | None], Answer]) -> Answer:
+        left = self._terms.deadline.left
         if left == 0:
             raise QdrantConnectionError(
                 f"No time was left to ask Qdrant for {self._collection!r}. Give it longer: "
                 "deadline_s."
             )
-        timeouts = [self._timeout_s, None if left is None else math.ceil(left)]
+        timeouts = [self._terms.timeout_s, None if left is None else math.ceil(left)]
         timeout = min((value for value in timeouts if value is not None), default=None)
         with translated(self._client, self._collection):
             if is_local(self._client):
                 with exclusive(self._client):
-                    return request(timeout)
-            with http_deadline(self._client, self._deadline):
-                return request(timeout)
+                    return send(self._client, timeout)
+            with http_deadline(self._client, self._terms.deadline):
+                return send(self._client, timeout)

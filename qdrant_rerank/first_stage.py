@@ -1,25 +1,24 @@
-"""The first stage: a searcher's calls to Qdrant, over one collection.
+"""The first stage: a searcher's calls to Qdrant, over one collection, as flows.
 
-What to ask is decided by :mod:`~qdrant_rerank.recall`; here it is asked, and the collection is
-made where ``add`` finds none.
+What to ask is decided by :mod:`~qdrant_rerank.recall`; here are the requests, and the collection
+is made where ``add`` finds none. Who sends them is not known here: see
+:mod:`~qdrant_rerank.flow`.
 """
 
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from qdrant_client import QdrantClient, models
+from qdrant_client import models
 from qdrant_client.http.models import QueryResponse
 
-from qdrant_rerank.conversation import Conversation
-from qdrant_rerank.deadline import NEVER, Deadline
 from qdrant_rerank.errors import (
     CollectionNotFoundError,
     QdrantConnectionError,
     QdrantRequestError,
     SchemaMismatchError,
 )
+from qdrant_rerank.flow import Flow, ask, compute
 from qdrant_rerank.indexing import PointBuilder, collection_config
 from qdrant_rerank.ordering import PointId, in_retrieval_order
 from qdrant_rerank.recall import CollectionSchema, RecallPlan, plan_recall, recall_request
@@ -37,7 +36,6 @@ class FirstStage:
     """Recall from one collection.
 
     Args:
-        client: of the collection.
         collection: its name.
         embedder: dense encoder, or None.
         sparse: sparse encoder, or None.
@@ -47,7 +45,6 @@ class FirstStage:
 
     def __init__(
         self,
-        client: QdrantClient,
         collection: str,
         embedder: Embedder | None,
         sparse: SparseEncoder | None,
@@ -55,34 +52,23 @@ class FirstStage:
         dense_optional: bool,
         sparse_optional: bool,
     ) -> None:
-        self.client = client
         self.collection = collection
         self.embedder = embedder
         self.sparse = sparse
         self._dense_optional = dense_optional
         self._sparse_optional = sparse_optional
-        self._lock = threading.Lock()
         self._schema: CollectionSchema | None = None
 
-    def converse(self, options: SearchOptions, deadline: Deadline = NEVER) -> Conversation:
-        """What the requests of one call go through."""
-        return Conversation(
-            self.client,
-            self.collection,
-            timeout_s=options.timeout_s,
-            deadline=deadline,
-            retries=options.retries,
-        )
-
-    def plan(self, options: SearchOptions, talk: Conversation) -> RecallPlan:
+    def plan(self, options: SearchOptions) -> Flow[RecallPlan]:
         """Which vectors to search; the collection's schema is read once.
 
         Raises:
             CollectionNotFoundError: no such collection.
             SchemaMismatchError: its vectors do not fit the encoders.
         """
+        schema = yield from self._read_schema()
         return plan_recall(
-            self._read_schema(talk),
+            schema,
             self.embedder,
             self.sparse,
             dense_vector=options.dense_vector,
@@ -91,8 +77,11 @@ class FirstStage:
             sparse_optional=self._sparse_optional,
         )
 
-    def embed(self, query: str, plan: RecallPlan) -> QueryVectors:
-        """The dense and the sparse vector of a query, as the plan needs them."""
+    def embed(self, queries: Sequence[str], plan: RecallPlan) -> Flow[list[QueryVectors]]:
+        """The dense and the sparse vector of each query, as the plan needs them."""
+        return (yield from compute(lambda: [self._embed(query, plan) for query in queries]))
+
+    def _embed(self, query: str, plan: RecallPlan) -> QueryVectors:
         dense = sparse = None
         if plan.dense is not None and self.embedder is not None:
             dense = np.asarray(self.embedder.embed_query(query), dtype=np.float32)
@@ -110,14 +99,13 @@ class FirstStage:
         queries: Sequence[QueryVectors],
         plan: RecallPlan,
         options: SearchOptions,
-        talk: Conversation,
         *,
         limit: int,
         candidates: int,
         query_filter: models.Filter | None,
         with_payload: WithPayload,
         with_vectors: WithVectors,
-    ) -> list[list[models.ScoredPoint]]:
+    ) -> Flow[list[list[models.ScoredPoint]]]:
         """The hits of each query in retrieval order, by one request."""
         requests = [
             recall_request(
@@ -134,7 +122,7 @@ class FirstStage:
             )
             for dense, sparse in queries
         ]
-        answers = talk.ask(lambda timeout: self._query(requests, timeout))
+        answers = yield from self._query(requests)
         if len(answers) != len(requests):
             raise QdrantConnectionError(
                 f"Qdrant answered {len(answers)} of {len(requests)} queries of one request; "
@@ -142,14 +130,18 @@ class FirstStage:
             )
         return [in_retrieval_order(answer.points) for answer in answers]
 
-    def _query(
-        self, requests: list[models.QueryRequest], timeout: int | None
-    ) -> list[QueryResponse]:
+    def _query(self, requests: list[models.QueryRequest]) -> Flow[list[QueryResponse]]:
         if len(requests) > 1:
-            return self.client.query_batch_points(self.collection, requests, timeout=timeout)
+            return (
+                yield from ask(
+                    lambda client, timeout: client.query_batch_points(
+                        self.collection, requests, timeout=timeout
+                    )
+                )
+            )
         [request] = requests
-        return [
-            self.client.query_points(
+        answer = yield from ask(
+            lambda client, timeout: client.query_points(
                 self.collection,
                 prefetch=request.prefetch,
                 query=request.query,
@@ -161,22 +153,22 @@ class FirstStage:
                 with_vectors=request.with_vector or False,
                 timeout=timeout,
             )
-        ]
+        )
+        return [answer]
 
     def fetch(
         self,
         ids: Iterable[PointId],
-        talk: Conversation,
         *,
         with_payload: WithPayload,
         with_vectors: WithVectors,
-    ) -> dict[PointId, models.Record]:
+    ) -> Flow[dict[PointId, models.Record]]:
         """Payload and vectors of these points, as far as they were asked for and still exist."""
         wanted = list(dict.fromkeys(ids))
         if not wanted or not (with_payload is not False or with_vectors):
             return {}
-        records = talk.ask(
-            lambda timeout: self.client.retrieve(
+        records = yield from ask(
+            lambda client, timeout: client.retrieve(
                 self.collection,
                 wanted,
                 with_payload=_selector(with_payload),
@@ -186,37 +178,37 @@ class FirstStage:
         )
         return {record.id: record for record in records}
 
-    def point_builder(self, text: PayloadText, options: SearchOptions) -> PointBuilder:
+    def point_builder(self, text: PayloadText, options: SearchOptions) -> Flow[PointBuilder]:
         """What makes points for the collection, which is created where there is none."""
-        talk = self.converse(options)
         try:
-            plan = self.plan(options, talk)
+            plan = yield from self.plan(options)
         except CollectionNotFoundError:
-            self._create(talk)
-            plan = self.plan(options, talk)
-        return PointBuilder(self._read_schema(talk), plan, self.embedder, self.sparse, text)
+            yield from self._create()
+            plan = yield from self.plan(options)
+        schema = yield from self._read_schema()
+        return PointBuilder(schema, plan, self.embedder, self.sparse, text)
 
-    def store(self, points: list[models.PointStruct], options: SearchOptions) -> None:
+    def store(self, points: list[models.PointStruct]) -> Flow[None]:
         """Upsert points and wait until they can be found; again is no harm, since ids are given."""
-        self.converse(options).ask(
-            lambda timeout: self.client.upsert(self.collection, points, wait=True)
-        )
+        yield from ask(lambda client, timeout: client.upsert(self.collection, points, wait=True))
 
-    def _create(self, talk: Conversation) -> None:
+    def _create(self) -> Flow[None]:
         config = collection_config(self.embedder, self.sparse)
         try:
-            talk.ask(lambda timeout: self.client.create_collection(self.collection, **config))
+            yield from ask(
+                lambda client, timeout: client.create_collection(self.collection, **config)
+            )
         except QdrantRequestError as error:
             # Another process may have created it in between; then its schema decides.
             if "exist" not in str(error):
                 raise
 
-    def _read_schema(self, talk: Conversation) -> CollectionSchema:
-        with self._lock:
-            if self._schema is None:
-                info = talk.ask(lambda timeout: self.client.get_collection(self.collection))
-                self._schema = CollectionSchema.from_info(self.collection, info)
-            return self._schema
+    def _read_schema(self) -> Flow[CollectionSchema]:
+        # Several first searches at once may each read it; they read the same.
+        if self._schema is None:
+            info = yield from ask(lambda client, timeout: client.get_collection(self.collection))
+            self._schema = CollectionSchema.from_info(self.collection, info)
+        return self._schema
 
 
 def completed(

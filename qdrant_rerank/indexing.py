@@ -7,6 +7,7 @@ note with their number. Ids are made from the texts, so adding again does not du
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -16,6 +17,7 @@ from qdrant_client import models
 from tqdm.auto import tqdm
 
 from qdrant_rerank.errors import InvalidInputError, SchemaMismatchError
+from qdrant_rerank.flow import Flow, compute
 from qdrant_rerank.recall import (
     DENSE_NAME,
     EMBEDDER_KEY,
@@ -210,10 +212,10 @@ def add_in_batches(
     ids: Iterable[PointId] | None,
     *,
     builder: PointBuilder,
-    store: Callable[[list[models.PointStruct]], None],
+    store: Callable[[list[models.PointStruct]], Flow[None]],
     batch_size: int,
     progress: bool | None,
-) -> int:
+) -> Flow[int]:
     """Read, check, embed and store documents, a batch at a time.
 
     Args:
@@ -243,15 +245,14 @@ def add_in_batches(
     ) as bar:
         try:
             while True:
-                batch: list[tuple[models.PointStruct, str]] = []
-                try:
-                    for point in islice(points, batch_size):
-                        batch.append(point)  # noqa: PERF402 - what came before a failure is kept
-                finally:
-                    if batch:
-                        store(builder.embed(batch))
-                        stored += len(batch)
-                        bar.update(len(batch))
+                batch, failure = yield from compute(lambda: _next_batch(points, batch_size))
+                if batch:
+                    embedded = yield from compute(partial(builder.embed, batch))
+                    yield from store(embedded)
+                    stored += len(batch)
+                    bar.update(len(batch))
+                if failure is not None:
+                    raise failure
                 if not batch:
                     return stored
         except Exception as error:
@@ -260,6 +261,19 @@ def add_in_batches(
                 "them."
             )
             raise
+
+
+def _next_batch(
+    points: Iterator[tuple[models.PointStruct, str]], size: int
+) -> tuple[list[tuple[models.PointStruct, str]], Exception | None]:
+    """Points with their texts, and what failed after them: what came before it is kept."""
+    batch: list[tuple[models.PointStruct, str]] = []
+    try:
+        for point in islice(points, size):
+            batch.append(point)  # noqa: PERF402 - extend would lose what came before a failure
+    except Exception as error:
+        return batch, error
+    return batch, None
 
 
 def _points(

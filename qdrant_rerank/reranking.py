@@ -242,7 +242,7 @@ class SecondStage:
                     f"None of the {len(hits)} hits has text to rerank, so their order stays. "
                     + self._text.missing(hits[0].payload, f"Point {hits[0].id!r}"),
                     UserWarning,
-                    stacklevel=4,
+                    stacklevel=5,  # the caller of HybridSearcher.search
                 )
             rows.append(kept)
             work.append((query, [text for text in texts if text is not None]))

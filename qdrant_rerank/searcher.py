@@ -1,46 +1,30 @@
 """HybridSearcher: recall from a Qdrant collection, then the reranker's order.
 
-A thin shell: the request is built by :mod:`~qdrant_rerank.recall`, the order by
-:mod:`~qdrant_rerank.reranking`; what is here is the sequence of the two, their times, and the
-calls of the client in between.
+A thin shell: what a search does is in :mod:`~qdrant_rerank.search_flow`; here a
+:class:`~qdrant_rerank.conversation.Conversation` does it, in the calling thread.
 """
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from qdrant_client import QdrantClient, models
 
-from qdrant_rerank.arguments import require_blend, require_choice, require_positive, require_query
 from qdrant_rerank.connection import connect
-from qdrant_rerank.deadline import NEVER, Deadline
-from qdrant_rerank.embedders import load_embedder, load_sparse
+from qdrant_rerank.conversation import Conversation
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.first_stage import FirstStage, WithPayload, WithVectors, completed
-from qdrant_rerank.indexing import Document, PointId, add_in_batches
+from qdrant_rerank.first_stage import WithPayload, WithVectors
+from qdrant_rerank.flow import Terms
+from qdrant_rerank.indexing import Document, PointId
 from qdrant_rerank.models import DEFAULT_EMBEDDER, DEFAULT_RERANKER
-from qdrant_rerank.ordering import keep_order
-from qdrant_rerank.reranking import SecondStage, load_reranker
-from qdrant_rerank.text import PayloadText, TextSource
-from qdrant_rerank.types import (
-    Embedder,
-    Fusion,
-    OnMissingText,
-    OnRerankError,
-    Reranker,
-    SearchOptions,
-    SearchResults,
-    SearchTrace,
-    SparseEncoder,
-    Status,
-)
+from qdrant_rerank.search_flow import SearchCore, SearchRequest
+from qdrant_rerank.text import TextSource
+from qdrant_rerank.types import Embedder, Reranker, SearchOptions, SearchResults, SparseEncoder
 
 __all__ = ["HybridSearcher"]
 
 
-class HybridSearcher:
+class HybridSearcher(SearchCore):
     r"""Searches a Qdrant collection in two stages: recall, then a cross-encoder's order.
 
     Safe to call from many threads. Also a context manager: leaving it closes the client, if the
@@ -95,49 +79,17 @@ class HybridSearcher:
         candidates: int = 100,
         options: SearchOptions | None = None,
     ) -> None:
-        if not isinstance(collection, str) or not collection:
-            raise InvalidInputError(
-                f"collection is {collection!r}; expected the name of a collection."
-            )
-        require_positive("candidates", candidates)
-        self.options = options or SearchOptions()
-        _require_options(self.options)
-        self.text = PayloadText(text)
-        self.candidates = candidates
-        if embedder is None and sparse is None:
-            raise InvalidInputError("embedder and sparse are both None; recall needs one of them.")
-        self.reranker = None if reranker is None else load_reranker(reranker)
-        dense = None if embedder is None else load_embedder(embedder)
-        encoder = None if sparse is None else load_sparse(sparse)
-        self._owns_client = client is None
-        self._first = FirstStage(
-            connect() if client is None else client,
+        super().__init__(
             collection,
-            dense,
-            encoder,
-            dense_optional=embedder == DEFAULT_EMBEDDER,
-            sparse_optional=sparse == "auto",
+            reranker=reranker,
+            embedder=embedder,
+            sparse=sparse,
+            text=text,
+            candidates=candidates,
+            options=options,
         )
-
-    @property
-    def client(self) -> QdrantClient:
-        """The client in use."""
-        return self._first.client
-
-    @property
-    def collection(self) -> str:
-        """Name of the collection."""
-        return self._first.collection
-
-    @property
-    def embedder(self) -> Embedder | None:
-        """The dense encoder, or None."""
-        return self._first.embedder
-
-    @property
-    def sparse(self) -> SparseEncoder | None:
-        """The sparse encoder, or None."""
-        return self._first.sparse
+        self._owns_client = client is None
+        self.client = connect() if client is None else client
 
     @property
     def fuses(self) -> bool:
@@ -147,8 +99,7 @@ class HybridSearcher:
             CollectionNotFoundError: no such collection.
             SchemaMismatchError: its vectors do not fit the encoders.
         """
-        plan = self._first.plan(self.options, self._first.converse(self.options))
-        return plan.dense is not None and plan.sparse is not None
+        return self._converse(self._add_terms()).run(self._fuses_flow())
 
     def search(
         self,
@@ -198,8 +149,7 @@ class HybridSearcher:
             QdrantRequestError: Qdrant refused the request.
             ModelOutputError: the reranker failed.
         """
-        [results] = self._search(
-            [query],
+        request = SearchRequest(
             limit=limit,
             candidates=candidates,
             query_filter=query_filter,
@@ -209,6 +159,7 @@ class HybridSearcher:
             options=options,
             deadline_s=deadline_s,
         )
+        [results] = self._search([query], request)
         return results
 
     def search_batch(
@@ -247,8 +198,7 @@ class HybridSearcher:
         """
         if isinstance(queries, str):
             raise InvalidInputError("queries is one str; expected several. Pass [query].")
-        return self._search(
-            list(queries),
+        request = SearchRequest(
             limit=limit,
             candidates=candidates,
             query_filter=query_filter,
@@ -258,6 +208,7 @@ class HybridSearcher:
             options=options,
             deadline_s=deadline_s,
         )
+        return self._search(list(queries), request)
 
     def add(
         self,
@@ -290,15 +241,8 @@ class HybridSearcher:
             The documents before the one that failed are stored; a note on the error has their
             number.
         """
-        require_positive("batch_size", batch_size)
-        return add_in_batches(
-            documents,
-            ids,
-            builder=self._first.point_builder(self.text, self.options),
-            store=lambda points: self._first.store(points, self.options),
-            batch_size=batch_size,
-            progress=progress,
-        )
+        flow = self._add_flow(documents, ids, batch_size, progress)
+        return self._converse(self._add_terms()).run(flow)
 
     def close(self) -> None:
         """Close the client, if the searcher made it."""
@@ -316,136 +260,9 @@ class HybridSearcher:
     ) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        return (
-            f"HybridSearcher({self.collection!r}, reranker={self.reranker!r}, "
-            f"embedder={self.embedder!r}, sparse={self.sparse!r})"
-        )
+    def _search(self, queries: list[str], request: SearchRequest) -> list[SearchResults]:
+        terms = self._terms(queries, request)
+        return self._converse(terms).run(self._search_flow(queries, request, terms))
 
-    def _search(
-        self,
-        queries: list[str],
-        *,
-        limit: int,
-        candidates: int | None,
-        query_filter: models.Filter | None,
-        score_threshold: float | None,
-        with_payload: WithPayload,
-        with_vectors: WithVectors,
-        options: SearchOptions | None,
-        deadline_s: float | None,
-    ) -> list[SearchResults]:
-        began = time.perf_counter()
-        deadline = Deadline.after(deadline_s)
-        for query in queries:
-            require_query(query)
-        for name, value in (("with_payload", with_payload), ("with_vectors", with_vectors)):
-            if isinstance(value, str):
-                raise InvalidInputError(f"{name} is one str; expected names. Pass [{value!r}].")
-        depth = self._depth(limit, candidates)
-        options = options or self.options
-        _require_options(options)
-        if not queries:
-            return []
-        talk = self._first.converse(options, deadline)
-        plan = self._first.plan(options, talk)
-        embed_at = time.perf_counter()
-        vectors = [self._first.embed(query, plan) for query in queries]
-        recall_at = time.perf_counter()
-        reranks = self.reranker is not None
-        two_requests = reranks and (with_payload is not True or bool(with_vectors))
-        hits = self._first.recall(
-            vectors,
-            plan,
-            options,
-            talk,
-            limit=depth if reranks else limit,
-            candidates=depth,
-            query_filter=query_filter,
-            with_payload=self._text_fields() if two_requests else with_payload,
-            with_vectors=False if two_requests else with_vectors,
-        )
-        records: Mapping[PointId, models.Record] = {}
-        # What is still to be fetched must not wait for a reranker that takes all of the time.
-        fetch_first = two_requests and deadline is not NEVER
-        if fetch_first:
-            ids = (hit.id for found in hits for hit in found)
-            records = self._first.fetch(
-                ids, talk, with_payload=with_payload, with_vectors=with_vectors
-            )
-        trace = SearchTrace(embed_s=recall_at - embed_at, recall_s=time.perf_counter() - recall_at)
-
-        if self.reranker is None:
-            orders = [
-                keep_order(found, limit=limit, score_threshold=score_threshold) for found in hits
-            ]
-            traces = [trace] * len(hits)
-        else:
-            stage = SecondStage(
-                self.reranker, self.text, options.on_missing_text, options.on_rerank_error
-            )
-            orders, scored = stage.run(
-                list(zip(queries, hits, strict=True)),
-                limit=limit,
-                score_threshold=score_threshold,
-                blend=options.blend,
-                deadline=deadline,
-            )
-            traces = [replace(trace, **scored.trace(row)) for row in range(len(hits))]
-        fetch_s = 0.0
-        if two_requests:
-            fetched_at = time.perf_counter()
-            if not fetch_first:
-                ids = (hit.id for order in orders for hit in order)
-                records = self._first.fetch(
-                    ids, talk, with_payload=with_payload, with_vectors=with_vectors
-                )
-            orders = [completed(order, records) for order in orders]
-            fetch_s = time.perf_counter() - fetched_at
-        total_s = time.perf_counter() - began
-        return [
-            SearchResults(
-                order,
-                query=query,
-                trace=replace(
-                    trace,
-                    recall_s=trace.recall_s + fetch_s,
-                    total_s=total_s,
-                    candidates=len(found),
-                    retries=talk.retried,
-                    status=_status(found, trace if reranks else None),
-                ),
-            )
-            for query, found, order, trace in zip(queries, hits, orders, traces, strict=True)
-        ]
-
-    def _depth(self, limit: int, candidates: int | None) -> int:
-        require_positive("limit", limit)
-        require_positive("candidates", candidates)
-        if candidates is None:
-            return max(self.candidates, limit)
-        if candidates < limit:
-            raise InvalidInputError(
-                f"candidates is {candidates} and limit {limit}; expected candidates of at least "
-                "limit, since only candidates can be returned."
-            )
-        return candidates
-
-    def _text_fields(self) -> bool | list[str]:
-        """The payload that the reranker needs; all of it where only a function knows."""
-        return True if self.text.fields is None else list(self.text.fields)
-
-
-def _require_options(options: SearchOptions) -> None:
-    require_choice("on_missing_text", options.on_missing_text, OnMissingText)
-    require_choice("fusion", options.fusion, Fusion)
-    require_choice("on_rerank_error", options.on_rerank_error, OnRerankError)
-    require_blend(options.blend)
-    if options.retries != 0:
-        require_positive("retries", options.retries)
-
-
-def _status(found: Sequence[models.ScoredPoint], reranked: SearchTrace | None) -> Status:
-    if not found:
-        return "no candidates"
-    return "recall only" if reranked is None else reranked.status
+    def _converse(self, terms: Terms) -> Conversation:
+        return Conversation(self.client, self.collection, terms)
