@@ -18,15 +18,16 @@ from qdrant_rerank.models import (
 )
 
 if TYPE_CHECKING:
+    from qdrant_rerank.cache import ScoreCache
     from qdrant_rerank.calibration import Calibrator
     from qdrant_rerank.cascade import Cascade
     from qdrant_rerank.cross_encoder import TextCrossEncoder
     from qdrant_rerank.embedders import Bm25Encoder, OnnxEmbedder, StaticEmbedder
     from qdrant_rerank.evaluation import Evaluation
     from qdrant_rerank.evaluation.evaluate import evaluate
+    from qdrant_rerank.pair_scores import PairScores
     from qdrant_rerank.prompts import PromptTemplate
     from qdrant_rerank.reranking import rerank_points
-    from qdrant_rerank.scoring import PairScores
     from qdrant_rerank.searcher import HybridSearcher
     from qdrant_rerank.types import (
         Embedder,
@@ -49,10 +50,11 @@ _HOME = {
     "Evaluation": "evaluation",
     "HybridSearcher": "searcher",
     "OnnxEmbedder": "embedders",
-    "PairScores": "scoring",
+    "PairScores": "pair_scores",
     "PromptTemplate": "prompts",
     "RerankedPoint": "types",
     "Reranker": "types",
+    "ScoreCache": "cache",
     "SearchOptions": "types",
     "SearchResults": "types",
     "SearchTrace": "types",
@@ -82,6 +84,7 @@ __all__ = [
     "PromptTemplate",
     "RerankedPoint",
     "Reranker",
+    "ScoreCache",
     "SearchOptions",
     "SearchResults",
     "SearchTrace",

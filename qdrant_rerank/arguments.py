@@ -52,9 +52,9 @@ def require_blend(value: Any) -> None:
         )
 
 
-def require_pairs(pairs: Sequence[Any]) -> None:
-    """Raise InvalidInputError unless each is two texts."""
-    for index, pair in enumerate(pairs):
+def require_pairs(pairs: Sequence[Any], first: int = 0) -> None:
+    """Raise InvalidInputError unless each is two texts; ``first`` is the first one's number."""
+    for index, pair in enumerate(pairs, first):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InvalidInputError(
                 f"Pair {index} is {pair!r:.80}; expected a (query, document) tuple."

@@ -5,16 +5,28 @@ tokens (often one pair) keeps its activations in cache and wastes no work on pad
 several runs go side by side, one a core.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TOKENS_PER_RUN", "Run", "TokenizedPair", "pad", "plan_in_order", "plan_runs"]
+__all__ = [
+    "TOKENS_PER_RUN",
+    "Run",
+    "TokenizedPair",
+    "pad",
+    "plan_in_order",
+    "plan_runs",
+    "windows_of",
+]
 
 TOKENS_PER_RUN = 512  # padded tokens; fastest on a CPU for a 384-wide encoder
+# What is in memory of a stream: enough pairs to sort by length and keep all cores busy, few enough
+# for flat memory (at most 8 MB of token ids at 512 tokens a pair), however long their texts are.
+PAIRS_PER_WINDOW = 1024
+CHARACTERS_PER_WINDOW = 8_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +58,34 @@ class Run:
 
     rows: NDArray[np.intp]
     width: int
+
+
+def windows_of(
+    pairs: Iterable[tuple[str, str]],
+    *,
+    most: int = PAIRS_PER_WINDOW,
+    characters: int = CHARACTERS_PER_WINDOW,
+) -> Iterator[list[tuple[str, str]]]:
+    """Cut a stream of pairs into windows, reading no further than the window.
+
+    Args:
+        pairs: (query, document) texts.
+        most: pairs a window may hold.
+        characters: that the texts of a window may have, but for its last pair.
+
+    >>> list(windows_of([("a", "b"), ("c", "def"), ("g", "h")], characters=4))
+    [[('a', 'b'), ('c', 'def')], [('g', 'h')]]
+    """
+    window: list[tuple[str, str]] = []
+    held = 0
+    for query, document in pairs:
+        window.append((query, document))
+        held += len(query) + len(document)
+        if len(window) >= most or held >= characters:
+            yield window
+            window, held = [], 0
+    if window:
+        yield window
 
 
 def plan_runs(

@@ -5,33 +5,37 @@ pair alone: batch size, order, padding and threads never change it.
 """
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from tqdm.auto import tqdm
+
 from qdrant_rerank.activations import Activation, activation_name, require_activation
 from qdrant_rerank.arguments import require_pairs, require_positive
+from qdrant_rerank.batching import windows_of
+from qdrant_rerank.cache import ScoreCache, as_score_cache, model_fingerprint
 from qdrant_rerank.deadline import Deadline
 from qdrant_rerank.errors import DeadlineError, InvalidInputError
 from qdrant_rerank.heads import Label
 from qdrant_rerank.hub import Precision, locate
 from qdrant_rerank.model_config import ModelConfig
 from qdrant_rerank.models import ModelFile, ModelSource, ModelSpec
-from qdrant_rerank.onnx_files import precision_of
+from qdrant_rerank.onnx_files import external_files, precision_of
+from qdrant_rerank.pair_scores import PairScores
 from qdrant_rerank.prompts import PromptTemplate, PromptTokenizer, choose_prompt
 from qdrant_rerank.registry import listing, register_model, supported_models
 from qdrant_rerank.runtime import Provider, Runtime, available_cores
-from qdrant_rerank.scoring import PairScorer, PairScores
-from qdrant_rerank.tokenization import PairTokenizer
+from qdrant_rerank.scoring import PairScorer
+from qdrant_rerank.tokenization import TOKENIZER_FILES, PairTokenizer
 from qdrant_rerank.windows import LongDocuments, PairReader, as_windows
 
 __all__ = ["Activation", "PairScores", "TextCrossEncoder"]
 
-# Pairs that rerank_pairs reads ahead: enough to sort by length and keep all cores busy,
-# few enough for flat memory (at most 12 MB of token ids at 512 tokens a pair).
-PAIRS_PER_WINDOW = 1024
+SHOW_AFTER_S = 1  # seconds after which a stream of pairs shows its progress
 
 
 class TextCrossEncoder:
@@ -63,6 +67,9 @@ class TextCrossEncoder:
             in overlapping parts and takes the highest score; ``Windows(...)`` says how.
         instruction: for a language model, what is relevant; None for its prompt's own.
         prompt: for a language model, what it is asked; None for that of its family (Qwen3).
+        score_cache: keeps what the model said of pairs, so that the same pair is not scored twice:
+            bytes that it may take, or a :class:`~qdrant_rerank.cache.ScoreCache`, which several
+            encoders may share; None for none.
         local_files_only: never touch the network.
         specific_model_path: a directory to load the named model from instead.
 
@@ -70,7 +77,7 @@ class TextCrossEncoder:
         UnknownModelError: no such name, path or repository.
         ModelFileError: a file is missing, truncated, could not be fetched or does not fit;
             DamagedFileError where its bytes are not those that were published.
-        MissingDependencyError: onnxruntime is not installed.
+        MissingDependencyError: onnxruntime, or cachetools for a score cache, is not installed.
         InvalidInputError: an argument is wrong.
 
     Examples:
@@ -100,6 +107,7 @@ class TextCrossEncoder:
         long_documents: LongDocuments = "truncate",
         instruction: str | None = None,
         prompt: PromptTemplate | None = None,
+        score_cache: ScoreCache | int | None = None,
         local_files_only: bool = False,
         specific_model_path: str | Path | None = None,
     ) -> None:
@@ -117,6 +125,7 @@ class TextCrossEncoder:
         self._label = label
         self._long_documents = as_windows(long_documents)
         self._instruction = instruction
+        self._score_cache = as_score_cache(score_cache)
         self._files = locate(
             model_name,
             precision=precision,
@@ -147,6 +156,11 @@ class TextCrossEncoder:
     def max_length(self) -> int:
         """Window in tokens, special tokens included."""
         return self._reader().tokenizer.max_length
+
+    @property
+    def score_cache(self) -> ScoreCache | None:
+        """What keeps scores, with its hits and misses; None where nothing does."""
+        return self._score_cache
 
     @property
     def activation(self) -> str:
@@ -206,14 +220,20 @@ class TextCrossEncoder:
         pairs: Iterable[tuple[str, str]],
         batch_size: int | None = None,
         parallel: int | None = None,
+        *,
+        progress: bool | None = None,
     ) -> Iterator[float]:
-        """Score pairs lazily, in bounded memory: a generator of a million pairs is fine.
+        """Score pairs lazily, in bounded memory: a generator of ten million pairs is fine.
+
+        About 1,000 pairs are read ahead, of any queries, and scored together, sorted by length.
 
         Args:
             pairs: (query, document) texts.
             batch_size: most pairs a run may hold; None to let the token budget decide.
             parallel: runs at once; 0 for one a core, None for the encoder's ``threads``. No
                 processes are started.
+            progress: a progress bar on stderr once it has taken a second; None for one if stderr
+                is a terminal.
 
         Returns:
             An iterator of one score a pair, in input order.
@@ -229,7 +249,8 @@ class TextCrossEncoder:
         source: Any = pairs
         if isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], str):
             source = [source]  # one pair, as fastembed takes it
-        return self._iterate(iter(source), batch_size, parallel)
+        total = len(source) if isinstance(source, Sized) else None
+        return self._iterate(iter(source), total, batch_size, parallel, progress)
 
     def score_pairs(
         self,
@@ -379,29 +400,66 @@ class TextCrossEncoder:
                 if self._scorer is None:
                     first = self._config.first_position
                     self._files.require_own_data()
+                    runtime = Runtime(self._files.model, first_position=first, **self._options)
                     self._scorer = PairScorer(
                         reader,
-                        Runtime(self._files.model, first_position=first, **self._options),
+                        runtime,
                         self._config,
                         activation=self._activation,
                         label=self._label,
+                        cache=self._score_cache,
+                        model=self._fingerprint(reader, runtime),
                     )
         return self._scorer
 
-    def _iterate(
-        self, pairs: Iterator[tuple[str, str]], batch_size: int | None, parallel: int | None
-    ) -> Iterator[float]:
-        if parallel is None:
-            yield from self._windows(pairs, batch_size, None)
-            return
-        with ThreadPoolExecutor(parallel or available_cores()) as pool:
-            yield from self._windows(pairs, batch_size, pool)
+    def _fingerprint(self, reader: PairReader, runtime: Runtime) -> bytes:
+        """Of all that makes a logit; neither the activation nor the label does."""
+        if self._score_cache is None:
+            return b""  # no need to read a model of gigabytes again
+        return model_fingerprint(
+            [
+                runtime.path,
+                *external_files(runtime.path, trusted=self._files.trusted),
+                *(self._files.tokenizer / name for name in TOKENIZER_FILES),
+            ],
+            {
+                "provider": runtime.provider,
+                "max_length": reader.tokenizer.max_length,
+                "windows": reader.windows,
+                "prompt": self._prompt,
+                "instruction": self._instruction,
+            },
+        )
 
-    def _windows(
+    def _iterate(
         self,
         pairs: Iterator[tuple[str, str]],
+        total: int | None,
         batch_size: int | None,
-        pool: ThreadPoolExecutor | None,
+        parallel: int | None,
+        progress: bool | None,
     ) -> Iterator[float]:
-        while window := list(islice(pairs, PAIRS_PER_WINDOW)):
-            yield from self._load().score(window, batch_size, pool).scores.tolist()
+        with ExitStack() as stack:
+            pool = None
+            if parallel is not None:
+                pool = stack.enter_context(ThreadPoolExecutor(parallel or available_cores()))
+            bar = stack.enter_context(
+                tqdm(
+                    total=total,
+                    unit="pair",
+                    delay=SHOW_AFTER_S,
+                    disable=None if progress is None else not progress,
+                )
+            )
+            first = 0
+            for window in windows_of(_checked(pairs)):
+                scores = self._load().score(window, batch_size, pool, first=first).scores
+                first += len(window)
+                bar.update(len(window))
+                yield from scores.tolist()
+
+
+def _checked(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    for number, pair in enumerate(pairs):
+        require_pairs([pair], number)
+        yield pair

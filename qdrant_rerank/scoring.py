@@ -13,51 +13,28 @@ from numpy.typing import NDArray
 
 from qdrant_rerank.activations import Activation, activate, activation_name, choose_activation
 from qdrant_rerank.arguments import require_pairs
-from qdrant_rerank.batching import Run, TokenizedPair, pad, plan_in_order, plan_runs
+from qdrant_rerank.batching import (
+    Run,
+    TokenizedPair,
+    pad,
+    plan_in_order,
+    plan_runs,
+    windows_of,
+)
+from qdrant_rerank.cache import PairOutput, ScoreCache, pair_key
 from qdrant_rerank.deadline import NEVER, Deadline
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError
 from qdrant_rerank.heads import Label, choose_head, label_logits
 from qdrant_rerank.model_config import ModelConfig
+from qdrant_rerank.pair_scores import PairScores
 from qdrant_rerank.runtime import Runtime
 from qdrant_rerank.windows import PairReader, Reading, aggregate
 
-__all__ = ["PairScorer", "PairScores"]
+__all__ = ["PairScorer"]
 
 # A run's worth of short pairs, 8 on a CPU, is tokenised at a time where a deadline may pass in
 # between: a millisecond or so.
 SHORT_PAIR = 64  # tokens
-
-
-@dataclass(frozen=True, slots=True)
-class PairScores:
-    """Scores, and what they cost.
-
-    Attributes:
-        scores: shape (n,), float32, input order, after activation; higher is more relevant; NaN
-            where there was no time to score.
-        scored: shape (n,), bool; which pairs were scored: all, or with a deadline the first ones.
-        tokenize_s: seconds spent tokenising.
-        infer_s: seconds spent in the model.
-        tokens: tokens scored, padding left out.
-        padded_tokens: tokens scored, padding included.
-        truncated: shape (n,), bool; pairs of which the window cut something off.
-        windows: shape (n,); rows that the model read for each pair, more than 1 where it read a
-            long document in parts.
-        spans: of each scored document, start and end character of the part that speaks for it;
-            None where long documents are truncated.
-        activation: name of the activation that made the scores of logits.
-    """
-
-    scores: NDArray[np.float32]
-    scored: NDArray[np.bool_]
-    tokenize_s: float
-    infer_s: float
-    tokens: int
-    padded_tokens: int
-    truncated: NDArray[np.bool_]
-    windows: NDArray[np.intp]
-    spans: list[tuple[int, int]] | None
-    activation: str
 
 
 class PairScorer:
@@ -69,6 +46,8 @@ class PairScorer:
         config: what the model's files say about its output.
         activation: see :mod:`~qdrant_rerank.activations`.
         label: see :mod:`~qdrant_rerank.heads`.
+        cache: where to keep what the model says; None to forget it.
+        model: digest of all that makes a logit, under which the cache keeps it.
 
     Attributes:
         runtime: as given.
@@ -88,7 +67,11 @@ class PairScorer:
         *,
         activation: Activation = "identity",
         label: Label | None = None,
+        cache: ScoreCache | None = None,
+        model: bytes = b"",
     ) -> None:
+        self._cache = cache
+        self._model = model
         self._read = reader
         self._windows = windows = reader.windows
         self._pairs_per_run = runtime.pairs_per_run
@@ -112,64 +95,121 @@ class PairScorer:
         batch_size: int | None = None,
         pool: ThreadPoolExecutor | None = None,
         deadline: Deadline = NEVER,
+        *,
+        first: int = 0,
     ) -> PairScores:
-        """Score pairs at once.
+        """Score pairs at once, a window at a time: their tokens are never all in memory.
 
         Args:
             pairs: (query, document) texts, of one query or of many.
             batch_size: most pairs a run may hold; None to let the token budget decide.
             pool: other threads to use than the runtime's own.
             deadline: with one, pairs are run in their order, and no run is begun after it.
+            first: what errors call the first pair, where these are part of a longer list.
 
         Raises:
             InvalidInputError: a text is not a str.
             ModelOutputError: the model failed or returned a score that is not finite.
         """
-        require_pairs(pairs)
+        require_pairs(pairs, first)
+        windows = []
+        scored = 0
+        for window in windows_of(pairs):
+            windows.append(self._window(window, batch_size, pool, deadline, first + scored))
+            if not windows[-1].scored.all():
+                break
+            scored += len(window)
+        return PairScores.joined(windows or [self._scores([], 0, [], _Work(), 0.0)], len(pairs))
+
+    def _window(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        batch_size: int | None,
+        pool: ThreadPoolExecutor | None,
+        deadline: Deadline,
+        first: int,
+    ) -> PairScores:
+        """Scores of a window of pairs: those in the cache, and the model's of the others."""
         began = time.perf_counter()
         work = _Work()
-        drawn = self._runs(pairs, batch_size, deadline, work)
-        outputs: list[tuple[Run, NDArray[np.float32]]] = []
+        keys = [] if self._cache is None else [pair_key(self._model, *pair) for pair in pairs]
+        kept = [None] * len(pairs) if self._cache is None else self._cache.get(keys)
+        rest = [row for row, output in enumerate(kept) if output is None]
+        self._run([pairs[row] for row in rest], batch_size, pool, deadline, work)
+        fresh = work.outputs(self.head.labels)
+        self._require_finite(fresh, [first + row for row in rest], len(pairs))
+        outputs = list(kept)
+        for row, found in zip(rest, fresh, strict=False):
+            outputs[row] = found
+        if self._cache is not None:
+            self._cache.put((keys[row], output) for row, output in zip(rest, fresh, strict=False))
+        done: list[PairOutput] = []
+        for output in outputs:
+            if output is None:  # no time; what follows is not scored, though it may be kept
+                break
+            done.append(output)
+        return self._scores(done, len(pairs), kept, work, time.perf_counter() - began)
+
+    def _run(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        batch_size: int | None,
+        pool: ThreadPoolExecutor | None,
+        deadline: Deadline,
+        work: "_Work",
+    ) -> None:
+        """Tokenise pairs and have them read by the model, into ``work``."""
 
         def execute(run: Run) -> None:
-            outputs.append((run, self._logits([work.rows[row] for row in run.rows])))
+            work.done.append((run, self._logits([work.rows[row] for row in run.rows])))
 
+        drawn = self._runs(pairs, batch_size, deadline, work)
         # With a deadline, the next pairs are tokenised while the first ones run.
         runs = list(drawn) if deadline is NEVER else drawn
         self.runtime.for_each(execute, runs, pool, deadline)
-        read = sum(len(run.rows) for run, _ in outputs)
-        logits = np.empty((read, self.head.labels), dtype=np.float32)
-        for run, output in outputs:
-            logits[run.rows] = output
-        # A document counts once all of its windows were read.
-        count = int(np.searchsorted(np.cumsum(work.counts), read, side="right"))
-        counts = work.counts[:count]
-        rows = work.rows[: sum(counts)]
-        owners = np.repeat(np.arange(count), counts)
-        logits = logits[: len(rows)]
-        self._require_finite(logits, owners, len(pairs))
+
+    def _scores(
+        self,
+        outputs: Sequence[PairOutput],
+        pairs: int,
+        kept: Sequence[PairOutput | None],
+        work: "_Work",
+        seconds: float,
+    ) -> PairScores:
+        """Scores of a window, of which the first pairs have outputs."""
+        count = len(outputs)
+        logits = np.concatenate(
+            [np.empty((0, self.head.labels), np.float32), *(output.logits for output in outputs)]
+        )
         head = activate(self.activation, self.head, logits)
+        counts = [len(output.logits) for output in outputs]
         spans = None
         if self._windows is not None:
             head, best = aggregate(head, counts, self._windows)
-            spans = [work.spans[row] for row in best]
-        scores = np.full(len(pairs), np.nan, dtype=np.float32)
+            parts = [span for output in outputs for span in output.spans]
+            spans = [parts[row] for row in best]
+        scores = np.full(pairs, np.nan, dtype=np.float32)
         scores[:count] = head
-        truncated = np.zeros(len(pairs), dtype=np.bool_)
-        truncated[owners[np.array([row.truncated for row in rows], dtype=np.bool_)]] = True
-        windows = np.zeros(len(pairs), dtype=np.intp)
+        truncated = np.zeros(pairs, dtype=np.bool_)
+        truncated[:count] = [output.truncated for output in outputs]
+        windows = np.zeros(pairs, dtype=np.intp)
         windows[:count] = counts
+        cached = None
+        if self._cache is not None:
+            cached = np.zeros(pairs, dtype=np.bool_)
+            cached[:count] = [output is not None for output in kept[:count]]
         return PairScores(
             scores=scores,
-            scored=np.arange(len(pairs)) < count,
+            scored=np.arange(pairs) < count,
             tokenize_s=work.tokenize_s,
-            infer_s=time.perf_counter() - began - work.tokenize_s,
-            tokens=sum(len(work.rows[row]) for run, _ in outputs for row in run.rows),
-            padded_tokens=sum(len(run.rows) * run.width for run, _ in outputs),
+            infer_s=seconds - work.tokenize_s,
+            tokens=sum(len(work.rows[row]) for run, _ in work.done for row in run.rows),
+            padded_tokens=sum(len(run.rows) * run.width for run, _ in work.done),
             truncated=truncated,
             windows=windows,
             spans=spans,
             activation=activation_name(self.activation),
+            cached=cached,
         )
 
     def _runs(
@@ -212,25 +252,30 @@ class PairScorer:
         return label_logits(output, len(pairs), self.runtime.path, no_yes)
 
     def _require_finite(
-        self, logits: NDArray[np.float32], owners: NDArray[np.intp], pairs: int
+        self, outputs: Sequence[PairOutput], numbers: Sequence[int], pairs: int
     ) -> None:
-        finite = np.isfinite(logits)
-        broken = np.unique(owners[~finite.all(axis=1)])
-        if len(broken):
+        broken = [
+            (number, output.logits[~np.isfinite(output.logits)][0])
+            for number, output in zip(numbers, outputs, strict=False)
+            if not np.isfinite(output.logits).all()
+        ]
+        if broken:
+            number, value = broken[0]
             raise ModelOutputError(
-                f"{self.runtime.path} returned {logits[~finite][0]} for {len(broken)} of {pairs} "
-                f"pairs, the first at index {broken[0]}. The file may be damaged, or its fp16 "
-                "arithmetic overflows: fetch it again or use another precision."
+                f"{self.runtime.path} returned {value} for {len(broken)} of {pairs} pairs, the "
+                f"first at index {number}. The file may be damaged, or its fp16 arithmetic "
+                "overflows: fetch it again or use another precision."
             )
 
 
 @dataclass(slots=True)
 class _Work:
-    """What has been tokenised so far; see :class:`~qdrant_rerank.windows.Reading`."""
+    """What has been tokenised and run so far; see :class:`~qdrant_rerank.windows.Reading`."""
 
     rows: list[TokenizedPair] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     spans: list[tuple[int, int]] = field(default_factory=list)
+    done: list[tuple[Run, NDArray[np.float32]]] = field(default_factory=list)
     tokenize_s: float = 0.0
 
     def add(self, reading: Reading, seconds: float) -> None:
@@ -238,3 +283,21 @@ class _Work:
         self.counts += reading.counts
         self.spans += reading.spans
         self.tokenize_s += seconds
+
+    def outputs(self, labels: int) -> list[PairOutput]:
+        """Of the first pairs, those of which all rows were read."""
+        read = sum(len(run.rows) for run, _ in self.done)
+        logits = np.empty((read, labels), dtype=np.float32)
+        for run, output in self.done:
+            logits[run.rows] = output
+        found = []
+        start = 0
+        for count in self.counts:
+            rows = slice(start, start + count)
+            start += count
+            if start > read:
+                break
+            truncated = any(row.truncated for row in self.rows[rows])
+            # A copy: kept in a cache, a view would hold the logits of all the others.
+            found.append(PairOutput(logits[rows].copy(), truncated, tuple(self.spans[rows])))
+        return found

@@ -20,6 +20,7 @@ from qdrant_rerank.batching import TokenizedPair
 from qdrant_rerank.errors import InvalidInputError, ModelFileError
 
 __all__ = [
+    "TOKENIZER_FILES",
     "PairTokenizer",
     "Side",
     "TokenizerFiles",
@@ -28,6 +29,13 @@ __all__ = [
     "well_formed",
 ]
 
+# What of a model's directory decides how its texts are read.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
 DEFAULT_MAX_LENGTH = 512  # tokens, where no file of the model says otherwise
 # Characters kept of a text before tokenising it: first a bound that real text (4 to 6
 # characters a token) never reaches, then, for texts that are mostly blanks or one huge word,
