@@ -21,9 +21,10 @@ __all__ = ["PairOutput", "ScoreCache", "as_score_cache", "model_fingerprint", "p
 
 DIGEST_BYTES = 20  # two of 10^12 pairs collide with a probability of 1e-24
 # Memory of an entry beside its logits and spans: key, value, and places in the library's three
-# dictionaries. Measured with tracemalloc at 1,000 to 180,000 entries: 370 to 470, and 152 a span.
-ENTRY_BYTES = 512
-SPAN_BYTES = 160
+# dictionaries. Measured with tracemalloc at 200 to 33,000 entries while others make room: 515 to
+# 680, and 144 to 175 a span.
+ENTRY_BYTES = 704
+SPAN_BYTES = 192
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class ScoreCache:
     threads. A pickled copy is empty.
 
     Args:
-        max_bytes: memory that it may take; about 500 bytes a pair.
+        max_bytes: memory that it may take; about 700 bytes a pair.
 
     Attributes:
         max_bytes: as given.

@@ -160,6 +160,8 @@ class SearchTrace:
         windows: rows that the model read, more than ``pairs`` where it reads long documents in
             parts; None likewise.
         activation: what made the scores of the model's logits, "identity" for none; None likewise.
+        cache_hit_rate: share of the pairs whose score the score cache held, 0 to 1; they took no
+            tokens. None without a score cache.
         status: "reranked"; "partial" (time was up, so the candidates after the first ``pairs``
             follow in retrieval order); "degraded" (the reranker failed, so the order is the first
             stage's); "recall only" (no reranker); or "no candidates".
@@ -179,6 +181,7 @@ class SearchTrace:
     truncated: int | None = None
     windows: int | None = None
     activation: str | None = None
+    cache_hit_rate: float | None = None
     status: Status = "reranked"
     retries: int = 0
     cause: str | None = None
