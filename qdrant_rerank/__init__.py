@@ -18,6 +18,7 @@ from qdrant_rerank.models import (
 )
 
 if TYPE_CHECKING:
+    from qdrant_rerank.async_searcher import AsyncHybridSearcher
     from qdrant_rerank.cache import ScoreCache
     from qdrant_rerank.calibration import Calibrator
     from qdrant_rerank.cascade import Cascade
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 # Where each name that is loaded on first use lives.
 _HOME = {
+    "AsyncHybridSearcher": "async_searcher",
     "Bm25Encoder": "embedders",
     "Calibrator": "calibration",
     "Cascade": "cascade",
@@ -70,6 +72,7 @@ _HOME = {
 __all__ = [
     "DEFAULT_EMBEDDER",
     "DEFAULT_RERANKER",
+    "AsyncHybridSearcher",
     "Bm25Encoder",
     "Calibrator",
     "Cascade",

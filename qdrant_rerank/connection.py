@@ -1,37 +1,48 @@
 """The Qdrant client: which one, one caller at a time where it needs that, and its errors as ours.
 
 qdrant-client raises a different family of exceptions for each way to fail (four over HTTP,
-another over gRPC, bare ``ValueError`` and ``RuntimeError`` in local mode). ``translated`` turns
-them into the tree of :mod:`qdrant_rerank.errors`, with the cause attached.
+another over gRPC, bare ``ValueError`` and ``RuntimeError`` in local mode). ``translate`` turns
+them into the tree of :mod:`qdrant_rerank.errors`.
 """
 
 import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from qdrant_client import QdrantClient
+from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from qdrant_rerank.errors import (
     CollectionNotFoundError,
     QdrantConnectionError,
-    QdrantError,
     QdrantRequestError,
+    QdrantRerankError,
 )
 
-__all__ = ["connect", "exclusive", "is_local", "translated"]
+__all__ = [
+    "AnyClient",
+    "connect",
+    "connect_async",
+    "exclusive",
+    "is_local",
+    "is_throttled",
+    "not_found",
+    "translate",
+]
+
+AnyClient = QdrantClient | AsyncQdrantClient
+ClientOfAServer = TypeVar("ClientOfAServer", QdrantClient, AsyncQdrantClient)
 
 LONGEST_ANSWER = 300  # characters of a server's answer quoted in an error
 
 # Local mode is corrupted by concurrent writes, so one call at a time; one lock a client, shared
 # by every searcher on it.
-_locks: "WeakKeyDictionary[QdrantClient, threading.RLock]" = WeakKeyDictionary()
+_locks: "WeakKeyDictionary[AnyClient, threading.RLock]" = WeakKeyDictionary()
 _locks_guard = threading.Lock()
 
 
@@ -49,14 +60,31 @@ def connect(url: str | None = None, path: str | None = None) -> QdrantClient:
     """
     if url is None and path is None:
         url, path = os.environ.get("QDRANT_URL"), os.environ.get("QDRANT_PATH")
-    if url:
-        try:
-            return QdrantClient(url=url, api_key=os.environ.get("QDRANT_API_KEY") or None)
-        except ValueError as error:
-            raise QdrantRequestError(
-                f"{url!r} is not the URL of a Qdrant server: {error} Expected something like "
-                "http://localhost:6333."
-            ) from error
+    return _at(QdrantClient, url) if url else _embedded(path)
+
+
+def connect_async() -> AnyClient:
+    """The same for an event loop; embedded engines are those of :func:`connect`.
+
+    Raises:
+        QdrantConnectionError: the directory cannot be used, or another process has it open.
+        QdrantRequestError: the URL is none.
+    """
+    url = os.environ.get("QDRANT_URL")
+    return _at(AsyncQdrantClient, url) if url else _embedded(os.environ.get("QDRANT_PATH"))
+
+
+def _at(kind: type[ClientOfAServer], url: str) -> ClientOfAServer:
+    try:
+        return kind(url=url, api_key=os.environ.get("QDRANT_API_KEY") or None)
+    except ValueError as error:
+        raise QdrantRequestError(
+            f"{url!r} is not the URL of a Qdrant server: {error} Expected something like "
+            "http://localhost:6333."
+        ) from error
+
+
+def _embedded(path: str | None) -> QdrantClient:
     if not path:
         return QdrantClient(location=":memory:")
     try:
@@ -73,40 +101,29 @@ def connect(url: str | None = None, path: str | None = None) -> QdrantClient:
         ) from error
 
 
-def is_local(client: QdrantClient) -> bool:
+def is_local(client: AnyClient) -> bool:
     """Whether the client is an embedded engine (local mode), without a server."""
     options = client.init_options
     return options.get("location") == ":memory:" or options.get("path") is not None
 
 
-@contextmanager
-def translated(client: QdrantClient, collection: str) -> Iterator[None]:
-    """The client's errors as ours, with the cause attached.
-
-    Raises:
-        CollectionNotFoundError: no such collection; the message lists those that exist.
-        QdrantConnectionError: no answer, too late, or not one that Qdrant gives.
-        QdrantRequestError: Qdrant refused.
-    """
-    try:
-        yield
-    except QdrantError:
-        raise
-    except Exception as error:
-        ours = _translate(error, client, collection)
-        if ours is None:
-            raise
-        raise ours from error
+def is_throttled(error: Exception) -> bool:
+    """Whether this is a 429 with a Retry-After that qdrant-client cannot read, such as a date."""
+    return isinstance(error, ResourceExhaustedResponse) or (
+        isinstance(error, QdrantException) and "Retry-After" in str(error)
+    )
 
 
-def exclusive(client: QdrantClient) -> threading.RLock:
+def exclusive(client: AnyClient) -> threading.RLock:
     """The lock that a caller of an embedded engine holds, shared by every searcher on it."""
     with _locks_guard:
         return _locks.setdefault(client, threading.RLock())
 
 
-def _translate(error: Exception, client: QdrantClient, collection: str) -> Exception | None:
-    """Our error for one of the client's; None for what is not the client's."""
+def translate(error: Exception, client: AnyClient, collection: str) -> Exception | None:
+    """Our error for one of the client's; None for one that is ours already, or nobody's."""
+    if isinstance(error, QdrantRerankError):
+        return None
     where = _address(client)
     if isinstance(error, UnexpectedResponse):
         return _from_status(error.status_code or 0, _said(error.content), client, collection)
@@ -120,28 +137,39 @@ def _translate(error: Exception, client: QdrantClient, collection: str) -> Excep
         error, json.JSONDecodeError | AssertionError
     ):  # it asserts that a result is there
         return _nonsense(where, error)
+    if isinstance(error, TimeoutError):  # of ours, around a request
+        return _too_late(where, "the deadline passed")
     if isinstance(error, QdrantException):
+        if is_throttled(error):
+            return QdrantRequestError(f"{where} is asked too often (429): {error}.")
         return QdrantRequestError(f"{where} refused: {error}.")
     if type(error).__module__.split(".")[0] == "grpc" and hasattr(error, "code"):
         return _from_grpc(error, client, collection)
-    if is_local(client) and isinstance(error, OSError | sqlite3.Error):
-        return QdrantConnectionError(
-            f"{where} cannot read or write its files: {error}. Is the disk full, or the directory "
-            "not writable?"
-        )
-    if is_local(client) and isinstance(error, ValueError | RuntimeError | TypeError | KeyError):
-        if isinstance(error, ValueError) and f"Collection {collection} not found" in str(error):
-            return _not_found(client, collection)
-        return QdrantRequestError(f"{where} cannot do that with {collection!r}: {error}")
+    if is_local(client):
+        return _from_local(error, client, collection)
     if isinstance(error, ValueError):  # pydantic could not read the answer, or write the request
         return QdrantRequestError(f"{where}, collection {collection!r}: {error}")
     return None
 
 
-def _from_status(status: int, said: str, client: QdrantClient, collection: str) -> Exception:
+def _from_local(error: Exception, client: AnyClient, collection: str) -> Exception | None:
+    where = _address(client)
+    if isinstance(error, OSError | sqlite3.Error):
+        return QdrantConnectionError(
+            f"{where} cannot read or write its files: {error}. Is the disk full, or the directory "
+            "not writable?"
+        )
+    if isinstance(error, ValueError | RuntimeError | TypeError | KeyError):
+        if isinstance(error, ValueError) and f"Collection {collection} not found" in str(error):
+            return not_found(client, collection)
+        return QdrantRequestError(f"{where} cannot do that with {collection!r}: {error}")
+    return None
+
+
+def _from_status(status: int, said: str, client: AnyClient, collection: str) -> Exception:
     where = _address(client)
     if status == 404 and collection in said:
-        return _not_found(client, collection)
+        return not_found(client, collection)
     if status in {401, 403}:
         return QdrantRequestError(
             f"{where} refused access ({status}): {said}. Check the API key (QDRANT_API_KEY) and "
@@ -160,11 +188,7 @@ def _from_status(status: int, said: str, client: QdrantClient, collection: str) 
 def _from_source(source: Exception, where: str) -> Exception:
     name = type(source).__name__
     if "Timeout" in name:
-        return QdrantConnectionError(
-            f"{where} did not answer in time ({name}). Give it longer with "
-            "QdrantClient(timeout=seconds), SearchOptions(timeout_s=...) or deadline_s, or ask for "
-            "less."
-        )
+        return _too_late(where, name)
     if isinstance(source, ValueError):
         return _nonsense(where, source)
     return QdrantConnectionError(
@@ -173,10 +197,18 @@ def _from_source(source: Exception, where: str) -> Exception:
     )
 
 
-def _from_grpc(error: Any, client: QdrantClient, collection: str) -> Exception:
+def _too_late(where: str, what: str) -> Exception:
+    return QdrantConnectionError(
+        f"{where} did not answer in time ({what}). Give it longer with "
+        "QdrantClient(timeout=seconds), SearchOptions(timeout_s=...) or deadline_s, or ask for "
+        "less."
+    )
+
+
+def _from_grpc(error: Any, client: AnyClient, collection: str) -> Exception:
     where, code, said = _address(client), error.code().name, error.details()
     if code == "NOT_FOUND":
-        return _not_found(client, collection)
+        return not_found(client, collection)
     if code == "DEADLINE_EXCEEDED":
         return QdrantConnectionError(f"{where} did not answer in time: {said}.")
     if code in {"UNAVAILABLE", "INTERNAL", "UNKNOWN"}:
@@ -191,14 +223,21 @@ def _nonsense(where: str, error: Exception) -> Exception:
     )
 
 
-def _not_found(client: QdrantClient, collection: str) -> Exception:
-    try:
-        names = sorted(item.name for item in client.get_collections().collections)
-    except Exception:  # the list is a courtesy; its failure must not hide the error
-        names = []
-    existing = f"It has {', '.join(map(repr, names))}." if names else "It has no collections."
+def not_found(
+    client: AnyClient, collection: str, names: Sequence[str] | None = None
+) -> CollectionNotFoundError:
+    """The error for a collection that is not there.
+
+    Args:
+        client: that was asked.
+        collection: that is not there.
+        names: of those that are; None if that is not known.
+    """
+    existing = "" if names is None else "It has no collections. "
+    if names:
+        existing = f"It has {', '.join(map(repr, names))}. "
     return CollectionNotFoundError(
-        f"{_address(client)} has no collection {collection!r}. {existing} "
+        f"{_address(client)} has no collection {collection!r}. {existing}"
         "HybridSearcher.add(documents) creates it."
     )
 
@@ -211,7 +250,7 @@ def _said(content: bytes) -> str:
         return content.decode("utf-8", "replace").strip()[:LONGEST_ANSWER] or "nothing"
 
 
-def _address(client: QdrantClient) -> str:
+def _address(client: AnyClient) -> str:
     options = client.init_options
     if is_local(client):
         return f"The embedded Qdrant at {options.get('path') or ':memory:'}"

@@ -1,36 +1,42 @@
 """Drives the steps of one call: requests to Qdrant, and the work in between.
 
 In time, one caller at a time where the engine needs that, and failing with our errors alone.
+``Conversation`` does the steps in the calling thread, ``AsyncConversation`` awaits them.
 """
 
+import asyncio
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from qdrant_client import QdrantClient
 
-from qdrant_rerank.connection import exclusive, is_local, translated
-from qdrant_rerank.errors import QdrantConnectionError
+from qdrant_rerank.connection import AnyClient, exclusive, is_local, not_found, translate
+from qdrant_rerank.deadline import Cancellation
+from qdrant_rerank.errors import CollectionNotFoundError, QdrantConnectionError
 from qdrant_rerank.flow import Ask, Flow, Step, Terms
 from qdrant_rerank.http_deadline import http_deadline
-from qdrant_rerank.retries import retrying_within
+from qdrant_rerank.retries import async_retrying_within, retrying_within
 
-__all__ = ["Conversation"]
+__all__ = ["AsyncConversation", "Conversation"]
 
 Answer = TypeVar("Answer")
+Send = Callable[[Any, int | None], Any]
 
 
 class Conversation:
     """Does the steps of one search, or of one ``add``, in the calling thread.
 
     Args:
-        client: to ask.
+        client: to ask; one of the async kind only if it is an embedded engine.
         collection: named in errors.
         terms: what to keep to; counts what is sent again.
     """
 
-    def __init__(self, client: QdrantClient, collection: str, terms: Terms) -> None:
+    def __init__(self, client: AnyClient, collection: str, terms: Terms) -> None:
         self._client = client
         self._collection = collection
         self._terms = terms
@@ -59,7 +65,7 @@ class Conversation:
             advance = None  # it may hold an error whose traceback holds this frame
         raise AssertionError("a flow ends by returning")
 
-    def ask(self, send: Callable[[QdrantClient, int | None], Answer]) -> Answer:
+    def ask(self, send: Send) -> Any:
         """Send one request, and again if need be.
 
         Args:
@@ -72,23 +78,151 @@ class Conversation:
         """
         retrying = retrying_within(self._terms.retries, self._terms.deadline)
         try:
-            answer: Answer = retrying(self._ask_once, send)
-            return answer
+            return retrying(self.ask_once, send)
         finally:
             self._terms.retried += retrying.statistics["attempt_number"] - 1
 
-    def _ask_once(self, send: Callable[[QdrantClient, int | None], Answer]) -> Answer:
-        left = self._terms.deadline.left
-        if left == 0:
-            raise QdrantConnectionError(
-                f"No time was left to ask Qdrant for {self._collection!r}. Give it longer: "
-                "deadline_s."
-            )
-        timeouts = [self._terms.timeout_s, None if left is None else math.ceil(left)]
-        timeout = min((value for value in timeouts if value is not None), default=None)
-        with translated(self._client, self._collection):
-            if is_local(self._client):
-                with exclusive(self._client):
-                    return send(self._client, timeout)
-            with http_deadline(self._client, self._terms.deadline):
-                return send(self._client, timeout)
+    def ask_once(self, send: Send) -> Any:
+        """The same without asking again."""
+        timeout = _timeout(self._terms, self._collection)
+        try:
+            return self._send(send, timeout)
+        except Exception as error:
+            ours = translate(error, self._client, self._collection)
+            if ours is None:
+                raise
+            if isinstance(ours, CollectionNotFoundError):
+                ours = not_found(self._client, self._collection, self._names())
+            raise ours from error
+
+    def _send(self, send: Send, timeout: int | None) -> Any:
+        if is_local(self._client):
+            with exclusive(self._client):
+                answer = send(self._client, timeout)
+                return _finished(answer) if inspect.iscoroutine(answer) else answer
+        assert isinstance(self._client, QdrantClient)
+        until = self._terms.deadline.sooner(self._terms.timeout_s)
+        with http_deadline(self._client, until):
+            return send(self._client, timeout)
+
+    def _names(self) -> list[str] | None:
+        try:
+            answer = self._send(lambda client, timeout: client.get_collections(), None)
+        except Exception:  # the list is a courtesy; its failure must not hide the error
+            return None
+        return sorted(item.name for item in answer.collections)
+
+
+class AsyncConversation:
+    """Awaits the steps of one search, or of one ``add``: work, and embedded engines, in threads.
+
+    A task that is cancelled stops its work within one run of a model.
+
+    Args:
+        client: to ask: an ``AsyncQdrantClient``, or an embedded engine of either kind.
+        collection: named in errors.
+        terms: what to keep to; counts what is sent again.
+        threads: where the work is done.
+    """
+
+    def __init__(
+        self, client: AnyClient, collection: str, terms: Terms, threads: ThreadPoolExecutor
+    ) -> None:
+        self._client = client
+        self._collection = collection
+        self._terms = terms
+        self._threads = threads
+        self._cancellation = Cancellation()
+        # Its calls block, whatever their kind.
+        self._blocking = Conversation(client, collection, terms) if is_local(client) else None
+
+    async def run(self, flow: Flow[Answer]) -> Answer:
+        """Do the steps of a flow, and return its result.
+
+        Raises:
+            QdrantRerankError: what a step raised, unless the flow deals with it.
+        """
+        advance: Callable[[], Step] | None = partial(next, flow)
+        try:
+            while advance is not None:
+                try:
+                    step = advance()
+                except StopIteration as done:
+                    result: Answer = done.value
+                    return result
+                try:
+                    if isinstance(step, Ask):
+                        answer = await self.ask(step.send)
+                    else:
+                        answer = await self._thread(step.work)
+                except BaseException as error:
+                    advance = partial(flow.throw, error)
+                else:
+                    advance = partial(flow.send, answer)
+        except asyncio.CancelledError:
+            self._cancellation.cancel()
+            raise
+        finally:
+            advance = None  # it may hold an error whose traceback holds this frame
+        raise AssertionError("a flow ends by returning")
+
+    async def ask(self, send: Send) -> Any:
+        """Send one request, and again if need be; see :meth:`Conversation.ask`."""
+        retrying = async_retrying_within(self._terms.retries, self._terms.deadline)
+        try:
+            return await retrying(self._ask_once, send)
+        finally:
+            self._terms.retried += retrying.statistics["attempt_number"] - 1
+
+    async def _ask_once(self, send: Send) -> Any:
+        timeout = _timeout(self._terms, self._collection)
+        try:
+            return await self._send(send, timeout)
+        except Exception as error:
+            ours = translate(error, self._client, self._collection)
+            if ours is None:
+                raise
+            if isinstance(ours, CollectionNotFoundError):
+                ours = not_found(self._client, self._collection, await self._names())
+            raise ours from error
+
+    async def _send(self, send: Send, timeout: int | None) -> Any:
+        blocking = self._blocking
+        # Covers the whole request, which the client's own timeout does not.
+        async with asyncio.timeout(self._terms.deadline.sooner(self._terms.timeout_s).left):
+            if blocking is not None:
+                return await self._thread(lambda: blocking.ask_once(send))
+            return await send(self._client, timeout)
+
+    async def _thread(self, work: Callable[[], Answer]) -> Answer:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._cancellation.bind(work))
+
+    async def _names(self) -> list[str] | None:
+        try:
+            answer = await self._send(lambda client, timeout: client.get_collections(), None)
+        except Exception:  # the list is a courtesy; its failure must not hide the error
+            return None
+        return sorted(item.name for item in answer.collections)
+
+
+def _timeout(terms: Terms, collection: str) -> int | None:
+    """Whole seconds that the next request may take, as the client takes them."""
+    left = terms.deadline.left
+    if left == 0:
+        raise QdrantConnectionError(
+            f"No time was left to ask Qdrant for {collection!r}. Give it longer: deadline_s."
+        )
+    timeouts = [terms.timeout_s, None if left is None else math.ceil(left)]
+    return min((value for value in timeouts if value is not None), default=None)
+
+
+def _finished(answer: Coroutine[Any, Any, Answer]) -> Answer:
+    """What an embedded engine's coroutine returns: it never waits, so it needs no event loop."""
+    try:
+        answer.send(None)
+    except StopIteration as done:
+        result: Answer = done.value
+        return result
+    answer.close()
+    raise AssertionError("the embedded engine waits for something, which it never did")

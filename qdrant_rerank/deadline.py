@@ -1,15 +1,21 @@
-"""How long a call may take: a point in time that all of its steps look at."""
+"""When work ends early: at a deadline, or when nobody waits for its result any more."""
 
+import asyncio
 import math
+import threading
 import time
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 
 from qdrant_rerank.errors import InvalidInputError
 
-__all__ = ["NEVER", "Deadline"]
+__all__ = ["NEVER", "Cancellation", "Deadline", "cancellation"]
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,12 @@ class Deadline:
             return None
         return max(0.0, self.at - time.monotonic())
 
+    def sooner(self, seconds: float | None) -> "Deadline":
+        """This, or so many seconds from now if that is earlier; None for this."""
+        if seconds is None:
+            return self
+        return Deadline(min(self.at, time.monotonic() + seconds))
+
     @property
     def passed(self) -> bool:
         """Whether no time is left."""
@@ -55,3 +67,47 @@ class Deadline:
 
 
 NEVER = Deadline()
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """Stops work in other threads whose caller has gone.
+
+    It reaches all that is called by work that it is bound to, code of others in between included,
+    and is looked at between two runs of a model.
+    """
+
+    _event: threading.Event = field(default_factory=threading.Event)
+
+    def cancel(self) -> None:
+        """Nobody waits any more."""
+        self._event.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits any more."""
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raise asyncio.CancelledError once nobody waits any more."""
+        if self._event.is_set():
+            raise asyncio.CancelledError
+
+    def bind(self, work: Callable[[], Result]) -> Callable[[], Result]:
+        """The same work for another thread, in the caller's context, and stopped by this."""
+        context = copy_context()
+        context.run(_current.set, self)
+
+        def bound() -> Result:
+            self.check()
+            return context.run(work)
+
+        return bound
+
+
+_current: ContextVar[Cancellation | None] = ContextVar("cancellation", default=None)
+
+
+def cancellation() -> Cancellation | None:
+    """What may stop the work that this is called from; None where nothing may."""
+    return _current.get()

@@ -1,13 +1,19 @@
 """Which failures of a request to Qdrant may pass, and how long to wait before asking again."""
 
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
 import httpx
 import tenacity
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
+from qdrant_rerank.connection import is_throttled
 from qdrant_rerank.deadline import Deadline
 
-__all__ = ["may_pass", "retrying_within"]
+__all__ = ["async_retrying_within", "may_pass", "retrying_within"]
 
 # Too many requests, a proxy that has no server behind it, a server that starts or is overloaded.
 PASSING_STATUSES = {429, 502, 503, 504}
@@ -25,19 +31,31 @@ def retrying_within(retries: int, deadline: Deadline) -> tenacity.Retrying:
         retries: calls after the first one.
         deadline: no wait is begun that would last beyond it.
     """
-
-    def too_late(state: tenacity.RetryCallState) -> bool:
-        left = deadline.left
-        return state.upcoming_sleep > LONGEST_WAIT or (
-            left is not None and state.upcoming_sleep >= left
-        )
-
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(may_pass),
         wait=_wait,
-        stop=lambda state: state.attempt_number > retries or too_late(state),
+        stop=_stop(retries, deadline),
         reraise=True,
     )
+
+
+def async_retrying_within(retries: int, deadline: Deadline) -> tenacity.AsyncRetrying:
+    """The same for a coroutine function; it waits without blocking the event loop."""
+    return tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception(may_pass),
+        wait=_wait,
+        stop=_stop(retries, deadline),
+        reraise=True,
+    )
+
+
+def _stop(retries: int, deadline: Deadline) -> Callable[[tenacity.RetryCallState], bool]:
+    def stop(state: tenacity.RetryCallState) -> bool:
+        left = deadline.left
+        too_late = left is not None and state.upcoming_sleep >= left
+        return state.attempt_number > retries or too_late or state.upcoming_sleep > LONGEST_WAIT
+
+    return stop
 
 
 def may_pass(error: BaseException) -> bool:
@@ -45,7 +63,7 @@ def may_pass(error: BaseException) -> bool:
     cause = error.__cause__
     if isinstance(cause, UnexpectedResponse):
         return cause.status_code in PASSING_STATUSES
-    if isinstance(cause, ResourceExhaustedResponse):
+    if isinstance(cause, Exception) and (is_throttled(cause) or isinstance(cause, TimeoutError)):
         return True
     if isinstance(cause, ResponseHandlingException):
         source = cause.source
@@ -67,12 +85,24 @@ def _wait(state: tenacity.RetryCallState) -> float:
 
 
 def _retry_after(error: BaseException | None) -> float:
-    cause = getattr(error, "__cause__", None)
+    """Seconds that the server wants; 0 where it does not say."""
+    cause: Any = getattr(error, "__cause__", None)
     if isinstance(cause, ResourceExhaustedResponse):
         return float(cause.retry_after_s)
     if isinstance(cause, UnexpectedResponse):
-        try:
-            return float(cause.headers.get("Retry-After", 0))
-        except ValueError:  # a date: the backoff will do
-            return 0.0
+        return _seconds(cause.headers.get("Retry-After", ""))
+    if isinstance(cause, Exception) and is_throttled(cause):
+        return _seconds(str(cause).partition(": ")[2])
     return 0.0
+
+
+def _seconds(retry_after: str) -> float:
+    """Of the header, which is seconds or a date (RFC 9110, 10.2.3); 0 for what is neither."""
+    try:
+        return max(0.0, float(retry_after))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):  # no date, or one without a zone
+        return 0.0

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.batching import TOKENS_PER_RUN
-from qdrant_rerank.deadline import NEVER, Deadline
+from qdrant_rerank.deadline import NEVER, Deadline, cancellation
 from qdrant_rerank.errors import (
     InvalidInputError,
     MissingDependencyError,
@@ -203,6 +203,8 @@ class Runtime:
     ) -> int:
         """Call ``function`` on each item, ``workers`` at a time; the first error stops the rest.
 
+        So does a :class:`~qdrant_rerank.deadline.Cancellation` of the calling context.
+
         Args:
             function: called from worker threads.
             items: begun in order. Of a sequence, one item is done in the calling thread; from an
@@ -216,13 +218,20 @@ class Runtime:
         if isinstance(items, Sequence) and len(items) == 1:
             function(items[0])
             return 1
+        stop = cancellation()
+
+        def begin(item: Item) -> None:
+            if stop is not None:
+                stop.check()
+            function(item)
+
         pool = pool or self._pool
         futures: list[Future[None]] = []
         try:
             for item in items:
-                if deadline.passed:
+                if deadline.passed or (stop is not None and stop.cancelled):
                     break
-                futures.append(pool.submit(function, item))
+                futures.append(pool.submit(begin, item))
             done, _ = wait(futures, timeout=deadline.left, return_when=FIRST_EXCEPTION)
         finally:  # an interrupt stops within one run, too
             # The last first: what a worker takes in the meantime then still follows on the others.
@@ -231,6 +240,8 @@ class Runtime:
         begun = [future for future in futures if not future.cancelled()]
         for future in [*done, *begun]:  # a failure that is known comes first
             future.result()
+        if stop is not None:
+            stop.check()
         return len(begun)
 
     def __repr__(self) -> str:

@@ -1,0 +1,233 @@
+"""AsyncHybridSearcher: the same two stages for an event loop.
+
+A thin shell: what a search does is in :mod:`~qdrant_rerank.search_flow`; here an
+:class:`~qdrant_rerank.conversation.AsyncConversation` does it, models and embedded engines in
+threads.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
+
+from qdrant_rerank.arguments import require_positive
+from qdrant_rerank.connection import connect_async, is_local
+from qdrant_rerank.conversation import AsyncConversation
+from qdrant_rerank.deadline import Deadline
+from qdrant_rerank.errors import InvalidInputError, QdrantConnectionError
+from qdrant_rerank.first_stage import WithPayload, WithVectors
+from qdrant_rerank.flow import Flow, Terms
+from qdrant_rerank.indexing import Document, PointId
+from qdrant_rerank.models import DEFAULT_EMBEDDER, DEFAULT_RERANKER
+from qdrant_rerank.search_flow import SearchCore, SearchRequest
+from qdrant_rerank.text import TextSource
+from qdrant_rerank.types import Embedder, Reranker, SearchOptions, SearchResults, SparseEncoder
+
+__all__ = ["AsyncHybridSearcher"]
+
+Result = TypeVar("Result")
+
+
+class AsyncHybridSearcher(SearchCore):
+    """:class:`~qdrant_rerank.HybridSearcher` for an event loop, with the same arguments.
+
+    The event loop waits for sockets alone: embedding, reranking and embedded engines run in
+    threads. A task that is cancelled gives up its request at once and its reranking within one
+    run of the model; an embedder, a foreign reranker or an embedded engine that has been asked
+    finishes in its thread, unheard.
+
+    Use it in one event loop, and close it there, best with ``async with``.
+
+    Args:
+        collection: as of ``HybridSearcher``, as are the others that are not named here.
+        reranker: likewise.
+        client: an ``AsyncQdrantClient``, or an embedded engine of either kind; None for
+            ``QDRANT_URL`` (and ``QDRANT_API_KEY``) if set, else an embedded engine at
+            ``QDRANT_PATH``, else one in memory.
+        embedder: likewise.
+        sparse: likewise.
+        text: likewise.
+        candidates: likewise.
+        options: likewise.
+        concurrency: calls at work at a time, and threads; the others wait their turn, in order.
+            ``deadline_s`` counts from the call.
+
+    Attributes:
+        client: the client in use.
+        concurrency: as given.
+
+    Raises:
+        InvalidInputError: an argument is of the wrong kind or out of range.
+        ModelError: a model cannot be found or loaded.
+
+    Examples:
+        >>> import asyncio
+        >>> async def main():
+        ...     async with AsyncHybridSearcher("docs") as searcher:
+        ...         await searcher.add(["Bread is baked in an oven.", "Iron melts at 1538 C."])
+        ...         questions = ["How hot must it be to melt iron?", "What is baked?"]
+        ...         return await asyncio.gather(*map(searcher.search, questions))
+        >>> [results[0].payload["text"] for results in asyncio.run(main())]
+        ['Iron melts at 1538 C.', 'Bread is baked in an oven.']
+    """
+
+    def __init__(
+        self,
+        collection: str,
+        *,
+        reranker: Reranker | str | Path | None = DEFAULT_RERANKER,
+        client: AsyncQdrantClient | QdrantClient | None = None,
+        embedder: Embedder | str | Path | None = DEFAULT_EMBEDDER,
+        sparse: SparseEncoder | str | None = "auto",
+        text: TextSource = "text",
+        candidates: int = 100,
+        options: SearchOptions | None = None,
+        concurrency: int = 8,
+    ) -> None:
+        super().__init__(
+            collection,
+            reranker=reranker,
+            embedder=embedder,
+            sparse=sparse,
+            text=text,
+            candidates=candidates,
+            options=options,
+        )
+        if concurrency is None:
+            raise InvalidInputError("concurrency is None; expected a whole number of 1 or more.")
+        require_positive("concurrency", concurrency)
+        if isinstance(client, QdrantClient) and not is_local(client):
+            raise InvalidInputError(
+                "client is a QdrantClient of a server, whose calls would block the event loop; "
+                "expected an AsyncQdrantClient. Pass AsyncQdrantClient with the same arguments."
+            )
+        self.concurrency = concurrency
+        self._turns = asyncio.Semaphore(concurrency)
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="qdrant-rerank-async")
+        self._owns_client = client is None
+        self.client = connect_async() if client is None else client
+
+    async def search(
+        self,
+        query: str,
+        limit: int = 10,
+        *,
+        candidates: int | None = None,
+        query_filter: models.Filter | None = None,
+        score_threshold: float | None = None,
+        with_payload: WithPayload = True,
+        with_vectors: WithVectors = False,
+        options: SearchOptions | None = None,
+        deadline_s: float | None = None,
+    ) -> SearchResults:
+        """What ``HybridSearcher.search`` returns and raises, for the same arguments.
+
+        With ``deadline_s``, an embedded engine is no longer waited for either.
+        """
+        request = SearchRequest(
+            limit=limit,
+            candidates=candidates,
+            query_filter=query_filter,
+            score_threshold=score_threshold,
+            with_payload=with_payload,
+            with_vectors=with_vectors,
+            options=options,
+            deadline_s=deadline_s,
+        )
+        [results] = await self._search([query], request)
+        return results
+
+    async def search_batch(
+        self,
+        queries: Sequence[str],
+        limit: int = 10,
+        *,
+        candidates: int | None = None,
+        query_filter: models.Filter | None = None,
+        score_threshold: float | None = None,
+        with_payload: WithPayload = True,
+        with_vectors: WithVectors = False,
+        options: SearchOptions | None = None,
+        deadline_s: float | None = None,
+    ) -> list[SearchResults]:
+        """What ``HybridSearcher.search_batch`` returns and raises, for the same arguments."""
+        if isinstance(queries, str):
+            raise InvalidInputError("queries is one str; expected several. Pass [query].")
+        request = SearchRequest(
+            limit=limit,
+            candidates=candidates,
+            query_filter=query_filter,
+            score_threshold=score_threshold,
+            with_payload=with_payload,
+            with_vectors=with_vectors,
+            options=options,
+            deadline_s=deadline_s,
+        )
+        return await self._search(list(queries), request)
+
+    async def add(
+        self,
+        documents: Iterable[Document],
+        *,
+        ids: Iterable[PointId] | None = None,
+        batch_size: int = 256,
+        progress: bool | None = None,
+    ) -> int:
+        """What ``HybridSearcher.add`` does; ``documents`` is read in a thread, a batch at a time.
+
+        Cancelled, it leaves the batches that were stored; adding them again does not duplicate.
+        """
+        flow = self._add_flow(documents, ids, batch_size, progress)
+        return await self._run(flow, self._add_terms())
+
+    async def close(self) -> None:
+        """Wait for what the threads are at, and close the client, if the searcher made it."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._threads.shutdown)
+        if self._owns_client:
+            if isinstance(self.client, AsyncQdrantClient):
+                await self.client.close()
+            else:
+                self.client.close()
+
+    async def __aenter__(self) -> "AsyncHybridSearcher":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _search(self, queries: list[str], request: SearchRequest) -> list[SearchResults]:
+        terms = self._terms(queries, request)
+        return await self._run(self._search_flow(queries, request, terms), terms)
+
+    async def _run(self, flow: Flow[Result], terms: Terms) -> Result:
+        async with self._turn(terms.deadline):
+            talk = AsyncConversation(self.client, self.collection, terms, self._threads)
+            return await talk.run(flow)
+
+    @asynccontextmanager
+    async def _turn(self, deadline: Deadline) -> AsyncIterator[None]:
+        """One of ``concurrency`` places, as soon as there is one."""
+        try:
+            async with asyncio.timeout(deadline.left):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise QdrantConnectionError(
+                f"No time was left to ask Qdrant for {self.collection!r}: {self.concurrency} calls "
+                "were at work all the while. Give it longer (deadline_s), or allow more at a time "
+                "(concurrency)."
+            ) from error
+        try:
+            yield
+        finally:
+            self._turns.release()
