@@ -1,12 +1,17 @@
 """Maximal marginal relevance: results that are relevant and unlike each other. Pure: no I/O."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["mmr_order", "one_vector"]
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.text import PayloadText
+from qdrant_rerank.types import Embedder, RerankedPoint
+
+__all__ = ["diversified", "mmr_order", "one_vector", "without_vectors"]
 
 
 def mmr_order(
@@ -75,3 +80,63 @@ def one_vector(vector: Any, name: str) -> Sequence[float] | None:
         mean: list[float] = np.mean(np.asarray(vector, dtype=np.float32), axis=0).tolist()
         return mean
     return vector
+
+
+def diversified(
+    orders: Sequence[Sequence[RerankedPoint]],
+    diversity: float,
+    *,
+    using: str | None,
+    text: PayloadText,
+    embedder: Any,
+    limit: int | None,
+) -> list[list[RerankedPoint]]:
+    """The hits of each query in the order of maximal marginal relevance, by their ``score``.
+
+    Hits without a score, for lack of a text or of time, follow in the order that they had.
+
+    Args:
+        orders: hits by score, with their dense vectors where they have any.
+        diversity: see :func:`mmr_order`.
+        using: name of that vector; None where none is stored.
+        text: reads what is embedded for hits that have none.
+        embedder: does so, if it is an ``Embedder``.
+        limit: hits kept of each query; None for all.
+
+    Raises:
+        InvalidInputError: a hit has no vector, and there is no embedder to make one.
+    """
+    diverse = []
+    for points in orders:
+        scored = [point for point in points if math.isfinite(point.score)]
+        rest = [point for point in points if not math.isfinite(point.score)]
+        if scored:
+            vectors = _vectors(scored, using, text, embedder)
+            relevance = np.array([point.score for point in scored])
+            scored = [scored[row] for row in mmr_order(relevance, vectors, diversity, limit)]
+        diverse.append([*scored, *rest][:limit])
+    return diverse
+
+
+def without_vectors(points: Iterable[RerankedPoint]) -> list[RerankedPoint]:
+    """Points less the vectors that were needed for their order."""
+    return [point.model_copy(update={"vector": None}) for point in points]
+
+
+def _vectors(
+    points: Sequence[RerankedPoint], using: str | None, text: PayloadText, embedder: Any
+) -> NDArray[np.float32]:
+    """Shape (n, d), the stored vectors, or those of the texts where a point has none."""
+    found = [None if using is None else one_vector(point.vector, using) for point in points]
+    missing = [row for row, vector in enumerate(found) if vector is None]
+    if missing:
+        if not isinstance(embedder, Embedder):
+            raise InvalidInputError(
+                f"diversity compares dense vectors, but point {points[missing[0]].id!r} has none, "
+                "and there is no embedder to make one. Pass embedder=..., or diversity=0."
+            )
+        texts = [text(points[row].payload) or "" for row in missing]
+        made = np.asarray(embedder.embed_documents(texts), dtype=np.float32)
+        for row, vector in zip(missing, made, strict=True):
+            found[row] = vector.tolist()
+    return np.array(found, dtype=np.float32)

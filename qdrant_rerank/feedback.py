@@ -114,7 +114,7 @@ def rocchio(
 
 def feedback_query(
     target: models.VectorInput,
-    examples: Sequence[int | str],
+    examples: Sequence[models.ExtendedPointId],
     scores: NDArray[np.floating[Any]],
     feedback: Feedback,
 ) -> models.RelevanceFeedbackQuery:

@@ -12,21 +12,15 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from qdrant_client import models
 from tqdm.auto import tqdm
 
+from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.errors import InvalidInputError, SchemaMismatchError
 from qdrant_rerank.flow import Flow, compute
-from qdrant_rerank.recall import (
-    DENSE_NAME,
-    EMBEDDER_KEY,
-    SPARSE_NAME,
-    CollectionSchema,
-    RecallPlan,
-)
+from qdrant_rerank.recall import DenseEncoder, LexicalEncoder, RecallPlan
+from qdrant_rerank.schema import DENSE_NAME, EMBEDDER_KEY, SPARSE_NAME, CollectionSchema
 from qdrant_rerank.text import PayloadText
-from qdrant_rerank.types import Embedder, SparseEncoder
 
 __all__ = ["Document", "PointBuilder", "add_in_batches", "collection_config"]
 
@@ -37,11 +31,13 @@ PointId = int | str | uuid.UUID
 NAMESPACE = uuid.UUID("22231b7c-5e2b-54c0-8efc-fa55f6089afb")
 
 
-def collection_config(embedder: Embedder | None, sparse: SparseEncoder | None) -> dict[str, Any]:
+def collection_config(
+    embedder: DenseEncoder | None, sparse: LexicalEncoder | None
+) -> dict[str, Any]:
     """Arguments of ``create_collection`` for these encoders.
 
     Raises:
-        InvalidInputError: there is neither.
+        InvalidInputError: there is neither, or the length of the dense vectors is not known.
     """
     if embedder is None and sparse is None:
         raise InvalidInputError(
@@ -49,13 +45,18 @@ def collection_config(embedder: Embedder | None, sparse: SparseEncoder | None) -
         )
     config: dict[str, Any] = {"vectors_config": {}}
     if embedder is not None:
+        if embedder.dimension is None:
+            raise InvalidInputError(
+                f"The length of {embedder.name!r}'s vectors is not known, and a collection needs "
+                "it. Pass QdrantInference(name, dimension=...)."
+            )
         config["vectors_config"] = {
             DENSE_NAME: models.VectorParams(
                 size=embedder.dimension, distance=models.Distance.COSINE
             )
         }
         config["metadata"] = {EMBEDDER_KEY: embedder.name}
-    if sparse is not None:
+    if sparse is not None and not isinstance(sparse, TextIndex):
         config["sparse_vectors_config"] = {
             SPARSE_NAME: models.SparseVectorParams(modifier=models.Modifier.IDF)
         }
@@ -77,8 +78,8 @@ class PointBuilder:
         self,
         schema: CollectionSchema,
         plan: RecallPlan,
-        embedder: Embedder | None,
-        sparse: SparseEncoder | None,
+        embedder: DenseEncoder | None,
+        sparse: LexicalEncoder | None,
         text: PayloadText,
     ) -> None:
         self._schema = schema
@@ -143,10 +144,10 @@ class PointBuilder:
             rows = [row for row, vectors in enumerate(filled) if dense not in vectors]
             made = self._embed_dense([batch[row][1] for row in rows])
             for row, vector in zip(rows, made, strict=True):
-                filled[row][dense] = vector.tolist()
-        if sparse is not None and self._sparse is not None:
+                filled[row][dense] = vector
+        if sparse is not None:
             rows = [row for row, vectors in enumerate(filled) if sparse not in vectors]
-            encoded = self._sparse.embed_documents([batch[row][1] for row in rows])
+            encoded = self._encode_sparse([batch[row][1] for row in rows])
             for row, entries in zip(rows, encoded, strict=True):
                 filled[row][sparse] = entries
         return [
@@ -159,9 +160,11 @@ class PointBuilder:
             for (point, _), vectors in zip(batch, filled, strict=True)
         ]
 
-    def _embed_dense(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def _embed_dense(self, texts: Sequence[str]) -> list[Any]:
         if not texts or self._embedder is None:
-            return np.empty((0, self._plan.dimension), dtype=np.float32)
+            return []
+        if isinstance(self._embedder, QdrantInference):
+            return [self._embedder.document(text) for text in texts]
         made = np.asarray(self._embedder.embed_documents(texts), dtype=np.float32)
         expected = (len(texts), self._plan.dimension)
         if made.shape != expected:
@@ -169,7 +172,15 @@ class PointBuilder:
                 f"The embedder {self._embedder.name!r} returned shape {made.shape} for "
                 f"{len(texts)} texts; expected {expected}."
             )
-        return made
+        vectors: list[Any] = made.tolist()
+        return vectors
+
+    def _encode_sparse(self, texts: Sequence[str]) -> Sequence[Any]:
+        if isinstance(self._sparse, QdrantInference):
+            return [self._sparse.document(text) for text in texts]
+        if self._sparse is None or isinstance(self._sparse, TextIndex):
+            return []
+        return self._sparse.embed_documents(texts)
 
     def _payload_of(self, text: str, where: str) -> dict[str, Any]:
         source = self._text.source

@@ -1,141 +1,181 @@
-"""A collection's vectors + query vectors -> a Query API request. Pure: no I/O.
+"""A collection's schema + encoders -> what recall searches. Pure: no I/O.
 
-Recall is dense, sparse, or both fused inside one request, whichever the collection has and the
-encoders fit.
+Recall is dense, sparse, or several of them fused inside one request, whichever the collection has
+and the encoders fit. :mod:`~qdrant_rerank.query_request` writes the request.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from qdrant_client import models
 
+from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.errors import SchemaMismatchError
-from qdrant_rerank.types import Embedder, Fusion, SparseEncoder
+from qdrant_rerank.schema import Branch, CollectionSchema
+from qdrant_rerank.types import Embedder, SparseEncoder
 
-__all__ = ["CollectionSchema", "RecallPlan", "plan_recall", "recall_request"]
+__all__ = [
+    "DenseEncoder",
+    "LexicalEncoder",
+    "Names",
+    "RecallPlan",
+    "plan_given_vector",
+    "plan_recall",
+]
 
-#: Names of the vectors in a collection that ``add`` creates.
-DENSE_NAME = "dense"
-SPARSE_NAME = "bm25"
-#: Key of a collection's metadata under which ``add`` records the embedder's name.
-EMBEDDER_KEY = "qdrant_rerank_embedder"
-
-
-@dataclass(frozen=True, slots=True)
-class CollectionSchema:
-    """The vectors of a collection.
-
-    Attributes:
-        collection: its name.
-        dense: dense vectors by name; "" is the unnamed one.
-        sparse: sparse vectors by name.
-        embedder: name of the embedder that filled it, where ``add`` recorded it.
-    """
-
-    collection: str
-    dense: Mapping[str, models.VectorParams]
-    sparse: Mapping[str, models.SparseVectorParams]
-    embedder: str | None = None
-
-    @classmethod
-    def from_info(cls, collection: str, info: models.CollectionInfo) -> "CollectionSchema":
-        """Read it from what ``get_collection`` returns."""
-        vectors = info.config.params.vectors or {}
-        if isinstance(vectors, models.VectorParams):
-            vectors = {"": vectors}
-        recorded = (info.config.metadata or {}).get(EMBEDDER_KEY)
-        return cls(
-            collection=collection,
-            dense=dict(vectors),
-            sparse=dict(info.config.params.sparse_vectors or {}),
-            embedder=recorded if isinstance(recorded, str) else None,
-        )
-
-    def __str__(self) -> str:
-        dense = [f"{name or '(unnamed)'} of {v.size}" for name, v in self.dense.items()]
-        return (
-            f"dense vectors {', '.join(dense) or 'none'}; sparse {', '.join(self.sparse) or 'none'}"
-        )
+DenseEncoder = Embedder | QdrantInference
+LexicalEncoder = SparseEncoder | QdrantInference | TextIndex
+#: One or several names of vectors, in the order that they are searched; None to choose by size.
+Names = str | Sequence[str] | None
 
 
 @dataclass(frozen=True, slots=True)
 class RecallPlan:
-    """Which vectors of the collection are searched.
+    """What of the collection is searched.
 
     Attributes:
-        dense: name of the dense vector ("" is the unnamed one); None for no dense recall.
-        dimension: its length; 0 for no dense recall.
-        sparse: name of the sparse vector; None for no sparse recall.
+        branches: dense ones first, then sparse ones, each in the order that they were named in.
     """
 
-    dense: str | None
-    dimension: int
-    sparse: str | None
+    branches: tuple[Branch, ...]
+
+    @property
+    def dense(self) -> str | None:
+        """Name of the first dense vector ("" is the unnamed one); None for no dense recall."""
+        return next((branch.using for branch in self.branches if branch.dense), None)
+
+    @property
+    def dimension(self) -> int:
+        """Length of the first dense vector; 0 for no dense recall."""
+        return next((branch.dimension for branch in self.branches if branch.dense), 0)
+
+    @property
+    def sparse(self) -> str | None:
+        """Name of the first sparse vector; None for no recall by one."""
+        return next(
+            (b.using for b in self.branches if not b.dense and not b.text_index),
+            None,
+        )
 
 
 def plan_recall(
     schema: CollectionSchema,
-    embedder: Embedder | None,
-    sparse: SparseEncoder | None,
+    embedder: DenseEncoder | None,
+    sparse: LexicalEncoder | None,
     *,
-    dense_vector: str | None = None,
-    sparse_vector: str | None = None,
+    dense_vector: Names = None,
+    sparse_vector: Names = None,
     dense_optional: bool = False,
     sparse_optional: bool = False,
 ) -> RecallPlan:
-    """Choose the vectors to search.
+    """Choose what to search.
 
     Args:
         schema: what the collection has.
         embedder: dense encoder, or None for no dense recall.
         sparse: sparse encoder, or None for no sparse recall.
-        dense_vector: name of the dense vector; None to take the one of the embedder's size.
-        sparse_vector: name of the sparse vector; None to take the only one.
+        dense_vector: names of dense vectors; None to take the one of the embedder's size.
+        sparse_vector: names of sparse vectors; None to take the only one.
         dense_optional: no dense vector at all is fine if there is a sparse one.
         sparse_optional: no sparse vector with Qdrant's IDF is fine if there is a dense one.
 
     Raises:
         SchemaMismatchError: what is asked for is missing, ambiguous or of another size.
     """
-    sparse_name = None
-    if sparse is not None:
-        sparse_name = _sparse_name(schema, sparse, sparse_vector, sparse_optional)
-    dense_name = None
-    if embedder is not None and (schema.dense or not dense_optional or sparse_name is None):
-        dense_name = _dense_name(schema, embedder, dense_vector)
-    if dense_name is None and sparse_name is None:
+    sparse_branches: list[Branch] = []
+    if isinstance(sparse, TextIndex):
+        sparse_branches = [_text_branch(schema, sparse)]
+    elif sparse is not None:
+        names = _sparse_names(schema, sparse, _listed(sparse_vector), sparse_optional)
+        sparse_branches = [Branch(name, dense=False) for name in names]
+    dense_branches: list[Branch] = []
+    if embedder is not None and (schema.dense or not dense_optional or not sparse_branches):
+        names = _dense_names(schema, embedder, _listed(dense_vector))
+        dense_branches = [schema.dense_branch(name) for name in names]
+    if not dense_branches and not sparse_branches:
         raise SchemaMismatchError(
             f"Nothing to search {schema.collection!r} with: embedder and sparse are both None. It "
             f"has {schema}."
         )
-    dimension = 0 if dense_name is None else schema.dense[dense_name].size
-    return RecallPlan(dense_name, dimension, sparse_name)
+    return RecallPlan((*dense_branches, *sparse_branches))
 
 
-def _dense_name(schema: CollectionSchema, embedder: Embedder, wanted: str | None) -> str:
+def plan_given_vector(
+    schema: CollectionSchema, shape: tuple[int, ...], dense_vector: Names = None
+) -> Branch:
+    """The dense vector that a caller's own vector searches.
+
+    Args:
+        schema: what the collection has.
+        shape: of the caller's vector; (d,), or (n, d) for a multivector.
+        dense_vector: its name; None to take the one that fits.
+
+    Raises:
+        SchemaMismatchError: none fits, or several do.
+    """
+    size = shape[-1]
+    given = f"the vector given is of {size}"
+    seen = f"Collection {schema.collection!r} has {schema}; {given}"
+    names = _named(schema, _listed(dense_vector), size, given)
+    if not names:
+        names = _fitting(schema, size, multivector=len(shape) == 2)
+    if not names:
+        raise SchemaMismatchError(f"{seen}, which fits none of them.")
+    if len(names) > 1:
+        raise SchemaMismatchError(
+            f"{seen}, which fits {len(names)} of them. Name one: "
+            f"options=SearchOptions(dense_vector={names[0]!r})."
+        )
+    return schema.dense_branch(names[0])
+
+
+def _listed(names: Names) -> list[str] | None:
+    if names is None:
+        return None
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _fitting(schema: CollectionSchema, size: int | None, multivector: bool) -> list[str]:
+    """Dense vectors of that size, or of any."""
+    return [
+        name
+        for name, params in schema.dense.items()
+        if size in {None, params.size} and (params.multivector_config is not None) == multivector
+    ]
+
+
+def _named(
+    schema: CollectionSchema, wanted: list[str] | None, size: int | None, expected: str
+) -> list[str]:
+    """The dense vectors of these names, checked; empty for no names."""
     seen = f"Collection {schema.collection!r} has {schema}"
-    expected = f"the embedder {embedder.name!r} gives dense vectors of {embedder.dimension}"
+    for name in wanted or []:
+        if name not in schema.dense:
+            raise SchemaMismatchError(f"{seen}; there is no dense vector {name!r}.")
+        if size not in {None, schema.dense[name].size}:
+            raise SchemaMismatchError(
+                f"{seen}; {expected}. Pass the embedder that filled {name!r}."
+            )
+    return wanted or []
+
+
+def _dense_names(
+    schema: CollectionSchema, embedder: DenseEncoder, wanted: list[str] | None
+) -> list[str]:
+    seen = f"Collection {schema.collection!r} has {schema}"
+    size = embedder.dimension
+    expected = f"the embedder {embedder.name!r} gives dense vectors" + (
+        f" of {size}" if size else ""
+    )
     if schema.embedder is not None and schema.embedder != embedder.name:
         raise SchemaMismatchError(
             f"Collection {schema.collection!r} was filled with the embedder {schema.embedder!r}; "
             f"{embedder.name!r} does not fit its vectors. Pass embedder={schema.embedder!r}, or "
             "index into a new collection."
         )
-    if wanted is not None:
-        if wanted not in schema.dense:
-            raise SchemaMismatchError(f"{seen}; there is no dense vector {wanted!r}.")
-        if schema.dense[wanted].size != embedder.dimension:
-            raise SchemaMismatchError(
-                f"{seen}; {expected}. Pass the embedder that filled {wanted!r}."
-            )
-        return wanted
-    fitting = [
-        name
-        for name, params in schema.dense.items()
-        if params.size == embedder.dimension and params.multivector_config is None
-    ]
+    if wanted:
+        return _named(schema, wanted, size, expected)
+    fitting = _fitting(schema, size, multivector=False)
     if not fitting:
         raise SchemaMismatchError(
             f"{seen}; {expected}. Pass the embedder that filled the collection, or embedder=None "
@@ -146,22 +186,26 @@ def _dense_name(schema: CollectionSchema, embedder: Embedder, wanted: str | None
             f"{seen}; {expected}, which fits {len(fitting)} of them. Name one: "
             f"options=SearchOptions(dense_vector={fitting[0]!r})."
         )
-    return fitting[0]
+    return fitting
 
 
-def _sparse_name(
-    schema: CollectionSchema, sparse: SparseEncoder, wanted: str | None, optional: bool
-) -> str | None:
+def _sparse_names(
+    schema: CollectionSchema,
+    sparse: SparseEncoder | QdrantInference,
+    wanted: list[str] | None,
+    optional: bool,
+) -> list[str]:
     seen = f"Collection {schema.collection!r} has {schema}"
-    if wanted is not None:
-        if wanted not in schema.sparse:
-            raise SchemaMismatchError(f"{seen}; there is no sparse vector {wanted!r}.")
+    if wanted:
+        for name in wanted:
+            if name not in schema.sparse:
+                raise SchemaMismatchError(f"{seen}; there is no sparse vector {name!r}.")
         return wanted
     names = list(schema.sparse)
     if optional:  # without IDF the vectors are not BM25's but, say, SPLADE's
         names = [n for n in names if schema.sparse[n].modifier == models.Modifier.IDF]
         if not names and schema.dense:
-            return None
+            return []
     if not names:
         raise SchemaMismatchError(
             f"{seen}; {sparse.name!r} needs a sparse vector with modifier IDF. Pass sparse=None "
@@ -172,66 +216,16 @@ def _sparse_name(
             f"{seen}; several fit {sparse.name!r}. Name one: "
             f"options=SearchOptions(sparse_vector={names[0]!r})."
         )
-    return names[0]
+    return names
 
 
-def recall_request(
-    plan: RecallPlan,
-    dense: NDArray[np.float32] | None,
-    sparse: models.SparseVector | None,
-    *,
-    limit: int,
-    candidates: int,
-    query_filter: models.Filter | None = None,
-    with_payload: models.WithPayloadInterface = True,
-    with_vectors: models.WithVector = False,
-    params: models.SearchParams | None = None,
-    fusion: Fusion = "rrf",
-) -> models.QueryRequest:
-    """The one request that recalls candidates.
-
-    Args:
-        plan: which vectors to search.
-        dense: shape (dimension,), where the plan is dense.
-        sparse: where the plan is sparse; without entries it is left out if the plan is dense too.
-        limit: points to return.
-        candidates: points that each branch of a fused search considers.
-        query_filter: applied inside each branch.
-        with_payload: which payload to return.
-        with_vectors: which vectors to return.
-        params: of the dense search.
-        fusion: of the branches, where there are two.
-    """
-    branches: list[models.Prefetch] = []
-    if plan.dense is not None and dense is not None:
-        branches.append(
-            models.Prefetch(
-                query=dense.tolist(),
-                using=plan.dense or None,
-                filter=query_filter,
-                params=params,
-                limit=candidates,
-            )
+def _text_branch(schema: CollectionSchema, index: TextIndex) -> Branch:
+    # The embedded engine does not tell its payload indexes; then it says itself what is missing.
+    if schema.indexed and index.field not in schema.scored:
+        raise SchemaMismatchError(
+            f"Collection {schema.collection!r} has no text index with scoring on the payload field "
+            f"{index.field!r}; it has indexes on {', '.join(sorted(schema.indexed))}. Make one: "
+            f"client.create_payload_index({schema.collection!r}, {index.field!r}, "
+            "models.TextIndexParams(type='text', scoring=True))."
         )
-    if plan.sparse is not None and sparse is not None and (sparse.indices or not branches):
-        branches.append(
-            models.Prefetch(query=sparse, using=plan.sparse, filter=query_filter, limit=candidates)
-        )
-    if len(branches) == 1:
-        only = branches[0]
-        return models.QueryRequest(
-            query=only.query,
-            using=only.using,
-            filter=query_filter,
-            params=only.params,
-            limit=limit,
-            with_payload=with_payload,
-            with_vector=with_vectors,
-        )
-    return models.QueryRequest(
-        prefetch=branches,
-        query=models.FusionQuery(fusion=models.Fusion(fusion)),
-        limit=limit,
-        with_payload=with_payload,
-        with_vector=with_vectors,
-    )
+    return Branch(index.field, dense=False, text_index=True)

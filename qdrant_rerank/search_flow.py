@@ -10,49 +10,73 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from qdrant_client import models
 
-from qdrant_rerank.arguments import require_blend, require_choice, require_positive, require_query
+from qdrant_rerank.arguments import require_positive
 from qdrant_rerank.deadline import NEVER, Deadline
+from qdrant_rerank.diversity import diversified, without_vectors
 from qdrant_rerank.embedders import load_embedder, load_sparse
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.first_stage import FirstStage, WithPayload, WithVectors, completed
+from qdrant_rerank.feedback_flow import recall_again
+from qdrant_rerank.first_stage import FirstStage, completed, names, selector, text_payload
 from qdrant_rerank.flow import Flow, Terms, compute
+from qdrant_rerank.grouping import GroupedResults, RerankedGroup, group_points, lookup_ids
 from qdrant_rerank.indexing import Document, PointId, add_in_batches
 from qdrant_rerank.models import DEFAULT_EMBEDDER
+from qdrant_rerank.options import require_options
 from qdrant_rerank.ordering import keep_order
+from qdrant_rerank.payload_sizes import PayloadSizes
+from qdrant_rerank.query_request import RecallQuery, Scope, given_request, recall_request
+from qdrant_rerank.recall import DenseEncoder, LexicalEncoder, RecallPlan, plan_given_vector
 from qdrant_rerank.reranking import SecondStage, load_reranker
+from qdrant_rerank.search_request import Query, SearchRequest
 from qdrant_rerank.text import PayloadText, TextSource
 from qdrant_rerank.types import (
-    Embedder,
-    Fusion,
-    OnMissingText,
-    OnRerankError,
     RerankedPoint,
     Reranker,
     SearchOptions,
     SearchResults,
     SearchTrace,
-    SparseEncoder,
     Status,
 )
 
 __all__ = ["SearchCore", "SearchRequest"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchRequest:
-    """The arguments of a search; see :meth:`HybridSearcher.search`."""
+@dataclass(frozen=True, slots=True)
+class _Recalled:
+    """The candidates of several queries.
 
-    limit: int
-    candidates: int | None
-    query_filter: models.Filter | None
-    score_threshold: float | None
-    with_payload: WithPayload
-    with_vectors: WithVectors
-    options: SearchOptions | None
-    deadline_s: float | None
+    Attributes:
+        texts: the queries as texts.
+        hits: of each query, in retrieval order.
+        dense: name of the dense vector that came along for diversity, or None.
+        early: payload and vectors to return, where they had to be fetched at once; else None.
+        trace: what it took.
+    """
+
+    texts: list[str]
+    hits: list[list[models.ScoredPoint]]
+    dense: str | None
+    early: Mapping[PointId, models.Record] | None
+    trace: SearchTrace
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """The hits of one query, in order.
+
+    Attributes:
+        query: as a text.
+        order: hits, best first; with the payload that recall fetched.
+        trace: what it took so far.
+    """
+
+    query: str
+    order: list[RerankedPoint]
+    trace: SearchTrace
 
 
 class SearchCore:
@@ -77,8 +101,8 @@ class SearchCore:
         collection: str,
         *,
         reranker: Reranker | str | Path | None,
-        embedder: Embedder | str | Path | None,
-        sparse: SparseEncoder | str | None,
+        embedder: DenseEncoder | str | Path | None,
+        sparse: LexicalEncoder | str | None,
         text: TextSource,
         candidates: int,
         options: SearchOptions | None,
@@ -89,7 +113,7 @@ class SearchCore:
             )
         require_positive("candidates", candidates)
         self.options = options or SearchOptions()
-        _require_options(self.options)
+        require_options(self.options)
         self.text = PayloadText(text)
         self.candidates = candidates
         if embedder is None and sparse is None:
@@ -102,6 +126,7 @@ class SearchCore:
             dense_optional=embedder == DEFAULT_EMBEDDER,
             sparse_optional=sparse == "auto",
         )
+        self._sizes = PayloadSizes(self.text)
 
     @property
     def collection(self) -> str:
@@ -109,12 +134,12 @@ class SearchCore:
         return self._first.collection
 
     @property
-    def embedder(self) -> Embedder | None:
+    def embedder(self) -> DenseEncoder | None:
         """The dense encoder, or None."""
         return self._first.embedder
 
     @property
-    def sparse(self) -> SparseEncoder | None:
+    def sparse(self) -> LexicalEncoder | None:
         """The sparse encoder, or None."""
         return self._first.sparse
 
@@ -124,22 +149,23 @@ class SearchCore:
             f"embedder={self.embedder!r}, sparse={self.sparse!r})"
         )
 
-    def _terms(self, queries: Sequence[str], request: SearchRequest) -> Terms:
+    def _terms(self, queries: Sequence[Query], request: SearchRequest) -> Terms:
         """Check the arguments of a search, before anything is asked.
 
         Raises:
             InvalidInputError: one of them is wrong.
         """
         deadline = Deadline.after(request.deadline_s)
-        for query in queries:
-            require_query(query)
-        for name in ("with_payload", "with_vectors"):
-            value = getattr(request, name)
-            if isinstance(value, str):
-                raise InvalidInputError(f"{name} is one str; expected names. Pass [{value!r}].")
-        self._depth(request)
         options = request.options or self.options
-        _require_options(options)
+        request.check(queries, self.candidates)
+        require_options(options)
+        if options.feedback is not None and (
+            self.reranker is None or request.given or request.lookup_from is not None
+        ):
+            raise InvalidInputError(
+                "feedback needs a reranker and recall by the query's own vectors: no recall=, "
+                "prefetch= or lookup_from=. Pass options without feedback."
+            )
         return Terms(options.timeout_s, options.retries, deadline)
 
     def _add_terms(self) -> Terms:
@@ -147,7 +173,7 @@ class SearchCore:
 
     def _fuses_flow(self) -> Flow[bool]:
         plan = yield from self._first.plan(self.options)
-        return plan.dense is not None and plan.sparse is not None
+        return len(plan.branches) > 1
 
     def _add_flow(
         self,
@@ -170,130 +196,273 @@ class SearchCore:
         )
 
     def _search_flow(
-        self, queries: Sequence[str], request: SearchRequest, terms: Terms
+        self, queries: Sequence[Query], request: SearchRequest, terms: Terms
     ) -> Flow[list[SearchResults]]:
         """Recall, rerank, complete the hits; one request to Qdrant for all queries each time."""
         if not queries:
             return []
-        options = request.options or self.options
-        plan = yield from self._first.plan(options)
-        embed_at = time.perf_counter()
-        vectors = yield from self._first.embed(queries, plan)
-        recall_at = time.perf_counter()
-        reranks = self.reranker is not None
-        two_requests = reranks and (request.with_payload is not True or bool(request.with_vectors))
-        depth = self._depth(request)
-        hits = yield from self._first.recall(
-            vectors,
-            plan,
-            options,
-            limit=depth if reranks else request.limit,
-            candidates=depth,
-            query_filter=request.query_filter,
-            with_payload=self._text_fields() if two_requests else request.with_payload,
-            with_vectors=False if two_requests else request.with_vectors,
-        )
-        records: Mapping[PointId, models.Record] = {}
-        # What is still to be fetched must not wait for a reranker that takes all of the time.
-        fetch_first = two_requests and terms.deadline is not NEVER
-        if fetch_first:
-            records = yield from self._fetch(hits, request)
-        trace = SearchTrace(embed_s=recall_at - embed_at, recall_s=time.perf_counter() - recall_at)
-        orders, traces = yield from self._second_stage(queries, hits, request, terms, trace)
-        fetch_s = 0.0
-        if two_requests:
-            fetched_at = time.perf_counter()
-            if not fetch_first:
-                records = yield from self._fetch(orders, request)
-            orders = [completed(order, records) for order in orders]
-            fetch_s = time.perf_counter() - fetched_at
-        total_s = time.perf_counter() - terms.began
+        fetches = self._fetches(request, terms)
+        last = request.offset + request.limit
+        ranked = yield from self._ranked_flow(queries, request, terms, fetches, last=last)
+        orders = [found.order[request.offset :] for found in ranked]
+        orders, fetch_s = yield from self._complete(orders, request, fetches)
         return [
-            SearchResults(
-                order,
-                query=query,
-                trace=replace(
-                    trace,
-                    recall_s=trace.recall_s + fetch_s,
-                    total_s=total_s,
-                    candidates=len(found),
-                    retries=terms.retried,
-                    status=_status(found, trace if reranks else None),
-                ),
-            )
-            for query, found, order, trace in zip(queries, hits, orders, traces, strict=True)
+            SearchResults(order, query=found.query, trace=_ended(found.trace, fetch_s, terms))
+            for found, order in zip(ranked, orders, strict=True)
         ]
 
-    def _second_stage(
+    def _groups_flow(
+        self, query: Query, request: SearchRequest, terms: Terms
+    ) -> Flow[GroupedResults]:
+        """Recall and rerank chunks, group them, complete the chunks that are shown."""
+        fetches = self._fetches(request, terms)
+        [ranked] = yield from self._ranked_flow([query], request, terms, fetches, last=None)
+        groups = group_points(
+            ranked.order,
+            request.group_by,
+            group_size=request.group_size,
+            limit=request.offset + request.limit,
+        )[request.offset :]
+        orders = [group.hits for group in groups]
+        orders, fetch_s = yield from self._complete(orders, request, fetches)
+        groups = [
+            group.model_copy(update={"hits": hits})
+            for group, hits in zip(groups, orders, strict=True)
+        ]
+        looked_at = time.perf_counter()
+        if request.with_lookup is not None:
+            groups = yield from self._look_up(groups, request)
+        fetch_s += time.perf_counter() - looked_at
+        return GroupedResults(
+            groups, query=ranked.query, trace=_ended(ranked.trace, fetch_s, terms)
+        )
+
+    def _ranked_flow(
         self,
-        queries: Sequence[str],
-        hits: Sequence[Sequence[models.ScoredPoint]],
+        queries: Sequence[Query],
         request: SearchRequest,
         terms: Terms,
-        trace: SearchTrace,
+        fetches: bool,
+        *,
+        last: int | None,
+    ) -> Flow[list[_Ranked]]:
+        """The hits of each query in their final order.
+
+        Args:
+            queries: texts, or ids of points.
+            request: the arguments of the search.
+            terms: what to keep to.
+            fetches: whether payload and vectors are fetched later, for what is returned.
+            last: hits that are needed of each; None for all.
+        """
+        options = request.options or self.options
+        recalled = yield from self._recall_flow(queries, request, terms, fetches, last)
+        every = None if options.diversity else last
+        orders, traces = yield from self._second_stage(recalled, request, terms, every)
+        if options.diversity:
+            orders = yield from compute(
+                partial(
+                    diversified,
+                    orders,
+                    options.diversity,
+                    using=recalled.dense,
+                    text=self.text,
+                    embedder=self.embedder,
+                    limit=last,
+                )
+            )
+        if recalled.early is not None:
+            orders = [completed(order, recalled.early) for order in orders]
+        elif options.diversity and not fetches:
+            orders = [without_vectors(order) for order in orders]
+        return [
+            _Ranked(text, order, replace(trace, candidates=len(hits), status=_status(hits, trace)))
+            for text, hits, order, trace in zip(
+                recalled.texts, recalled.hits, orders, traces, strict=True
+            )
+        ]
+
+    def _recall_flow(
+        self,
+        queries: Sequence[Query],
+        request: SearchRequest,
+        terms: Terms,
+        fetches: bool,
+        last: int | None,
+    ) -> Flow[_Recalled]:
+        """The candidates of each query; arguments as in :meth:`_ranked_flow`."""
+        options = request.options or self.options
+        scope = self._scope(request, fetches, last)
+        texts = yield from self._first.read_texts(
+            queries, self.text, scope, options, required=self.reranker is not None
+        )
+        plan: RecallPlan | None = None
+        asked: list[RecallQuery] = []
+        embed_at = recall_at = time.perf_counter()
+        if not request.given or options.diversity:
+            plan = yield from self._first.plan(options)
+            if options.diversity and plan.dense is not None:
+                scope = replace(scope, with_vectors=[plan.dense] if plan.dense else True)
+        if request.given or plan is None:
+            requests = [(yield from self._given_request(request, scope, options))] * len(texts)
+        else:
+            embed_at = time.perf_counter()
+            asked = yield from self._first.embed(queries, texts, plan)
+            recall_at = time.perf_counter()
+            requests = [recall_request(plan, query, scope, options) for query in asked]
+        hits = yield from self._first.recall(requests, options)
+        if scope.with_payload is True:
+            self._sizes.learn(hit.payload for found in hits for hit in found)
+        if options.feedback is not None and plan is not None:
+            hits = yield from recall_again(
+                self._first, self._stage(options), asked, texts, hits, plan, scope, options, terms
+            )
+        early = None
+        if fetches and terms.deadline is not NEVER:
+            # What is still to be fetched must not wait for a reranker that takes all of the time.
+            early = yield from self._fetch((hit for found in hits for hit in found), request)
+        trace = SearchTrace(
+            embed_s=recall_at - embed_at,
+            recall_s=time.perf_counter() - recall_at,
+            status="recall only",
+        )
+        return _Recalled(texts, hits, None if plan is None else plan.dense, early, trace)
+
+    def _scope(self, request: SearchRequest, fetches: bool, last: int | None) -> Scope:
+        """How much recall returns, from where, and with what."""
+        options = request.options or self.options
+        depth = request.depth(self.candidates)
+        needs_all = self.reranker is not None or bool(options.diversity)
+        return Scope(
+            limit=depth if needs_all or last is None else last,
+            candidates=depth,
+            query_filter=request.query_filter,
+            shard_key_selector=request.shard_key_selector,
+            lookup_from=request.lookup_from,
+            with_payload=self._needed_payload(request)
+            if fetches
+            else selector(request.with_payload),
+            with_vectors=False if fetches else names(request.with_vectors),
+        )
+
+    def _second_stage(
+        self, recalled: _Recalled, request: SearchRequest, terms: Terms, limit: int | None
     ) -> Flow[tuple[list[list[RerankedPoint]], list[SearchTrace]]]:
-        """The hits of each query in their final order, and what it took."""
+        """The hits of each query in their order by score, and what it took."""
         if self.reranker is None:
             orders = [
-                keep_order(found, limit=request.limit, score_threshold=request.score_threshold)
-                for found in hits
+                keep_order(found, limit=limit, score_threshold=request.score_threshold)
+                for found in recalled.hits
             ]
-            return orders, [trace] * len(hits)
+            return orders, [recalled.trace] * len(orders)
         options = request.options or self.options
-        stage = SecondStage(
-            self.reranker, self.text, options.on_missing_text, options.on_rerank_error
-        )
         orders, scored = yield from compute(
             partial(
-                stage.run,
-                list(zip(queries, hits, strict=True)),
-                limit=request.limit,
+                self._stage(options).run,
+                list(zip(recalled.texts, recalled.hits, strict=True)),
+                limit=limit,
                 score_threshold=request.score_threshold,
                 blend=options.blend,
                 deadline=terms.deadline,
             )
         )
-        return orders, [replace(trace, **scored.trace(row)) for row in range(len(hits))]
+        return orders, [replace(recalled.trace, **scored.trace(row)) for row in range(len(orders))]
+
+    def _stage(self, options: SearchOptions) -> SecondStage:
+        assert self.reranker is not None
+        return SecondStage(
+            self.reranker, self.text, options.on_missing_text, options.on_rerank_error
+        )
+
+    def _given_request(
+        self, request: SearchRequest, scope: Scope, options: SearchOptions
+    ) -> Flow[models.QueryRequest]:
+        """The request of a caller who says what to recall with."""
+        recall, using = request.read_recall(), None
+        if recall is not None and not isinstance(recall, models.QueryRequest):
+            using = yield from self._using(recall, options)
+        return given_request(recall, request.read_prefetch(), using, scope, options)
+
+    def _using(self, recall: Any, options: SearchOptions) -> Flow[str | None]:
+        """Name of the vector that a caller's own query searches."""
+        if isinstance(recall, list):
+            shape = (len(recall), len(recall[0])) if isinstance(recall[0], list) else (len(recall),)
+            schema = yield from self._first.schema()
+            return plan_given_vector(schema, shape, options.dense_vector).using or None
+        if isinstance(recall, models.FusionQuery | models.RrfQuery | models.FormulaQuery):
+            return None
+        plan = yield from self._first.plan(options)
+        sparse = isinstance(recall, models.SparseVector) or plan.dense is None
+        return (plan.sparse if sparse else plan.dense) or None
+
+    def _look_up(
+        self, groups: Sequence[RerankedGroup], request: SearchRequest
+    ) -> Flow[list[RerankedGroup]]:
+        """The groups with the points of ``with_lookup``."""
+        options = request.options or self.options
+        ids = lookup_ids(groups)
+        records = yield from self._first.look_up(
+            list(dict.fromkeys(ids.values())), request.lookup(), options
+        )
+        return [
+            group.model_copy(
+                update={"lookup": records.get(ids[group.id]) if group.id in ids else None}
+            )
+            for group in groups
+        ]
+
+    def _complete(
+        self, orders: list[list[RerankedPoint]], request: SearchRequest, fetches: bool
+    ) -> Flow[tuple[list[list[RerankedPoint]], float]]:
+        """The hits with what the caller wants to see of them, and seconds that it took."""
+        if not fetches or request.deadline_s is not None:
+            return orders, 0.0
+        began = time.perf_counter()
+        records = yield from self._fetch((hit for order in orders for hit in order), request)
+        return [completed(order, records) for order in orders], time.perf_counter() - began
 
     def _fetch(
-        self, found: Iterable[Iterable[models.ScoredPoint]], request: SearchRequest
+        self, found: Iterable[models.ScoredPoint], request: SearchRequest
     ) -> Flow[dict[PointId, models.Record]]:
         """What the caller wants to see of these points."""
         return (
             yield from self._first.fetch(
-                (hit.id for hits in found for hit in hits),
+                (hit.id for hit in found),
+                request.options or self.options,
                 with_payload=request.with_payload,
                 with_vectors=request.with_vectors,
+                shard_key=request.shard_key_selector,
             )
         )
 
-    def _depth(self, request: SearchRequest) -> int:
-        require_positive("limit", request.limit)
-        require_positive("candidates", request.candidates)
-        if request.candidates is None:
-            return max(self.candidates, request.limit)
-        if request.candidates < request.limit:
-            raise InvalidInputError(
-                f"candidates is {request.candidates} and limit {request.limit}; expected "
-                "candidates of at least limit, since only candidates can be returned."
-            )
-        return request.candidates
+    def _fetches(self, request: SearchRequest, terms: Terms) -> bool:
+        """Whether recall asks only for the texts, and a second request for the rest."""
+        options = request.options or self.options
+        if self.reranker is None and not options.diversity:
+            return False
+        if request.with_payload is not True or request.with_vectors:
+            return True
+        if options.two_phase is not None:
+            return options.two_phase and self.text.fields is not None
+        shown = request.limit * max(request.group_size, 1)
+        return terms.deadline is NEVER and self._sizes.pays(request.depth(self.candidates), shown)
 
-    def _text_fields(self) -> bool | list[str]:
-        """The payload that the reranker needs; all of it where only a function knows."""
-        return True if self.text.fields is None else list(self.text.fields)
-
-
-def _require_options(options: SearchOptions) -> None:
-    require_choice("on_missing_text", options.on_missing_text, OnMissingText)
-    require_choice("fusion", options.fusion, Fusion)
-    require_choice("on_rerank_error", options.on_rerank_error, OnRerankError)
-    require_blend(options.blend)
-    if options.retries != 0:
-        require_positive("retries", options.retries)
+    def _needed_payload(self, request: SearchRequest) -> bool | list[str]:
+        """The payload that recall needs: texts, and what groups are made by."""
+        fields = text_payload(self.text)
+        if isinstance(fields, bool) or not request.group_by:
+            return fields
+        return list(dict.fromkeys([*fields, request.group_by]))
 
 
-def _status(found: Sequence[models.ScoredPoint], reranked: SearchTrace | None) -> Status:
-    if not found:
-        return "no candidates"
-    return "recall only" if reranked is None else reranked.status
+def _ended(trace: SearchTrace, fetch_s: float, terms: Terms) -> SearchTrace:
+    return replace(
+        trace,
+        recall_s=trace.recall_s + fetch_s,
+        total_s=time.perf_counter() - terms.began,
+        retries=terms.retried,
+    )
+
+
+def _status(found: Sequence[models.ScoredPoint], trace: SearchTrace) -> Status:
+    return trace.status if found else "no candidates"

@@ -15,11 +15,15 @@ from qdrant_rerank.conversation import Conversation
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.first_stage import WithPayload, WithVectors
 from qdrant_rerank.flow import Terms
+from qdrant_rerank.grouping import GroupedResults
 from qdrant_rerank.indexing import Document, PointId
 from qdrant_rerank.models import DEFAULT_EMBEDDER, DEFAULT_RERANKER
-from qdrant_rerank.search_flow import SearchCore, SearchRequest
+from qdrant_rerank.query_request import Prefetches, RecallBy
+from qdrant_rerank.recall import DenseEncoder, LexicalEncoder
+from qdrant_rerank.search_flow import SearchCore
+from qdrant_rerank.search_request import Query, SearchRequest
 from qdrant_rerank.text import TextSource
-from qdrant_rerank.types import Embedder, Reranker, SearchOptions, SearchResults, SparseEncoder
+from qdrant_rerank.types import Reranker, SearchOptions, SearchResults
 
 __all__ = ["HybridSearcher"]
 
@@ -38,10 +42,12 @@ class HybridSearcher(SearchCore):
             an embedded engine at ``QDRANT_PATH``, else one in memory.
         embedder: the dense encoder that the collection was, or will be, filled with: a name, a
             directory, a fastembed ``TextEmbedding``, an ``Embedder``, or None for sparse recall
-            alone. The default one is left out where a collection has no dense vectors.
+            alone. ``QdrantInference`` for a model that Qdrant runs. The default one is left out
+            where a collection has no dense vectors.
         sparse: "auto" takes BM25 where the collection has a sparse vector with Qdrant's IDF;
             "Qdrant/bm25" insists on it; or a ``SparseEncoder``, a fastembed
-            ``SparseTextEmbedding``, or None for dense recall alone.
+            ``SparseTextEmbedding``, ``QdrantInference("Qdrant/bm25")`` for the server's own,
+            ``TextIndex(field)`` for a payload index, or None for dense recall alone.
         text: where a payload's text is: a field, a dotted path, several fields, a template such
             as ``"{title}\n{body}"``, or a function of the payload.
         candidates: hits that recall hands to the reranker.
@@ -73,8 +79,8 @@ class HybridSearcher(SearchCore):
         *,
         reranker: Reranker | str | Path | None = DEFAULT_RERANKER,
         client: QdrantClient | None = None,
-        embedder: Embedder | str | Path | None = DEFAULT_EMBEDDER,
-        sparse: SparseEncoder | str | None = "auto",
+        embedder: DenseEncoder | str | Path | None = DEFAULT_EMBEDDER,
+        sparse: LexicalEncoder | str | None = "auto",
         text: TextSource = "text",
         candidates: int = 100,
         options: SearchOptions | None = None,
@@ -103,30 +109,46 @@ class HybridSearcher(SearchCore):
 
     def search(
         self,
-        query: str,
+        query: Query,
         limit: int = 10,
         *,
+        offset: int = 0,
         candidates: int | None = None,
         query_filter: models.Filter | None = None,
         score_threshold: float | None = None,
         with_payload: WithPayload = True,
         with_vectors: WithVectors = False,
+        recall: RecallBy | None = None,
+        prefetch: Prefetches | None = None,
+        lookup_from: models.LookupLocation | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
         options: SearchOptions | None = None,
         deadline_s: float | None = None,
     ) -> SearchResults:
         """Recall candidates, rerank them, return the best.
 
         Args:
-            query: what to search for.
+            query: a text; or the id of a point, a whole number or a ``UUID``, for more like it:
+                its vectors recall, its text is what the hits are compared with, and it is not
+                among them.
             limit: hits to return; fewer if the collection or the filter has fewer.
-            candidates: hits to rerank, ``limit`` or more; None for the searcher's own, or
-                ``limit`` if that is more.
+            offset: hits to skip, of the order after reranking.
+            candidates: hits to rerank, ``offset + limit`` or more; None for the searcher's own,
+                or that sum if it is more.
             query_filter: which points to consider.
             score_threshold: lowest ``score`` to return: of the reranker, or, without one, of
                 Qdrant.
             with_payload: payload of the returned hits. With a selection, recall fetches only the
                 text and a second request the rest.
             with_vectors: vectors of the returned hits, fetched likewise.
+            recall: what recall searches with, instead of the query's vectors: a vector, a
+                ``SparseVector``, a ``Document``, a query such as ``models.RecommendQuery``, or a
+                whole ``models.QueryRequest``, which is sent as it is but for its payload and
+                vectors. The reranker compares with ``query`` all the same.
+            prefetch: sub-requests of recall, fused by ``options.fusion``, or searched by
+                ``recall``; ``query_filter`` holds in each.
+            lookup_from: where the point lives whose id is the query, or is in ``recall``.
+            shard_key_selector: the shards to ask.
             options: in place of the searcher's own.
             deadline_s: seconds that the whole search may take; None for no limit. A
                 ``TextCrossEncoder`` then scores candidates in retrieval order and stops in time,
@@ -151,11 +173,16 @@ class HybridSearcher(SearchCore):
         """
         request = SearchRequest(
             limit=limit,
+            offset=offset,
             candidates=candidates,
             query_filter=query_filter,
             score_threshold=score_threshold,
             with_payload=with_payload,
             with_vectors=with_vectors,
+            recall=recall,
+            prefetch=prefetch,
+            lookup_from=lookup_from,
+            shard_key_selector=shard_key_selector,
             options=options,
             deadline_s=deadline_s,
         )
@@ -164,27 +191,33 @@ class HybridSearcher(SearchCore):
 
     def search_batch(
         self,
-        queries: Sequence[str],
+        queries: Sequence[Query],
         limit: int = 10,
         *,
+        offset: int = 0,
         candidates: int | None = None,
         query_filter: models.Filter | None = None,
         score_threshold: float | None = None,
         with_payload: WithPayload = True,
         with_vectors: WithVectors = False,
+        lookup_from: models.LookupLocation | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
         options: SearchOptions | None = None,
         deadline_s: float | None = None,
     ) -> list[SearchResults]:
         """Search for several queries: one request to Qdrant, their pairs scored together.
 
         Args:
-            queries: what to search for.
+            queries: texts, or ids of points, as in :meth:`search`.
             limit: hits to return a query.
+            offset: as in :meth:`search`.
             candidates: as in :meth:`search`.
             query_filter: as in :meth:`search`.
             score_threshold: as in :meth:`search`.
             with_payload: as in :meth:`search`.
             with_vectors: as in :meth:`search`.
+            lookup_from: as in :meth:`search`.
+            shard_key_selector: as in :meth:`search`.
             options: as in :meth:`search`.
             deadline_s: seconds that the whole batch may take. Of each query the first candidates
                 are scored before the second of any.
@@ -200,15 +233,106 @@ class HybridSearcher(SearchCore):
             raise InvalidInputError("queries is one str; expected several. Pass [query].")
         request = SearchRequest(
             limit=limit,
+            offset=offset,
             candidates=candidates,
             query_filter=query_filter,
             score_threshold=score_threshold,
             with_payload=with_payload,
             with_vectors=with_vectors,
+            lookup_from=lookup_from,
+            shard_key_selector=shard_key_selector,
             options=options,
             deadline_s=deadline_s,
         )
         return self._search(list(queries), request)
+
+    def search_groups(
+        self,
+        query: Query,
+        *,
+        group_by: str,
+        group_size: int = 3,
+        limit: int = 10,
+        offset: int = 0,
+        candidates: int | None = None,
+        query_filter: models.Filter | None = None,
+        score_threshold: float | None = None,
+        with_payload: WithPayload = True,
+        with_vectors: WithVectors = False,
+        with_lookup: str | models.WithLookup | None = None,
+        recall: RecallBy | None = None,
+        prefetch: Prefetches | None = None,
+        lookup_from: models.LookupLocation | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
+        options: SearchOptions | None = None,
+        deadline_s: float | None = None,
+    ) -> GroupedResults:
+        """Recall and rerank chunks, and return them by what they are parts of.
+
+        Args:
+            query: as in :meth:`search`.
+            group_by: payload field, or path, that chunks of one group share. Chunks without it, or
+                with a value there that is neither a whole number nor a text, are left out, and one
+                with several values is in several groups, as in Qdrant.
+            group_size: most chunks of a group, its best.
+            limit: groups to return; fewer if the candidates have fewer.
+            offset: groups to skip.
+            candidates: chunks to rerank; of one group there may be many among them.
+            query_filter: as in :meth:`search`.
+            score_threshold: as in :meth:`search`, of a chunk.
+            with_payload: as in :meth:`search`, of each chunk.
+            with_vectors: as in :meth:`search`, of each chunk.
+            with_lookup: a collection whose points' ids are the groups', to return them, too; or a
+                ``models.WithLookup``.
+            recall: as in :meth:`search`.
+            prefetch: as in :meth:`search`.
+            lookup_from: as in :meth:`search`.
+            shard_key_selector: as in :meth:`search`.
+            options: as in :meth:`search`.
+            deadline_s: as in :meth:`search`.
+
+        Returns:
+            The groups in the order of their best chunks, each a ``models.PointGroup``.
+
+        Raises:
+            QdrantRerankError: as :meth:`search`.
+
+        Examples:
+            >>> from qdrant_client import QdrantClient
+            >>> searcher = HybridSearcher("chunks", client=QdrantClient(":memory:"))
+            >>> added = searcher.add(
+            ...     [
+            ...         {"text": "Iron melts at 1538 degrees.", "book": "metals"},
+            ...         {"text": "Bread is baked in an oven.", "book": "baking"},
+            ...         {"text": "Copper melts at 1085 degrees.", "book": "metals"},
+            ...     ]
+            ... )
+            >>> groups = searcher.search_groups("When does iron melt?", group_by="book")
+            >>> [(group.id, len(group.hits)) for group in groups]
+            [('metals', 2), ('baking', 1)]
+        """
+        if not group_by:
+            raise InvalidInputError(f"group_by is {group_by!r}; expected a payload field.")
+        request = SearchRequest(
+            limit=limit,
+            offset=offset,
+            candidates=candidates,
+            query_filter=query_filter,
+            score_threshold=score_threshold,
+            with_payload=with_payload,
+            with_vectors=with_vectors,
+            recall=recall,
+            prefetch=prefetch,
+            lookup_from=lookup_from,
+            shard_key_selector=shard_key_selector,
+            group_by=group_by,
+            group_size=group_size,
+            with_lookup=with_lookup,
+            options=options,
+            deadline_s=deadline_s,
+        )
+        terms = self._terms([query], request)
+        return self._converse(terms).run(self._groups_flow(query, request, terms))
 
     def add(
         self,
@@ -260,7 +384,7 @@ class HybridSearcher(SearchCore):
     ) -> None:
         self.close()
 
-    def _search(self, queries: list[str], request: SearchRequest) -> list[SearchResults]:
+    def _search(self, queries: list[Query], request: SearchRequest) -> list[SearchResults]:
         terms = self._terms(queries, request)
         return self._converse(terms).run(self._search_flow(queries, request, terms))
 

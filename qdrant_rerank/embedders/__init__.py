@@ -7,20 +7,29 @@ from typing import Any
 from qdrant_rerank.embedders.adapters import FastembedDense, FastembedSparse
 from qdrant_rerank.embedders.bm25 import Bm25Encoder
 from qdrant_rerank.embedders.onnx import OnnxEmbedder
+from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.embedders.static import StaticEmbedder
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.models import DEFAULT_EMBEDDER
 from qdrant_rerank.types import Embedder, SparseEncoder
 
-__all__ = ["Bm25Encoder", "OnnxEmbedder", "StaticEmbedder", "load_embedder", "load_sparse"]
+__all__ = [
+    "Bm25Encoder",
+    "OnnxEmbedder",
+    "QdrantInference",
+    "StaticEmbedder",
+    "TextIndex",
+    "load_embedder",
+    "load_sparse",
+]
 
 
-def load_embedder(embedder: Any) -> Embedder:
+def load_embedder(embedder: Any) -> Embedder | QdrantInference:
     """A dense encoder from what a caller may pass.
 
     Args:
-        embedder: an ``Embedder`` as it is; a ``fastembed.TextEmbedding`` wrapped; the bundled
-            name, a hub name or a directory loaded, once a process.
+        embedder: an ``Embedder`` or a ``QdrantInference`` as it is; a ``fastembed.TextEmbedding``
+            wrapped; the bundled name, a hub name or a directory loaded, once a process.
 
     Raises:
         ModelFileError: its files are missing, damaged, or could not be fetched.
@@ -30,7 +39,7 @@ def load_embedder(embedder: Any) -> Embedder:
         return _shared(str(embedder))
     if callable(getattr(embedder, "query_embed", None)) and hasattr(embedder, "embedding_size"):
         return FastembedDense(embedder)
-    if isinstance(embedder, Embedder):
+    if isinstance(embedder, Embedder | QdrantInference):
         return embedder
     raise InvalidInputError(
         f"embedder is a {type(embedder).__name__}; expected a model name, a directory, a "
@@ -46,18 +55,20 @@ def _shared(name: str) -> Embedder:
     return OnnxEmbedder(name)
 
 
-def load_sparse(sparse: Any) -> SparseEncoder:
+def load_sparse(sparse: Any) -> SparseEncoder | QdrantInference | TextIndex:
     """A sparse encoder from what a caller may pass.
 
     Args:
-        sparse: "auto" or "Qdrant/bm25" for BM25, a ``SparseEncoder`` as it is, or a
-            ``fastembed.SparseTextEmbedding`` wrapped.
+        sparse: "auto" or "Qdrant/bm25" for BM25, a ``SparseEncoder``, a ``QdrantInference``
+            or a ``TextIndex`` as it is, or a ``fastembed.SparseTextEmbedding`` wrapped.
 
     Raises:
         InvalidInputError: not something that encodes.
     """
     if isinstance(sparse, str) and sparse.lower() in {"auto", "qdrant/bm25"}:
         return Bm25Encoder()
+    if isinstance(sparse, QdrantInference | TextIndex):
+        return sparse
     if callable(getattr(sparse, "query_embed", None)):
         return FastembedSparse(sparse)
     if not isinstance(sparse, str) and isinstance(sparse, SparseEncoder):

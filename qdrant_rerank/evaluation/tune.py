@@ -103,7 +103,8 @@ def tune(
         for name, precision in product(rerankers, precisions)
     }
     if not searcher.fuses:
-        fusions = (searcher.options.fusion,)
+        own = searcher.options.fusion
+        fusions = (own if isinstance(own, str) else "rrf",)  # nothing is fused
     sweep = _Sweep(with_reranker(searcher, None), models, id_field, measure)
     settings = [
         _Setting(fusion, depth, model, blend)

@@ -1,0 +1,95 @@
+"""Encoders that are Qdrant's own: the text is sent, and what to search with is made there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from qdrant_rerank.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from qdrant_client import models
+
+__all__ = ["BM25_MODEL", "QdrantInference", "TextIndex"]
+
+#: The model that every server since 1.15.3 runs; all others are Qdrant Cloud's.
+BM25_MODEL = "qdrant/bm25"
+
+
+@dataclass(frozen=True, slots=True)
+class QdrantInference:
+    """A model that Qdrant runs; for ``embedder=`` or ``sparse=``.
+
+    The server's ``Qdrant/bm25`` needs Qdrant 1.15.3 or newer; others need Qdrant Cloud's inference
+    and ``QdrantClient(..., cloud_inference=True)``. The embedded engine runs none.
+
+    Attributes:
+        name: of the model, such as "Qdrant/bm25".
+        dimension: length of its dense vectors; only ``add`` needs it, to create a collection.
+        options: handed to the model, such as ``{"language": "german"}``.
+
+    Examples:
+        >>> QdrantInference("Qdrant/bm25").document("melting iron").model
+        'Qdrant/bm25'
+    """
+
+    name: str
+    dimension: int | None = None
+    options: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise InvalidInputError(f"name is {self.name!r}; expected a model's, as Qdrant has it.")
+
+    @property
+    def built_in(self) -> bool:
+        """Whether every server runs it, not only Qdrant Cloud."""
+        return self.name.lower() == BM25_MODEL
+
+    def document(self, text: str) -> "models.Document":
+        """What Qdrant makes a vector of."""
+        from qdrant_client import models
+
+        options = None if self.options is None else dict(self.options)
+        return models.Document(text=text, model=self.name, options=options)
+
+
+@dataclass(frozen=True, slots=True)
+class TextIndex:
+    """Recall by BM25 over a payload field's text index, without sparse vectors; for ``sparse=``.
+
+    Needs Qdrant 1.20 or newer, and an index made with ``TextIndexParams(type="text",
+    scoring=True)``; ``add`` makes it with the collection.
+
+    Attributes:
+        field: the payload field.
+        k: saturation of the term frequency, 0 or more; None for Qdrant's 1.2.
+        b: weight of the document length, 0 to 1; None for Qdrant's 0.75.
+
+    Examples:
+        >>> TextIndex("body").query("melting iron").text
+        'melting iron'
+    """
+
+    field: str
+    k: float | None = None
+    b: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.field, str) or not self.field.strip():
+            raise InvalidInputError(f"field is {self.field!r}; expected a payload field.")
+        if (self.k is not None and self.k < 0) or (self.b is not None and not 0 <= self.b <= 1):
+            raise InvalidInputError(f"k={self.k}, b={self.b}; expected k >= 0 and 0 <= b <= 1.")
+
+    @property
+    def name(self) -> str:
+        """As errors name it."""
+        return f"text index of {self.field}"
+
+    def query(self, text: str) -> "models.TextQuery":
+        """What Qdrant ranks by."""
+        from qdrant_client import models
+
+        if self.k is None and self.b is None:
+            return models.TextQuery(text=text)
+        scoring = models.Bm25Scoring(bm25=models.Bm25Params(k=self.k, b=self.b))
+        return models.TextQuery(text=models.TextQueryInput(query=text, scoring=scoring))

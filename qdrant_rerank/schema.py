@@ -1,0 +1,89 @@
+"""What a collection has to search: its vectors and text indexes. Pure: no I/O."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qdrant_client import models
+
+__all__ = ["DENSE_NAME", "EMBEDDER_KEY", "SPARSE_NAME", "Branch", "CollectionSchema"]
+
+#: Names of the vectors in a collection that ``add`` creates.
+DENSE_NAME = "dense"
+SPARSE_NAME = "bm25"
+#: Key of a collection's metadata under which ``add`` records the embedder's name.
+EMBEDDER_KEY = "qdrant_rerank_embedder"
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One search of recall.
+
+    Attributes:
+        using: name of the vector ("" is the unnamed one), or the payload field of a text index.
+        dense: whether the dense encoder makes its query, else the sparse one.
+        dimension: length of a dense vector; 0 for a sparse one.
+        multivector: whether a point has several such vectors.
+        text_index: whether it ranks by a payload field's text index and has no vector.
+    """
+
+    using: str
+    dense: bool
+    dimension: int = 0
+    multivector: bool = False
+    text_index: bool = False
+
+    def __str__(self) -> str:
+        kind = "dense" if self.dense else "text index" if self.text_index else "sparse"
+        return f"{kind} {self.using or '(unnamed)'!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSchema:
+    """The vectors of a collection.
+
+    Attributes:
+        collection: its name.
+        dense: dense vectors by name; "" is the unnamed one.
+        sparse: sparse vectors by name.
+        embedder: name of the embedder that filled it, where ``add`` recorded it.
+        indexed: payload fields that have an index.
+        scored: those of them whose text index ranks by BM25.
+    """
+
+    collection: str
+    dense: Mapping[str, models.VectorParams]
+    sparse: Mapping[str, models.SparseVectorParams]
+    embedder: str | None = None
+    indexed: frozenset[str] = frozenset()
+    scored: frozenset[str] = frozenset()
+
+    @classmethod
+    def from_info(cls, collection: str, info: models.CollectionInfo) -> "CollectionSchema":
+        """Read it from what ``get_collection`` returns."""
+        vectors = info.config.params.vectors or {}
+        if isinstance(vectors, models.VectorParams):
+            vectors = {"": vectors}
+        recorded = (info.config.metadata or {}).get(EMBEDDER_KEY)
+        return cls(
+            collection=collection,
+            dense=dict(vectors),
+            sparse=dict(info.config.params.sparse_vectors or {}),
+            embedder=recorded if isinstance(recorded, str) else None,
+            indexed=frozenset(info.payload_schema or {}),
+            scored=frozenset(
+                field
+                for field, index in (info.payload_schema or {}).items()
+                if isinstance(index.params, models.TextIndexParams) and index.params.scoring
+            ),
+        )
+
+    def dense_branch(self, name: str) -> Branch:
+        """The search of one dense vector."""
+        params = self.dense[name]
+        return Branch(name, True, params.size, params.multivector_config is not None)
+
+    def __str__(self) -> str:
+        dense = [f"{name or '(unnamed)'} of {v.size}" for name, v in self.dense.items()]
+        return (
+            f"dense vectors {', '.join(dense) or 'none'}; sparse {', '.join(self.sparse) or 'none'}"
+        )
