@@ -11,7 +11,8 @@ peer library has a built-in that callers already catch, the error is that as wel
     ├── ModelError
     │   ├── UnknownModelError (ValueError)      no model of that name
     │   ├── ModelFileError                      a file is missing, truncated or does not fit
-    │   │   └── DamagedFileError                its bytes are not those that were published
+    │   │   ├── DamagedFileError                its bytes are not those that were published
+    │   │   └── MissingPrecisionError (InvalidInputError) no file of the precision asked for
     │   └── ModelOutputError                    the model ran, and what it returned is no score
     ├── CollectionError
     │   ├── CollectionNotFoundError             no such collection
@@ -40,6 +41,7 @@ __all__ = [
     "InvalidInputError",
     "LicenseWarning",
     "MissingDependencyError",
+    "MissingPrecisionError",
     "MissingTextError",
     "ModelError",
     "ModelFileError",
@@ -95,6 +97,10 @@ class ModelFileError(ModelError):
 
 class DamagedFileError(ModelFileError):
     """A file's bytes are not those that were published."""
+
+
+class MissingPrecisionError(ModelFileError, InvalidInputError):
+    """The model has no file of the precision asked for; the message lists what it has."""
 
 
 class ModelOutputError(ModelError):

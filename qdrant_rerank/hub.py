@@ -9,15 +9,34 @@ from pathlib import Path
 
 from qdrant_rerank import snapshots
 from qdrant_rerank.arguments import require_choice
-from qdrant_rerank.errors import LicenseWarning, ModelFileError, UnknownModelError
+from qdrant_rerank.errors import (
+    LicenseWarning,
+    MissingPrecisionError,
+    ModelFileError,
+    UnknownModelError,
+)
 from qdrant_rerank.hub_cache import CachedRepository, cache_directory
 from qdrant_rerank.hub_client import is_absence
-from qdrant_rerank.models import ModelSource, ModelSpec, Precision
-from qdrant_rerank.onnx_files import choose_file, external_files, usual_names
+from qdrant_rerank.models import FilePrecision, ModelSource, ModelSpec, Precision
+from qdrant_rerank.onnx_files import (
+    choose_file,
+    external_files,
+    is_quantized,
+    precision_of,
+    usual_names,
+)
 from qdrant_rerank.registry import find_model, forbids_commercial_use, nearest_names
 from qdrant_rerank.snapshots import Wanted
 
-__all__ = ["ModelFiles", "Precision", "find_spec", "locate", "locate_embedder", "wanted_of"]
+__all__ = [
+    "ModelFiles",
+    "Precision",
+    "find_spec",
+    "locate",
+    "locate_embedder",
+    "locate_or_fp32",
+    "wanted_of",
+]
 
 # "owner/name" as the hub allows it.
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -44,13 +63,28 @@ class ModelFiles:
     spec: ModelSpec | None = None
     trusted: tuple[Path, ...] = ()
 
+    @property
+    def precision(self) -> FilePrecision:
+        """Of the ONNX file, by its name; int8, too, where it computes in int8."""
+        named = precision_of(self.model.name)
+        return "int8" if named == "fp32" and is_quantized(self.model) else named
+
+    @property
+    def external_data(self) -> list[Path]:
+        """The files that the ONNX file reads its weights from.
+
+        Raises:
+            ModelFileError: one is missing, or does not lie in the model's directory.
+        """
+        return external_files(self.model, trusted=self.trusted)
+
     def require_own_data(self) -> None:
         """Raise ModelFileError unless the external data lies in the model's directory.
 
         For callers to ask right before the ONNX file is loaded, which may be long after it was
         found.
         """
-        external_files(self.model, trusted=self.trusted)
+        _ = self.external_data
 
 
 def locate(
@@ -76,7 +110,8 @@ def locate(
     Raises:
         UnknownModelError: no such name, path or repository.
         ModelFileError: a file is missing, damaged or could not be fetched.
-        InvalidInputError: the model has no file of that precision.
+        MissingPrecisionError: the model has no file of that precision.
+        InvalidInputError: the precision is not one of those there are.
     """
     require_choice("precision", precision, Precision)
     if specific_model_path is not None:
@@ -107,6 +142,39 @@ def locate(
         spec if registered else None,
         wanted.repository.blob_folders,
     )
+
+
+def locate_or_fp32(
+    model_name: str | Path,
+    *,
+    precision: Precision = "auto",
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    specific_model_path: str | Path | None = None,
+) -> ModelFiles:
+    """As :func:`locate`, but the fp32 file of a model that has no int8 file and is asked for it.
+
+    Raises:
+        MissingPrecisionError: the model has neither.
+    """
+
+    def of(precision: Precision) -> ModelFiles:
+        return locate(
+            model_name,
+            precision=precision,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            specific_model_path=specific_model_path,
+        )
+
+    try:
+        return of(precision)
+    except MissingPrecisionError:
+        if precision != "int8":
+            raise
+        return of("fp32")
 
 
 def find_spec(model_name: str | Path) -> ModelSpec | None:
@@ -200,7 +268,7 @@ def _in_directory(name: str, directory: Path, precision: Precision) -> ModelFile
     file = choose_file(present, precision)
     if file is None:
         names = usual_names("fp32" if precision == "auto" else precision)
-        raise ModelFileError(
+        raise MissingPrecisionError(
             f"{directory} has no {' or '.join(names)}, neither directly nor under onnx/; ONNX "
             f"files there: {', '.join(present) or 'none'}. Pass the path of the file itself to "
             "load it."

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.errors import MissingPrecisionError
 
 __all__ = [
     "BUILT_IN",
@@ -109,13 +109,13 @@ class ModelSpec:
         """The file of that precision; "auto" is the first.
 
         Raises:
-            InvalidInputError: there is none; the message lists those there are.
+            MissingPrecisionError: there is none; the message lists those there are.
         """
         for file in self.files:
             if precision in {"auto", file.precision}:
                 return file
         known = ", ".join(dict.fromkeys(file.precision for file in self.files))
-        raise InvalidInputError(
+        raise MissingPrecisionError(
             f"{self.model} has no {precision} file; its precisions are auto, {known}."
         )
 

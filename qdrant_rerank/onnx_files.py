@@ -12,7 +12,16 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from qdrant_rerank.errors import ModelFileError
 from qdrant_rerank.models import FilePrecision, Precision
 
-__all__ = ["choose_file", "external_data", "external_files", "precision_of", "usual_names"]
+__all__ = [
+    "DYNAMIC_QUANTIZATION",
+    "choose_file",
+    "external_data",
+    "external_files",
+    "is_quantized",
+    "names_any",
+    "precision_of",
+    "usual_names",
+]
 
 # Names under which exporters publish each precision, best known first: transformers.js and
 # optimum, then sentence-transformers.
@@ -30,6 +39,11 @@ NAMES_OF_PRECISION: dict[FilePrecision, tuple[str, ...]] = {
     "fp16": ("model_fp16.onnx",),
     "q4f16": ("model_q4f16.onnx",),
 }
+
+# Operators that quantise activations as they come, with a scale of the whole run.
+DYNAMIC_QUANTIZATION = (b"DynamicQuantizeLinear", b"DynamicQuantizeMatMul")
+# With those, operators of every int8 export that onnxruntime and optimum make.
+QUANTIZATION = (*DYNAMIC_QUANTIZATION, b"QLinearMatMul", b"MatMulInteger", b"QuantizeLinear")
 
 # onnx.proto: message -> field number -> message in it. Tensors occur in all of these.
 MESSAGES: dict[str, dict[int, str]] = {
@@ -78,6 +92,20 @@ def precision_of(path: str) -> FilePrecision:
         if name in names:
             return precision
     return "fp32"
+
+
+def names_any(model: Path, operators: Iterable[bytes]) -> bool:
+    """Whether an ONNX file names one of these operators; False where it is not to be read."""
+    try:
+        with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return any(data.find(name) >= 0 for name in operators)
+    except (OSError, ValueError):  # absent, or empty: what loads it says so
+        return False
+
+
+def is_quantized(model: Path) -> bool:
+    """Whether an ONNX file computes in int8."""
+    return names_any(model, QUANTIZATION)
 
 
 def external_files(model: Path, *, trusted: Sequence[Path] = ()) -> list[Path]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from qdrant_rerank import hub_client
-from qdrant_rerank.errors import DamagedFileError, ModelFileError
+from qdrant_rerank.errors import DamagedFileError, MissingPrecisionError, ModelFileError
 from qdrant_rerank.hub_cache import CachedRepository, Listing, is_commit, is_offline
 from qdrant_rerank.integrity import Digest, check_file
 from qdrant_rerank.models import Precision
@@ -196,7 +196,7 @@ def _plan(wanted: Wanted, names: Collection[str]) -> _Plan:
     onnx = sorted(each for each in names if each.endswith(".onnx"))
     if model is None:
         sought = wanted.path or f"ONNX file of precision {wanted.precision}"
-        raise ModelFileError(
+        raise MissingPrecisionError(
             f"{name} has no {sought}; its ONNX files: {', '.join(onnx) or 'none'}. "
             + (
                 "Pass precision=, or specific_model_path= with a file that was fetched by hand."
