@@ -107,7 +107,7 @@ def serving(respond: Answer) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def handle_any(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             with suppress(OSError):
                 respond(self)
             self.close_connection = True

@@ -1,0 +1,367 @@
+"""AsyncHybridSearcher: what the sync one returns, off the event loop, bounded and cancellable."""
+
+import asyncio
+import threading
+import time
+from itertools import pairwise
+
+import pytest
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
+
+from qdrant_rerank import (
+    DEFAULT_RERANKER,
+    AsyncHybridSearcher,
+    HybridSearcher,
+    SearchOptions,
+    TextCrossEncoder,
+)
+from qdrant_rerank.errors import (
+    CollectionNotFoundError,
+    InvalidInputError,
+    MissingTextError,
+    QdrantConnectionError,
+)
+from tests.loopback_qdrant import loopback_qdrant
+
+DOCUMENTS = [
+    {"text": text, "n": n, "topic": "metal" if "iron" in text.lower() else "other"}
+    for n, text in enumerate(
+        [
+            "Iron melts at 1538 degrees Celsius.",
+            "Sourdough bread is baked in a hot oven.",
+            "Blast furnaces turn iron ore into pig iron.",
+            "Chocolate melts gently over warm water.",
+            "Copper conducts better than iron does.",
+            "Penguins keep warm by huddling.",
+        ]
+    )
+]
+NO_TEXT = models.PointStruct(
+    id=99,
+    payload={"n": 99, "topic": "metal"},
+    vector={"dense": [1.0] * 256, "bm25": models.SparseVector(indices=[1], values=[1.0])},
+)
+QUERIES = ["How hot must it be for iron to melt?", "what is baked", "warm"]
+IRON = models.Filter(
+    must=[models.FieldCondition(key="topic", match=models.MatchValue(value="metal"))]
+)
+
+
+class Failing:
+    """A reranker out of order."""
+
+    def rerank(self, query, documents):
+        raise RuntimeError("the card fell off")
+
+
+class Slow:
+    """A reranker that takes its time, and counts how many are at it."""
+
+    def __init__(self, seconds):
+        self.seconds, self.now, self.most, self.lock = seconds, 0, 0, threading.Lock()
+
+    def rerank(self, query, documents):
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(self.seconds)
+        with self.lock:
+            self.now -= 1
+        return [float(len(document)) for document in documents]
+
+
+def options(**given):
+    return {"options": SearchOptions(**given)}
+
+
+# How the searcher is made, and how it is asked.
+CASES = [
+    pytest.param({}, {}, id="defaults"),
+    pytest.param({}, {"limit": 2}, id="limit"),
+    pytest.param({}, {"limit": 2, "candidates": 3}, id="candidates"),
+    pytest.param({}, {"query_filter": IRON}, id="query_filter"),
+    pytest.param({}, {"score_threshold": 0.0}, id="score_threshold"),
+    pytest.param({}, {"with_payload": False}, id="with_payload=False"),
+    pytest.param({}, {"with_payload": ["n"]}, id="with_payload"),
+    pytest.param(
+        {}, {"with_payload": models.PayloadSelectorExclude(exclude=["text"])}, id="selector"
+    ),
+    pytest.param({}, {"with_vectors": ["dense"]}, id="with_vectors"),
+    pytest.param({}, {"with_payload": ["n"], "deadline_s": 600}, id="deadline_s"),
+    pytest.param({}, {"deadline_s": 1e-9}, id="no time"),
+    pytest.param({}, options(fusion="dbsf"), id="fusion"),
+    pytest.param({}, options(blend=0.5), id="blend"),
+    pytest.param({}, options(blend="rrf"), id="blend=rrf"),
+    pytest.param({}, options(on_missing_text="drop"), id="on_missing_text=drop"),
+    pytest.param({}, options(on_missing_text="raise"), id="on_missing_text=raise"),
+    pytest.param({}, options(dense_vector="dense", sparse_vector="bm25"), id="vectors"),
+    pytest.param({}, options(search_params=models.SearchParams(exact=True)), id="search_params"),
+    pytest.param({}, options(timeout_s=60, retries=2), id="timeout_s, retries"),
+    pytest.param({"options": SearchOptions(blend=0.3)}, {}, id="the searcher's options"),
+    pytest.param({"candidates": 4}, {"limit": 3}, id="the searcher's candidates"),
+    pytest.param({"reranker": None}, {"limit": 3}, id="no reranker"),
+    pytest.param({"reranker": None}, {"score_threshold": 0.4}, id="no reranker, threshold"),
+    pytest.param({"embedder": None}, {}, id="sparse alone"),
+    pytest.param({"sparse": None}, {}, id="dense alone"),
+    pytest.param({"text": "topic"}, {}, id="another text"),
+    pytest.param({"text": "{topic}: {text}"}, {}, id="a template"),
+    pytest.param({"reranker": Failing()}, {}, id="failing"),
+    pytest.param({"reranker": Failing()}, options(on_rerank_error="recall"), id="degraded"),
+    pytest.param({}, {"limit": 0}, id="a wrong limit"),
+    pytest.param({}, {"limit": 3, "candidates": 2}, id="candidates below limit"),
+    pytest.param({}, {"with_payload": "n"}, id="one str"),
+    pytest.param({}, {"deadline_s": -1}, id="a wrong deadline"),
+    pytest.param({}, options(fusion="none"), id="a wrong option"),
+]
+
+
+def outcome(result):
+    """What has to be the same: hits with all that is in them, and the trace without its times."""
+    if isinstance(result, Exception):
+        return type(result), str(result)
+    if isinstance(result, list) and not hasattr(result, "trace"):
+        return [outcome(one) for one in result]
+    trace = {
+        name: getattr(result.trace, name)
+        for name in result.trace.__dataclass_fields__
+        if not name.endswith("_s")
+    }
+    return result.query, result.to_dicts(), trace
+
+
+@pytest.fixture(scope="module")
+def engines(bundled):
+    """The same points in every kind of engine: (name, sync client, makes the other client)."""
+    with loopback_qdrant() as (url, qdrant):
+        local, in_memory = QdrantClient(":memory:"), AsyncQdrantClient(":memory:")
+        over_http = QdrantClient(url=url, check_compatibility=False)
+        for client in (local, over_http):
+            HybridSearcher("docs", client=client).add([*DOCUMENTS, NO_TEXT], progress=False)
+        asyncio.run(fill(in_memory))
+        yield {
+            "AsyncQdrantClient in memory": (local, lambda: in_memory),
+            "QdrantClient in memory": (local, lambda: local),
+            "AsyncQdrantClient over HTTP": (
+                over_http,
+                lambda: AsyncQdrantClient(url=url, check_compatibility=False),
+            ),
+        }
+        local.close()
+        over_http.close()
+        asyncio.run(in_memory.close())
+        assert qdrant.client.count("docs").count == len(DOCUMENTS) + 1
+
+
+async def fill(client):
+    async with AsyncHybridSearcher("docs", client=client) as searcher:
+        assert await searcher.add([*DOCUMENTS, NO_TEXT], progress=False) == len(DOCUMENTS) + 1
+
+
+async def both_ways(make, made, asked):
+    """What search says of the first query, and search_batch of all."""
+    client = make()
+    try:
+        async with AsyncHybridSearcher("docs", client=client, **made) as searcher:
+            found = []
+            for call in (
+                lambda: searcher.search(QUERIES[0], **asked),
+                lambda: searcher.search_batch(QUERIES, **asked),
+            ):
+                try:
+                    found.append(await call())
+                except Exception as error:
+                    found.append(error)
+            return found
+    finally:
+        if not client.init_options["location"]:
+            await client.close()
+
+
+@pytest.mark.parametrize("engine", ["AsyncQdrantClient in memory", "AsyncQdrantClient over HTTP"])
+@pytest.mark.parametrize(("made", "asked"), CASES)
+def test_async_finds_what_sync_finds(engines, engine, made, asked):
+    """Ids, scores, payloads, the trace's counts and status, and errors word for word."""
+    sync_client, make_client = engines[engine]
+    searcher = HybridSearcher("docs", client=sync_client, **made)
+    expected = []
+    for call in (
+        lambda: searcher.search(QUERIES[0], **asked),
+        lambda: searcher.search_batch(QUERIES, **asked),
+    ):
+        try:
+            expected.append(call())
+        except Exception as error:
+            expected.append(error)
+    found = asyncio.run(both_ways(make_client, made, asked))
+    assert outcome(found[0]) == outcome(expected[0])
+    assert outcome(found[1]) == outcome(expected[1])
+
+
+def test_an_embedded_engine_of_the_sync_kind_serves_too(engines):
+    """What add stores through one, both find."""
+    local, _ = engines["QdrantClient in memory"]
+
+    async def main():
+        async with AsyncHybridSearcher("more", client=local, reranker=None) as searcher:
+            assert await searcher.add(["one", "two"], batch_size=1, progress=False) == 2
+            return await searcher.search("two")
+
+    found = asyncio.run(main())
+    assert found == HybridSearcher("more", client=local, reranker=None).search("two")
+    assert len(found) == 2
+
+
+def test_the_default_is_an_engine_in_memory_and_closed_at_the_end():
+    """As of the sync searcher; the error names what to call."""
+
+    async def main():
+        async with AsyncHybridSearcher("docs", reranker=None) as searcher:
+            with pytest.raises(CollectionNotFoundError, match=r":memory:.*It has no collections"):
+                await searcher.search("q")
+            with pytest.raises(MissingTextError, match="Document 1 has no text") as caught:
+                await searcher.add(["a", {"title": "b"}], progress=False)
+            assert caught.value.__notes__[0].startswith("1 documents before it were added")
+            assert len(await searcher.search("a")) == 1
+            assert await searcher.search_batch([]) == []
+            return searcher.client
+
+    assert asyncio.run(main())._client.closed
+
+
+def test_qdrant_url_is_asked_by_an_async_client(monkeypatch):
+    """The environment decides, as for the sync searcher."""
+    with loopback_qdrant() as (url, _):
+        monkeypatch.setenv("QDRANT_URL", url)
+
+        async def main():
+            async with AsyncHybridSearcher("docs", reranker=None) as searcher:
+                assert isinstance(searcher.client, AsyncQdrantClient)
+                await searcher.add(["a"], progress=False)
+                return await searcher.search("a")
+
+        with pytest.warns(UserWarning, match="server version"):  # no part of this engine
+            assert len(asyncio.run(main())) == 1
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_no_more_than_so_many_are_at_work(client, concurrency):
+    """The others wait their turn, and all get their answer."""
+    HybridSearcher("docs", client=client, reranker=None).add(DOCUMENTS, progress=False)
+    slow = Slow(0.03)
+
+    async def main():
+        async with AsyncHybridSearcher(
+            "docs", client=client, reranker=slow, concurrency=concurrency
+        ) as searcher:
+            return await asyncio.gather(*(searcher.search(f"query {n}") for n in range(9)))
+
+    found = asyncio.run(main())
+    assert [results.query for results in found] == [f"query {n}" for n in range(9)]
+    assert slow.most == concurrency
+
+
+def test_waiting_for_a_turn_counts_towards_the_deadline(client):
+    """And the error says what was in the way."""
+    HybridSearcher("docs", client=client, reranker=None).add(["a"], progress=False)
+
+    async def main():
+        async with AsyncHybridSearcher(
+            "docs", client=client, reranker=Slow(0.6), concurrency=1
+        ) as searcher:
+            first = asyncio.create_task(searcher.search("a"))
+            await asyncio.sleep(0.1)
+            began = time.monotonic()
+            with pytest.raises(QdrantConnectionError, match=r"1 calls were at work.*concurrency"):
+                await searcher.search("a", deadline_s=0.1)
+            assert time.monotonic() - began < 0.4
+            assert len(await first) == 1
+
+    asyncio.run(main())
+
+
+def test_the_event_loop_never_waits_for_a_model_or_an_engine(client):
+    """A clock on the loop keeps ticking while embedder, engine and reranker take their time."""
+
+    def slow_text(payload):
+        time.sleep(0.3)
+        return payload["text"]
+
+    async def main():
+        ticks = []
+
+        async def clock():
+            while True:
+                ticks.append(time.monotonic())
+                await asyncio.sleep(0.01)
+
+        async with AsyncHybridSearcher("docs", client=client, text=slow_text) as searcher:
+            ticking = asyncio.create_task(clock())
+            await searcher.add([{"text": "a"}], progress=False)
+            await searcher.search("a")
+            ticking.cancel()
+        return max(after - before for before, after in pairwise(ticks))
+
+    assert asyncio.run(main()) < 0.25
+
+
+def test_a_cancelled_search_stops_within_a_run():
+    """Its task at once; nothing stays queued for the model, and the next search works."""
+    encoder = TextCrossEncoder(DEFAULT_RERANKER, threads=1)
+    pool = encoder._scorer.runtime._pool
+    many = [f"Document {n}: " + "iron ore is smelted in a furnace. " * 12 for n in range(600)]
+
+    async def main():
+        async with AsyncHybridSearcher("docs", reranker=encoder, candidates=600) as searcher:
+            await searcher.add(many, progress=False)
+            task = asyncio.create_task(searcher.search("iron", limit=600))
+            while not pool._work_queue.qsize():
+                await asyncio.sleep(0.001)
+            began = time.monotonic()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert time.monotonic() - began < 0.5
+            give_up = time.monotonic() + 2
+            while pool._work_queue.qsize() and time.monotonic() < give_up:
+                await asyncio.sleep(0.001)
+            assert pool._work_queue.qsize() == 0
+            return await searcher.search("iron", limit=3, candidates=3)
+
+    assert len(asyncio.run(main())) == 3
+
+
+def test_a_cancelled_add_keeps_what_was_stored(client):
+    """The batch under way is the last."""
+    read = []
+
+    def documents():
+        for n in range(10_000):
+            read.append(n)
+            yield f"document {n}"
+
+    async def main():
+        async with AsyncHybridSearcher("docs", client=client, reranker=None) as searcher:
+            task = asyncio.create_task(searcher.add(documents(), batch_size=10, progress=False))
+            while len(read) < 50:
+                await asyncio.sleep(0.001)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(main())
+    stored = client.count("docs").count
+    assert 0 < stored <= len(read) < 10_000
+    assert stored % 10 == 0
+
+
+@pytest.mark.parametrize("concurrency", [0, -1, 1.5, True, None, "8"])
+def test_a_wrong_concurrency_is_refused(client, concurrency):
+    """With what was expected."""
+    with pytest.raises(InvalidInputError, match=r"concurrency is .*expected"):
+        AsyncHybridSearcher("docs", client=client, concurrency=concurrency)
+
+
+def test_a_blocking_client_of_a_server_is_refused():
+    """It would hold up the event loop."""
+    with pytest.raises(InvalidInputError, match="expected an AsyncQdrantClient"):
+        AsyncHybridSearcher("docs", client=QdrantClient(port=1, check_compatibility=False))
