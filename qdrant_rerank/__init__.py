@@ -23,9 +23,17 @@ if TYPE_CHECKING:
     from qdrant_rerank.calibration import Calibrator
     from qdrant_rerank.cascade import Cascade
     from qdrant_rerank.cross_encoder import TextCrossEncoder
-    from qdrant_rerank.embedders import Bm25Encoder, OnnxEmbedder, StaticEmbedder
+    from qdrant_rerank.embedders import (
+        Bm25Encoder,
+        OnnxEmbedder,
+        QdrantInference,
+        StaticEmbedder,
+        TextIndex,
+    )
     from qdrant_rerank.evaluation import Evaluation
     from qdrant_rerank.evaluation.evaluate import evaluate
+    from qdrant_rerank.feedback import Feedback
+    from qdrant_rerank.grouping import GroupedResults, RerankedGroup
     from qdrant_rerank.pair_scores import PairScores
     from qdrant_rerank.prompts import PromptTemplate
     from qdrant_rerank.reranking import rerank_points
@@ -50,10 +58,14 @@ _HOME = {
     "Cascade": "cascade",
     "Embedder": "types",
     "Evaluation": "evaluation",
+    "Feedback": "feedback",
+    "GroupedResults": "grouping",
     "HybridSearcher": "searcher",
     "OnnxEmbedder": "embedders",
     "PairScores": "pair_scores",
     "PromptTemplate": "prompts",
+    "QdrantInference": "embedders",
+    "RerankedGroup": "grouping",
     "RerankedPoint": "types",
     "Reranker": "types",
     "ScoreCache": "cache",
@@ -64,6 +76,7 @@ _HOME = {
     "SparseEncoder": "types",
     "StaticEmbedder": "embedders",
     "TextCrossEncoder": "cross_encoder",
+    "TextIndex": "embedders",
     "Windows": "windows",
     "evaluate": "evaluation",
     "rerank_points": "reranking",
@@ -78,6 +91,8 @@ __all__ = [
     "Cascade",
     "Embedder",
     "Evaluation",
+    "Feedback",
+    "GroupedResults",
     "HybridSearcher",
     "ModelFile",
     "ModelSource",
@@ -85,6 +100,8 @@ __all__ = [
     "OnnxEmbedder",
     "PairScores",
     "PromptTemplate",
+    "QdrantInference",
+    "RerankedGroup",
     "RerankedPoint",
     "Reranker",
     "ScoreCache",
@@ -95,6 +112,7 @@ __all__ = [
     "SparseEncoder",
     "StaticEmbedder",
     "TextCrossEncoder",
+    "TextIndex",
     "Windows",
     "__version__",
     "errors",

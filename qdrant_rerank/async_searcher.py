@@ -22,11 +22,15 @@ from qdrant_rerank.deadline import Deadline
 from qdrant_rerank.errors import InvalidInputError, QdrantConnectionError
 from qdrant_rerank.first_stage import WithPayload, WithVectors
 from qdrant_rerank.flow import Flow, Terms
+from qdrant_rerank.grouping import GroupedResults
 from qdrant_rerank.indexing import Document, PointId
 from qdrant_rerank.models import DEFAULT_EMBEDDER, DEFAULT_RERANKER
-from qdrant_rerank.search_flow import SearchCore, SearchRequest
+from qdrant_rerank.query_request import Prefetches, RecallBy
+from qdrant_rerank.recall import DenseEncoder, LexicalEncoder
+from qdrant_rerank.search_flow import SearchCore
+from qdrant_rerank.search_request import Query, SearchRequest
 from qdrant_rerank.text import TextSource
-from qdrant_rerank.types import Embedder, Reranker, SearchOptions, SearchResults, SparseEncoder
+from qdrant_rerank.types import Reranker, SearchOptions, SearchResults
 
 __all__ = ["AsyncHybridSearcher"]
 
@@ -82,8 +86,8 @@ class AsyncHybridSearcher(SearchCore):
         *,
         reranker: Reranker | str | Path | None = DEFAULT_RERANKER,
         client: AsyncQdrantClient | QdrantClient | None = None,
-        embedder: Embedder | str | Path | None = DEFAULT_EMBEDDER,
-        sparse: SparseEncoder | str | None = "auto",
+        embedder: DenseEncoder | str | Path | None = DEFAULT_EMBEDDER,
+        sparse: LexicalEncoder | str | None = "auto",
         text: TextSource = "text",
         candidates: int = 100,
         options: SearchOptions | None = None,
@@ -114,14 +118,19 @@ class AsyncHybridSearcher(SearchCore):
 
     async def search(
         self,
-        query: str,
+        query: Query,
         limit: int = 10,
         *,
+        offset: int = 0,
         candidates: int | None = None,
         query_filter: models.Filter | None = None,
         score_threshold: float | None = None,
         with_payload: WithPayload = True,
         with_vectors: WithVectors = False,
+        recall: RecallBy | None = None,
+        prefetch: Prefetches | None = None,
+        lookup_from: models.LookupLocation | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
         options: SearchOptions | None = None,
         deadline_s: float | None = None,
     ) -> SearchResults:
@@ -131,11 +140,16 @@ class AsyncHybridSearcher(SearchCore):
         """
         request = SearchRequest(
             limit=limit,
+            offset=offset,
             candidates=candidates,
             query_filter=query_filter,
             score_threshold=score_threshold,
             with_payload=with_payload,
             with_vectors=with_vectors,
+            recall=recall,
+            prefetch=prefetch,
+            lookup_from=lookup_from,
+            shard_key_selector=shard_key_selector,
             options=options,
             deadline_s=deadline_s,
         )
@@ -144,14 +158,17 @@ class AsyncHybridSearcher(SearchCore):
 
     async def search_batch(
         self,
-        queries: Sequence[str],
+        queries: Sequence[Query],
         limit: int = 10,
         *,
+        offset: int = 0,
         candidates: int | None = None,
         query_filter: models.Filter | None = None,
         score_threshold: float | None = None,
         with_payload: WithPayload = True,
         with_vectors: WithVectors = False,
+        lookup_from: models.LookupLocation | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
         options: SearchOptions | None = None,
         deadline_s: float | None = None,
     ) -> list[SearchResults]:
@@ -160,15 +177,61 @@ class AsyncHybridSearcher(SearchCore):
             raise InvalidInputError("queries is one str; expected several. Pass [query].")
         request = SearchRequest(
             limit=limit,
+            offset=offset,
             candidates=candidates,
             query_filter=query_filter,
             score_threshold=score_threshold,
             with_payload=with_payload,
             with_vectors=with_vectors,
+            lookup_from=lookup_from,
+            shard_key_selector=shard_key_selector,
             options=options,
             deadline_s=deadline_s,
         )
         return await self._search(list(queries), request)
+
+    async def search_groups(
+        self,
+        query: Query,
+        *,
+        group_by: str,
+        group_size: int = 3,
+        limit: int = 10,
+        offset: int = 0,
+        candidates: int | None = None,
+        query_filter: models.Filter | None = None,
+        score_threshold: float | None = None,
+        with_payload: WithPayload = True,
+        with_vectors: WithVectors = False,
+        with_lookup: str | models.WithLookup | None = None,
+        recall: RecallBy | None = None,
+        prefetch: Prefetches | None = None,
+        lookup_from: models.LookupLocation | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
+        options: SearchOptions | None = None,
+        deadline_s: float | None = None,
+    ) -> GroupedResults:
+        """What ``HybridSearcher.search_groups`` returns and raises, for the same arguments."""
+        request = SearchRequest(
+            limit=limit,
+            offset=offset,
+            candidates=candidates,
+            query_filter=query_filter,
+            score_threshold=score_threshold,
+            with_payload=with_payload,
+            with_vectors=with_vectors,
+            recall=recall,
+            prefetch=prefetch,
+            lookup_from=lookup_from,
+            shard_key_selector=shard_key_selector,
+            group_by=group_by,
+            group_size=group_size,
+            with_lookup=with_lookup,
+            options=options,
+            deadline_s=deadline_s,
+        )
+        terms = self._terms([query], request)
+        return await self._run(self._groups_flow(query, request, terms), terms)
 
     async def add(
         self,
@@ -206,7 +269,7 @@ class AsyncHybridSearcher(SearchCore):
     ) -> None:
         await self.close()
 
-    async def _search(self, queries: list[str], request: SearchRequest) -> list[SearchResults]:
+    async def _search(self, queries: list[Query], request: SearchRequest) -> list[SearchResults]:
         terms = self._terms(queries, request)
         return await self._run(self._search_flow(queries, request, terms), terms)
 

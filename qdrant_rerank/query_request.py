@@ -222,7 +222,10 @@ def prefetches_of(prefetch: Any) -> list[models.Prefetch] | None:
 def _prefetch(
     branch: Branch, query: RecallQuery, scope: Scope, options: SearchOptions
 ) -> models.Prefetch:
-    asked = query.dense if branch.dense else query.sparse
+    asked: Any = query.dense if branch.dense else query.sparse
+    if isinstance(asked, models.Document):
+        # Bare, its text could be read as a TextQuery's.
+        asked = models.NearestQuery(nearest=asked)
     own = options.dense_candidates if branch.dense else options.sparse_candidates
     by_id = isinstance(asked, int | str | UUID)
     query_filter = scope.query_filter

@@ -42,7 +42,7 @@ from qdrant_rerank.types import (
     Status,
 )
 
-__all__ = ["SearchCore", "SearchRequest"]
+__all__ = ["SearchCore"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +215,8 @@ class SearchCore:
         self, query: Query, request: SearchRequest, terms: Terms
     ) -> Flow[GroupedResults]:
         """Recall and rerank chunks, group them, complete the chunks that are shown."""
+        if not isinstance(request.group_by, str) or not request.group_by:
+            raise InvalidInputError(f"group_by is {request.group_by!r}; expected a payload field.")
         fetches = self._fetches(request, terms)
         [ranked] = yield from self._ranked_flow([query], request, terms, fetches, last=None)
         groups = group_points(

@@ -33,7 +33,7 @@ class SearchRequest:
     prefetch: Prefetches | None = None
     lookup_from: models.LookupLocation | None = None
     shard_key_selector: models.ShardKeySelector | None = None
-    group_by: str = ""
+    group_by: str | None = None
     group_size: int = 1
     with_lookup: str | models.WithLookup | None = None
 
@@ -59,8 +59,6 @@ class SearchRequest:
         if self.offset != 0:
             require_positive("offset", self.offset)
         require_positive("group_size", self.group_size)
-        if not isinstance(self.group_by, str):
-            raise InvalidInputError(f"group_by is {self.group_by!r}; expected a payload field.")
         self.depth(candidates)
         self.read_prefetch()
         if isinstance(self.read_recall(), models.QueryRequest):

@@ -311,8 +311,6 @@ class HybridSearcher(SearchCore):
             >>> [(group.id, len(group.hits)) for group in groups]
             [('metals', 2), ('baking', 1)]
         """
-        if not group_by:
-            raise InvalidInputError(f"group_by is {group_by!r}; expected a payload field.")
         request = SearchRequest(
             limit=limit,
             offset=offset,
