@@ -7,7 +7,6 @@ two processes may build the same at once. A manifest holds the digest of each of
 
 import json
 import logging
-import os
 import secrets
 import shutil
 import tempfile
@@ -136,7 +135,7 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         with suppress(OSError):
-            os.unlink(path)
+            path.unlink()
 
 
 def _say_once(folder: Path, what: str) -> None:

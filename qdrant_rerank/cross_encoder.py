@@ -18,17 +18,20 @@ from qdrant_rerank.activations import Activation, activation_name, require_activ
 from qdrant_rerank.arguments import require_pairs, require_positive
 from qdrant_rerank.batching import windows_of
 from qdrant_rerank.cache import ScoreCache, as_score_cache, model_fingerprint
+from qdrant_rerank.cpu import available_cores, int8_weights
 from qdrant_rerank.deadline import Deadline
 from qdrant_rerank.errors import DeadlineError, InvalidInputError
 from qdrant_rerank.heads import Label
-from qdrant_rerank.hub import Precision, locate
+from qdrant_rerank.hub import Precision, locate_or_fp32
+from qdrant_rerank.hub_cache import artifact_directory
 from qdrant_rerank.model_config import ModelConfig
-from qdrant_rerank.models import ModelFile, ModelSource, ModelSpec
-from qdrant_rerank.onnx_files import external_files, precision_of
+from qdrant_rerank.models import FilePrecision, ModelFile, ModelSource, ModelSpec
+from qdrant_rerank.onnx_files import precision_of
 from qdrant_rerank.pair_scores import PairScores
 from qdrant_rerank.prompts import PromptTemplate, PromptTokenizer, choose_prompt
+from qdrant_rerank.quantization import quantized
 from qdrant_rerank.registry import listing, register_model, supported_models
-from qdrant_rerank.runtime import Provider, Runtime, available_cores
+from qdrant_rerank.runtime import Provider, Runtime
 from qdrant_rerank.scoring import PairScorer
 from qdrant_rerank.tokenization import TOKENIZER_FILES, PairTokenizer
 from qdrant_rerank.windows import LongDocuments, PairReader, as_windows
@@ -55,7 +58,10 @@ class TextCrossEncoder:
         device_ids: CUDA devices, one session each.
         lazy_load: load the model at the first score instead of now.
         revision: a hub branch, tag or commit; None for the commit that was first fetched.
-        precision: which file of the model; "auto" is the one it is registered with.
+        precision: "auto" is the model's own file as it is: nothing is ever quantised unasked, for
+            that changes scores. "fp32", "fp16" and others are the file of that name. So is "int8"
+            where there is one, published or beside the model; else the fp32 file is quantised,
+            once, into the cache: ``pip install "qdrant-rerank[quantize]"``.
         max_length: window in tokens, special tokens included; None for the model's own.
         activation: "identity" gives raw logits; "sigmoid" maps them to 0..1; "softmax" is the
             share of the relevant label among all; "auto" is what the model's configuration says,
@@ -77,7 +83,9 @@ class TextCrossEncoder:
         UnknownModelError: no such name, path or repository.
         ModelFileError: a file is missing, truncated, could not be fetched or does not fit;
             DamagedFileError where its bytes are not those that were published.
-        MissingDependencyError: onnxruntime, or cachetools for a score cache, is not installed.
+        MissingPrecisionError: the model has no file of that precision.
+        MissingDependencyError: onnxruntime is not installed, or cachetools for a score cache, or
+            the quantiser for int8.
         InvalidInputError: an argument is wrong.
 
     Examples:
@@ -126,7 +134,8 @@ class TextCrossEncoder:
         self._long_documents = as_windows(long_documents)
         self._instruction = instruction
         self._score_cache = as_score_cache(score_cache)
-        self._files = locate(
+        self._artifacts = artifact_directory(cache_dir)
+        self._files = locate_or_fp32(
             model_name,
             precision=precision,
             revision=revision,
@@ -134,6 +143,7 @@ class TextCrossEncoder:
             local_files_only=local_files_only,
             specific_model_path=specific_model_path,
         )
+        self._quantizes = precision == "int8" and self._files.precision == "fp32"
         self._config = ModelConfig.read(self._files.tokenizer)
         self._prompt = choose_prompt(prompt, self._config, self._files.spec)
         if instruction is not None and self._prompt is None:
@@ -151,6 +161,11 @@ class TextCrossEncoder:
     def model_name(self) -> str:
         """The registered name, or the name of the directory or file."""
         return self._files.name
+
+    @property
+    def precision(self) -> FilePrecision:
+        """Of the weights in use; of a file that does not tell, fp32."""
+        return "int8" if self._quantizes else self._files.precision
 
     @property
     def max_length(self) -> int:
@@ -364,7 +379,12 @@ class TextCrossEncoder:
 
     def __repr__(self) -> str:
         state = repr(self._scorer.runtime) if self._scorer else "not loaded yet"
-        return f"TextCrossEncoder({self.model_name!r}, {state})"
+        return f"TextCrossEncoder({self.model_name!r}, {self._weights}, {state})"
+
+    @property
+    def _weights(self) -> str:
+        """Their precision, for people."""
+        return f"{self.precision} ({int8_weights()})" if self._quantizes else self.precision
 
     def __getstate__(self) -> dict[str, Any]:
         # Sessions, threads and locks do not pickle; a copy loads its own at the first score.
@@ -398,9 +418,7 @@ class TextCrossEncoder:
         if self._scorer is None:
             with self._lock:
                 if self._scorer is None:
-                    first = self._config.first_position
-                    self._files.require_own_data()
-                    runtime = Runtime(self._files.model, first_position=first, **self._options)
+                    runtime = self._open()
                     self._scorer = PairScorer(
                         reader,
                         runtime,
@@ -409,8 +427,18 @@ class TextCrossEncoder:
                         label=self._label,
                         cache=self._score_cache,
                         model=self._fingerprint(reader, runtime),
+                        precision=self._weights,
                     )
         return self._scorer
+
+    def _open(self) -> Runtime:
+        first = self._config.first_position
+        data = self._files.external_data  # before anything reads it
+        with ExitStack() as stack:
+            model = self._files.model
+            if self._quantizes:
+                model = stack.enter_context(quantized(model, data, self._artifacts))
+            return Runtime(model, first_position=first, **self._options)
 
     def _fingerprint(self, reader: PairReader, runtime: Runtime) -> bytes:
         """Of all that makes a logit; neither the activation nor the label does."""
@@ -418,12 +446,13 @@ class TextCrossEncoder:
             return b""  # no need to read a model of gigabytes again
         return model_fingerprint(
             [
-                runtime.path,
-                *external_files(runtime.path, trusted=self._files.trusted),
+                self._files.model,
+                *self._files.external_data,
                 *(self._files.tokenizer / name for name in TOKENIZER_FILES),
             ],
             {
                 "provider": runtime.provider,
+                "quantised": int8_weights() if self._quantizes else None,
                 "max_length": reader.tokenizer.max_length,
                 "windows": reader.windows,
                 "prompt": self._prompt,

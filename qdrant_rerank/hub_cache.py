@@ -19,7 +19,14 @@ from typing import Any
 
 from qdrant_rerank.integrity import Digest, Verified
 
-__all__ = ["CachedRepository", "Listing", "cache_directory", "is_commit", "is_offline"]
+__all__ = [
+    "CachedRepository",
+    "Listing",
+    "artifact_directory",
+    "cache_directory",
+    "is_commit",
+    "is_offline",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +155,11 @@ def cache_directory(cache_dir: str | Path | None = None) -> Path:
 
     chosen = cache_dir or os.environ.get("QDRANT_RERANK_CACHE") or constants.HF_HUB_CACHE
     return Path(chosen).expanduser().absolute()
+
+
+def artifact_directory(cache_dir: str | Path | None = None) -> Path:
+    """Where in that cache lies what is made of models, such as quantised ones."""
+    return cache_directory(cache_dir) / "qdrant-rerank"
 
 
 def is_offline() -> bool:

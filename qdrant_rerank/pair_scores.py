@@ -28,6 +28,8 @@ class PairScores:
         spans: of each scored document, start and end character of the part that speaks for it;
             None where long documents are truncated.
         activation: name of the activation that made the scores of logits.
+        engine: what ran the model: onnxruntime's execution provider, or OpenVINO.
+        precision: of the weights, and why where they were quantised here.
         cached: shape (n,), bool; which scores are of logits that the score cache held, and so
             took no tokens; None without a score cache.
     """
@@ -42,6 +44,8 @@ class PairScores:
     windows: NDArray[np.intp]
     spans: list[tuple[int, int]] | None
     activation: str
+    engine: str
+    precision: str
     cached: NDArray[np.bool_] | None = None
 
     @classmethod
@@ -72,5 +76,7 @@ class PairScores:
             windows=array("windows", 0),
             spans=[span for part in spans for span in part] if spans else None,
             activation=windows[0].activation,
+            engine=windows[0].engine,
+            precision=windows[0].precision,
             cached=None if windows[0].cached is None else array("cached", False),
         )

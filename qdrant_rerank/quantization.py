@@ -4,7 +4,7 @@ Weights of matrix products become int8 with one scale a column; activations are 
 come (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
 """
 
-import os
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -71,12 +71,12 @@ def _quantize(model: Path, data: Sequence[Path], target: Path, *, signed: bool) 
             '[quantize]".'
         ) from error
     # The quantiser writes beside its source, which may be the hub's cache or read-only.
-    with tempfile.TemporaryDirectory(dir=target.parent.parent) as made:
+    with _without_root_handlers(), tempfile.TemporaryDirectory(dir=target.parent.parent) as made:
         source = Path(made) / "source.onnx"
         for path in data:
             beside = Path(made) / path.relative_to(model.parent)
             beside.parent.mkdir(parents=True, exist_ok=True)
-            _link(path, beside)
+            shutil.copyfile(path, beside)  # onnx refuses links of either kind
         graph = onnx.load(model, load_external_data=False)
         add_pre_process_metadata(graph)  # else it logs advice, to the root logger
         onnx.save(graph, source)
@@ -96,9 +96,19 @@ def _quantize(model: Path, data: Sequence[Path], target: Path, *, signed: bool) 
         )
 
 
-def _link(source: Path, target: Path) -> None:
-    """Weights of gigabytes are not copied where a link will do; onnx refuses symbolic ones."""
+@contextmanager
+def _without_root_handlers() -> Iterator[None]:
+    """Logging stays as the application set it up.
+
+    The quantiser calls ``logging.info`` and ``logging.warning``, which set up logging for the whole
+    process where nobody has.
+    """
+    if logging.root.handlers:
+        yield
+        return
+    silent = logging.NullHandler()
+    logging.root.addHandler(silent)
     try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
+        yield
+    finally:
+        logging.root.removeHandler(silent)

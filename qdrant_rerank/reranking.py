@@ -62,6 +62,8 @@ class Scored:
         spans: the parts that speak for a query's scored documents, start and end character; None
             where the reranker does not read in parts.
         activation: what made the scores of logits; None where the reranker does not tell.
+        engine: what ran the model; None likewise.
+        precision: of the model's weights; None likewise.
         cache_hit_rates: share of a query's pairs that the score cache held; None without one.
     """
 
@@ -76,6 +78,8 @@ class Scored:
     windows: list[int] | None = None
     spans: list[list[tuple[int, int]]] | None = None
     activation: str | None = None
+    engine: str | None = None
+    precision: str | None = None
     cache_hit_rates: list[float] | None = None
 
     def trace(self, query: int) -> dict[str, Any]:
@@ -89,6 +93,8 @@ class Scored:
             "truncated": None if self.truncated is None else self.truncated[query],
             "windows": None if self.windows is None else self.windows[query],
             "activation": self.activation,
+            "engine": self.engine,
+            "precision": self.precision,
             "cache_hit_rate": None if self.cache_hit_rates is None else self.cache_hit_rates[query],
             "status": self._status(query),
             "cause": self.causes[query],
@@ -369,6 +375,8 @@ def _pooled(
         windows=[int(pooled.windows[part].sum()) for part in rows],
         spans=None if spans is None else [[spans[row] for row in part] for part in rows],
         activation=pooled.activation,
+        engine=pooled.engine,
+        precision=pooled.precision,
         cache_hit_rates=None
         if pooled.cached is None
         else [float(pooled.cached[part].mean()) if part else 0.0 for part in rows],

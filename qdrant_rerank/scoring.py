@@ -48,6 +48,7 @@ class PairScorer:
         label: see :mod:`~qdrant_rerank.heads`.
         cache: where to keep what the model says; None to forget it.
         model: digest of all that makes a logit, under which the cache keeps it.
+        precision: what to say of the model's weights.
 
     Attributes:
         runtime: as given.
@@ -69,8 +70,10 @@ class PairScorer:
         label: Label | None = None,
         cache: ScoreCache | None = None,
         model: bytes = b"",
+        precision: str = "fp32",
     ) -> None:
         self._cache = cache
+        self._precision = precision
         self._model = model
         self._read = reader
         self._windows = windows = reader.windows
@@ -209,6 +212,8 @@ class PairScorer:
             windows=windows,
             spans=spans,
             activation=activation_name(self.activation),
+            engine=self.runtime.provider,
+            precision=self._precision,
             cached=cached,
         )
 

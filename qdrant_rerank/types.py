@@ -162,6 +162,9 @@ class SearchTrace:
         windows: rows that the model read, more than ``pairs`` where it reads long documents in
             parts; None likewise.
         activation: what made the scores of the model's logits, "identity" for none; None likewise.
+        engine: what ran the model: onnxruntime's execution provider, or OpenVINO; None likewise.
+        precision: of the model's weights, "int8" say, and how they were quantised if it was done
+            here; None likewise.
         cache_hit_rate: share of the pairs whose score the score cache held, 0 to 1; they took no
             tokens. None without a score cache.
         status: "reranked"; "partial" (time was up, so the candidates after the first ``pairs``
@@ -183,6 +186,8 @@ class SearchTrace:
     truncated: int | None = None
     windows: int | None = None
     activation: str | None = None
+    engine: str | None = None
+    precision: str | None = None
     cache_hit_rate: float | None = None
     status: Status = "reranked"
     retries: int = 0
