@@ -69,15 +69,16 @@ class Fastembed(Engine):
     """fastembed: a custom model with a local path; ``parallel`` of ``options`` starts processes."""
 
     packages = ("fastembed", "onnxruntime", "tokenizers")
+    NAME = "local/model"
 
     def __init__(self, folder: Path, threads: int | None, options: Mapping[str, str]) -> None:
         from fastembed.common.model_description import ModelSource
         from fastembed.rerank.cross_encoder import TextCrossEncoder
 
-        TextCrossEncoder.add_custom_model("local/model", ModelSource(hf="local/model"))
-        self.model = TextCrossEncoder(
-            "local/model", specific_model_path=str(folder), threads=threads
-        )
+        known = {model["model"] for model in TextCrossEncoder.list_supported_models()}
+        if self.NAME not in known:
+            TextCrossEncoder.add_custom_model(self.NAME, ModelSource(hf=self.NAME))
+        self.model = TextCrossEncoder(self.NAME, specific_model_path=str(folder), threads=threads)
         self.parallel = int(options["parallel"]) if "parallel" in options else None
 
     def rerank(self, query: str, documents: list[str], batch_size: int | None) -> list[float]:

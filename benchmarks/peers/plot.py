@@ -1,8 +1,7 @@
 """The picture of recorded results: pairs a second of every contender, and the limits."""
 
-from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import IO, Any
 
 __all__ = ["draw"]
 
@@ -11,7 +10,7 @@ ROW_INCHES = 0.3
 MOST_SUITES = 12  # that one picture shows
 
 
-def draw(results: dict[str, Any], path: Path) -> None:
+def draw(results: dict[str, Any], file: IO[bytes]) -> None:
     """Write a PNG: a panel a suite, a bar a contender (median), whiskers from low to high."""
     import matplotlib as mpl
 
@@ -34,7 +33,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     )
     for axis, (name, entries) in zip(axes[:, 0], panels, strict=False):
         panel(axis, name, entries)
-    figure.savefig(path, dpi=120)
+    figure.savefig(file, dpi=120, format="png")
     plt.close(figure)
 
 
@@ -60,7 +59,7 @@ def panel(axis: Any, name: str, entries: list[dict[str, Any]]) -> None:
         style = ("-", "--", ":")[number % 3]
         axis.axvline(median(speeds[label]), color=LIMIT, linestyle=style, label=label)
     if any(engine == "limit" for engine in engines.values()):
-        axis.legend(loc="lower right", fontsize=8, frameon=False)
+        axis.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8, frameon=False)
     axis.set_title(name, loc="left", fontsize=10, fontweight="bold")
     axis.set_xlabel("pairs/s", fontsize=8)
     axis.tick_params(labelsize=8)

@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from qdrant_rerank.evaluation.whole import whole_bytes, whole_file
+
 from .plot import draw
 from .targets import ratios, spread, targets
 
@@ -31,11 +33,12 @@ HEADER = (
 
 def write_report(results: dict[str, Any], folder: Path, name: str) -> None:
     """Write ``name.json``, ``name.md`` and ``name.png``, each whole or not at all."""
-    _write(folder / f"{name}.json", json.dumps(results, indent=1) + "\n")
-    _write(folder / f"{name}.md", page(results, name))
-    work = folder / f"{name}.new.png"
-    draw(results, work)
-    work.rename(folder / f"{name}.png")
+    with whole_file(folder / f"{name}.json") as file:
+        json.dump(results, file, indent=1)
+    with whole_file(folder / f"{name}.md") as file:
+        file.write(page(results, name))
+    with whole_bytes(folder / f"{name}.png") as picture:
+        draw(results, picture)
 
 
 def page(results: dict[str, Any], name: str) -> str:
@@ -127,12 +130,6 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _write(path: Path, text: str) -> None:
-    work = path.with_suffix(f"{path.suffix}.new")
-    work.write_text(text)
-    work.replace(path)
 
 
 if __name__ == "__main__":
