@@ -4,15 +4,16 @@ The only module that imports onnxruntime, and it does so on first use.
 
 On a CPU one session with one intra-op thread serves all workers: ``InferenceSession.run`` is
 thread-safe and releases the GIL, and one run a core beats one run over all cores by half,
-because nothing waits at the barriers inside an operator. On a GPU there is one session a card.
+because nothing waits at the barriers inside an operator. Where there are fewer pairs than cores to
+run them, a second session, opened when it is first needed, spreads each run over several cores.
+On a GPU there is one session a card.
 """
 
 import importlib.metadata
-import mmap
-import os
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from types import ModuleType
@@ -22,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.batching import TOKENS_PER_RUN
-from qdrant_rerank.deadline import NEVER, Deadline, cancellation
+from qdrant_rerank.cpu import available_cores
+from qdrant_rerank.deadline import NEVER, Deadline
 from qdrant_rerank.errors import (
     InvalidInputError,
     MissingDependencyError,
@@ -30,8 +32,10 @@ from qdrant_rerank.errors import (
     ModelOutputError,
 )
 from qdrant_rerank.feeds import Feed
+from qdrant_rerank.onnx_files import DYNAMIC_QUANTIZATION, external_data, names_any
+from qdrant_rerank.workers import for_each, shared_pool
 
-__all__ = ["Provider", "Runtime", "available_cores", "import_onnxruntime"]
+__all__ = ["Provider", "Runtime", "import_onnxruntime"]
 
 # A provider's name, or its name and options, as onnxruntime takes them.
 Provider = str | tuple[str, Mapping[str, Any]]
@@ -41,8 +45,11 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 # On a GPU a batch is a tensor: padded tokens that keep a card busy within 2 GB for 12 x 768.
 GPU_TOKENS_PER_RUN = 16_384
-# Operators that take their scale from the whole run, so that batch-mates change a score.
-DYNAMIC_QUANTIZATION = (b"DynamicQuantizeLinear", b"DynamicQuantizeMatMul")
+# Padded tokens of a run from which several cores are worth their waiting for one another at each
+# operator: below, 6 layers of 384 take 10 ms on one.
+SPREAD_TOKENS = 128
+# Weights up to which a second session may hold them again.
+SPREAD_BYTES = 500_000_000
 # Reads lengths from the sum of the mask, as if all padding were on the right.
 IGNORES_LEFT_PADDING = (b"GroupQueryAttention",)
 
@@ -75,21 +82,6 @@ def import_onnxruntime() -> ModuleType:
         ) from error
     module: ModuleType = onnxruntime
     return module
-
-
-def available_cores() -> int:
-    """Cores this process may use: its CPU affinity, cut by its cgroup's quota."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        cores = os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass
-    return max(1, cores)
 
 
 class Runtime:
@@ -142,10 +134,14 @@ class Runtime:
         self.inputs = self._feed.names
         outputs = [node.name for node in session.get_outputs()]
         self._output = "logits" if "logits" in outputs else outputs[0]
-        alone = self._feed.one_row or _names(path, DYNAMIC_QUANTIZATION + IGNORES_LEFT_PADDING)
+        alone = self._feed.one_row or names_any(path, DYNAMIC_QUANTIZATION + IGNORES_LEFT_PADDING)
         self.pairs_per_run = 1 if alone else None
 
-        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="qdrant-rerank")
+        self._choice = choices[0]
+        self._lock = threading.Lock()
+        self._under_way = 0
+        self._spreading: Any = None
+        self._may_spread = on_cpu and self.workers > 1 and _weight(path) <= SPREAD_BYTES
         # A CPU session serves all threads at once; a card's session, one at a time.
         self._free: SimpleQueue[Any] | None = None
         if not on_cpu:
@@ -160,6 +156,7 @@ class Runtime:
         token_type_ids: NDArray[np.int64],
         *,
         last_position: bool = False,
+        spread: bool = False,
     ) -> NDArray[np.float32]:
         """Run the model once.
 
@@ -168,6 +165,7 @@ class Runtime:
             attention_mask: same shape, 1 on tokens and 0 on padding.
             token_type_ids: same shape; left out where the model has no such input.
             last_position: of an output (n, width, size), keep only the last position.
+            spread: use several cores, if the run is long enough; see :meth:`has_cores_for`.
 
         Returns:
             The output ``logits``, or the first where none has that name; float32, shape (n, ...).
@@ -176,7 +174,12 @@ class Runtime:
             ModelOutputError: the run failed.
         """
         feed = self._feed(input_ids, attention_mask, token_type_ids, self._first_position)
-        session = self._sessions[0] if self._free is None else self._free.get()
+        if spread and input_ids.size >= SPREAD_TOKENS:
+            session = self._spread()
+        else:
+            session = self._sessions[0] if self._free is None else self._free.get()
+        with self._lock:
+            self._under_way += 1
         try:
             output = session.run([self._output], feed)[0]
         except Exception as error:  # onnxruntime's errors share no base
@@ -187,12 +190,18 @@ class Runtime:
                 "its positions."
             ) from error
         finally:
+            with self._lock:
+                self._under_way -= 1
             if self._free is not None:
                 self._free.put(session)
         array = np.asarray(output)
         if last_position and array.ndim == 3:
             array = array[:, -1]  # before the copy: a vocabulary's logits are large
         return array.astype(np.float32, copy=False)
+
+    def has_cores_for(self, runs: int) -> bool:
+        """Whether so many runs leave half of the cores idle, so that each may use several."""
+        return self._may_spread and 0 < 2 * (self._under_way + runs) <= self.workers
 
     def for_each(
         self,
@@ -209,40 +218,25 @@ class Runtime:
             function: called from worker threads.
             items: begun in order. Of a sequence, one item is done in the calling thread; from an
                 iterator the next is drawn there while the workers run.
-            pool: other threads to use than the runtime's own.
+            pool: other threads to use than those that all models share.
             deadline: no item is begun after it; those under way are finished.
 
         Returns:
             The number of items done: always the first of them.
         """
-        if isinstance(items, Sequence) and len(items) == 1:
-            function(items[0])
-            return 1
-        stop = cancellation()
+        return for_each(function, items, pool or self._pool, deadline)
 
-        def begin(item: Item) -> None:
-            if stop is not None:
-                stop.check()
-            function(item)
+    @property
+    def _pool(self) -> ThreadPoolExecutor:
+        return shared_pool(self.workers)
 
-        pool = pool or self._pool
-        futures: list[Future[None]] = []
-        try:
-            for item in items:
-                if deadline.passed or (stop is not None and stop.cancelled):
-                    break
-                futures.append(pool.submit(begin, item))
-            done, _ = wait(futures, timeout=deadline.left, return_when=FIRST_EXCEPTION)
-        finally:  # an interrupt stops within one run, too
-            # The last first: what a worker takes in the meantime then still follows on the others.
-            for future in reversed(futures):
-                future.cancel()
-        begun = [future for future in futures if not future.cancelled()]
-        for future in [*done, *begun]:  # a failure that is known comes first
-            future.result()
-        if stop is not None:
-            stop.check()
-        return len(begun)
+    def _spread(self) -> Any:
+        """The session that uses several cores for one run."""
+        with self._lock:
+            if self._spreading is None:
+                ort = import_onnxruntime()
+                self._spreading = _open_session(ort, self.path, self._choice, self.workers)
+            return self._spreading
 
     def __repr__(self) -> str:
         return f"Runtime({str(self.path)!r}, {self.provider}, workers={self.workers})"
@@ -296,13 +290,18 @@ def _preload_cuda_libraries(ort: ModuleType) -> None:
         preload()
 
 
-def _open_session(ort: ModuleType, path: Path, providers: Iterable[Provider]) -> Any:
+def _open_session(
+    ort: ModuleType, path: Path, providers: Iterable[Provider], intra_op_threads: int = 1
+) -> Any:
     if not path.is_file():
         raise ModelFileError(f"No ONNX file at {path}. Fetch the model again, or mend the path.")
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A plan for each length seen takes a block of its own, which does not fit the gaps that other
+    # lengths left: two runs of 512 tokens took 100 MB with plans and 74 without, in the same time.
+    options.enable_mem_pattern = False
     options.log_severity_level = 3  # errors arrive as exceptions
     wanted = [item if isinstance(item, str) else (item[0], dict(item[1])) for item in providers]
     try:
@@ -325,7 +324,8 @@ def _open_session(ort: ModuleType, path: Path, providers: Iterable[Provider]) ->
     return session
 
 
-def _names(path: Path, operators: Iterable[bytes]) -> bool:
-    """Whether the graph names one of these operators."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return any(content.find(name) >= 0 for name in operators)
+def _weight(path: Path) -> int:
+    """Bytes of an ONNX file and its external data."""
+    return sum(
+        each.stat().st_size for each in (path, *(path.parent / n for n in external_data(path)))
+    )
