@@ -1,6 +1,7 @@
 """A second recall from the scores of the first page: see :mod:`~qdrant_rerank.feedback`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.feedback import Feedback, feedback_query, rocchio
 from qdrant_rerank.first_stage import FirstStage
 from qdrant_rerank.flow import Flow, Terms, compute
-from qdrant_rerank.query_request import PointId, RecallQuery, Scope, dense_request
+from qdrant_rerank.query_request import PointId, RecallQuery, Scope, dense_request, without
 from qdrant_rerank.recall import RecallPlan
 from qdrant_rerank.reranking import SecondStage
 from qdrant_rerank.types import RerankedPoint, SearchOptions
@@ -71,7 +72,16 @@ def recall_again(
     else:
         vectors = yield from _vectors(first, queries, judged, rows, branch.using, scope, options)
         asked = [_moved(queries[row], judged[row], vectors, feedback) for row in rows]
-    requests = [dense_request(branch, query, scope, options) for query in asked]
+    requests = []
+    for row, query in zip(rows, asked, strict=True):
+        # A vector, unlike an id, does not leave out the point that it is of.
+        like = queries[row].like if method == "rocchio" else None
+        less = (
+            scope
+            if like is None
+            else replace(scope, query_filter=without(scope.query_filter, like))
+        )
+        requests.append(dense_request(branch, query, less, options))
     more = dict(zip(rows, (yield from first.recall(requests, options)), strict=True))
     return [_union(found, more.get(row, [])) for row, found in enumerate(hits)]
 

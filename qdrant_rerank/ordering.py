@@ -131,11 +131,19 @@ def keep_order(
     *,
     limit: int | None = None,
     score_threshold: float | None = None,
+    skipped: int = 0,
 ) -> list[RerankedPoint]:
-    """Points in retrieval order, unscored: what a search without a reranker returns."""
+    """Points in retrieval order, unscored: what a search without a reranker returns.
+
+    Args:
+        points: in retrieval order.
+        limit: points kept; None for all.
+        score_threshold: lowest score kept.
+        skipped: points before them, which retrieval skipped.
+    """
     kept = [
         (row, point)
-        for row, point in enumerate(points)
+        for row, point in enumerate(points, skipped)
         if score_threshold is None or point.score >= score_threshold
     ]
     return [_reranked(point, row, None, point.score) for row, point in kept[:limit]]

@@ -25,6 +25,7 @@ __all__ = [
     "prefetches_of",
     "read_recall",
     "recall_request",
+    "without",
 ]
 
 PointId = int | str | UUID
@@ -65,6 +66,7 @@ class Scope:
 
     Attributes:
         limit: points to return.
+        offset: points to skip before them.
         candidates: points that each branch of a fused search considers, unless the options say.
         query_filter: which points to consider.
         shard_key_selector: which shards to ask.
@@ -74,6 +76,7 @@ class Scope:
     """
 
     limit: int
+    offset: int = 0
     candidates: int
     query_filter: models.Filter | None = None
     shard_key_selector: models.ShardKeySelector | None = None
@@ -145,6 +148,7 @@ def given_request(
         return recall.model_copy(
             update={
                 "limit": recall.limit or scope.limit,
+                "offset": (recall.offset or 0) + scope.offset or None,
                 "with_payload": scope.with_payload,
                 "with_vector": scope.with_vectors,
             }
@@ -230,7 +234,7 @@ def _prefetch(
     by_id = isinstance(asked, int | str | UUID)
     query_filter = scope.query_filter
     if query.like is not None and not by_id and scope.lookup_from is None:
-        query_filter = _without(query_filter, query.like)
+        query_filter = without(query_filter, query.like)
     return models.Prefetch(
         query=asked.tolist() if isinstance(asked, np.ndarray) else asked,
         using=branch.using or None,
@@ -244,6 +248,7 @@ def _prefetch(
 def _common(scope: Scope, options: SearchOptions) -> dict[str, Any]:
     return {
         "limit": scope.limit,
+        "offset": scope.offset or None,
         "with_payload": scope.with_payload,
         "with_vector": scope.with_vectors,
         "shard_key": scope.shard_key_selector,
@@ -290,7 +295,8 @@ def _narrowed(branch: models.Prefetch, query_filter: models.Filter | None) -> mo
     return branch.model_copy(update={"filter": both})
 
 
-def _without(query_filter: models.Filter | None, point_id: PointId) -> models.Filter:
+def without(query_filter: models.Filter | None, point_id: PointId) -> models.Filter:
+    """The filter, less one point."""
     other = models.Filter(must_not=[models.HasIdCondition(has_id=[point_id])])
     if query_filter is None:
         return other

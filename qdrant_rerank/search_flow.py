@@ -204,7 +204,8 @@ class SearchCore:
         fetches = self._fetches(request, terms)
         last = request.offset + request.limit
         ranked = yield from self._ranked_flow(queries, request, terms, fetches, last=last)
-        orders = [found.order[request.offset :] for found in ranked]
+        skipped = 0 if self._pages(request) else request.offset
+        orders = [found.order[skipped:] for found in ranked]
         orders, fetch_s = yield from self._complete(orders, request, fetches)
         return [
             SearchResults(order, query=found.query, trace=_ended(found.trace, fetch_s, terms))
@@ -258,7 +259,7 @@ class SearchCore:
             last: hits that are needed of each; None for all.
         """
         options = request.options or self.options
-        recalled = yield from self._recall_flow(queries, request, terms, fetches, last)
+        recalled = yield from self._recall_flow(queries, request, terms, fetches)
         every = None if options.diversity else last
         orders, traces = yield from self._second_stage(recalled, request, terms, every)
         if options.diversity:
@@ -290,11 +291,10 @@ class SearchCore:
         request: SearchRequest,
         terms: Terms,
         fetches: bool,
-        last: int | None,
     ) -> Flow[_Recalled]:
         """The candidates of each query; arguments as in :meth:`_ranked_flow`."""
         options = request.options or self.options
-        scope = self._scope(request, fetches, last)
+        scope = self._scope(request, fetches)
         texts = yield from self._first.read_texts(
             queries, self.text, scope, options, required=self.reranker is not None
         )
@@ -330,13 +330,13 @@ class SearchCore:
         )
         return _Recalled(texts, hits, None if plan is None else plan.dense, early, trace)
 
-    def _scope(self, request: SearchRequest, fetches: bool, last: int | None) -> Scope:
+    def _scope(self, request: SearchRequest, fetches: bool) -> Scope:
         """How much recall returns, from where, and with what."""
-        options = request.options or self.options
         depth = request.depth(self.candidates)
-        needs_all = self.reranker is not None or bool(options.diversity)
+        pages = self._pages(request)
         return Scope(
-            limit=depth if needs_all or last is None else last,
+            limit=request.limit if pages else depth,
+            offset=request.offset if pages else 0,
             candidates=depth,
             query_filter=request.query_filter,
             shard_key_selector=request.shard_key_selector,
@@ -353,7 +353,12 @@ class SearchCore:
         """The hits of each query in their order by score, and what it took."""
         if self.reranker is None:
             orders = [
-                keep_order(found, limit=limit, score_threshold=request.score_threshold)
+                keep_order(
+                    found,
+                    limit=limit,
+                    score_threshold=request.score_threshold,
+                    skipped=request.offset if self._pages(request) else 0,
+                )
                 for found in recalled.hits
             ]
             return orders, [recalled.trace] * len(orders)
@@ -448,6 +453,11 @@ class SearchCore:
             return options.two_phase and self.text.fields is not None
         shown = request.limit * max(request.group_size, 1)
         return terms.deadline is NEVER and self._sizes.pays(request.depth(self.candidates), shown)
+
+    def _pages(self, request: SearchRequest) -> bool:
+        """Whether Qdrant's order is the final one, so that it can skip the offset itself."""
+        options = request.options or self.options
+        return self.reranker is None and not options.diversity and request.group_by is None
 
     def _needed_payload(self, request: SearchRequest) -> bool | list[str]:
         """The payload that recall needs: texts, and what groups are made by."""
