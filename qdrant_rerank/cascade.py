@@ -8,9 +8,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qdrant_rerank.arguments import require_positive
-from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.deadline import Deadline
+from qdrant_rerank.errors import DeadlineError, InvalidInputError
 from qdrant_rerank.reranking import load_reranker, score
 from qdrant_rerank.types import Reranker
 
@@ -67,12 +69,15 @@ class Cascade:
             most = keep
         self.stages = [(load_reranker(reranker), keep) for reranker, keep in stages]
 
-    def rerank(self, query: str, documents: Iterable[str]) -> list[float]:
+    def rerank(
+        self, query: str, documents: Iterable[str], *, deadline_s: float | None = None
+    ) -> list[float]:
         """Score documents for one query.
 
         Args:
             query: any text.
             documents: texts.
+            deadline_s: seconds that this may take; None for no limit. See :meth:`rerank_until`.
 
         Returns:
             One score a document, in input order. Those that reached the last stage have its
@@ -81,28 +86,77 @@ class Cascade:
             last stage's scores are worth comparing with a threshold.
 
         Raises:
+            InvalidInputError: ``deadline_s`` is not above 0.
+            DeadlineError: time was up before the first stage had scored every document; its
+                ``scores`` are those of the first ones.
             ModelOutputError: a stage failed, or did not return one finite score a document.
         """
         texts = list(documents)
-        if not texts:
-            return []
-        rows = np.arange(len(texts))
-        left = []
-        for reranker, keep in self.stages[:-1]:
-            values = score(reranker, [(query, [texts[row] for row in rows])]).scores[0]
-            best = np.argsort(-values, kind="stable")
-            left.append((rows[best[keep:]], values[best[keep:]]))
-            rows = rows[best[:keep]]
-        last, _ = self.stages[-1]
-        scores = np.empty(len(texts), dtype=np.float32)
-        scores[rows] = score(last, [(query, [texts[row] for row in rows])]).scores[0]
-        lowest = scores[rows].min()
-        for rows, values in reversed(left):
-            if len(rows):
-                scores[rows] = values - values.max() + lowest - STEP
-                lowest = scores[rows].min()
-        result: list[float] = scores.tolist()
-        return result
+        scores, _ = self.rerank_until(query, texts, Deadline.after(deadline_s))
+        if len(scores) < len(texts):
+            raise DeadlineError(
+                f"{len(scores)} of {len(texts)} documents were scored in {deadline_s} s. Their "
+                "scores are in this error's scores. Give it longer, or fewer documents.",
+                scores,
+            )
+        return scores
+
+    def rerank_until(
+        self, query: str, documents: Sequence[str], deadline: Deadline
+    ) -> tuple[list[float], int]:
+        """What can be scored by a deadline.
+
+        The first stage scores documents in their order, each other one the best of the stage
+        before first. Where time is up, documents that a later stage did not reach follow those
+        that it did, in the order of the stage before.
+
+        Args:
+            query: any text.
+            documents: texts.
+            deadline: given to each stage; see :func:`~qdrant_rerank.reranking.score`.
+
+        Returns:
+            One score a document, in input order, maybe only of the first documents; and how many
+            documents a stage had no time for.
+
+        Raises:
+            ModelOutputError: a stage failed, or did not return one finite score a document.
+        """
+        rows = np.arange(len(documents))
+        values = np.empty(0, dtype=np.float32)
+        layers = []  # rows and values of the stage that they ended at, the lowest first
+        late = 0
+        for number, (reranker, keep) in enumerate(self.stages):
+            [found] = score(
+                reranker, [(query, [documents[row] for row in rows.tolist()])], deadline
+            ).scores
+            done = len(found)
+            late = len(rows) - done
+            if late and number == 0:
+                first: list[float] = found.tolist()
+                return first, late
+            layers.append((rows[done:], values[done:]))
+            best = np.argsort(-found, kind="stable")
+            going_on = 0 if late or number == len(self.stages) - 1 else keep
+            layers.append((rows[best[going_on:]], found[best[going_on:]]))
+            rows, values = rows[best[:going_on]], found[best[:going_on]]
+            if not len(rows):
+                break
+        scores: list[float] = _stacked(layers, len(documents)).tolist()
+        return scores, late
 
     def __repr__(self) -> str:
         return f"Cascade({self.stages!r})"
+
+
+def _stacked(
+    layers: Sequence[tuple[NDArray[np.intp], NDArray[np.float32]]], count: int
+) -> NDArray[np.float32]:
+    """Scores by row: the last layer's as they are, each other moved down below the next."""
+    scores = np.empty(count, dtype=np.float32)
+    lowest = None
+    for rows, values in reversed(layers):
+        if len(rows):
+            scores[rows] = values if lowest is None else values - values.max() + lowest - STEP
+            lowest = scores[rows].min()
+    return scores

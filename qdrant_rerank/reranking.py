@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +51,8 @@ class Scored:
     Attributes:
         scores: one array a query, shape (documents of the query,), float32, finite; with a
             deadline maybe only of its first documents.
-        waiting: documents of a query that were not scored: time was up, or the reranker failed.
+        waiting: documents of a query that were not scored, or not by all stages of a cascade: time
+            was up, or the reranker failed.
         causes: what made the reranker fail for a query; None where nothing did.
         tokens: tokens a query; None where the reranker does not tell.
         tokenize_s: seconds.
@@ -294,6 +295,17 @@ class SecondStage:
                 ) from None
 
 
+@runtime_checkable
+class TimedReranker(Reranker, Protocol):
+    """A reranker that keeps a deadline, as :class:`~qdrant_rerank.cascade.Cascade` does."""
+
+    def rerank_until(
+        self, query: str, documents: Sequence[str], deadline: Deadline
+    ) -> tuple[Sequence[float], int]:
+        """Scores of the first documents, and how many documents were not read to the end."""
+        ...
+
+
 def score(
     reranker: Reranker,
     work: Sequence[tuple[str, Sequence[str]]],
@@ -307,7 +319,8 @@ def score(
             query.
         work: (query, documents) each.
         deadline: a ``TextCrossEncoder`` stops at it, having scored the first documents of each
-            query. Any other cannot be stopped: it is asked if there is time left.
+            query; a ``Cascade`` passes it on. Any other cannot be stopped: it is asked if there is
+            time left.
         on_error: with "recall", nothing is scored where the reranker fails.
 
     Raises:
@@ -316,6 +329,7 @@ def score(
     began = time.perf_counter()
     scores: list[NDArray[np.float32]] = []
     causes: list[str | None] = [None] * len(work)
+    late = [0] * len(work)
     if isinstance(reranker, TextCrossEncoder):
         try:
             return _pooled(reranker, work, deadline)
@@ -325,12 +339,17 @@ def score(
     else:
         for place, (query, documents) in enumerate(work):
             try:
-                scores.append(_ask(reranker, query, [] if deadline.passed else documents))
+                if isinstance(reranker, TimedReranker):
+                    done, late[place] = reranker.rerank_until(query, documents, deadline)
+                    scores.append(np.asarray(done, dtype=np.float32))
+                else:
+                    scores.append(_ask(reranker, query, [] if deadline.passed else documents))
             except Exception as error:  # as above
                 causes[place] = _cause(error, on_error)
                 scores.append(NO_SCORES)
     waiting = [
-        len(documents) - len(done) for (_, documents), done in zip(work, scores, strict=True)
+        max(len(documents) - len(done), behind)
+        for (_, documents), done, behind in zip(work, scores, late, strict=True)
     ]
     return Scored(scores, waiting, causes, 0.0, time.perf_counter() - began)
 

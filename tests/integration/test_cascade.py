@@ -1,11 +1,14 @@
 """A cascade of rerankers."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qdrant_rerank import Cascade, HybridSearcher, TextCrossEncoder, errors
+from qdrant_rerank.deadline import NEVER
 
 TEXTS = [f"document {word}" for word in "iron bread ore steel oven melt rise bake".split()]
 
@@ -83,3 +86,75 @@ def test_a_wrong_stage_is_named_before_any_model_is_loaded(stages, said):
     """With what was expected."""
     with pytest.raises(errors.InvalidInputError, match=said):
         Cascade(stages)
+
+
+class Costly:
+    """Takes so many seconds, and says which documents it was asked for."""
+
+    def __init__(self, seconds, sign=1.0):
+        self.seconds, self.sign, self.asked = seconds, sign, []
+
+    def rerank(self, query, documents):
+        self.asked.append(list(documents))
+        time.sleep(self.seconds)
+        return [self.sign * len(document) for document in self.asked[-1]]
+
+
+LENGTHS = ["aaa", "a", "aaaa", "aa"]
+
+
+def test_a_stage_without_time_leaves_the_order_of_the_one_before(client):
+    """All documents have a score, and a search says that it is partial."""
+    first, last = Costly(0), Costly(0)
+    cascade = Cascade([(first, 3), (last, None)])
+    assert cascade.rerank("q", LENGTHS, deadline_s=600) == pytest.approx([3, 1.99, 4, 2])
+    assert last.asked == [["aaaa", "aaa", "aa"]]
+    searcher = HybridSearcher("c", client=client, reranker=None)
+    searcher.add(LENGTHS, progress=False)
+    searcher.reranker = cascade
+    assert searcher.search("a", deadline_s=600).trace.status == "reranked"
+    first.seconds, last.asked = 0.5, []
+    assert cascade.rerank("q", LENGTHS, deadline_s=0.4) == pytest.approx([3, 1.99, 4, 2])
+    found = searcher.search("a", deadline_s=0.4)
+    assert [hit.payload["text"] for hit in found] == sorted(LENGTHS, reverse=True)
+    assert (found.trace.status, found.trace.pairs) == ("partial", 4)
+    assert last.asked == []
+
+
+def test_a_first_stage_that_stops_brings_what_it_has(small, large):
+    """Its scores are those of the first documents; the search is partial."""
+    cascade = Cascade([(small, 3), (large, None)])
+    many = [f"{text} {n} " * 40 for n in range(2000) for text in TEXTS[:2]]
+    with pytest.raises(
+        errors.DeadlineError, match=r"of 4000 documents were scored in 0\.3"
+    ) as late:
+        cascade.rerank("iron", many, deadline_s=0.3)
+    assert late.value.scores == pytest.approx(small.rerank("iron", many[: len(late.value.scores)]))
+    with pytest.raises(errors.InvalidInputError, match="deadline_s is 0"):
+        cascade.rerank("iron", TEXTS, deadline_s=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    keep=st.integers(1, 6),
+    lengths=st.lists(st.integers(1, 30), max_size=8, unique=True),
+    done=st.integers(0, 8),
+)
+def test_what_a_stage_reached_comes_before_what_it_did_not(keep, lengths, done):
+    """Whatever it had time for, of the best of the stage before first."""
+
+    class Stopping:
+        def rerank(self, query, documents):
+            raise NotImplementedError
+
+        def rerank_until(self, query, documents, deadline):
+            return [-float(len(document)) for document in documents[:done]], 1
+
+    texts = ["a" * length for length in lengths]
+    scores, late = Cascade([(Costly(0), keep), (Stopping(), None)]).rerank_until("q", texts, NEVER)
+    by_first = sorted(texts, key=len, reverse=True)
+    reached = by_first[:keep][:done]
+    expected = sorted(reached, key=len) + by_first[len(reached) :]
+    order = np.argsort(-np.array(scores, dtype=np.float32), kind="stable")
+    assert [texts[row] for row in order] == expected
+    assert late == max(0, min(keep, len(texts)) - done)
