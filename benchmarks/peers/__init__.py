@@ -1,11 +1,14 @@
 """The same pairs through the same ONNX file: this package and its peers, in turn, on this machine.
 
     python -m benchmarks.peers                  # the table of targets, about 20 minutes
-    python -m benchmarks.peers --full           # every combination, hours; --only picks among them
+    python -m benchmarks.peers --full --only 'bundled mixed 100$'
     python -m benchmarks.peers.report FILE      # tables and picture of a recorded run
 
 Run from the repository's root, on Linux, with nothing else running. Into ``benchmarks/results/`` go
 ``peers.json`` (every time of every round, machine, versions), ``peers.md`` and ``peers.png``.
+``--full`` is every combination of model (6 x 384 in fp32 and int8, the bundled one, 12 x 768),
+length, 10, 100 and 1,000 candidates, one query, 64 pooled ones and 8 at once: days on 2 cores, so
+``--only`` picks among them.
 
 The environment, for whom this is new::
 

@@ -96,17 +96,18 @@ def suite_table(suite: dict[str, Any]) -> str:
     entries = [entry for entry in suite["entries"] if entry.get("seconds")]
     if not entries:
         return "Nothing ran."
-    base = entries[0]["label"]
+    base, pairs = entries[0]["label"], entries[0]["pairs"]
     rows = []
     for entry in entries:
         scored = "differences" in entry
         speeds = [entry["pairs"] / seconds for seconds in entry["seconds"]]
+        faster = [ratio * entry["pairs"] / pairs for ratio in ratios(suite, base, entry["label"])]
         rows.append(
             (
                 entry["label"],
                 setting(entry),
                 spread(speeds, "{:.1f}"),
-                "" if entry["label"] == base else spread(ratios(suite, base, entry["label"])),
+                "" if entry["label"] == base else spread(faster),
                 *(
                     spread(ratios(suite, limit, entry["label"]), "{:.0%}") if scored else ""
                     for limit in ("limit, fp32", "limit, int8")
