@@ -8,6 +8,7 @@ of their own, trained on the same groups, so that each is as good as its inputs 
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,8 @@ import torch
 from export import export, write_companions
 from minilm import load_teacher, model_folder
 from model import Branches, CrossEncoder
-from pipeline import Inputs, new_branches, read_inputs
+from pipeline import Inputs, course_of, new_branches, read_inputs
 from torch import Tensor
-from train import Course
 
 SCALAR_STEPS = 250  # a head of a few hundred weights has converged by then
 SOFT = 1  # place of the soft match among the scalars
@@ -53,16 +53,15 @@ def main() -> None:
     inputs = read_inputs(given.data, given.work, device="cpu")
     settings = inputs.config["model"]
     trainer = inputs.trainer("model")
-    first = inputs.config["train"]
-    rate, dense = first["learning_rate"], first["dense_negatives"]
     write(inputs, new_branches(trainer, settings), given.out / "0-bi-encoder")
     for name, soft in (("1-exact-match", False), ("2-soft-match", True)):
         branches = ScalarsOnly(settings, soft=soft)
-        course = Course(name, SCALAR_STEPS, first["tokens"], rate, dense)
+        course = replace(course_of(inputs.config, "train", name, 0), steps=SCALAR_STEPS)
         write(inputs, trainer.train(branches, course), given.out / name)
     for name, file in (
-        ("3-across-the-pair", "model.part.pt"),
-        ("4-averaged", "model.pt"),
+        ("3-across-the-pair", "first.part.pt"),
+        ("4-averaged", "first.pt"),
+        ("5-second-course", "model.pt"),
     ):
         state = torch.load(given.work / file)
         branches = new_branches(trainer, settings)

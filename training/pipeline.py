@@ -109,31 +109,37 @@ def new_branches(trainer: Trainer, settings: dict[str, Any]) -> Branches:
 
 
 def teach(trainer: Trainer, config: dict[str, Any]) -> Branches:
-    """The branches of the whole model, by the labels."""
-    settings = config["train"]
-    course = Course(
-        "model",
+    """The branches of the whole model, by the labels, in two courses."""
+    branches = new_branches(trainer, config["model"])
+    first_step = 0
+    for name, part in (("first", "train"), ("model", "second")):
+        course = course_of(config, part, name, first_step)
+        branches = trainer.train(branches, course)
+        first_step += course.steps
+    return branches
+
+
+def course_of(config: dict[str, Any], part: str, name: str, first_step: int) -> Course:
+    """A course as the configuration's ``part`` has it."""
+    settings = config[part]
+    return Course(
+        name,
         settings["steps"],
         settings["tokens"],
         settings["learning_rate"],
         settings["dense_negatives"],
+        config["data"]["weights"] | settings.get("weights", {}),
+        settings.get("own_share", 0.0),
+        first_step,
     )
-    return trainer.train(new_branches(trainer, config["model"]), course)
 
 
 def teach_student(inputs: Inputs, whole: CrossEncoder) -> Branches:
     """Branches on a short trunk that learn from the whole model more than from the labels."""
     settings = inputs.config["student"]
     run = compiled(whole.requires_grad_(False))
-    course = Course(
-        "student",
-        settings["steps"],
-        settings["tokens"],
-        settings["learning_rate"],
-        settings["dense_negatives"],
-        settings["own_share"],
-        first_step=inputs.config["train"]["steps"],
-    )
+    before = inputs.config["train"]["steps"] + inputs.config["second"]["steps"]
+    course = course_of(inputs.config, "student", "student", before)
     trainer = inputs.trainer("student")
     return trainer.train(
         new_branches(trainer, settings),
