@@ -14,9 +14,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade 'pip>=25.1'
 
-# The package and ONNX Runtime for CPU: all that the demo needs.
+# The package, ONNX Runtime for CPU and the embedded Qdrant: all that the demo needs.
 $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[cpu]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[cpu,embedded]'
 	@touch $@
 
 # With the tools of the tests and checks.

@@ -10,6 +10,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -17,6 +18,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
+from qdrant_rerank.engines.choice import embedded_client
 from qdrant_rerank.errors import (
     CollectionNotFoundError,
     QdrantConnectionError,
@@ -60,7 +62,7 @@ def connect(url: str | None = None, path: str | None = None) -> QdrantClient:
     """
     if url is None and path is None:
         url, path = os.environ.get("QDRANT_URL"), os.environ.get("QDRANT_PATH")
-    return _at(QdrantClient, url) if url else _embedded(path)
+    return _at(QdrantClient, url) if url else embedded_client(path or None)
 
 
 def connect_async() -> AnyClient:
@@ -71,7 +73,7 @@ def connect_async() -> AnyClient:
         QdrantRequestError: the URL is none.
     """
     url = os.environ.get("QDRANT_URL")
-    return _at(AsyncQdrantClient, url) if url else _embedded(os.environ.get("QDRANT_PATH"))
+    return _at(AsyncQdrantClient, url) if url else connect()
 
 
 def _at(kind: type[ClientOfAServer], url: str) -> ClientOfAServer:
@@ -84,25 +86,8 @@ def _at(kind: type[ClientOfAServer], url: str) -> ClientOfAServer:
         ) from error
 
 
-def _embedded(path: str | None) -> QdrantClient:
-    if not path:
-        return QdrantClient(location=":memory:")
-    try:
-        return QdrantClient(path=path)
-    except RuntimeError as error:
-        raise QdrantConnectionError(
-            f"The Qdrant directory {path} cannot be opened: {error} Close the other process, or "
-            "use a server (QDRANT_URL), which both can."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise QdrantConnectionError(
-            f"The Qdrant directory {path} cannot be opened: {error}. Expected a directory to "
-            "write to."
-        ) from error
-
-
 def is_local(client: AnyClient) -> bool:
-    """Whether the client is an embedded engine (local mode), without a server."""
+    """Whether the client is an embedded engine, without a server."""
     options = client.init_options
     return options.get("location") == ":memory:" or options.get("path") is not None
 
@@ -114,8 +99,13 @@ def is_throttled(error: Exception) -> bool:
     )
 
 
-def exclusive(client: AnyClient) -> threading.RLock:
-    """The lock that a caller of an embedded engine holds, shared by every searcher on it."""
+def exclusive(client: AnyClient) -> AbstractContextManager[object]:
+    """What a caller of an embedded engine holds while it calls.
+
+    Of local mode, a lock that all searchers on it share. The real engine takes many calls at once.
+    """
+    if getattr(client, "concurrent", False):
+        return nullcontext()
     with _locks_guard:
         return _locks.setdefault(client, threading.RLock())
 

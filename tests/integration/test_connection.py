@@ -215,11 +215,13 @@ def test_a_killed_process_loses_nothing_that_add_returned_for(monkeypatch, tmp_p
 
 
 def test_a_full_disk_is_one_clear_error_and_keeps_what_was_added(monkeypatch, tmp_path):
-    """Files may not grow beyond 300 kB in that process, so a later batch fails."""
+    """Local mode: files may not grow beyond 300 kB in that process, so a later batch fails."""
     code = (
-        "import resource, signal; from qdrant_rerank import HybridSearcher\n"
+        "import os, resource, signal; from qdrant_rerank import HybridSearcher\n"
+        "from qdrant_client import QdrantClient\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "s = HybridSearcher('docs', reranker=None)\n"
+        "client = QdrantClient(path=os.environ['QDRANT_PATH'])\n"
+        "s = HybridSearcher('docs', reranker=None, client=client)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
         "s.add((f'document {i} ' + 'word ' * 200 for i in range(500)), batch_size=10)"
     )
