@@ -6,7 +6,6 @@ pair alone: batch size, order, padding and threads never change it.
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -35,6 +34,7 @@ from qdrant_rerank.runtime import Provider, Runtime
 from qdrant_rerank.scoring import PairScorer
 from qdrant_rerank.tokenization import TOKENIZER_FILES, PairTokenizer
 from qdrant_rerank.windows import LongDocuments, PairReader, as_windows
+from qdrant_rerank.workers import shared_pool
 
 __all__ = ["Activation", "PairScores", "TextCrossEncoder"]
 
@@ -471,7 +471,7 @@ class TextCrossEncoder:
         with ExitStack() as stack:
             pool = None
             if parallel is not None:
-                pool = stack.enter_context(ThreadPoolExecutor(parallel or available_cores()))
+                pool = shared_pool(parallel or available_cores())
             bar = stack.enter_context(
                 tqdm(
                     total=total,

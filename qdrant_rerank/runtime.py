@@ -141,6 +141,7 @@ class Runtime:
         self._lock = threading.Lock()
         self._under_way = 0
         self._spreading: Any = None
+        self._loaded = _state(path)
         self._may_spread = on_cpu and self.workers > 1 and _weight(path) <= SPREAD_BYTES
         # A CPU session serves all threads at once; a card's session, one at a time.
         self._free: SimpleQueue[Any] | None = None
@@ -231,8 +232,10 @@ class Runtime:
         return shared_pool(self.workers)
 
     def _spread(self) -> Any:
-        """The session that uses several cores for one run."""
+        """The session that uses several cores for one run; the first where the file has gone."""
         with self._lock:
+            if self._spreading is None and _state(self.path) != self._loaded:
+                return self._sessions[0]
             if self._spreading is None:
                 ort = import_onnxruntime()
                 self._spreading = _open_session(ort, self.path, self._choice, self.workers)
@@ -322,6 +325,15 @@ def _open_session(
             stacklevel=2,
         )
     return session
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """What changes with a file: its size and time; None where there is none."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_size, about.st_mtime_ns
 
 
 def _weight(path: Path) -> int:

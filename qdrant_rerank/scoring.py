@@ -162,13 +162,16 @@ class PairScorer:
         work: "_Work",
     ) -> None:
         """Tokenise pairs and have them read by the model, into ``work``."""
-
-        def execute(run: Run) -> None:
-            work.done.append((run, self._logits([work.rows[row] for row in run.rows])))
-
         drawn = self._runs(pairs, batch_size, deadline, work)
         # With a deadline, the next pairs are tokenised while the first ones run.
         runs = list(drawn) if deadline is NEVER else drawn
+        count = len(runs) if isinstance(runs, list) else len(pairs)
+        spread = self.runtime.has_cores_for(count)
+
+        def execute(run: Run) -> None:
+            rows = [work.rows[row] for row in run.rows]
+            work.done.append((run, self._logits(rows, spread)))
+
         self.runtime.for_each(execute, runs, pool, deadline)
 
     def _scores(
@@ -243,7 +246,7 @@ class PairScorer:
             ):
                 yield Run(run.rows + before, run.width)
 
-    def _logits(self, pairs: Sequence[TokenizedPair]) -> NDArray[np.float32]:
+    def _logits(self, pairs: Sequence[TokenizedPair], spread: bool = False) -> NDArray[np.float32]:
         """Label logits of one run, shape (pairs, labels)."""
         tokenizer = self._read.tokenizer
         inputs = pad(
@@ -253,7 +256,7 @@ class PairScorer:
             side=tokenizer.padding_side,
         )
         no_yes = tokenizer.no_yes
-        output = self.runtime.run(*inputs, last_position=no_yes is not None)
+        output = self.runtime.run(*inputs, last_position=no_yes is not None, spread=spread)
         return label_logits(output, len(pairs), self.runtime.path, no_yes)
 
     def _require_finite(

@@ -1,0 +1,77 @@
+"""The threads of the process: shared, idle when idle, and gone from a forked child."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from qdrant_rerank.workers import for_each, shared_pool
+
+FORK = """
+import os
+from qdrant_rerank.workers import for_each, shared_pool
+for_each(print, ["parent"] * 2, shared_pool(2))
+if os.fork() == 0:
+    for_each(lambda text: os.write(1, text), [b"child\\n"] * 2, shared_pool(2))
+    os._exit(0)
+_, status = os.wait()
+print(status)
+"""
+
+
+def test_callers_of_one_size_share_their_threads():
+    """However many there are."""
+    names, gate = set(), threading.Barrier(9)
+
+    def work(_):
+        names.add(threading.current_thread().name)
+        time.sleep(0.001)
+
+    def call():
+        gate.wait()
+        for_each(work, range(20), shared_pool(3))
+
+    callers = [threading.Thread(target=call) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    gate.wait()
+    for caller in callers:
+        caller.join()
+    assert len(names) == 3
+    assert shared_pool(3) is shared_pool(3) is not shared_pool(2)
+
+
+def test_the_first_error_stops_the_rest():
+    """What had not begun is never begun."""
+    done = []
+
+    def work(item):
+        time.sleep(0.01)
+        if item == 3:
+            raise ValueError("broken")
+        done.append(item)
+
+    with pytest.raises(ValueError, match="broken"):
+        for_each(work, range(1000), shared_pool(2))
+    time.sleep(0.1)
+    assert len(done) < 20
+
+
+def test_idle_threads_take_no_time():
+    """They wait; they do not spin."""
+    for_each(lambda _: time.sleep(0.01), range(8), shared_pool(4))
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on Windows")
+def test_a_forked_child_has_threads_of_its_own():
+    """It would wait for those of its parent for ever."""
+    command = [sys.executable, "-W", "ignore", "-c", FORK]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.count("child") == 2
+    assert done.stdout.splitlines()[-1] == "0"
