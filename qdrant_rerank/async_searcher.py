@@ -6,7 +6,7 @@ threads.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -158,7 +158,7 @@ class AsyncHybridSearcher(SearchCore):
 
     async def search_batch(
         self,
-        queries: Sequence[Query],
+        queries: Iterable[Query],
         limit: int = 10,
         *,
         offset: int = 0,
@@ -171,6 +171,7 @@ class AsyncHybridSearcher(SearchCore):
         shard_key_selector: models.ShardKeySelector | None = None,
         options: SearchOptions | None = None,
         deadline_s: float | None = None,
+        progress: bool | None = None,
     ) -> list[SearchResults]:
         """What ``HybridSearcher.search_batch`` returns and raises, for the same arguments."""
         if isinstance(queries, str):
@@ -187,6 +188,7 @@ class AsyncHybridSearcher(SearchCore):
             shard_key_selector=shard_key_selector,
             options=options,
             deadline_s=deadline_s,
+            progress=progress,
         )
         return await self._search(list(queries), request)
 

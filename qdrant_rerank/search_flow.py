@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qdrant_client import models
+from tqdm.auto import tqdm
 
 from qdrant_rerank.arguments import require_positive
 from qdrant_rerank.deadline import NEVER, Deadline
@@ -43,6 +44,10 @@ from qdrant_rerank.types import (
 )
 
 __all__ = ["SearchCore"]
+
+# Hits of all queries that are in memory at a time: 50 MB where a payload has 2,000 characters.
+CANDIDATES_AT_ONCE = 12_800
+SHOW_AFTER_S = 1  # seconds after which a batch shows its progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +203,28 @@ class SearchCore:
     def _search_flow(
         self, queries: Sequence[Query], request: SearchRequest, terms: Terms
     ) -> Flow[list[SearchResults]]:
+        """Search for all queries, as many at a time as memory allows."""
+        results: list[SearchResults] = []
+        size = CANDIDATES_AT_ONCE // request.depth(self.candidates)
+        if terms.deadline is not NEVER:
+            size = len(queries)  # together, so that the first candidates of each are scored
+        size = max(size, 1)
+        with tqdm(
+            total=len(queries),
+            unit="query",
+            delay=SHOW_AFTER_S,
+            disable=None if request.progress is None else not request.progress,
+        ) as bar:
+            for start in range(0, len(queries), size):
+                part = queries[start : start + size]
+                results += yield from self._part_flow(part, request, terms)
+                bar.update(len(part))
+        return results
+
+    def _part_flow(
+        self, queries: Sequence[Query], request: SearchRequest, terms: Terms
+    ) -> Flow[list[SearchResults]]:
         """Recall, rerank, complete the hits; one request to Qdrant for all queries each time."""
-        if not queries:
-            return []
         fetches = self._fetches(request, terms)
         last = request.offset + request.limit
         ranked = yield from self._ranked_flow(queries, request, terms, fetches, last=last)

@@ -36,6 +36,7 @@ class SearchRequest:
     group_by: str | None = None
     group_size: int = 1
     with_lookup: str | models.WithLookup | None = None
+    progress: bool | None = False
 
     @property
     def given(self) -> bool:

@@ -4,7 +4,7 @@ A thin shell: what a search does is in :mod:`~qdrant_rerank.search_flow`; here a
 :class:`~qdrant_rerank.conversation.Conversation` does it, in the calling thread.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -191,7 +191,7 @@ class HybridSearcher(SearchCore):
 
     def search_batch(
         self,
-        queries: Sequence[Query],
+        queries: Iterable[Query],
         limit: int = 10,
         *,
         offset: int = 0,
@@ -204,8 +204,11 @@ class HybridSearcher(SearchCore):
         shard_key_selector: models.ShardKeySelector | None = None,
         options: SearchOptions | None = None,
         deadline_s: float | None = None,
+        progress: bool | None = None,
     ) -> list[SearchResults]:
         """Search for several queries: one request to Qdrant, their pairs scored together.
+
+        Thousands of queries go some hundred at a time, so that no more candidates are in memory.
 
         Args:
             queries: texts, or ids of points, as in :meth:`search`.
@@ -221,10 +224,12 @@ class HybridSearcher(SearchCore):
             options: as in :meth:`search`.
             deadline_s: seconds that the whole batch may take. Of each query the first candidates
                 are scored before the second of any.
+            progress: a progress bar on stderr once it has taken a second; None for one if stderr
+                is a terminal.
 
         Returns:
             What :meth:`search` returns, a query, in order. The times of each trace are those of
-            the batch.
+            the queries that went together; ``total_s`` since the call.
 
         Raises:
             QdrantRerankError: as :meth:`search`.
@@ -243,6 +248,7 @@ class HybridSearcher(SearchCore):
             shard_key_selector=shard_key_selector,
             options=options,
             deadline_s=deadline_s,
+            progress=progress,
         )
         return self._search(list(queries), request)
 
