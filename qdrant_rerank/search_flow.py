@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from qdrant_client import models
 from tqdm.auto import tqdm
@@ -20,7 +19,6 @@ from qdrant_rerank.deadline import NEVER, Deadline
 from qdrant_rerank.diversity import diversified, without_vectors
 from qdrant_rerank.embedders import load_embedder, load_sparse
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.feedback_flow import recall_again
 from qdrant_rerank.first_stage import FirstStage, completed, names, selector, text_payload
 from qdrant_rerank.flow import Flow, Terms, compute
 from qdrant_rerank.grouping import GroupedResults, RerankedGroup, group_points, lookup_ids
@@ -29,8 +27,9 @@ from qdrant_rerank.models import DEFAULT_EMBEDDER
 from qdrant_rerank.options import require_options
 from qdrant_rerank.ordering import keep_order
 from qdrant_rerank.payload_sizes import PayloadSizes
-from qdrant_rerank.query_request import RecallQuery, Scope, given_request, recall_request
-from qdrant_rerank.recall import DenseEncoder, LexicalEncoder, RecallPlan, plan_given_vector
+from qdrant_rerank.query_request import Scope
+from qdrant_rerank.recall import DenseEncoder, LexicalEncoder
+from qdrant_rerank.recall_flow import Recalled, recall_candidates
 from qdrant_rerank.reranking import SecondStage, load_reranker
 from qdrant_rerank.search_request import Query, SearchRequest
 from qdrant_rerank.text import PayloadText, TextSource
@@ -51,25 +50,6 @@ SHOW_AFTER_S = 1  # seconds after which a batch shows its progress
 
 
 @dataclass(frozen=True, slots=True)
-class _Recalled:
-    """The candidates of several queries.
-
-    Attributes:
-        texts: the queries as texts.
-        hits: of each query, in retrieval order.
-        dense: name of the dense vector that came along for diversity, or None.
-        early: payload and vectors to return, where they had to be fetched at once; else None.
-        trace: what it took.
-    """
-
-    texts: list[str]
-    hits: list[list[models.ScoredPoint]]
-    dense: str | None
-    early: Mapping[PointId, models.Record] | None
-    trace: SearchTrace
-
-
-@dataclass(frozen=True, slots=True)
 class _Ranked:
     """The hits of one query, in order.
 
@@ -77,11 +57,13 @@ class _Ranked:
         query: as a text.
         order: hits, best first; with the payload that recall fetched.
         trace: what it took so far.
+        early: payload and vectors to return, where they had to be fetched at once; else None.
     """
 
     query: str
     order: list[RerankedPoint]
     trace: SearchTrace
+    early: Mapping[PointId, models.Record] | None
 
 
 class SearchCore:
@@ -230,7 +212,8 @@ class SearchCore:
         ranked = yield from self._ranked_flow(queries, request, terms, fetches, last=last)
         skipped = 0 if self._pages(request) else request.offset
         orders = [found.order[skipped:] for found in ranked]
-        orders, fetch_s = yield from self._complete(orders, request, fetches)
+        early = ranked[0].early if ranked else None
+        orders, fetch_s = yield from self._complete(orders, request, fetches, early)
         return [
             SearchResults(order, query=found.query, trace=_ended(found.trace, fetch_s, terms))
             for found, order in zip(ranked, orders, strict=True)
@@ -251,7 +234,7 @@ class SearchCore:
             limit=request.offset + request.limit,
         )[request.offset :]
         orders = [group.hits for group in groups]
-        orders, fetch_s = yield from self._complete(orders, request, fetches)
+        orders, fetch_s = yield from self._complete(orders, request, fetches, ranked.early)
         groups = [
             group.model_copy(update={"hits": hits})
             for group, hits in zip(groups, orders, strict=True)
@@ -283,9 +266,27 @@ class SearchCore:
             last: hits that are needed of each; None for all.
         """
         options = request.options or self.options
-        recalled = yield from self._recall_flow(queries, request, terms, fetches)
+        scope = self._scope(request, fetches)
+        stage = self._stage(options)
+        began = time.perf_counter()
+        recalled = yield from recall_candidates(
+            self._first, stage, self.text, queries, request, options, scope, terms
+        )
+        if scope.with_payload is True:
+            self._sizes.learn(hit.payload for found in recalled.hits for hit in found)
+        early = None
+        if fetches and terms.deadline is not NEVER:
+            # What is still to be fetched must not wait for a reranker that takes all of the time.
+            early = yield from self._fetch(recalled.hits, request)
+        trace = SearchTrace(
+            embed_s=recalled.embed_s,
+            recall_s=time.perf_counter() - began - recalled.embed_s,
+            status="recall only",
+        )
         every = None if options.diversity else last
-        orders, traces = yield from self._second_stage(recalled, request, terms, every)
+        orders, traces = yield from self._second_stage(
+            recalled, stage, request, terms, trace, every
+        )
         if options.diversity:
             orders = yield from compute(
                 partial(
@@ -298,61 +299,19 @@ class SearchCore:
                     limit=last,
                 )
             )
-        if recalled.early is not None:
-            orders = [completed(order, recalled.early) for order in orders]
-        elif options.diversity and not fetches:
-            orders = [without_vectors(order) for order in orders]
+            if not fetches:
+                orders = [without_vectors(order) for order in orders]
         return [
-            _Ranked(text, order, replace(trace, candidates=len(hits), status=_status(hits, trace)))
+            _Ranked(
+                text,
+                order,
+                replace(trace, candidates=len(hits), status=_status(hits, trace)),
+                early,
+            )
             for text, hits, order, trace in zip(
                 recalled.texts, recalled.hits, orders, traces, strict=True
             )
         ]
-
-    def _recall_flow(
-        self,
-        queries: Sequence[Query],
-        request: SearchRequest,
-        terms: Terms,
-        fetches: bool,
-    ) -> Flow[_Recalled]:
-        """The candidates of each query; arguments as in :meth:`_ranked_flow`."""
-        options = request.options or self.options
-        scope = self._scope(request, fetches)
-        texts = yield from self._first.read_texts(
-            queries, self.text, scope, options, required=self.reranker is not None
-        )
-        plan: RecallPlan | None = None
-        asked: list[RecallQuery] = []
-        embed_at = recall_at = time.perf_counter()
-        if not request.given or options.diversity:
-            plan = yield from self._first.plan(options)
-            if options.diversity and plan.dense is not None:
-                scope = replace(scope, with_vectors=[plan.dense] if plan.dense else True)
-        if request.given or plan is None:
-            requests = [(yield from self._given_request(request, scope, options))] * len(texts)
-        else:
-            embed_at = time.perf_counter()
-            asked = yield from self._first.embed(queries, texts, plan)
-            recall_at = time.perf_counter()
-            requests = [recall_request(plan, query, scope, options) for query in asked]
-        hits = yield from self._first.recall(requests, options)
-        if scope.with_payload is True:
-            self._sizes.learn(hit.payload for found in hits for hit in found)
-        if options.feedback is not None and plan is not None:
-            hits = yield from recall_again(
-                self._first, self._stage(options), asked, texts, hits, plan, scope, options, terms
-            )
-        early = None
-        if fetches and terms.deadline is not NEVER:
-            # What is still to be fetched must not wait for a reranker that takes all of the time.
-            early = yield from self._fetch((hit for found in hits for hit in found), request)
-        trace = SearchTrace(
-            embed_s=recall_at - embed_at,
-            recall_s=time.perf_counter() - recall_at,
-            status="recall only",
-        )
-        return _Recalled(texts, hits, None if plan is None else plan.dense, early, trace)
 
     def _scope(self, request: SearchRequest, fetches: bool) -> Scope:
         """How much recall returns, from where, and with what."""
@@ -372,10 +331,16 @@ class SearchCore:
         )
 
     def _second_stage(
-        self, recalled: _Recalled, request: SearchRequest, terms: Terms, limit: int | None
+        self,
+        recalled: Recalled,
+        stage: SecondStage | None,
+        request: SearchRequest,
+        terms: Terms,
+        trace: SearchTrace,
+        limit: int | None,
     ) -> Flow[tuple[list[list[RerankedPoint]], list[SearchTrace]]]:
         """The hits of each query in their order by score, and what it took."""
-        if self.reranker is None:
+        if stage is None:
             orders = [
                 keep_order(
                     found,
@@ -385,46 +350,25 @@ class SearchCore:
                 )
                 for found in recalled.hits
             ]
-            return orders, [recalled.trace] * len(orders)
-        options = request.options or self.options
+            return orders, [trace] * len(orders)
         orders, scored = yield from compute(
             partial(
-                self._stage(options).run,
+                stage.run,
                 list(zip(recalled.texts, recalled.hits, strict=True)),
                 limit=limit,
                 score_threshold=request.score_threshold,
-                blend=options.blend,
+                blend=(request.options or self.options).blend,
                 deadline=terms.deadline,
             )
         )
-        return orders, [replace(recalled.trace, **scored.trace(row)) for row in range(len(orders))]
+        return orders, [replace(trace, **scored.trace(row)) for row in range(len(orders))]
 
-    def _stage(self, options: SearchOptions) -> SecondStage:
-        assert self.reranker is not None
+    def _stage(self, options: SearchOptions) -> SecondStage | None:
+        if self.reranker is None:
+            return None
         return SecondStage(
             self.reranker, self.text, options.on_missing_text, options.on_rerank_error
         )
-
-    def _given_request(
-        self, request: SearchRequest, scope: Scope, options: SearchOptions
-    ) -> Flow[models.QueryRequest]:
-        """The request of a caller who says what to recall with."""
-        recall, using = request.read_recall(), None
-        if recall is not None and not isinstance(recall, models.QueryRequest):
-            using = yield from self._using(recall, options)
-        return given_request(recall, request.read_prefetch(), using, scope, options)
-
-    def _using(self, recall: Any, options: SearchOptions) -> Flow[str | None]:
-        """Name of the vector that a caller's own query searches."""
-        if isinstance(recall, list):
-            shape = (len(recall), len(recall[0])) if isinstance(recall[0], list) else (len(recall),)
-            schema = yield from self._first.schema()
-            return plan_given_vector(schema, shape, options.dense_vector).using or None
-        if isinstance(recall, models.FusionQuery | models.RrfQuery | models.FormulaQuery):
-            return None
-        plan = yield from self._first.plan(options)
-        sparse = isinstance(recall, models.SparseVector) or plan.dense is None
-        return (plan.sparse if sparse else plan.dense) or None
 
     def _look_up(
         self, groups: Sequence[RerankedGroup], request: SearchRequest
@@ -443,22 +387,28 @@ class SearchCore:
         ]
 
     def _complete(
-        self, orders: list[list[RerankedPoint]], request: SearchRequest, fetches: bool
+        self,
+        orders: list[list[RerankedPoint]],
+        request: SearchRequest,
+        fetches: bool,
+        early: Mapping[PointId, models.Record] | None,
     ) -> Flow[tuple[list[list[RerankedPoint]], float]]:
         """The hits with what the caller wants to see of them, and seconds that it took."""
-        if not fetches or request.deadline_s is not None:
+        if not fetches:
             return orders, 0.0
         began = time.perf_counter()
-        records = yield from self._fetch((hit for order in orders for hit in order), request)
+        records = early
+        if records is None:
+            records = yield from self._fetch(orders, request)
         return [completed(order, records) for order in orders], time.perf_counter() - began
 
     def _fetch(
-        self, found: Iterable[models.ScoredPoint], request: SearchRequest
-    ) -> Flow[dict[PointId, models.Record]]:
+        self, found: Iterable[Iterable[models.ScoredPoint]], request: SearchRequest
+    ) -> Flow[Mapping[PointId, models.Record]]:
         """What the caller wants to see of these points."""
         return (
             yield from self._first.fetch(
-                (hit.id for hit in found),
+                (hit.id for hits in found for hit in hits),
                 request.options or self.options,
                 with_payload=request.with_payload,
                 with_vectors=request.with_vectors,
@@ -469,7 +419,7 @@ class SearchCore:
     def _fetches(self, request: SearchRequest, terms: Terms) -> bool:
         """Whether recall asks only for the texts, and a second request for the rest."""
         options = request.options or self.options
-        if self.reranker is None and not options.diversity:
+        if self.reranker is None and not options.diversity and request.group_by is None:
             return False
         if request.with_payload is not True or request.with_vectors:
             return True

@@ -454,6 +454,10 @@ def test_groups_are_ordered_by_their_best_chunk(searcher):
     [second] = searcher.search_groups(QUERY, group_by="book", limit=1, offset=1)
     assert second.id == "kitchen"
     assert searcher.search_groups(QUERY, group_by="nowhere") == []
+    timed = searcher.search_groups(
+        QUERY, group_by="book", group_size=2, with_payload=["n"], deadline_s=60
+    )
+    assert timed == groups
     tags = searcher.search_groups(QUERY, group_by="tags", group_size=1)
     assert [group.id for group in tags][:2] == ["iron", "heat"]
     assert tags[0].hits == tags[1].hits
@@ -467,6 +471,9 @@ def test_groups_without_a_reranker_are_qdrants(searcher, recall_only):
     dense = HybridSearcher("docs", client=searcher.client, reranker=None, sparse=None)
     ours = dense.search_groups(QUERY, group_by="book", group_size=2)
     assert [(g.id, ids(g.hits)) for g in ours] == [(g.id, ids(g.hits)) for g in theirs.groups]
+    bare = dense.search_groups(QUERY, group_by="book", group_size=2, with_payload=False)
+    assert [(g.id, ids(g.hits)) for g in bare] == [(g.id, ids(g.hits)) for g in ours]
+    assert all(hit.payload is None for group in bare for hit in group.hits)
 
 
 def test_groups_are_looked_up_in_another_collection(searcher):
