@@ -302,6 +302,8 @@ def _open_session(
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A pattern is kept of each shape ever run, and few runs have the same: benchmarks/memory.py.
+    options.enable_mem_pattern = False
     # A plan for each length seen takes a block of its own, which does not fit the gaps that other
     # lengths left: two runs of 512 tokens took 100 MB with plans and 74 without, in the same time.
     options.enable_mem_pattern = False
