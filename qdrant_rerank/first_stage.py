@@ -390,17 +390,28 @@ def completed(
 ) -> list[RerankedPoint]:
     """Points with the payload and the vectors that were fetched for them.
 
-    A point that was deleted since recall keeps its place, without a payload.
+    A point that was changed since recall keeps the text that its score is of; one that was deleted
+    keeps its place, without a payload.
     """
-    return [
-        point.model_copy(
-            update={
-                "payload": getattr(records.get(point.id), "payload", None),
-                "vector": getattr(records.get(point.id), "vector", None),
-            }
-        )
-        for point in order
-    ]
+    finished = []
+    for point in order:
+        record = records.get(point.id)
+        payload = None if record is None else record.payload
+        if payload and point.payload:
+            payload = _as_recalled(payload, point.payload)
+        vector = None if record is None else record.vector
+        finished.append(point.model_copy(update={"payload": payload, "vector": vector}))
+    return finished
+
+
+def _as_recalled(fetched: Mapping[str, Any], recalled: Mapping[str, Any]) -> dict[str, Any]:
+    """The fetched payload, with the fields that both have as they were at recall."""
+    merged = dict(fetched)
+    for name in merged.keys() & recalled.keys():
+        ours, theirs = merged[name], recalled[name]
+        both = isinstance(ours, Mapping) and isinstance(theirs, Mapping)
+        merged[name] = _as_recalled(ours, theirs) if both else theirs
+    return merged
 
 
 def text_payload(text: PayloadText) -> bool | list[str]:

@@ -9,7 +9,6 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
@@ -18,7 +17,8 @@ from qdrant_client import QdrantClient, models
 from tests.fault_server import Answer, answer, serving
 
 Body = dict[str, Any]
-#: Called with a request's method and path; what it returns is answered instead, if anything.
+#: Called with a request's method and path once it was done; what it returns, if anything, is
+#: answered instead, so that a write may have happened whose answer is lost.
 Sabotage = Callable[[str, str], Answer | None]
 # What the embedded engine's methods call the fields of a request.
 RENAMED = {"filter": "query_filter", "params": "search_params", "with_vector": "with_vectors"}
@@ -42,20 +42,18 @@ class LoopbackQdrant:
     def __call__(self, handler: Any) -> None:
         """Answer one request."""
         method, path = handler.command, handler.path.partition("?")[0]
-        fault = None if self.sabotage is None else self.sabotage(method, path)
-        if fault is not None:
-            fault(handler)
-            return
         try:
             with self.lock:
                 result = self._result(method, path, json.loads(handler.body or b"{}"))
         except KeyError as error:
-            _refuse(handler, 404, f"Not found: Collection `{error.args[0]}` doesn't exist!")
+            said = _refusal(404, f"Not found: Collection `{error.args[0]}` doesn't exist!")
         except (ValueError, TypeError) as error:
-            _refuse(handler, 400, str(error))
+            said = _refusal(400, str(error))
         else:
-            said = json.dumps({"result": _plain(result), "status": "ok", "time": 0.0})
-            answer(200, said.encode(), Content_Type="application/json")(handler)
+            body = json.dumps({"result": _plain(result), "status": "ok", "time": 0.0})
+            said = answer(200, body.encode(), Content_Type="application/json")
+        fault = None if self.sabotage is None else self.sabotage(method, path)
+        (fault or said)(handler)
 
     def _result(self, method: str, path: str, body: Body) -> Any:
         if path == "/collections":
@@ -123,8 +121,8 @@ def loopback_qdrant(sabotage: Sabotage | None = None) -> Iterator[tuple[str, Loo
         client.close()
 
 
-def _refuse(handler: BaseHTTPRequestHandler, status: int, said: str) -> None:
-    answer(status, json.dumps({"status": {"error": said}, "time": 0.0}).encode())(handler)
+def _refusal(status: int, said: str) -> Answer:
+    return answer(status, json.dumps({"status": {"error": said}, "time": 0.0}).encode())
 
 
 def _plain(value: Any) -> Any:
