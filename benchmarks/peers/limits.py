@@ -3,7 +3,9 @@
 For each pair one run of a graph that is a chain of products of the model's shapes: of a layer Q, K,
 V and the output (each width x width), up and down. Each has weights of its own, so that as much is
 read from memory as by the model. One thread a core, each with runs of one intra-op thread, longest
-pairs first.
+pairs first. ONNX Runtime's products, since on an AVX-512 CPU with AMX they were the fastest of what
+was at hand, billions of operations a second on one core: fp32 195 (torch's MKL 188, numpy's
+OpenBLAS 148), int8 991.
 """
 
 import json

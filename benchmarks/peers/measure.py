@@ -21,7 +21,7 @@ __all__ = ["Bench"]
 LEAST_ROUNDS = 3
 MOST_ROUNDS = 15
 PAUSE_S = 0.2  # between turns: a thread pool may spin for a while after its last run
-WARM_UP = 8  # documents
+WARM_UP = 32  # documents: a few might be run in another way than many
 # Documents of the sweep: enough to tell settings apart, few enough to try them all.
 SWEPT = {"mixed": 32, "short": 64, "long": 16}
 SWEEPS = 2
