@@ -158,8 +158,9 @@ class HybridSearcher(SearchCore):
                 an encoder or an embedded engine.
 
         Returns:
-            The hits by score, highest first; ties by retrieval rank, then id. Fewer hits than
-            asked for, and none, are normal results.
+            The hits by score, highest first; ties by retrieval rank, then id; with
+            ``options.diversity`` in the order that it makes. Fewer hits than asked for, and none,
+            are normal results.
 
         Raises:
             InvalidInputError: an empty query, or an argument out of range.
@@ -168,7 +169,7 @@ class HybridSearcher(SearchCore):
             MissingTextError: a hit without text, if ``on_missing_text="raise"``.
             QdrantConnectionError: Qdrant is down, too slow (for ``deadline_s``, too: then there is
                 nothing to return), or answers nonsense.
-            QdrantRequestError: Qdrant refused the request.
+            QdrantRequestError: Qdrant refused the request, or is too old for it.
             ModelOutputError: the reranker failed.
         """
         request = SearchRequest(

@@ -125,6 +125,30 @@ def test_the_event_loop_finds_what_a_thread_finds(searcher, call):
     assert found.trace.status == expected.trace.status
 
 
+@pytest.fixture(scope="module")
+def real(bundled):
+    """The same documents in Qdrant's own engine."""
+    pytest.importorskip("qdrant_edge")
+    from qdrant_rerank.engines.edge import EdgeClient
+
+    client = EdgeClient()
+    made = HybridSearcher("docs", client=client, reranker=bundled)
+    made.add(payloads(), ids=range(len(DOCUMENTS)), progress=False)
+    yield made
+    client.close()
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_the_real_engine_finds_what_local_mode_finds(searcher, real, call):
+    """Every option: the same hits by the same scores."""
+    call = {"query": QUERY} | call
+    expected = {p.id: p.score for p in searcher.search(**call)}
+    found = {p.id: p.score for p in real.search(**call)}
+    assert found == pytest.approx(expected, abs=1e-5)
+    grouped = real.search_groups(QUERY, group_by="book")
+    assert [g.id for g in grouped] == ["metals", "kitchen"]
+
+
 def test_groups_and_batches_in_the_event_loop(searcher):
     """As in a thread."""
     grouped = searcher.search_groups(QUERY, group_by="book", with_lookup="books")
