@@ -19,12 +19,12 @@ from pathlib import Path
 
 from qdrant_rerank.errors import ModelFileError
 
-__all__ = ["artifact"]
+__all__ = ["BUILDING", "artifact"]
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-BUILDING = ".building-"
+BUILDING = ".building-"  # first part of the names of what is not finished
 LEFT_BEHIND_S = 86_400  # age of a folder whose builder must have died
 
 _said: set[tuple[Path, str]] = set()

@@ -17,6 +17,7 @@ __all__ = [
     "Run",
     "TokenizedPair",
     "pad",
+    "padded_width",
     "plan_in_order",
     "plan_runs",
     "windows_of",
@@ -156,20 +157,46 @@ def plan_in_order(
     return runs
 
 
+def padded_width(width: int, multiple: int, most: int | None) -> int:
+    """The width of a run's rectangle.
+
+    Args:
+        width: tokens of its longest pair.
+        multiple: what the width is rounded up to a multiple of.
+        most: width that rounding does not pass, since the model has no more positions; None for
+            none.
+
+    >>> padded_width(20, 16, 512), padded_width(125, 16, 126), padded_width(20, 1, None)
+    (32, 126, 20)
+    """
+    rounded = -(-width // multiple) * multiple
+    return rounded if most is None else max(width, min(rounded, most))
+
+
 def pad(
     pairs: Sequence[TokenizedPair],
     *,
     pad_id: int,
     pad_type_id: int = 0,
     side: Literal["left", "right"] = "right",
+    multiple: int = 1,
+    most: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Stack pairs into one rectangle.
+
+    Args:
+        pairs: one or more.
+        pad_id: token id of padding.
+        pad_type_id: its segment.
+        side: where padding goes.
+        multiple: see :func:`padded_width`.
+        most: likewise.
 
     Returns:
         ``(input_ids, attention_mask, token_type_ids)``, each of shape (pairs, width), int64;
         the mask is 1 on tokens and 0 on padding.
     """
-    width = max(len(pair) for pair in pairs)
+    width = padded_width(max(len(pair) for pair in pairs), multiple, most)
     shape = (len(pairs), width)
     ids = np.full(shape, pad_id, dtype=np.int64)
     mask = np.zeros(shape, dtype=np.int64)

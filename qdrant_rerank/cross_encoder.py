@@ -14,23 +14,23 @@ from typing import Any, Literal
 from tqdm.auto import tqdm
 
 from qdrant_rerank.activations import Activation, activation_name, require_activation
-from qdrant_rerank.arguments import require_pairs, require_positive
+from qdrant_rerank.arguments import require_choice, require_pairs, require_positive
 from qdrant_rerank.batching import windows_of
 from qdrant_rerank.cache import ScoreCache, as_score_cache, model_fingerprint
 from qdrant_rerank.cpu import available_cores, int8_weights
 from qdrant_rerank.deadline import Deadline
 from qdrant_rerank.errors import DeadlineError, InvalidInputError
 from qdrant_rerank.heads import Label
-from qdrant_rerank.hub import Precision, locate_or_fp32
+from qdrant_rerank.hub import locate_or_fp32
 from qdrant_rerank.hub_cache import artifact_directory
 from qdrant_rerank.model_config import ModelConfig
-from qdrant_rerank.models import FilePrecision, ModelFile, ModelSource, ModelSpec
+from qdrant_rerank.models import ModelFile, ModelSource, ModelSpec, RunPrecision
 from qdrant_rerank.onnx_files import precision_of
 from qdrant_rerank.pair_scores import PairScores
 from qdrant_rerank.prompts import PromptTemplate, PromptTokenizer, choose_prompt
 from qdrant_rerank.quantization import quantized
 from qdrant_rerank.registry import listing, register_model, supported_models
-from qdrant_rerank.runtime import Provider, Runtime
+from qdrant_rerank.runtime import Engine, Provider, Runtime
 from qdrant_rerank.scoring import PairScorer
 from qdrant_rerank.tokenization import TOKENIZER_FILES, PairTokenizer
 from qdrant_rerank.windows import LongDocuments, PairReader, as_windows
@@ -61,7 +61,11 @@ class TextCrossEncoder:
         precision: "auto" is the model's own file as it is: nothing is ever quantised unasked, for
             that changes scores. "fp32", "fp16" and others are the file of that name. So is "int8"
             where there is one, published or beside the model; else the fp32 file is quantised,
-            once, into the cache: ``pip install "qdrant-rerank[quantize]"``.
+            once, into the cache: ``pip install "qdrant-rerank[quantize]"``. "bf16" is the fp32 file
+            in bf16 arithmetic, which OpenVINO alone does.
+        engine: "onnxruntime"; "openvino", on a CPU, for files that are not int8, with the same
+            scores to 1e-4: ``pip install "qdrant-rerank[openvino]"``; "auto": OpenVINO where it is
+            installed and keeps the precision, else onnxruntime.
         max_length: window in tokens, special tokens included; None for the model's own.
         activation: "identity" gives raw logits; "sigmoid" maps them to 0..1; "softmax" is the
             share of the relevant label among all; "auto" is what the model's configuration says,
@@ -108,7 +112,8 @@ class TextCrossEncoder:
         lazy_load: bool = False,
         *,
         revision: str | None = None,
-        precision: Precision = "auto",
+        precision: RunPrecision = "auto",
+        engine: Engine = "auto",
         max_length: int | None = None,
         activation: Activation = "identity",
         label: Label | None = None,
@@ -119,6 +124,8 @@ class TextCrossEncoder:
         local_files_only: bool = False,
         specific_model_path: str | Path | None = None,
     ) -> None:
+        require_choice("precision", precision, RunPrecision)
+        require_choice("engine", engine, Engine)
         require_positive("threads", threads)
         require_positive("max_length", max_length)
         require_activation(activation)
@@ -127,6 +134,8 @@ class TextCrossEncoder:
             "providers": providers,
             "cuda": cuda,
             "device_ids": device_ids,
+            "engine": engine,
+            "precision": precision,
         }
         self._max_length = max_length
         self._activation = activation
@@ -137,7 +146,7 @@ class TextCrossEncoder:
         self._artifacts = artifact_directory(cache_dir)
         self._files = locate_or_fp32(
             model_name,
-            precision=precision,
+            precision="fp32" if precision == "bf16" else precision,
             revision=revision,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
@@ -163,8 +172,10 @@ class TextCrossEncoder:
         return self._files.name
 
     @property
-    def precision(self) -> FilePrecision:
-        """Of the weights in use; of a file that does not tell, fp32."""
+    def precision(self) -> RunPrecision:
+        """What the model is run in; of a file that does not tell, fp32."""
+        if self._options["precision"] == "bf16":
+            return "bf16"
         return "int8" if self._quantizes else self._files.precision
 
     @property
@@ -438,7 +449,8 @@ class TextCrossEncoder:
             model = self._files.model
             if self._quantizes:
                 model = stack.enter_context(quantized(model, data, self._artifacts))
-            return Runtime(model, first_position=first, **self._options)
+            options = {**self._options, "precision": self.precision}
+            return Runtime(model, first_position=first, **options)
 
     def _fingerprint(self, reader: PairReader, runtime: Runtime) -> bytes:
         """Of all that makes a logit; neither the activation nor the label does."""

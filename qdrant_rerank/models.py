@@ -18,6 +18,7 @@ __all__ = [
     "ModelSource",
     "ModelSpec",
     "Precision",
+    "RunPrecision",
 ]
 
 BUNDLED_DIRECTORY = Path(__file__).parent / "bundled"
@@ -28,8 +29,10 @@ DEFAULT_EMBEDDER = "static-minilm-l6-v1"
 
 #: Of a file's weights.
 FilePrecision = Literal["fp32", "fp16", "int8", "q4f16"]
-#: What may be asked for; "auto" is the file that the model is registered with.
+#: What a file may be asked for in; "auto" is the file that the model is registered with.
 Precision = Literal["auto", "fp32", "fp16", "int8", "q4f16"]
+#: What a model may be run in: "bf16" is arithmetic alone, on an fp32 file.
+RunPrecision = Literal["auto", "fp32", "bf16", "fp16", "int8", "q4f16"]
 
 
 @dataclass(frozen=True, slots=True)

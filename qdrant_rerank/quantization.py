@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from qdrant_rerank.artifacts import artifact
+from qdrant_rerank.artifacts import BUILDING, artifact
 from qdrant_rerank.cpu import Int8Weights, int8_weights
 from qdrant_rerank.errors import MissingDependencyError, ModelFileError
 from qdrant_rerank.onnx_files import is_quantized
+from qdrant_rerank.runtime import import_onnxruntime, import_quantizer
 
 __all__ = ["quantized"]
 
@@ -46,9 +47,6 @@ def quantized(
     def build(folder: Path) -> None:
         _quantize(model, data, folder / "model.onnx", signed=weights.signed)
 
-    # The wheels share one directory, so their module tells the version, whichever is installed.
-    from qdrant_rerank.runtime import import_onnxruntime
-
     options = {
         "quantiser": f"onnxruntime {import_onnxruntime().__version__}",
         "signed": weights.signed,
@@ -61,32 +59,32 @@ def quantized(
 
 def _quantize(model: Path, data: Sequence[Path], target: Path, *, signed: bool) -> None:
     try:
-        import onnx
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-        from onnxruntime.quantization.quant_utils import add_pre_process_metadata
-    except ImportError as error:
+        quantizer = import_quantizer()
+    except MissingDependencyError as error:
         raise MissingDependencyError(
-            f"precision='int8' of {model} means to quantise it, since no int8 file of it is "
-            'published. That needs onnx, which is not installed: pip install "qdrant-rerank'
-            '[quantize]".'
+            f"precision='int8' of {model} means to quantise it, since it has no int8 file: {error}"
         ) from error
+    import onnx
+
     # The quantiser writes beside its source, which may be the hub's cache or read-only.
-    with _without_root_handlers(), tempfile.TemporaryDirectory(dir=target.parent.parent) as made:
+    room = tempfile.TemporaryDirectory(dir=target.parent.parent, prefix=BUILDING)
+    with _without_root_handlers(), room as made:
         source = Path(made) / "source.onnx"
         for path in data:
             beside = Path(made) / path.relative_to(model.parent)
             beside.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, beside)  # onnx refuses links of either kind
         graph = onnx.load(model, load_external_data=False)
-        add_pre_process_metadata(graph)  # else it logs advice, to the root logger
+        # Else it logs advice, to the root logger.
+        quantizer.quant_utils.add_pre_process_metadata(graph)
         onnx.save(graph, source)
         size = sum(path.stat().st_size for path in (model, *data))
-        quantize_dynamic(
+        quantizer.quantize_dynamic(
             source,
             target,
             op_types_to_quantize=["MatMul"],
             per_channel=True,
-            weight_type=QuantType.QInt8 if signed else QuantType.QUInt8,
+            weight_type=quantizer.QuantType.QInt8 if signed else quantizer.QuantType.QUInt8,
             use_external_data_format=size >= LARGE,
         )
     if not is_quantized(target):

@@ -7,6 +7,8 @@ thread-safe and releases the GIL, and one run a core beats one run over all core
 because nothing waits at the barriers inside an operator. Where there are fewer pairs than cores to
 run them, a second session, opened when it is first needed, spreads each run over several cores.
 On a GPU there is one session a card.
+
+Another engine stands behind the same calls: see :mod:`~qdrant_rerank.runtime_openvino`.
 """
 
 import importlib.metadata
@@ -17,11 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_rerank import runtime_openvino
+from qdrant_rerank.arguments import require_choice
 from qdrant_rerank.batching import TOKENS_PER_RUN
 from qdrant_rerank.cpu import available_cores
 from qdrant_rerank.deadline import NEVER, Deadline
@@ -32,17 +36,18 @@ from qdrant_rerank.errors import (
     ModelOutputError,
 )
 from qdrant_rerank.feeds import Feed
+from qdrant_rerank.models import RunPrecision
 from qdrant_rerank.onnx_files import DYNAMIC_QUANTIZATION, external_data, names_any
+from qdrant_rerank.providers import CPU, Provider, provider_choices, uses_cuda
 from qdrant_rerank.workers import for_each, shared_pool
 
-__all__ = ["Provider", "Runtime", "import_onnxruntime"]
+__all__ = ["Engine", "Provider", "Runtime", "import_onnxruntime", "import_quantizer"]
 
-# A provider's name, or its name and options, as onnxruntime takes them.
-Provider = str | tuple[str, Mapping[str, Any]]
+#: What runs a model.
+Engine = Literal["auto", "onnxruntime", "openvino"]
+
 Item = TypeVar("Item")
 
-CPU = "CPUExecutionProvider"
-CUDA = "CUDAExecutionProvider"
 # On a GPU a batch is a tensor: padded tokens that keep a card busy within 2 GB for 12 x 768.
 GPU_TOKENS_PER_RUN = 16_384
 # Padded tokens of a run from which several cores are worth their waiting for one another at each
@@ -52,6 +57,26 @@ SPREAD_TOKENS = 128
 SPREAD_BYTES = 500_000_000
 # Reads lengths from the sum of the mask, as if all padding were on the right.
 IGNORES_LEFT_PADDING = (b"GroupQueryAttention",)
+
+
+class Session(Protocol):
+    """What is used of an ``onnxruntime.InferenceSession``."""
+
+    def run(self, outputs: Sequence[str], feed: Mapping[str, NDArray[Any]]) -> Sequence[Any]:
+        """The arrays of these outputs."""
+        ...
+
+    def get_inputs(self) -> Sequence[Any]:
+        """Nodes with name, type and shape."""
+        ...
+
+    def get_outputs(self) -> Sequence[Any]:
+        """Likewise."""
+        ...
+
+    def get_providers(self) -> list[str]:
+        """What runs it, first choice first."""
+        ...
 
 
 def import_onnxruntime() -> ModuleType:
@@ -84,6 +109,24 @@ def import_onnxruntime() -> ModuleType:
     return module
 
 
+def import_quantizer() -> ModuleType:
+    """Import onnxruntime's quantiser, or say how to install what it needs.
+
+    Raises:
+        MissingDependencyError: onnx is not installed.
+    """
+    import_onnxruntime()
+    try:
+        import onnxruntime.quantization as quantizer
+    except ImportError as error:
+        raise MissingDependencyError(
+            "onnxruntime's quantiser needs onnx, which is not installed: "
+            'pip install "qdrant-rerank[quantize]".'
+        ) from error
+    module: ModuleType = quantizer
+    return module
+
+
 class Runtime:
     """An ONNX file, loaded, with the threads that drive it. Safe to use from many threads.
 
@@ -93,14 +136,19 @@ class Runtime:
         providers: onnxruntime's execution providers, in order; excludes ``cuda=True``.
         cuda: True, False, or "auto" (CUDA where onnxruntime has it).
         device_ids: CUDA devices, one session each.
+        engine: "onnxruntime"; "openvino", on the CPU, for files that are not quantised; "auto":
+            OpenVINO where it is installed and keeps the precision, no GPU is there to be used
+            instead, and no provider is asked for.
+        precision: what to run the model in; only OpenVINO can run an fp32 file in bf16.
         first_position: position of the first token, where the file takes position_ids.
 
     Attributes:
         inputs: names of the inputs that the file takes.
         workers: runs that go on at once.
         tokens_per_run: padded tokens that a run should hold.
-        pairs_per_run: 1 where batch-mates would change a score, else None.
-        provider: name of the execution provider that runs the model.
+        pairs_per_run: 1 where batch-mates would change a score or cost time, else None.
+        width_multiple: what the width of a run is best a multiple of.
+        provider: name of the execution provider that runs the model, or "OpenVINO fp32".
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.
@@ -116,17 +164,41 @@ class Runtime:
         providers: Sequence[Provider] | None = None,
         cuda: bool | str = "auto",
         device_ids: Sequence[int] | None = None,
+        engine: Engine = "onnxruntime",
+        precision: RunPrecision = "auto",
         first_position: int = 0,
     ) -> None:
-        ort = import_onnxruntime()
-        choices = _provider_choices(ort, providers, cuda, device_ids)
+        require_choice("engine", engine, Engine)
         self.path = path
         self._first_position = first_position
-        self._sessions = [_open_session(ort, path, choice) for choice in choices]
+        cores = available_cores() if threads is None else threads
+        self._choice: list[Provider] = [CPU]
+        self._sessions: list[Session] = []
+        if engine == "openvino" or (
+            engine == "auto"
+            and runtime_openvino.is_installed()
+            and not uses_cuda(import_onnxruntime(), cuda)
+        ):
+            asked = providers is not None or device_ids is not None or cuda in {True, "cuda"}
+            found = runtime_openvino.open_session(
+                path, precision, cores, required=engine == "openvino", provider_asked_for=asked
+            )
+            self._sessions = [] if found is None else [found]
+        with_openvino = bool(self._sessions)
+        if precision == "bf16" and not with_openvino:
+            raise InvalidInputError(
+                "precision is 'bf16', which onnxruntime does not run on a CPU. Pass "
+                "engine='openvino' with pip install \"qdrant-rerank[openvino]\", or another "
+                "precision."
+            )
+        if not with_openvino:
+            ort = import_onnxruntime()
+            choices = provider_choices(ort, providers, cuda, device_ids)
+            self._choice = choices[0]
+            self._sessions = [_open_session(ort, path, choice) for choice in choices]
         session = self._sessions[0]
         self.provider: str = session.get_providers()[0]
-        on_cpu = self.provider == CPU
-        cores = available_cores() if threads is None else threads
+        on_cpu = with_openvino or self.provider == CPU
         self.workers = cores if on_cpu else len(self._sessions)
         self.tokens_per_run = TOKENS_PER_RUN if on_cpu else GPU_TOKENS_PER_RUN
 
@@ -135,14 +207,18 @@ class Runtime:
         outputs = [node.name for node in session.get_outputs()]
         self._output = "logits" if "logits" in outputs else outputs[0]
         alone = self._feed.one_row or names_any(path, DYNAMIC_QUANTIZATION + IGNORES_LEFT_PADDING)
-        self.pairs_per_run = 1 if alone else None
+        self.pairs_per_run = 1 if alone or with_openvino else None
+        self.width_multiple = 1
+        if with_openvino and not alone:
+            self.width_multiple = runtime_openvino.WIDTH_MULTIPLE
 
-        self._choice = choices[0]
         self._lock = threading.Lock()
         self._under_way = 0
         self._spreading: Any = None
         self._loaded = _state(path)
-        self._may_spread = on_cpu and self.workers > 1 and _weight(path) <= SPREAD_BYTES
+        self._may_spread = (
+            self.provider == CPU and self.workers > 1 and _weight(path) <= SPREAD_BYTES
+        )
         # A CPU session serves all threads at once; a card's session, one at a time.
         self._free: SimpleQueue[Any] | None = None
         if not on_cpu:
@@ -250,47 +326,6 @@ def _version_of(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _provider_choices(
-    ort: ModuleType,
-    providers: Sequence[Provider] | None,
-    cuda: bool | str,
-    device_ids: Sequence[int] | None,
-) -> list[list[Provider]]:
-    """The providers of each session to open: one session, or one a device."""
-    available: list[str] = ort.get_available_providers()
-    if providers is not None:
-        if cuda in {True, "cuda"} or device_ids is not None:
-            raise InvalidInputError(
-                "providers excludes cuda=True and device_ids. Pass device_ids alone, or the "
-                'device inside providers: [("CUDAExecutionProvider", {"device_id": 1})].'
-            )
-        names = [item if isinstance(item, str) else item[0] for item in providers]
-        missing = [name for name in names if name not in available]
-        if missing or not names:
-            raise InvalidInputError(
-                f"providers={names}: {', '.join(missing) or 'none named'}; this onnxruntime has "
-                f"{available}."
-            )
-        return [list(providers)]
-    wants_cuda = cuda in {True, "cuda"} or (device_ids is not None and cuda != "cpu" and cuda)
-    if CUDA in available and (wants_cuda or cuda == "auto"):
-        _preload_cuda_libraries(ort)
-        return [[(CUDA, {"device_id": device})] for device in device_ids or [0]]
-    if wants_cuda:
-        raise InvalidInputError(
-            f"CUDA was asked for, but this onnxruntime has only {available}. Install the GPU "
-            'build: pip uninstall -y onnxruntime && pip install "qdrant-rerank[gpu]".'
-        )
-    return [[CPU]]
-
-
-def _preload_cuda_libraries(ort: ModuleType) -> None:
-    # Finds the CUDA and cuDNN libraries of the nvidia-* wheels; older versions have no such call.
-    preload = getattr(ort, "preload_dlls", None)
-    if preload is not None:
-        preload()
 
 
 def _open_session(

@@ -17,6 +17,7 @@ from qdrant_rerank.batching import (
     Run,
     TokenizedPair,
     pad,
+    padded_width,
     plan_in_order,
     plan_runs,
     windows_of,
@@ -78,8 +79,10 @@ class PairScorer:
         self._read = reader
         self._windows = windows = reader.windows
         self._pairs_per_run = runtime.pairs_per_run
+        self._width_multiple = runtime.width_multiple
         if reader.tokenizer.no_yes is not None and "position_ids" not in runtime.inputs:
             self._pairs_per_run = 1  # its own positions would count the padding on the left
+            self._width_multiple = 1
         self.runtime = runtime
         # One short pair shows now, not amid a ranking, that the two fit, and what comes out.
         probe = self._logits(reader.tokenizer([("a", "b")]))
@@ -210,7 +213,7 @@ class PairScorer:
             tokenize_s=work.tokenize_s,
             infer_s=seconds - work.tokenize_s,
             tokens=sum(len(work.rows[row]) for run, _ in work.done for row in run.rows),
-            padded_tokens=sum(len(run.rows) * run.width for run, _ in work.done),
+            padded_tokens=sum(len(run.rows) * self._padded(run.width) for run, _ in work.done),
             truncated=truncated,
             windows=windows,
             spans=spans,
@@ -246,6 +249,9 @@ class PairScorer:
             ):
                 yield Run(run.rows + before, run.width)
 
+    def _padded(self, width: int) -> int:
+        return padded_width(width, self._width_multiple, self._read.tokenizer.max_length)
+
     def _logits(self, pairs: Sequence[TokenizedPair], spread: bool = False) -> NDArray[np.float32]:
         """Label logits of one run, shape (pairs, labels)."""
         tokenizer = self._read.tokenizer
@@ -254,6 +260,8 @@ class PairScorer:
             pad_id=tokenizer.pad_id,
             pad_type_id=tokenizer.pad_type_id,
             side=tokenizer.padding_side,
+            multiple=self._width_multiple,
+            most=tokenizer.max_length,
         )
         no_yes = tokenizer.no_yes
         output = self.runtime.run(*inputs, last_position=no_yes is not None, spread=spread)
