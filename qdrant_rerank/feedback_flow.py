@@ -134,7 +134,7 @@ def _vectors(
     """The stored vectors of the pages, and of points that are queries, by id."""
     ids: list[PointId] = [hit.id for row in rows for hit in judged[row]]
     ids += [like for row in rows if (like := queries[row].like) is not None]
-    records = yield from first.fetch(
+    records = yield from first.points.fetch(
         ids,
         options,
         with_payload=False,

@@ -5,9 +5,8 @@ is made where ``add`` finds none. Who sends them is not known here: see
 :mod:`~qdrant_rerank.flow`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 from qdrant_client import models
@@ -25,20 +24,16 @@ from qdrant_rerank.errors import (
 )
 from qdrant_rerank.flow import Flow, ask, compute
 from qdrant_rerank.indexing import PointBuilder, collection_config
-from qdrant_rerank.ordering import PointId, in_retrieval_order
-from qdrant_rerank.query_request import RecallQuery, Scope
+from qdrant_rerank.ordering import in_retrieval_order
+from qdrant_rerank.points import Points, Query, given
+from qdrant_rerank.query_request import RecallQuery
 from qdrant_rerank.recall import DenseEncoder, LexicalEncoder, RecallPlan, plan_recall
 from qdrant_rerank.schema import CollectionSchema
 from qdrant_rerank.server_version import FEATURES, Version, needs, parse_version, require_version
 from qdrant_rerank.text import PayloadText
-from qdrant_rerank.types import RerankedPoint, SearchOptions
+from qdrant_rerank.types import SearchOptions
 
-__all__ = ["FirstStage", "WithPayload", "WithVectors", "completed", "names", "selector"]
-
-WithPayload = bool | Sequence[str] | models.PayloadSelector
-WithVectors = bool | Sequence[str]
-#: A text to search for, or the id of a point whose like is searched.
-Query = str | int | UUID
+__all__ = ["FirstStage"]
 
 
 class FirstStage:
@@ -50,6 +45,9 @@ class FirstStage:
         sparse: sparse encoder, or None.
         dense_optional: whether a collection without dense vectors will do.
         sparse_optional: whether one without sparse vectors of Qdrant's IDF will do.
+
+    Attributes:
+        points: reads points of the collection whose ids are known.
     """
 
     def __init__(
@@ -62,6 +60,7 @@ class FirstStage:
         sparse_optional: bool,
     ) -> None:
         self.collection = collection
+        self.points = Points(collection)
         self.embedder = embedder
         self.sparse = sparse
         self._dense_optional = dense_optional
@@ -158,7 +157,7 @@ class FirstStage:
     def _query(
         self, requests: list[models.QueryRequest], options: SearchOptions
     ) -> Flow[list[QueryResponse]]:
-        consistency = _given(consistency=options.consistency)
+        consistency = given(consistency=options.consistency)
 
         def send(client: Any, timeout: int | None) -> Any:
             self._require_inference(client)
@@ -178,7 +177,7 @@ class FirstStage:
                 with_payload=request.with_payload or False,
                 with_vectors=request.with_vector or False,
                 timeout=timeout,
-                **_given(
+                **given(
                     offset=request.offset,
                     score_threshold=request.score_threshold,
                     lookup_from=request.lookup_from,
@@ -227,107 +226,6 @@ class FirstStage:
                     "it to. Pass QdrantClient(..., cloud_inference=True), or a fastembed model to "
                     "compute here."
                 )
-
-    def read_texts(
-        self,
-        queries: Sequence[Query],
-        text: PayloadText,
-        scope: Scope,
-        options: SearchOptions,
-        *,
-        required: bool,
-    ) -> Flow[list[str]]:
-        """The queries as texts: of a point's id, the point's own text.
-
-        Raises:
-            InvalidInputError: there is no such point.
-            MissingTextError: it has no text, where that is required.
-        """
-        ids = [query for query in queries if not isinstance(query, str)]
-        if not ids:
-            return [query for query in queries if isinstance(query, str)]
-        lookup = scope.lookup_from
-        home = self.collection if lookup is None else lookup.collection
-        key = scope.shard_key_selector if lookup is None else lookup.shard_key
-        records = yield from self._retrieve(
-            home, ids, options, text_payload(text), False, shard_key=key
-        )
-        found = {str(record.id): record for record in records}
-        texts = []
-        for query in queries:
-            if isinstance(query, str):
-                texts.append(query)
-                continue
-            if str(query) not in found:
-                raise InvalidInputError(
-                    f"query is the id {query!r}, but {home!r} has no such point. A text to search "
-                    "for is a str."
-                )
-            payload = found[str(query)].payload
-            what = f"Point {query!r}, the query,"
-            texts.append(text.require(payload, what) if required else text(payload) or "")
-        return texts
-
-    def fetch(
-        self,
-        ids: Iterable[PointId],
-        options: SearchOptions,
-        *,
-        with_payload: WithPayload,
-        with_vectors: WithVectors,
-        shard_key: Any = None,
-    ) -> Flow[dict[PointId, models.Record]]:
-        """Payload and vectors of these points, as far as they were asked for and still exist."""
-        wanted = list(dict.fromkeys(ids))
-        if not wanted or not (with_payload is not False or with_vectors):
-            return {}
-        records = yield from self._retrieve(
-            self.collection,
-            wanted,
-            options,
-            selector(with_payload),
-            names(with_vectors),
-            shard_key=shard_key,
-        )
-        return {record.id: record for record in records}
-
-    def look_up(
-        self, ids: Sequence[PointId], lookup: models.WithLookup, options: SearchOptions
-    ) -> Flow[dict[PointId, models.Record]]:
-        """Points of another collection, as ``with_lookup`` asks for them."""
-        if not ids:
-            return {}
-        records = yield from self._retrieve(
-            lookup.collection,
-            list(ids),
-            options,
-            True if lookup.with_payload is None else lookup.with_payload,
-            lookup.with_vectors or False,
-        )
-        return {record.id: record for record in records}
-
-    def _retrieve(
-        self,
-        collection: str,
-        ids: Sequence[PointId],
-        options: SearchOptions,
-        with_payload: Any,
-        with_vectors: Any,
-        *,
-        shard_key: Any = None,
-    ) -> Flow[list[models.Record]]:
-        return (
-            yield from ask(
-                lambda client, timeout: client.retrieve(
-                    collection,
-                    ids,
-                    with_payload=with_payload,
-                    with_vectors=with_vectors,
-                    timeout=timeout,
-                    **_given(consistency=options.consistency, shard_key_selector=shard_key),
-                )
-            )
-        )
 
     def point_builder(self, text: PayloadText, options: SearchOptions) -> Flow[PointBuilder]:
         """What makes points for the collection, which is created where there is none."""
@@ -383,56 +281,3 @@ class FirstStage:
             info = yield from ask(lambda client, timeout: client.get_collection(self.collection))
             self._schema = CollectionSchema.from_info(self.collection, info)
         return self._schema
-
-
-def completed(
-    order: Iterable[RerankedPoint], records: Mapping[PointId, models.Record]
-) -> list[RerankedPoint]:
-    """Points with the payload and the vectors that were fetched for them.
-
-    A point that was changed since recall keeps the text that its score is of; one that was deleted
-    keeps its place, without a payload.
-    """
-    finished = []
-    for point in order:
-        record = records.get(point.id)
-        payload = None if record is None else record.payload
-        if payload and point.payload:
-            payload = _as_recalled(payload, point.payload)
-        vector = None if record is None else record.vector
-        finished.append(point.model_copy(update={"payload": payload, "vector": vector}))
-    return finished
-
-
-def _as_recalled(fetched: Mapping[str, Any], recalled: Mapping[str, Any]) -> dict[str, Any]:
-    """The fetched payload, with the fields that both have as they were at recall."""
-    merged = dict(fetched)
-    for name in merged.keys() & recalled.keys():
-        ours, theirs = merged[name], recalled[name]
-        both = isinstance(ours, Mapping) and isinstance(theirs, Mapping)
-        merged[name] = _as_recalled(ours, theirs) if both else theirs
-    return merged
-
-
-def text_payload(text: PayloadText) -> bool | list[str]:
-    """The payload that holds the text; all of it where only a function knows."""
-    return True if text.fields is None else list(text.fields)
-
-
-def names(with_vectors: WithVectors) -> bool | list[str]:
-    """Vectors to return, as the Query API takes them."""
-    return with_vectors if isinstance(with_vectors, bool) else list(with_vectors)
-
-
-def selector(with_payload: WithPayload) -> bool | list[str] | models.PayloadSelector:
-    """Payload to return, as the Query API takes it."""
-    if isinstance(
-        with_payload, bool | models.PayloadSelectorInclude | models.PayloadSelectorExclude
-    ):
-        return with_payload
-    return list(with_payload)
-
-
-def _given(**arguments: Any) -> dict[str, Any]:
-    """Those that are not None: a call without options is the same as ever."""
-    return {name: value for name, value in arguments.items() if value is not None}

@@ -10,10 +10,11 @@ from qdrant_client import models
 from qdrant_rerank.feedback_flow import recall_again
 from qdrant_rerank.first_stage import FirstStage
 from qdrant_rerank.flow import Flow, Terms
+from qdrant_rerank.points import Query
 from qdrant_rerank.query_request import RecallQuery, Scope, given_request, recall_request
 from qdrant_rerank.recall import RecallPlan, plan_given_vector
 from qdrant_rerank.reranking import SecondStage
-from qdrant_rerank.search_request import Query, SearchRequest
+from qdrant_rerank.search_request import SearchRequest
 from qdrant_rerank.text import PayloadText
 from qdrant_rerank.types import SearchOptions
 
@@ -59,7 +60,9 @@ def recall_candidates(
         scope: how much is recalled, from where, and what comes along.
         terms: what to keep to.
     """
-    texts = yield from first.read_texts(queries, text, scope, options, required=stage is not None)
+    texts = yield from first.points.read_texts(
+        queries, text, scope, options, required=stage is not None
+    )
     plan: RecallPlan | None = None
     if not request.given or options.diversity:
         plan = yield from first.plan(options)

@@ -19,7 +19,7 @@ from qdrant_rerank.deadline import NEVER, Deadline
 from qdrant_rerank.diversity import diversified, without_vectors
 from qdrant_rerank.embedders import load_embedder, load_sparse
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.first_stage import FirstStage, completed, names, selector, text_payload
+from qdrant_rerank.first_stage import FirstStage
 from qdrant_rerank.flow import Flow, Terms, compute
 from qdrant_rerank.grouping import GroupedResults, RerankedGroup, group_points, lookup_ids
 from qdrant_rerank.indexing import Document, PointId, add_in_batches
@@ -27,11 +27,12 @@ from qdrant_rerank.models import DEFAULT_EMBEDDER
 from qdrant_rerank.options import require_options
 from qdrant_rerank.ordering import keep_order
 from qdrant_rerank.payload_sizes import PayloadSizes
+from qdrant_rerank.points import Query, completed, names, selector, text_payload
 from qdrant_rerank.query_request import Scope
 from qdrant_rerank.recall import DenseEncoder, LexicalEncoder
 from qdrant_rerank.recall_flow import Recalled, recall_candidates
 from qdrant_rerank.reranking import SecondStage, load_reranker
-from qdrant_rerank.search_request import Query, SearchRequest
+from qdrant_rerank.search_request import SearchRequest
 from qdrant_rerank.text import PayloadText, TextSource
 from qdrant_rerank.types import (
     RerankedPoint,
@@ -376,7 +377,7 @@ class SearchCore:
         """The groups with the points of ``with_lookup``."""
         options = request.options or self.options
         ids = lookup_ids(groups)
-        records = yield from self._first.look_up(
+        records = yield from self._first.points.look_up(
             list(dict.fromkeys(ids.values())), request.lookup(), options
         )
         return [
@@ -407,7 +408,7 @@ class SearchCore:
     ) -> Flow[Mapping[PointId, models.Record]]:
         """What the caller wants to see of these points."""
         return (
-            yield from self._first.fetch(
+            yield from self._first.points.fetch(
                 (hit.id for hits in found for hit in hits),
                 request.options or self.options,
                 with_payload=request.with_payload,

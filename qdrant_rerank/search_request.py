@@ -9,11 +9,11 @@ from qdrant_client import models
 
 from qdrant_rerank.arguments import require_positive, require_query
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.first_stage import Query, WithPayload, WithVectors
+from qdrant_rerank.points import Query, WithPayload, WithVectors
 from qdrant_rerank.query_request import Prefetches, RecallBy, prefetches_of, read_recall
 from qdrant_rerank.types import SearchOptions
 
-__all__ = ["Query", "SearchRequest"]
+__all__ = ["SearchRequest"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,15 +13,15 @@ from qdrant_client import QdrantClient, models
 from qdrant_rerank.connection import connect
 from qdrant_rerank.conversation import Conversation
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.first_stage import WithPayload, WithVectors
 from qdrant_rerank.flow import Terms
 from qdrant_rerank.grouping import GroupedResults
 from qdrant_rerank.indexing import Document, PointId
 from qdrant_rerank.models import DEFAULT_EMBEDDER, DEFAULT_RERANKER
+from qdrant_rerank.points import Query, WithPayload, WithVectors
 from qdrant_rerank.query_request import Prefetches, RecallBy
 from qdrant_rerank.recall import DenseEncoder, LexicalEncoder
 from qdrant_rerank.search_flow import SearchCore
-from qdrant_rerank.search_request import Query, SearchRequest
+from qdrant_rerank.search_request import SearchRequest
 from qdrant_rerank.text import TextSource
 from qdrant_rerank.types import Reranker, SearchOptions, SearchResults
 
