@@ -57,7 +57,6 @@ FEATURES: Mapping[type[BaseModel], Feature] = {
     ),
 }
 WEIGHTED_RRF = Feature("Rrf with weights", (1, 17, 0), "pass Rrf without weights, or fusion='rrf'")
-DBSF = Feature("the fusion 'dbsf'", (1, 11, 0), "pass fusion='rrf'")
 
 
 def needs(requests: Iterable[BaseModel]) -> list[Feature]:
@@ -83,8 +82,6 @@ def _features(value: Any) -> Iterator[Feature]:
         yield FEATURES[type(value)]
     if isinstance(value, models.Rrf) and value.weights is not None:
         yield WEIGHTED_RRF
-    if isinstance(value, models.FusionQuery) and value.fusion == models.Fusion.DBSF:
-        yield DBSF
     if not isinstance(value, models.SparseVector | models.Filter):
         for name in type(value).model_fields:
             yield from _features(getattr(value, name))

@@ -9,14 +9,18 @@ from qdrant_client import QdrantClient, models
 from qdrant_rerank import (
     Calibrator,
     Evaluation,
+    Feedback,
+    GroupedResults,
     HybridSearcher,
     PairScores,
+    QdrantInference,
     RerankedPoint,
     Reranker,
     SearchOptions,
     SearchResults,
     Snippet,
     TextCrossEncoder,
+    TextIndex,
     Windows,
     errors,
     evaluate,
@@ -67,6 +71,26 @@ def search(client: QdrantClient) -> tuple[str | int, float | None, list[models.S
     plain: list[models.ScoredPoint] = [*rerank_points("q", results, reranker="x", text=["a", "b"])]
     assert seconds
     return str(best.id), best.rerank_score, plain
+
+
+def recall(searcher: HybridSearcher, vector: NDArray[np.float32]) -> tuple[list[str | int], str]:
+    """Whatever recall searches with, and groups."""
+    options = SearchOptions(
+        dense_vector=["title", "body"],
+        fusion=models.Rrf(k=60, weights=[2.0, 1.0]),
+        diversity=0.3,
+        feedback=Feedback(page=5),
+        consistency=models.ReadConsistencyType.MAJORITY,
+    )
+    hits: SearchResults = searcher.search(7, offset=10, shard_key_selector="s", options=options)
+    hits = searcher.search("q", recall=vector)
+    hits = searcher.search("q", recall=[0.1, 0.2], prefetch=models.Prefetch(query=[0.1]))
+    hits = searcher.search("q", recall=models.QueryRequest(query=7, using="body"))
+    groups: GroupedResults = searcher.search_groups("q", group_by="book", with_lookup="books")
+    best: RerankedPoint = groups[0].hits[0]
+    others = HybridSearcher("docs", embedder=QdrantInference("a/model"), sparse=TextIndex("body"))
+    assert others.fuses
+    return [str(best.id), groups[0].id, str(hits[0].id)], groups.query
 
 
 def in_time(searcher: HybridSearcher, encoder: TextCrossEncoder) -> tuple[list[float], str]:

@@ -23,7 +23,7 @@ DOCUMENT = models.Document(text="a", model="Qdrant/bm25")
     [
         (request(query=[0.1, 0.2]), []),
         (request(prefetch=[BRANCH], query=models.FusionQuery(fusion=models.Fusion.RRF)), []),
-        (request(prefetch=[BRANCH], query=models.FusionQuery(fusion="dbsf")), [(1, 11, 0)]),
+        (request(prefetch=[BRANCH], query=models.FusionQuery(fusion="dbsf")), []),
         (request(prefetch=[BRANCH], query=RRF), [(1, 16, 0)]),
         (request(prefetch=[BRANCH], query=WEIGHTED), [(1, 17, 0), (1, 16, 0)]),
         (request(query=models.TextQuery(text="a"), using="body"), [(1, 20, 0)]),
