@@ -177,9 +177,15 @@ def _dense_names(
         return _named(schema, wanted, size, expected)
     fitting = _fitting(schema, size, multivector=False)
     if not fitting:
+        several = _fitting(schema, size, multivector=True)
         raise SchemaMismatchError(
-            f"{seen}; {expected}. Pass the embedder that filled the collection, or embedder=None "
-            "for sparse recall alone."
+            f"{seen}; {expected}. "
+            + (
+                f"To search a multivector, name it: SearchOptions(dense_vector={several[0]!r})."
+                if several
+                else "Pass the embedder that filled the collection, or embedder=None for sparse "
+                "recall alone."
+            )
         )
     if len(fitting) > 1:
         raise SchemaMismatchError(

@@ -129,6 +129,20 @@ def test_a_model_of_qdrants_needs_no_size():
         plan_recall(schema(a=3, b=4), model, None)
 
 
+def test_a_multivector_is_searched_only_by_name():
+    """A dense embedder's vector fits it, but need not mean the same."""
+    comparator = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
+    rows = models.VectorParams(
+        size=4, distance=models.Distance.COSINE, multivector_config=comparator
+    )
+    multi = CollectionSchema("docs", {"rows": rows}, {})
+    model = QdrantInference("m", dimension=4)
+    with pytest.raises(SchemaMismatchError, match="name it: SearchOptions\\(dense_vector='rows'"):
+        plan_recall(multi, model, None)
+    [branch] = plan_recall(multi, model, None, dense_vector="rows").branches
+    assert branch.multivector
+
+
 def test_a_text_index_is_no_sparse_vector():
     """So add fills none for it."""
     found = plan_recall(schema(a=3), QdrantInference("m"), TextIndex("body"))
