@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from qdrant_rerank.cache import ScoreCache
     from qdrant_rerank.calibration import Calibrator
     from qdrant_rerank.cascade import Cascade
+    from qdrant_rerank.collection_settings import CollectionSettings
     from qdrant_rerank.cross_encoder import TextCrossEncoder
     from qdrant_rerank.embedders import (
         Bm25Encoder,
@@ -56,6 +57,7 @@ _HOME = {
     "Bm25Encoder": "embedders",
     "Calibrator": "calibration",
     "Cascade": "cascade",
+    "CollectionSettings": "collection_settings",
     "Embedder": "types",
     "Evaluation": "evaluation",
     "Feedback": "feedback",
@@ -89,6 +91,7 @@ __all__ = [
     "Bm25Encoder",
     "Calibrator",
     "Cascade",
+    "CollectionSettings",
     "Embedder",
     "Evaluation",
     "Feedback",

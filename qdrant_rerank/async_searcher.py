@@ -16,6 +16,7 @@ from typing import TypeVar
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from qdrant_rerank.arguments import require_positive
+from qdrant_rerank.collection_settings import CollectionSettings
 from qdrant_rerank.connection import connect_async, is_local
 from qdrant_rerank.conversation import AsyncConversation
 from qdrant_rerank.deadline import Deadline
@@ -31,6 +32,7 @@ from qdrant_rerank.search_flow import SearchCore
 from qdrant_rerank.search_request import SearchRequest
 from qdrant_rerank.text import TextSource
 from qdrant_rerank.types import Reranker, SearchOptions, SearchResults
+from qdrant_rerank.uploading import Upload
 
 __all__ = ["AsyncHybridSearcher"]
 
@@ -241,13 +243,18 @@ class AsyncHybridSearcher(SearchCore):
         *,
         ids: Iterable[PointId] | None = None,
         batch_size: int = 256,
+        parallel: int = 1,
+        resume: bool = False,
+        settings: CollectionSettings | None = None,
         progress: bool | None = None,
     ) -> int:
         """What ``HybridSearcher.add`` does; ``documents`` is read in a thread, a batch at a time.
 
         Cancelled, it leaves the batches that were stored; adding them again does not duplicate.
         """
-        flow = self._add_flow(documents, ids, batch_size, progress)
+        flow = self._add_flow(
+            documents, ids, Upload(batch_size, parallel, resume, progress), settings
+        )
         return await self._run(flow, self._add_terms())
 
     async def close(self) -> None:

@@ -16,8 +16,8 @@ from qdrant_client import QdrantClient
 
 from qdrant_rerank.connection import AnyClient, exclusive, is_local, not_found, translate
 from qdrant_rerank.deadline import Cancellation
-from qdrant_rerank.errors import CollectionNotFoundError, QdrantConnectionError
-from qdrant_rerank.flow import Ask, Flow, Step, Terms
+from qdrant_rerank.errors import CollectionNotFoundError, QdrantConnectionError, QdrantError
+from qdrant_rerank.flow import Ask, AskMany, Flow, Step, Terms
 from qdrant_rerank.http_deadline import http_deadline
 from qdrant_rerank.retries import async_retrying_within, retrying_within
 
@@ -56,7 +56,7 @@ class Conversation:
                     result: Answer = done.value
                     return result
                 try:
-                    answer = self.ask(step.send) if isinstance(step, Ask) else step.work()
+                    answer = self._do(step)
                 except BaseException as error:
                     advance = partial(flow.throw, error)
                 else:
@@ -65,18 +65,37 @@ class Conversation:
             advance = None  # it may hold an error whose traceback holds this frame
         raise AssertionError("a flow ends by returning")
 
-    def ask(self, send: Send) -> Any:
+    def _do(self, step: Step) -> Any:
+        if isinstance(step, Ask):
+            return self.ask(step.send)
+        if not isinstance(step, AskMany):
+            return step.work()
+        outcome = partial(self._outcome, retries=step.retries)
+        if len(step.sends) == 1:  # no thread for one
+            return [outcome(step.sends[0])]
+        with ThreadPoolExecutor(max(len(step.sends), 1)) as threads:
+            return list(threads.map(outcome, step.sends))
+
+    def _outcome(self, send: Send, retries: int) -> Any:
+        try:
+            return self.ask(send, at_least=retries)
+        except QdrantError as error:
+            return error
+
+    def ask(self, send: Send, *, at_least: int = 0) -> Any:
         """Send one request, and again if need be.
 
         Args:
             send: see :class:`~qdrant_rerank.flow.Ask`.
+            at_least: times to send it again, if the terms have fewer.
 
         Raises:
             CollectionNotFoundError: no such collection; the message lists those that exist.
             QdrantConnectionError: no answer, too late, or not one that Qdrant gives.
             QdrantRequestError: Qdrant refused.
         """
-        retrying = retrying_within(self._terms.retries, self._terms.deadline)
+        retries = max(self._terms.retries, at_least)
+        retrying = retrying_within(retries, self._terms.deadline)
         try:
             return retrying(self.ask_once, send)
         finally:
@@ -151,10 +170,7 @@ class AsyncConversation:
                     result: Answer = done.value
                     return result
                 try:
-                    if isinstance(step, Ask):
-                        answer = await self.ask(step.send)
-                    else:
-                        answer = await self._thread(step.work)
+                    answer = await self._do(step)
                 except BaseException as error:
                     advance = partial(flow.throw, error)
                 else:
@@ -166,9 +182,23 @@ class AsyncConversation:
             advance = None  # it may hold an error whose traceback holds this frame
         raise AssertionError("a flow ends by returning")
 
-    async def ask(self, send: Send) -> Any:
+    async def _do(self, step: Step) -> Any:
+        if isinstance(step, Ask):
+            return await self.ask(step.send)
+        if not isinstance(step, AskMany):
+            return await self._thread(step.work)
+        return await asyncio.gather(*(self._outcome(send, step.retries) for send in step.sends))
+
+    async def _outcome(self, send: Send, retries: int) -> Any:
+        try:
+            return await self.ask(send, at_least=retries)
+        except QdrantError as error:
+            return error
+
+    async def ask(self, send: Send, *, at_least: int = 0) -> Any:
         """Send one request, and again if need be; see :meth:`Conversation.ask`."""
-        retrying = async_retrying_within(self._terms.retries, self._terms.deadline)
+        retries = max(self._terms.retries, at_least)
+        retrying = async_retrying_within(retries, self._terms.deadline)
         try:
             return await retrying(self._ask_once, send)
         finally:

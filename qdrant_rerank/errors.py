@@ -19,7 +19,8 @@ peer library has a built-in that callers already catch, the error is that as wel
     │   └── SchemaMismatchError                 the collection's vectors do not fit the embedder
     └── QdrantError                             Qdrant did not do what was asked
         ├── QdrantConnectionError (ConnectionError) it is down, too slow, or answers nonsense
-        └── QdrantRequestError                  it refused the request: rights, quota, a bad filter
+        ├── QdrantRequestError                  it refused the request: rights, quota, a bad filter
+        └── IncompleteAddError                  some batches of an ``add`` were not stored
 
 And one warning, once a model::
 
@@ -38,6 +39,7 @@ __all__ = [
     "CollectionNotFoundError",
     "DamagedFileError",
     "DeadlineError",
+    "IncompleteAddError",
     "InvalidInputError",
     "LicenseWarning",
     "MissingDependencyError",
@@ -129,6 +131,29 @@ class QdrantConnectionError(QdrantError, ConnectionError):
 
 class QdrantRequestError(QdrantError):
     """Qdrant answered, and refused: wrong key, too many requests, or a request it cannot run."""
+
+
+class IncompleteAddError(QdrantError):
+    """Some batches of an ``add`` were not stored, while those before and after them were.
+
+    Attributes:
+        stored: documents that were stored.
+        failed_ids: ids of those that were not, in the order of the documents.
+        causes: the error of each batch that failed, in that order.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stored: int = 0,
+        failed_ids: "Sequence[int | str]" = (),
+        causes: "Sequence[Exception]" = (),
+    ) -> None:
+        super().__init__(message)
+        self.stored = stored
+        self.failed_ids = list(failed_ids)
+        self.causes = list(causes)
 
 
 class LicenseWarning(UserWarning):

@@ -7,7 +7,7 @@ calling thread, another one awaits them. (HTTPX's authentication is written that
 """
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from qdrant_client import QdrantClient
 
 from qdrant_rerank.deadline import NEVER, Deadline
 
-__all__ = ["Ask", "Compute", "Flow", "Step", "Terms", "ask", "compute"]
+__all__ = ["Ask", "AskMany", "Compute", "Flow", "Step", "Terms", "ask", "ask_many", "compute"]
 
 Answer = TypeVar("Answer")
 
@@ -34,6 +34,21 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class AskMany:
+    """Requests that do not wait for each other.
+
+    What comes of them is a list: for each its answer, or the ``QdrantError`` that it ended with.
+
+    Attributes:
+        sends: see ``Ask``.
+        retries: times that each is sent again at least, whatever the terms.
+    """
+
+    sends: Sequence[Callable[[QdrantClient, int | None], Any]]
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Compute:
     """Work for a processor, or for a reader of files: nothing that an event loop should wait for.
 
@@ -44,7 +59,7 @@ class Compute:
     work: Callable[[], Any]
 
 
-Step = Ask | Compute
+Step = Ask | AskMany | Compute
 Flow = Generator[Step, Any, Answer]
 
 
@@ -71,6 +86,14 @@ def ask(send: Callable[[QdrantClient, int | None], Answer]) -> Flow[Answer]:
     """One request, and its answer."""
     answer: Answer = yield Ask(send)
     return answer
+
+
+def ask_many(
+    sends: Sequence[Callable[[QdrantClient, int | None], Any]], *, retries: int = 0
+) -> Flow[list[Any]]:
+    """Several requests at once, and what came of each; see :class:`AskMany`."""
+    outcomes: list[Any] = yield AskMany(sends, retries)
+    return outcomes
 
 
 def compute(work: Callable[[], Answer]) -> Flow[Answer]:

@@ -1,28 +1,22 @@
-"""Documents -> points in a collection, in batches, from any iterable.
+"""Documents -> points, from any iterable, checked one by one; how they are sent is elsewhere.
 
-A batch is read, checked and embedded before any of it is sent. When document n turns out wrong,
-or the iterable itself fails, the good documents before it are stored first; the error carries a
-note with their number. Ids are made from the texts, so adding again does not duplicate.
+Ids are made from the texts, so adding again does not duplicate.
 """
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from qdrant_client import models
-from tqdm.auto import tqdm
 
 from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.errors import InvalidInputError, SchemaMismatchError
-from qdrant_rerank.flow import Flow, compute
 from qdrant_rerank.recall import DenseEncoder, LexicalEncoder, RecallPlan
 from qdrant_rerank.schema import DENSE_NAME, EMBEDDER_KEY, SPARSE_NAME, CollectionSchema
 from qdrant_rerank.text import PayloadText
 
-__all__ = ["Document", "PointBuilder", "add_in_batches", "collection_config"]
+__all__ = ["Document", "PointBuilder", "PointId", "collection_config"]
 
 Document = str | Mapping[str, Any] | models.PointStruct
 PointId = int | str | uuid.UUID
@@ -87,6 +81,31 @@ class PointBuilder:
         self._embedder = embedder
         self._sparse = sparse
         self._text = text
+
+    def points(
+        self, documents: Iterable[Document], ids: Iterable[PointId] | None
+    ) -> Iterator[tuple[models.PointStruct, str]]:
+        """Checked points with their texts, one a document, ids drawn in step.
+
+        Raises:
+            InvalidInputError: not one id a document; and as :meth:`point`.
+        """
+        given = None if ids is None else iter(ids)
+        index = -1
+        for index, document in enumerate(documents):
+            point_id = None
+            if given is not None:
+                point_id = next(given, None)
+                if point_id is None:
+                    raise InvalidInputError(
+                        f"ids ended after {index}, but there are more documents; expected one id a "
+                        "document."
+                    )
+            yield self.point(index, document, point_id)
+        if given is not None and next(given, None) is not None:
+            raise InvalidInputError(
+                f"There are more ids than the {index + 1} documents; expected one id a document."
+            )
 
     def point(
         self, index: int, document: Document, point_id: PointId | None
@@ -216,97 +235,6 @@ class PointBuilder:
                     f"which has {params.size} dimensions in {self._schema.collection!r}."
                 )
         return dict(given)
-
-
-def add_in_batches(
-    documents: Iterable[Document],
-    ids: Iterable[PointId] | None,
-    *,
-    builder: PointBuilder,
-    store: Callable[[list[models.PointStruct]], Flow[None]],
-    batch_size: int,
-    progress: bool | None,
-) -> Flow[int]:
-    """Read, check, embed and store documents, a batch at a time.
-
-    Args:
-        documents: any iterable; read once.
-        ids: as many as documents, or None to make them from the texts.
-        builder: makes the points.
-        store: sends a batch of them.
-        batch_size: documents a batch.
-        progress: a progress bar on stderr; None for one if stderr is a terminal.
-
-    Returns:
-        The number of documents stored.
-    """
-    if isinstance(documents, str | Mapping | models.PointStruct):
-        raise InvalidInputError(
-            f"documents is one {type(documents).__name__}; expected an iterable. Pass [document]."
-        )
-    total = len(documents) if isinstance(documents, Sequence) else None
-    if total is not None and isinstance(ids, Sequence) and len(ids) != total:
-        raise InvalidInputError(
-            f"{len(ids)} ids for {total} documents; expected one id a document."
-        )
-    points = _points(documents, ids, builder)
-    stored = 0
-    with tqdm(
-        total=total, unit="doc", desc="indexing", disable=None if progress is None else not progress
-    ) as bar:
-        try:
-            while True:
-                batch, failure = yield from compute(lambda: _next_batch(points, batch_size))
-                if batch:
-                    embedded = yield from compute(partial(builder.embed, batch))
-                    yield from store(embedded)
-                    stored += len(batch)
-                    bar.update(len(batch))
-                if failure is not None:
-                    raise failure
-                if not batch:
-                    return stored
-        except Exception as error:
-            error.add_note(
-                f"{stored} documents before it were added; adding them again does not duplicate "
-                "them."
-            )
-            raise
-
-
-def _next_batch(
-    points: Iterator[tuple[models.PointStruct, str]], size: int
-) -> tuple[list[tuple[models.PointStruct, str]], Exception | None]:
-    """Points with their texts, and what failed after them: what came before it is kept."""
-    batch: list[tuple[models.PointStruct, str]] = []
-    try:
-        for point in islice(points, size):
-            batch.append(point)  # noqa: PERF402 - extend would lose what came before a failure
-    except Exception as error:
-        return batch, error
-    return batch, None
-
-
-def _points(
-    documents: Iterable[Document], ids: Iterable[PointId] | None, builder: PointBuilder
-) -> Iterator[tuple[models.PointStruct, str]]:
-    """Checked points with their texts, one a document, ids drawn in step."""
-    given = None if ids is None else iter(ids)
-    index = -1
-    for index, document in enumerate(documents):
-        point_id = None
-        if given is not None:
-            point_id = next(given, None)
-            if point_id is None:
-                raise InvalidInputError(
-                    f"ids ended after {index}, but there are more documents; expected one id a "
-                    "document."
-                )
-        yield builder.point(index, document, point_id)
-    if given is not None and next(given, None) is not None:
-        raise InvalidInputError(
-            f"There are more ids than the {index + 1} documents; expected one id a document."
-        )
 
 
 def _named(point: models.PointStruct) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from qdrant_client import models
 from tqdm.auto import tqdm
 
 from qdrant_rerank.arguments import require_positive
+from qdrant_rerank.collection_settings import CollectionSettings
 from qdrant_rerank.deadline import NEVER, Deadline
 from qdrant_rerank.diversity import diversified, without_vectors
 from qdrant_rerank.embedders import load_embedder, load_sparse
@@ -22,7 +23,7 @@ from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.first_stage import FirstStage
 from qdrant_rerank.flow import Flow, Terms, compute
 from qdrant_rerank.grouping import GroupedResults, RerankedGroup, group_points, lookup_ids
-from qdrant_rerank.indexing import Document, PointId, add_in_batches
+from qdrant_rerank.indexing import Document, PointId
 from qdrant_rerank.models import DEFAULT_EMBEDDER
 from qdrant_rerank.options import require_options
 from qdrant_rerank.ordering import keep_order
@@ -42,6 +43,7 @@ from qdrant_rerank.types import (
     SearchTrace,
     Status,
 )
+from qdrant_rerank.uploading import Upload, add_in_batches
 
 __all__ = ["SearchCore"]
 
@@ -167,19 +169,22 @@ class SearchCore:
         self,
         documents: Iterable[Document],
         ids: Iterable[PointId] | None,
-        batch_size: int,
-        progress: bool | None,
+        upload: Upload,
+        settings: CollectionSettings | None,
     ) -> Flow[int]:
-        require_positive("batch_size", batch_size)
-        builder = yield from self._first.point_builder(self.text, self.options)
+        require_positive("batch_size", upload.batch_size)
+        require_positive("parallel", upload.parallel)
+        builder = yield from self._first.point_builder(
+            self.text, self.options, settings or CollectionSettings()
+        )
         return (
             yield from add_in_batches(
                 documents,
                 ids,
                 builder=builder,
                 store=self._first.store,
-                batch_size=batch_size,
-                progress=progress,
+                stored_ids=self._first.stored_ids,
+                upload=upload,
             )
         )
 
@@ -273,8 +278,9 @@ class SearchCore:
         recalled = yield from recall_candidates(
             self._first, stage, self.text, queries, request, options, scope, terms
         )
-        if scope.with_payload is True:
-            self._sizes.learn(hit.payload for found in recalled.hits for hit in found)
+        if scope.with_payload is True and not self._sizes.known:
+            payloads = [hit.payload for found in recalled.hits for hit in found]
+            yield from compute(lambda: self._sizes.learn(payloads))
         early = None
         if fetches and terms.deadline is not NEVER:
             # What is still to be fetched must not wait for a reranker that takes all of the time.

@@ -10,6 +10,7 @@ from types import TracebackType
 
 from qdrant_client import QdrantClient, models
 
+from qdrant_rerank.collection_settings import CollectionSettings
 from qdrant_rerank.connection import connect
 from qdrant_rerank.conversation import Conversation
 from qdrant_rerank.errors import InvalidInputError
@@ -24,6 +25,7 @@ from qdrant_rerank.search_flow import SearchCore
 from qdrant_rerank.search_request import SearchRequest
 from qdrant_rerank.text import TextSource
 from qdrant_rerank.types import Reranker, SearchOptions, SearchResults
+from qdrant_rerank.uploading import Upload
 
 __all__ = ["HybridSearcher"]
 
@@ -345,6 +347,9 @@ class HybridSearcher(SearchCore):
         *,
         ids: Iterable[PointId] | None = None,
         batch_size: int = 256,
+        parallel: int = 1,
+        resume: bool = False,
+        settings: CollectionSettings | None = None,
         progress: bool | None = None,
     ) -> int:
         """Embed documents and store them, creating the collection where there is none.
@@ -355,10 +360,15 @@ class HybridSearcher(SearchCore):
             ids: one a document, whole numbers or UUIDs; None for the points' own, or a UUIDv5 of
                 the text, so that adding twice does not duplicate.
             batch_size: documents a request.
+            parallel: requests at a time; memory holds as many batches.
+            resume: leave out documents whose ids are in the collection already, without embedding
+                them: after an ``add`` that was cut off.
+            settings: of a collection that has to be created: shards, replicas, quantisation,
+                payload indexes.
             progress: a progress bar on stderr; None for one if stderr is a terminal.
 
         Returns:
-            The number of documents stored.
+            The number of documents stored by this call.
 
         Raises:
             InvalidInputError: not a document, a wrong id, or not one id a document.
@@ -366,11 +376,15 @@ class HybridSearcher(SearchCore):
             SchemaMismatchError: the collection's vectors do not fit the encoders.
             QdrantConnectionError: Qdrant is down, too slow, or answers nonsense.
             QdrantRequestError: Qdrant refused.
+            IncompleteAddError: it did not take some batches, but took others after them; the error
+                has the ids. A batch is sent three times, as far as its failure may pass.
 
-            The documents before the one that failed are stored; a note on the error has their
-            number.
+            Otherwise the documents before the one that failed are stored; a note on the error has
+            their number.
         """
-        flow = self._add_flow(documents, ids, batch_size, progress)
+        flow = self._add_flow(
+            documents, ids, Upload(batch_size, parallel, resume, progress), settings
+        )
         return self._converse(self._add_terms()).run(flow)
 
     def close(self) -> None:

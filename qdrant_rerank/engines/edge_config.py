@@ -60,7 +60,7 @@ def full_config(
         params=models.CollectionParams(
             vectors={} if vectors is None else vectors,
             sparse_vectors=None if sparse_vectors is None else dict(sparse_vectors),
-            **params,
+            **{name: value for name, value in params.items() if value is not None},
         ),
         hnsw_config=HNSW.model_copy(update=_given(hnsw)),
         optimizer_config=OPTIMIZERS.model_copy(update=_given(optimizers)),

@@ -69,9 +69,7 @@ class EdgeSearch:
                 found = shard.query_batch(edge.QueryBatchRequest(asked))
             answers = [[scored_point(hit) for hit in hits] for hits in found]
         return [
-            QueryResponse(
-                points=in_retrieval_order(points) if _by_score(request.query) else points
-            )
+            QueryResponse(points=in_retrieval_order(points) if _by_score(request.query) else points)
             for request, points in zip(requests, answers, strict=True)
         ]
 
