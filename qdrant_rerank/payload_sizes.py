@@ -27,6 +27,11 @@ class PayloadSizes:
         self._whole = 0
         self._needed = 0
 
+    @property
+    def known(self) -> bool:
+        """Whether there is nothing to learn, or no more."""
+        return self._text.fields is None or self._count >= SAMPLE
+
     def learn(self, payloads: Iterable[Mapping[str, Any] | None]) -> None:
         """Measure whole payloads, until enough are known."""
         for payload in payloads:

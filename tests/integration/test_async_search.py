@@ -21,6 +21,8 @@ from qdrant_rerank.errors import (
     MissingTextError,
     QdrantConnectionError,
 )
+from qdrant_rerank.grouping import GroupedResults
+from qdrant_rerank.types import Feedback
 from tests.loopback_qdrant import loopback_qdrant
 
 DOCUMENTS = [
@@ -41,6 +43,7 @@ NO_TEXT = models.PointStruct(
     payload={"n": 99, "topic": "metal"},
     vector={"dense": [1.0] * 256, "bm25": models.SparseVector(indices=[1], values=[1.0])},
 )
+IDS = [*range(len(DOCUMENTS)), 99]
 QUERIES = ["How hot must it be for iron to melt?", "what is baked", "warm"]
 IRON = models.Filter(
     must=[models.FieldCondition(key="topic", match=models.MatchValue(value="metal"))]
@@ -107,6 +110,15 @@ CASES = [
     pytest.param({"text": "{topic}: {text}"}, {}, id="a template"),
     pytest.param({"reranker": Failing()}, {}, id="failing"),
     pytest.param({"reranker": Failing()}, options(on_rerank_error="recall"), id="degraded"),
+    pytest.param({}, {"limit": 2, "offset": 1}, id="offset"),
+    pytest.param({"reranker": None}, {"limit": 2, "offset": 1}, id="offset, no reranker"),
+    pytest.param({}, {"lookup_from": models.LookupLocation(collection="docs")}, id="lookup_from"),
+    pytest.param({}, {"with_payload": models.PayloadSelectorInclude(include=["n"])}, id="include"),
+    pytest.param({}, options(two_phase=False) | {"with_payload": ["n"]}, id="two_phase=False"),
+    pytest.param({}, options(diversity=0.5), id="diversity"),
+    pytest.param({}, options(diversity=0.5) | {"deadline_s": 600, "limit": 3}, id="diversity, 3"),
+    pytest.param({}, options(feedback=Feedback()), id="feedback"),
+    pytest.param({}, options(diversity=2), id="a wrong diversity"),
     pytest.param({}, {"limit": 0}, id="a wrong limit"),
     pytest.param({}, {"limit": 3, "candidates": 2}, id="candidates below limit"),
     pytest.param({}, {"with_payload": "n"}, id="one str"),
@@ -121,22 +133,30 @@ def outcome(result):
         return type(result), str(result)
     if isinstance(result, list) and not hasattr(result, "trace"):
         return [outcome(one) for one in result]
+    hits = [group.hits for group in result] if isinstance(result, GroupedResults) else [result]
     trace = {
         name: getattr(result.trace, name)
         for name in result.trace.__dataclass_fields__
         if not name.endswith("_s")
     }
-    return result.query, result.to_dicts(), trace
+    return result.query, [hit.model_dump() for row in hits for hit in row], trace
 
 
 @pytest.fixture(scope="module")
-def engines(bundled):
+def tiny(tiny_bert):
+    """A small reranker."""
+    return TextCrossEncoder(tiny_bert)
+
+
+@pytest.fixture(scope="module")
+def engines():
     """The same points in every kind of engine: (name, sync client, makes the other client)."""
     with loopback_qdrant() as (url, qdrant):
         local, in_memory = QdrantClient(":memory:"), AsyncQdrantClient(":memory:")
         over_http = QdrantClient(url=url, check_compatibility=False)
         for client in (local, over_http):
-            HybridSearcher("docs", client=client).add([*DOCUMENTS, NO_TEXT], progress=False)
+            filler = HybridSearcher("docs", client=client)
+            filler.add([*DOCUMENTS, NO_TEXT], ids=IDS, progress=False)
         asyncio.run(fill(in_memory))
         yield {
             "AsyncQdrantClient in memory": (local, lambda: in_memory),
@@ -154,23 +174,28 @@ def engines(bundled):
 
 async def fill(client):
     async with AsyncHybridSearcher("docs", client=client) as searcher:
-        assert await searcher.add([*DOCUMENTS, NO_TEXT], progress=False) == len(DOCUMENTS) + 1
+        assert await searcher.add([*DOCUMENTS, NO_TEXT], ids=IDS, progress=False) == len(IDS)
 
 
-async def both_ways(make, made, asked):
-    """What search says of the first query, and search_batch of all."""
+def outcome_of(call):
+    """What a sync call returns or raises."""
+    try:
+        return outcome(call())
+    except Exception as error:
+        return outcome(error)
+
+
+async def awaited(make, made, calls):
+    """The outcomes of calls of an async searcher."""
     client = make()
     try:
         async with AsyncHybridSearcher("docs", client=client, **made) as searcher:
             found = []
-            for call in (
-                lambda: searcher.search(QUERIES[0], **asked),
-                lambda: searcher.search_batch(QUERIES, **asked),
-            ):
+            for call in calls:
                 try:
-                    found.append(await call())
+                    found.append(outcome(await call(searcher)))
                 except Exception as error:
-                    found.append(error)
+                    found.append(outcome(error))
             return found
     finally:
         if not client.init_options["location"]:
@@ -179,22 +204,44 @@ async def both_ways(make, made, asked):
 
 @pytest.mark.parametrize("engine", ["AsyncQdrantClient in memory", "AsyncQdrantClient over HTTP"])
 @pytest.mark.parametrize(("made", "asked"), CASES)
-def test_async_finds_what_sync_finds(engines, engine, made, asked):
+def test_async_finds_what_sync_finds(engines, engine, tiny, made, asked):
     """Ids, scores, payloads, the trace's counts and status, and errors word for word."""
+    made = {"reranker": tiny} | made
     sync_client, make_client = engines[engine]
+    calls = [
+        lambda searcher: searcher.search(QUERIES[0], **asked),
+        lambda searcher: searcher.search_batch(QUERIES, **asked),
+        lambda searcher: searcher.search_groups(QUERIES[0], group_by="topic", **asked),
+    ]
     searcher = HybridSearcher("docs", client=sync_client, **made)
-    expected = []
-    for call in (
-        lambda: searcher.search(QUERIES[0], **asked),
-        lambda: searcher.search_batch(QUERIES, **asked),
-    ):
-        try:
-            expected.append(call())
-        except Exception as error:
-            expected.append(error)
-    found = asyncio.run(both_ways(make_client, made, asked))
-    assert outcome(found[0]) == outcome(expected[0])
-    assert outcome(found[1]) == outcome(expected[1])
+    expected = [outcome_of(lambda call=call: call(searcher)) for call in calls]
+    assert asyncio.run(awaited(make_client, made, calls)) == expected
+
+
+@pytest.mark.parametrize("engine", ["AsyncQdrantClient in memory", "AsyncQdrantClient over HTTP"])
+def test_and_so_by_any_kind_of_recall(engines, engine, tiny):
+    """A point's id, a vector, a query, a request, sub-requests; and what is wrong with them."""
+    ones = [1.0] * 256
+    request = models.QueryRequest(query=ones, using="dense", limit=3)
+    calls = [
+        lambda searcher: searcher.search(0),
+        lambda searcher: searcher.search(99),
+        lambda searcher: searcher.search(12345),
+        lambda searcher: searcher.search_batch([1, "bread"]),
+        lambda searcher: searcher.search("q", recall=ones),
+        lambda searcher: searcher.search("q", recall=request),
+        lambda searcher: searcher.search("q", recall=request, query_filter=IRON),
+        lambda searcher: searcher.search(
+            "q", prefetch=models.Prefetch(query=ones, using="dense", limit=4)
+        ),
+        lambda searcher: searcher.search_groups("q", group_by="topic", group_size=1, recall=ones),
+        lambda searcher: searcher.search_groups("q", group_by="nothing"),
+    ]
+    sync_client, make_client = engines[engine]
+    searcher = HybridSearcher("docs", client=sync_client, reranker=tiny)
+    expected = [outcome_of(lambda call=call: call(searcher)) for call in calls]
+    assert asyncio.run(awaited(make_client, {"reranker": tiny}, calls)) == expected
+    assert sum(isinstance(seen[0], type) for seen in expected) == 3
 
 
 def test_an_embedded_engine_of_the_sync_kind_serves_too(engines):
@@ -225,7 +272,9 @@ def test_the_default_is_an_engine_in_memory_and_closed_at_the_end():
             assert await searcher.search_batch([]) == []
             return searcher.client
 
-    assert asyncio.run(main())._client.closed
+    closed = asyncio.run(main())
+    with pytest.raises((RuntimeError, QdrantConnectionError), match="closed"):
+        closed.count("docs")
 
 
 def test_qdrant_url_is_asked_by_an_async_client(monkeypatch):
