@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from qdrant_rerank.arguments import require_positive
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError
 
-__all__ = ["PairOutput", "ScoreCache", "as_score_cache", "model_fingerprint", "pair_key"]
+__all__ = [
+    "PairOutput",
+    "ScoreCache",
+    "as_score_cache",
+    "import_lru_cache",
+    "model_fingerprint",
+    "pair_key",
+]
 
 DIGEST_BYTES = 20  # two of 10^12 pairs collide with a probability of 1e-24
 # Memory of an entry beside its logits and spans: key, value, and places in the library's three
@@ -82,20 +89,11 @@ class ScoreCache:
         if max_bytes is None:
             raise InvalidInputError("max_bytes is None; expected a whole number of 1 or more.")
         require_positive("max_bytes", max_bytes)
-        try:
-            from cachetools import LRUCache
-        except ImportError as error:
-            raise MissingDependencyError(
-                "A score cache needs cachetools, which is not installed: "
-                'pip install "qdrant-rerank[cache]". Without score_cache nothing more is needed.'
-            ) from error
         self.max_bytes = max_bytes
         self.hits = 0
         self.misses = 0
         self._lock = threading.Lock()
-        self._kept: LRUCache[bytes, PairOutput] = LRUCache(
-            max_bytes, getsizeof=lambda output: output.size
-        )
+        self._kept = import_lru_cache()(max_bytes, getsizeof=lambda output: output.size)
 
     @property
     def used_bytes(self) -> int:
@@ -141,6 +139,22 @@ class ScoreCache:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ScoreCache, (self.max_bytes,)
+
+
+def import_lru_cache() -> Any:
+    """The library's cache, or how to install it.
+
+    Raises:
+        MissingDependencyError: cachetools is not installed.
+    """
+    try:
+        from cachetools import LRUCache
+    except ImportError as error:
+        raise MissingDependencyError(
+            "score_cache and document_cache need cachetools, which is not installed: "
+            'pip install "qdrant-rerank[cache]". Without a cache nothing more is needed.'
+        ) from error
+    return LRUCache
 
 
 def as_score_cache(score_cache: ScoreCache | int | None) -> ScoreCache | None:

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from qdrant_rerank.errors import ModelFileError
 
-__all__ = ["Feed"]
+__all__ = ["STATES", "Feed"]
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+# What the trunk of a split model says of each token; see qdrant_rerank.split.
+STATES = "states"
 # A decoder's keys and values of the tokens before; a reranker has none before.
 PAST = "past_key_values."
 # Exports that compute the vocabulary's logits at the last n positions alone.
@@ -42,7 +44,7 @@ class Feed:
     def __init__(self, inputs: Sequence[Any], path: Path) -> None:
         self._inputs = {node.name: node for node in inputs}
         self.names = frozenset(self._inputs)
-        known = (*TEXT_INPUTS, *LAST_LOGITS)
+        known = (*TEXT_INPUTS, *LAST_LOGITS, STATES)
         unknown = sorted(
             name
             for name, node in self._inputs.items()
@@ -83,6 +85,8 @@ class Feed:
         }
         fed: dict[str, NDArray[Any]] = {}
         for name, node in self._inputs.items():
+            if name == STATES:
+                continue  # the caller's
             dtype = TYPES[node.type]
             if name in text:
                 fed[name] = text[name].astype(dtype)

@@ -35,7 +35,7 @@ from qdrant_rerank.errors import (
     ModelFileError,
     ModelOutputError,
 )
-from qdrant_rerank.feeds import Feed
+from qdrant_rerank.feeds import STATES, Feed
 from qdrant_rerank.models import RunPrecision
 from qdrant_rerank.onnx_files import DYNAMIC_QUANTIZATION, external_data, names_any
 from qdrant_rerank.providers import CPU, Provider, provider_choices, uses_cuda
@@ -234,6 +234,7 @@ class Runtime:
         *,
         last_position: bool = False,
         spread: bool = False,
+        states: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         """Run the model once.
 
@@ -243,6 +244,7 @@ class Runtime:
             token_type_ids: same shape; left out where the model has no such input.
             last_position: of an output (n, width, size), keep only the last position.
             spread: use several cores, if the run is long enough; see :meth:`has_cores_for`.
+            states: shape (n, width, size), for the branches of a split model; else None.
 
         Returns:
             The output ``logits``, or the first where none has that name; float32, shape (n, ...).
@@ -251,6 +253,8 @@ class Runtime:
             ModelOutputError: the run failed.
         """
         feed = self._feed(input_ids, attention_mask, token_type_ids, self._first_position)
+        if states is not None:
+            feed = {**feed, STATES: states}
         if spread and input_ids.size >= SPREAD_TOKENS:
             session = self._spread()
         else:
@@ -338,9 +342,7 @@ def _open_session(
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # A pattern is kept of each shape ever run, and few runs have the same: benchmarks/memory.py.
-    options.enable_mem_pattern = False
-    # A plan for each length seen takes a block of its own, which does not fit the gaps that other
-    # lengths left: two runs of 512 tokens took 100 MB with plans and 74 without, in the same time.
+    # Two runs of 512 tokens took 100 MB with patterns and 74 without, in the same time.
     options.enable_mem_pattern = False
     options.log_severity_level = 3  # errors arrive as exceptions
     wanted = [item if isinstance(item, str) else (item[0], dict(item[1])) for item in providers]
