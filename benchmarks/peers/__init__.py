@@ -13,7 +13,7 @@ length, 10, 100 and 1,000 candidates, one query, 64 pooled ones and 8 at once: d
 The environment, for whom this is new::
 
     python3.11 -m venv peers && . peers/bin/activate
-    pip install -c constraints.txt -e '.[cpu]' --group peers
+    pip install -c constraints.txt -e '.[cpu,openvino,quantize]' --group peers
 
 The ONNX backend of sentence-transformers needs an environment of its own, since
 sentence-transformers 6 wants transformers 5 and the last release of optimum-onnx wants 4. The

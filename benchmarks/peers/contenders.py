@@ -65,7 +65,11 @@ class Suite:
 def target_suites(cores: int) -> list[Suite]:
     """What the targets are about: 6 layers, 384 wide."""
     mixed = Workload("mixed", 100)
-    ours = Contender("ours", FP32, {"precision": "fp32"})
+    # The engine is named: by itself it depends on what is installed.
+    ort, openvino = {"engine": "onnxruntime"}, {"engine": "openvino"}
+    ours = Contender("ours", FP32, ort | {"precision": "fp32"})
+    ours_int8 = Contender("ours", INT8, ort)
+    on_openvino = Contender("ours", FP32, openvino | {"precision": "fp32"})
     fast = [
         Entry("fastembed, default", Contender("fastembed", FP32), mixed),
         *peers("fastembed", FP32, mixed, "best"),
@@ -76,14 +80,17 @@ def target_suites(cores: int) -> list[Suite]:
             mixed,
         ),
     ]
-    own_int8 = [
-        Entry(f"ours, {name}", Contender("ours", model, options), mixed)
-        for name, model, options in (
-            ("int8 file", INT8, {}),
-            ("precision=int8", FP32, {"precision": "int8"}),
-            ("openvino int8", FP32, {"engine": "openvino", "precision": "int8"}),
-            ("openvino fp32", FP32, {"engine": "openvino", "precision": "fp32"}),
-        )
+    others = [
+        Entry("ours, openvino fp32", on_openvino, mixed),
+        Entry("ours, int8 file", ours_int8, mixed),
+        *(
+            Entry(f"ours, {name}", Contender("ours", FP32, options | {"precision": kind}), mixed)
+            for name, options, kind in (
+                ("precision=int8", ort, "int8"),
+                ("openvino int8", openvino, "int8"),
+                ("openvino bf16", openvino, "bf16"),
+            )
+        ),
     ]
     return [
         Suite(
@@ -91,7 +98,7 @@ def target_suites(cores: int) -> list[Suite]:
             (
                 *fast,
                 Entry("ours", ours, mixed),
-                *own_int8,
+                *others,
                 *(entry for peer in PEERS[1:] for entry in peers(peer, FP32, mixed)),
                 *limits(FP32, mixed),
             ),
@@ -101,7 +108,7 @@ def target_suites(cores: int) -> list[Suite]:
             "int8 file",
             (
                 Entry("ours", ours, mixed),
-                own_int8[0],
+                Entry("ours, int8 file", ours_int8, mixed),
                 *(entry for peer in ONNX for entry in peers(peer, INT8, mixed, "best")),
             ),
             75,
@@ -111,6 +118,7 @@ def target_suites(cores: int) -> list[Suite]:
                 shape,
                 (
                     Entry("ours", ours, Workload(shape, 100)),
+                    Entry("ours, openvino fp32", on_openvino, Workload(shape, 100)),
                     *(
                         entry
                         for peer in PEERS
@@ -137,14 +145,14 @@ def target_suites(cores: int) -> list[Suite]:
             )
             for name, contender, seconds in (
                 ("", ours, 60),
-                (", int8 file", Contender("ours", INT8), 30),
+                (", int8 file", ours_int8, 30),
             )
         ),
         Suite(
             "candidates",
             tuple(
                 Entry(f"ours{name}, {count:,}", contender, Workload("mixed", count))
-                for name, contender in (("", ours), (", int8 file", Contender("ours", INT8)))
+                for name, contender in (("", ours), (", int8 file", ours_int8))
                 for count in (100, 1000)
             ),
             75,

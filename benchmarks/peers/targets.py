@@ -8,6 +8,7 @@ from typing import Any
 __all__ = ["Target", "ratios", "spread", "targets"]
 
 FASTEMBED = "fastembed, default"
+OURS = ("ours", "ours, openvino fp32")
 MOST_OVERHEAD = 0.08  # of search over rerank alone
 LEAST_THROUGHPUT = 0.95  # of eight callers by one's
 MOST_MB = 60  # above the loaded model
@@ -60,12 +61,14 @@ def spread(values: Sequence[float], form: str = "{:.2f}") -> str:
 
 def _mixed(suite: dict[str, Any]) -> Iterator[Target]:
     fp32, int8, best = "mixed, fp32", "mixed, int8, onnxruntime alone", "mixed, best int8 engine"
-    yield _times(fp32, suite, FASTEMBED, "ours", 4.5)
-    yield _times(fp32, suite, "fastembed, best", "ours", 2.8)
-    yield _share(fp32, suite, "limit, fp32", "ours", 0.7)
-    for difference in _largest(suite, "ours"):
-        reached = difference <= LARGEST_DIFFERENCE
-        yield Target(fp32, "largest difference 1e-4", f"{difference:.1e}", reached)
+    for ours in OURS:
+        yield _times(fp32, suite, FASTEMBED, ours, 4.5)
+        yield _times(fp32, suite, "fastembed, best", ours, 2.8)
+        yield _share(fp32, suite, "limit, fp32", ours, 0.7)
+        for difference in _largest(suite, ours):
+            measured = f"{ours}: {difference:.1e}"
+            reached = difference <= LARGEST_DIFFERENCE
+            yield Target(fp32, "largest difference 1e-4", measured, reached)
     alone = _fastest(suite, ("ours, int8 file", "ours, precision=int8"))
     yield _times(int8, suite, FASTEMBED, alone, 9)
     fastest = _fastest(suite, (alone, "ours, openvino int8"))
@@ -74,15 +77,12 @@ def _mixed(suite: dict[str, Any]) -> Iterator[Target]:
 
 
 def _never_slower(suite: dict[str, Any]) -> Iterator[Target]:
-    found = {
-        entry["label"]: ratios(suite, entry["label"], "ours")
-        for entry in suite["entries"]
-        if entry["engine"] not in {"ours", "limit"}
-    }
-    ran = [label for label in found if found[label]]
-    if ran:
-        nearest = min(ran, key=lambda label: median(found[label]))
-        yield _times(f"{suite['name']}, fp32", suite, nearest, "ours", 1)
+    peers = [
+        entry["label"] for entry in suite["entries"] if entry["engine"] not in {"ours", "limit"}
+    ]
+    for ours in OURS:
+        nearest = _fastest(suite, peers)
+        yield _times(f"{suite['name']}, fp32, the fastest peer", suite, nearest, ours, 1)
 
 
 def _search(found: dict[str, Any]) -> Target:
