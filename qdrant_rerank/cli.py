@@ -10,6 +10,7 @@ from rich.text import Text
 
 from qdrant_rerank._version import __version__
 from qdrant_rerank.cli_compare import compare
+from qdrant_rerank.cli_doctor import doctor
 from qdrant_rerank.cli_evaluation import COMMANDS
 from qdrant_rerank.cli_models import models
 from qdrant_rerank.cli_shared import (
@@ -179,5 +180,5 @@ def rerank_lines(
     Console().print(table)
 
 
-for command in (*COMMANDS, compare, models):
+for command in (*COMMANDS, compare, doctor, models):
     main.add_command(command)

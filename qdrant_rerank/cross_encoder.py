@@ -188,6 +188,12 @@ class TextCrossEncoder:
         return "int8" if self._quantizes else self._files.precision
 
     @property
+    def provider(self) -> str:
+        """Which of onnxruntime's execution providers runs the model, which is loaded for this."""
+        self._load()
+        return self._provider
+
+    @property
     def max_length(self) -> int:
         """Window in tokens, special tokens included."""
         return self._reader().tokenizer.max_length
@@ -439,6 +445,7 @@ class TextCrossEncoder:
             with self._lock:
                 if self._scorer is None:
                     runtime = self._open()
+                    self._provider: str = runtime.provider
                     self._scorer = PairScorer(
                         reader,
                         runtime,
