@@ -52,6 +52,12 @@ class SplitRuntime(Runtime):
         self._trunk = Runtime(trunk, **options)
         self.pairs_per_run = 1  # texts of several pairs have several lengths
 
+    @property
+    def used_bytes(self) -> int:
+        """Memory that states take, at most ``max_bytes``."""
+        with self._kept_lock:
+            return int(self._kept.currsize)
+
     def run(
         self,
         input_ids: NDArray[np.int64],
