@@ -71,9 +71,8 @@ def doctor(
     findings: list[Finding] = []
     try:
         with searcher_for(collection, url, path, text, embedder, None) as searcher:
-            # One by one: what was found before a failure is told too.
-            for finding in _examine(searcher, reranker, filters, sample):
-                findings.append(finding)
+            # What was found before a failure stays.
+            findings.extend(_examine(searcher, reranker, filters, sample))
     except InvalidInputError:
         raise
     except (QdrantError, CollectionError, ModelError, MissingDependencyError) as error:

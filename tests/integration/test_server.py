@@ -1,0 +1,120 @@
+"""The main jobs on a real server or cluster at QDRANT_URL, over REST and gRPC: make server-test."""
+
+import asyncio
+import os
+import uuid
+
+import pytest
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
+
+from qdrant_rerank import AsyncHybridSearcher, CollectionSettings, HybridSearcher
+from qdrant_rerank.errors import CollectionNotFoundError, QdrantRequestError
+
+pytestmark = [
+    pytest.mark.server,
+    # An API key over plain HTTP; a cluster's balancer has its ports elsewhere.
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+DOCUMENTS = [
+    {"text": "Iron melts at 1538 degrees Celsius.", "kind": "metal", "n": 1},
+    {"text": "Tin melts at 232 degrees Celsius.", "kind": "metal", "n": 2},
+    {"text": "Bread is baked in a hot oven.", "kind": "food", "n": 3},
+]
+
+
+@pytest.fixture(params=[False, True], ids=["rest", "grpc"])
+def options(request, server_url):
+    """Arguments of a client; gRPC is at the port after that of REST."""
+    host, port = server_url.rsplit(":", 1) if server_url.count(":") > 1 else (server_url, "6333")
+    return {
+        "url": f"{host}:{port}",
+        "grpc_port": int(port.rstrip("/")) + 1,
+        "prefer_grpc": request.param,
+        "api_key": os.environ.get("QDRANT_API_KEY") or None,
+        "timeout": 30,
+    }
+
+
+@pytest.fixture
+def collection(options):
+    """A name that nobody else has; removed afterwards."""
+    name = f"qdrant-rerank-test-{uuid.uuid4().hex}"
+    yield name
+    client = QdrantClient(**options)
+    for found in client.get_collections().collections:
+        if found.name.startswith(name):
+            client.delete_collection(found.name)
+    client.close()
+
+
+@pytest.fixture
+def searcher(options, collection):
+    """Filled, with recall of both kinds and an index for the filter."""
+    client = QdrantClient(**options)
+    made = HybridSearcher(collection, client=client)
+    settings = CollectionSettings(
+        replication_factor=1, quantization="int8", payload_indexes={"kind": "keyword"}
+    )
+    for _ in range(2):
+        assert made.add(DOCUMENTS, settings=settings, parallel=2, batch_size=2, progress=False) == 3
+    yield made
+    client.close()
+
+
+def test_search_filter_select_and_batch(searcher):
+    """What was added twice is there once."""
+    results = searcher.search("melting point of iron", with_payload=["n"])
+    assert results[0].payload == {"n": 1}
+    assert len(results) == 3
+    food = models.Filter(
+        must=[models.FieldCondition(key="kind", match=models.MatchValue(value="food"))]
+    )
+    batch = searcher.search_batch(["iron", "bread"], query_filter=food)
+    assert [[hit.payload["n"] for hit in found] for found in batch] == [[3], [3]]
+    groups = searcher.search_groups("melting point", group_by="kind", limit=2)
+    assert groups[0].id == "metal"
+
+
+def test_the_settings_are_those_of_the_collection(searcher):
+    """int8, and the index."""
+    info = searcher.client.get_collection(searcher.collection)
+    assert info.config.quantization_config.scalar.type == "int8"
+    assert info.payload_schema["kind"].data_type == "keyword"
+    assert searcher.add(DOCUMENTS, resume=True, progress=False) == 0
+
+
+def test_an_alias_is_searched_and_switched(searcher, collection):
+    """With no gap."""
+    client, alias = searcher.client, f"{collection}-alias"
+    create = models.CreateAliasOperation(
+        create_alias=models.CreateAlias(collection_name=collection, alias_name=alias)
+    )
+    client.update_collection_aliases([create])
+    through = HybridSearcher(alias, client=client, reranker=None)
+    assert len(through.search("iron")) == 3
+    client.update_collection_aliases(
+        [models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))]
+    )
+    with pytest.raises(CollectionNotFoundError):
+        through.search("iron")
+
+
+def test_refusals_are_our_errors(searcher):
+    """A vector of the wrong length, asked for past the searcher's checks."""
+    with pytest.raises(QdrantRequestError):
+        searcher.search("iron", prefetch=models.Prefetch(query=[0.5] * 3, using="dense"))
+
+
+def test_async_finds_the_same(options, collection, searcher):
+    """Over the client of the other kind."""
+    expected = [(hit.id, hit.score) for hit in searcher.search("how hot is an oven")]
+
+    async def main():
+        client = AsyncQdrantClient(**options)
+        async with AsyncHybridSearcher(collection, client=client) as other:
+            found = await other.search("how hot is an oven")
+        await client.close()
+        return [(hit.id, hit.score) for hit in found]
+
+    assert asyncio.run(main()) == expected
