@@ -1,6 +1,6 @@
 """What the caller sees when Qdrant is in trouble, and how many requests are made.
 
-    python -m benchmarks.faults [--retries 2] [--markdown]
+    python -m benchmarks.faults [--retries 2] [--only 503 hangs] [--markdown]
 
 Each fault comes from a server on a loopback socket that answers the first request, for the
 collection's schema, and fails at every query; a search by ``HybridSearcher``, then one by
@@ -102,11 +102,12 @@ def row(fault: Fault, options: SearchOptions) -> tuple[str, ...]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--retries", type=int, default=2)
+    parser.add_argument("--only", nargs="+", choices=[fault.name for fault in FAULTS])
     parser.add_argument("--markdown", action="store_true", help="for a README")
     given = parser.parse_args()
     options = SearchOptions(retries=given.retries, timeout_s=1)
     before = Held.now()
-    rows = [row(fault, options) for fault in FAULTS]
+    rows = [row(fault, options) for fault in FAULTS if not given.only or fault.name in given.only]
     if given.markdown:
         for line in (COLUMNS, ["---"] * len(COLUMNS), *rows):
             print("| " + " | ".join(line) + " |")

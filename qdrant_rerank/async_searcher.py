@@ -258,8 +258,10 @@ class AsyncHybridSearcher(SearchCore):
         return await self._run(flow, self._add_terms())
 
     async def close(self) -> None:
-        """Wait for what the threads are at, and close the client, if the searcher made it."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Wait for what the threads are at, and close the client, if the searcher made it.
+
+        A call that is on its way ends with a ``QdrantConnectionError``.
+        """
         await asyncio.to_thread(self._threads.shutdown)
         if self._owns_client:
             if isinstance(self.client, AsyncQdrantClient):

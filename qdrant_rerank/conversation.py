@@ -187,7 +187,12 @@ class AsyncConversation:
             return await self.ask(step.send)
         if not isinstance(step, AskMany):
             return await self._thread(step.work)
-        return await asyncio.gather(*(self._outcome(send, step.retries) for send in step.sends))
+        doing = (self._outcome(send, step.retries) for send in step.sends)
+        outcomes = await asyncio.gather(*doing, return_exceptions=True)  # none is left at work
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, QdrantError):
+                raise outcome
+        return outcomes
 
     async def _outcome(self, send: Send, retries: int) -> Any:
         try:
@@ -226,7 +231,14 @@ class AsyncConversation:
 
     async def _thread(self, work: Callable[[], Answer]) -> Answer:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._cancellation.bind(work))
+        try:
+            doing = loop.run_in_executor(self._threads, self._cancellation.bind(work))
+        except RuntimeError as error:  # its threads have ended
+            raise QdrantConnectionError(
+                f"The searcher of {self._collection!r} was closed. Make another, or search within "
+                "its 'async with' block."
+            ) from error
+        return await doing
 
     async def _names(self) -> list[str] | None:
         try:

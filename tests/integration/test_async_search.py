@@ -3,8 +3,8 @@
 import asyncio
 import threading
 import time
-from itertools import pairwise
 
+import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
@@ -328,29 +328,51 @@ def test_waiting_for_a_turn_counts_towards_the_deadline(client):
     asyncio.run(main())
 
 
-def test_the_event_loop_never_waits_for_a_model_or_an_engine(client):
-    """A clock on the loop keeps ticking while embedder, engine and reranker take their time."""
+def test_the_event_loop_never_waits_for_a_model_or_an_engine():
+    """Reading texts, embedding, the engine's calls and reranking are all done in other threads."""
+    seen = {}
 
-    def slow_text(payload):
-        time.sleep(0.3)
+    def note(what):
+        seen.setdefault(what, set()).add(threading.current_thread())
+
+    class Engine(QdrantClient):
+        def query_points(self, *args, **kwargs):
+            note("engine")
+            return super().query_points(*args, **kwargs)
+
+    class Noting:
+        name, dimension = "noting", 2
+
+        def embed_query(self, text):
+            note("embedder")
+            return np.ones(2, dtype=np.float32)
+
+        def embed_documents(self, texts):
+            note("embedder")
+            return np.ones((len(texts), 2), dtype=np.float32)
+
+        def rerank(self, query, documents):
+            note("reranker")
+            return [0.0 for _ in documents]
+
+    def text(payload):
+        note("text")
         return payload["text"]
 
     async def main():
-        ticks = []
-
-        async def clock():
-            while True:
-                ticks.append(time.monotonic())
-                await asyncio.sleep(0.01)
-
-        async with AsyncHybridSearcher("docs", client=client, text=slow_text) as searcher:
-            ticking = asyncio.create_task(clock())
+        async with AsyncHybridSearcher(
+            "docs", client=client, text=text, embedder=Noting(), reranker=Noting()
+        ) as searcher:
             await searcher.add([{"text": "a"}], progress=False)
             await searcher.search("a")
-            ticking.cancel()
-        return max(after - before for before, after in pairwise(ticks))
+            await searcher.search_batch(["a", "b"], options=SearchOptions(diversity=0.5))
+            await searcher.search_groups("a", group_by="text")
 
-    assert asyncio.run(main()) < 0.25
+    client = Engine(location=":memory:")
+    asyncio.run(main())
+    client.close()
+    assert set(seen) == {"engine", "embedder", "reranker", "text"}
+    assert not any(threading.current_thread() in threads for threads in seen.values())
 
 
 def test_a_cancelled_search_stops_within_a_run():
@@ -401,6 +423,24 @@ def test_a_cancelled_add_keeps_what_was_stored(client):
     stored = client.count("docs").count
     assert 0 < stored <= len(read) < 10_000
     assert stored % 10 == 0
+
+
+def test_closed_it_says_so(client):
+    """To what comes afterwards, and to what was on its way; closing twice is no harm."""
+    HybridSearcher("docs", client=client, reranker=None).add(["a"], progress=False)
+
+    async def main():
+        searcher = AsyncHybridSearcher("docs", client=client, reranker=Slow(0.2))
+        on_its_way = asyncio.create_task(searcher.search_batch(["a", "b"], with_payload=["text"]))
+        await asyncio.sleep(0.1)
+        await searcher.close()
+        await searcher.close()
+        for call in (on_its_way, searcher.search("a"), searcher.add(["b"], progress=False)):
+            with pytest.raises(QdrantConnectionError, match="searcher of 'docs' was closed"):
+                await call
+
+    asyncio.run(main())
+    assert client.count("docs").count == 1
 
 
 @pytest.mark.parametrize("concurrency", [0, -1, 1.5, True, None, "8"])

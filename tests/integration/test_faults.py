@@ -2,7 +2,10 @@
 
 import asyncio
 import gc
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -13,6 +16,8 @@ from qdrant_rerank import AsyncHybridSearcher, HybridSearcher, SearchOptions
 from qdrant_rerank.errors import CollectionNotFoundError, QdrantConnectionError, QdrantError
 from tests.fault_server import Script, answer, dripping, hanging, serving
 from tests.faults import FAULTS, FOUND, SCHEMA, STORED, Held, in_trouble, refusal
+
+ROOT = Path(__file__).parents[2]
 
 
 def sync_call(url, call, **options):
@@ -210,3 +215,17 @@ def test_grpc_asks_again_when_unavailable(code, again):
     assert asyncio.run(main()).__cause__ is not None
     gc.collect()  # gRPC's own objects refer to each other, and hold its threads
     assert sum(method.endswith("Collections/Get") for method in asked) == again
+
+
+def test_the_table_of_faults_is_printed():
+    """One line a fault, the same for both searchers."""
+    command = [sys.executable, "-m", "benchmarks.faults", "--only", "503", "403", "--markdown"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[2:] == [
+        "| 403 | QdrantRequestError | UnexpectedResponse | 1 | QdrantRequestError, 1 request |",
+        "| 503 | QdrantConnectionError | UnexpectedResponse | 3 | 1 hit, 2 requests |",
+        "left behind: no thread, no socket, no other descriptor",
+    ]

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from qdrant_client import QdrantClient, models
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from qdrant_rerank import (
+    AsyncHybridSearcher,
     Calibrator,
     Evaluation,
     Feedback,
@@ -107,6 +108,14 @@ def in_time(searcher: HybridSearcher, encoder: TextCrossEncoder) -> tuple[list[f
         return encoder.rerank("q", ["a"], deadline_s=0.1), results.trace.status
     except errors.DeadlineError as error:
         return first + error.scores, str(error)
+
+
+async def in_an_event_loop(client: AsyncQdrantClient) -> list[SearchResults]:
+    """The same calls, awaited."""
+    async with AsyncHybridSearcher("docs", client=client, embedder=Ones(), concurrency=4) as other:
+        count: int = await other.add(["a", {"text": "b"}], progress=False)
+        one: SearchResults = await other.search("q", limit=count, deadline_s=0.2)
+        return [one, *await other.search_batch(["q"], options=SearchOptions(retries=2))]
 
 
 def score() -> tuple[list[float], Iterator[float]]:
