@@ -13,7 +13,7 @@ from qdrant_rerank.cpu import available_cores
 from .contenders import Suite, every_suite, target_suites
 from .machine import machine
 from .measure import Bench
-from .models import model_folder
+from .models import BUNDLED, model_folder
 from .report import write_report
 from .workloads import read_words
 
@@ -38,14 +38,14 @@ def main() -> None:
     suites = list(every_suite()) if given.full else target_suites(cores)
     suites = [suite for suite in suites if re.search(given.only, suite.name)]
     make_models(given.models, suites)
-    given.out.mkdir(parents=True, exist_ok=True)
+    for folder in (given.out, given.models):
+        folder.mkdir(parents=True, exist_ok=True)
     name = "peers-full" if given.full else "peers"
     log = given.models / "contenders.log"
     log.unlink(missing_ok=True)
-    vocabulary = model_folder(given.models, suites[0].entries[0].contender.model) / "tokenizer.json"
     bench = Bench(
         models=given.models,
-        words=read_words(vocabulary),
+        words=read_words(model_folder(given.models, BUNDLED) / "tokenizer.json"),
         cores=cores,
         log=log,
         onnx_python=given.onnx_python and given.onnx_python.absolute(),

@@ -87,7 +87,6 @@ def target_suites(cores: int) -> list[Suite]:
             Entry(f"ours, {name}", Contender("ours", FP32, options | {"precision": kind}), mixed)
             for name, options, kind in (
                 ("precision=int8", ort, "int8"),
-                ("openvino int8", openvino, "int8"),
                 ("openvino bf16", openvino, "bf16"),
             )
         ),
