@@ -50,8 +50,8 @@ Item = TypeVar("Item")
 
 # On a GPU a batch is a tensor: padded tokens that keep a card busy within 2 GB for 12 x 768.
 GPU_TOKENS_PER_RUN = 16_384
-# Padded tokens of a run from which several cores are worth their waiting for one another at each
-# operator: below, 6 layers of 384 take 10 ms on one.
+# Padded tokens of a run from which several cores are used. They wait for one another at each
+# operator: on 2 cores, runs of 8 to 64 tokens took as long as on one.
 SPREAD_TOKENS = 128
 # Weights up to which a second session may hold them again.
 SPREAD_BYTES = 500_000_000
@@ -216,9 +216,7 @@ class Runtime:
         self._under_way = 0
         self._spreading: Any = None
         self._loaded = _state(path)
-        self._may_spread = (
-            self.provider == CPU and self.workers > 1 and _weight(path) <= SPREAD_BYTES
-        )
+        self._may_spread = self.provider == CPU and self.workers > 1
         # A CPU session serves all threads at once; a card's session, one at a time.
         self._free: SimpleQueue[Any] | None = None
         if not on_cpu:
@@ -312,10 +310,15 @@ class Runtime:
         return shared_pool(self.workers)
 
     def _spread(self) -> Any:
-        """The session that uses several cores for one run; the first where the file has gone."""
+        """The session that uses several cores for one run.
+
+        It is the first, on one core, where the file has changed since or is too large.
+        """
         with self._lock:
-            if self._spreading is None and _state(self.path) != self._loaded:
-                return self._sessions[0]
+            if self._spreading is None and (
+                _state(self.path) != self._loaded or _weight(self.path) > SPREAD_BYTES
+            ):
+                self._spreading = self._sessions[0]
             if self._spreading is None:
                 ort = import_onnxruntime()
                 self._spreading = _open_session(ort, self.path, self._choice, self.workers)
