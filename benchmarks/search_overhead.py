@@ -10,6 +10,8 @@ looked at; QDRANT_PATH, if set, is the directory of the engine.
 """
 
 import argparse
+import contextlib
+import importlib.metadata
 import json
 import os
 import random
@@ -26,6 +28,7 @@ from qdrant_rerank.models import BUNDLED_DIRECTORY
 
 QUERY_WORDS = 8
 WARM_UP = 2  # queries
+PACKAGES = ("qdrant-rerank", "qdrant-client", "qdrant-edge-py", "onnxruntime", "tokenizers")
 
 
 def main() -> None:
@@ -63,11 +66,21 @@ def main() -> None:
             "points": given.points,
             "candidates": given.candidates,
             "reranker": given.reranker,
+            "versions": versions(),
             "ratios": ratios,
             "queries": rows,
         }
         with whole_file(given.out) as file:
             json.dump(found, file, indent=1)
+
+
+def versions() -> dict[str, str]:
+    """Of what the search runs on."""
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def texts(words: list[str], count: int, rng: random.Random) -> list[str]:

@@ -12,7 +12,7 @@ length, 10, 100 and 1,000 candidates, one query, 64 pooled ones and 8 at once: d
 
 The environment, for whom this is new::
 
-    python3.11 -m venv peers && . peers/bin/activate
+    python3.11 -m venv peers && . peers/bin/activate && pip install --upgrade pip
     pip install -c constraints.txt -e '.[cpu,openvino,quantize]' --group peers
 
 The ONNX backend of sentence-transformers needs an environment of its own, since

@@ -83,11 +83,11 @@ def page(results: dict[str, Any], name: str) -> str:
 
 def versions(results: dict[str, Any]) -> list[tuple[str, str]]:
     """Of every package that a contender ran with; more than one where environments differ."""
+    entries = [entry for suite in results["suites"] for entry in suite["entries"]]
     found: dict[str, set[str]] = {}
-    for suite in results["suites"]:
-        for entry in suite["entries"]:
-            for package, version in entry.get("versions", {}).items():
-                found.setdefault(package, set()).add(version)
+    for entry in [*entries, results.get("search", {})]:
+        for package, version in entry.get("versions", {}).items():
+            found.setdefault(package, set()).add(version)
     return [(package, " and ".join(sorted(found[package]))) for package in sorted(found)]
 
 
