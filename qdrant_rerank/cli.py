@@ -13,6 +13,7 @@ from qdrant_rerank.cli_compare import compare
 from qdrant_rerank.cli_doctor import doctor
 from qdrant_rerank.cli_evaluation import COMMANDS
 from qdrant_rerank.cli_models import models
+from qdrant_rerank.cli_reindex import reindex
 from qdrant_rerank.cli_shared import (
     Commands,
     collection_options,
@@ -180,5 +181,5 @@ def rerank_lines(
     Console().print(table)
 
 
-for command in (*COMMANDS, compare, doctor, models):
+for command in (*COMMANDS, compare, doctor, models, reindex):
     main.add_command(command)

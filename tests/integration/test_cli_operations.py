@@ -1,0 +1,72 @@
+"""The commands doctor and reindex, in this process, on the embedded engine."""
+
+import json
+from contextlib import closing
+
+import pytest
+from click.testing import CliRunner
+
+from qdrant_rerank.cli import main
+from qdrant_rerank.connection import connect
+
+DOCUMENTS = [
+    {"text": "Iron melts at 1538 degrees Celsius.", "year": 1999},
+    {"text": "Bread is baked in a hot oven.", "year": 2001},
+]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a command on a database in a temporary directory."""
+
+    def call(*arguments, documents=None):
+        given = "".join(json.dumps(document) + "\n" for document in documents or [])
+        return CliRunner().invoke(
+            main, [*arguments, "--path", str(tmp_path / "db")], input=given, catch_exceptions=False
+        )
+
+    return call
+
+
+def test_reindex_builds_beside_the_old_one_and_switches(run, tmp_path):
+    """The alias stands for one collection at a time; what fails leaves the old index."""
+    options = ("reindex", "-", "--collection", "docs", "--index", "year:integer", "--int8")
+    first = run(*options, documents=DOCUMENTS)
+    assert first.exit_code == 0, first.output
+    assert "2 documents are in 'docs-" in first.output
+    second = run(*options, "--json", documents=[DOCUMENTS[0]])
+    told = json.loads(second.stdout)
+    assert (told["alias"], told["added"]) == ("docs", 1)
+    failed = run(*options, documents=[DOCUMENTS[0], {"title": "no text"}])
+    assert failed.exit_code == 2
+    assert "has no text" in failed.output
+    assert run(*options).exit_code == 2
+    with closing(connect(path=str(tmp_path / "db"))) as client:
+        assert [one.name for one in client.get_collections().collections] == [told["collection"]]
+        info = client.get_collection("docs")
+        assert info.points_count == 1
+        assert info.payload_schema["year"].points == 1
+        assert info.config.quantization_config.scalar.type == "int8"
+    found = run("search", "iron", "--collection", "docs", "--json")
+    assert json.loads(found.stdout)[0]["payload"]["year"] == 1999
+    wrong = run("reindex", "-", "--collection", told["collection"], documents=DOCUMENTS)
+    assert wrong.exit_code == 2
+    assert "only an alias can be switched" in wrong.output
+    assert run("reindex", "-", "--collection", "docs", "--index", "year").exit_code == 2
+
+
+def test_doctor_says_what_is_wrong_and_how_to_mend_it(run):
+    """Exit code 0 when all is well, 1 when something is wrong, 2 on bad input."""
+    run("index", "-", "--collection", "docs", documents=DOCUMENTS)
+    well = run("doctor", "--collection", "docs")
+    assert (well.exit_code, well.output.splitlines()[-1]) == (0, "Nothing is wrong.")
+    sick = run("doctor", "--collection", "docs", "--filter", "year", "--json")
+    assert sick.exit_code == 1
+    [wrong] = [finding for finding in json.loads(sick.stdout) if finding["wrong"]]
+    assert wrong["about"] == "filters"
+    assert wrong["mend"] == "client.create_payload_index('docs', 'year', 'integer')"
+    none = run("doctor", "--collection", "no", "--json")
+    assert none.exit_code == 1
+    assert "no collection 'no'" in json.loads(none.stdout)[-1]["seen"]
+    assert run("doctor", "--collection", "docs", "--sample", "0").exit_code == 2
+    assert run("doctor", "--collection", "docs", "--url", "http://localhost:1").exit_code == 2
