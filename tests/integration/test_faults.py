@@ -76,7 +76,7 @@ def test_a_fault_is_our_error_and_is_asked_again_if_that_may_help(call, fault):
         seen = call(
             url, lambda s: s.search("q"), retries=1, timeout_s=1 if "drip" in fault.name else None
         )
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60  # a drip lasts two minutes
     assert type(seen) is fault.error
     assert seen.__cause__ is not None
     if fault.answer is not None:
@@ -101,12 +101,12 @@ def test_what_passes_is_a_search_like_any_other(call, fault):
 @pytest.mark.parametrize("fault", [hanging, dripping])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_deadline_ends_it_at_whichever_request(call, fault, method):
-    """In fractions of a second, retries included."""
+    """Retries included."""
     script = Script({"GET": [SCHEMA], "POST": [FOUND]} | {method: [fault]})
     with serving(script) as url:
         began = time.monotonic()
-        seen = call(url, lambda s: s.search("q", deadline_s=0.5), retries=9, timeout_s=60)
-        assert 0.4 < time.monotonic() - began < 3
+        seen = call(url, lambda s: s.search("q", deadline_s=0.9), retries=9, timeout_s=60)
+        assert 0.8 < time.monotonic() - began < 30
     assert isinstance(seen, QdrantConnectionError)
     assert "in time" in str(seen)
     assert script.requests(method) == 1
@@ -115,7 +115,7 @@ def test_a_deadline_ends_it_at_whichever_request(call, fault, method):
 @pytest.mark.parametrize("call", CALLS)
 def test_retry_after_is_obeyed(call):
     """In seconds; the backoff alone would be shorter. Too long for the deadline, it is an error."""
-    for after, deadline_s, requests in (("1", None, 2), ("60", 5, 1), ("3600", None, 1)):
+    for after, deadline_s, requests in (("1", None, 2), ("60", 20, 1), ("3600", None, 1)):
         busy = answer(429, refusal("slow down"), Retry_After=after)
         script = Script({"GET": [SCHEMA], "POST": [busy, FOUND]})
         with serving(script) as url:
@@ -124,7 +124,7 @@ def test_retry_after_is_obeyed(call):
             took = time.monotonic() - began
         times = [when for method, _, when in script.seen if method == "POST"]
         assert len(times) == requests
-        assert took < 5
+        assert took < 30
         if requests == 2:
             assert times[1] - times[0] >= 1
 
@@ -145,8 +145,8 @@ def test_the_names_of_the_collections_do_not_hold_up_an_error(call):
     script = Script({"GET": [missing, hanging]})
     with serving(script) as url:
         began = time.monotonic()
-        seen = call(url, lambda s: s.search("q", deadline_s=0.5))
-        assert time.monotonic() - began < 3
+        seen = call(url, lambda s: s.search("q", deadline_s=1.5))
+        assert time.monotonic() - began < 30
     assert isinstance(seen, CollectionNotFoundError)
     assert str(seen).endswith("no collection 'docs'. HybridSearcher.add(documents) creates it.")
 
@@ -165,7 +165,7 @@ def test_a_cancelled_search_closes_its_connection():
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 10  # the client's timeout is 60
             assert asyncio.all_tasks() == {asyncio.current_task()}
             ours = [left for left in Held.now().left_since(before) if "socket" in left]
             # The server, in the same process, may not have noticed yet.
