@@ -16,10 +16,10 @@ import torch
 from export import export, write_companions
 from minilm import load_teacher, model_folder
 from model import Branches, CrossEncoder
-from pipeline import Inputs, course_of, new_branches, read_inputs
+from pipeline import Inputs, course_of, new_branches, read_inputs, teach
 from torch import Tensor
 
-SCALAR_STEPS = 250  # a head of a few hundred weights has converged by then
+SCALAR_STEPS = 100  # a head of a few hundred weights has converged by then
 SOFT = 1  # place of the soft match among the scalars
 
 
@@ -61,12 +61,13 @@ def main() -> None:
     for name, file in (
         ("3-across-the-pair", "first.part.pt"),
         ("4-averaged", "first.pt"),
-        ("5-second-course", "model.pt"),
+        ("5-second-course", "second.pt"),
     ):
         state = torch.load(given.work / file)
         branches = new_branches(trainer, settings)
         branches.load_state_dict(state.get("branches", state))
         write(inputs, branches, given.out / name)
+    write(inputs, teach(trainer, inputs.config), given.out / "6-both")
 
 
 def write(inputs: Inputs, branches: Branches, folder: Path) -> None:

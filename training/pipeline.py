@@ -86,7 +86,8 @@ def read_inputs(data: Path, work: Path, config: Path = CONFIG, device: str = "cp
     lengths = settings["train"]
     tokens = tokenize(pool, tokenizer, lengths["query_tokens"], lengths["passage_tokens"])
     classes = stem_classes(tokenizer)
-    exact = ExactMatch(classes, inverse_frequency(tokenizer, classes, tokens.passages))
+    counted = [ids[: lengths["weight_tokens"]] for ids in tokens.passages]
+    exact = ExactMatch(classes, inverse_frequency(tokenizer, classes, counted))
     return Inputs(settings, work, torch.device(device), pool, mined, tokens, exact)
 
 
@@ -109,13 +110,23 @@ def new_branches(trainer: Trainer, settings: dict[str, Any]) -> Branches:
 
 
 def teach(trainer: Trainer, config: dict[str, Any]) -> Branches:
-    """The branches of the whole model, by the labels, in two courses."""
-    branches = new_branches(trainer, config["model"])
-    first_step = 0
-    for name, part in (("first", "train"), ("model", "second")):
-        course = course_of(config, part, name, first_step)
-        branches = trainer.train(branches, course)
-        first_step += course.steps
+    """The branches of the whole model, by the labels: the mean of two courses' weights.
+
+    The mean keeps what the first course knows of texts unlike the second's (model soups, Wortsman
+    et al. 2022).
+    """
+    first = course_of(config, "train", "first", 0)
+    second = course_of(config, "second", "second", first.steps)
+    branches = trainer.train(new_branches(trainer, config["model"]), first)
+    after_first = copy.deepcopy(branches.state_dict())
+    branches = trainer.train(branches, second)
+    after_second = branches.state_dict()
+    branches.load_state_dict(
+        {
+            name: ((after_first[name].float() + value.float()) / 2).to(value.dtype)
+            for name, value in after_second.items()
+        }
+    )
     return branches
 
 
