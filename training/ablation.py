@@ -30,17 +30,11 @@ def main() -> None:
     trainer = inputs.trainer("model")
     untrained = new_branches(trainer, inputs.config["model"])
     write(inputs, untrained, given.out / "0-bi-encoder")
-    for name, file in (
-        ("1-first-course", "first.part.pt"),
-        ("2-averaged", "first.pt"),
-        ("3-second-course", "second.pt"),
-    ):
-        state = torch.load(given.work / file)
-        branches = new_branches(trainer, inputs.config["model"])
-        branches.load_state_dict(state.get("branches", state))
-        write(inputs, branches, given.out / name)
+    last = new_branches(trainer, inputs.config["model"])
+    last.load_state_dict(torch.load(given.work / "model.part.pt")["branches"])
+    write(inputs, last, given.out / "1-trained")
     whole = teach(trainer, inputs.config)
-    write(inputs, whole, given.out / "4-mean-of-both")
+    write(inputs, whole, given.out / "2-averaged")
     write(inputs, without(whole, EXACT), given.out / "without-exact-match")
     write(inputs, without(whole, SOFT), given.out / "without-soft-match")
     apart = copy.deepcopy(whole)

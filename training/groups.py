@@ -4,7 +4,6 @@ The groups of a step depend on the seed and the step alone, so a run that was cu
 same ones when it goes on.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +13,7 @@ from mine import NONE, Mined
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-# What a micro-batch is padded to; few, for compiling.
-LENGTHS = (48, 64, 96, 128, 160, 192, 224, 256, 288)
+LENGTHS = (48, 64, 96, 128, 160, 192, 224)  # that a micro-batch is padded to; few, for compiling
 ROWS = 32  # of a micro-batch
 
 
@@ -66,7 +64,7 @@ class Sampler:
     """Draws the groups of a step."""
 
     def __init__(
-        self, pool: Pool, mined: Mined, weights: Mapping[str, float], negatives: int, seed: int
+        self, pool: Pool, mined: Mined, weights: dict[str, float], negatives: int, seed: int
     ) -> None:
         self.pool = pool
         self.mined = mined

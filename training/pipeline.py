@@ -86,8 +86,7 @@ def read_inputs(data: Path, work: Path, config: Path = CONFIG, device: str = "cp
     lengths = settings["train"]
     tokens = tokenize(pool, tokenizer, lengths["query_tokens"], lengths["passage_tokens"])
     classes = stem_classes(tokenizer)
-    counted = [ids[: lengths["weight_tokens"]] for ids in tokens.passages]
-    exact = ExactMatch(classes, inverse_frequency(tokenizer, classes, counted))
+    exact = ExactMatch(classes, inverse_frequency(tokenizer, classes, tokens.passages))
     return Inputs(settings, work, torch.device(device), pool, mined, tokens, exact)
 
 
@@ -110,47 +109,31 @@ def new_branches(trainer: Trainer, settings: dict[str, Any]) -> Branches:
 
 
 def teach(trainer: Trainer, config: dict[str, Any]) -> Branches:
-    """The branches of the whole model, by the labels: the mean of two courses' weights.
-
-    The mean keeps what the first course knows of texts unlike the second's (model soups, Wortsman
-    et al. 2022).
-    """
-    first = course_of(config, "train", "first", 0)
-    second = course_of(config, "second", "second", first.steps)
-    branches = trainer.train(new_branches(trainer, config["model"]), first)
-    after_first = copy.deepcopy(branches.state_dict())
-    branches = trainer.train(branches, second)
-    after_second = branches.state_dict()
-    branches.load_state_dict(
-        {
-            name: ((after_first[name].float() + value.float()) / 2).to(value.dtype)
-            for name, value in after_second.items()
-        }
-    )
-    return branches
-
-
-def course_of(config: dict[str, Any], part: str, name: str, first_step: int) -> Course:
-    """A course as the configuration's ``part`` has it."""
-    settings = config[part]
-    return Course(
-        name,
+    """The branches of the whole model, by the labels."""
+    settings = config["train"]
+    course = Course(
+        "model",
         settings["steps"],
         settings["tokens"],
         settings["learning_rate"],
         settings["dense_negatives"],
-        config["data"]["weights"] | settings.get("weights", {}),
-        settings.get("own_share", 0.0),
-        first_step,
     )
+    return trainer.train(new_branches(trainer, config["model"]), course)
 
 
 def teach_student(inputs: Inputs, whole: CrossEncoder) -> Branches:
     """Branches on a short trunk that learn from the whole model more than from the labels."""
     settings = inputs.config["student"]
     run = compiled(whole.requires_grad_(False))
-    before = inputs.config["train"]["steps"] + inputs.config["second"]["steps"]
-    course = course_of(inputs.config, "student", "student", before)
+    course = Course(
+        "student",
+        settings["steps"],
+        settings["tokens"],
+        settings["learning_rate"],
+        settings["dense_negatives"],
+        settings["own_share"],
+        first_step=inputs.config["train"]["steps"],
+    )
     trainer = inputs.trainer("student")
     return trainer.train(
         new_branches(trainer, settings),

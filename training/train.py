@@ -7,7 +7,7 @@ weights over the last part of the steps.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,20 +35,18 @@ class Course:
     Attributes:
         name: of its files.
         steps: of the optimiser.
-        tokens: of a pair, at most; the steps take turns.
+        tokens: of a pair.
         rate: of the cross layers at its highest; the head's is scaled with it.
         dense: negatives of a group that the bi-encoder finds near.
-        weights: groups of each set, as a multiple of its queries.
         own_share: of the target that the guide sets.
         first_step: numbers the steps, so that two courses draw different groups.
     """
 
     name: str
     steps: int
-    tokens: Sequence[int]
+    tokens: int
     rate: float
     dense: int
-    weights: Mapping[str, float]
     own_share: float = 0.0
     first_step: int = 0
 
@@ -77,8 +75,10 @@ class Trainer:
         self.device = device
         self.work = work
         self.settings = config["train"]
-        self.weights = config["data"]["weights"]
         self.seed = config["seed"]
+        self.sampler = Sampler(
+            pool, mined, config["data"]["weights"], self.settings["negatives"], self.seed
+        )
         self.run_trunk = compiled(trunk)
 
     def states(self, batch: MicroBatch) -> tuple[Tensor, ...]:
@@ -86,24 +86,19 @@ class Trainer:
         with torch.no_grad():
             return (*self.run_trunk(batch.ids, batch.mask, batch.types), batch.mask, batch.types)
 
-    def sampler(self, weights: Mapping[str, float]) -> Sampler:
-        """Draws groups from this data."""
-        return Sampler(self.pool, self.mined, weights, self.settings["negatives"], self.seed)
-
     def batches_of(self, steps: range) -> list[MicroBatch]:
         """The pairs of the first course's steps."""
         batches = []
-        sampler = self.sampler(self.weights)
         for step in steps:
-            groups = sampler.step(step, self.settings["groups"], self.settings["dense_negatives"])
+            groups = self.sampler.step(
+                step, self.settings["groups"], self.settings["dense_negatives"]
+            )
             pairs = [(query, passage) for query, rows in groups for passage in rows]
-            batches += self._batches(pairs, self.settings["tokens"][0])
+            batches += self._batches(pairs, self.settings["tokens"])
         return batches
 
     def standardise(self, branches: Branches) -> None:
-        """Set shift and scale of the scalars from the first groups, unless a course did before."""
-        if (branches.scale != 1).any():
-            return
+        """Set shift and scale of the scalars from the first groups."""
         found = []
         with torch.no_grad():
             for batch in self.batches_of(range(STANDARDISED_ON)):
@@ -142,10 +137,9 @@ class Trainer:
             schedule.load_state_dict(kept["schedule"])
             branches.load_state_dict(kept["branches"])
         score = compiled(branches)
-        sampler = self.sampler(course.weights)
         began, losses = time.perf_counter(), []
         for step in range(first, course.steps):
-            losses.append(self._step(branches, score, sampler, guide, course, step))
+            losses.append(self._step(branches, score, guide, course, step))
             norm = self._gather(branches, masters)
             torch.nn.utils.clip_grad_norm_(masters, 1.0)
             optimizer.step()
@@ -189,23 +183,17 @@ class Trainer:
         return micro_batches(self.tokens, pairs, most, self.device, rng)
 
     def _step(
-        self,
-        branches: Branches,
-        score: Any,
-        sampler: Sampler,
-        guide: Guide | None,
-        course: Course,
-        step: int,
+        self, branches: Branches, score: Any, guide: Guide | None, course: Course, step: int
     ) -> float:
         """Gradients of one step, left on the branches; its loss."""
         size = 1 + self.settings["negatives"]
-        drawn = sampler.step(course.first_step + step, self.settings["groups"], course.dense)
+        drawn = self.sampler.step(course.first_step + step, self.settings["groups"], course.dense)
         pairs = [(query, passage) for query, rows in drawn for passage in rows]
         rng = np.random.default_rng([self.seed, step])
         logits = torch.zeros(len(pairs), device=self.device)
         advice = torch.zeros(len(pairs), device=self.device)
         branches.zero_grad(set_to_none=True)
-        for batch in self._batches(pairs, course.tokens[step % len(course.tokens)], rng):
+        for batch in self._batches(pairs, course.tokens, rng):
             states = self.states(batch)
             rows = torch.from_numpy(batch.rows).to(self.device)
             logits = logits.index_put((rows,), score(*states)[: len(rows)])
@@ -262,7 +250,7 @@ class Trainer:
         """Mean over the sets of the mean reciprocal rank on held-out queries."""
         chosen = self.held_out()
         pairs = [(row, passage) for row, passages in chosen for passage in passages]
-        scores = self.logits(branches, pairs, self.settings["tokens"][0]).numpy()
+        scores = self.logits(branches, pairs, self.settings["tokens"]).numpy()
         ranks = defaultdict(list)
         at = 0
         for row, passages in chosen:
