@@ -96,7 +96,7 @@ class Soak:
     encoder: TextCrossEncoder
     searches: int
     until: float
-    library: Library = field(default_factory=Library)
+    shelf: Library = field(default_factory=Library)
     counts: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -130,7 +130,7 @@ class Soak:
             [expected] = self.encoder.rerank(results.query, [text])
             if hit.rerank_score is None or abs(hit.rerank_score - expected) > 1e-4:
                 self.wrong.append(f"point {hit.id}: {hit.rerank_score}, expected {expected}")
-            if not self.library.could_be_seen(int(hit.id), text, began):
+            if not self.shelf.could_be_seen(int(hit.id), text, began):
                 self.wrong.append(f"point {hit.id} is back from the past: {text}")
         self.counts["hits checked"] += len(results)
 
@@ -183,11 +183,11 @@ async def async_caller(soak: Soak, searcher: AsyncHybridSearcher, seed: int) -> 
 def write(soak: Soak, searcher: HybridSearcher, chance: random.Random, points: range) -> None:
     """Add, change or delete one point, again and again until Qdrant has confirmed it."""
     point = chance.choice(points)
-    versions = soak.library.points.get(point, [])
+    versions = soak.shelf.points.get(point, [])
     present = bool(versions) and versions[-1].text is not None
     delete = present and chance.random() < 0.3
     text = None if delete else f"{some_words(chance, 8)} {point} {len(versions)} {chance.random()}"
-    version = soak.library.begin(point, text)
+    version = soak.shelf.begin(point, text)
     while True:
         try:
             if text is None:
