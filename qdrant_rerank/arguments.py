@@ -10,6 +10,7 @@ from qdrant_rerank.errors import InvalidInputError
 __all__ = [
     "require_blend",
     "require_choice",
+    "require_count",
     "require_pairs",
     "require_positive",
     "require_query",
@@ -32,6 +33,12 @@ def require_positive(name: str, value: Any) -> None:
         raise InvalidInputError(f"{name} is {value!r}; expected a whole number of 1 or more.")
     if value < 1:
         raise InvalidInputError(f"{name} is {value}; expected 1 or more.")
+
+
+def require_count(name: str, value: Any) -> None:
+    """Refuse what is not a whole number of 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidInputError(f"{name} is {value!r}; expected a whole number of 0 or more.")
 
 
 def require_choice(name: str, value: Any, choices: Any) -> None:

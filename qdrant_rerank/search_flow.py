@@ -174,6 +174,10 @@ class SearchCore:
     ) -> Flow[int]:
         require_positive("batch_size", upload.batch_size)
         require_positive("parallel", upload.parallel)
+        if settings is not None and not isinstance(settings, CollectionSettings):
+            raise InvalidInputError(
+                f"settings is a {type(settings).__name__}; expected a CollectionSettings."
+            )
         builder = yield from self._first.point_builder(
             self.text, self.options, settings or CollectionSettings()
         )

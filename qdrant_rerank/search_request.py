@@ -7,7 +7,7 @@ from uuid import UUID
 
 from qdrant_client import models
 
-from qdrant_rerank.arguments import require_positive, require_query
+from qdrant_rerank.arguments import require_count, require_positive, require_query
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.points import Query, WithPayload, WithVectors
 from qdrant_rerank.query_request import Prefetches, RecallBy, prefetches_of, read_recall
@@ -57,8 +57,7 @@ class SearchRequest:
             value = getattr(self, name)
             if isinstance(value, str):
                 raise InvalidInputError(f"{name} is one str; expected names. Pass [{value!r}].")
-        if self.offset != 0:
-            require_positive("offset", self.offset)
+        require_count("offset", self.offset)
         require_positive("group_size", self.group_size)
         self.depth(candidates)
         self.read_prefetch()
