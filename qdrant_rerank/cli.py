@@ -72,7 +72,7 @@ def index(
     """
     with (
         open_lines(file) as lines,
-        searcher_for(collection, url, path, text, embedder, None) as searcher,
+        searcher_for(collection, url, path, text, embedder, None, makes_one=True) as searcher,
     ):
         added = searcher.add(
             (payload for _, payload in documents_of(lines, file, "jsonl")), batch_size=batch_size

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qdrant_rerank.cli_shared import searcher_for, text_source
+from qdrant_rerank.cli_shared import qdrant_place, searcher_for, text_source
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.models import DEFAULT_EMBEDDER
 
@@ -139,6 +139,8 @@ def read_data(given: Given, run_file: str | None) -> Data:
             "--run brings the candidates, so it goes with --corpus, which has their texts, and "
             "not with --collection."
         )
+    if given.collection is not None:
+        qdrant_place(given.url, given.path)
     beir = None if given.corpus is None else find_beir(given.corpus)
     queries_path = _required(
         given.queries_file or (beir.queries if beir else None), "--queries", given
@@ -198,8 +200,7 @@ def searchers_for(
 
     Rerankers are loaded first: a wrong name costs no indexing.
     """
-    from qdrant_client import QdrantClient
-
+    from qdrant_rerank.engines.choice import embedded_client
     from qdrant_rerank.evaluation.compare import with_reranker
     from qdrant_rerank.reranking import load_reranker
     from qdrant_rerank.searcher import HybridSearcher
@@ -212,7 +213,7 @@ def searchers_for(
             yield {name: with_reranker(searcher, reranker) for name, reranker in loaded.items()}
         return
     assert data.corpus is not None  # read_data asks for one of the two
-    with closing(QdrantClient(location=":memory:")) as client:
+    with closing(embedded_client(None)) as client:
         searcher = HybridSearcher(
             IN_MEMORY,
             client=client,

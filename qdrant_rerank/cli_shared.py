@@ -25,6 +25,7 @@ __all__ = [
     "json_option",
     "open_lines",
     "print_json",
+    "qdrant_place",
     "reranker_option",
     "searcher_for",
     "shortened",
@@ -88,6 +89,40 @@ reranker_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+def qdrant_place(
+    url: str | None, path: str | None, *, makes_one: bool = False
+) -> tuple[str | None, str | None]:
+    """URL or directory of the Qdrant to use: what is given, else what the environment says.
+
+    Args:
+        url: as given.
+        path: as given.
+        makes_one: whether the command makes an embedded Qdrant where there is none.
+
+    Raises:
+        InvalidInputError: both, neither, so that nothing would be kept, or a directory without a
+            Qdrant in it.
+    """
+    from qdrant_rerank.engines.choice import holds_collections
+
+    if url is not None and path is not None:
+        raise InvalidInputError("--url and --path are both given; expected one of them.")
+    if url is None and path is None:
+        url = os.environ.get("QDRANT_URL") or None
+        path = None if url else os.environ.get("QDRANT_PATH") or None
+    if not (url or path):
+        raise InvalidInputError(
+            "No Qdrant to keep the collection in. Pass --path DIRECTORY for an embedded one or "
+            "--url for a server, or set QDRANT_PATH or QDRANT_URL."
+        )
+    if path and not makes_one and not holds_collections(path):
+        raise InvalidInputError(
+            f"There is no Qdrant at {path}; expected a directory with collections. Check the path; "
+            "'qdrant-rerank index' makes one."
+        )
+    return url, path
+
+
 @contextmanager
 def searcher_for(
     collection: str,
@@ -96,22 +131,21 @@ def searcher_for(
     text: Sequence[str],
     embedder: str,
     reranker: str | None,
+    *,
+    makes_one: bool = False,
 ) -> "Iterator[HybridSearcher]":
     """A searcher as the options say; its client is closed afterwards.
 
     Raises:
-        InvalidInputError: both a URL and a path, or neither, so that nothing would be kept.
+        InvalidInputError: see :func:`qdrant_place`.
     """
     from qdrant_rerank.connection import connect
+    from qdrant_rerank.embedders import load_embedder
     from qdrant_rerank.searcher import HybridSearcher
 
-    if url is not None and path is not None:
-        raise InvalidInputError("--url and --path are both given; expected one of them.")
-    if not (url or path or os.environ.get("QDRANT_URL") or os.environ.get("QDRANT_PATH")):
-        raise InvalidInputError(
-            "No Qdrant to keep the collection in. Pass --path DIRECTORY for an embedded one or "
-            "--url for a server, or set QDRANT_PATH or QDRANT_URL."
-        )
+    url, path = qdrant_place(url, path, makes_one=makes_one)
+    if embedder != "none":
+        load_embedder(embedder)  # kept; a wrong name makes no directory
     with closing(connect(url=url, path=path)) as client:
         yield HybridSearcher(
             collection,

@@ -1,15 +1,16 @@
-"""The demo: Python's own documentation, indexed in memory, five questions, both orders."""
+"""The demo: Python's own documentation, indexed in this process, five questions, both orders."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from qdrant_client import QdrantClient
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qdrant_rerank.engines.choice import embedded_client
 from qdrant_rerank.models import DEFAULT_RERANKER
 from qdrant_rerank.searcher import HybridSearcher
 from qdrant_rerank.stdlib_docs import standard_library_documents
@@ -30,17 +31,20 @@ ROWS = 5
 OPENING = 46  # characters of a docstring shown
 
 
+@contextmanager
 def stdlib_searcher(
     candidates: int = 50, reranker: str | Path = DEFAULT_RERANKER
-) -> HybridSearcher:
-    """A searcher over the standard library's documentation, in memory and still empty."""
-    return HybridSearcher(
-        "python-stdlib",
-        client=QdrantClient(location=":memory:"),
-        text=STDLIB_TEXT,
-        candidates=candidates,
-        reranker=reranker,
-    )
+) -> Iterator[HybridSearcher]:
+    """A searcher over the standard library's documentation, still empty, gone afterwards."""
+    # Not the caller's QDRANT_URL: a demo leaves nothing there.
+    with closing(embedded_client(None)) as client:
+        yield HybridSearcher(
+            "python-stdlib",
+            client=client,
+            text=STDLIB_TEXT,
+            candidates=candidates,
+            reranker=reranker,
+        )
 
 
 def run_demo(console: Console, questions: Sequence[str] = QUESTIONS) -> None:
@@ -57,8 +61,10 @@ def run_demo(console: Console, questions: Sequence[str] = QUESTIONS) -> None:
         count = searcher.add(documents, progress=console.is_terminal or None)
         console.print(
             f"{count:,} documents of Python's standard library: read in {read_s:.1f} s, indexed in "
-            f"{time.perf_counter() - began - read_s:.1f} s, in memory."
+            f"{time.perf_counter() - began - read_s:.1f} s."
         )
+        engine = searcher.client.info().title
+        console.print(Text(f"Recall in this process: {engine}.", style="dim"))
         for question in questions:
             results = searcher.search(question, limit=searcher.candidates)
             console.print()

@@ -11,7 +11,7 @@ from qdrant_client import QdrantClient
 from qdrant_rerank.engines.directory import LISTING
 from qdrant_rerank.errors import MissingDependencyError, QdrantConnectionError
 
-__all__ = ["embedded_client"]
+__all__ = ["embedded_client", "holds_collections"]
 
 LOCAL_LISTING = "meta.json"  # of local mode
 
@@ -40,6 +40,11 @@ def embedded_client(path: str | Path | None) -> QdrantClient:
             "'qdrant-rerank[embedded]'"
         )
     return _local(path)
+
+
+def holds_collections(path: str | Path) -> bool:
+    """Whether an embedded engine has written to the directory; nothing is made or opened."""
+    return any((Path(path) / listing).is_file() for listing in (LISTING, LOCAL_LISTING))
 
 
 def _local(path: str | Path) -> QdrantClient:

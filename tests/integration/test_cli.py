@@ -113,7 +113,7 @@ def test_demo_with_a_question(command):
         (("rerank", QUERY, "--format", "lines", "--text", "b"), "a", "--text is for JSONL"),
         (("index", "-", "--collection", "c"), "", "No Qdrant to keep the collection in"),
         (("index", "-", "--collection", "c", "--path", "p", "--url", "u"), "", "both given"),
-        (("search", QUERY, "--collection", "c", "--path", "p"), "", "no collection 'c'"),
+        (("search", QUERY, "--collection", "c", "--path", "p"), "", "There is no Qdrant at p"),
         (("search", QUERY, "--collection", "c", "--url", "http://127.0.0.1:9"), "",
          "cannot be reached"),
         (("demo", " "), "", "query is empty"),

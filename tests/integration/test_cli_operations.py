@@ -30,6 +30,7 @@ def run(tmp_path):
 
 def test_reindex_builds_beside_the_old_one_and_switches(run, tmp_path):
     """The alias stands for one collection at a time; what fails leaves the old index."""
+    run("index", "-", "--collection", "before", documents=DOCUMENTS[:1])
     options = ("reindex", "-", "--collection", "docs", "--index", "year:integer", "--int8")
     first = run(*options, documents=DOCUMENTS)
     assert first.exit_code == 0, first.output
@@ -42,7 +43,8 @@ def test_reindex_builds_beside_the_old_one_and_switches(run, tmp_path):
     assert "has no text" in failed.output
     assert run(*options).exit_code == 2
     with closing(connect(path=str(tmp_path / "db"))) as client:
-        assert [one.name for one in client.get_collections().collections] == [told["collection"]]
+        names = {one.name for one in client.get_collections().collections}
+        assert names == {"before", told["collection"]}
         info = client.get_collection("docs")
         assert info.points_count == 1
         assert info.payload_schema["year"].points == 1
@@ -70,3 +72,48 @@ def test_doctor_says_what_is_wrong_and_how_to_mend_it(run):
     assert "no collection 'no'" in json.loads(none.stdout)[-1]["seen"]
     assert run("doctor", "--collection", "docs", "--sample", "0").exit_code == 2
     assert run("doctor", "--collection", "docs", "--url", "http://localhost:1").exit_code == 2
+
+
+READING = (
+    ("search", "iron", "--collection", "docs"),
+    ("search", "iron", "--collection", "docs", "--embedder", "none"),
+    ("doctor", "--collection", "docs"),
+    ("reindex", "documents.jsonl", "--collection", "docs"),
+    ("compare", "queries.txt", "--collection", "docs"),
+    ("eval", "--collection", "docs", "--queries", "queries.tsv", "--qrels", "qrels.tsv"),
+    ("tune", "--collection", "docs", "--queries", "queries.tsv", "--qrels", "qrels.tsv"),
+)
+
+
+@pytest.mark.parametrize("given", ["missing", "empty", "file"])
+@pytest.mark.parametrize("arguments", READING, ids=lambda arguments: " ".join(arguments[:5:4]))
+def test_what_reads_a_directory_makes_none(monkeypatch, tmp_path, arguments, given):
+    """Nothing there, an empty directory or a file: one line, exit code 2, all as it was."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "documents.jsonl").write_text(json.dumps(DOCUMENTS[0]), "utf-8")
+    (tmp_path / "queries.txt").write_text("iron\n", "utf-8")
+    place = tmp_path / "db"
+    if given == "empty":
+        place.mkdir()
+    elif given == "file":
+        place.write_text("a file", "utf-8")
+    before = sorted(tmp_path.rglob("*"))
+    done = CliRunner().invoke(main, [*arguments, "--path", str(place)], catch_exceptions=False)
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"Error: There is no Qdrant at {place}")
+    assert len(done.stderr.splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_environments_directory_is_not_made_either(monkeypatch, tmp_path):
+    """QDRANT_PATH is a path like any other."""
+    monkeypatch.setenv("QDRANT_PATH", str(tmp_path / "db"))
+    done = CliRunner().invoke(main, ["doctor", "--collection", "docs"], catch_exceptions=False)
+    assert (done.exit_code, list(tmp_path.iterdir())) == (2, [])
+    assert "There is no Qdrant at" in done.stderr
+
+
+def test_a_wrong_embedder_makes_no_directory(run, tmp_path):
+    """Index, which makes one, looks at its arguments first."""
+    done = run("index", "-", "--collection", "docs", "--embedder", "no/such/one")
+    assert (done.exit_code, list(tmp_path.iterdir())) == (2, [])
