@@ -155,9 +155,10 @@ class HybridSearcher(SearchCore):
             deadline_s: seconds that the whole search may take; None for no limit. A
                 ``TextCrossEncoder`` then scores candidates in retrieval order and stops in time,
                 at most one run late; the scored ones come first, by score, the others follow in
-                retrieval order, whatever the threshold, and ``trace.status`` is "partial". Any
-                other reranker is asked if there is time left, and cannot be stopped. Neither can
-                an encoder or an embedded engine.
+                retrieval order, whatever the threshold, and ``trace.status`` is "partial". So does
+                each stage of a ``Cascade``; what a later one does not reach keeps the order of the
+                stage before. Any other reranker is asked if there is time left, and cannot be
+                stopped. Neither can an encoder or an embedded engine.
 
         Returns:
             The hits by score, highest first; ties by retrieval rank, then id; with
