@@ -17,7 +17,6 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
 from types import ModuleType
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -27,6 +26,8 @@ from numpy.typing import NDArray
 from qdrant_rerank import runtime_openvino
 from qdrant_rerank.arguments import require_choice
 from qdrant_rerank.batching import TOKENS_PER_RUN
+from qdrant_rerank.card_pool import WIDTH_MULTIPLE, CardPool, is_out_of_memory
+from qdrant_rerank.cards import cuda_report
 from qdrant_rerank.cpu import available_cores
 from qdrant_rerank.deadline import NEVER, Deadline
 from qdrant_rerank.errors import (
@@ -38,7 +39,16 @@ from qdrant_rerank.errors import (
 from qdrant_rerank.feeds import STATES, Feed
 from qdrant_rerank.models import RunPrecision
 from qdrant_rerank.onnx_files import DYNAMIC_QUANTIZATION, external_data, names_any
-from qdrant_rerank.providers import CPU, Provider, provider_choices, uses_cuda
+from qdrant_rerank.providers import (
+    CPU,
+    CUDA,
+    Placement,
+    Provider,
+    choose_providers,
+    cuda_failed,
+    name_of,
+)
+from qdrant_rerank.runtime_cuda import CardPlan, open_cards
 from qdrant_rerank.workers import for_each, shared_pool
 
 __all__ = ["Engine", "Provider", "Runtime", "import_onnxruntime", "import_quantizer"]
@@ -48,8 +58,6 @@ Engine = Literal["auto", "onnxruntime", "openvino"]
 
 Item = TypeVar("Item")
 
-# On a GPU a batch is a tensor: padded tokens that keep a card busy within 2 GB for 12 x 768.
-GPU_TOKENS_PER_RUN = 16_384
 # Padded tokens of a run from which several cores are used. They wait for one another at each
 # operator: on 2 cores, runs of 8 to 64 tokens took as long as on one.
 SPREAD_TOKENS = 128
@@ -134,18 +142,21 @@ class Runtime:
         path: the ``.onnx`` file.
         threads: runs at once on a CPU; None for one a core.
         providers: onnxruntime's execution providers, in order; excludes ``cuda=True``.
-        cuda: True, False, or "auto" (CUDA where onnxruntime has it).
+        cuda: True, False, or "auto" (CUDA where a card can be used).
         device_ids: CUDA devices, one session each.
+        device: the same in a word: "auto", "cpu", "cuda" or "cuda:1".
+        gpu_mem_limit: most bytes that a session's arena may take of its card.
         engine: "onnxruntime"; "openvino", on the CPU, for files that are not quantised; "auto":
             OpenVINO where it is installed and keeps the precision, no GPU is there to be used
             instead, and no provider is asked for.
         precision: what to run the model in; only OpenVINO can run an fp32 file in bf16.
         first_position: position of the first token, where the file takes position_ids.
+        fallback: the file for pairs that do not fit a card, where ``path`` is made for cards alone.
+        budgets: folder in which it is remembered how much a run on a card should hold.
 
     Attributes:
         inputs: names of the inputs that the file takes.
         workers: runs that go on at once.
-        tokens_per_run: padded tokens that a run should hold.
         pairs_per_run: 1 where batch-mates would change a score or cost time, else None.
         width_multiple: what the width of a run is best a multiple of.
         provider: name of the execution provider that runs the model, or "OpenVINO fp32".
@@ -164,11 +175,22 @@ class Runtime:
         providers: Sequence[Provider] | None = None,
         cuda: bool | str = "auto",
         device_ids: Sequence[int] | None = None,
+        device: str | None = None,
+        gpu_mem_limit: int | None = None,
         engine: Engine = "onnxruntime",
         precision: RunPrecision = "auto",
         first_position: int = 0,
+        fallback: Path | None = None,
+        budgets: Path | None = None,
     ) -> None:
         require_choice("engine", engine, Engine)
+        placement = Placement(
+            providers=providers,
+            cuda=cuda,
+            device_ids=device_ids,
+            device=device,
+            gpu_mem_limit=gpu_mem_limit,
+        )
         self.path = path
         self._first_position = first_position
         cores = available_cores() if threads is None else threads
@@ -177,11 +199,14 @@ class Runtime:
         if engine == "openvino" or (
             engine == "auto"
             and runtime_openvino.is_installed()
-            and not uses_cuda(import_onnxruntime(), cuda)
+            and not takes_card(import_onnxruntime(), placement)
         ):
-            asked = providers is not None or device_ids is not None or cuda in {True, "cuda"}
             found = runtime_openvino.open_session(
-                path, precision, cores, required=engine == "openvino", provider_asked_for=asked
+                path,
+                precision,
+                cores,
+                required=engine == "openvino",
+                provider_asked_for=placement.asks_for_provider,
             )
             self._sessions = [] if found is None else [found]
         with_openvino = bool(self._sessions)
@@ -193,14 +218,15 @@ class Runtime:
             )
         if not with_openvino:
             ort = import_onnxruntime()
-            choices = provider_choices(ort, providers, cuda, device_ids)
-            self._choice = choices[0]
-            self._sessions = [_open_session(ort, path, choice) for choice in choices]
+            choices = choose_providers(ort, placement)
+            self._choice = list(choices[0])
+            self._sessions = [
+                _open_session(ort, path, choice, required=not placement.allows_cpu)
+                for choice in choices
+            ]
         session = self._sessions[0]
         self.provider: str = session.get_providers()[0]
         on_cpu = with_openvino or self.provider == CPU
-        self.workers = cores if on_cpu else len(self._sessions)
-        self.tokens_per_run = TOKENS_PER_RUN if on_cpu else GPU_TOKENS_PER_RUN
 
         self._feed = Feed(session.get_inputs(), path)
         self.inputs = self._feed.names
@@ -216,13 +242,30 @@ class Runtime:
         self._under_way = 0
         self._spreading: Any = None
         self._loaded = _state(path)
-        self._may_spread = self.provider == CPU and self.workers > 1
         # A CPU session serves all threads at once; a card's session, one at a time.
-        self._free: SimpleQueue[Any] | None = None
+        self._cards: CardPool | None = None
         if not on_cpu:
-            self._free = SimpleQueue()
-            for item in self._sessions:
-                self._free.put(item)
+            self._cards = open_cards(
+                ort,
+                CardPlan(path, choices, self._output, budgets, _about(ort, placement)),
+                sessions=self._sessions,
+                open_session=lambda providers: _open_session(ort, path, providers, required=True),
+                open_fallback=lambda: _open_session(ort, fallback or path, [CPU], cores),
+                feed_of=self._trial,
+            )
+            self.width_multiple = WIDTH_MULTIPLE
+        self.workers = cores if self._cards is None else self._cards.workers
+        self._may_spread = self.provider == CPU and self.workers > 1
+
+    @property
+    def tokens_per_run(self) -> int:
+        """Padded tokens that a run should hold."""
+        return TOKENS_PER_RUN if self._cards is None else self._cards.tokens_per_run
+
+    @property
+    def on_cards(self) -> bool:
+        """Whether a run is a tensor for a card, and not one of several side by side."""
+        return self._cards is not None
 
     def run(
         self,
@@ -233,6 +276,7 @@ class Runtime:
         last_position: bool = False,
         spread: bool = False,
         states: NDArray[np.float32] | None = None,
+        fell_back: Callable[[int], None] | None = None,
     ) -> NDArray[np.float32]:
         """Run the model once.
 
@@ -243,6 +287,7 @@ class Runtime:
             last_position: of an output (n, width, size), keep only the last position.
             spread: use several cores, if the run is long enough; see :meth:`has_cores_for`.
             states: shape (n, width, size), for the branches of a split model; else None.
+            fell_back: told how many pairs a CPU ran, since they did not fit the card.
 
         Returns:
             The output ``logits``, or the first where none has that name; float32, shape (n, ...).
@@ -253,14 +298,18 @@ class Runtime:
         feed = self._feed(input_ids, attention_mask, token_type_ids, self._first_position)
         if states is not None:
             feed = {**feed, STATES: states}
-        if spread and input_ids.size >= SPREAD_TOKENS:
-            session = self._spread()
-        else:
-            session = self._sessions[0] if self._free is None else self._free.get()
+        spreads = spread and input_ids.size >= SPREAD_TOKENS
+        session = self._spread() if spreads else self._sessions[0]
         with self._lock:
             self._under_way += 1
         try:
-            output = session.run([self._output], feed)[0]
+            if self._cards is None:
+                output = session.run([self._output], feed)[0]
+            else:
+                ran = self._cards.run(feed)
+                output = ran.output
+                if ran.on_cpu and fell_back is not None:
+                    fell_back(ran.on_cpu)
         except Exception as error:  # onnxruntime's errors share no base
             raise ModelOutputError(
                 f"{self.path} failed on {input_ids.shape[0]} pair(s) of {input_ids.shape[1]} "
@@ -271,8 +320,6 @@ class Runtime:
         finally:
             with self._lock:
                 self._under_way -= 1
-            if self._free is not None:
-                self._free.put(session)
         array = np.asarray(output)
         if last_position and array.ndim == 3:
             array = array[:, -1]  # before the copy: a vocabulary's logits are large
@@ -305,6 +352,11 @@ class Runtime:
         """
         return for_each(function, items, pool or self._pool, deadline)
 
+    def _trial(self, rows: int, width: int) -> Mapping[str, NDArray[Any]]:
+        """A feed to time a run with; what the tokens are does not matter."""
+        ones = np.ones((1 if self._feed.one_row else rows, width), dtype=np.int64)
+        return self._feed(ones, ones, np.zeros_like(ones), self._first_position)
+
     @property
     def _pool(self) -> ThreadPoolExecutor:
         return shared_pool(self.workers)
@@ -328,6 +380,25 @@ class Runtime:
         return f"Runtime({str(self.path)!r}, {self.provider}, workers={self.workers})"
 
 
+def takes_card(ort: ModuleType, placement: Placement) -> bool:
+    """Whether onnxruntime would run on a card, asked for or not."""
+    return placement.wants_card or (
+        placement.may_use_card and CUDA in ort.get_available_providers() and cuda_report(ort).usable
+    )
+
+
+def _about(ort: ModuleType, placement: Placement) -> tuple[object, ...]:
+    """What decides, beside the model, how much a run on a card should hold."""
+    if not placement.may_use_card:
+        return (repr(placement.providers),)
+    cards = [
+        (card.name, card.memory)
+        for card in cuda_report(ort).driver.cards
+        if card.number in placement.numbers
+    ]
+    return (*cards, placement.gpu_mem_limit)
+
+
 def _version_of(distribution: str) -> str | None:
     try:
         return importlib.metadata.version(distribution)
@@ -336,7 +407,12 @@ def _version_of(distribution: str) -> str | None:
 
 
 def _open_session(
-    ort: ModuleType, path: Path, providers: Iterable[Provider], intra_op_threads: int = 1
+    ort: ModuleType,
+    path: Path,
+    providers: Iterable[Provider],
+    intra_op_threads: int = 1,
+    *,
+    required: bool = False,
 ) -> Any:
     if not path.is_file():
         raise ModelFileError(f"No ONNX file at {path}. Fetch the model again, or mend the path.")
@@ -352,13 +428,20 @@ def _open_session(
     try:
         session = ort.InferenceSession(str(path), options, providers=wanted)
     except Exception as error:  # onnxruntime's errors share no base
+        if is_out_of_memory(error):
+            raise ModelFileError(
+                f"There is no memory for the weights of {path} ({_weight(path):,} bytes): {error}. "
+                "Free some, raise gpu_mem_limit, or pass precision='fp16' or cuda=False."
+            ) from error
         raise ModelFileError(
             f"{path} ({path.stat().st_size:,} bytes) is not a model that this onnxruntime "
             f"{ort.__version__} can load: {error}. It may be truncated or not an ONNX file; fetch "
             "it again."
         ) from error
-    first = wanted[0] if isinstance(wanted[0], str) else wanted[0][0]
+    first = name_of(wanted[0])
     if session.get_providers()[0] != first:
+        if first == CUDA and required:
+            raise cuda_failed(ort.__version__, session.get_providers()[0])
         warnings.warn(
             f"{first} could not start, so the model runs on {session.get_providers()[0]}. "
             "Check the driver and that the CUDA and cuDNN libraries match this onnxruntime "

@@ -6,6 +6,7 @@ not, so a score does not depend on what was read before.
 """
 
 import threading
+from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ class SplitRuntime(Runtime):
         last_position: bool = False,
         spread: bool = False,
         states: NDArray[np.float32] | None = None,
+        fell_back: Callable[[int], None] | None = None,
     ) -> NDArray[np.float32]:
         """As :meth:`Runtime.run`, of one pair without padding."""
         if states is None:
@@ -80,6 +82,7 @@ class SplitRuntime(Runtime):
             last_position=last_position,
             spread=spread,
             states=states,
+            fell_back=fell_back,
         )
 
     def _states(self, ids: NDArray[np.int64], kind: int, spread: bool) -> NDArray[np.float32]:

@@ -1,0 +1,156 @@
+"""An onnxruntime session with buffers of its own: page-locked inputs, and recorded launches.
+
+Arrays are copied into memory that the card can read by itself (page-locked), and bound to the
+session (https://onnxruntime.ai/docs/performance/tune-performance/iobinding.html). A small run that
+comes again in the same shape is replayed as one CUDA graph, since launching its kernels one by one
+takes longer than running them; a graph reads from and writes to fixed addresses.
+
+On a CPU the same calls work, without page-locking and without graphs.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_rerank.pinned import PinnedBuffer
+
+__all__ = ["GRAPH_TOKENS", "BoundSession"]
+
+# Padded tokens up to which launches, not arithmetic, take the time: not measured yet.
+GRAPH_TOKENS = 4_096
+MOST_GRAPHS = 32  # kept at once, each with device memory for its inputs and output
+GRAPH_ID = "gpu_graph_id"  # of RunOptions: which graph to record or replay
+NO_GRAPH = "-1"
+SILENT = 4  # of RunOptions: failures arrive as exceptions, and some are expected
+
+
+@dataclass(frozen=True, slots=True)
+class _Graph:
+    """A shape's own inputs and output on the card, and what runs them."""
+
+    inputs: Mapping[str, Any]
+    output: Any
+    binding: Any
+    options: Any
+
+
+class BoundSession:
+    """One session, one run at a time: callers take turns, as :class:`CardPool` makes them.
+
+    Args:
+        ort: onnxruntime.
+        session: its ``InferenceSession``.
+        output: name of the output to return.
+        device: where the session runs.
+        number: of the card.
+        graphs: whether the session was opened with ``enable_cuda_graph``.
+    """
+
+    def __init__(
+        self,
+        ort: ModuleType,
+        session: Any,
+        output: str,
+        *,
+        device: Literal["cuda", "cpu"] = "cuda",
+        number: int = 0,
+        graphs: bool = False,
+    ) -> None:
+        self._ort = ort
+        self._session = session
+        self._output = output
+        self._device = device
+        self._number = number
+        library = getattr(ort, "cuda_version", None) if device == "cuda" else None
+        self._staging = {node.name: PinnedBuffer(library, number) for node in session.get_inputs()}
+        self._plain = self._options(NO_GRAPH if graphs else None)
+        self._graphs: OrderedDict[tuple[int, ...], _Graph | None] = OrderedDict()
+        self._recorded = 0
+        # CUDA keeps a recorded graph with the thread that recorded it.
+        self._thread = ThreadPoolExecutor(1, "qdrant-rerank-graph") if graphs else None
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """The output of one run, in memory of the host.
+
+        Args:
+            feed: every input, of the types that the model declares.
+
+        Raises:
+            Exception: onnxruntime's own.
+        """
+        if self._thread is None:
+            return self._bound(feed)
+        if feed["input_ids"].size > GRAPH_TOKENS:
+            return self._thread.submit(self._bound, feed).result()
+        return self._thread.submit(self._replayed, feed).result()
+
+    def _bound(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        binding = self._session.io_binding()
+        for name, array in feed.items():
+            binding.bind_cpu_input(name, self._staging[name].holding(array))
+        binding.bind_output(self._output, "cpu")
+        self._session.run_with_iobinding(binding, self._plain)
+        found: NDArray[Any] = binding.copy_outputs_to_cpu()[0]
+        return found
+
+    def _replayed(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """Through the graph of its shape, which is recorded when the shape comes again."""
+        rows = len(feed["input_ids"])
+        feed = _padded(feed, 1 << (rows - 1).bit_length())
+        shape = feed["input_ids"].shape
+        if shape not in self._graphs:
+            self._graphs[shape] = None
+            return self._bound(feed)[:rows]
+        graph = self._graphs[shape] or self._record(feed)
+        self._graphs[shape] = graph
+        self._graphs.move_to_end(shape)
+        for name, value in graph.inputs.items():
+            value.update_inplace(self._staging[name].holding(feed[name]))
+        self._session.run_with_iobinding(graph.binding, graph.options)
+        # A copy: the next run of this shape writes to the same memory.
+        return np.array(graph.output.numpy()[:rows])
+
+    def _record(self, feed: Mapping[str, NDArray[Any]]) -> _Graph:
+        """Fixed addresses for a shape; the first run of the binding records the graph."""
+        made = self._bound(feed)  # the output's shape; and it warms the libraries up
+        value = self._ort.OrtValue.ortvalue_from_shape_and_type
+        inputs = {
+            name: value(array.shape, array.dtype, self._device, self._number)
+            for name, array in feed.items()
+        }
+        output = value(made.shape, made.dtype, self._device, self._number)
+        binding = self._session.io_binding()
+        for name, bound in inputs.items():
+            binding.bind_ortvalue_input(name, bound)
+        binding.bind_ortvalue_output(self._output, output)
+        if sum(graph is not None for graph in self._graphs.values()) >= MOST_GRAPHS:
+            # The one that was not used longest; its number is not given again.
+            oldest = next(shape for shape, graph in self._graphs.items() if graph is not None)
+            del self._graphs[oldest]
+        self._recorded += 1
+        return _Graph(inputs, output, binding, self._options(str(self._recorded)))
+
+    def _options(self, graph: str | None) -> Any:
+        options = self._ort.RunOptions()
+        options.log_severity_level = SILENT
+        if graph is not None:
+            options.add_run_config_entry(GRAPH_ID, graph)
+        return options
+
+
+def _padded(feed: Mapping[str, NDArray[Any]], rows: int) -> Mapping[str, NDArray[Any]]:
+    """With the last pair repeated up to so many rows, so that few shapes occur."""
+    there = len(feed["input_ids"])
+
+    def longer(array: NDArray[Any]) -> NDArray[Any]:
+        if there == rows or array.ndim < 2 or len(array) != there:
+            return array
+        return np.concatenate([array, np.repeat(array[-1:], rows - there, axis=0)])
+
+    return {name: longer(array) for name, array in feed.items()}

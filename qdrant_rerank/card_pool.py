@@ -1,0 +1,186 @@
+"""Sessions on cards, behind one queue: whichever card is free takes the next run.
+
+On a card a batch is a tensor, so a run holds as many tokens as the card computes best (see
+:mod:`~qdrant_rerank.gpu_budget`). A run that the card has no memory for is halved until it fits,
+and the budget with it; a single pair that does not fit is run on the CPU.
+
+Nothing here imports onnxruntime: see :mod:`~qdrant_rerank.bound_session` for what a session does.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_rerank.gpu_budget import LEAST_TOKENS, Budget
+
+__all__ = [
+    "WIDTH_MULTIPLE",
+    "CardPool",
+    "CardSession",
+    "Feed",
+    "Ran",
+    "is_out_of_memory",
+    "seconds_of",
+]
+
+logger = logging.getLogger(__name__)
+
+Feed = Mapping[str, NDArray[Any]]
+
+# Padded widths are multiples of this: matrix products of fp16 want eights, and few shapes are few
+# plans for the libraries to make. At 182 tokens a pair it costs 4 %, less where pairs are sorted.
+WIDTH_MULTIPLE = 16
+# Runs that are prepared at once for each card: one is padded and copied while another computes.
+RUNS_A_CARD = 2
+# What onnxruntime's arena, CUDA and cuBLAS say when memory is short.
+OUT_OF_MEMORY = (
+    "Failed to allocate memory",
+    "Available memory of",
+    "out of memory",
+    "CUDA_ERROR_OUT_OF_MEMORY",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "bad allocation",
+    "std::bad_alloc",
+)
+TIMINGS = 3  # of which the fastest counts
+
+
+class CardSession(Protocol):
+    """A session that runs one feed at a time."""
+
+    def run(self, feed: Feed) -> NDArray[Any]:
+        """The one output, in memory of the host."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a run gave.
+
+    Attributes:
+        output: shape (rows, ...).
+        on_cpu: rows that did not fit the card.
+    """
+
+    output: NDArray[Any]
+    on_cpu: int = 0
+
+
+class CardPool:
+    """Sessions of one model on one or several cards. Safe to use from many threads.
+
+    Args:
+        sessions: one a card.
+        open_fallback: opens a session of the same model on the CPU, when it is first needed.
+        budget: where the padded tokens of a run are remembered.
+
+    Attributes:
+        workers: threads that keep all cards busy.
+    """
+
+    def __init__(
+        self,
+        sessions: Sequence[CardSession],
+        *,
+        open_fallback: Callable[[], CardSession],
+        budget: Budget,
+    ) -> None:
+        self.workers = RUNS_A_CARD * len(sessions)
+        self._free: SimpleQueue[CardSession] = SimpleQueue()
+        for session in sessions:
+            self._free.put(session)
+        self._open_fallback = open_fallback
+        self._fallback: CardSession | None = None
+        self._budget = budget
+        self._lock = threading.Lock()
+        # Width of the narrowest pair that did not fit alone; such pairs do not try again.
+        self._too_wide: int | None = None
+
+    @property
+    def tokens_per_run(self) -> int:
+        """Padded tokens that a run should hold."""
+        return self._budget.tokens
+
+    def run(self, feed: Feed) -> Ran:
+        """Run a feed on the card that is free first, in parts if it does not fit.
+
+        Args:
+            feed: arrays whose first dimension is pairs, ``input_ids`` among them.
+
+        Raises:
+            Exception: onnxruntime's own, of anything but a lack of memory.
+        """
+        rows, width = feed["input_ids"].shape
+        if rows == 1 and self._too_wide is not None and width >= self._too_wide:
+            return Ran(self._on_cpu(feed), 1)
+        session = self._free.get()
+        try:
+            return Ran(session.run(feed))
+        except Exception as error:  # onnxruntime's errors share no base
+            if not is_out_of_memory(error):
+                raise
+        finally:
+            self._free.put(session)
+        if rows == 1:
+            with self._lock:
+                self._too_wide = min(width, self._too_wide or width)
+            return Ran(self._on_cpu(feed), 1)
+        with self._lock:
+            tokens = max(LEAST_TOKENS, min(self._budget.tokens, rows * width) // 2)
+            self._budget.set(tokens, self._budget.graphs)
+        logger.warning(
+            "A run of %d pairs of %d tokens did not fit the card; runs hold %d tokens from now on.",
+            rows,
+            width,
+            tokens,
+        )
+        parts = [self.run(part) for part in _halves(feed)]
+        return Ran(
+            np.concatenate([part.output for part in parts]), sum(part.on_cpu for part in parts)
+        )
+
+    def _on_cpu(self, feed: Feed) -> NDArray[Any]:
+        with self._lock:
+            if self._fallback is None:
+                self._fallback = self._open_fallback()
+        return self._fallback.run(feed)
+
+
+def seconds_of(session: CardSession, feed: Feed) -> float | None:
+    """The shortest of some runs; None where it does not fit, or the model refuses it."""
+    taken = []
+    try:
+        for _ in range(TIMINGS):
+            began = time.perf_counter()
+            session.run(feed)
+            taken.append(time.perf_counter() - began)
+    except Exception as error:  # an odd model is no reason to fail: the default budget serves
+        logger.info("A run of shape %s failed: %s", feed["input_ids"].shape, error)
+        return None
+    return min(taken)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether onnxruntime failed for want of memory."""
+    return any(text in str(error) for text in OUT_OF_MEMORY)
+
+
+def _halves(feed: Feed) -> tuple[Feed, Feed]:
+    """The first and the last rows; what is not by row, such as a number of logits, goes to both."""
+    rows = len(feed["input_ids"])
+    middle = rows // 2
+
+    def part(at: slice) -> Feed:
+        return {
+            name: array[at] if array.ndim > 1 and len(array) == rows else array
+            for name, array in feed.items()
+        }
+
+    return part(slice(None, middle)), part(slice(middle, None))
