@@ -14,8 +14,9 @@ Another engine stands behind the same calls: see :mod:`~qdrant_rerank.runtime_op
 import importlib.metadata
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol, TypeVar
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from qdrant_rerank import runtime_openvino
 from qdrant_rerank.arguments import require_choice
+from qdrant_rerank.attention import with_fused_attention
 from qdrant_rerank.batching import TOKENS_PER_RUN
 from qdrant_rerank.card_pool import WIDTH_MULTIPLE, CardPool, is_out_of_memory
 from qdrant_rerank.cards import cuda_report
@@ -153,6 +155,8 @@ class Runtime:
         first_position: position of the first token, where the file takes position_ids.
         fallback: the file for pairs that do not fit a card, where ``path`` is made for cards alone.
         budgets: folder in which it is remembered how much a run on a card should hold.
+        artifacts: folder for the model with fused attention, for onnxruntime on a CPU; None to run
+            the file as it is.
 
     Attributes:
         inputs: names of the inputs that the file takes.
@@ -182,6 +186,7 @@ class Runtime:
         first_position: int = 0,
         fallback: Path | None = None,
         budgets: Path | None = None,
+        artifacts: Path | None = None,
     ) -> None:
         require_choice("engine", engine, Engine)
         placement = Placement(
@@ -192,6 +197,7 @@ class Runtime:
             gpu_mem_limit=gpu_mem_limit,
         )
         self.path = path
+        self._artifacts = artifacts
         self._first_position = first_position
         cores = available_cores() if threads is None else threads
         self._choice: list[Provider] = [CPU]
@@ -220,10 +226,11 @@ class Runtime:
             ort = import_onnxruntime()
             choices = choose_providers(ort, placement)
             self._choice = list(choices[0])
-            self._sessions = [
-                _open_session(ort, path, choice, required=not placement.allows_cpu)
-                for choice in choices
-            ]
+            with self._file(ort) as file:
+                self._sessions = [
+                    _open_session(ort, file, choice, required=not placement.allows_cpu)
+                    for choice in choices
+                ]
         session = self._sessions[0]
         self.provider: str = session.get_providers()[0]
         on_cpu = with_openvino or self.provider == CPU
@@ -373,8 +380,27 @@ class Runtime:
                 self._spreading = self._sessions[0]
             if self._spreading is None:
                 ort = import_onnxruntime()
-                self._spreading = _open_session(ort, self.path, self._choice, self.workers)
+                with self._file(ort) as file:
+                    self._spreading = _open_session(ort, file, self._choice, self.workers)
             return self._spreading
+
+    @contextmanager
+    def _file(self, ort: ModuleType) -> Iterator[Path]:
+        """What to load: on a CPU, the model with fused attention."""
+        if self._artifacts is None or self._choice != [CPU]:
+            yield self.path
+            return
+
+        def open_model(model: Path | bytes) -> Any:
+            options = ort.SessionOptions()
+            options.intra_op_num_threads = options.inter_op_num_threads = 1
+            options.log_severity_level = 4  # what fails here is left as it is
+            source = model if isinstance(model, bytes) else str(model)
+            return ort.InferenceSession(source, options, providers=[CPU])
+
+        version = str(ort.__version__)
+        with with_fused_attention(self.path, self._artifacts, version, open_model) as file:
+            yield file
 
     def __repr__(self) -> str:
         return f"Runtime({str(self.path)!r}, {self.provider}, workers={self.workers})"
