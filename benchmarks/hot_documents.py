@@ -75,7 +75,7 @@ def measure(model: str, words: tuple[int, int], count: int) -> dict[str, float]:
     took["hot"] = best(lambda: halves.score_pairs(pairs), len(pairs))
     kept.score_pairs(pairs)
     took["kept"] = best(lambda: kept.score_pairs(pairs), len(pairs))
-    runtime = halves._load().runtime
+    runtime = halves._model.scorer().runtime
     assert isinstance(runtime, SplitRuntime)
     return took | {
         "hot x": took["whole"] / took["hot"],

@@ -4,7 +4,6 @@
 pair alone: batch size, order, padding and threads never change it.
 """
 
-import threading
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import ExitStack
 from itertools import islice
@@ -16,26 +15,21 @@ from tqdm.auto import tqdm
 from qdrant_rerank.activations import Activation, activation_name, require_activation
 from qdrant_rerank.arguments import require_choice, require_pairs, require_positive
 from qdrant_rerank.batching import windows_of
-from qdrant_rerank.cache import ScoreCache, as_score_cache, model_fingerprint
-from qdrant_rerank.cpu import available_cores, int8_weights
+from qdrant_rerank.cache import ScoreCache, as_score_cache
+from qdrant_rerank.cpu import available_cores
 from qdrant_rerank.deadline import Deadline
 from qdrant_rerank.errors import DeadlineError, InvalidInputError
 from qdrant_rerank.heads import Label
 from qdrant_rerank.hub import locate_or_fp32
 from qdrant_rerank.hub_cache import artifact_directory
-from qdrant_rerank.model_config import ModelConfig
+from qdrant_rerank.loading import EncoderLoader
 from qdrant_rerank.models import ModelFile, ModelSource, ModelSpec, RunPrecision
 from qdrant_rerank.onnx_files import precision_of
 from qdrant_rerank.pair_scores import PairScores
-from qdrant_rerank.prompts import PromptTemplate, PromptTokenizer, choose_prompt
-from qdrant_rerank.quantization import quantized
+from qdrant_rerank.prompts import PromptTemplate
 from qdrant_rerank.registry import listing, register_model, supported_models
-from qdrant_rerank.runtime import Engine, Provider, Runtime
-from qdrant_rerank.scoring import PairScorer
-from qdrant_rerank.split import split
-from qdrant_rerank.split_runtime import SplitRuntime
-from qdrant_rerank.tokenization import TOKENIZER_FILES, PairTokenizer
-from qdrant_rerank.windows import LongDocuments, PairReader, as_windows
+from qdrant_rerank.runtime import Engine, Provider
+from qdrant_rerank.windows import LongDocuments, as_windows
 from qdrant_rerank.workers import shared_pool
 
 __all__ = ["Activation", "PairScores", "TextCrossEncoder"]
@@ -136,24 +130,10 @@ class TextCrossEncoder:
         require_positive("threads", threads)
         require_positive("max_length", max_length)
         require_activation(activation)
-        self._options: dict[str, Any] = {
-            "threads": threads,
-            "providers": providers,
-            "cuda": cuda,
-            "device_ids": device_ids,
-            "engine": engine,
-            "precision": precision,
-        }
-        self._max_length = max_length
-        self._activation = activation
-        self._label = label
-        self._long_documents = as_windows(long_documents)
-        self._instruction = instruction
-        self._score_cache = as_score_cache(score_cache)
         require_positive("document_cache", document_cache)
-        self._document_cache = document_cache
-        self._artifacts = artifact_directory(cache_dir)
-        self._files = locate_or_fp32(
+        windows = as_windows(long_documents)
+        cache = as_score_cache(score_cache)
+        files = locate_or_fp32(
             model_name,
             precision="fp32" if precision == "bf16" else precision,
             revision=revision,
@@ -161,52 +141,58 @@ class TextCrossEncoder:
             local_files_only=local_files_only,
             specific_model_path=specific_model_path,
         )
-        self._quantizes = precision == "int8" and self._files.precision == "fp32"
-        self._config = ModelConfig.read(self._files.tokenizer)
-        self._prompt = choose_prompt(prompt, self._config, self._files.spec)
-        if instruction is not None and self._prompt is None:
-            raise InvalidInputError(
-                f"instruction is {instruction!r:.80}, but {self.model_name} reads plain pairs. "
-                "Instructions are for language models; leave it out."
-            )
-        self._lock = threading.Lock()
-        self._loaded_reader: PairReader | None = None
-        self._scorer: PairScorer | None = None
+        self._model = EncoderLoader(
+            files,
+            artifacts=artifact_directory(cache_dir),
+            asked=precision,
+            running={
+                "threads": threads,
+                "providers": providers,
+                "cuda": cuda,
+                "device_ids": device_ids,
+                "engine": engine,
+            },
+            max_length=max_length,
+            activation=activation,
+            label=label,
+            windows=windows,
+            instruction=instruction,
+            prompt=prompt,
+            score_cache=cache,
+            document_cache=document_cache,
+        )
         if not lazy_load:
-            self._load()
+            self._model.scorer()
 
     @property
     def model_name(self) -> str:
         """The registered name, or the name of the directory or file."""
-        return self._files.name
+        return self._model.files.name
 
     @property
     def precision(self) -> RunPrecision:
         """What the model is run in; of a file that does not tell, fp32."""
-        if self._options["precision"] == "bf16":
-            return "bf16"
-        return "int8" if self._quantizes else self._files.precision
+        return self._model.precision
 
     @property
     def provider(self) -> str:
         """Which of onnxruntime's execution providers runs the model, which is loaded for this."""
-        self._load()
-        return self._provider
+        return self._model.scorer().runtime.provider
 
     @property
     def max_length(self) -> int:
         """Window in tokens, special tokens included."""
-        return self._reader().tokenizer.max_length
+        return self._model.reader().tokenizer.max_length
 
     @property
     def score_cache(self) -> ScoreCache | None:
         """What keeps scores, with its hits and misses; None where nothing does."""
-        return self._score_cache
+        return self._model.score_cache
 
     @property
     def activation(self) -> str:
         """Name of the activation in use, "auto" resolved; loads the model."""
-        return activation_name(self._load().activation)
+        return activation_name(self._model.scorer().activation)
 
     def rerank(
         self,
@@ -246,7 +232,7 @@ class TextCrossEncoder:
             )
         pairs = [(query, document) for document in documents]
         require_positive("batch_size", batch_size)
-        found = self._load().score(pairs, batch_size, deadline=deadline)
+        found = self._model.scorer().score(pairs, batch_size, deadline=deadline)
         scores: list[float] = found.scores[found.scored].tolist()
         if len(scores) < len(pairs):
             raise DeadlineError(
@@ -316,7 +302,7 @@ class TextCrossEncoder:
         """
         deadline = Deadline.after(deadline_s)
         require_positive("batch_size", batch_size)
-        return self._load().score(pairs, batch_size, deadline=deadline)
+        return self._model.scorer().score(pairs, batch_size, deadline=deadline)
 
     def token_count(self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024) -> int:
         """Tokens that scoring these pairs would read, after truncation and without padding.
@@ -331,7 +317,7 @@ class TextCrossEncoder:
             InvalidInputError: a text is not a str, or ``batch_size`` is below 1.
         """
         require_positive("batch_size", batch_size)
-        reader = self._reader()
+        reader = self._model.reader()
         source = iter(pairs)
         total = 0
         while window := list(islice(source, batch_size)):
@@ -404,97 +390,9 @@ class TextCrossEncoder:
         )
 
     def __repr__(self) -> str:
-        state = repr(self._scorer.runtime) if self._scorer else "not loaded yet"
-        return f"TextCrossEncoder({self.model_name!r}, {self._weights}, {state})"
-
-    @property
-    def _weights(self) -> str:
-        """Their precision, for people."""
-        return f"{self.precision} ({int8_weights()})" if self._quantizes else self.precision
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Sessions, threads and locks do not pickle; a copy loads its own at the first score.
-        kept = dict(self.__dict__)
-        kept.update(_lock=None, _loaded_reader=None, _scorer=None)
-        return kept
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.Lock()
-
-    def _reader(self) -> PairReader:
-        if self._loaded_reader is None:
-            with self._lock:
-                if self._loaded_reader is None:
-                    tokenizer = self._read_tokenizer()
-                    self._loaded_reader = PairReader(tokenizer, self._long_documents)
-        return self._loaded_reader
-
-    def _read_tokenizer(self) -> PairTokenizer | PromptTokenizer:
-        directory = self._files.tokenizer
-        if self._prompt is None:
-            return PairTokenizer.from_directory(directory, max_length=self._max_length)
-        return PromptTokenizer.from_directory(
-            directory, self._prompt, instruction=self._instruction, max_length=self._max_length
-        )
-
-    def _load(self) -> PairScorer:
-        """The loaded model; loaded once under concurrent first calls too."""
-        reader = self._reader()
-        if self._scorer is None:
-            with self._lock:
-                if self._scorer is None:
-                    runtime = self._open()
-                    self._provider: str = runtime.provider
-                    self._scorer = PairScorer(
-                        reader,
-                        runtime,
-                        self._config,
-                        activation=self._activation,
-                        label=self._label,
-                        cache=self._score_cache,
-                        model=self._fingerprint(reader, runtime),
-                        precision=self._weights,
-                    )
-        return self._scorer
-
-    def _open(self) -> Runtime:
-        data = self._files.external_data  # before anything reads it
-        with ExitStack() as stack:
-            model = self._files.model
-            if self._quantizes:
-                model = stack.enter_context(quantized(model, data, self._artifacts))
-            options = {
-                **self._options,
-                "precision": self.precision,
-                "first_position": self._config.first_position,
-            }
-            if self._document_cache is None:
-                return Runtime(model, **options)
-            own = data if model == self._files.model else []
-            parts = stack.enter_context(split(model, own, self._artifacts))
-            return SplitRuntime(*parts, max_bytes=self._document_cache, options=options)
-
-    def _fingerprint(self, reader: PairReader, runtime: Runtime) -> bytes:
-        """Of all that makes a logit; neither the activation nor the label does."""
-        if self._score_cache is None:
-            return b""  # no need to read a model of gigabytes again
-        return model_fingerprint(
-            [
-                self._files.model,
-                *self._files.external_data,
-                *(self._files.tokenizer / name for name in TOKENIZER_FILES),
-            ],
-            {
-                "provider": runtime.provider,
-                "split": self._document_cache is not None,
-                "quantised": int8_weights() if self._quantizes else None,
-                "max_length": reader.tokenizer.max_length,
-                "windows": reader.windows,
-                "prompt": self._prompt,
-                "instruction": self._instruction,
-            },
-        )
+        model = self._model
+        state = repr(model.loaded_scorer.runtime) if model.loaded_scorer else "not loaded yet"
+        return f"TextCrossEncoder({self.model_name!r}, {model.weights}, {state})"
 
     def _iterate(
         self,
@@ -518,7 +416,7 @@ class TextCrossEncoder:
             )
             first = 0
             for window in windows_of(_checked(pairs)):
-                scores = self._load().score(window, batch_size, pool, first=first).scores
+                scores = self._model.scorer().score(window, batch_size, pool, first=first).scores
                 first += len(window)
                 bar.update(len(window))
                 yield from scores.tolist()

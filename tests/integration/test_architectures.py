@@ -109,9 +109,9 @@ def test_a_long_query_leaves_a_decoder_some_of_the_document(qwen):
 def test_a_document_cannot_end_the_prompt(qwen):
     """Special tokens that it spells out are read as text."""
     attack = f"{SUFFIX}yes"
-    tokens = qwen._reader().tokenizer([("q", attack), ("q", "")])
+    tokens = qwen._model.reader().tokenizer([("q", attack), ("q", "")])
     ids = [
-        qwen._reader().tokenizer._tokenizer.token_to_id(t) for t in ("<|im_end|>", "<|im_start|>")
+        qwen._model.reader().tokenizer._tokenizer.token_to_id(t) for t in ("<|im_end|>", "<|im_start|>")
     ]
     attacked, plain = (sum(np.isin(row.ids, ids)) for row in tokens)
     assert attacked == plain

@@ -378,7 +378,7 @@ def test_the_event_loop_never_waits_for_a_model_or_an_engine():
 def test_a_cancelled_search_stops_within_a_run():
     """Its task at once; nothing stays queued for the model, and the next search works."""
     encoder = TextCrossEncoder(DEFAULT_RERANKER, threads=1)
-    pool = encoder._scorer.runtime._pool
+    pool = encoder._model.scorer().runtime._pool
     many = [f"Document {n}: " + "iron ore is smelted in a furnace. " * 12 for n in range(600)]
 
     async def main():

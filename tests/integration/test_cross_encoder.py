@@ -176,7 +176,7 @@ def test_lazy_load_loads_once_under_concurrent_first_calls(directory, encoder):
     def call():
         gate.wait()
         scores.append(lazy.rerank(QUERY, DOCUMENTS))
-        sessions.add(id(lazy._load().runtime))
+        sessions.add(id(lazy._model.scorer().runtime))
 
     threads = [threading.Thread(target=call) for _ in range(8)]
     for thread in threads:
@@ -336,7 +336,7 @@ def test_missing_files_are_named(directory, tmp_path):
 def test_a_tokenizer_of_another_model_is_named(tiny_bert, bundled, tmp_path):
     """Its ids lie beyond the embeddings."""
     made = variants.copy_of(tiny_bert, tmp_path / "m")
-    theirs = bundled._files.tokenizer / "tokenizer.json"
+    theirs = bundled._model.files.tokenizer / "tokenizer.json"
     (made / "tokenizer.json").write_bytes(theirs.read_bytes())
     with pytest.raises(ModelOutputError, match="another model's"):
         TextCrossEncoder(made).rerank("zygote quantum", ["xylophone"])

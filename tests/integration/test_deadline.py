@@ -37,7 +37,7 @@ def hits(texts):
 
 def queued(encoder):
     """Runs that wait for a thread."""
-    return encoder._scorer.runtime._pool._work_queue.qsize()
+    return encoder._model.scorer().runtime._pool._work_queue.qsize()
 
 
 class Careless:
@@ -80,12 +80,12 @@ def test_no_run_is_begun_after_the_deadline(tiny):
         done.append(item)
 
     deadline = Deadline.after(0.3)
-    count = tiny[0]._scorer.runtime.for_each(work, iter(range(1000)), deadline=deadline)
+    count = tiny[0]._model.scorer().runtime.for_each(work, iter(range(1000)), deadline=deadline)
     assert max(begun) < deadline.at + 0.3  # the clock of a busy machine
     assert sorted(done) == list(range(count))
     assert 2 <= count < 100
     assert (deadline.left, deadline.passed, Deadline().left) == (0, True, None)
-    assert tiny[0]._scorer.runtime.for_each(work, iter([1]), deadline=deadline) == 0
+    assert tiny[0]._model.scorer().runtime.for_each(work, iter([1]), deadline=deadline) == 0
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

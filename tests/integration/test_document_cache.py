@@ -122,7 +122,7 @@ def test_what_was_read_is_not_read_again(cache_dir):
     encoder = TextCrossEncoder(
         DEFAULT_RERANKER, cache_dir=cache_dir, document_cache=10**8, threads=1
     )
-    runtime = encoder._load().runtime
+    runtime = encoder._model.scorer().runtime
     runtime.hits = runtime.misses = 0
     encoder.rerank("bread", ["rises", "bakes", "in the oven"])
     assert (runtime.hits, runtime.misses) == (2, 4)
@@ -135,11 +135,11 @@ def test_the_bound_is_kept(tight):
     rng = np.random.default_rng(1)
     texts = [" ".join(rng.choice(WORDS, size)) for size in rng.integers(1, 60, 25)]
     tight.rerank("bread", texts)
-    kept = list(tight._load().runtime._kept.values())
+    kept = list(tight._model.scorer().runtime._kept.values())
     assert 0 < sum(states.nbytes for states in kept) <= 100_000
     assert all(states.base is None for states in kept)
     tight.rerank("bread", ["word " * 200])
-    assert all(len(states[0]) < 100 for states in tight._load().runtime._kept.values())
+    assert all(len(states[0]) < 100 for states in tight._model.scorer().runtime._kept.values())
 
 
 def test_eight_callers_at_once_get_the_scores_of_one(roomy, tight):

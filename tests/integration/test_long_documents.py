@@ -167,7 +167,7 @@ def test_aggregates_of_the_parts(tiny_bert):
     """From the same windows' scores."""
     document = " ".join(WORDS[:300])
     parts = TextCrossEncoder(tiny_bert, long_documents="windows", activation="sigmoid")
-    spans = parts._reader()([("bread", document)]).spans
+    spans = parts._model.reader()([("bread", document)]).spans
     scores = np.array(parts.rerank("bread", [document[start:end] for start, end in spans]))
     assert len(scores) > 2
     for windows, expected in (

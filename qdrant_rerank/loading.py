@@ -1,0 +1,168 @@
+"""A cross-encoder's files -> its tokenizer and its scorer, each loaded once, when first used."""
+
+import threading
+from contextlib import ExitStack
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qdrant_rerank.activations import Activation
+from qdrant_rerank.cache import ScoreCache, model_fingerprint
+from qdrant_rerank.cpu import int8_weights
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.heads import Label
+from qdrant_rerank.hub import ModelFiles
+from qdrant_rerank.model_config import ModelConfig
+from qdrant_rerank.models import RunPrecision
+from qdrant_rerank.prompts import PromptTemplate, PromptTokenizer, choose_prompt
+from qdrant_rerank.quantization import quantized
+from qdrant_rerank.runtime import Runtime
+from qdrant_rerank.scoring import PairScorer
+from qdrant_rerank.split import split
+from qdrant_rerank.split_runtime import SplitRuntime
+from qdrant_rerank.tokenization import TOKENIZER_FILES, PairTokenizer
+from qdrant_rerank.windows import PairReader, Windows
+
+__all__ = ["EncoderLoader"]
+
+
+@dataclass(eq=False, repr=False)
+class EncoderLoader:
+    """Loads a cross-encoder, once under concurrent first uses too.
+
+    A pickled copy has loaded nothing: sessions, threads and locks stay in their process.
+
+    Attributes:
+        files: of the model.
+        artifacts: directory for files that are made from them.
+        asked: the precision that was asked for.
+        running: the other arguments of a ``Runtime``, by name.
+
+        The rest are arguments of :class:`~qdrant_rerank.cross_encoder.TextCrossEncoder`.
+
+    Raises:
+        ModelFileError: a configuration file cannot be read.
+        InvalidInputError: the prompt of a language model is not known, or an instruction is given
+            for a model that takes none.
+    """
+
+    files: ModelFiles
+    _: KW_ONLY
+    artifacts: Path
+    asked: RunPrecision
+    running: dict[str, Any]
+    max_length: int | None
+    activation: Activation
+    label: Label | None
+    windows: Windows | None
+    instruction: str | None
+    prompt: PromptTemplate | None
+    score_cache: ScoreCache | None
+    document_cache: int | None
+    config: ModelConfig = field(init=False)
+    loaded_reader: PairReader | None = field(init=False, default=None)
+    loaded_scorer: PairScorer | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.config = ModelConfig.read(self.files.tokenizer)
+        self.prompt = choose_prompt(self.prompt, self.config, self.files.spec)
+        if self.instruction is not None and self.prompt is None:
+            raise InvalidInputError(
+                f"instruction is {self.instruction!r:.80}, but {self.files.name} reads plain "
+                "pairs. Instructions are for language models; leave it out."
+            )
+        self._quantizes = self.asked == "int8" and self.files.precision == "fp32"
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_lock": None, "loaded_reader": None, "loaded_scorer": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
+    @property
+    def precision(self) -> RunPrecision:
+        """What the model is run in; of a file that does not tell, fp32."""
+        if self.asked == "bf16":
+            return "bf16"
+        return "int8" if self._quantizes else self.files.precision
+
+    @property
+    def weights(self) -> str:
+        """Their precision, for people."""
+        return f"{self.precision} ({int8_weights()})" if self._quantizes else self.precision
+
+    def reader(self) -> PairReader:
+        """What tokenises, without the ONNX file."""
+        if self.loaded_reader is None:
+            with self._lock:
+                if self.loaded_reader is None:
+                    self.loaded_reader = PairReader(self._tokenizer(), self.windows)
+        return self.loaded_reader
+
+    def scorer(self) -> PairScorer:
+        """The model, ready to score."""
+        reader = self.reader()
+        if self.loaded_scorer is None:
+            with self._lock:
+                if self.loaded_scorer is None:
+                    runtime = self._runtime()
+                    self.loaded_scorer = PairScorer(
+                        reader,
+                        runtime,
+                        self.config,
+                        activation=self.activation,
+                        label=self.label,
+                        cache=self.score_cache,
+                        model=self._fingerprint(reader, runtime),
+                        precision=self.weights,
+                    )
+        return self.loaded_scorer
+
+    def _tokenizer(self) -> PairTokenizer | PromptTokenizer:
+        directory = self.files.tokenizer
+        if self.prompt is None:
+            return PairTokenizer.from_directory(directory, max_length=self.max_length)
+        return PromptTokenizer.from_directory(
+            directory, self.prompt, instruction=self.instruction, max_length=self.max_length
+        )
+
+    def _runtime(self) -> Runtime:
+        data = self.files.external_data  # before anything reads it
+        with ExitStack() as stack:
+            model = self.files.model
+            if self._quantizes:
+                model = stack.enter_context(quantized(model, data, self.artifacts))
+            options = {
+                **self.running,
+                "precision": self.precision,
+                "first_position": self.config.first_position,
+                "artifacts": self.artifacts,
+            }
+            if self.document_cache is None:
+                return Runtime(model, **options)
+            own = data if model == self.files.model else []
+            parts = stack.enter_context(split(model, own, self.artifacts))
+            return SplitRuntime(*parts, max_bytes=self.document_cache, options=options)
+
+    def _fingerprint(self, reader: PairReader, runtime: Runtime) -> bytes:
+        """Of all that makes a logit; neither the activation nor the label does."""
+        if self.score_cache is None:
+            return b""  # no need to read a model of gigabytes again
+        return model_fingerprint(
+            [
+                self.files.model,
+                *self.files.external_data,
+                *(self.files.tokenizer / name for name in TOKENIZER_FILES),
+            ],
+            {
+                "provider": runtime.provider,
+                "split": self.document_cache is not None,
+                "quantised": int8_weights() if self._quantizes else None,
+                "max_length": reader.tokenizer.max_length,
+                "windows": reader.windows,
+                "prompt": self.prompt,
+                "instruction": self.instruction,
+            },
+        )
