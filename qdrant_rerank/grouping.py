@@ -58,7 +58,8 @@ def group_ids(payload: Mapping[str, Any] | None, group_by: str) -> list[GroupId]
         Each value of the field once. None if the field is missing, or if any of its values is
         neither a whole number nor a text: Qdrant leaves such a point out altogether.
     """
-    # Qdrant's paths have indices and wildcards; its own reader knows them.
+    # Qdrant's paths have indices and wildcards; its own reader knows them. Not isinstance below: a
+    # bool is an int, and no group.
     from qdrant_client.local.payload_value_extractor import value_by_key
 
     values = value_by_key(dict(payload or {}), group_by)
@@ -90,7 +91,7 @@ def group_points(
     ]
 
 
-def lookup_ids(groups: Iterable[RerankedGroup]) -> dict[GroupId, int | str]:
+def lookup_ids(groups: Iterable[models.PointGroup]) -> dict[GroupId, int | str]:
     """The id that a point would have for each group; groups that cannot be ids are left out."""
     found: dict[GroupId, int | str] = {}
     for group in groups:

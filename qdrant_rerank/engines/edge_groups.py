@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from qdrant_client import models
-from qdrant_client.local.payload_value_extractor import value_by_key
+
+from qdrant_rerank.grouping import group_ids
 
 __all__ = ["complete", "grouped", "with_prefetch_limit"]
 
@@ -14,21 +15,14 @@ Groups = dict[int | str, list[Any]]
 def grouped(hits: Iterable[Any], group_by: str, group_size: int) -> Groups:
     """The best hits of each group; groups in the order of their best hit.
 
-    A point with several values is in several groups; one without a value, or with a value that is
-    neither a text nor a whole number, is in none.
-
     Args:
         hits: best first, with the payload field in question.
-        group_by: path of the payload field.
+        group_by: path of the payload field; see :func:`~qdrant_rerank.grouping.group_ids`.
         group_size: hits to keep a group.
     """
     groups: Groups = {}
     for hit in hits:
-        values = value_by_key(hit.payload or {}, group_by)
-        # Not isinstance: a bool is an int, and no group.
-        if values is None or any(type(value) not in {int, str} for value in values):
-            continue
-        for value in dict.fromkeys(values):
+        for value in group_ids(hit.payload, group_by):
             members = groups.setdefault(value, [])
             if len(members) < group_size:
                 members.append(hit)

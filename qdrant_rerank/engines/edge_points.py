@@ -11,6 +11,7 @@ from qdrant_client import models
 from qdrant_rerank.errors import QdrantRequestError
 
 __all__ = [
+    "DONE",
     "edge_id",
     "edge_payload_selector",
     "edge_points",
@@ -22,6 +23,9 @@ __all__ = [
     "vector_selector",
     "vectors",
 ]
+
+#: What a change answers.
+DONE = models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
 
 
 def edge_id(given: Any) -> int | str:

@@ -29,6 +29,7 @@ from qdrant_rerank.engines.edge_query import (
 )
 from qdrant_rerank.engines.edge_shards import Shards
 from qdrant_rerank.errors import QdrantRequestError
+from qdrant_rerank.grouping import lookup_ids
 from qdrant_rerank.ordering import in_retrieval_order
 
 __all__ = ["EdgeSearch"]
@@ -124,12 +125,12 @@ class EdgeSearch:
 
     def look_up(self, groups: Sequence[models.PointGroup], wanted: models.WithLookup) -> None:
         """Attach to each group the point of another collection with the group's id."""
-        ids = [group.id for group in groups if _is_id(group.id)]
+        ids = lookup_ids(groups)
         payload = True if wanted.with_payload is None else wanted.with_payload
-        found = self.retrieve(wanted.collection, ids, payload, wanted.with_vectors)
-        by_id = {str(one.id): one for one in found}
+        found = self.retrieve(wanted.collection, list(ids.values()), payload, wanted.with_vectors)
+        by_id = {one.id: one for one in found}
         for group in groups:
-            group.lookup = by_id.get(str(group.id))
+            group.lookup = by_id.get(ids[group.id]) if group.id in ids else None
 
     def scroll(
         self,
@@ -281,16 +282,6 @@ def _complete(hit: models.ScoredPoint, found: models.Record | None) -> models.Sc
 def _canonical(given: int | str) -> int | str:
     """A UUID as the engine writes it."""
     return str(UUID(given)) if isinstance(given, str) else given
-
-
-def _is_id(value: Any) -> bool:
-    if isinstance(value, int):
-        return value >= 0
-    try:
-        UUID(value)
-    except ValueError:
-        return False
-    return True
 
 
 def _require_one(name: str, value: int) -> None:
