@@ -1,0 +1,253 @@
+"""A model's file -> one made for cards: fused attention, and fp16 if asked for. Made once.
+
+onnxruntime's transformer optimizer replaces the dozen operators of an attention, of a residual
+sum with its normalisation, and of a biased GELU by one each
+(https://onnxruntime.ai/docs/performance/transformers-optimization.html). On a CPU that is slower.
+fp16 keeps inputs and outputs as they are, so that nothing else has to know
+(https://onnxruntime.ai/docs/performance/model-optimizations/float16.html).
+
+A fused model whose answers differ from the original's is not used.
+"""
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_rerank.artifacts import BUILDING, artifact
+from qdrant_rerank.cards import INSTALL_GPU
+from qdrant_rerank.errors import MissingDependencyError, ModelFileError
+from qdrant_rerank.feeds import Feed
+from qdrant_rerank.quantization import LARGE
+from qdrant_rerank.runtime import import_onnxruntime
+from qdrant_rerank.tokenization import read_json
+
+__all__ = ["Encoder", "for_cards"]
+
+logger = logging.getLogger(__name__)
+
+# Families whose attention onnxruntime's optimizer knows, by the model_type of a config.json.
+FAMILIES = {
+    "bert": "bert",
+    "camembert": "bert",
+    "electra": "bert",
+    "roberta": "bert",
+    "xlm-roberta": "bert",
+}
+# Largest difference of logits between the original and the fused file, both in its precision.
+SAME = 1e-3
+CHECKED = (3, 16)  # pairs and tokens of the run that compares them
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """What the optimizer has to know of an architecture.
+
+    Attributes:
+        family: the optimizer's name for it.
+        heads: of its attention.
+        width: of its states.
+    """
+
+    family: str
+    heads: int
+    width: int
+
+    @classmethod
+    def read(cls, directory: Path) -> "Encoder | None":
+        """From the ``config.json`` of a model; None where the optimizer does not know it.
+
+        Raises:
+            ModelFileError: the file is not a JSON object.
+        """
+        config = read_json(directory / "config.json")
+        family = FAMILIES.get(str(config.get("model_type")))
+        heads, width = config.get("num_attention_heads"), config.get("hidden_size")
+        if family is None or not isinstance(heads, int) or not isinstance(width, int):
+            return None
+        return cls(family, heads, width)
+
+
+@contextmanager
+def for_cards(
+    model: Path,
+    data: Sequence[Path],
+    cache: Path,
+    *,
+    encoder: Encoder | None,
+    half: bool,
+) -> Iterator[Path]:
+    """The same model for a card, from the cache or made now.
+
+    Args:
+        model: an ONNX file that is not quantised.
+        data: its external data.
+        cache: directory to keep it in.
+        encoder: how to fuse it; None to leave its operators as they are.
+        half: whether to convert it from fp32 to fp16.
+
+    Yields:
+        The ONNX file, to be loaded inside the ``with`` block; the given one where there is nothing
+        to be done.
+
+    Raises:
+        MissingDependencyError: it is to be converted, and onnx is not installed.
+        ModelFileError: it cannot be converted, or there is no room.
+    """
+    if encoder is not None and not _has_optimizer():
+        logger.info("Attention is not fused, which needs onnx and sympy: %s", INSTALL_GPU)
+        encoder = None
+    if encoder is None and not half:
+        yield model
+        return
+
+    def build(folder: Path) -> None:
+        target = folder / "model.onnx"
+        logger.info("Making %s for cards, once, in %s.", model, cache)
+        if encoder is not None:
+            _fuse(model, encoder, target, half=half, large=large)
+        else:
+            _halve(model, target, large=large)
+
+    large = sum(path.stat().st_size for path in (model, *data)) >= LARGE
+    options = {
+        "maker": f"onnxruntime {import_onnxruntime().__version__}",
+        "encoder": repr(encoder),
+        "half": half,
+    }
+    kind = "fp16" if half else "fused"
+    with artifact(cache, kind, [model, *data], options, build) as folder:
+        yield folder / "model.onnx"
+
+
+def _fuse(model: Path, encoder: Encoder, target: Path, *, half: bool, large: bool) -> None:
+    from onnxruntime.transformers import optimizer
+
+    room = tempfile.TemporaryDirectory(dir=target.parent.parent, prefix=BUILDING)
+    with room as made, _quiet():
+        folded = Path(made) / "folded.onnx"
+        _fold(model, folded, large=large)
+        fused = optimizer.optimize_model(
+            str(folded),
+            model_type=encoder.family,
+            num_heads=encoder.heads,
+            hidden_size=encoder.width,
+            opt_level=0,  # it folds by itself through torch, which we do without
+            use_gpu=True,
+        )
+        trial = Path(made) / "fused.onnx"
+        fused.save_model_to_file(str(trial), use_external_data_format=large)
+        difference = largest_difference(model, trial)
+        if not difference <= SAME:  # nor NaN
+            logger.warning(
+                "%s is used without fused attention, which changed its answers by %.1e.",
+                model,
+                difference,
+            )
+            fused = optimizer.OnnxModel(optimizer.load_model(str(folded)))
+        if half:
+            fused.convert_float_to_float16(keep_io_types=True)
+        fused.save_model_to_file(str(target), use_external_data_format=large)
+
+
+def _halve(model: Path, target: Path, *, large: bool) -> None:
+    float16 = _import_float16(model)
+    import onnx
+
+    try:
+        with _quiet():
+            # A path where the model is too large to be inferred in memory.
+            source = str(model) if large else onnx.load(model)
+            half = float16.convert_float_to_float16(source, keep_io_types=True)
+    except Exception as error:  # of protobuf, onnx or the converter
+        raise ModelFileError(
+            f"{model} cannot be converted to fp16: {error}. Use precision='auto'."
+        ) from error
+    onnx.save(half, target, save_as_external_data=large, location="model.onnx_data")
+
+
+def _fold(model: Path, target: Path, *, large: bool) -> None:
+    """Compute what is constant: the optimizer looks for attention among what is left."""
+    ort = import_onnxruntime()
+    options = _options(ort)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    if large:
+        prefix = "session.optimized_model_external_initializers_"
+        options.add_session_config_entry(f"{prefix}file_name", f"{target.name}_data")
+        options.add_session_config_entry(f"{prefix}min_size_in_bytes", "1024")
+    _session(ort, model, options, disabled_optimizers=["ConstantSharing"])
+
+
+def largest_difference(one: Path, other: Path) -> float:
+    """Between the outputs of two files of a model, on a CPU, on pairs with padding."""
+    ort = import_onnxruntime()
+    rows, width = CHECKED
+    ids = np.arange(rows * width, dtype=np.int64).reshape(CHECKED) % 97 + 1
+    mask = (np.arange(width) < np.array([[width], [width - 5], [width // 2]])).astype(np.int64)
+    types = (np.arange(width) > width // 3).astype(np.int64) * mask
+
+    def answers(path: Path) -> NDArray[Any]:
+        session = _session(ort, path, _options(ort))
+        feed = Feed(session.get_inputs(), path)(ids, mask, types)
+        found: NDArray[Any] = session.run([session.get_outputs()[0].name], dict(feed))[0]
+        return found
+
+    return float(np.abs(answers(one) - answers(other)).max())
+
+
+def _session(ort: ModuleType, path: Path, options: Any, **more: Any) -> Any:
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], **more)
+    except Exception as error:  # onnxruntime's errors share no base
+        raise ModelFileError(f"{path} cannot be loaded by onnxruntime: {error}") from error
+
+
+def _options(ort: ModuleType) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors arrive as exceptions
+    return options
+
+
+def _has_optimizer() -> bool:
+    try:
+        import onnx  # noqa: F401
+        import sympy  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _import_float16(model: Path) -> ModuleType:
+    try:
+        import onnx  # noqa: F401
+        from onnxruntime.transformers import float16
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"precision='fp16' of {model} means to convert it, since it has no fp16 file, which "
+            f'needs onnx: {INSTALL_GPU}, or on a CPU pip install "qdrant-rerank[quantize]".'
+        ) from error
+    module: ModuleType = float16
+    return module
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the optimizer's remarks on each weight that fp16 rounds, and each fusion."""
+    root = logging.getLogger()
+    before = root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
