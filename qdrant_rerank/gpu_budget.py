@@ -30,6 +30,8 @@ MOST_TOKENS = 131_072
 # A doubling must save so much of a token's time to be worth its memory, and its wait for whoever
 # asks for few pairs.
 WORTH = 0.05
+# Longer runs are not tried: a deadline or a cancelled task waits for the run under way.
+MOST_SECONDS = 0.1
 FILE = "gpu-budgets.json"
 
 
@@ -112,7 +114,7 @@ def measure_budget(seconds: Callable[[int], float | None]) -> int:
         taken = seconds(tokens)
     if taken is None:
         return DEFAULT_TOKENS
-    while tokens >= FIRST_TOKENS and tokens < MOST_TOKENS:
+    while FIRST_TOKENS <= tokens < MOST_TOKENS and taken < MOST_SECONDS:
         longer = seconds(2 * tokens)
         if longer is None or longer / 2 > taken * (1 - WORTH):
             break
