@@ -28,7 +28,7 @@ from qdrant_rerank.models import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.points import Query, WithPayload, WithVectors
 from qdrant_rerank.query_request import Prefetches, RecallBy
 from qdrant_rerank.recall import DenseEncoder, LexicalEncoder
-from qdrant_rerank.search_flow import SearchCore
+from qdrant_rerank.search_core import SearchCore
 from qdrant_rerank.search_request import SearchRequest
 from qdrant_rerank.text import TextSource
 from qdrant_rerank.types import Reranker, SearchOptions, SearchResults

@@ -7,6 +7,7 @@ A thin shell: what a search does is in :mod:`~qdrant_rerank.search_flow`; here a
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from qdrant_client import QdrantClient, models
 
@@ -14,20 +15,22 @@ from qdrant_rerank.collection_settings import CollectionSettings
 from qdrant_rerank.connection import connect
 from qdrant_rerank.conversation import Conversation
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.flow import Terms
+from qdrant_rerank.flow import Flow, Terms
 from qdrant_rerank.grouping import GroupedResults
 from qdrant_rerank.indexing import Document, PointId
 from qdrant_rerank.models import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.points import Query, WithPayload, WithVectors
 from qdrant_rerank.query_request import Prefetches, RecallBy
 from qdrant_rerank.recall import DenseEncoder, LexicalEncoder
-from qdrant_rerank.search_flow import SearchCore
+from qdrant_rerank.search_core import SearchCore
 from qdrant_rerank.search_request import SearchRequest
 from qdrant_rerank.text import TextSource
 from qdrant_rerank.types import Reranker, SearchOptions, SearchResults
 from qdrant_rerank.uploading import Upload
 
 __all__ = ["HybridSearcher"]
+
+Result = TypeVar("Result")
 
 
 class HybridSearcher(SearchCore):
@@ -107,7 +110,7 @@ class HybridSearcher(SearchCore):
             CollectionNotFoundError: no such collection.
             SchemaMismatchError: its vectors do not fit the encoders.
         """
-        return self._converse(self._add_terms()).run(self._fuses_flow())
+        return self._run(self._fuses_flow(), self._add_terms())
 
     def search(
         self,
@@ -340,7 +343,7 @@ class HybridSearcher(SearchCore):
             deadline_s=deadline_s,
         )
         terms = self._terms([query], request)
-        return self._converse(terms).run(self._groups_flow(query, request, terms))
+        return self._run(self._groups_flow(query, request, terms), terms)
 
     def add(
         self,
@@ -386,7 +389,7 @@ class HybridSearcher(SearchCore):
         flow = self._add_flow(
             documents, ids, Upload(batch_size, parallel, resume, progress), settings
         )
-        return self._converse(self._add_terms()).run(flow)
+        return self._run(flow, self._add_terms())
 
     def close(self) -> None:
         """Close the client, if the searcher made it."""
@@ -406,7 +409,7 @@ class HybridSearcher(SearchCore):
 
     def _search(self, queries: list[Query], request: SearchRequest) -> list[SearchResults]:
         terms = self._terms(queries, request)
-        return self._converse(terms).run(self._search_flow(queries, request, terms))
+        return self._run(self._search_flow(queries, request, terms), terms)
 
-    def _converse(self, terms: Terms) -> Conversation:
-        return Conversation(self.client, self.collection, terms)
+    def _run(self, flow: Flow[Result], terms: Terms) -> Result:
+        return Conversation(self.client, self.collection, terms).run(flow)

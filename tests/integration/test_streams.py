@@ -141,7 +141,7 @@ def test_a_large_batch_of_queries_goes_in_parts(encoder, client, monkeypatch, ca
     queries = [f"{word} rises" for word in WORDS[:7]]
     alone = [searcher.search(query, limit=3) for query in queries]
     for most in (1, 8, 12_800):  # one query at a time, two, all
-        monkeypatch.setattr("qdrant_rerank.search_flow.CANDIDATES_AT_ONCE", most)
+        monkeypatch.setattr("qdrant_rerank.search_core.CANDIDATES_AT_ONCE", most)
         together = searcher.search_batch(iter(queries), limit=3, progress=False)
         assert [found.query for found in together] == queries
         for ours, theirs in zip(together, alone, strict=True):
@@ -151,7 +151,7 @@ def test_a_large_batch_of_queries_goes_in_parts(encoder, client, monkeypatch, ca
             )
             assert ours.trace.candidates == ours.trace.pairs == 4
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("qdrant_rerank.search_flow.SHOW_AFTER_S", 0)
+    monkeypatch.setattr("qdrant_rerank.search_core.SHOW_AFTER_S", 0)
     searcher.search_batch(queries, progress=True)
     assert "7/7" in capsys.readouterr().err
 
