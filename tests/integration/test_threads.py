@@ -65,7 +65,7 @@ def test_a_run_on_several_cores_has_the_same_scores(request, model):
     four.rerank(QUERY, DOCUMENTS * 8)
     assert runtime(four)._spreading is None
     alone = [four.rerank(QUERY, [document])[0] for document in DOCUMENTS]
-    assert alone == pytest.approx(one.rerank(QUERY, DOCUMENTS), abs=1e-6)
+    assert alone == pytest.approx(one.rerank(QUERY, DOCUMENTS), rel=1e-6)
     assert runtime(four)._spreading is not None
     assert runtime(one)._spreading is None
     assert not runtime(one).has_cores_for(1)
