@@ -2,18 +2,20 @@
 
     python -m benchmarks.faults [--retries 2] [--only 503 hangs] [--markdown]
 
-Each fault comes from a server on a loopback socket that answers the first request, for the
-collection's schema, and fails at every query; a search by ``HybridSearcher``, then one by
-``AsyncHybridSearcher``. Then the fault passes after the first query, and the search is done again.
-Last, what is left of threads, sockets and other descriptors.
+Each fault comes from a server on a loopback socket, over REST or gRPC, that answers the first
+request, for the collection's schema, and fails at every query; a search by ``HybridSearcher``,
+then one by ``AsyncHybridSearcher``. Then the fault passes after the first query, and the search is
+done again. Last, what is left of threads, sockets and other descriptors.
 """
 
 import argparse
 import asyncio
 import sys
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import grpc
 from qdrant_client import AsyncQdrantClient, QdrantClient
 from rich.console import Console
 from rich.markup import escape
@@ -21,7 +23,7 @@ from rich.table import Table
 
 from qdrant_rerank import AsyncHybridSearcher, HybridSearcher, SearchOptions, SearchResults
 from qdrant_rerank.errors import QdrantRerankError
-from tests.faults import FAULTS, Fault, Held, in_trouble
+from tests.faults import EVERY_FAULT, Fault, Held, in_trouble, left_behind
 
 COLUMNS = ("fault", "the caller sees", "caused by", "requests", "if it passes")
 
@@ -47,13 +49,15 @@ class Seen:
     def cause(self) -> str:
         """The client's own exception."""
         error = self.result.__cause__ if isinstance(self.result, QdrantRerankError) else None
+        if isinstance(error, grpc.RpcError):
+            return f"RpcError({error.code().name})"
         source = getattr(error, "source", None)
         inner = f"({type(source).__name__})" if source is not None else ""
         return "" if error is None else type(error).__name__ + inner
 
 
-def search(url: str, options: SearchOptions) -> SearchResults | QdrantRerankError:
-    client = QdrantClient(url=url, check_compatibility=False)
+def search(address: Mapping[str, Any], options: SearchOptions) -> SearchResults | QdrantRerankError:
+    client = QdrantClient(**address, check_compatibility=False)
     try:
         return HybridSearcher("docs", client=client, reranker=None, options=options).search("q")
     except QdrantRerankError as error:
@@ -62,8 +66,10 @@ def search(url: str, options: SearchOptions) -> SearchResults | QdrantRerankErro
         client.close()
 
 
-async def async_search(url: str, options: SearchOptions) -> SearchResults | QdrantRerankError:
-    client = AsyncQdrantClient(url=url, check_compatibility=False)
+async def async_search(
+    address: Mapping[str, Any], options: SearchOptions
+) -> SearchResults | QdrantRerankError:
+    client = AsyncQdrantClient(**address, check_compatibility=False)
     try:
         async with AsyncHybridSearcher(
             "docs", client=client, reranker=None, options=options
@@ -76,9 +82,10 @@ async def async_search(url: str, options: SearchOptions) -> SearchResults | Qdra
 
 
 def ask(fault: Fault, options: SearchOptions, *, awaits: bool, times: int | None = None) -> Seen:
-    with in_trouble(fault, times) as (url, script):
-        result = asyncio.run(async_search(url, options)) if awaits else search(url, options)
-        return Seen(result, script.requests("POST"))
+    with in_trouble(fault, times) as trouble:
+        where = trouble.address
+        result = asyncio.run(async_search(where, options)) if awaits else search(where, options)
+        return Seen(result, trouble.queries())
 
 
 def row(fault: Fault, options: SearchOptions) -> tuple[str, ...]:
@@ -102,12 +109,14 @@ def row(fault: Fault, options: SearchOptions) -> tuple[str, ...]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--retries", type=int, default=2)
-    parser.add_argument("--only", nargs="+", choices=[fault.name for fault in FAULTS])
+    parser.add_argument("--only", nargs="+", choices=[fault.name for fault in EVERY_FAULT])
     parser.add_argument("--markdown", action="store_true", help="for a README")
     given = parser.parse_args()
     options = SearchOptions(retries=given.retries, timeout_s=1)
     before = Held.now()
-    rows = [row(fault, options) for fault in FAULTS if not given.only or fault.name in given.only]
+    rows = [
+        row(fault, options) for fault in EVERY_FAULT if not given.only or fault.name in given.only
+    ]
     if given.markdown:
         for line in (COLUMNS, ["---"] * len(COLUMNS), *rows):
             print("| " + " | ".join(line) + " |")
@@ -116,9 +125,7 @@ def main() -> None:
         for line in rows:
             table.add_row(*map(escape, line))
         Console().print(table)
-    give_up = time.monotonic() + 5  # the server's own threads end once their clients are gone
-    while (left := Held.now().left_since(before)) and time.monotonic() < give_up:
-        time.sleep(0.01)
+    left = left_behind(before)
     print(f"left behind: {', '.join(left) or 'no thread, no socket, no other descriptor'}")
     sys.exit(1 if left else 0)
 

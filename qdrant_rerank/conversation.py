@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 
 from qdrant_client import QdrantClient
 
-from qdrant_rerank.connection import AnyClient, exclusive, is_local, not_found, translate
+from qdrant_rerank.client_errors import not_found, translate
+from qdrant_rerank.connection import AnyClient, exclusive, is_local
 from qdrant_rerank.deadline import Cancellation
 from qdrant_rerank.errors import CollectionNotFoundError, QdrantConnectionError, QdrantError
 from qdrant_rerank.flow import Ask, AskMany, Flow, Step, Terms
-from qdrant_rerank.http_deadline import http_deadline
+from qdrant_rerank.request_deadline import requests_end_by
 from qdrant_rerank.retries import async_retrying_within, retrying_within
 
 __all__ = ["AsyncConversation", "Conversation"]
@@ -121,7 +122,7 @@ class Conversation:
                 return _finished(answer) if inspect.iscoroutine(answer) else answer
         assert isinstance(self._client, QdrantClient)
         until = self._terms.deadline.sooner(self._terms.timeout_s)
-        with http_deadline(self._client, until):
+        with requests_end_by(self._client, until):
             return send(self._client, timeout)
 
     def _names(self) -> list[str] | None:

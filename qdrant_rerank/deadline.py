@@ -13,7 +13,7 @@ import numpy as np
 
 from qdrant_rerank.errors import InvalidInputError
 
-__all__ = ["NEVER", "Cancellation", "Deadline", "cancellation"]
+__all__ = ["NEVER", "Cancellation", "Deadline", "cancellation", "request_deadline"]
 
 Result = TypeVar("Result")
 
@@ -67,6 +67,8 @@ class Deadline:
 
 
 NEVER = Deadline()
+#: When requests of the calling thread to a Qdrant server are given up.
+request_deadline: ContextVar[Deadline] = ContextVar("request_deadline", default=NEVER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,55 +5,30 @@ drips could hold a search for hours. Here every step of a request (connect, send
 gets what is left, and a body is given up at the first piece that comes too late.
 """
 
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
-from weakref import WeakSet
 
 import httpx
 from qdrant_client import QdrantClient
 
-from qdrant_rerank.deadline import NEVER, Deadline
+from qdrant_rerank.deadline import NEVER, Deadline, request_deadline
 
-__all__ = ["http_deadline"]
+__all__ = ["limit_http"]
 
 SHORTEST = 1e-3  # seconds; a timeout of 0 would make a socket non-blocking
 
-_current: ContextVar[Deadline] = ContextVar("deadline", default=NEVER)
-_prepared: "WeakSet[QdrantClient]" = WeakSet()
-_prepared_guard = threading.Lock()
 
-
-@contextmanager
-def http_deadline(client: QdrantClient, deadline: Deadline) -> Iterator[None]:
-    """Requests of this client and this thread end by the deadline, as httpx timeouts.
-
-    Args:
-        client: of a server. It is given a middleware once, which does nothing outside of this.
-        deadline: when to give up.
-    """
-    if deadline is NEVER:
-        yield
-        return
-    with _prepared_guard:
-        if client not in _prepared:
-            api = client.http.client
-            api.add_middleware(_limit_steps)
-            api._client.event_hooks["response"].append(_limit_body)
-            _prepared.add(client)
-    token = _current.set(deadline)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+def limit_http(client: QdrantClient) -> None:
+    """Let requests of this client end by ``request_deadline``, as httpx timeouts; once a client."""
+    api = client.http.client
+    api.add_middleware(_limit_steps)
+    api._client.event_hooks["response"].append(_limit_body)
 
 
 def _limit_steps(
     request: httpx.Request, send: Callable[[httpx.Request], httpx.Response]
 ) -> httpx.Response:
-    deadline = _current.get()
+    deadline = request_deadline.get()
     if deadline is NEVER:
         return send(request)
     given: dict[str, float | None] = dict(request.extensions.get("timeout", {}))
@@ -71,7 +46,7 @@ def _limit_steps(
 
 
 def _limit_body(response: httpx.Response) -> None:
-    deadline = _current.get()
+    deadline = request_deadline.get()
     if deadline is not NEVER and isinstance(response.stream, httpx.SyncByteStream):
         response.stream = _InTime(response.stream, response.request, deadline)
 

@@ -5,19 +5,21 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import grpc
 import httpx
 import tenacity
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from qdrant_rerank.connection import is_throttled
+from qdrant_rerank.client_errors import is_throttled
 from qdrant_rerank.deadline import Deadline
 
 __all__ = ["async_retrying_within", "may_pass", "retrying_within"]
 
 # Too many requests, a proxy that has no server behind it, a server that starts or is overloaded.
 PASSING_STATUSES = {429, 502, 503, 504}
-PASSING_GRPC = {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
+# The same over gRPC; CANCELLED is a stream that the server or a proxy gave up.
+PASSING_GRPC = {"UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "CANCELLED"}
 # Seconds. Longer than this nobody waits for a page; a server that asks for more is not waited for.
 LONGEST_WAIT = 30.0
 # 0.1 s, 0.2 s, 0.4 s and so on to 5 s, each and up to 0.1 s more, so that callers spread out.
@@ -71,10 +73,7 @@ def may_pass(error: BaseException) -> bool:
             # The connection was closed early, which may pass; what is no HTTP will not.
             return "disconnected" in str(source) or "closed connection" in str(source)
         return isinstance(source, httpx.NetworkError | httpx.TimeoutException)
-    code = getattr(cause, "code", None)
-    if type(cause).__module__.split(".")[0] == "grpc" and callable(code):
-        return code().name in PASSING_GRPC
-    return False
+    return isinstance(cause, grpc.RpcError) and cause.code().name in PASSING_GRPC
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
@@ -91,6 +90,8 @@ def _retry_after(error: BaseException | None) -> float:
         return float(cause.retry_after_s)
     if isinstance(cause, UnexpectedResponse):
         return _seconds(cause.headers.get("Retry-After", ""))
+    if isinstance(cause, grpc.RpcError):
+        return _seconds(str(dict(cause.trailing_metadata() or ()).get("retry-after", "")))
     if isinstance(cause, Exception) and is_throttled(cause):
         return _seconds(str(cause).partition(": ")[2])
     return 0.0

@@ -4,10 +4,11 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -78,17 +79,17 @@ def hanging(handler: BaseHTTPRequestHandler) -> None:
 
 @dataclass
 class Script:
-    """Answers in turn, the last one for ever; one script a method.
+    """Answers in turn, the last one for ever; one script a method, over HTTP or gRPC.
 
     Attributes:
-        answers: by method, such as "GET"; "*" for those without their own.
+        answers: by method, such as "GET" or "Points/Query"; "*" for those without their own.
         seen: (method, path, seconds on the monotonic clock) of each request.
     """
 
-    answers: dict[str, Sequence[Answer]]
+    answers: Mapping[str, Sequence[Callable[[Any], None]]]
     seen: list[tuple[str, str, float]] = field(default_factory=list)
 
-    def __call__(self, handler: BaseHTTPRequestHandler) -> None:
+    def __call__(self, handler: Any) -> None:
         method = handler.command
         key = method if method in self.answers else "*"
         done = self.requests(method) if key == method else len(self.seen)
@@ -102,8 +103,8 @@ class Script:
 
 
 @contextmanager
-def serving(respond: Answer) -> Iterator[str]:
-    """The URL of a server that gives this answer to every request."""
+def serving(respond: Answer, port: int = 0) -> Iterator[str]:
+    """The URL of a server that gives this answer to every request; port 0 for any free one."""
 
     class Handler(BaseHTTPRequestHandler):
         def handle_any(self) -> None:
@@ -112,7 +113,7 @@ def serving(respond: Answer) -> Iterator[str]:
                 respond(self)
             self.close_connection = True
 
-        do_GET = do_POST = do_PUT = handle_any  # noqa: N815 - names of http.server
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815 - names of http.server
 
         def finish(self) -> None:
             with suppress(OSError, ValueError):  # a client that gave up
@@ -121,7 +122,7 @@ def serving(respond: Answer) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             """Keep the tests' output clean."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()

@@ -1,13 +1,23 @@
-"""The ways a Qdrant can be in trouble: what the caller sees, and whether asking again may help."""
+"""The ways a Qdrant can be in trouble: what the caller sees, and whether asking again may help.
 
+Over REST and over gRPC; :func:`in_trouble` starts the server of either.
+"""
+
+import gc
 import json
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from grpc import StatusCode
+from qdrant_client import grpc as pb
+from qdrant_client import models
+from qdrant_client.conversions.conversion import RestToGrpc
 
 from qdrant_rerank.errors import (
     CollectionNotFoundError,
@@ -15,6 +25,8 @@ from qdrant_rerank.errors import (
     QdrantRequestError,
     QdrantRerankError,
 )
+from tests import fault_grpc
+from tests.fault_grpc import http_status, reply, serving_grpc, status
 from tests.fault_server import (
     Answer,
     Script,
@@ -38,25 +50,26 @@ def _result(result: Any) -> Answer:
     return answer(200, json.dumps({"result": result, "status": "ok", "time": 0.0}).encode())
 
 
-SCHEMA = _result(
-    {
-        "status": "green",
-        "optimizer_status": "ok",
-        "segments_count": 1,
-        "config": {
-            "params": {"vectors": {"size": 256, "distance": "Cosine"}},
-            "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
-            "optimizer_config": {
-                "deleted_threshold": 0.2,
-                "vacuum_min_vector_number": 1000,
-                "default_segment_number": 0,
-                "flush_interval_sec": 5,
-            },
+COLLECTION: dict[str, Any] = {
+    "status": "green",
+    "optimizer_status": "ok",
+    "segments_count": 1,
+    "config": {
+        "params": {"vectors": {"size": 256, "distance": "Cosine"}},
+        "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
+        "optimizer_config": {
+            "deleted_threshold": 0.2,
+            "vacuum_min_vector_number": 1000,
+            "default_segment_number": 0,
+            "flush_interval_sec": 5,
         },
-        "payload_schema": {},
-    }
-)
-FOUND = _result({"points": [{"id": 1, "version": 0, "score": 0.5, "payload": {"text": "a"}}]})
+        "wal_config": {"wal_capacity_mb": 32, "wal_segments_ahead": 0},
+    },
+    "payload_schema": {},
+}
+SCHEMA = _result(COLLECTION)
+HIT = {"id": 1, "version": 0, "score": 0.5, "payload": {"text": "a"}}
+FOUND = _result({"points": [HIT]})
 STORED = _result({"operation_id": 1, "status": "completed"})
 
 
@@ -69,12 +82,14 @@ class Fault:
         answer: what the server does; None where there is no server.
         error: what the caller sees.
         again: whether asking again may help.
+        grpc: whether it is a gRPC server.
     """
 
     name: str
-    answer: Answer | None
+    answer: Callable[[Any], None] | None
     error: type[QdrantRerankError]
     again: bool
+    grpc: bool = False
 
 
 FAULTS = [
@@ -119,17 +134,143 @@ FAULTS = [
 ]
 
 
+def _over_grpc(
+    name: str,
+    answer: fault_grpc.Answer | None,
+    error: type[QdrantRerankError],
+    again: bool,
+) -> Fault:
+    return Fault(f"gRPC: {name}", answer, error, again, grpc=True)
+
+
+FAULTS_OVER_GRPC = [
+    _over_grpc("refuses the connection", None, QdrantConnectionError, True),
+    _over_grpc("closes without a word", fault_grpc.refused, QdrantConnectionError, True),
+    _over_grpc("hangs", fault_grpc.hanging, QdrantConnectionError, True),
+    _over_grpc("drips", fault_grpc.dripping, QdrantConnectionError, True),
+    _over_grpc("closes amid the answer", fault_grpc.broken_off, QdrantConnectionError, True),
+    _over_grpc("resets amid the answer", fault_grpc.reset, QdrantConnectionError, True),
+    _over_grpc("resets the stream", fault_grpc.cancelled, QdrantConnectionError, True),
+    _over_grpc("no HTTP/2", fault_grpc.garbage, QdrantConnectionError, False),
+    _over_grpc("200 with HTML", http_status(200, b"<html>"), QdrantConnectionError, False),
+    _over_grpc("a proxy's 404", http_status(404, b"<html>"), QdrantConnectionError, False),
+    _over_grpc("a proxy's 503", http_status(503, b"<html>"), QdrantConnectionError, True),
+    _over_grpc("half a message", fault_grpc.cut_short, QdrantConnectionError, False),
+    _over_grpc("wrong bytes", reply(b"\xff" * 20), QdrantConnectionError, False),
+    _over_grpc(
+        "a hit without an id",
+        reply(pb.QueryResponse(result=[pb.ScoredPoint(score=1)]).SerializeToString()),
+        QdrantConnectionError,
+        False,
+    ),
+    _over_grpc(
+        "INVALID_ARGUMENT",
+        status(StatusCode.INVALID_ARGUMENT, "Wrong input: bad filter"),
+        QdrantRequestError,
+        False,
+    ),
+    _over_grpc(
+        "UNAUTHENTICATED",
+        status(StatusCode.UNAUTHENTICATED, "Invalid API key or JWT"),
+        QdrantRequestError,
+        False,
+    ),
+    _over_grpc(
+        "PERMISSION_DENIED",
+        status(StatusCode.PERMISSION_DENIED, "Global read access is required"),
+        QdrantRequestError,
+        False,
+    ),
+    _over_grpc(
+        "NOT_FOUND",
+        status(StatusCode.NOT_FOUND, "Not found: Collection `docs` doesn't exist!"),
+        CollectionNotFoundError,
+        False,
+    ),
+    _over_grpc(
+        "NOT_FOUND, a point",
+        status(StatusCode.NOT_FOUND, "Not found: No point with id 7 found"),
+        QdrantRequestError,
+        False,
+    ),
+    _over_grpc(
+        "RESOURCE_EXHAUSTED",
+        status(StatusCode.RESOURCE_EXHAUSTED, "Rate limiting exceeded"),
+        QdrantRequestError,
+        True,
+    ),
+    _over_grpc(
+        "RESOURCE_EXHAUSTED, retry-after",
+        status(StatusCode.RESOURCE_EXHAUSTED, "Rate limiting exceeded", retry_after="1"),
+        QdrantRequestError,
+        True,
+    ),
+    _over_grpc(
+        "UNAVAILABLE", status(StatusCode.UNAVAILABLE, "starting"), QdrantConnectionError, True
+    ),
+    _over_grpc(
+        "DEADLINE_EXCEEDED",
+        status(StatusCode.DEADLINE_EXCEEDED, "Timeout error: 1 s"),
+        QdrantConnectionError,
+        True,
+    ),
+    _over_grpc("UNIMPLEMENTED", status(StatusCode.UNIMPLEMENTED, ""), QdrantConnectionError, False),
+    _over_grpc(
+        "INTERNAL",
+        status(StatusCode.INTERNAL, "Service internal error: panic"),
+        QdrantConnectionError,
+        False,
+    ),
+]
+EVERY_FAULT = FAULTS + FAULTS_OVER_GRPC
+
+# The gRPC calls of a search, and good answers to them.
+QUERY = "Points/Query"
+_INFO = RestToGrpc.convert_collection_info(models.CollectionInfo.model_validate(COLLECTION))
+_HIT = RestToGrpc.convert_scored_point(models.ScoredPoint.model_validate(HIT))
+GOOD = {
+    "Collections/Get": [reply(pb.GetCollectionInfoResponse(result=_INFO).SerializeToString())],
+    "Collections/List": [reply(pb.ListCollectionsResponse().SerializeToString())],
+    QUERY: [reply(pb.QueryResponse(result=[_HIT]).SerializeToString())],
+}
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A server in trouble.
+
+    Attributes:
+        address: arguments of a client of it.
+        queries: says how many queries came.
+    """
+
+    address: Mapping[str, Any]
+    queries: Callable[[], int]
+
+
 @contextmanager
-def in_trouble(fault: Fault, times: int | None = None) -> Iterator[tuple[str, Script]]:
-    """The URL of a server that knows its schema and then fails, for ever or so many times."""
-    trouble = [fault.answer or refused]
-    rest = [] if times is None else [FOUND]
-    script = Script({"GET": [SCHEMA], "POST": trouble * (times or 1) + rest})
-    with serving(script) as url:
-        if fault.answer is not None:
-            yield url, script
-            return
-    yield url, Script({})  # the port is closed now
+def in_trouble(fault: Fault, times: int | None = None) -> Iterator[Trouble]:
+    """A server that knows its schema and then fails, for ever or so many times."""
+    port = free_port()
+    if fault.answer is None:  # nobody listens
+        address = {"url": f"http://127.0.0.1:{port}", "grpc_port": port, "prefer_grpc": fault.grpc}
+        yield Trouble(address, lambda: 0)
+        return
+    query: str = QUERY if fault.grpc else "POST"
+    good: Mapping[str, Any] = GOOD if fault.grpc else {"GET": [SCHEMA], "POST": [FOUND]}
+    trouble = [fault.answer] * (times or 1)
+    script = Script({**good, query: trouble if times is None else trouble + good[query]})
+    if fault.grpc:
+        with serving_grpc(script) as bound:
+            yield Trouble(grpc_address(bound), lambda: script.requests(query))
+    else:
+        with serving(script) as url:
+            yield Trouble({"url": url}, lambda: script.requests(query))
+
+
+def grpc_address(port: int) -> dict[str, Any]:
+    """Arguments of a client of a gRPC server at this port; nobody listens at its REST port."""
+    return {"url": f"http://127.0.0.1:{free_port()}", "grpc_port": port, "prefer_grpc": True}
 
 
 @dataclass(frozen=True)
@@ -159,6 +300,17 @@ class Held:
         """What was not held before."""
         threads = [thread.name for thread in self.threads - before.threads]
         return threads + sorted(self.descriptors - before.descriptors)
+
+
+def left_behind(before: Held, patience_s: float = 5) -> list[str]:
+    """What is still held that was not before, once those who are about to end had their time."""
+    give_up = time.monotonic() + patience_s  # a server's threads end after their clients
+    while left := Held.now().left_since(before):
+        if time.monotonic() > give_up:
+            break
+        time.sleep(0.01)
+        gc.collect()  # objects of gRPC's asyncio refer to each other, and hold its threads
+    return left
 
 
 def free_port() -> int:

@@ -1,7 +1,8 @@
 """The embedded engine behind the REST endpoints that a searcher uses, on a loopback socket.
 
-No Qdrant server: it keeps local mode's limits. What it is for: clients that talk HTTP, sync and
-async, with real sockets in between, and faults on them.
+No Qdrant server: it keeps the limits of the engine, local mode unless it is given another. What it
+is for: clients that talk HTTP, sync and async, with real sockets in between, and faults on them.
+The same over gRPC is in :mod:`tests.loopback_grpc`.
 """
 
 import json
@@ -14,16 +15,38 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 from qdrant_client import QdrantClient, models
 
+from qdrant_rerank.errors import QdrantRerankError
 from tests.fault_server import Answer, answer, serving
 
 Body = dict[str, Any]
 #: Called with a request's method and path once it was done; what it returns, if anything, is
 #: answered instead, so that a write may have happened whose answer is lost.
 Sabotage = Callable[[str, str], Answer | None]
+#: What the server says that it is.
+VERSION = "1.20.0"
 # What the embedded engine's methods call the fields of a request.
-RENAMED = {"filter": "query_filter", "params": "search_params", "with_vector": "with_vectors"}
+RENAMED = {
+    "filter": "query_filter",
+    "params": "search_params",
+    "with_vector": "with_vectors",
+    "vectors": "vectors_config",
+    "sparse_vectors": "sparse_vectors_config",
+}
 UPDATE = models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
 POINTS: TypeAdapter[list[models.PointStruct]] = TypeAdapter(list[models.PointStruct])
+SELECTOR: TypeAdapter[Any] = TypeAdapter(models.PointsSelector)
+GONE = re.compile(r"(?:has no collection '|Collection )([^' ]+)(?:'| not found)")
+NO_POINT = re.compile(r"Point (\S+) is not found|no point (\S+)")
+
+
+def refusal(error: Exception) -> tuple[int, str]:
+    """The HTTP status and the words with which a server refuses what the engine refused."""
+    said = str(error)
+    if gone := GONE.search(said):
+        return 404, f"Not found: Collection `{gone[1]}` doesn't exist!"
+    if no_point := NO_POINT.search(said):
+        return 404, f"Not found: No point with id {no_point[1] or no_point[2]} found"
+    return 400, f"Wrong input: {said}"
 
 
 class LoopbackQdrant:
@@ -32,23 +55,34 @@ class LoopbackQdrant:
     Args:
         client: the engine.
         sabotage: puts faults in place of answers; None for none.
+        key: that each request has to bring; None for none.
     """
 
-    def __init__(self, client: QdrantClient, sabotage: Sabotage | None = None) -> None:
+    def __init__(
+        self, client: QdrantClient, sabotage: Sabotage | None = None, key: str | None = None
+    ) -> None:
         self.client = client
         self.sabotage = sabotage
+        self.key = key
         self.lock = threading.Lock()
 
     def __call__(self, handler: Any) -> None:
         """Answer one request."""
         method, path = handler.command, handler.path.partition("?")[0]
+        if path == "/":  # the one that is not wrapped
+            version = {"title": "a loopback Qdrant", "version": VERSION}
+            answer(200, json.dumps(version).encode())(handler)
+            return
+        if self.key is not None and handler.headers.get("api-key") != self.key:
+            answer(401, b"Invalid API key or JWT")(handler)
+            return
         try:
             with self.lock:
                 result = self._result(method, path, json.loads(handler.body or b"{}"))
-        except KeyError as error:
-            said = _refusal(404, f"Not found: Collection `{error.args[0]}` doesn't exist!")
-        except (ValueError, TypeError) as error:
-            said = _refusal(400, str(error))
+        except (ValueError, TypeError, QdrantRerankError) as error:
+            status, words = refusal(error)
+            body = json.dumps({"status": {"error": words}, "time": 0.0})
+            said = answer(status, body.encode())
         else:
             body = json.dumps({"result": _plain(result), "status": "ok", "time": 0.0})
             said = answer(200, body.encode(), Content_Type="application/json")
@@ -56,29 +90,45 @@ class LoopbackQdrant:
         (fault or said)(handler)
 
     def _result(self, method: str, path: str, body: Body) -> Any:
-        if path == "/collections":
-            return self.client.get_collections()
+        client = self.client
+        match method, path:
+            case "GET", "/collections":
+                return client.get_collections()
+            case "GET", "/aliases":
+                return client.get_aliases()
+            case "POST", "/collections/aliases":
+                changes = models.ChangeAliasesOperation.model_validate(body)
+                return client.update_collection_aliases(changes.actions)
         found = re.fullmatch(r"/collections/([^/]+)(/.*)?", path)
         if found is None:
             raise ValueError(f"no endpoint {path}")
         name, rest = found.groups()
-        if (method, rest) == ("PUT", None):
-            given = models.CreateCollection.model_validate(body)
-            return self.client.create_collection(
-                name,
-                vectors_config=given.vectors,
-                sparse_vectors_config=given.sparse_vectors,
-                metadata=given.metadata,
-            )
-        if not self.client.collection_exists(name):
-            raise KeyError(name)
-        if rest is None:
-            return self.client.get_collection(name)
+        match method, rest:
+            case "PUT", None:
+                return client.create_collection(
+                    name, **_given(models.CreateCollection.model_validate(body))
+                )
+            case "DELETE", None:
+                return client.delete_collection(name)
+            case "GET", "/exists":
+                return {"exists": client.collection_exists(name)}
+        if not client.collection_exists(name):
+            raise ValueError(f"Collection {name} not found")
+        match method, rest:
+            case "GET", None:
+                return client.get_collection(name)
+            case "GET", "/aliases":
+                return client.get_collection_aliases(name)
+            case "PATCH", None:
+                return client.update_collection(name, metadata=body.get("metadata"))
         return self._points(method, name, rest, body)
 
     def _points(self, method: str, name: str, rest: str, body: Body) -> Any:
         client = self.client
         match method, rest:
+            case "PUT", "/index":
+                made = models.CreateFieldIndex.model_validate(body)
+                return client.create_payload_index(name, made.field_name, made.field_schema)
             case "PUT", "/points":
                 client.upsert(name, POINTS.validate_python(body["points"]))
                 return UPDATE
@@ -91,8 +141,22 @@ class LoopbackQdrant:
                     with_vectors=wanted.with_vector or False,
                 )
             case "POST", "/points/delete":
-                client.delete(name, models.PointIdsList.model_validate(body))
+                client.delete(name, SELECTOR.validate_python(body))
                 return UPDATE
+            case "POST", "/points/scroll":
+                scrolled = models.ScrollRequest.model_validate(body)
+                records, after = client.scroll(
+                    name,
+                    scrolled.filter,
+                    limit=scrolled.limit or 10,
+                    order_by=scrolled.order_by,
+                    offset=scrolled.offset,
+                    with_payload=scrolled.with_payload or False,
+                    with_vectors=scrolled.with_vector or False,
+                )
+                return models.ScrollResult(points=records, next_page_offset=after)
+            case "POST", "/points/count":
+                return client.count(name, models.CountRequest.model_validate(body).filter)
             case "POST", "/points/query":
                 return client.query_batch_points(name, [models.QueryRequest.model_validate(body)])[
                     0
@@ -101,28 +165,41 @@ class LoopbackQdrant:
                 batch = models.QueryRequestBatch.model_validate(body)
                 return client.query_batch_points(name, batch.searches)
             case "POST", "/points/query/groups":
-                groups = models.QueryGroupsRequest.model_validate(body)
-                given = {field: getattr(groups, field) for field in groups.model_fields_set}
                 return client.query_points_groups(
-                    name, **{RENAMED.get(field, field): value for field, value in given.items()}
+                    name, **_given(models.QueryGroupsRequest.model_validate(body))
                 )
         raise ValueError(f"no endpoint {method} {rest}")
 
 
 @contextmanager
-def loopback_qdrant(sabotage: Sabotage | None = None) -> Iterator[tuple[str, LoopbackQdrant]]:
-    """The URL of an empty engine behind a socket, and the engine."""
-    client = QdrantClient(location=":memory:")
-    qdrant = LoopbackQdrant(client, sabotage)
+def loopback_qdrant(
+    sabotage: Sabotage | None = None,
+    *,
+    client: QdrantClient | None = None,
+    port: int = 0,
+    key: str | None = None,
+) -> Iterator[tuple[str, LoopbackQdrant]]:
+    """The URL of an engine behind a socket, and the engine.
+
+    Args:
+        sabotage: puts faults in place of answers; None for none.
+        client: the engine; None for an empty one in local mode, closed in the end.
+        port: 0 for any that is free.
+        key: that each request has to bring; None for none.
+    """
+    engine = client or QdrantClient(location=":memory:")
+    qdrant = LoopbackQdrant(engine, sabotage, key)
     try:
-        with serving(qdrant) as url:
+        with serving(qdrant, port) as url:
             yield url, qdrant
     finally:
-        client.close()
+        if client is None:
+            engine.close()
 
 
-def _refusal(status: int, said: str) -> Answer:
-    return answer(status, json.dumps({"status": {"error": said}, "time": 0.0}).encode())
+def _given(request: BaseModel) -> dict[str, Any]:
+    """The fields of a request that were sent, as the engine's methods call them."""
+    return {RENAMED.get(name, name): getattr(request, name) for name in request.model_fields_set}
 
 
 def _plain(value: Any) -> Any:
