@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from qdrant_rerank.arguments import require_positive
 from qdrant_rerank.deadline import Deadline
 from qdrant_rerank.errors import DeadlineError, InvalidInputError
-from qdrant_rerank.reranking import load_reranker, score
+from qdrant_rerank.rerankers import load_reranker, score
 from qdrant_rerank.types import Reranker
 
 __all__ = ["Cascade"]
@@ -113,7 +113,7 @@ class Cascade:
         Args:
             query: any text.
             documents: texts.
-            deadline: given to each stage; see :func:`~qdrant_rerank.reranking.score`.
+            deadline: given to each stage; see :func:`~qdrant_rerank.rerankers.score`.
 
         Returns:
             One score a document, in input order, maybe only of the first documents; and how many

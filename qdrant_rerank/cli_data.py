@@ -202,7 +202,7 @@ def searchers_for(
     """
     from qdrant_rerank.engines.choice import embedded_client
     from qdrant_rerank.evaluation.compare import with_reranker
-    from qdrant_rerank.reranking import load_reranker
+    from qdrant_rerank.rerankers import load_reranker
     from qdrant_rerank.searcher import HybridSearcher
 
     loaded = {name: None if r is None else load_reranker(r) for name, r in rerankers.items()}

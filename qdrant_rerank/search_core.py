@@ -19,7 +19,7 @@ from qdrant_rerank.options import require_options
 from qdrant_rerank.payload_sizes import PayloadSizes
 from qdrant_rerank.points import Query
 from qdrant_rerank.recall import DenseEncoder, LexicalEncoder
-from qdrant_rerank.reranking import load_reranker
+from qdrant_rerank.rerankers import load_reranker
 from qdrant_rerank.search_flow import SearchFlow
 from qdrant_rerank.search_request import SearchRequest
 from qdrant_rerank.text import PayloadText, TextSource

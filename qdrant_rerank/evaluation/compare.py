@@ -20,7 +20,7 @@ from qdrant_rerank.evaluation.comparison import (
     shortened,
 )
 from qdrant_rerank.evaluation.overlap import overlap, rank_biased_overlap
-from qdrant_rerank.reranking import load_reranker
+from qdrant_rerank.rerankers import load_reranker
 from qdrant_rerank.searcher import HybridSearcher
 from qdrant_rerank.types import RerankedPoint, Reranker
 

@@ -33,7 +33,8 @@ from qdrant_rerank.evaluation.measures import (
 from qdrant_rerank.evaluation.results import Configuration, Evaluation, require_names
 from qdrant_rerank.models import DEFAULT_RERANKER
 from qdrant_rerank.ordering import keep_order
-from qdrant_rerank.reranking import load_reranker, rerank_points
+from qdrant_rerank.rerankers import load_reranker
+from qdrant_rerank.reranking import rerank_points
 from qdrant_rerank.searcher import HybridSearcher
 from qdrant_rerank.types import RerankedPoint, Reranker, SearchResults, SearchTrace
 

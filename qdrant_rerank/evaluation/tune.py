@@ -28,7 +28,7 @@ from qdrant_rerank.evaluation.tuning import Point, Tuning, constructor_call, par
 from qdrant_rerank.hub import Precision
 from qdrant_rerank.models import DEFAULT_RERANKER
 from qdrant_rerank.ordering import order_by_score
-from qdrant_rerank.reranking import load_reranker, score
+from qdrant_rerank.rerankers import load_reranker, score
 from qdrant_rerank.searcher import HybridSearcher
 from qdrant_rerank.types import Blend, Fusion, Reranker, SearchResults
 
