@@ -63,6 +63,9 @@ Item = TypeVar("Item")
 # Padded tokens of a run from which several cores are used. They wait for one another at each
 # operator: on 2 cores, runs of 8 to 64 tokens took as long as on one.
 SPREAD_TOKENS = 128
+# Left out on a CPU: Add and LayerNormalization as one operator take longer than one by one, 15 %
+# of an int8 model's time (benchmarks/README.md).
+SLOWER_TOGETHER = ["SkipLayerNormFusion"]
 # Weights up to which a second session may hold them again.
 SPREAD_BYTES = 500_000_000
 # Reads lengths from the sum of the mask, as if all padding were on the right.
@@ -452,7 +455,12 @@ def _open_session(
     options.log_severity_level = 3  # errors arrive as exceptions
     wanted = [item if isinstance(item, str) else (item[0], dict(item[1])) for item in providers]
     try:
-        session = ort.InferenceSession(str(path), options, providers=wanted)
+        session = ort.InferenceSession(
+            str(path),
+            options,
+            providers=wanted,
+            disabled_optimizers=SLOWER_TOGETHER if wanted == [CPU] else None,
+        )
     except Exception as error:  # onnxruntime's errors share no base
         if is_out_of_memory(error):
             raise ModelFileError(
