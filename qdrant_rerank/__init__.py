@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from qdrant_rerank.evaluation.evaluate import evaluate
     from qdrant_rerank.feedback import Feedback
     from qdrant_rerank.grouping import GroupedResults, RerankedGroup
+    from qdrant_rerank.options import SearchOptions
     from qdrant_rerank.pair_scores import PairScores
     from qdrant_rerank.prompts import PromptTemplate
     from qdrant_rerank.reranking import rerank_points
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
         Embedder,
         RerankedPoint,
         Reranker,
-        SearchOptions,
         SearchResults,
         SearchTrace,
         Snippet,
@@ -71,7 +71,7 @@ _HOME = {
     "RerankedPoint": "types",
     "Reranker": "types",
     "ScoreCache": "cache",
-    "SearchOptions": "types",
+    "SearchOptions": "options",
     "SearchResults": "types",
     "SearchTrace": "types",
     "Snippet": "types",

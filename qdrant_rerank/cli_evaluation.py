@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qdrant_rerank.evaluation.results import Evaluation
     from qdrant_rerank.evaluation.tuning import Tuning
     from qdrant_rerank.hub import Precision
-    from qdrant_rerank.types import Blend, Fusion
+    from qdrant_rerank.options import Blend, Fusion
 
 __all__ = ["COMMANDS"]
 

@@ -14,10 +14,11 @@ from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.feedback import Feedback, feedback_query, rocchio
 from qdrant_rerank.first_stage import FirstStage
 from qdrant_rerank.flow import Flow, Terms, compute
+from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.query_request import PointId, RecallQuery, Scope, dense_request, without
 from qdrant_rerank.recall import RecallPlan
 from qdrant_rerank.reranking import SecondStage
-from qdrant_rerank.types import RerankedPoint, SearchOptions
+from qdrant_rerank.types import RerankedPoint
 
 __all__ = ["recall_again"]
 

@@ -26,6 +26,7 @@ from qdrant_rerank.errors import (
 )
 from qdrant_rerank.flow import Flow, ask, ask_many, compute
 from qdrant_rerank.indexing import PointBuilder, collection_config
+from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.ordering import in_retrieval_order
 from qdrant_rerank.points import Points, Query, given
 from qdrant_rerank.query_request import RecallQuery
@@ -33,7 +34,6 @@ from qdrant_rerank.recall import DenseEncoder, LexicalEncoder, RecallPlan, plan_
 from qdrant_rerank.schema import CollectionSchema
 from qdrant_rerank.server_version import FEATURES, Version, needs, parse_version, require_version
 from qdrant_rerank.text import PayloadText
-from qdrant_rerank.types import SearchOptions
 from qdrant_rerank.uploading import BATCH_RETRIES
 
 __all__ = ["FirstStage"]

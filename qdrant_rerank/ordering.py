@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client.models import ScoredPoint
 
-from qdrant_rerank.types import Blend, RerankedPoint, Snippet
+from qdrant_rerank.options import Blend
+from qdrant_rerank.types import RerankedPoint, Snippet
 
 __all__ = ["blend_scores", "in_retrieval_order", "keep_order", "order_by_score"]
 

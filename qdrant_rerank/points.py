@@ -8,10 +8,11 @@ from qdrant_client import models
 
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.flow import Flow, ask
+from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.ordering import PointId
 from qdrant_rerank.query_request import Scope
 from qdrant_rerank.text import PayloadText
-from qdrant_rerank.types import RerankedPoint, SearchOptions
+from qdrant_rerank.types import RerankedPoint
 
 __all__ = [
     "Points",

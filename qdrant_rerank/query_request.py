@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from qdrant_client import models
 
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.recall import RecallPlan
 from qdrant_rerank.schema import Branch
-from qdrant_rerank.types import SearchOptions
 
 __all__ = [
     "PointId",

@@ -10,13 +10,13 @@ from qdrant_client import models
 from qdrant_rerank.feedback_flow import recall_again
 from qdrant_rerank.first_stage import FirstStage
 from qdrant_rerank.flow import Flow, Terms
+from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.points import Query
 from qdrant_rerank.query_request import RecallQuery, Scope, given_request, recall_request
 from qdrant_rerank.recall import RecallPlan, plan_given_vector
 from qdrant_rerank.reranking import SecondStage
 from qdrant_rerank.search_request import SearchRequest
 from qdrant_rerank.text import PayloadText
-from qdrant_rerank.types import SearchOptions
 
 __all__ = ["Recalled", "recall_candidates"]
 

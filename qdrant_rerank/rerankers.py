@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from qdrant_rerank.cross_encoder import TextCrossEncoder
 from qdrant_rerank.deadline import NEVER, Deadline
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError
-from qdrant_rerank.types import OnRerankError, Reranker, Status
+from qdrant_rerank.options import OnRerankError
+from qdrant_rerank.types import Reranker, Status
 
 __all__ = ["Scored", "load_reranker", "score"]
 

@@ -17,13 +17,11 @@ from qdrant_rerank.arguments import require_choice, require_positive, require_qu
 from qdrant_rerank.deadline import NEVER, Deadline
 from qdrant_rerank.errors import InvalidInputError, MissingTextError
 from qdrant_rerank.models import DEFAULT_RERANKER
+from qdrant_rerank.options import Blend, OnMissingText, OnRerankError
 from qdrant_rerank.ordering import order_by_score
 from qdrant_rerank.rerankers import Scored, load_reranker, score
 from qdrant_rerank.text import PayloadText, TextSource
 from qdrant_rerank.types import (
-    Blend,
-    OnMissingText,
-    OnRerankError,
     RerankedPoint,
     Reranker,
     SearchResults,

@@ -15,7 +15,7 @@ from qdrant_rerank.flow import Flow, Terms
 from qdrant_rerank.grouping import GroupedResults
 from qdrant_rerank.indexing import Document, PointId
 from qdrant_rerank.models import DEFAULT_EMBEDDER
-from qdrant_rerank.options import require_options
+from qdrant_rerank.options import SearchOptions, require_options
 from qdrant_rerank.payload_sizes import PayloadSizes
 from qdrant_rerank.points import Query
 from qdrant_rerank.recall import DenseEncoder, LexicalEncoder
@@ -23,7 +23,7 @@ from qdrant_rerank.rerankers import load_reranker
 from qdrant_rerank.search_flow import SearchFlow
 from qdrant_rerank.search_request import SearchRequest
 from qdrant_rerank.text import PayloadText, TextSource
-from qdrant_rerank.types import Reranker, SearchOptions, SearchResults
+from qdrant_rerank.types import Reranker, SearchResults
 from qdrant_rerank.uploading import Upload, add_in_batches
 
 __all__ = ["SearchCore"]

@@ -18,6 +18,7 @@ from qdrant_rerank.first_stage import FirstStage
 from qdrant_rerank.flow import Flow, Terms, compute
 from qdrant_rerank.grouping import GroupedResults, RerankedGroup, group_points, lookup_ids
 from qdrant_rerank.indexing import PointId
+from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.ordering import keep_order
 from qdrant_rerank.payload_sizes import PayloadSizes
 from qdrant_rerank.points import Query, completed, names, selector, text_payload
@@ -26,13 +27,7 @@ from qdrant_rerank.recall_flow import Recalled, recall_candidates
 from qdrant_rerank.reranking import SecondStage
 from qdrant_rerank.search_request import SearchRequest
 from qdrant_rerank.text import PayloadText
-from qdrant_rerank.types import (
-    RerankedPoint,
-    Reranker,
-    SearchOptions,
-    SearchResults,
-    SearchTrace,
-)
+from qdrant_rerank.types import RerankedPoint, Reranker, SearchResults, SearchTrace
 
 __all__ = ["SearchFlow"]
 

@@ -9,9 +9,9 @@ from qdrant_client import models
 
 from qdrant_rerank.arguments import require_count, require_positive, require_query
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.points import Query, WithPayload, WithVectors
 from qdrant_rerank.query_request import Prefetches, RecallBy, prefetches_of, read_recall
-from qdrant_rerank.types import SearchOptions
 
 __all__ = ["SearchRequest"]
 

@@ -19,13 +19,14 @@ from qdrant_rerank.flow import Flow, Terms
 from qdrant_rerank.grouping import GroupedResults
 from qdrant_rerank.indexing import Document, PointId
 from qdrant_rerank.models import DEFAULT_EMBEDDER, DEFAULT_RERANKER
+from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.points import Query, WithPayload, WithVectors
 from qdrant_rerank.query_request import Prefetches, RecallBy
 from qdrant_rerank.recall import DenseEncoder, LexicalEncoder
 from qdrant_rerank.search_core import SearchCore
 from qdrant_rerank.search_request import SearchRequest
 from qdrant_rerank.text import TextSource
-from qdrant_rerank.types import Reranker, SearchOptions, SearchResults
+from qdrant_rerank.types import Reranker, SearchResults
 from qdrant_rerank.uploading import Upload
 
 __all__ = ["HybridSearcher"]

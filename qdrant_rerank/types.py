@@ -1,4 +1,4 @@
-"""What a search returns, and what it can be made of."""
+"""What a search returns, and the protocols of what it can be made of."""
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,22 +7,15 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from qdrant_client.models import ReadConsistency, Rrf, ScoredPoint, SearchParams, SparseVector
-
-from qdrant_rerank.feedback import Feedback
+from qdrant_client.models import ScoredPoint, SparseVector
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "Blend",
     "Embedder",
-    "Fusion",
-    "OnMissingText",
-    "OnRerankError",
     "RerankedPoint",
     "Reranker",
-    "SearchOptions",
     "SearchResults",
     "SearchTrace",
     "Snippet",
@@ -30,18 +23,6 @@ __all__ = [
     "Status",
 ]
 
-#: What becomes of a hit without text: an error, the end of the list, or nothing.
-OnMissingText = Literal["raise", "last", "drop"]
-
-#: How dense and sparse hits become one list: reciprocal rank fusion, or the sum of the scores
-#: normalised by their distribution; both are done by Qdrant.
-Fusion = Literal["rrf", "dbsf"]
-#: What the order after reranking is by: the rerank score (0), the retrieval score's share of a
-#: weighted sum (up to 1), or both ranks fused.
-Blend = float | Literal["rrf"]
-
-#: What becomes of a search whose reranker fails: the error, or the first stage's order.
-OnRerankError = Literal["raise", "recall"]
 #: What became of a search; see ``SearchTrace.status``.
 Status = Literal["reranked", "partial", "degraded", "recall only", "no candidates"]
 
@@ -192,63 +173,6 @@ class SearchTrace:
     status: Status = "reranked"
     retries: int = 0
     cause: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchOptions:
-    """What is seldom changed from one search to the next; vary one with ``dataclasses.replace``.
-
-    Attributes:
-        on_missing_text: a hit without text raises MissingTextError, follows the others in
-            retrieval order ("last"), or is dropped.
-        dense_vector: name of the dense vector to search; None for the one that has the embedder's
-            size. Several names are several searches, fused. A multivector must be named.
-        sparse_vector: name, or names, of the sparse vector to search; None for the only one.
-        fusion: how dense and sparse hits become one list: "rrf", "dbsf" (see Qdrant's hybrid
-            queries), or ``models.Rrf(k=..., weights=[...])`` with a weight for each search, dense
-            ones first. Nothing is fused where recall is one search.
-        dense_candidates: hits of each dense search that are fused; None for as many as are
-            reranked.
-        sparse_candidates: likewise of each sparse search.
-        recall_threshold: lowest retrieval score of a candidate: of the one search, or fused.
-        blend: the retrieval score's share of the score that orders the reranked hits, 0 to 1,
-            after both are scaled to 0..1 over the candidates; or "rrf" to fuse both ranks.
-        diversity: 0 to 1; above 0 the hits stand in the order of maximal marginal relevance, by
-            their scores and their dense vectors (the stored ones, else the embedder's), so that
-            one that says the same as those before it comes later. Scores stay as they are.
-        feedback: scores of the first hits that feed a second recall, before all are reranked; None
-            for one recall.
-        search_params: of the dense search: ``hnsw_ef``, ``exact``, quantisation.
-        two_phase: whether recall fetches only the text of the candidates, and a second request the
-            payload of the returned hits. None for whether that spares 16 KiB, by the payloads
-            of the collection's first answers, and there is no deadline. A selection of the
-            payload, or vectors, always take two.
-        consistency: replicas that must agree on a read: a number, "majority", "quorum" or "all".
-        timeout_s: whole seconds that Qdrant may take; None for the client's own.
-        on_rerank_error: a reranker that fails (any exception, a score that is not finite) raises,
-            or "recall": the hits stay in the first stage's order, whatever the threshold, and
-            ``trace.status`` is "degraded".
-        retries: times that a request is sent again whose failure may pass: Qdrant cannot be
-            reached, breaks off, is too slow, too busy (429, and it is asked again when it says),
-            or behind a gateway that says 502, 503 or 504. With growing, jittered waits from 0.1 s.
-    """
-
-    on_missing_text: OnMissingText = "last"
-    dense_vector: str | Sequence[str] | None = None
-    sparse_vector: str | Sequence[str] | None = None
-    fusion: Fusion | Rrf = "rrf"
-    dense_candidates: int | None = None
-    sparse_candidates: int | None = None
-    recall_threshold: float | None = None
-    blend: Blend = 0.0
-    diversity: float = 0.0
-    feedback: Feedback | None = None
-    search_params: SearchParams | None = None
-    two_phase: bool | None = None
-    consistency: ReadConsistency | None = None
-    timeout_s: int | None = None
-    on_rerank_error: OnRerankError = "raise"
-    retries: int = 0
 
 
 class SearchResults(list[RerankedPoint]):

@@ -27,10 +27,11 @@ from qdrant_rerank.evaluation.measures import by_query, require_measures
 from qdrant_rerank.evaluation.tuning import Point, Tuning, constructor_call, pareto_front
 from qdrant_rerank.hub import Precision
 from qdrant_rerank.models import DEFAULT_RERANKER
+from qdrant_rerank.options import Blend, Fusion
 from qdrant_rerank.ordering import order_by_score
 from qdrant_rerank.rerankers import load_reranker, score
 from qdrant_rerank.searcher import HybridSearcher
-from qdrant_rerank.types import Blend, Fusion, Reranker, SearchResults
+from qdrant_rerank.types import Reranker, SearchResults
 
 __all__ = ["BLENDS", "DEPTHS", "tune"]
 

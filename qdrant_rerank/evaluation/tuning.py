@@ -30,8 +30,8 @@ from qdrant_rerank.evaluation.measures import gain_of
 from qdrant_rerank.evaluation.results import versions
 from qdrant_rerank.evaluation.tables import Block, html_table, rich_table
 from qdrant_rerank.models import DEFAULT_EMBEDDER, DEFAULT_RERANKER
+from qdrant_rerank.options import Blend, Fusion, SearchOptions
 from qdrant_rerank.searcher import HybridSearcher
-from qdrant_rerank.types import Blend, Fusion, SearchOptions
 
 __all__ = ["Point", "Tuning", "constructor_call", "pareto_front"]
 

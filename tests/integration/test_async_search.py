@@ -11,6 +11,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_rerank import (
     DEFAULT_RERANKER,
     AsyncHybridSearcher,
+    Feedback,
     HybridSearcher,
     SearchOptions,
     TextCrossEncoder,
@@ -22,7 +23,6 @@ from qdrant_rerank.errors import (
     QdrantConnectionError,
 )
 from qdrant_rerank.grouping import GroupedResults
-from qdrant_rerank.types import Feedback
 from tests.loopback_qdrant import loopback_qdrant
 
 DOCUMENTS = [
