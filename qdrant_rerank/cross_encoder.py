@@ -50,14 +50,19 @@ class TextCrossEncoder:
         cache_dir: where downloads are kept; else ``QDRANT_RERANK_CACHE``, else the hub's own.
         threads: runs at once on a CPU, one core each; None for all that the process may use.
         providers: onnxruntime's execution providers; excludes ``cuda=True``.
-        cuda: True, False, or "auto": CUDA where this onnxruntime has it.
-        device_ids: CUDA devices, one session each.
+        cuda: True, False, or "auto": CUDA where a session runs on a card. What is asked for and not
+            there is an error that says what is missing. int8 files stay on the CPU unless asked
+            for: cards have no kernels for them.
+        device_ids: CUDA devices, one session each, behind one queue.
         lazy_load: load the model at the first score instead of now.
+        device: where to run in a word: "auto", "cpu", "cuda" or "cuda:1".
+        gpu_mem_limit: most bytes that a card's arena may take, beside what CUDA itself does.
         revision: a hub branch, tag or commit; None for the commit that was first fetched.
         precision: "auto" is the model's own file as it is: nothing is ever quantised unasked, for
             that changes scores. "fp32", "fp16" and others are the file of that name. So is "int8"
             where there is one, published or beside the model; else the fp32 file is quantised,
-            once, into the cache: ``pip install "qdrant-rerank[quantize]"``. "bf16" is the fp32 file
+            once, into the cache: ``pip install "qdrant-rerank[quantize]"``; likewise "fp16", which
+            is for cards: on a CPU it is slower. "bf16" is the fp32 file
             in bf16 arithmetic, which OpenVINO alone does.
         engine: "onnxruntime"; "openvino", on a CPU, for files that are not int8, with the same
             scores to 1e-4: ``pip install "qdrant-rerank[openvino]"``; "auto": OpenVINO where it is
@@ -111,6 +116,8 @@ class TextCrossEncoder:
         device_ids: Sequence[int] | None = None,
         lazy_load: bool = False,
         *,
+        device: str | None = None,
+        gpu_mem_limit: int | None = None,
         revision: str | None = None,
         precision: RunPrecision = "auto",
         engine: Engine = "auto",
@@ -150,6 +157,8 @@ class TextCrossEncoder:
                 "providers": providers,
                 "cuda": cuda,
                 "device_ids": device_ids,
+                "device": device,
+                "gpu_mem_limit": gpu_mem_limit,
                 "engine": engine,
             },
             max_length=max_length,
@@ -258,7 +267,8 @@ class TextCrossEncoder:
             pairs: (query, document) texts.
             batch_size: most pairs a run may hold; None to let the token budget decide.
             parallel: runs at once; 0 for one a core, None for the encoder's ``threads``. No
-                processes are started.
+                processes are started. On cards, ``device_ids`` says how many work; each takes the
+                next run when it is free.
             progress: a progress bar on stderr once it has taken a second; None for one if stderr
                 is a terminal.
 

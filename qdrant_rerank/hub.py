@@ -153,7 +153,7 @@ def locate_or_fp32(
     local_files_only: bool = False,
     specific_model_path: str | Path | None = None,
 ) -> ModelFiles:
-    """As :func:`locate`, but the fp32 file of a model that has no int8 file and is asked for it.
+    """As :func:`locate`, but the fp32 file where an int8 or fp16 file is asked for and missing.
 
     Raises:
         MissingPrecisionError: the model has neither.
@@ -172,7 +172,7 @@ def locate_or_fp32(
     try:
         return of(precision)
     except MissingPrecisionError:
-        if precision != "int8":
+        if precision not in {"int8", "fp16"}:
             raise
         return of("fp32")
 

@@ -1,13 +1,16 @@
 """A cross-encoder's files -> its tokenizer and its scorer, each loaded once, when first used."""
 
+import functools
+import logging
 import threading
 from contextlib import ExitStack
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from qdrant_rerank.activations import Activation
 from qdrant_rerank.cache import ScoreCache, model_fingerprint
+from qdrant_rerank.card_files import Encoder, for_cards
 from qdrant_rerank.cpu import int8_weights
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.heads import Label
@@ -15,15 +18,19 @@ from qdrant_rerank.hub import ModelFiles
 from qdrant_rerank.model_config import ModelConfig
 from qdrant_rerank.models import RunPrecision
 from qdrant_rerank.prompts import PromptTemplate, PromptTokenizer, choose_prompt
+from qdrant_rerank.providers import CPU, Placement
 from qdrant_rerank.quantization import quantized
-from qdrant_rerank.runtime import Runtime
+from qdrant_rerank.runtime import Runtime, import_onnxruntime, takes_card
 from qdrant_rerank.scoring import PairScorer
 from qdrant_rerank.split import split
 from qdrant_rerank.split_runtime import SplitRuntime
-from qdrant_rerank.tokenization import TOKENIZER_FILES, PairTokenizer
+from qdrant_rerank.tokenization import PairTokenizer
+from qdrant_rerank.tokenizer_files import TOKENIZER_FILES
 from qdrant_rerank.windows import PairReader, Windows
 
 __all__ = ["EncoderLoader"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, repr=False)
@@ -72,6 +79,9 @@ class EncoderLoader:
                 "pairs. Instructions are for language models; leave it out."
             )
         self._quantizes = self.asked == "int8" and self.files.precision == "fp32"
+        self._halves = self.asked == "fp16" and self.files.precision == "fp32"
+        names = [each.name for each in fields(Placement)]
+        self._placement = Placement(**{name: self.running[name] for name in names})
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -86,7 +96,9 @@ class EncoderLoader:
         """What the model is run in; of a file that does not tell, fp32."""
         if self.asked == "bf16":
             return "bf16"
-        return "int8" if self._quantizes else self.files.precision
+        if self._quantizes:
+            return "int8"
+        return "fp16" if self._halves else self.files.precision
 
     @property
     def weights(self) -> str:
@@ -108,6 +120,8 @@ class EncoderLoader:
             with self._lock:
                 if self.loaded_scorer is None:
                     runtime = self._runtime()
+                    if self.precision == "fp16" and runtime.provider == CPU:
+                        _say_slower(self.files.name)
                     self.loaded_scorer = PairScorer(
                         reader,
                         runtime,
@@ -132,19 +146,30 @@ class EncoderLoader:
         data = self.files.external_data  # before anything reads it
         with ExitStack() as stack:
             model = self.files.model
-            if self._quantizes:
-                model = stack.enter_context(quantized(model, data, self.artifacts))
             options = {
                 **self.running,
                 "precision": self.precision,
                 "first_position": self.config.first_position,
                 "artifacts": self.artifacts,
             }
+            if self._quantizes:
+                model = stack.enter_context(quantized(model, data, self.artifacts))
+            elif self.precision in {"fp32", "fp16"} and self.document_cache is None:
+                encoder = Encoder.read(self.files.tokenizer) if self._on_card() else None
+                made = for_cards(model, data, self.artifacts, encoder=encoder, half=self._halves)
+                model = stack.enter_context(made)
+            if self.precision == "int8" and not self._placement.asks_for_provider:
+                options["cuda"] = False  # a card has no kernels for most of its operators
             if self.document_cache is None:
-                return Runtime(model, **options)
+                return Runtime(model, fallback=self.files.model, **options)
             own = data if model == self.files.model else []
             parts = stack.enter_context(split(model, own, self.artifacts))
             return SplitRuntime(*parts, max_bytes=self.document_cache, options=options)
+
+    def _on_card(self) -> bool:
+        """Whether the model is going to run on a card."""
+        engine = self.running["engine"]
+        return engine != "openvino" and takes_card(import_onnxruntime(), self._placement)
 
     def _fingerprint(self, reader: PairReader, runtime: Runtime) -> bytes:
         """Of all that makes a logit; neither the activation nor the label does."""
@@ -160,9 +185,20 @@ class EncoderLoader:
                 "provider": runtime.provider,
                 "split": self.document_cache is not None,
                 "quantised": int8_weights() if self._quantizes else None,
+                "halved": self._halves,
                 "max_length": reader.tokenizer.max_length,
                 "windows": reader.windows,
                 "prompt": self.prompt,
                 "instruction": self.instruction,
             },
         )
+
+
+@functools.cache
+def _say_slower(model: str) -> None:
+    """Once a model and process."""
+    logger.warning(
+        "%s runs in fp16 on a CPU, which is slower there than fp32: most of its operators compute "
+        "in fp32, with a conversion before and after. precision='fp32' or 'int8' is faster.",
+        model,
+    )

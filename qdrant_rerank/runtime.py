@@ -157,7 +157,6 @@ class Runtime:
         precision: what to run the model in; only OpenVINO can run an fp32 file in bf16.
         first_position: position of the first token, where the file takes position_ids.
         fallback: the file for pairs that do not fit a card, where ``path`` is made for cards alone.
-        budgets: folder in which it is remembered how much a run on a card should hold.
         artifacts: folder for the model with fused attention, for onnxruntime on a CPU; None to run
             the file as it is.
 
@@ -188,7 +187,6 @@ class Runtime:
         precision: RunPrecision = "auto",
         first_position: int = 0,
         fallback: Path | None = None,
-        budgets: Path | None = None,
         artifacts: Path | None = None,
     ) -> None:
         require_choice("engine", engine, Engine)
@@ -257,7 +255,7 @@ class Runtime:
         if not on_cpu:
             self._cards = open_cards(
                 ort,
-                CardPlan(path, choices, self._output, budgets, _about(ort, placement)),
+                CardPlan(path, choices, self._output, artifacts, _about(ort, placement)),
                 sessions=self._sessions,
                 open_session=lambda providers: _open_session(ort, path, providers, required=True),
                 open_fallback=lambda: _open_session(ort, fallback or path, [CPU], cores),

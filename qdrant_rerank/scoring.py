@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -36,6 +36,8 @@ __all__ = ["PairScorer"]
 # A run's worth of short pairs, 8 on a CPU, is tokenised at a time where a deadline may pass in
 # between: a millisecond or so.
 SHORT_PAIR = 64  # tokens
+# Pairs that a card is given at least, where it works on the first half while the second is read.
+LEAST_BLOCK = 32
 
 
 class PairScorer:
@@ -141,6 +143,9 @@ class PairScorer:
         keys = [] if self._cache is None else [pair_key(self._model, *pair) for pair in pairs]
         kept = [None] * len(pairs) if self._cache is None else self._cache.get(keys)
         rest = [row for row, output in enumerate(kept) if output is None]
+        if self.runtime.on_cards and deadline is NEVER:
+            # Tokenised block by block while the card works, each of pairs of similar length.
+            rest.sort(key=lambda row: sum(map(len, pairs[row])), reverse=True)
         self._run([pairs[row] for row in rest], batch_size, pool, deadline, work)
         fresh = work.outputs(self.head.labels)
         self._require_finite(fresh, [first + row for row in rest], len(pairs))
@@ -166,14 +171,14 @@ class PairScorer:
     ) -> None:
         """Tokenise pairs and have them read by the model, into ``work``."""
         drawn = self._runs(pairs, batch_size, deadline, work)
-        # With a deadline, the next pairs are tokenised while the first ones run.
-        runs = list(drawn) if deadline is NEVER else drawn
+        # With a deadline, and on a card, the next pairs are tokenised while the first ones run.
+        runs = list(drawn) if self._at_once(deadline) else drawn
         count = len(runs) if isinstance(runs, list) else len(pairs)
         spread = self.runtime.has_cores_for(count)
 
         def execute(run: Run) -> None:
             rows = [work.rows[row] for row in run.rows]
-            work.done.append((run, self._logits(rows, spread)))
+            work.done.append((run, self._logits(rows, spread, work.fell_back.append)))
 
         self.runtime.for_each(execute, runs, pool, deadline)
 
@@ -218,7 +223,7 @@ class PairScorer:
             windows=windows,
             spans=spans,
             activation=activation_name(self.activation),
-            engine=self.runtime.provider,
+            engine=work.engine(self.runtime.provider),
             precision=self._precision,
             cached=cached,
         )
@@ -234,7 +239,9 @@ class PairScorer:
         limits = [limit for limit in (batch_size, self._pairs_per_run) if limit is not None]
         plan = plan_runs if deadline is NEVER else plan_in_order
         block = self.runtime.tokens_per_run // SHORT_PAIR
-        size = max(1, len(pairs)) if deadline is NEVER else block
+        if self.runtime.on_cards:
+            block = min(block, max(LEAST_BLOCK, -(-len(pairs) // 2)))
+        size = max(1, len(pairs)) if self._at_once(deadline) else block
         for start in range(0, len(pairs), size):
             if deadline.passed:
                 return
@@ -249,10 +256,19 @@ class PairScorer:
             ):
                 yield Run(run.rows + before, run.width)
 
+    def _at_once(self, deadline: Deadline) -> bool:
+        """Whether all pairs are tokenised before the first of them is run."""
+        return deadline is NEVER and not self.runtime.on_cards
+
     def _padded(self, width: int) -> int:
         return padded_width(width, self._width_multiple, self._read.tokenizer.max_length)
 
-    def _logits(self, pairs: Sequence[TokenizedPair], spread: bool = False) -> NDArray[np.float32]:
+    def _logits(
+        self,
+        pairs: Sequence[TokenizedPair],
+        spread: bool = False,
+        fell_back: Callable[[int], None] | None = None,
+    ) -> NDArray[np.float32]:
         """Label logits of one run, shape (pairs, labels)."""
         tokenizer = self._read.tokenizer
         inputs = pad(
@@ -264,7 +280,9 @@ class PairScorer:
             most=tokenizer.max_length,
         )
         no_yes = tokenizer.no_yes
-        output = self.runtime.run(*inputs, last_position=no_yes is not None, spread=spread)
+        output = self.runtime.run(
+            *inputs, last_position=no_yes is not None, spread=spread, fell_back=fell_back
+        )
         return label_logits(output, len(pairs), self.runtime.path, no_yes)
 
     def _require_finite(
@@ -276,7 +294,7 @@ class PairScorer:
             if not np.isfinite(output.logits).all()
         ]
         if broken:
-            number, value = broken[0]
+            number, value = min(broken)
             raise ModelOutputError(
                 f"{self.runtime.path} returned {value} for {len(broken)} of {pairs} pairs, the "
                 f"first at index {number}. The file may be damaged, or its fp16 arithmetic "
@@ -293,6 +311,12 @@ class _Work:
     spans: list[tuple[int, int]] = field(default_factory=list)
     done: list[tuple[Run, NDArray[np.float32]]] = field(default_factory=list)
     tokenize_s: float = 0.0
+    fell_back: list[int] = field(default_factory=list)
+
+    def engine(self, provider: str) -> str:
+        """What ran the pairs, and how many of them did not fit its memory."""
+        pairs = sum(self.fell_back)
+        return provider if not pairs else f"{provider}, and a CPU for {pairs} that did not fit it"
 
     def add(self, reading: Reading, seconds: float) -> None:
         self.rows += reading.rows

@@ -273,10 +273,10 @@ def test_a_budget_is_remembered_by_model_and_card(model, tmp_path):
 @needs_it
 def test_the_budget_is_measured_once(model, tmp_path):
     """By running the model, in the folder that is given."""
-    first = Runtime(model, providers=AS_A_CARD, budgets=tmp_path)
+    first = Runtime(model, providers=AS_A_CARD, artifacts=tmp_path)
     [file] = tmp_path.glob("*.json")
     written = file.stat().st_mtime_ns
-    second = Runtime(model, providers=AS_A_CARD, budgets=tmp_path)
+    second = Runtime(model, providers=AS_A_CARD, artifacts=tmp_path)
     assert first.tokens_per_run == second.tokens_per_run >= LEAST_TOKENS
     assert file.stat().st_mtime_ns == written
 
