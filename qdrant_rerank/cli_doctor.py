@@ -25,6 +25,7 @@ from qdrant_rerank.errors import (
     ModelError,
     QdrantError,
 )
+from qdrant_rerank.payload_paths import require_path
 
 if TYPE_CHECKING:
     from qdrant_rerank.doctor import Finding
@@ -68,6 +69,8 @@ def doctor(
 
     Exit code 1 if something is wrong, 2 on bad input.
     """
+    for name in filters:
+        require_path("--filter", name)
     findings: list[Finding] = []
     try:
         with searcher_for(collection, url, path, text, embedder, None) as searcher:

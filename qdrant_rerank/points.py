@@ -10,6 +10,7 @@ from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.flow import Flow, ask
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.ordering import PointId
+from qdrant_rerank.payload_paths import field_paths
 from qdrant_rerank.query_request import Scope
 from qdrant_rerank.text import PayloadText
 from qdrant_rerank.types import RerankedPoint
@@ -164,18 +165,20 @@ def completed(
 
 
 def _as_recalled(fetched: Mapping[str, Any], recalled: Mapping[str, Any]) -> dict[str, Any]:
-    """The fetched payload, with the fields that both have as they were at recall."""
+    """The fetched payload, with the texts that both have as they were at recall."""
     merged = dict(fetched)
     for name in merged.keys() & recalled.keys():
         ours, theirs = merged[name], recalled[name]
-        both = isinstance(ours, Mapping) and isinstance(theirs, Mapping)
-        merged[name] = _as_recalled(ours, theirs) if both else theirs
+        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+            merged[name] = _as_recalled(ours, theirs)
+        elif not isinstance(theirs, list):  # no text, and of an array recall may have a part
+            merged[name] = theirs
     return merged
 
 
 def text_payload(text: PayloadText) -> bool | list[str]:
-    """The payload that holds the text; all of it where only a function knows."""
-    return True if text.fields is None else list(text.fields)
+    """The payload that holds the text; all of it where only a function knows, or no path tells."""
+    return (None if text.fields is None else field_paths(text.fields)) or True
 
 
 def names(with_vectors: WithVectors) -> bool | list[str]:

@@ -20,6 +20,7 @@ from qdrant_rerank.grouping import GroupedResults, RerankedGroup, group_points, 
 from qdrant_rerank.indexing import PointId
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.ordering import keep_order
+from qdrant_rerank.payload_paths import whole_field
 from qdrant_rerank.payload_sizes import PayloadSizes
 from qdrant_rerank.points import Query, completed, names, selector, text_payload
 from qdrant_rerank.query_request import Scope
@@ -274,7 +275,7 @@ class SearchFlow:
         fields = text_payload(self._text)
         if isinstance(fields, bool) or not self._request.group_by:
             return fields
-        return list(dict.fromkeys([*fields, self._request.group_by]))
+        return list(dict.fromkeys([*fields, whole_field(self._request.group_by)]))
 
     def _ended(self, trace: SearchTrace, fetch_s: float) -> SearchTrace:
         return replace(

@@ -10,6 +10,7 @@ from qdrant_client import models
 from qdrant_rerank.arguments import require_count, require_positive, require_query
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.options import SearchOptions
+from qdrant_rerank.payload_paths import require_path
 from qdrant_rerank.points import Query, WithPayload, WithVectors
 from qdrant_rerank.query_request import Prefetches, RecallBy, prefetches_of, read_recall
 
@@ -59,6 +60,8 @@ class SearchRequest:
                 raise InvalidInputError(f"{name} is one str; expected names. Pass [{value!r}].")
         require_count("offset", self.offset)
         require_positive("group_size", self.group_size)
+        if self.group_by is not None:
+            require_path("group_by", self.group_by)
         self.depth(candidates)
         self.read_prefetch()
         if isinstance(self.read_recall(), models.QueryRequest):

@@ -69,15 +69,16 @@ class Directory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: IO[str] | None = None
         try:
             (path / SHARDS).mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(path / LOCK)
+            lock = (path / LOCK).open("a", encoding="utf-8")
         except OSError as error:
             raise QdrantConnectionError(
                 f"The Qdrant directory {path} cannot be opened: {error}. Expected a directory to "
                 "write to."
             ) from error
+        _take(lock, path)
+        self._lock: IO[str] | None = lock
 
     def read(self) -> Listing:
         """The collections, as they were written last.
@@ -150,22 +151,18 @@ class Directory:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _locked(file: Path) -> IO[str]:
+def _take(lock: IO[str], path: Path) -> None:
+    """Lock a directory's file, or close it and raise QdrantConnectionError."""
     import portalocker  # comes with qdrant-client; slow to import
 
-    opened = file.open("a", encoding="utf-8")
     try:
-        portalocker.lock(
-            opened, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
-        )
+        portalocker.lock(lock, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
     except portalocker.exceptions.LockException as error:
-        opened.close()
+        lock.close()
         raise QdrantConnectionError(
-            f"The Qdrant directory {file.parent} cannot be opened: it is already accessed by "
-            "another instance of Qdrant. Close the other one, or use a server (QDRANT_URL), which "
-            "both can."
+            f"The Qdrant directory {path} cannot be opened: it is already accessed by another "
+            "instance of Qdrant. Close the other one, or use a server (QDRANT_URL), which both can."
         ) from error
-    return opened
 
 
 def _entry(found: dict[str, Any]) -> Entry:

@@ -21,6 +21,8 @@ OPTIMIZERS = models.OptimizersConfig(
     flush_interval_sec=5,
 )
 
+#: A vector of collections without any, which the engine does not make.
+UNUSED = "unused"
 INDEX_PARAMS: Mapping[str, Any] = {
     "keyword": edge.KeywordIndexParams,
     "integer": edge.IntegerIndexParams,
@@ -77,14 +79,14 @@ def edge_config(config: models.CollectionConfig, *, durable: bool) -> edge.EdgeC
         durable: whether every write is logged before it is done.
     """
     params, optimizers = config.params, config.optimizer_config
-    dense = params.vectors or {}
+    dense, sparse = params.vectors or {}, params.sparse_vectors or {}
+    if not dense and not sparse:  # such as a collection that is searched by a text index alone
+        sparse = {UNUSED: models.SparseVectorParams()}
     return edge.EdgeConfig(
         vectors=_vectors(dense)
         if isinstance(dense, models.VectorParams)
         else {name: _vectors(one) for name, one in dense.items()},
-        sparse_vectors={
-            name: _sparse_vectors(one) for name, one in (params.sparse_vectors or {}).items()
-        },
+        sparse_vectors={name: _sparse_vectors(one) for name, one in sparse.items()},
         on_disk_payload=params.on_disk_payload,
         hnsw_config=_hnsw(config.hnsw_config),
         quantization_config=_quantization(config.quantization_config),

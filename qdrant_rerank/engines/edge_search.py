@@ -31,6 +31,7 @@ from qdrant_rerank.engines.edge_shards import Shards
 from qdrant_rerank.errors import QdrantRequestError
 from qdrant_rerank.grouping import lookup_ids
 from qdrant_rerank.ordering import in_retrieval_order
+from qdrant_rerank.payload_paths import whole_field
 
 __all__ = ["EdgeSearch"]
 
@@ -97,7 +98,7 @@ class EdgeSearch:
         every = self.count(collection, None).count
         keys = {
             "prefetch": with_prefetch_limit(request.prefetch, max(every, 1)),
-            "with_payload": [group_by.removesuffix("[]")],
+            "with_payload": [whole_field(group_by)],
             "with_vector": False,
         }
         reads = min(limit * group_size * GROUP_READ, max(every, 1))

@@ -72,6 +72,7 @@ def test_doctor_says_what_is_wrong_and_how_to_mend_it(run):
     assert "no collection 'no'" in json.loads(none.stdout)[-1]["seen"]
     assert run("doctor", "--collection", "docs", "--sample", "0").exit_code == 2
     assert run("doctor", "--collection", "docs", "--url", "http://localhost:1").exit_code == 2
+    assert run("doctor", "--collection", "docs", "--filter", "my year").exit_code == 2
 
 
 READING = (

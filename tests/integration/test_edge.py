@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
-from qdrant_rerank import HybridSearcher
+from qdrant_rerank import HybridSearcher, TextIndex
 from qdrant_rerank.engines.choice import embedded_client
 from qdrant_rerank.engines.edge import EdgeClient
 from qdrant_rerank.errors import (
@@ -150,8 +151,9 @@ def test_in_memory_leaves_no_files(tmp_path, monkeypatch):
 def test_a_directory_is_open_once(tmp_path):
     """A second client and a second process get one clear error."""
     with closing(EdgeClient(tmp_path)):
-        with pytest.raises(QdrantConnectionError, match="already accessed by another instance"):
+        with pytest.raises(QdrantConnectionError, match="already accessed by another") as caught:
             EdgeClient(tmp_path)
+        assert str(caught.value).count("cannot be opened") == 1
         second = run(
             f"from qdrant_rerank.engines.edge import EdgeClient; EdgeClient({str(tmp_path)!r})"
         )
@@ -375,6 +377,22 @@ def test_every_kind_of_query_is_answered_as_local_mode_does(edge):
         assert [(g.id, g.lookup.payload) for g in groups[0]] == [
             (g.id, g.lookup.payload) for g in groups[1]
         ]
+
+
+def test_a_collection_without_vectors_is_searched_by_its_text_index(tmp_path):
+    """Recall by words alone, as in local mode; there the next time."""
+    found = []
+    for opened in (partial(QdrantClient, ":memory:"), *[partial(EdgeClient, tmp_path)] * 2):
+        with closing(opened()) as client:
+            searcher = HybridSearcher(
+                "docs", client=client, embedder=None, sparse=TextIndex("text"), reranker=None
+            )
+            searcher.add(["Iron melts.", "Iron and iron ore.", "Bread rises."], progress=False)
+            assert client.get_collection("docs").config.params.vectors == {}
+            hits = searcher.search("iron", with_vectors=True)
+            found.append([(hit.payload["text"], hit.vector, round(hit.score, 5)) for hit in hits])
+    assert [text for text, *_ in found[0]] == ["Iron and iron ore.", "Iron melts."]
+    assert found[0] == found[1] == found[2]
 
 
 def test_a_graph_can_be_built(edge):

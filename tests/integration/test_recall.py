@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import closing
 from uuid import UUID, uuid5
 
 import numpy as np
@@ -20,6 +21,7 @@ from qdrant_rerank import (
     StaticEmbedder,
     TextIndex,
 )
+from qdrant_rerank.engines.edge import EdgeClient
 from qdrant_rerank.errors import (
     InvalidInputError,
     MissingTextError,
@@ -487,6 +489,34 @@ def test_groups_are_ordered_by_their_best_chunk(searcher):
     assert tags[0].hits == tags[1].hits
 
 
+@pytest.mark.parametrize("real", [False, True], ids=["local mode", "the real engine"])
+@pytest.mark.parametrize(
+    "path", ["parts[].page", "parts[0].page", "parts[]", '"page no"', "flat.x"]
+)
+def test_groups_and_payloads_are_those_of_one_phase(tiny_bert, path, real):
+    """Whatever array or name the group's value is in; the payload that is shown is whole."""
+    rows = [
+        {"text": "Iron melts.", "parts": [{"page": 1, "by": "a"}, {"by": "b"}], "page no": 4},
+        {"text": "Iron boils.", "parts": [{"by": "c"}, {"page": 2}], "flat": [{"x": 1}]},
+        {"text": "Iron rusts.", "parts": ["p", "q"], "page no": 5, "flat": {"x": 3}},
+    ]
+    with closing(EdgeClient() if real else QdrantClient(":memory:")) as client:
+        made = HybridSearcher("docs", client=client, reranker=tiny_bert)
+        made.add(rows, ids=[1, 2, 3], progress=False)
+        one, two = (
+            made.search_groups("iron", group_by=path, options=SearchOptions(two_phase=twice))
+            for twice in (False, True)
+        )
+        assert [(group.id, ids(group.hits)) for group in two] == [
+            (group.id, ids(group.hits)) for group in one
+        ]
+        assert one
+        for group in two:
+            assert all(hit.payload == rows[hit.id - 1] for hit in group.hits)
+        hits = client.query_points_groups("docs", path, query=DENSE.tolist(), using="dense").groups
+        assert {group.id for group in hits} == {group.id for group in one}
+
+
 def test_groups_without_a_reranker_are_qdrants(searcher, recall_only):
     """The same groups, hits and order as query_points_groups finds."""
     theirs = searcher.client.query_points_groups(
@@ -526,6 +556,8 @@ def test_groups_are_looked_up_in_another_collection(searcher):
     [
         ({"group_by": ""}, "group_by is ''"),
         ({"group_by": None}, "group_by is None"),
+        ({"group_by": "book["}, r"group_by is 'book\['; expected a payload field, or a path"),
+        ({"group_by": "my book"}, "group_by is 'my book'"),
         ({"group_by": "book", "group_size": 0}, "group_size is 0"),
         ({"group_by": "book", "offset": -1}, "offset is -1"),
         ({"group_by": "book", "candidates": 5, "offset": 2, "limit": 4}, r"offset 2 \+ limit 4"),
