@@ -28,7 +28,7 @@ from qdrant_rerank.errors import MissingDependencyError, ModelFileError
 from qdrant_rerank.feeds import Feed
 from qdrant_rerank.quantization import LARGE
 from qdrant_rerank.runtime import import_onnxruntime
-from qdrant_rerank.tokenization import read_json
+from qdrant_rerank.tokenizer_files import read_json
 
 __all__ = ["Encoder", "for_cards"]
 

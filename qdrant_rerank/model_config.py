@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qdrant_rerank.tokenization import first_position, read_json
+from qdrant_rerank.tokenizer_files import first_position, read_json
 
 __all__ = ["ModelConfig"]
 

@@ -21,9 +21,9 @@ from qdrant_rerank.tokenization import (
     CHARACTERS_PER_TOKEN,
     MOST_CHARACTERS_PER_TOKEN,
     Side,
-    TokenizerFiles,
     well_formed,
 )
+from qdrant_rerank.tokenizer_files import TokenizerFiles
 
 __all__ = ["QWEN3_RERANKER", "PromptTemplate", "PromptTokenizer", "choose_prompt"]
 

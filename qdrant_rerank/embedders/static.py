@@ -14,7 +14,8 @@ from tokenizers import Tokenizer
 
 from qdrant_rerank.errors import ModelFileError
 from qdrant_rerank.models import BUNDLED_DIRECTORY, DEFAULT_EMBEDDER
-from qdrant_rerank.tokenization import read_json, well_formed
+from qdrant_rerank.tokenization import well_formed
+from qdrant_rerank.tokenizer_files import read_json
 
 __all__ = ["StaticEmbedder"]
 
