@@ -113,7 +113,7 @@ def for_cards(
         target = folder / "model.onnx"
         logger.info("Making %s for cards, once, in %s.", model, cache)
         if encoder is not None:
-            _fuse(model, encoder, target, half=half, large=large)
+            _fuse(model, encoder, target, half=half, large=large, has_data=bool(data))
         else:
             _halve(model, target, large=large)
 
@@ -128,20 +128,18 @@ def for_cards(
         yield folder / "model.onnx"
 
 
-def _fuse(model: Path, encoder: Encoder, target: Path, *, half: bool, large: bool) -> None:
+def _fuse(
+    model: Path, encoder: Encoder, target: Path, *, half: bool, large: bool, has_data: bool
+) -> None:
+    import onnx
     from onnxruntime.transformers import optimizer
 
     room = tempfile.TemporaryDirectory(dir=target.parent.parent, prefix=BUILDING)
     with room as made, _quiet():
         folded = Path(made) / "folded.onnx"
-        _fold(model, folded, large=large)
-        fused = optimizer.optimize_model(
-            str(folded),
-            model_type=encoder.family,
-            num_heads=encoder.heads,
-            hidden_size=encoder.width,
-            opt_level=0,  # it folds by itself through torch, which we do without
-            use_gpu=True,
+        _fold(model, folded, external=large or has_data)
+        fused = optimizer.optimize_by_fusion(
+            onnx.load(folded), encoder.family, encoder.heads, encoder.width
         )
         trial = Path(made) / "fused.onnx"
         fused.save_model_to_file(str(trial), use_external_data_format=large)
@@ -152,7 +150,7 @@ def _fuse(model: Path, encoder: Encoder, target: Path, *, half: bool, large: boo
                 model,
                 difference,
             )
-            fused = optimizer.OnnxModel(optimizer.load_model(str(folded)))
+            fused = optimizer.OnnxModel(onnx.load(folded))
         if half:
             fused.convert_float_to_float16(keep_io_types=True)
         fused.save_model_to_file(str(target), use_external_data_format=large)
@@ -174,13 +172,16 @@ def _halve(model: Path, target: Path, *, large: bool) -> None:
     onnx.save(half, target, save_as_external_data=large, location="model.onnx_data")
 
 
-def _fold(model: Path, target: Path, *, large: bool) -> None:
-    """Compute what is constant: the optimizer looks for attention among what is left."""
+def _fold(model: Path, target: Path, *, external: bool) -> None:
+    """Compute what is constant: the optimizer looks for attention among what is left.
+
+    It would do so itself, but through torch.
+    """
     ort = import_onnxruntime()
     options = _options(ort)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(target)
-    if large:
+    if external:
         prefix = "session.optimized_model_external_initializers_"
         options.add_session_config_entry(f"{prefix}file_name", f"{target.name}_data")
         options.add_session_config_entry(f"{prefix}min_size_in_bytes", "1024")

@@ -2,7 +2,7 @@
 
     pip install --group architectures && python -m tests.models.build [NAME ...]
 
-Rewrites `tiny-bert/` and `tiny-xlmr/` (here), `tiny-deberta/`, `tiny-modernbert/` and
+Rewrites `tiny-bert/`, `tiny-bert-eager/` and `tiny-xlmr/` (here), `tiny-deberta/`, `tiny-modernbert/` and
 `tiny-qwen3/` (architectures.py): the shapes, tokenizers and file layout of real hub models
 (MiniLM, bge-reranker, mxbai-rerank, gte-reranker-modernbert and Qwen3-Reranker exports), with
 weights that mean nothing. A given pair always gets the same logit, other pairs get visibly other
@@ -112,7 +112,12 @@ def main() -> None:
     """Rewrite the model directories, or those that are named, and print what was made."""
     from tests.models import architectures
 
-    makers = {"tiny-bert": build_bert, "tiny-xlmr": build_xlmr, **architectures.MAKERS}
+    makers = {
+        "tiny-bert": build_bert,
+        "tiny-bert-eager": build_bert_eager,
+        "tiny-xlmr": build_xlmr,
+        **architectures.MAKERS,
+    }
     for name in sys.argv[1:] or makers:
         make = makers[name]
         directory = HERE / name
@@ -121,7 +126,12 @@ def main() -> None:
             print(f"{path.stat().st_size:>8} {path.relative_to(HERE)}")  # noqa: T201
 
 
-def build_bert(directory: Path) -> None:
+def build_bert_eager(directory: Path) -> None:
+    """The same with attention written out, as most files on the hub have it."""
+    build_bert(directory, attention="eager")
+
+
+def build_bert(directory: Path, *, attention: str | None = None) -> None:
     """Write a BERT classifier: three inputs, `[CLS] A [SEP] B [SEP]`, pad id 0."""
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -132,7 +142,10 @@ def build_bert(directory: Path) -> None:
         "pad_token_id": 0,
         "type_vocab_size": 2,
     }
-    model = BertForSequenceClassification(BertConfig(**settings, num_labels=1))
+    config = BertConfig(**settings, num_labels=1)
+    if attention is not None:
+        config._attn_implementation = attention
+    model = BertForSequenceClassification(config)
     write_model(
         directory,
         model=model,
