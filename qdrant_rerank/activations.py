@@ -4,7 +4,6 @@
 configuration names, else sigmoid for one label and the logit for several.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError
 from qdrant_rerank.heads import Head
 from qdrant_rerank.model_config import ModelConfig
+from qdrant_rerank.notices import warn_caller
 
 __all__ = ["Activation", "activate", "activation_name", "choose_activation", "require_activation"]
 
@@ -106,12 +106,10 @@ def _configured(config: ModelConfig, default: Activation) -> Activation:
         return default
     known = KNOWN_PATHS.get(path.rpartition(".")[2]) if path.startswith("torch.") else None
     if known is None:
-        warnings.warn(
+        warn_caller(
             f"{config.source} names the activation {path!r}, which is none of torch's "
             f"{', '.join(KNOWN_PATHS)} and is not run; {default!r} is used, as "
-            "sentence-transformers does. Pass activation= to choose.",
-            UserWarning,
-            stacklevel=2,
+            "sentence-transformers does. Pass activation= to choose."
         )
         return default
     return known

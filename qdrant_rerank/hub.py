@@ -3,7 +3,6 @@
 import re
 import shlex
 import threading
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from qdrant_rerank.errors import (
 from qdrant_rerank.hub_cache import CachedRepository, cache_directory
 from qdrant_rerank.hub_client import is_absence
 from qdrant_rerank.models import FilePrecision, ModelSource, ModelSpec, Precision
+from qdrant_rerank.notices import warn_caller
 from qdrant_rerank.onnx_files import (
     choose_file,
     external_files,
@@ -292,6 +292,4 @@ def _warn_of_license(name: str, license: str) -> None:
         if name in _warned:
             return
         _warned.add(name)
-    warnings.warn(
-        f"The licence of {name}, {license}, forbids commercial use.", LicenseWarning, stacklevel=4
-    )
+    warn_caller(f"The licence of {name}, {license}, forbids commercial use.", LicenseWarning)

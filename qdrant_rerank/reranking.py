@@ -5,7 +5,6 @@
 """
 
 import time
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from qdrant_rerank.arguments import require_choice, require_positive, require_qu
 from qdrant_rerank.deadline import NEVER, Deadline
 from qdrant_rerank.errors import InvalidInputError, MissingTextError
 from qdrant_rerank.models import DEFAULT_RERANKER
+from qdrant_rerank.notices import warn_caller
 from qdrant_rerank.options import Blend, OnMissingText, OnRerankError
 from qdrant_rerank.ordering import order_by_score
 from qdrant_rerank.rerankers import Scored, load_reranker, score
@@ -148,11 +148,9 @@ class SecondStage:
                 self._require(hits)
             kept = [row for row, text in enumerate(texts) if text is not None]
             if hits and not kept:
-                warnings.warn(
+                warn_caller(
                     f"None of the {len(hits)} hits has text to rerank, so their order stays. "
-                    + self._text.missing(hits[0].payload, f"Point {hits[0].id!r}"),
-                    UserWarning,
-                    stacklevel=5,  # the caller of HybridSearcher.search
+                    + self._text.missing(hits[0].payload, f"Point {hits[0].id!r}")
                 )
             rows.append(kept)
             work.append((query, [text for text in texts if text is not None]))

@@ -228,12 +228,14 @@ def test_hits_without_text_follow_are_dropped_or_raise(client, bundled, missing)
 def test_a_text_source_that_finds_nothing_at_all_warns(searcher):
     """The order stays, and the warning says what to pass."""
     wrong = HybridSearcher("docs", client=searcher.client, text="body")
-    with pytest.warns(UserWarning, match=r"None of the 8 hits has text.*Pass text='text'"):
+    with pytest.warns(UserWarning, match=r"None of the 8 hits has text.*Pass text='text'") as seen:
         results = wrong.search(QUERY)
+    assert seen[0].filename == __file__
     assert [p.retrieval_rank for p in results] == list(range(1, 9))
     bare = [models.ScoredPoint(id=1, version=0, score=1.0)]
-    with pytest.warns(UserWarning, match="it has no payload"):
+    with pytest.warns(UserWarning, match="it has no payload") as seen:
         rerank_points(QUERY, bare)
+    assert seen[0].filename == __file__
 
 
 @RELAXED

@@ -1,0 +1,19 @@
+"""Warnings that name the line of the caller's program, not one of this package's."""
+
+import sys
+import warnings
+
+__all__ = ["warn_caller"]
+
+PACKAGE = __name__.partition(".")[0]
+
+
+def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the nearest line outside this package, so that Python shows it once a line there."""
+    # From Python 3.12 on, skip_file_prefixes=(package directory,) does the same.
+    level = 1
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] == PACKAGE:
+        frame = frame.f_back
+        level += 1
+    warnings.warn(message, category, stacklevel=level)
