@@ -9,7 +9,6 @@ import json
 import sqlite3
 import traceback
 from collections.abc import Sequence
-from types import FrameType
 
 import grpc
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
@@ -55,8 +54,8 @@ def translate(error: Exception, client: AnyClient, collection: str) -> Exception
         return _from_status(error.status_code or 0, error.content, client, collection)
     if isinstance(error, ResponseHandlingException):
         return _from_source(error.source, where)
-    if isinstance(error, json.JSONDecodeError | AssertionError) or _amid_an_answer(error):
-        return _nonsense(where, error)  # it asserts that a result is there
+    if isinstance(error, json.JSONDecodeError | AssertionError):  # that a result is there
+        return _nonsense(where, error)
     if isinstance(error, TimeoutError):  # of ours, around a request
         return _too_late(where, "the deadline passed")
     if is_throttled(error):
@@ -67,8 +66,11 @@ def translate(error: Exception, client: AnyClient, collection: str) -> Exception
         return _from_grpc(error, client, collection)
     if is_local(client):
         return _from_local(error, client, collection)
-    if isinstance(error, ValueError):  # qdrant-client could not write the request
-        return QdrantRequestError(f"{where}, collection {collection!r}: {error}")
+    if _amid_an_answer(error):
+        return _nonsense(where, error)
+    if isinstance(error, ValueError) or (isinstance(error, TypeError) and _in_client(error)):
+        # It could not write the request: over gRPC, types are checked then.
+        return QdrantRequestError(f"{where} cannot be asked that of {collection!r}: {error}")
     return None
 
 
@@ -80,15 +82,16 @@ def _says_closed(error: Exception) -> bool:
 
 def _amid_an_answer(error: Exception) -> bool:
     """Whether qdrant-client stumbled over a gRPC answer, which it reads without looking."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if isinstance(error, AttributeError):  # gRPC has None for a message that cannot be read
-        return "'NoneType' object" in str(error) and _belongs_to(frames, "qdrant_client")
-    return any(frame.f_locals.get("cls") is GrpcToRest for frame in frames)
+        return "'NoneType' object" in str(error) and _in_client(error)
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_locals.get("cls") is GrpcToRest for frame, _ in frames)
 
 
-def _belongs_to(frames: Sequence[FrameType], package: str) -> bool:
-    """Whether an error with these frames was raised in a package."""
-    return bool(frames) and frames[-1].f_globals.get("__name__", "").startswith(f"{package}.")
+def _in_client(error: Exception) -> bool:
+    """Whether it was raised by code of qdrant-client, not by what that calls, or calls it."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("qdrant_client.")
 
 
 def _from_local(error: Exception, client: AnyClient, collection: str) -> Exception | None:

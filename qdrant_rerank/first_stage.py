@@ -28,7 +28,7 @@ from qdrant_rerank.flow import Flow, ask, ask_many, compute
 from qdrant_rerank.indexing import PointBuilder, collection_config
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.ordering import in_retrieval_order
-from qdrant_rerank.points import Points, Query, given
+from qdrant_rerank.points import Points, Query, given, read_consistency
 from qdrant_rerank.query_request import RecallQuery
 from qdrant_rerank.recall import DenseEncoder, LexicalEncoder, RecallPlan, plan_recall
 from qdrant_rerank.schema import CollectionSchema
@@ -160,7 +160,7 @@ class FirstStage:
     def _query(
         self, requests: list[models.QueryRequest], options: SearchOptions
     ) -> Flow[list[QueryResponse]]:
-        consistency = given(consistency=options.consistency)
+        consistency = given(consistency=read_consistency(options))
 
         def send(client: Any, timeout: int | None) -> Any:
             self._require_inference(client)

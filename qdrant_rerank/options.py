@@ -84,7 +84,7 @@ class SearchOptions:
     feedback: Feedback | None = None
     search_params: models.SearchParams | None = None
     two_phase: bool | None = None
-    consistency: models.ReadConsistency | None = None
+    consistency: models.ReadConsistency | Literal["majority", "quorum", "all"] | None = None
     timeout_s: int | None = None
     on_rerank_error: OnRerankError = "raise"
     retries: int = 0
@@ -103,6 +103,7 @@ def require_options(options: SearchOptions) -> None:
         _require_names(name, getattr(options, name))
     for name in ("dense_candidates", "sparse_candidates", "timeout_s"):
         require_positive(name, getattr(options, name))
+    _require_consistency(options.consistency)
     if options.recall_threshold is not None:
         _require_number("recall_threshold", options.recall_threshold, "a retrieval score")
     _require_number("diversity", options.diversity, "0 to 1")
@@ -123,6 +124,18 @@ def _require_rrf(rrf: models.Rrf) -> None:
     for weight in rrf.weights or []:
         if not 0 <= weight < float("inf"):
             raise InvalidInputError(f"A weight of Rrf is {weight}; expected 0 or more.")
+
+
+def _require_consistency(value: Any) -> None:
+    if isinstance(value, str):
+        known = [kind.value for kind in models.ReadConsistencyType]
+        if value not in known:
+            raise InvalidInputError(
+                f"consistency is {value!r}; expected a number of replicas, or one of "
+                f"{', '.join(map(repr, known))}."
+            )
+        return
+    require_positive("consistency", value)
 
 
 def _require_names(name: str, value: Any) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "completed",
     "given",
     "names",
+    "read_consistency",
     "selector",
     "text_payload",
 ]
@@ -139,7 +140,7 @@ class Points:
                     with_payload=with_payload,
                     with_vectors=with_vectors,
                     timeout=timeout,
-                    **given(consistency=options.consistency, shard_key_selector=shard_key),
+                    **given(consistency=read_consistency(options), shard_key_selector=shard_key),
                 )
             )
         )
@@ -193,6 +194,12 @@ def selector(with_payload: WithPayload) -> bool | list[str] | models.PayloadSele
     ):
         return with_payload
     return list(with_payload)
+
+
+def read_consistency(options: SearchOptions) -> models.ReadConsistency | None:
+    """How many replicas must agree, as gRPC takes it: it knows no kind by its name alone."""
+    wanted = options.consistency
+    return models.ReadConsistencyType(wanted) if isinstance(wanted, str) else wanted
 
 
 def given(**arguments: Any) -> dict[str, Any]:

@@ -7,11 +7,11 @@ interrupted, for ``make server-test``.
 """
 
 import argparse
+import signal
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any
 
 import grpc
@@ -97,7 +97,7 @@ class Points(pb.PointsServicer):
                 [GrpcToRest.convert_point_id(one) for one in request.ids],
                 **_selectors(request),
             )
-            return pb.GetResponse(result=[RestToGrpc.convert_record(one) for one in records])
+            return pb.GetResponse(result=_records(records))
 
     def Scroll(self, request: Any, context: Context) -> Any:
         with self._asked.call(context) as client:
@@ -110,7 +110,7 @@ class Points(pb.PointsServicer):
                 **_selectors(request),
             )
             return pb.ScrollResponse(
-                result=[RestToGrpc.convert_record(one) for one in records],
+                result=_records(records),
                 next_page_offset=None
                 if after is None
                 else RestToGrpc.convert_extended_point_id(after),
@@ -307,6 +307,14 @@ def _selectors(message: Any) -> dict[str, Any]:
     return {"with_payload": payload or False, "with_vectors": vectors or False}
 
 
+def _records(found: Iterable[models.Record]) -> list[Any]:
+    # The converter reads a payload without looking.
+    return [
+        RestToGrpc.convert_record(one.model_copy(update={"payload": one.payload or {}}))
+        for one in found
+    ]
+
+
 def _hits(answer: Any) -> list[Any]:
     return [RestToGrpc.convert_scored_point(hit) for hit in answer.points]
 
@@ -330,17 +338,17 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=6333, help="of REST; gRPC has the next one")
     parser.add_argument("--key", help="that callers have to bring")
     given = parser.parse_args()
+    ended = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ended)  # of every thread from here on
     with (
         closing(EdgeClient()) as client,
         loopback_server(client, port=given.port, grpc_port=given.port + 1, key=given.key) as (
             url,
             grpc_port,
         ),
-        suppress(KeyboardInterrupt),
     ):
         print(f"QDRANT_URL={url} (gRPC: {grpc_port})", flush=True)  # noqa: T201 - what it is for
-        while True:
-            time.sleep(3600)
+        signal.sigwait(ended)
 
 
 if __name__ == "__main__":

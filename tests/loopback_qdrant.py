@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote
 
 from pydantic import BaseModel, TypeAdapter
 from qdrant_client import QdrantClient, models
@@ -35,7 +36,7 @@ RENAMED = {
 UPDATE = models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
 POINTS: TypeAdapter[list[models.PointStruct]] = TypeAdapter(list[models.PointStruct])
 SELECTOR: TypeAdapter[Any] = TypeAdapter(models.PointsSelector)
-GONE = re.compile(r"(?:has no collection '|Collection )([^' ]+)(?:'| not found)")
+GONE = re.compile(r"has no collection '(.+?)'|Collection (.+) not found")
 NO_POINT = re.compile(r"Point (\S+) is not found|no point (\S+)")
 
 
@@ -43,7 +44,7 @@ def refusal(error: Exception) -> tuple[int, str]:
     """The HTTP status and the words with which a server refuses what the engine refused."""
     said = str(error)
     if gone := GONE.search(said):
-        return 404, f"Not found: Collection `{gone[1]}` doesn't exist!"
+        return 404, f"Not found: Collection `{gone[1] or gone[2]}` doesn't exist!"
     if no_point := NO_POINT.search(said):
         return 404, f"Not found: No point with id {no_point[1] or no_point[2]} found"
     return 400, f"Wrong input: {said}"
@@ -102,7 +103,7 @@ class LoopbackQdrant:
         found = re.fullmatch(r"/collections/([^/]+)(/.*)?", path)
         if found is None:
             raise ValueError(f"no endpoint {path}")
-        name, rest = found.groups()
+        name, rest = unquote(found[1]), found[2]
         match method, rest:
             case "PUT", None:
                 return client.create_collection(

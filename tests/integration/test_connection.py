@@ -1,12 +1,14 @@
 """Which Qdrant is used, and what becomes of its failures, injected at the socket."""
 
 import json
+import os
 import re
 import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 
 import pytest
 from qdrant_client import QdrantClient, models
@@ -274,9 +276,11 @@ def test_qdrant_url_comes_before_qdrant_path(monkeypatch, tmp_path, free_port):
 
 
 @pytest.mark.server
+@pytest.mark.filterwarnings("ignore::UserWarning")  # a key over plain HTTP
 def test_a_real_server(server_url):
     """The main job over HTTP: add twice, search, filter, batch, select payload."""
-    with QdrantClient(url=server_url) as client:  # pragma: no cover
+    key = os.environ.get("QDRANT_API_KEY") or None
+    with closing(QdrantClient(url=server_url, api_key=key)) as client:
         searcher = HybridSearcher("qdrant-rerank-test", client=client)
         documents = [{"text": "Iron melts at 1538 C.", "n": 1}, {"text": "Bread is baked.", "n": 2}]
         try:

@@ -7,8 +7,15 @@ import uuid
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
-from qdrant_rerank import AsyncHybridSearcher, CollectionSettings, HybridSearcher
-from qdrant_rerank.errors import CollectionNotFoundError, QdrantRequestError
+from qdrant_rerank import (
+    AsyncHybridSearcher,
+    CollectionSettings,
+    HybridSearcher,
+    SearchOptions,
+    TextCrossEncoder,
+)
+from qdrant_rerank.errors import CollectionNotFoundError, InvalidInputError, QdrantRequestError
+from tests.recalls import CALLS, INDEXES, QUERY, documents, same, shown
 
 pytestmark = [
     pytest.mark.server,
@@ -23,25 +30,30 @@ DOCUMENTS = [
 ]
 
 
-@pytest.fixture(params=[False, True], ids=["rest", "grpc"])
-def options(request, server_url):
+def client_options(server_url, *, prefer_grpc):
     """Arguments of a client; gRPC is at the port after that of REST."""
     host, port = server_url.rsplit(":", 1) if server_url.count(":") > 1 else (server_url, "6333")
     return {
         "url": f"{host}:{port}",
         "grpc_port": int(port.rstrip("/")) + 1,
-        "prefer_grpc": request.param,
+        "prefer_grpc": prefer_grpc,
         "api_key": os.environ.get("QDRANT_API_KEY") or None,
         "timeout": 30,
     }
 
 
+@pytest.fixture(params=[False, True], ids=["rest", "grpc"])
+def options(request, server_url):
+    """Arguments of a client, for either transport."""
+    return client_options(server_url, prefer_grpc=request.param)
+
+
 @pytest.fixture
-def collection(options):
-    """A name that nobody else has; removed afterwards."""
+def collection(server_url):
+    """A name that nobody else has; removed afterwards, and what is named after it."""
     name = f"qdrant-rerank-test-{uuid.uuid4().hex}"
     yield name
-    client = QdrantClient(**options)
+    client = QdrantClient(**client_options(server_url, prefer_grpc=False))
     for found in client.get_collections().collections:
         if found.name.startswith(name):
             client.delete_collection(found.name)
@@ -101,9 +113,26 @@ def test_an_alias_is_searched_and_switched(searcher, collection):
 
 
 def test_refusals_are_our_errors(searcher):
-    """A vector of the wrong length, asked for past the searcher's checks."""
+    """A vector of the wrong length, points and collections that are not there."""
     with pytest.raises(QdrantRequestError):
         searcher.search("iron", prefetch=models.Prefetch(query=[0.5] * 3, using="dense"))
+    with pytest.raises(InvalidInputError, match="no such point"):
+        searcher.search(12345)
+    gone = models.RecommendQuery(recommend=models.RecommendInput(positive=[12345]))
+    with pytest.raises(QdrantRequestError, match="12345"):
+        searcher.search("iron", recall=gone)
+    with pytest.raises(CollectionNotFoundError, match=f"It has .*{searcher.collection}"):
+        HybridSearcher(f"{searcher.collection}-none", client=searcher.client).search("iron")
+
+
+def test_a_wrong_key_is_named(options, searcher):
+    """Where the server asks for one."""
+    if not options["api_key"]:
+        pytest.skip("QDRANT_API_KEY is not set")
+    client = QdrantClient(**options | {"api_key": "wrong"})
+    with pytest.raises(QdrantRequestError, match="refused access.*QDRANT_API_KEY"):
+        HybridSearcher(searcher.collection, client=client, reranker=None).search("iron")
+    client.close()
 
 
 def test_async_finds_the_same(options, collection, searcher):
@@ -118,3 +147,41 @@ def test_async_finds_the_same(options, collection, searcher):
         return [(hit.id, hit.score) for hit in found]
 
     assert asyncio.run(main()) == expected
+
+
+def test_grpc_finds_what_rest_finds(server_url, collection, tiny_bert):
+    """By every kind of recall, with every type of payload; sync and async."""
+    reranker = TextCrossEncoder(tiny_bert)
+    address = {one: client_options(server_url, prefer_grpc=one) for one in (False, True)}
+    rest, grpc = (QdrantClient(**address[one]) for one in (False, True))
+    settings = CollectionSettings(payload_indexes=INDEXES, replication_factor=1)
+    HybridSearcher(collection, client=grpc).add(documents(), settings=settings, progress=False)
+    calls = {name: {"query": QUERY} | asked for name, asked in CALLS.items()}
+
+    async def awaited():
+        client = AsyncQdrantClient(**address[True])
+        async with AsyncHybridSearcher(collection, client=client, reranker=reranker) as searcher:
+            found = {name: await searcher.search(**asked) for name, asked in calls.items()}
+        await client.close()
+        return found
+
+    by_rest = HybridSearcher(collection, client=rest, reranker=reranker)
+    by_grpc = HybridSearcher(collection, client=grpc, reranker=reranker)
+    others = asyncio.run(awaited())
+    for name, asked in calls.items():
+        expected = shown(by_rest.search(**asked))
+        same(shown(by_grpc.search(**asked)), expected, name)
+        same(shown(others[name]), expected, f"{name}, async")
+    for asked in ({}, {"options": SearchOptions(blend="rrf")}):
+        groups = {"group_by": "book", "group_size": 2, **asked}
+        same(
+            shown(by_grpc.search_groups(QUERY, **groups)),
+            shown(by_rest.search_groups(QUERY, **groups)),
+        )
+        queries = [QUERY, 0, "bread"]
+        same(
+            shown(by_grpc.search_batch(queries, **asked)),
+            shown(by_rest.search_batch(queries, **asked)),
+        )
+    rest.close()
+    grpc.close()
