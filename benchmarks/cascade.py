@@ -21,7 +21,7 @@ import numpy as np
 from qdrant_rerank import DEFAULT_RERANKER, Cascade, TextCrossEncoder
 from qdrant_rerank.evaluation.files import read_corpus, read_qrels, read_queries, read_run
 from qdrant_rerank.evaluation.measures import by_query, gain_of
-from qdrant_rerank.evaluation.whole import whole_file
+from qdrant_rerank.whole import whole_file
 
 STUDENT = "grown-minilm-l3-v2"
 KEEPS = (10, 20, 30, 40, 50)

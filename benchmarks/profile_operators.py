@@ -19,7 +19,7 @@ import onnxruntime as ort
 from rich.console import Console
 from rich.table import Table
 
-from qdrant_rerank.evaluation.whole import whole_file
+from qdrant_rerank.whole import whole_file
 
 QUERY_TOKENS = 10
 PRODUCTS = {"MatMul", "FusedMatMul"}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from qdrant_rerank.arguments import require_choice
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError, ModelFileError
+from qdrant_rerank.whole import whole_file
 
 __all__ = ["CalibrationMethod", "Calibrator"]
 
@@ -126,8 +127,6 @@ class Calibrator:
         Raises:
             InvalidInputError: the path cannot be written.
         """
-        from qdrant_rerank.evaluation.whole import whole_file
-
         content: dict[str, Any] = {"format": FORMAT, "method": self.method}
         if self.method == "platt":
             content |= {"slope": self.slope, "intercept": self.intercept}

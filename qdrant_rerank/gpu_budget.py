@@ -8,14 +8,14 @@ of models; without a place to keep it, it is measured each time.
 
 import json
 import logging
-import os
-import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+from qdrant_rerank.whole import write_whole
 
 __all__ = ["DEFAULT_TOKENS", "LEAST_TOKENS", "Budget", "budget_key", "measure_budget"]
 
@@ -75,7 +75,8 @@ class Budget:
                 return
             # Another process may write at the same time; then one entry is measured again.
             try:
-                _write(self._path, {**_read(self._path), self._key: [tokens, graphs]})
+                content = {**_read(self._path), self._key: [tokens, graphs]}
+                write_whole(self._path, json.dumps(content, indent=1, sort_keys=True))
             except OSError as error:
                 logger.info("%s cannot be written: %s", self._path, error)
 
@@ -128,17 +129,3 @@ def _read(path: Path | None) -> dict[str, Any]:
     except (OSError, ValueError):  # absent, or of no use: measured anew
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    """Whole: under another name first, then in place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1, sort_keys=True)
-        Path(name).chmod(0o644)  # mkstemp's own is for its owner alone; caches are shared
-        Path(name).replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            Path(name).unlink()

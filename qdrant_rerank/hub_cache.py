@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import secrets
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from qdrant_rerank.integrity import Digest, Verified
+from qdrant_rerank.whole import write_whole
 
 __all__ = [
     "CachedRepository",
@@ -88,7 +88,7 @@ class CachedRepository:
 
     def remember(self, revision: str | None, commit: str) -> None:
         """Keep which commit a branch or tag stands for."""
-        _write(self.folder / "refs" / (revision or OWN_REF), commit)
+        write_whole(self.folder / "refs" / (revision or OWN_REF), commit)
 
     def listing(self, commit: str) -> Listing | None:
         """The files of a commit, as the hub listed them when it was fetched."""
@@ -101,7 +101,7 @@ class CachedRepository:
 
     def keep_listing(self, commit: str, listing: Listing) -> None:
         """Keep the files of a commit."""
-        _write(self._notes / f"{commit}.json", json.dumps(asdict(listing)))
+        write_whole(self._notes / f"{commit}.json", json.dumps(asdict(listing)))
 
     def verified(self) -> Verified:
         """The files found whole; where the cache is read-only, this process alone remembers."""
@@ -109,7 +109,7 @@ class CachedRepository:
 
         def save(known: dict[str, list[int | str]]) -> None:
             with suppress(OSError):
-                _write(path, json.dumps(known))
+                write_whole(path, json.dumps(known))
 
         return Verified(_read_json(path), save)
 
@@ -180,16 +180,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):  # absent, or of no use: it can be made again
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole: under another name first, then in place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)  # mkstemp's own is for its owner alone; caches are shared
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qdrant_rerank.evaluation.whole import whole_file
+from qdrant_rerank.whole import whole_file
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -21,7 +21,7 @@ import numpy as np
 
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.evaluation.lines import records, rows, shown, text_field, where_in
-from qdrant_rerank.evaluation.whole import whole_bytes, whole_file
+from qdrant_rerank.whole import whole_file
 
 __all__ = [
     "BeirFolder",
@@ -36,8 +36,6 @@ __all__ = [
     "read_run",
     "require_overlap",
     "require_trec_ids",
-    "whole_bytes",
-    "whole_file",
     "write_run",
 ]
 

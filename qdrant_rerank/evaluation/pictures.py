@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError
-from qdrant_rerank.evaluation.files import whole_bytes
+from qdrant_rerank.whole import whole_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -35,9 +35,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.evaluation.files import Run, whole_file, write_run
+from qdrant_rerank.evaluation.files import Run, write_run
 from qdrant_rerank.evaluation.measures import Gain, gain_of
 from qdrant_rerank.evaluation.tables import Block, html_table, rich_table
+from qdrant_rerank.whole import whole_file
 
 __all__ = ["STAGES", "Configuration", "Evaluation", "versions"]
 

@@ -25,13 +25,13 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from qdrant_rerank.embedders import Bm25Encoder, OnnxEmbedder, StaticEmbedder
-from qdrant_rerank.evaluation.files import whole_file
 from qdrant_rerank.evaluation.measures import gain_of
 from qdrant_rerank.evaluation.results import versions
 from qdrant_rerank.evaluation.tables import Block, html_table, rich_table
 from qdrant_rerank.models import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.options import Blend, Fusion, SearchOptions
 from qdrant_rerank.searcher import HybridSearcher
+from qdrant_rerank.whole import whole_file
 
 __all__ = ["Point", "Tuning", "constructor_call", "pareto_front"]
 

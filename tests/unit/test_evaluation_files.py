@@ -18,9 +18,9 @@ from qdrant_rerank.evaluation.files import (
     read_queries,
     read_run,
     require_overlap,
-    whole_file,
     write_run,
 )
+from qdrant_rerank.whole import whole_file
 
 CORPUS = '{"_id": "a", "title": "Iron", "text": "It melts."}\n{"_id": "b", "text": "Bread."}\n'
 QUERIES = '{"_id": "1", "text": "melting"}\n\n{"_id": 2, "text": "baking"}\n'

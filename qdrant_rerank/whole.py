@@ -1,17 +1,16 @@
-"""Files that are written whole or not at all: a temporary one, then a rename."""
+"""Files that are written whole or not at all: another name first, then a rename."""
 
 import gzip
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
+from secrets import token_hex
 from typing import IO
 
 from qdrant_rerank.errors import InvalidInputError
 
-__all__ = ["whole_bytes", "whole_file"]
+__all__ = ["whole_bytes", "whole_file", "write_whole"]
 
 
 @contextmanager
@@ -40,26 +39,31 @@ def whole_bytes(path: str | Path) -> Iterator[IO[bytes]]:
     Raises:
         InvalidInputError: the path cannot be written.
     """
-    path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
-        os.close(handle)
-    except OSError as error:
-        raise InvalidInputError(f"{path} cannot be written: {error.strerror}.") from error
-    partial = Path(name)
-    try:
-        with partial.open("wb") as file:
+        with _replacing(Path(path)) as file:
             yield file
-        partial.chmod(0o666 & ~_umask())  # mkstemp's own is for its owner alone
-        partial.replace(path)
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """The same at once, of a file of ours that a caller can do without.
+
+    Raises:
+        OSError: the path cannot be written.
+    """
+    with _replacing(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not by tempfile: its files are for their owner alone, and caches are shared.
+    partial = path.with_name(f".{token_hex(8)}.partial")
+    try:
+        with partial.open("xb") as file:
+            yield file
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
