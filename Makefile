@@ -31,7 +31,7 @@ test: $(VENV)/.dev  ## every test
 	@$(BIN)/python -m pytest --durations=5
 
 server-test: $(VENV)/.dev  ## the tests against a server or a cluster at QDRANT_URL, over REST and gRPC
-	@$(BIN)/python -m pytest -m server
+	@$(BIN)/python -m pytest -m server tests/integration
 
 coverage: $(VENV)/.dev  ## every test, and the lines that none of them runs
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered

@@ -1,7 +1,13 @@
 """Over gRPC a searcher finds what it finds over REST and in the embedded engine itself."""
 
 import asyncio
+import os
+import re
+import socket
+import subprocess
+import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
@@ -20,6 +26,7 @@ from qdrant_rerank.errors import (
     QdrantRequestError,
     SchemaMismatchError,
 )
+from tests.faults import free_port
 from tests.loopback_grpc import loopback_server
 from tests.loopback_qdrant import VERSION
 from tests.recalls import (
@@ -37,6 +44,8 @@ from tests.recalls import (
 
 pytest.importorskip("qdrant_edge")
 from qdrant_rerank.engines.edge import EdgeClient
+
+ROOT = Path(__file__).parents[2]
 
 WRONG = {
     "no such point": ({"query": 12345}, InvalidInputError),
@@ -280,3 +289,38 @@ def test_what_is_added_is_what_the_engine_would_have(transports, kind):
     finally:
         transports.sync[kind].delete_collection(f"by {kind}")
     assert not transports.sync[kind].collection_exists(f"by {kind}")
+
+
+def test_the_tests_of_a_server_pass_against_the_loopback_server():
+    """They have no other run where there is no server, which is why this takes its time."""
+    port = next(port for port in iter(free_port, 0) if is_free(port + 1))
+    command = [sys.executable, "-m", "tests.loopback_grpc", "--port", str(port), "--key", "secret"]
+    serving = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        url = re.match(r"QDRANT_URL=(\S+)", serving.stdout.readline())[1]
+        tests = [sys.executable, "-m", "pytest", "-q", "-m", "server", "-p", "no:cacheprovider"]
+        done = subprocess.run(
+            [*tests, "tests/integration/test_server.py"],
+            cwd=ROOT,
+            env=os.environ | {"QDRANT_URL": url, "QDRANT_API_KEY": "secret"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    finally:
+        serving.terminate()
+        serving.communicate(timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^\d+ passed in", done.stdout, re.M), done.stdout  # none was skipped
+    assert serving.returncode == 0
+
+
+def is_free(port):
+    """Whether a server could listen there."""
+    with socket.socket() as held:
+        try:
+            held.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
