@@ -1,9 +1,11 @@
 """``qdrant-rerank doctor``: gather what the checks look at, and print what they find."""
 
+import functools
 import importlib.metadata
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from rich import box
@@ -38,7 +40,7 @@ QUERY = "a question of usual length about it"
 
 
 @click.command()
-@collection_options
+@functools.partial(collection_options, required=False)
 @reranker_option
 @click.option(
     "--filter",
@@ -55,7 +57,7 @@ QUERY = "a question of usual length about it"
 )
 @json_option
 def doctor(
-    collection: str,
+    collection: str | None,
     url: str | None,
     path: str | None,
     text: tuple[str, ...],
@@ -67,12 +69,17 @@ def doctor(
 ) -> None:
     """Say what is wrong with a collection, its server or the model, and how to mend it.
 
+    Without --collection: which providers onnxruntime has, which cards, and what they lack.
+
     Exit code 1 if something is wrong, 2 on bad input.
     """
     for name in filters:
         require_path("--filter", name)
     findings: list[Finding] = []
     try:
+        findings.extend(_installed())
+        if collection is None:
+            _say(findings, as_json=as_json)
         with searcher_for(collection, url, path, text, embedder, None) as searcher:
             # What was found before a failure stays.
             findings.extend(_examine(searcher, reranker, filters, sample))
@@ -80,11 +87,31 @@ def doctor(
         raise
     except (QdrantError, CollectionError, ModelError, MissingDependencyError) as error:
         findings.append(_failure(error))
+    _say(findings, as_json=as_json)
+
+
+def _say(findings: "Sequence[Finding]", *, as_json: bool) -> NoReturn:
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
         _print(findings)
     raise SystemExit(1 if any(finding.wrong for finding in findings) else 0)
+
+
+def _installed() -> "Iterator[Finding]":
+    """Packages, and the cards that onnxruntime finds."""
+    from qdrant_rerank.cards import cuda_report
+    from qdrant_rerank.doctor import check_packages
+    from qdrant_rerank.doctor_cards import check_cards
+    from qdrant_rerank.runtime import import_onnxruntime
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of two wheels, which is a finding
+        ort = import_onnxruntime()
+    yield from check_packages(
+        str(found.metadata["Name"]).lower() for found in importlib.metadata.distributions()
+    )
+    yield from check_cards(cuda_report(ort))
 
 
 def _examine(
@@ -102,9 +129,6 @@ def _examine(
     def ask(send: Callable[[Any], Any]) -> Any:
         return talk.ask(lambda asked, timeout: send(asked))
 
-    yield from checks.check_packages(
-        str(found.metadata["Name"]).lower() for found in importlib.metadata.distributions()
-    )
     embedded = is_local(client)
     version = ask(lambda asked: asked.info())
     if embedded:
@@ -139,6 +163,7 @@ def _model(reranker: str, texts: Sequence[str]) -> "Iterator[Finding]":
         onnxruntime.get_available_providers(),
         len(texts),
         int(scored.truncated.sum()),
+        quantised=encoder.precision == "int8",
     )
 
 

@@ -54,10 +54,12 @@ class Commands(click.Group):
             raise BadInput(" ".join(" ".join([str(error), *notes]).split())) from error
 
 
-def collection_options(command: Callable[..., None]) -> Callable[..., None]:
+def collection_options(
+    command: Callable[..., None], *, required: bool = True
+) -> Callable[..., None]:
     """The options that say which collection, and how its texts are read."""
     for option in (
-        click.option("--collection", required=True, help="Name of the collection."),
+        click.option("--collection", required=required, help="Name of the collection."),
         click.option("--url", help="Qdrant server; else QDRANT_URL. Its key: QDRANT_API_KEY."),
         click.option("--path", help="Directory of an embedded Qdrant; else QDRANT_PATH."),
         text_option,

@@ -25,7 +25,7 @@ __all__ = [
     "check_versions",
 ]
 
-Kind = Literal["collection", "schema", "text", "filters", "server", "model", "packages"]
+Kind = Literal["collection", "schema", "text", "filters", "server", "model", "packages", "cards"]
 
 #: Share of points without text, and of truncated texts, from which on it is wrong and not a remark.
 MANY = 0.05
@@ -203,7 +203,12 @@ def check_versions(server: str, client: str) -> Iterator[Finding]:
 
 
 def check_model(
-    provider: str, available: Sequence[str], read: int, truncated: int
+    provider: str,
+    available: Sequence[str],
+    read: int,
+    truncated: int,
+    *,
+    quantised: bool = False,
 ) -> Iterator[Finding]:
     """Where the reranker runs, and how much of the texts it reads.
 
@@ -212,9 +217,10 @@ def check_model(
         available: those that this onnxruntime has.
         read: sampled texts.
         truncated: those of them that did not fit the model's window.
+        quantised: whether it is an int8 model, which belongs on a CPU.
     """
     cards = [name for name in available if name.startswith(("CUDA", "Tensorrt"))]
-    idle = bool(cards) and provider not in cards
+    idle = bool(cards) and provider not in cards and not quantised
     yield Finding(
         "model",
         idle,
