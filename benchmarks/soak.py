@@ -1,7 +1,7 @@
 """A soak: searches by 8 callers while points are added, changed and deleted, with faults.
 
     python -m benchmarks.soak                       # 20,000 searches
-    python -m benchmarks.soak --searches 500 --seconds 60
+    python -m benchmarks.soak --seconds 60 --reranker tests/models/tiny-bert
 
 Four threads share a ``HybridSearcher``, four tasks an ``AsyncHybridSearcher``, and two writers
 change the collection through them, all over HTTP. There is no Qdrant server in it: the embedded
@@ -49,6 +49,7 @@ from tests.faults import FAULTS, Held
 from tests.loopback_qdrant import loopback_qdrant
 
 THREADS, TASKS, DOCUMENTS, LIMIT = 4, 4, 200, 5
+SAMPLED = 20  # searches from one look at the memory to the next, at most
 FLAT_MB = 20  # growth that is no leak: the allocator's, after the first quarter
 WORDS = "iron ore melts in a hot furnace bread rises copper wire river stone slow fire oven".split()
 OPTIONS = SearchOptions(retries=3, timeout_s=2)
@@ -109,7 +110,7 @@ class Soak:
             if self.counts["searches"] >= self.searches or time.monotonic() > self.until:
                 return False
             self.counts["searches"] += 1
-            if self.counts["searches"] % max(1, self.searches // 100) == 0:
+            if self.counts["searches"] % min(SAMPLED, max(1, self.searches // 100)) == 0:
                 self.memory.append(resident_mb())
             return True
 
@@ -294,15 +295,17 @@ def report(soak: Soak, answered: Mapping[str, int], took: float) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--searches", type=int, default=20_000)
+    parser.add_argument("--searches", type=int, default=20_000, help="at most")
     parser.add_argument("--seconds", type=float, help="stop after so many, if that is earlier")
     parser.add_argument("--faults", type=float, default=0.01, help="share of faulty answers")
-    parser.add_argument("--reranker", default=DEFAULT_RERANKER)
+    parser.add_argument("--reranker", default=DEFAULT_RERANKER, help="a name, or a directory")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
         serve(given.faults)
         return 0
+    encoder = TextCrossEncoder(given.reranker)
+    encoder.score_pairs([(WORDS[0], " ".join(WORDS))] * 64)  # starts the process's own threads
     before, began = Held.now(), time.monotonic()
     server = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.soak", "--serve", "--faults", str(given.faults)],
@@ -312,10 +315,9 @@ def main() -> int:
     )
     assert server.stdout is not None
     until = began + (given.seconds or float("inf"))
-    soak = Soak(TextCrossEncoder(given.reranker), given.searches, until)
+    soak = Soak(encoder, given.searches, until)
     asyncio.run(soak_it(soak, server.stdout.readline().strip()))
     answered = json.loads(server.communicate()[0])
-    del soak.encoder  # its threads end with it
     gc.collect()
     give_up = time.monotonic() + 5
     while (left := Held.now().left_since(before)) and time.monotonic() < give_up:
