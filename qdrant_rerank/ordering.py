@@ -107,11 +107,12 @@ def order_by_score(
     blended = blend_scores([points[row].score for row in scored], scores, blend)
     by_row = dict(zip(scored, (float(score) for score in blended), strict=True))
     ranked = sorted(by_row, key=lambda row: (-by_row[row], row, id_key(points[row].id)))
+    waiting = frozenset(late)
     if score_threshold is not None:
         ranked = [row for row in ranked if by_row[row] >= score_threshold]
         keep_unscored = False
     ranked += [
-        row for row in range(len(points)) if row not in by_row and (keep_unscored or row in late)
+        row for row in range(len(points)) if row not in by_row and (keep_unscored or row in waiting)
     ]
     if late and not by_row:
         by_row = {row: points[row].score for row in late}

@@ -4,6 +4,7 @@ All of them are asked here, by :func:`score`, and what they answer is checked he
 """
 
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ __all__ = ["Scored", "load_reranker", "score"]
 
 logger = logging.getLogger(__name__)
 
+_loading = threading.Lock()
 NO_SCORES: NDArray[np.float32] = np.empty(0, dtype=np.float32)
 
 
@@ -101,7 +103,8 @@ def load_reranker(reranker: Reranker | str | Path) -> Reranker:
         InvalidInputError: not something that reranks.
     """
     if isinstance(reranker, str | Path):
-        return _shared(str(reranker))
+        with _loading:  # or two threads that come first would both load it
+            return _shared(str(reranker))
     if not callable(getattr(reranker, "rerank", None)):
         raise InvalidInputError(
             f"reranker is a {type(reranker).__name__}; expected a model name, a path, an object "

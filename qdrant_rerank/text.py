@@ -60,7 +60,11 @@ class PayloadText:
             self.fields = tuple(dict.fromkeys(path for _, path in parts if path))
             self._read = lambda payload: _fill(parts, payload)
         else:
-            fields = (source,) if isinstance(source, str) else tuple(source)
+            fields: tuple[str, ...] = ()
+            if isinstance(source, str):
+                fields = (source,)
+            elif isinstance(source, Sequence):
+                fields = tuple(source)
             if not fields or not all(isinstance(f, str) and f.strip() for f in fields):
                 raise InvalidInputError(
                     f"text={source!r}; expected a payload field, a list of fields, a template such "

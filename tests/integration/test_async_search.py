@@ -1,6 +1,7 @@
 """AsyncHybridSearcher: what the sync one returns, off the event loop, bounded and cancellable."""
 
 import asyncio
+import inspect
 import threading
 import time
 
@@ -242,6 +243,21 @@ def test_and_so_by_any_kind_of_recall(engines, engine, tiny):
     expected = [outcome_of(lambda call=call: call(searcher)) for call in calls]
     assert asyncio.run(awaited(make_client, {"reranker": tiny}, calls)) == expected
     assert sum(isinstance(seen[0], type) for seen in expected) == 3
+
+
+@pytest.mark.parametrize("call", ["__init__", "search", "search_batch", "search_groups", "add"])
+def test_both_take_the_same_arguments(call):
+    """Whatever one of them learns, the other has; of its own are its client and its threads."""
+    own = {"client", "concurrency"}
+    sync, asynchronous = (
+        [
+            str(p)
+            for p in inspect.signature(getattr(kind, call)).parameters.values()
+            if p.name not in own
+        ]
+        for kind in (HybridSearcher, AsyncHybridSearcher)
+    )
+    assert sync == asynchronous
 
 
 def test_an_embedded_engine_of_the_sync_kind_serves_too(engines):

@@ -2,12 +2,14 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from qdrant_rerank import TextCrossEncoder
+from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
 from qdrant_rerank.cpu import available_cores
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.rerankers import _shared, load_reranker
 from tests.models import variants
 
 QUERY = "which bread rises?"
@@ -89,3 +91,11 @@ def test_no_time_is_spent_when_idle(bundled):
     before = time.process_time()
     time.sleep(0.5)
     assert time.process_time() - before < 0.1
+
+
+def test_threads_that_come_first_load_a_named_model_once():
+    """And all get the same."""
+    _shared.cache_clear()
+    with ThreadPoolExecutor(4) as threads:
+        found = set(threads.map(lambda _: load_reranker(DEFAULT_RERANKER), range(4)))
+    assert len(found) == 1

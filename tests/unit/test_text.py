@@ -69,7 +69,8 @@ def test_a_function_with_a_defect_is_not_hidden():
 
 
 @pytest.mark.parametrize(
-    "source", ["", " ", [], ["a", ""], "{", "{}", "{a!r}", "{a:>10}", "{a.b[0]", [3]]
+    "source",
+    ["", " ", [], ["a", ""], "{", "{}", "{a!r}", "{a:>10}", "{a.b[0]", [3], None, 5, {"a"}],
 )
 def test_a_source_that_cannot_be_read_is_refused(source):
     """At construction, with the source in the message."""
