@@ -1,10 +1,14 @@
 """docker-compose.yml: one node, a cluster behind a balancer, nothing open to the network."""
 
+import importlib.metadata
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.fault_server import Script, answer, refused, serving
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,6 +57,51 @@ def test_the_cluster_replicates_and_the_balancer_knows_all_nodes(services):
         assert environment["QDRANT__CLUSTER__ENABLED"] == "true"
         assert environment["QDRANT__STORAGE__COLLECTION__REPLICATION_FACTOR"] == "2"
         assert f"http://{name}:6335" in services[name]["command"]
-        assert f"server {name}:6333;" in text
-        assert f"server {name}:6334;" in text
-    assert "http://node1:6335" in services["node3"]["command"]
+        assert f"server {name}:6333 resolve;" in text
+        assert f"server {name}:6334 resolve;" in text
+        # The flags of the first node, or of one that joins it; nothing else is run.
+        joins = [] if name == "node1" else ["--bootstrap", "http://node1:6335"]
+        uri = ["--uri", f"http://{name}:6335"]
+        assert services[name]["command"] == ["./qdrant", *joins, *uri]
+    # Names that are asked for again need a resolver, which is Docker's, and shared memory.
+    assert "resolver 127.0.0.11" in text
+    assert re.findall(r"zone (\w+) 64k;", text) == ["http", "grpc"]
+    assert set(services["balancer"]["depends_on"]) == {"node1", "node2", "node3"}
+
+
+@pytest.mark.parametrize("name", ["qdrant", "node1", "node3"])
+@pytest.mark.parametrize(
+    ("respond", "healthy"),
+    [
+        (answer(200, b"all shards are ready"), True),
+        (answer(503, b"some shards are not ready"), False),
+        (answer(401, b"Must provide an API key: 200 of them"), False),
+        (refused, False),
+        (None, False),
+    ],
+    ids=["ready", "not yet", "no access", "closes", "nobody listens"],
+)
+def test_the_health_check_tells_ready_from_not(services, name, respond, healthy):
+    """The very command, against a server in the place of Qdrant; bash is in the image."""
+    script = Script({"*": [respond or refused]})
+    with serving(script) as url:
+        port = url.rpartition(":")[2] if respond else "1"
+        *shell, command = services[name]["healthcheck"]["test"]
+        assert shell == ["CMD", "bash", "-c"]
+        assert command.count("/6333") == 1
+        done = subprocess.run(
+            ["bash", "-c", command.replace("/6333", f"/{port}")],
+            timeout=30,
+            check=False,
+            capture_output=True,
+        )
+    assert (done.returncode == 0) == healthy
+    assert [path for _, path, _ in script.seen] == ["/readyz"] * bool(respond)
+
+
+def test_every_server_is_of_the_clients_version(services):
+    """The one and the three nodes, to the minor version."""
+    versions = {one["image"] for name, one in services.items() if name != "balancer"}
+    [image] = versions
+    client = importlib.metadata.version("qdrant-client").split(".")
+    assert re.fullmatch(r"qdrant/qdrant:v(\d+)\.(\d+)\.\d+", image).groups() == tuple(client[:2])
