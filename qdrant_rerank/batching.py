@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "LONG_PAIR",
     "TOKENS_PER_RUN",
     "Run",
     "TokenizedPair",
@@ -24,6 +25,9 @@ __all__ = [
 ]
 
 TOKENS_PER_RUN = 512  # padded tokens; fastest on a CPU for a 384-wide encoder
+# A longer pair is a run of its own on a CPU, since two of them gain less together than attention
+# without a mask does; and since it always is, its score never depends on the others.
+LONG_PAIR = TOKENS_PER_RUN // 3  # tokens
 # What is in memory of a stream: enough pairs to sort by length and keep all cores busy, few enough
 # for flat memory (at most 8 MB of token ids at 512 tokens a pair), however long their texts are.
 PAIRS_PER_WINDOW = 1024
@@ -94,6 +98,7 @@ def plan_runs(
     *,
     tokens_per_run: int = TOKENS_PER_RUN,
     pairs_per_run: int | None = None,
+    long_pair: int | None = None,
 ) -> list[Run]:
     """Group pairs of similar length into runs, longest first.
 
@@ -103,6 +108,7 @@ def plan_runs(
         lengths: tokens of each pair.
         tokens_per_run: most padded tokens a run may hold; a longer pair is a run of its own.
         pairs_per_run: most pairs a run may hold; None for no limit.
+        long_pair: tokens of a pair beyond which it is a run of its own; None for no limit.
 
     Returns:
         Runs that together hold each index of ``lengths`` once.
@@ -116,6 +122,8 @@ def plan_runs(
     while start < len(order):
         width = int(lengths[order[start]])
         size = max(1, tokens_per_run // max(1, width))
+        if long_pair is not None and width > long_pair:
+            size = 1
         if pairs_per_run is not None:
             size = min(size, pairs_per_run)
         runs.append(Run(order[start : start + size], width))
@@ -128,6 +136,7 @@ def plan_in_order(
     *,
     tokens_per_run: int = TOKENS_PER_RUN,
     pairs_per_run: int | None = None,
+    long_pair: int | None = None,
 ) -> list[Run]:
     """Group neighbouring pairs into runs, first to last, for when not all may be run.
 
@@ -135,6 +144,7 @@ def plan_in_order(
         lengths: as in :func:`plan_runs`.
         tokens_per_run: as in :func:`plan_runs`.
         pairs_per_run: as in :func:`plan_runs`.
+        long_pair: as in :func:`plan_runs`.
 
     Returns:
         Runs that one after the other hold each index of ``lengths`` once, ascending.
@@ -148,6 +158,7 @@ def plan_in_order(
         count = end - start
         widest = max(width, length)
         too_many = pairs_per_run is not None and count >= pairs_per_run
+        too_many |= long_pair is not None and widest > long_pair
         if count and (too_many or widest * (count + 1) > tokens_per_run):
             runs.append(Run(np.arange(start, end), width))
             start, widest = end, length

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from qdrant_rerank import runtime_openvino
 from qdrant_rerank.arguments import require_choice
 from qdrant_rerank.attention import with_fused_attention
-from qdrant_rerank.batching import TOKENS_PER_RUN
+from qdrant_rerank.batching import LONG_PAIR, TOKENS_PER_RUN
 from qdrant_rerank.card_pool import WIDTH_MULTIPLE, CardPool, is_out_of_memory
 from qdrant_rerank.cards import cuda_report
 from qdrant_rerank.cpu import available_cores
@@ -269,6 +269,11 @@ class Runtime:
     def tokens_per_run(self) -> int:
         """Padded tokens that a run should hold."""
         return TOKENS_PER_RUN if self._cards is None else self._cards.tokens_per_run
+
+    @property
+    def long_pair(self) -> int | None:
+        """Tokens of a pair beyond which it is a run of its own; None for no limit."""
+        return LONG_PAIR if self._cards is None else None
 
     @property
     def on_cards(self) -> bool:

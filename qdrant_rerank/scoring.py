@@ -253,6 +253,7 @@ class PairScorer:
                 [len(row) for row in reading.rows],
                 tokens_per_run=self.runtime.tokens_per_run,
                 pairs_per_run=min(limits, default=None),
+                long_pair=self.runtime.long_pair,
             ):
                 yield Run(run.rows + before, run.width)
 

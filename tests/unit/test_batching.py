@@ -36,6 +36,17 @@ def test_in_order_the_runs_follow_on_one_another(lengths, tokens, pairs):
             assert len(more) * max(lengths[row] for row in more) > tokens
 
 
+@given(LENGTHS, st.integers(1, 600), st.sampled_from([plan_runs, plan_in_order]))
+def test_a_long_pair_is_a_run_of_its_own(lengths, long_pair, plan):
+    """Whatever else there is; the others share runs as they would without it."""
+    runs = plan(lengths, long_pair=long_pair)
+    assert sorted(row for run in runs for row in run.rows) == list(range(len(lengths)))
+    for run in runs:
+        assert len(run.rows) == 1 or run.width <= long_pair
+    if all(length <= long_pair for length in lengths):
+        assert [run.rows.tolist() for run in runs] == [run.rows.tolist() for run in plan(lengths)]
+
+
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.sampled_from(["left", "right"]))
 def test_padding_keeps_every_token_where_the_mask_is_one(lengths, side):
     """The rectangle holds the pairs and nothing else under the mask."""
