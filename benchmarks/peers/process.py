@@ -32,6 +32,7 @@ class Process:
         cores: that this process may use.
         log: where what it prints is appended.
         python: of the environment that has its library.
+        module: the worker's.
 
     Attributes:
         contender: what is loaded.
@@ -42,7 +43,14 @@ class Process:
     """
 
     def __init__(
-        self, contender: Contender, folder: Path, *, cores: int, log: Path, python: Path | None
+        self,
+        contender: Contender,
+        folder: Path,
+        *,
+        cores: int,
+        log: Path,
+        python: Path | None,
+        module: str = "benchmarks.peers.worker",
     ) -> None:
         self.contender = contender
         self._folder = str(folder.resolve())
@@ -50,7 +58,7 @@ class Process:
         environment = {name: value for name, value in os.environ.items() if name not in UNSET}
         with log.open("a") as errors:
             self._process = subprocess.Popen(
-                [str(python or sys.executable), "-m", "benchmarks.peers.worker"],
+                [str(python or sys.executable), "-m", module],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
