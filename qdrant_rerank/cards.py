@@ -16,12 +16,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-__all__ = ["CUDA", "INSTALL_GPU", "Card", "CudaReport", "Problem", "cuda_report"]
+__all__ = [
+    "CUDA",
+    "INSTALL_GPU",
+    "Card",
+    "CudaReport",
+    "Problem",
+    "cuda_report",
+    "installed_wheels",
+]
 
 CUDA = "CUDAExecutionProvider"
 #: Installs the CUDA wheel of onnxruntime with NVIDIA's libraries.
 INSTALL_GPU = 'pip install "qdrant-rerank[gpu]"'
-REPLACE_CPU = f"pip uninstall -y onnxruntime && {INSTALL_GPU}"
 WHEELS = ("onnxruntime", "onnxruntime-gpu")
 SUCCESS = 0  # CUresult
 NAME_BYTES = 256
@@ -103,21 +110,23 @@ def cuda_report(ort: ModuleType) -> CudaReport:
     built_for = str(getattr(ort, "cuda_version", None) or "")
     has_cuda = CUDA in providers
     driver = _driver()
+    wheels = installed_wheels()
     problems = find_problems(
         version=ort.__version__,
+        wheels=wheels,
         providers=providers,
         built_for=built_for,
         not_loaded=_preload(ort) if has_cuda else (),
         driver=driver,
         visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
     )
-    wheels = tuple(name for name in WHEELS if _is_installed(name))
     return CudaReport(ort.__version__, wheels, providers, built_for, driver, tuple(problems))
 
 
 def find_problems(
     *,
     version: str,
+    wheels: Sequence[str],
     providers: Sequence[str],
     built_for: str,
     not_loaded: Sequence[str],
@@ -128,6 +137,7 @@ def find_problems(
 
     Args:
         version: of onnxruntime.
+        wheels: distributions of it that are installed.
         providers: its execution providers.
         built_for: CUDA version of its wheel, or "".
         not_loaded: names of libraries that could not be loaded.
@@ -137,10 +147,13 @@ def find_problems(
     found = []
     if CUDA not in providers:
         only = ", ".join(providers)
+        both = f" {' and '.join(wheels)} are both installed." if len(wheels) > 1 else ""
+        # Both where there are both: what one leaves of the other's files does not run.
+        remove = " ".join(wheels or WHEELS[:1])
         found.append(
             Problem(
-                f"onnxruntime {version} is a build without CUDA (it has {only}).",
-                f"Install the GPU build in its place: {REPLACE_CPU}",
+                f"onnxruntime {version} is a build without CUDA (it has {only}).{both}",
+                f"Install the GPU build in its place: pip uninstall -y {remove} && {INSTALL_GPU}",
             )
         )
     if not_loaded:
@@ -218,6 +231,11 @@ def _card(cuda: ctypes.CDLL, number: int) -> Card:
     cuda.cuDeviceGetName(name, NAME_BYTES, device)
     cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
     return Card(number, name.value.decode(errors="replace"), memory.value)
+
+
+def installed_wheels() -> tuple[str, ...]:
+    """The distributions of onnxruntime that are here: none, one, or both."""
+    return tuple(name for name in WHEELS if _is_installed(name))
 
 
 def _is_installed(distribution: str) -> bool:

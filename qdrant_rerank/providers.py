@@ -12,6 +12,7 @@ from typing import Any
 from qdrant_rerank.arguments import require_positive
 from qdrant_rerank.cards import CUDA, INSTALL_GPU, CudaReport, cuda_report
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.notices import warn_caller
 
 __all__ = ["CPU", "CUDA", "Placement", "Provider", "choose_providers", "cuda_failed", "name_of"]
 
@@ -148,8 +149,11 @@ def choose_providers(
         names = [name_of(item) for item in asked.providers]
         if CUDA in names:
             report = report or cuda_report(ort)  # which loads its libraries, too
-            if names[0] == CUDA and CPU not in names and not report.usable:
-                raise _cannot_be_used(report)
+            if names[0] == CUDA and not report.usable:
+                if CPU not in names:
+                    raise _cannot_be_used(report)
+                warn_caller(f"{_cannot_be_used(report)} It runs on the CPU.", RuntimeWarning)
+                return [list(asked.providers[1:])]
         return [list(asked.providers)]
     if not asked.may_use_card or (
         CUDA not in ort.get_available_providers() and not asked.wants_card

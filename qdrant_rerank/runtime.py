@@ -11,11 +11,8 @@ On a GPU there is one session a card.
 Another engine stands behind the same calls: see :mod:`~qdrant_rerank.runtime_openvino`.
 """
 
-import importlib.metadata
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -29,7 +26,7 @@ from qdrant_rerank.arguments import require_choice
 from qdrant_rerank.attention import with_fused_attention
 from qdrant_rerank.batching import LONG_PAIR, TOKENS_PER_RUN
 from qdrant_rerank.card_pool import WIDTH_MULTIPLE, CardPool, is_out_of_memory
-from qdrant_rerank.cards import cuda_report
+from qdrant_rerank.cards import cuda_report, installed_wheels
 from qdrant_rerank.cpu import available_cores
 from qdrant_rerank.deadline import NEVER, Deadline
 from qdrant_rerank.errors import (
@@ -40,6 +37,7 @@ from qdrant_rerank.errors import (
 )
 from qdrant_rerank.feeds import STATES, Feed
 from qdrant_rerank.models import RunPrecision
+from qdrant_rerank.notices import warn_caller
 from qdrant_rerank.onnx_files import DYNAMIC_QUANTIZATION, external_data, names_any
 from qdrant_rerank.providers import (
     CPU,
@@ -51,7 +49,7 @@ from qdrant_rerank.providers import (
     name_of,
 )
 from qdrant_rerank.runtime_cuda import CardPlan, open_cards
-from qdrant_rerank.workers import for_each, shared_pool
+from qdrant_rerank.workers import Workers, for_each, shared_pool
 
 __all__ = ["Engine", "Provider", "Runtime", "import_onnxruntime", "import_quantizer"]
 
@@ -98,17 +96,13 @@ def import_onnxruntime() -> ModuleType:
     Raises:
         MissingDependencyError: neither the CPU nor the GPU wheel is installed.
     """
-    installed = [
-        name for name in ("onnxruntime", "onnxruntime-gpu") if _version_of(name) is not None
-    ]
-    if len(installed) == 2:
-        warnings.warn(
-            "onnxruntime and onnxruntime-gpu are both installed; they share one directory, so "
-            "which of them runs depends on the order of installation. Mend it with: "
-            'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "qdrant-rerank[gpu]" '
-            "(or [cpu]).",
+    if len(installed_wheels()) > 1:
+        warn_caller(
+            "onnxruntime and onnxruntime-gpu are both installed, as 'pip list' shows; they share "
+            "one directory, so which of them runs depends on the order of installation. Mend it "
+            "with: pip uninstall -y onnxruntime onnxruntime-gpu && "
+            'pip install "qdrant-rerank[gpu]" (or [cpu]).',
             RuntimeWarning,
-            stacklevel=2,
         )
     try:
         import onnxruntime
@@ -346,7 +340,7 @@ class Runtime:
         self,
         function: Callable[[Item], None],
         items: Iterable[Item],
-        pool: ThreadPoolExecutor | None = None,
+        pool: Workers | None = None,
         deadline: Deadline = NEVER,
     ) -> int:
         """Call ``function`` on each item, ``workers`` at a time; the first error stops the rest.
@@ -371,7 +365,7 @@ class Runtime:
         return self._feed(ones, ones, np.zeros_like(ones), self._first_position)
 
     @property
-    def _pool(self) -> ThreadPoolExecutor:
+    def _pool(self) -> Workers:
         return shared_pool(self.workers)
 
     def _spread(self) -> Any:
@@ -431,13 +425,6 @@ def _about(ort: ModuleType, placement: Placement) -> tuple[object, ...]:
     return (*cards, placement.gpu_mem_limit)
 
 
-def _version_of(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _open_session(
     ort: ModuleType,
     path: Path,
@@ -479,12 +466,11 @@ def _open_session(
     if session.get_providers()[0] != first:
         if first == CUDA and required:
             raise cuda_failed(ort.__version__, session.get_providers()[0])
-        warnings.warn(
+        warn_caller(
             f"{first} could not start, so the model runs on {session.get_providers()[0]}. "
             "Check the driver and that the CUDA and cuDNN libraries match this onnxruntime "
             f"({ort.__version__}).",
             RuntimeWarning,
-            stacklevel=2,
         )
     return session
 

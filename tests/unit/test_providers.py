@@ -127,7 +127,9 @@ def test_what_is_missing_is_an_error_where_a_card_is_asked_for(caplog):
         assert chosen(problems=[missing]) == chosen(problems=[missing]) == [[CPU]]
     assert caplog.text.count("runs on the CPU. It cannot load libcublasLt.so.13") == 1
     # Who lists the CPU as well has said what to do.
-    assert chosen(problems=[missing], providers=[CUDA, CPU]) == [[CUDA, CPU]]
+    with pytest.warns(RuntimeWarning, match=r"libcublasLt\.so\.13.* It runs on the CPU"):
+        assert chosen(problems=[missing], providers=[CUDA, CPU]) == [[CPU]]
+    assert chosen(providers=[CUDA, CPU]) == [[CUDA, CPU]]
 
 
 @pytest.mark.parametrize(
@@ -167,6 +169,10 @@ def test_the_cpu_wheel_is_recognised():
     [
         ({}, []),
         ({"providers": [CPU]}, ["without CUDA"]),
+        (
+            {"providers": [CPU], "wheels": ["onnxruntime", "onnxruntime-gpu"]},
+            ["onnxruntime and onnxruntime-gpu are both installed"],
+        ),
         ({"not_loaded": ["libcublas.so.13", "libcurand.so.10"]}, ["libcublas.so.13, libcurand"]),
         (
             {"driver": Driver(error="libcuda.so.1: no such file")},
@@ -181,6 +187,7 @@ def test_each_thing_that_is_missing_is_named(changed, seen):
     """And nothing where all is there."""
     told = {
         "version": "1.31.1",
+        "wheels": ["onnxruntime-gpu"],
         "providers": [CUDA, CPU],
         "built_for": "13.0",
         "not_loaded": [],
