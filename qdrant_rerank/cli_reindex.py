@@ -6,6 +6,7 @@ it in one request, so no search finds a half-filled index; then the old one is r
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +20,7 @@ from qdrant_rerank.cli_shared import (
     print_json,
     searcher_for,
 )
-from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.errors import InvalidInputError, QdrantError
 
 if TYPE_CHECKING:
     from qdrant_rerank.conversation import Conversation
@@ -97,7 +98,8 @@ def reindex(
                     f"{file} has no documents, so there is nothing to switch to."
                 )
         except BaseException:
-            talk.ask(lambda client, timeout: client.delete_collection(new))
+            with suppress(QdrantError):  # what failed first is what is told
+                talk.ask(lambda client, timeout: client.delete_collection(new))
             raise
         _switch(talk, collection, new, replaces=old is not None)
         if old is not None and not keep_old:

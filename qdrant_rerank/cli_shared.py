@@ -49,6 +49,8 @@ class Commands(click.Group):
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # whoever reads the output has seen enough; click ends quietly
+            raise
         except (QdrantRerankError, OSError) as error:
             notes = getattr(error, "__notes__", [])
             raise BadInput(" ".join(" ".join([str(error), *notes]).split())) from error
@@ -203,10 +205,9 @@ def documents_of(
 def _payload(line: str, where: str) -> dict[str, Any]:
     try:
         content = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # or a number of 5,000 digits, or a deep nest
         raise InvalidInputError(
-            f"{where} is not JSON: {error.msg} at column {error.colno}. Expected one JSON object a "
-            "line."
+            f"{where} is not JSON: {error}. Expected one JSON object a line."
         ) from error
     if isinstance(content, str):
         return {"text": content}

@@ -1,5 +1,6 @@
 """Texts -> vectors: what recall searches with."""
 
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ __all__ = [
     "load_sparse",
 ]
 
+_loading = threading.Lock()
+
 
 def load_embedder(embedder: Any) -> Embedder | QdrantInference:
     """A dense encoder from what a caller may pass.
@@ -36,7 +39,8 @@ def load_embedder(embedder: Any) -> Embedder | QdrantInference:
         InvalidInputError: not something that embeds.
     """
     if isinstance(embedder, str | Path):
-        return _shared(str(embedder))
+        with _loading:  # or two threads that come first would both load it
+            return _shared(str(embedder))
     if callable(getattr(embedder, "query_embed", None)) and hasattr(embedder, "embedding_size"):
         return FastembedDense(embedder)
     if isinstance(embedder, Embedder | QdrantInference):

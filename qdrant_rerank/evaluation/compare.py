@@ -177,6 +177,7 @@ def _one_recalls_for_the_other(first: HybridSearcher, second: HybridSearcher) ->
         and sparse_alike
         and first.options == second.options
         and first.options.on_missing_text != "drop"  # what is dropped has a place in recall
+        and first.options.diversity == 0  # which goes by the scores of either
     )
 
 

@@ -102,6 +102,8 @@ def test_demo_with_a_question(command):
     ("arguments", "stdin", "seen"),
     [
         (("rerank", QUERY), '{"text": "a"}\n{"text": ', "stdin, line 2 is not JSON"),
+        (("rerank", QUERY), '{"n": ' + "1" * 5000 + "}", "stdin, line 1 is not JSON"),
+        (("rerank", QUERY, "--format", "jsonl"), "[" * 100_000, "stdin, line 1 is not JSON"),
         (("rerank", QUERY), '{"text": "a"}\n[1]', "stdin, line 2 holds a list"),
         (("rerank", QUERY), b"ok\n\xff\xfe", "stdin, line 2 is not UTF-8 (byte 1)"),
         (("rerank", QUERY), '{"body": "a"}', "Point 1 has no text"),
@@ -129,6 +131,16 @@ def test_bad_input_is_exit_code_two_and_one_clear_line(command, arguments, stdin
     assert len([line for line in err.splitlines() if line.startswith("Error")]) == 1
     if arguments[0] != "demo":
         assert out == ""
+
+
+def test_a_reader_who_has_seen_enough_ends_it_quietly():
+    """As when the output goes through head."""
+    read, write = os.pipe()
+    os.close(read)
+    listing = [sys.executable, "-m", "qdrant_rerank", "models", "list", "--json"]
+    done = subprocess.run(listing, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_good_lines_before_a_broken_one_are_kept(command, tmp_path):

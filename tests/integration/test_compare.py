@@ -136,9 +136,14 @@ def test_the_recall_order_of_a_reranker_costs_no_search_of_its_own(searcher, sec
     assert asked == QUERIES
     compare(reranked, recall, {"q1": "melt"}, limit=2)
     assert asked == [*QUERIES, "melt"]
-    recall.candidates = 50
+    for each in (recall, reranked):
+        each.options = dataclasses.replace(each.options, diversity=0.5)
     compare(recall, reranked, ["melt"], limit=2)
     assert asked == [*QUERIES, "melt", "melt", "melt"]
+    recall.options = reranked.options = searcher.options
+    recall.candidates = 50
+    compare(recall, reranked, ["melt"], limit=2)
+    assert asked == [*QUERIES, *["melt"] * 5]
 
 
 @RELAXED
