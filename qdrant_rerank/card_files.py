@@ -30,7 +30,7 @@ from qdrant_rerank.quantization import LARGE
 from qdrant_rerank.runtime import import_onnxruntime
 from qdrant_rerank.tokenizer_files import read_json
 
-__all__ = ["Encoder", "for_cards"]
+__all__ = ["Encoder", "for_cards", "largest_difference"]
 
 logger = logging.getLogger(__name__)
 

@@ -173,14 +173,23 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _halves(feed: Feed) -> tuple[Feed, Feed]:
-    """The first and the last rows; what is not by row, such as a number of logits, goes to both."""
+    """The first and the last rows, each without the columns that are padding in all of them.
+
+    What is not by row, such as a number of logits, goes to both.
+    """
     rows = len(feed["input_ids"])
-    middle = rows // 2
 
     def part(at: slice) -> Feed:
-        return {
+        half = {
             name: array[at] if array.ndim > 1 and len(array) == rows else array
             for name, array in feed.items()
         }
+        if "attention_mask" not in half:
+            return half
+        kept = half["attention_mask"].any(axis=0)
+        shape = half["input_ids"].shape
+        return {
+            name: array[:, kept] if array.shape == shape else array for name, array in half.items()
+        }
 
-    return part(slice(None, middle)), part(slice(middle, None))
+    return part(slice(None, rows // 2)), part(slice(rows // 2, None))

@@ -5,12 +5,11 @@ import logging
 import subprocess
 import sys
 
-import numpy as np
 import onnx
 import pytest
 
 from qdrant_rerank import ScoreCache, TextCrossEncoder
-from qdrant_rerank.card_files import Encoder, for_cards
+from qdrant_rerank.card_files import Encoder, for_cards, largest_difference
 from qdrant_rerank.errors import ModelFileError
 from tests.models import variants
 from tests.models.build import WORDS
@@ -173,16 +172,17 @@ def test_what_is_no_model_is_refused(eager, tmp_path):
             pass
 
 
-def test_a_fusion_that_changes_answers_is_not_used(eager, cache, tmp_path, caplog):
-    """Twice as many heads as the model has: the file is left unfused, and says so."""
-    wrong = Encoder("bert", heads=4, width=32)
+def test_a_fusion_that_changes_answers_would_be_seen(eager, tmp_path):
+    """On pairs with padding, by the logits; and heads that the model does not have fuse nothing."""
     source = eager / "onnx" / "model.onnx"
-    with (
-        caplog.at_level(logging.WARNING),
-        for_cards(source, [], cache, encoder=wrong, half=False) as made,
-    ):
-        copy = variants.copy_of(eager, tmp_path / "m")
-        (copy / "onnx" / "model.onnx").write_bytes(made.read_bytes())
-    scores = TextCrossEncoder(copy, engine="onnxruntime").rerank(QUERY, DOCUMENTS)
-    expected = TextCrossEncoder(eager, engine="onnxruntime").rerank(QUERY, DOCUMENTS)
-    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    assert largest_difference(source, source) == 0
+
+    def double(model):
+        [bias] = [one for one in model.graph.initializer if one.name == "classifier.bias"]
+        bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 1, bias.name))
+
+    changed = variants.edited(eager, tmp_path / "m", double) / "onnx" / "model.onnx"
+    assert largest_difference(source, changed) == pytest.approx(1, abs=1e-5)
+    wrong = Encoder("bert", heads=4, width=32)
+    with for_cards(source, [], tmp_path / "c", encoder=wrong, half=False) as made:
+        assert largest_difference(source, made) < 1e-4

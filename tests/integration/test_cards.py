@@ -19,10 +19,16 @@ from onnx import TensorProto, helper, numpy_helper
 from qdrant_rerank import TextCrossEncoder
 from qdrant_rerank.bound_session import BoundSession
 from qdrant_rerank.card_pool import CardPool, seconds_of
+from qdrant_rerank.errors import ModelOutputError
 from qdrant_rerank.gpu_budget import DEFAULT_TOKENS, LEAST_TOKENS, Budget, budget_key
+from qdrant_rerank.model_config import ModelConfig
 from qdrant_rerank.pinned import PinnedBuffer
 from qdrant_rerank.runtime import Runtime
 from qdrant_rerank.runtime_cuda import prefers_graphs
+from qdrant_rerank.scoring import PairScorer
+from qdrant_rerank.tokenization import PairTokenizer
+from qdrant_rerank.windows import PairReader
+from tests.models import variants
 from tests.models.build import WORDS
 
 QUERY = "which bread rises?"
@@ -39,6 +45,7 @@ import onnxruntime as ort
 from pathlib import Path
 from qdrant_rerank.bound_session import BoundSession
 from qdrant_rerank.card_pool import CardPool
+from qdrant_rerank.errors import ModelOutputError
 from qdrant_rerank.gpu_budget import Budget
 import numpy as np
 
@@ -297,3 +304,66 @@ def test_a_buffer_holds_arrays_of_every_type_and_size():
             assert held.flags.c_contiguous
             assert not array.size or held.ctypes.data % 4096 == 0
     assert Path("/dev/nvidia0").exists() or not buffer.locked
+
+
+def hungry_beyond(source, target, width):
+    """A copy of a model that needs 70 TB more for a run of more than so many tokens a pair."""
+
+    def edit(model):
+        constants = {
+            "second": np.array([1], dtype=np.int64),
+            "most": np.array([width], dtype=np.int64),
+            "huge": np.array([1 << 44], dtype=np.int64),
+            "no": np.array([0], dtype=np.int64),
+        }
+        for name, value in constants.items():
+            model.graph.initializer.append(numpy_helper.from_array(value, name))
+        for node in model.graph.node:
+            node.output[:] = ["own" if name == "logits" else name for name in node.output]
+        model.graph.node.extend(
+            [
+                helper.make_node("Shape", ["input_ids"], ["shape"]),
+                helper.make_node("Gather", ["shape", "second"], ["width"]),
+                helper.make_node("Greater", ["width", "most"], ["too_wide"]),
+                helper.make_node("Where", ["too_wide", "huge", "no"], ["size"]),
+                helper.make_node("ConstantOfShape", ["size"], ["zeros"]),
+                helper.make_node("ReduceSum", ["zeros"], ["zero"], keepdims=0),
+                helper.make_node("Add", ["own", "zero"], ["logits"]),
+            ]
+        )
+
+    return variants.edited(source, target, edit)
+
+
+@needs_it
+def test_scores_say_how_many_pairs_did_not_fit(tiny_bert, model, tmp_path):
+    """They are right all the same, in the order of the pairs."""
+    small = hungry_beyond(tiny_bert, tmp_path / "m", 64) / "onnx" / "model.onnx"
+    runtime = Runtime(small, providers=AS_A_CARD, fallback=model)
+    reader = PairReader(PairTokenizer.from_directory(tiny_bert), None)
+    scorer = PairScorer(reader, runtime, ModelConfig.read(tiny_bert))
+    documents = ["rye", "bread " * 80, "oven", "salt " * 90, "water"]
+    found = scorer.score([(QUERY, document) for document in documents])
+    expected = TextCrossEncoder(tiny_bert, engine="onnxruntime").rerank(QUERY, documents)
+    assert found.scores.tolist() == pytest.approx(expected, abs=1e-5)
+    assert found.engine == f"{AS_A_CARD[0]}, and a CPU for 2 that did not fit it"
+    assert found.truncated.tolist() == [False] * 5
+    assert scorer.score([(QUERY, "rye")]).engine == AS_A_CARD[0]
+
+
+@needs_it
+def test_pairs_are_read_in_blocks_while_others_run(tiny_bert, tmp_path):
+    """However many, of however many lengths, in the order they came; the first broken is named."""
+    encoder = TextCrossEncoder(tiny_bert, providers=AS_A_CARD, cache_dir=tmp_path)
+    documents = [" ".join(WORDS[n % 300 : n % 300 + 1 + 7 * n % 60]) for n in range(150)]
+    expected = TextCrossEncoder(tiny_bert, engine="onnxruntime").rerank(QUERY, documents)
+    found = encoder.score_pairs([(QUERY, document) for document in documents])
+    assert found.scores.tolist() == pytest.approx(expected, abs=1e-5)
+    assert found.tokens <= found.padded_tokens < 2 * found.tokens
+    timed = encoder.score_pairs([(QUERY, d) for d in documents], deadline_s=60)
+    assert timed.scores.tolist() == pytest.approx(expected, abs=1e-5)
+    lazily = encoder.rerank_pairs(((QUERY, document) for document in documents), parallel=3)
+    assert list(lazily) == pytest.approx(expected, abs=1e-5)
+    broken = variants.nan_logits(tiny_bert, tmp_path / "nan")
+    with pytest.raises(ModelOutputError, match="150 of 150 pairs, the first at index 0"):
+        TextCrossEncoder(broken, providers=AS_A_CARD).rerank(QUERY, documents)
