@@ -12,7 +12,7 @@ import argparse
 import json
 import math
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,8 +94,8 @@ def profile(file: Path, without: list[str], tokens: int, runs: int) -> dict[str,
         # What is inside an If is counted by itself.
         if event["name"].endswith("_kernel_time") and event["args"]["op_name"] != "If":
             key = (event["name"], operator(event["args"]))
-            least[key] = min(least.get(key, math.inf), event["dur"] / 1000)
-    milliseconds: Counter[str] = Counter()
+            least[key] = min(least.get(key, math.inf), float(event["dur"]) / 1000)
+    milliseconds: defaultdict[str, float] = defaultdict(float)
     calls: Counter[str] = Counter()
     for (_, name), duration in least.items():
         milliseconds[name] += duration

@@ -5,7 +5,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,6 +29,7 @@ from qdrant_rerank.model_config import ModelConfig
 from qdrant_rerank.pair_scores import PairScores
 from qdrant_rerank.runtime import Runtime
 from qdrant_rerank.windows import PairReader, Reading, aggregate
+from qdrant_rerank.workers import Workers
 
 __all__ = ["PairScorer"]
 
@@ -101,7 +101,7 @@ class PairScorer:
         self,
         pairs: Sequence[tuple[str, str]],
         batch_size: int | None = None,
-        pool: ThreadPoolExecutor | None = None,
+        pool: Workers | None = None,
         deadline: Deadline = NEVER,
         *,
         first: int = 0,
@@ -133,7 +133,7 @@ class PairScorer:
         self,
         pairs: Sequence[tuple[str, str]],
         batch_size: int | None,
-        pool: ThreadPoolExecutor | None,
+        pool: Workers | None,
         deadline: Deadline,
         first: int,
     ) -> PairScores:
@@ -165,7 +165,7 @@ class PairScorer:
         self,
         pairs: Sequence[tuple[str, str]],
         batch_size: int | None,
-        pool: ThreadPoolExecutor | None,
+        pool: Workers | None,
         deadline: Deadline,
         work: "_Work",
     ) -> None:

@@ -1,37 +1,118 @@
-"""The threads that drive models: one pool a process, however many models and callers there are."""
+"""The threads that drive models: one pool a process, however many models and callers there are.
 
+The pools of :mod:`concurrent.futures` are left aside, since a Ctrl-C amid their ``submit`` or
+``wait`` may leave a lock taken for ever (their conditions are Python code), so that the next call
+in a notebook, or the process at its end, would hang. What a caller shares with the threads here is
+a lock and queues that are taken and given back in C.
+"""
+
+import atexit
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 
-from qdrant_rerank.deadline import NEVER, Deadline, cancellation
+from qdrant_rerank.deadline import NEVER, Cancellation, Deadline, cancellation
 
-__all__ = ["for_each", "shared_pool"]
+__all__ = ["Workers", "for_each", "shared_pool"]
 
 Item = TypeVar("Item")
 
-_pools: dict[int, ThreadPoolExecutor] = {}
+_pools: dict[int, "Workers"] = {}
 _lock = threading.Lock()
 
 
-def shared_pool(workers: int) -> ThreadPoolExecutor:
+class Workers:
+    """Threads that do the items of calls, in turn; they wait without spinning.
+
+    Args:
+        count: of the threads.
+    """
+
+    def __init__(self, count: int) -> None:
+        # One entry an item, and None for the end of a thread.
+        self._work_queue: SimpleQueue[_Call | None] = SimpleQueue()
+        self._threads = [
+            # Daemons: an interpreter that ends waits for them in _join, below.
+            threading.Thread(target=self._work, name=f"qdrant-rerank_{number}", daemon=True)
+            for number in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def add(self, call: "_Call") -> None:
+        """Have an item of this call done."""
+        self._work_queue.put(call)
+
+    def join(self) -> None:
+        """End the threads; what is under way is finished."""
+        for _ in self._threads:
+            self._work_queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while (call := self._work_queue.get()) is not None:
+            call.do_one()
+
+
+class _Call:
+    """Items of one caller, begun in order until it is closed."""
+
+    def __init__(self, function: Callable[[Any], None], stop: Cancellation | None) -> None:
+        self._function = function
+        self._stop = stop
+        self._items: deque[Any] = deque()
+        self._lock = threading.Lock()
+        self._closed = False
+        self.begun = 0
+        #: What came of each item that was begun: None, or its error.
+        self.results: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def add(self, item: Any) -> None:
+        self._items.append(item)
+
+    def close(self) -> None:
+        """Begin no further item."""
+        with self._lock:
+            self._closed = True
+
+    def do_one(self) -> None:
+        """Do the next item; called by a worker."""
+        with self._lock:
+            if self._closed or not self._items:
+                return
+            item = self._items.popleft()
+            self.begun += 1
+        error: BaseException | None = None
+        try:
+            if self._stop is not None:
+                self._stop.check()
+            self._function(item)
+        except BaseException as raised:  # the caller's to raise
+            error = raised
+            self.close()
+        self.results.put(error)
+
+
+def shared_pool(workers: int) -> Workers:
     """The process's threads for so many runs at once.
 
     All that ask for as many share them, so that eight models, or eight callers, do not have eight
-    times as many threads as there are cores. They wait without spinning.
+    times as many threads as there are cores.
     """
     with _lock:
         if workers not in _pools:
-            _pools[workers] = ThreadPoolExecutor(workers, thread_name_prefix="qdrant-rerank")
+            _pools[workers] = Workers(workers)
         return _pools[workers]
 
 
 def for_each(
     function: Callable[[Item], None],
     items: Iterable[Item],
-    pool: ThreadPoolExecutor,
+    pool: Workers,
     deadline: Deadline = NEVER,
 ) -> int:
     """Call ``function`` on each item in the threads of a pool; the first error stops the rest.
@@ -52,29 +133,42 @@ def for_each(
         function(items[0])
         return 1
     stop = cancellation()
-
-    def begin(item: Item) -> None:
-        if stop is not None:
-            stop.check()
-        function(item)
-
-    futures: list[Future[None]] = []
+    call = _Call(function, stop)
+    added = 0
+    errors: list[BaseException] = []
     try:
         for item in items:
             if deadline.passed or (stop is not None and stop.cancelled):
                 break
-            futures.append(pool.submit(begin, item))
-        done, _ = wait(futures, timeout=deadline.left, return_when=FIRST_EXCEPTION)
+            call.add(item)
+            pool.add(call)
+            added += 1
+        done = 0
+        while done < added and not errors:
+            errors += _errors(call.results.get(timeout=deadline.left))
+            done += 1
+    except Empty:  # time is up
+        pass
     finally:  # an interrupt stops within one run, too
-        # The last first: what a worker takes in the meantime then still follows on the others.
-        for future in reversed(futures):
-            future.cancel()
-    begun = [future for future in futures if not future.cancelled()]
-    for future in [*done, *begun]:  # a failure that is known comes first
-        future.result()
+        call.close()
+    for _ in range(done, call.begun):  # those under way
+        errors += _errors(call.results.get())
+    if errors:
+        raise errors[0]
     if stop is not None:
         stop.check()
-    return len(begun)
+    return call.begun
+
+
+def _errors(result: BaseException | None) -> list[BaseException]:
+    return [] if result is None else [result]
+
+
+@atexit.register
+def _join() -> None:
+    """No thread may be amid a run while the interpreter is taken down."""
+    for pool in _pools.values():
+        pool.join()
 
 
 def _forget() -> None:

@@ -75,3 +75,32 @@ def test_a_forked_child_has_threads_of_its_own():
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.count("child") == 2
     assert done.stdout.splitlines()[-1] == "0"
+
+
+INTERRUPTED = """
+import signal, threading, time
+from qdrant_rerank.workers import for_each, shared_pool
+main = threading.main_thread().ident
+signal.signal(signal.SIGINT, signal.default_int_handler)
+hit = 0
+for turn in range(150):
+    timer = threading.Timer(0.0002 * (turn % 10), signal.pthread_kill, (main, signal.SIGINT))
+    try:
+        timer.start()
+        for_each(lambda _: time.sleep(0.00001), range(300), shared_pool(2))
+        time.sleep(1)
+    except KeyboardInterrupt:
+        hit += 1
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+done = []
+for_each(done.append, range(100), shared_pool(2))
+print(hit, len(done))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no such signal on Windows")
+def test_after_any_interrupt_the_threads_still_work():
+    """Wherever it came; and the process ends."""
+    command = [sys.executable, "-c", INTERRUPTED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["150", "100"]
