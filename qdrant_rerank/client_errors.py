@@ -23,17 +23,22 @@ from qdrant_rerank.errors import (
     QdrantRerankError,
 )
 
-__all__ = ["is_throttled", "not_found", "translate"]
+__all__ = ["is_throttled", "is_too_large", "not_found", "translate"]
 
 LONGEST_ANSWER = 300  # characters of a server's answer quoted in an error
-# In the words of httpx, qdrant-client over gRPC, gRPC, gRPC awaited, and local mode.
+# In the words of httpx, qdrant-client over gRPC, gRPC, gRPC awaited, local mode, and of an event
+# loop that is not the one in which an awaited gRPC client made its first call.
 CLOSED = (
     "client has been closed",
     "Client was closed",
     "closed channel",
     "Channel is closed",
     "instance is closed",
+    "Event loop is closed",
+    "attached to a different loop",
 )
+# A message that gRPC, or Qdrant, takes for too long: no smaller when it is sent again.
+TOO_LARGE = ("larger than max", "too large")
 
 
 def is_throttled(error: Exception) -> bool:
@@ -43,13 +48,21 @@ def is_throttled(error: Exception) -> bool:
     )
 
 
+def is_too_large(error: grpc.RpcError) -> bool:
+    """Whether a call failed over the size of its message."""
+    return any(words in str(error.details()) for words in TOO_LARGE)
+
+
 def translate(error: Exception, client: AnyClient, collection: str) -> Exception | None:
     """Our error for one of the client's; None for one that is ours already, or nobody's."""
     if isinstance(error, QdrantRerankError):
         return None
     where = _address(client)
     if _says_closed(error):
-        return QdrantConnectionError(f"The client of {where} was closed. Make another.")
+        return QdrantConnectionError(
+            f"The client of {where} was closed, or the event loop that it was used in. Make "
+            "another."
+        )
     if isinstance(error, UnexpectedResponse):
         return _from_status(error.status_code or 0, error.content, client, collection)
     if isinstance(error, ResponseHandlingException):
@@ -75,7 +88,7 @@ def translate(error: Exception, client: AnyClient, collection: str) -> Exception
 
 
 def _says_closed(error: Exception) -> bool:
-    """Whether the client had been closed: five exceptions, of which four are bare."""
+    """Whether the client had been closed: exceptions of many kinds, most of them bare."""
     source = error.source if isinstance(error, ResponseHandlingException) else error
     return any(words in str(source) for words in CLOSED)
 
@@ -166,6 +179,11 @@ def _from_grpc(error: grpc.RpcError, client: AnyClient, collection: str) -> Exce
     said = str(error.details() or "nothing").strip()[:LONGEST_ANSWER].rstrip(".")
     if code == "NOT_FOUND" and f"`{collection}`" in said:
         return not_found(client, collection)
+    if is_too_large(error):
+        return QdrantRequestError(
+            f"{where} takes no message of this size ({code}): {said}. Send less at a time: "
+            "add(batch_size=...), or fewer queries."
+        )
     if code in {"UNAUTHENTICATED", "PERMISSION_DENIED"}:
         return _no_access(where, code, said)
     if code == "RESOURCE_EXHAUSTED":

@@ -11,7 +11,7 @@ import tenacity
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from qdrant_rerank.client_errors import is_throttled
+from qdrant_rerank.client_errors import is_throttled, is_too_large
 from qdrant_rerank.deadline import Deadline
 
 __all__ = ["async_retrying_within", "may_pass", "retrying_within"]
@@ -73,7 +73,9 @@ def may_pass(error: BaseException) -> bool:
             # The connection was closed early, which may pass; what is no HTTP will not.
             return "disconnected" in str(source) or "closed connection" in str(source)
         return isinstance(source, httpx.NetworkError | httpx.TimeoutException)
-    return isinstance(cause, grpc.RpcError) and cause.code().name in PASSING_GRPC
+    if isinstance(cause, grpc.RpcError):
+        return cause.code().name in PASSING_GRPC and not is_too_large(cause)
+    return False
 
 
 def _wait(state: tenacity.RetryCallState) -> float:

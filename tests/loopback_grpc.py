@@ -24,7 +24,6 @@ from qdrant_client.conversions.conversion import (
     grpc_to_payload,
 )
 
-from qdrant_rerank.engines.edge import EdgeClient
 from qdrant_rerank.errors import QdrantRerankError
 from tests.loopback_qdrant import VERSION, loopback_qdrant, refusal
 
@@ -334,6 +333,8 @@ def _aliases(found: models.CollectionsAliasesResponse) -> Any:
 
 def main() -> None:
     """Serve the real engine over REST and gRPC until interrupted."""
+    from qdrant_rerank.engines.edge import EdgeClient  # where its wheel is
+
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--port", type=int, default=6333, help="of REST; gRPC has the next one")
     parser.add_argument("--key", help="that callers have to bring")

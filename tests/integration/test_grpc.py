@@ -1,6 +1,7 @@
 """Over gRPC a searcher finds what it finds over REST and in the embedded engine itself."""
 
 import asyncio
+import gc
 import os
 import re
 import socket
@@ -23,9 +24,11 @@ from qdrant_rerank import (
 from qdrant_rerank.errors import (
     CollectionNotFoundError,
     InvalidInputError,
+    QdrantConnectionError,
     QdrantRequestError,
     SchemaMismatchError,
 )
+from qdrant_rerank.retries import may_pass
 from tests.faults import free_port
 from tests.loopback_grpc import loopback_server
 from tests.loopback_qdrant import VERSION
@@ -289,6 +292,34 @@ def test_what_is_added_is_what_the_engine_would_have(transports, kind):
     finally:
         transports.sync[kind].delete_collection(f"by {kind}")
     assert not transports.sync[kind].collection_exists(f"by {kind}")
+
+
+def test_what_is_too_large_is_not_sent_again(transports):
+    """gRPC says that its resources are exhausted; the first batch is stored all the same."""
+    searcher = HybridSearcher("large", client=transports.sync["gRPC"])
+    texts = ["one", "two", "x" * 5_000_000]
+    with pytest.raises(QdrantRequestError, match="no message of this size.*batch_size") as caught:
+        searcher.add(texts, batch_size=2, progress=False)
+    assert "2 documents before it were added" in caught.value.__notes__[0]
+    assert not may_pass(caught.value)
+    transports.sync["gRPC"].delete_collection("large")
+
+
+@pytest.mark.filterwarnings("ignore:coroutine 'InterceptedUnaryUnaryCall")  # never sent
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_client_of_an_event_loop_that_has_ended_is_named(transports):
+    """Over gRPC it belongs to the loop of its first call."""
+    client = AsyncQdrantClient(**transports.address("gRPC"))
+
+    async def main():
+        async with AsyncHybridSearcher("docs", client=client, reranker=None) as searcher:
+            return await searcher.search(QUERY)
+
+    assert len(asyncio.run(main())) == 7
+    with pytest.raises(QdrantConnectionError, match="was closed, or the event loop"):
+        asyncio.run(main())
+    asyncio.run(client.close())
+    gc.collect()
 
 
 def test_the_tests_of_a_server_pass_against_the_loopback_server():
