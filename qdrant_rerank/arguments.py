@@ -1,6 +1,6 @@
 """Checks of arguments that several calls share; each says what was seen and what was expected."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -11,9 +11,11 @@ __all__ = [
     "require_blend",
     "require_choice",
     "require_count",
+    "require_number",
     "require_pairs",
     "require_positive",
     "require_query",
+    "require_several",
 ]
 
 
@@ -25,14 +27,29 @@ def require_query(query: Any) -> None:
         raise InvalidInputError("query is empty or white space; expected a text to search for.")
 
 
-def require_positive(name: str, value: Any) -> None:
-    """Raise InvalidInputError unless it is a whole number of 1 or more, or None."""
-    if value is None:
+def require_several(name: str, values: Any) -> None:
+    """Raise InvalidInputError for one of what an iterable is expected of."""
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        one = {"queries": "query"}.get(name, name.removesuffix("s"))
+        raise InvalidInputError(
+            f"{name} is one {type(values).__name__}; expected several. Pass [{one}]."
+        )
+
+
+def require_positive(name: str, value: Any, *, optional: bool = True) -> None:
+    """Raise InvalidInputError unless it is a whole number of 1 or more, or, if optional, None."""
+    if value is None and optional:
         return
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InvalidInputError(f"{name} is {value!r}; expected a whole number of 1 or more.")
     if value < 1:
         raise InvalidInputError(f"{name} is {value}; expected 1 or more.")
+
+
+def require_number(name: str, value: Any, expected: str) -> None:
+    """Raise InvalidInputError unless it is a number; ``expected`` says which."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or value != value:  # noqa: PLR0124
+        raise InvalidInputError(f"{name} is {value!r:.80}; expected {expected}.")
 
 
 def require_count(name: str, value: Any) -> None:

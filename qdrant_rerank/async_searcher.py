@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
-from qdrant_rerank.arguments import require_positive
+from qdrant_rerank.arguments import require_positive, require_several
 from qdrant_rerank.collection_settings import CollectionSettings
 from qdrant_rerank.connection import connect_async, is_local
 from qdrant_rerank.conversation import AsyncConversation
@@ -105,9 +105,7 @@ class AsyncHybridSearcher(SearchCore):
             candidates=candidates,
             options=options,
         )
-        if concurrency is None:
-            raise InvalidInputError("concurrency is None; expected a whole number of 1 or more.")
-        require_positive("concurrency", concurrency)
+        require_positive("concurrency", concurrency, optional=False)
         if isinstance(client, QdrantClient) and not is_local(client):
             raise InvalidInputError(
                 "client is a QdrantClient of a server, whose calls would block the event loop; "
@@ -177,8 +175,7 @@ class AsyncHybridSearcher(SearchCore):
         progress: bool | None = None,
     ) -> list[SearchResults]:
         """What ``HybridSearcher.search_batch`` returns and raises, for the same arguments."""
-        if isinstance(queries, str):
-            raise InvalidInputError("queries is one str; expected several. Pass [query].")
+        require_several("queries", queries)
         request = SearchRequest(
             limit=limit,
             offset=offset,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.arguments import require_positive
-from qdrant_rerank.errors import InvalidInputError, MissingDependencyError
+from qdrant_rerank.errors import MissingDependencyError
 
 __all__ = [
     "PairOutput",
@@ -86,9 +86,7 @@ class ScoreCache:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        if max_bytes is None:
-            raise InvalidInputError("max_bytes is None; expected a whole number of 1 or more.")
-        require_positive("max_bytes", max_bytes)
+        require_positive("max_bytes", max_bytes, optional=False)
         self.max_bytes = max_bytes
         self.hits = 0
         self.misses = 0

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from tqdm.auto import tqdm
 
 from qdrant_rerank.activations import Activation, activation_name, require_activation
-from qdrant_rerank.arguments import require_choice, require_pairs, require_positive
+from qdrant_rerank.arguments import require_choice, require_pairs, require_positive, require_several
 from qdrant_rerank.batching import windows_of
 from qdrant_rerank.cache import ScoreCache, as_score_cache
 from qdrant_rerank.cpu import available_cores
@@ -235,10 +235,7 @@ class TextCrossEncoder:
             ModelOutputError: the model failed or returned a score that is not finite.
         """
         deadline = Deadline.after(deadline_s)
-        if isinstance(documents, str):
-            raise InvalidInputError(
-                "documents is one str; expected an iterable of str. Pass [document]."
-            )
+        require_several("documents", documents)
         pairs = [(query, document) for document in documents]
         require_positive("batch_size", batch_size)
         found = self._model.scorer().score(pairs, batch_size, deadline=deadline)

@@ -6,7 +6,12 @@ from typing import Any, Literal
 
 from qdrant_client import models
 
-from qdrant_rerank.arguments import require_blend, require_choice, require_positive
+from qdrant_rerank.arguments import (
+    require_blend,
+    require_choice,
+    require_number,
+    require_positive,
+)
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.feedback import Feedback
 
@@ -92,6 +97,8 @@ class SearchOptions:
 
 def require_options(options: SearchOptions) -> None:
     """Raise InvalidInputError unless each value is one that it may be."""
+    if not isinstance(options, SearchOptions):
+        raise InvalidInputError(f"options is a {type(options).__name__}; expected SearchOptions.")
     require_choice("on_missing_text", options.on_missing_text, OnMissingText)
     require_choice("on_rerank_error", options.on_rerank_error, OnRerankError)
     require_blend(options.blend)
@@ -105,8 +112,8 @@ def require_options(options: SearchOptions) -> None:
         require_positive(name, getattr(options, name))
     _require_consistency(options.consistency)
     if options.recall_threshold is not None:
-        _require_number("recall_threshold", options.recall_threshold, "a retrieval score")
-    _require_number("diversity", options.diversity, "0 to 1")
+        require_number("recall_threshold", options.recall_threshold, "a retrieval score")
+    require_number("diversity", options.diversity, "0 to 1")
     if not 0 <= options.diversity <= 1:
         raise InvalidInputError(f"diversity is {options.diversity}; expected 0 to 1.")
     if options.feedback is not None and not isinstance(options.feedback, Feedback):
@@ -147,8 +154,3 @@ def _require_names(name: str, value: Any) -> None:
         )
     if len(set(value)) < len(value):
         raise InvalidInputError(f"{name} is {value!r}; expected each name once.")
-
-
-def _require_number(name: str, value: Any, expected: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124
-        raise InvalidInputError(f"{name} is {value!r}; expected {expected}.")

@@ -12,7 +12,7 @@ from pathlib import Path
 from qdrant_client.http.models import QueryResponse
 from qdrant_client.models import ScoredPoint
 
-from qdrant_rerank.arguments import require_choice, require_positive, require_query
+from qdrant_rerank.arguments import require_choice, require_positive, require_query, require_several
 from qdrant_rerank.deadline import NEVER, Deadline
 from qdrant_rerank.errors import InvalidInputError, MissingTextError
 from qdrant_rerank.models import DEFAULT_RERANKER
@@ -87,7 +87,9 @@ def rerank_points(
     second_stage = SecondStage(
         load_reranker(reranker), PayloadText(text), on_missing_text, on_rerank_error
     )
-    hits = list(points.points if isinstance(points, QueryResponse) else points)
+    found = points.points if isinstance(points, QueryResponse) else points
+    require_several("points", found)
+    hits = list(found)
     for hit in hits:
         if not isinstance(hit, ScoredPoint):
             raise InvalidInputError(

@@ -136,8 +136,8 @@ class SearchCore:
         upload: Upload,
         settings: CollectionSettings | None,
     ) -> Flow[int]:
-        require_positive("batch_size", upload.batch_size)
-        require_positive("parallel", upload.parallel)
+        require_positive("batch_size", upload.batch_size, optional=False)
+        require_positive("parallel", upload.parallel, optional=False)
         if settings is not None and not isinstance(settings, CollectionSettings):
             raise InvalidInputError(
                 f"settings is a {type(settings).__name__}; expected a CollectionSettings."

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from qdrant_client import models
 
-from qdrant_rerank.arguments import require_count, require_positive, require_query
+from qdrant_rerank.arguments import require_count, require_number, require_positive, require_query
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload_paths import require_path
@@ -59,7 +59,13 @@ class SearchRequest:
             if isinstance(value, str):
                 raise InvalidInputError(f"{name} is one str; expected names. Pass [{value!r}].")
         require_count("offset", self.offset)
-        require_positive("group_size", self.group_size)
+        require_positive("group_size", self.group_size, optional=False)
+        if self.score_threshold is not None:
+            require_number("score_threshold", self.score_threshold, "a score, or None for all")
+        if not isinstance(self.query_filter, models.Filter | None):
+            raise InvalidInputError(
+                f"query_filter is a {type(self.query_filter).__name__}; expected a models.Filter."
+            )
         if self.group_by is not None:
             require_path("group_by", self.group_by)
         self.depth(candidates)
@@ -83,7 +89,7 @@ class SearchRequest:
         Raises:
             InvalidInputError: fewer than are to be returned.
         """
-        require_positive("limit", self.limit)
+        require_positive("limit", self.limit, optional=False)
         require_positive("candidates", self.candidates)
         last = self.offset + self.limit
         if self.candidates is None:

@@ -11,10 +11,10 @@ from typing import TypeVar
 
 from qdrant_client import QdrantClient, models
 
+from qdrant_rerank.arguments import require_several
 from qdrant_rerank.collection_settings import CollectionSettings
 from qdrant_rerank.connection import connect
 from qdrant_rerank.conversation import Conversation
-from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.flow import Flow, Terms
 from qdrant_rerank.grouping import GroupedResults
 from qdrant_rerank.indexing import Document, PointId
@@ -242,8 +242,7 @@ class HybridSearcher(SearchCore):
         Raises:
             QdrantRerankError: as :meth:`search`.
         """
-        if isinstance(queries, str):
-            raise InvalidInputError("queries is one str; expected several. Pass [query].")
+        require_several("queries", queries)
         request = SearchRequest(
             limit=limit,
             offset=offset,

@@ -14,6 +14,7 @@ from typing import Any, cast
 from qdrant_client import models
 from tqdm.auto import tqdm
 
+from qdrant_rerank.arguments import require_several
 from qdrant_rerank.errors import IncompleteAddError, InvalidInputError, QdrantError
 from qdrant_rerank.flow import Flow, compute
 from qdrant_rerank.indexing import Document, PointBuilder, PointId
@@ -120,9 +121,10 @@ def add_in_batches(
             error's note has the number of documents before it.
         IncompleteAddError: batches failed, and others after them were stored.
     """
-    if isinstance(documents, str | Mapping | models.PointStruct):
+    require_several("documents", documents)
+    if isinstance(documents, Mapping | models.PointStruct):
         raise InvalidInputError(
-            f"documents is one {type(documents).__name__}; expected an iterable. Pass [document]."
+            f"documents is one {type(documents).__name__}; expected several. Pass [document]."
         )
     total = len(documents) if isinstance(documents, Sequence) else None
     if total is not None and isinstance(ids, Sequence) and len(ids) != total:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from qdrant_rerank.arguments import require_positive, require_query
+from qdrant_rerank.arguments import require_positive, require_query, require_several
 from qdrant_rerank.embedders import Bm25Encoder
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.evaluation.comparison import (
@@ -150,8 +150,7 @@ def _compared(
 
 
 def _texts(queries: Iterable[str] | Mapping[str, str]) -> list[str]:
-    if isinstance(queries, str):
-        raise InvalidInputError("queries is one str; expected several. Pass [query].")
+    require_several("queries", queries)
     texts = list(queries.values() if isinstance(queries, Mapping) else queries)
     if not texts:
         raise InvalidInputError("There are no queries; expected one or more.")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -279,12 +280,31 @@ def test_an_empty_query_is_an_error(searcher, query):
         {"with_vectors": "dense"},
         {"limit": 5, "candidates": 4},
         {"options": SearchOptions(on_missing_text="skip")},
+        {"options": {"on_missing_text": "drop"}},
+        {"limit": None},
+        {"score_threshold": "0.5"},
+        {"score_threshold": float("nan")},
+        {"query_filter": {"must": []}},
     ],
 )
-def test_counts_out_of_range_are_errors(searcher, wrong):
+def test_arguments_of_a_wrong_kind_or_out_of_range_are_errors(searcher, wrong):
     """Before any work is done."""
     with pytest.raises(InvalidInputError, match=r"expected"):
         searcher.search(QUERY, **wrong)
+
+
+@pytest.mark.parametrize("wrong", ["one text", b"bytes", None, 5])
+def test_one_thing_in_place_of_several_is_an_error(searcher, bundled, wrong):
+    """And not read letter by letter."""
+    calls = (
+        searcher.search_batch,
+        searcher.add,
+        partial(rerank_points, QUERY),
+        partial(bundled.rerank, QUERY),
+    )
+    for call in calls:
+        with pytest.raises(InvalidInputError, match=r"is one .*; expected several\. Pass \["):
+            call(wrong)
 
 
 def test_a_missing_collection_names_those_that_exist(searcher):
