@@ -1,31 +1,25 @@
-"""The first stage: a searcher's calls to Qdrant, over one collection, as flows.
+"""The first stage: recall from one collection, as flows.
 
-What to ask is decided by :mod:`~qdrant_rerank.recall`; here are the requests, and the collection
-is made where ``add`` finds none. Who sends them is not known here: see
-:mod:`~qdrant_rerank.flow`.
+What to ask is decided by :mod:`~qdrant_rerank.recall`; here are the requests. Who sends them is
+not known here: see :mod:`~qdrant_rerank.flow`.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from qdrant_client import models
 from qdrant_client.http.models import QueryResponse
 
-from qdrant_rerank.collection_settings import CollectionSettings
 from qdrant_rerank.connection import is_local
 from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.errors import (
-    CollectionNotFoundError,
-    InvalidInputError,
     QdrantConnectionError,
     QdrantError,
     QdrantRequestError,
     SchemaMismatchError,
 )
-from qdrant_rerank.flow import Flow, ask, ask_many, compute
-from qdrant_rerank.indexing import PointBuilder, collection_config
+from qdrant_rerank.flow import Flow, ask, compute
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.ordering import in_retrieval_order
 from qdrant_rerank.points import Points, Query, given, read_consistency
@@ -33,8 +27,6 @@ from qdrant_rerank.query_request import RecallQuery
 from qdrant_rerank.recall import DenseEncoder, LexicalEncoder, RecallPlan, plan_recall
 from qdrant_rerank.schema import CollectionSchema
 from qdrant_rerank.server_version import FEATURES, Version, needs, parse_version, require_version
-from qdrant_rerank.text import PayloadText
-from qdrant_rerank.uploading import BATCH_RETRIES
 
 __all__ = ["FirstStage"]
 
@@ -163,7 +155,7 @@ class FirstStage:
         consistency = given(consistency=read_consistency(options))
 
         def send(client: Any, timeout: int | None) -> Any:
-            self._require_inference(client)
+            self.require_inference(client)
             if len(requests) > 1:
                 return client.query_batch_points(
                     self.collection, requests, timeout=timeout, **consistency
@@ -214,7 +206,8 @@ class FirstStage:
             self._version = parse_version(info.version)
         return self._version
 
-    def _require_inference(self, client: Any) -> None:
+    def require_inference(self, client: Any) -> None:
+        """Raise QdrantRequestError where the client runs no model that an encoder needs."""
         for encoder in (self.embedder, self.sparse):
             if not isinstance(encoder, QdrantInference):
                 continue
@@ -229,73 +222,6 @@ class FirstStage:
                     "it to. Pass QdrantClient(..., cloud_inference=True), or a fastembed model to "
                     "compute here."
                 )
-
-    def point_builder(
-        self, text: PayloadText, options: SearchOptions, settings: CollectionSettings
-    ) -> Flow[PointBuilder]:
-        """What makes points for the collection, which is created where there is none."""
-        try:
-            plan = yield from self.plan(options)
-        except CollectionNotFoundError:
-            yield from self._create(settings)
-            plan = yield from self.plan(options)
-        if sum(branch.dense for branch in plan.branches) > 1 or (
-            sum(not branch.dense for branch in plan.branches) > 1
-        ):
-            raise InvalidInputError(
-                "The options name several vectors of one kind, and add embeds a text once. Add "
-                "with a searcher whose options name one."
-            )
-        schema = yield from self.schema()
-        return PointBuilder(schema, plan, self.embedder, self.sparse, text)
-
-    def store(self, batches: Sequence[list[models.PointStruct]]) -> Flow[list[Any]]:
-        """Upsert batches at once, and wait until their points can be found.
-
-        Sending one again is no harm, since ids are given. What came of each is a list.
-        """
-
-        def sender(points: list[models.PointStruct]) -> Callable[[Any, int | None], Any]:
-            def send(client: Any, timeout: int | None) -> Any:
-                self._require_inference(client)
-                return client.upsert(self.collection, points, wait=True)
-
-            return send
-
-        return (yield from ask_many([sender(one) for one in batches], retries=BATCH_RETRIES))
-
-    def stored_ids(self, ids: list[Any]) -> Flow[set[str]]:
-        """Which of these ids the collection has, as texts."""
-        found = yield from ask(
-            lambda client, timeout: client.retrieve(
-                self.collection, ids, with_payload=False, with_vectors=False, timeout=timeout
-            )
-        )
-        return {str(record.id) for record in found}
-
-    def _create(self, settings: CollectionSettings) -> Flow[None]:
-        config = settings.arguments(collection_config(self.embedder, self.sparse))
-        try:
-            yield from ask(
-                lambda client, timeout: client.create_collection(self.collection, **config)
-            )
-        except QdrantRequestError as error:
-            # Another process may have created it in between; then its schema decides.
-            if "exist" not in str(error):
-                raise
-        indexes: dict[str, Any] = dict(settings.payload_indexes)
-        if isinstance(self.sparse, TextIndex):
-            indexes[self.sparse.field] = models.TextIndexParams(
-                type=models.TextIndexType.TEXT, scoring=True
-            )
-        for name, kind in indexes.items():
-            yield from ask(partial(self._index, name, kind))
-
-    def _index(self, name: str, kind: Any, client: Any, timeout: int | None) -> Any:
-        local_mode = is_local(client) and not getattr(client, "concurrent", False)
-        if local_mode and getattr(kind, "scoring", None) is None:
-            return None  # it has no other indexes, and warns
-        return client.create_payload_index(self.collection, name, kind, wait=True)
 
     def schema(self) -> Flow[CollectionSchema]:
         """What the collection has; read once."""

@@ -22,6 +22,7 @@ from qdrant_rerank.recall import DenseEncoder, LexicalEncoder
 from qdrant_rerank.rerankers import load_reranker
 from qdrant_rerank.search_flow import SearchFlow
 from qdrant_rerank.search_request import SearchRequest
+from qdrant_rerank.storage import Storage
 from qdrant_rerank.text import PayloadText, TextSource
 from qdrant_rerank.types import Reranker, SearchResults
 from qdrant_rerank.uploading import Upload, add_in_batches
@@ -142,7 +143,8 @@ class SearchCore:
             raise InvalidInputError(
                 f"settings is a {type(settings).__name__}; expected a CollectionSettings."
             )
-        builder = yield from self._first.point_builder(
+        storage = Storage(self._first)
+        builder = yield from storage.point_builder(
             self.text, self.options, settings or CollectionSettings()
         )
         return (
@@ -150,8 +152,8 @@ class SearchCore:
                 documents,
                 ids,
                 builder=builder,
-                store=self._first.store,
-                stored_ids=self._first.stored_ids,
+                store=storage.store,
+                stored_ids=storage.stored_ids,
                 upload=upload,
             )
         )
