@@ -30,7 +30,7 @@ from qdrant_rerank.quantization import LARGE
 from qdrant_rerank.runtime import import_onnxruntime
 from qdrant_rerank.tokenizer_files import read_json
 
-__all__ = ["Encoder", "for_cards", "largest_difference"]
+__all__ = ["Encoder", "for_cards", "largest_difference", "packed_beside"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ FAMILIES = {
     "roberta": "bert",
     "xlm-roberta": "bert",
 }
+PACKED = "packed.onnx"
 # Largest difference of logits between the original and the fused file, both in its precision.
 SAME = 1e-3
 CHECKED = (3, 16)  # pairs and tokens of the run that compares them
@@ -154,6 +155,27 @@ def _fuse(
         if half:
             fused.convert_float_to_float16(keep_io_types=True)
         fused.save_model_to_file(str(target), use_external_data_format=large)
+        if half:
+            _pack(fused, target.with_name(PACKED), large=large)
+
+
+def packed_beside(model: Path) -> Path | None:
+    """The file with attention that skips padding, beside one made for cards; None without one."""
+    packed = model.with_name(PACKED)
+    return packed if packed.is_file() else None
+
+
+def _pack(fused: Any, target: Path, *, large: bool) -> None:
+    """Attention that skips padding: https://arxiv.org/abs/2210.03052, "padding-free".
+
+    Only CUDA has its operators, so it cannot be checked here: who loads it compares the answers.
+    """
+    from onnxruntime.transformers.convert_to_packing_mode import PackingMode
+
+    if not fused.get_nodes_by_op_type("Attention"):
+        return
+    PackingMode(fused).convert(use_symbolic_shape_infer=False)
+    fused.save_model_to_file(str(target), use_external_data_format=large)
 
 
 def _halve(model: Path, target: Path, *, large: bool) -> None:

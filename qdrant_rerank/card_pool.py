@@ -134,7 +134,7 @@ class CardPool:
             return Ran(self._on_cpu(feed), 1)
         with self._lock:
             tokens = max(LEAST_TOKENS, min(self._budget.tokens, rows * width) // 2)
-            self._budget.set(tokens, self._budget.graphs)
+            self._budget.set(tokens, self._budget.way)
         logger.warning(
             "A run of %d pairs of %d tokens did not fit the card; runs hold %d tokens from now on.",
             rows,

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from qdrant_rerank.whole import write_whole
 
-__all__ = ["DEFAULT_TOKENS", "LEAST_TOKENS", "Budget", "budget_key", "measure_budget"]
+__all__ = ["DEFAULT_TOKENS", "LEAST_TOKENS", "Budget", "Way", "budget_key", "measure_budget"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,9 @@ WORTH = 0.05
 MOST_SECONDS = 0.1
 FILE = "gpu-budgets.json"
 
+#: Kernel by kernel; small runs as recorded CUDA graphs; or with attention that skips padding.
+Way = Literal["plain", "graphs", "packed"]
+
 
 class Budget:
     """Padded tokens a run, of one model on one kind of card. Safe to use from many threads.
@@ -43,7 +46,7 @@ class Budget:
         key: of the model, the card and all else that decides, see :func:`budget_key`.
 
     Attributes:
-        graphs: whether small runs are faster as recorded CUDA graphs.
+        way: how the model runs best.
     """
 
     def __init__(self, folder: Path | None = None, key: str = "") -> None:
@@ -51,11 +54,11 @@ class Budget:
         self._key = key
         self._lock = threading.Lock()
         self._tokens: int | None = None
-        self.graphs = False
+        self.way: Way = "plain"
         with suppress(TypeError, ValueError):  # absent, or of no use: measured anew
-            tokens, graphs = _read(self._path).get(key, (None, False))
-            if isinstance(tokens, int) and tokens >= LEAST_TOKENS:
-                self._tokens, self.graphs = tokens, graphs is True
+            tokens, way = _read(self._path).get(key, (None, "plain"))
+            if isinstance(tokens, int) and tokens >= LEAST_TOKENS and way in get_args(Way):
+                self._tokens, self.way = tokens, way
 
     @property
     def known(self) -> bool:
@@ -67,15 +70,15 @@ class Budget:
         """Padded tokens a run."""
         return DEFAULT_TOKENS if self._tokens is None else self._tokens
 
-    def set(self, tokens: int, graphs: bool) -> None:
+    def set(self, tokens: int, way: Way) -> None:
         """Take other values, and remember them."""
         with self._lock:
-            self._tokens, self.graphs = tokens, graphs
+            self._tokens, self.way = tokens, way
             if self._path is None:
                 return
             # Another process may write at the same time; then one entry is measured again.
             try:
-                content = {**_read(self._path), self._key: [tokens, graphs]}
+                content = {**_read(self._path), self._key: [tokens, way]}
                 write_whole(self._path, json.dumps(content, indent=1, sort_keys=True))
             except OSError as error:
                 logger.info("%s cannot be written: %s", self._path, error)

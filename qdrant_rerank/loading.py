@@ -10,7 +10,7 @@ from typing import Any
 
 from qdrant_rerank.activations import Activation
 from qdrant_rerank.cache import ScoreCache, model_fingerprint
-from qdrant_rerank.card_files import Encoder, for_cards
+from qdrant_rerank.card_files import Encoder, for_cards, packed_beside
 from qdrant_rerank.cpu import int8_weights
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.heads import Label
@@ -161,7 +161,8 @@ class EncoderLoader:
             if self.precision == "int8" and not self._placement.asks_for_provider:
                 options["cuda"] = False  # a card has no kernels for most of its operators
             if self.document_cache is None:
-                return Runtime(model, fallback=self.files.model, **options)
+                packed = packed_beside(model) if model != self.files.model else None
+                return Runtime(model, fallback=self.files.model, packed=packed, **options)
             own = data if model == self.files.model else []
             parts = stack.enter_context(split(model, own, self.artifacts))
             return SplitRuntime(*parts, max_bytes=self.document_cache, options=options)

@@ -1,7 +1,7 @@
 """Opens a model on cards: a session each, its buffers, its budget, and what to do without memory.
 
 What is better on this card is found by running it, once, and remembered: how many tokens a run
-holds, and whether small runs are replayed as CUDA graphs.
+holds, whether small runs are replayed as CUDA graphs, and whether attention skips padding.
 """
 
 import logging
@@ -15,17 +15,17 @@ import numpy as np
 
 from qdrant_rerank.bound_session import BoundSession
 from qdrant_rerank.card_pool import CardPool, CardSession, Feed, seconds_of
-from qdrant_rerank.gpu_budget import Budget, budget_key, measure_budget
+from qdrant_rerank.gpu_budget import Budget, Way, budget_key, measure_budget
 from qdrant_rerank.providers import CUDA, Provider, name_of
 
-__all__ = ["CardPlan", "open_cards", "prefers_graphs"]
+__all__ = ["CardPlan", "is_faster", "open_cards"]
 
 logger = logging.getLogger(__name__)
 
 GRAPHS = "enable_cuda_graph"  # of the CUDA provider's options
 TRIAL_WIDTH = 128  # tokens of a pair when runs are timed; every window is at least as wide
 SMALL_TRIAL = 512  # padded tokens of a run that graphs should make faster
-FASTER = 0.95  # share of the time that a graph may take to be worth its memory
+FASTER = 0.95  # share of the time that another way may take to be worth it
 SAME = 1e-2  # of logits: fp16 may round otherwise when it is replayed
 
 
@@ -39,6 +39,7 @@ class CardPlan:
         output: name of the output to return.
         budgets: folder where budgets are remembered; None to forget them.
         card: what decides about a budget beside the model: the card and its limit, for instance.
+        packed: the same model with attention that skips padding; None where there is none.
     """
 
     model: Path
@@ -46,6 +47,7 @@ class CardPlan:
     output: str
     budgets: Path | None = None
     card: tuple[object, ...] = ()
+    packed: Path | None = None
 
 
 def open_cards(
@@ -53,7 +55,7 @@ def open_cards(
     plan: CardPlan,
     *,
     sessions: Sequence[Any],
-    open_session: Callable[[Sequence[Provider]], Any],
+    open_session: Callable[[Sequence[Provider], Path], Any],
     open_fallback: Callable[[], Any],
     feed_of: Callable[[int, int], Feed],
 ) -> CardPool:
@@ -63,60 +65,68 @@ def open_cards(
         ort: onnxruntime.
         plan: see :class:`CardPlan`.
         sessions: opened with the plan's providers, one a card.
-        open_session: opens another one, with other providers.
+        open_session: opens another one, with other providers or of another file.
         open_fallback: opens one on the CPU.
-        feed_of: a feed of so many rows and tokens a row.
+        feed_of: a feed of so many rows and tokens a row, some of them padding.
     """
     budget = Budget(plan.budgets, budget_key(plan.model, ort.__version__, *plan.card))
-    cards = [
+    plain = [
         _bound(ort, plan, session, providers)
         for session, providers in zip(sessions, plan.providers, strict=True)
     ]
 
-    def with_graphs() -> list[CardSession]:
-        recording = [_recording(providers) for providers in plan.providers]
-        return [_bound(ort, plan, open_session(one), one) for one in recording]
+    def opened(way: Way) -> list[CardSession] | None:
+        """Sessions that run another way; None where that cannot be."""
+        path = plan.packed if way == "packed" else plan.model
+        providers = [_recording(one) if way == "graphs" else one for one in plan.providers]
+        try:
+            return [
+                _bound(ort, plan, open_session(one, path or plan.model), one) for one in providers
+            ]
+        except Exception as error:  # operators that the provider lacks, or no memory
+            logger.info("%s does not run with %s: %s", plan.model, way, error)
+            return None
 
     def trial(tokens: int) -> Feed:
         return feed_of(max(1, tokens // TRIAL_WIDTH), TRIAL_WIDTH)
 
-    on_cuda = all(name_of(providers[0]) == CUDA for providers in plan.providers)
     if not budget.known:
-        tokens = measure_budget(lambda tokens: seconds_of(cards[0], trial(tokens)))
-        graphs = on_cuda and _graphs_win(cards[0], with_graphs, trial(SMALL_TRIAL))
-        budget.set(tokens, graphs)
-    if budget.graphs and on_cuda:
-        cards = with_graphs()
+        tokens = measure_budget(lambda tokens: seconds_of(plain[0], trial(tokens)))
+        feeds = {"packed": trial(tokens), "graphs": trial(SMALL_TRIAL)}
+        faster = (
+            way
+            for way in _ways(plan)
+            if (others := opened(way)) and is_faster(plain[0], others[0], feeds[way])
+        )
+        budget.set(tokens, next(faster, "plain"))
+    cards = opened(budget.way) if budget.way in _ways(plan) else None
 
     def fallback() -> CardSession:
         return BoundSession(ort, open_fallback(), plan.output, device="cpu")
 
-    return CardPool(cards, open_fallback=fallback, budget=budget)
+    return CardPool(cards or plain, open_fallback=fallback, budget=budget)
 
 
-def prefers_graphs(plain: CardSession, recorded: CardSession, feed: Feed) -> bool:
-    """Whether a run is faster as a recorded graph, with the same output.
+def is_faster(plain: CardSession, other: CardSession, feed: Feed) -> bool:
+    """Whether a run takes clearly less time another way, with the same output.
 
     Args:
         plain: runs kernel by kernel.
-        recorded: records a shape when it comes for the second time.
-        feed: a small one.
+        other: the other way; a graph is recorded when a shape comes for the second time.
+        feed: of a size that the other way is for.
     """
-    recorded_s = seconds_of(recorded, feed)  # the first run is plain, the second records
-    plain_s = seconds_of(plain, feed)
-    if recorded_s is None or plain_s is None or recorded_s > FASTER * plain_s:
+    other_s, plain_s = seconds_of(other, feed), seconds_of(plain, feed)
+    if other_s is None or plain_s is None or other_s > FASTER * plain_s:
         return False
-    return bool(np.allclose(recorded.run(feed), plain.run(feed), atol=SAME))
+    return bool(np.allclose(other.run(feed), plain.run(feed), atol=SAME))
 
 
-def _graphs_win(
-    plain: CardSession, with_graphs: Callable[[], list[CardSession]], feed: Feed
-) -> bool:
-    try:
-        return prefers_graphs(plain, with_graphs()[0], feed)
-    except Exception as error:  # some of its operators run on the CPU, for instance
-        logger.info("No CUDA graphs: %s", error)
-        return False
+def _ways(plan: CardPlan) -> list[Way]:
+    """To try, beside the plain one."""
+    ways: list[Way] = ["packed"] if plan.packed is not None else []
+    if all(name_of(providers[0]) == CUDA for providers in plan.providers):
+        ways.append("graphs")
+    return ways
 
 
 def _bound(

@@ -5,17 +5,21 @@ import logging
 import subprocess
 import sys
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from qdrant_rerank import ScoreCache, TextCrossEncoder
-from qdrant_rerank.card_files import Encoder, for_cards, largest_difference
+from qdrant_rerank.card_files import Encoder, for_cards, largest_difference, packed_beside
 from qdrant_rerank.errors import ModelFileError
+from qdrant_rerank.runtime import Runtime
 from tests.models import variants
 from tests.models.build import WORDS
 
 QUERY = "which bread rises?"
 DOCUMENTS = [" ".join(WORDS[n : n + 3 + n % 40]) for n in range(0, 400, 10)]
+AS_A_CARD = ["AzureExecutionProvider", "CPUExecutionProvider"]
 WITHOUT = """
 import logging, sys
 for name in sys.argv[3].split():
@@ -86,6 +90,28 @@ def test_attention_becomes_one_operator(eager, cache, tmp_path):
     assert operators["BiasGelu"] == 2
     assert not operators["Softmax"]
     assert sum(operators.values()) < 30
+
+
+def test_attention_that_skips_padding_lies_beside(eager, tiny_bert, cache):
+    """Where attention was fused; only CUDA runs it, so a session elsewhere goes without."""
+    for directory, packs in ((eager, True), (tiny_bert, False)):
+        source = directory / "onnx" / "model.onnx"
+        encoder = Encoder.read(directory)
+        with for_cards(source, [], cache, encoder=encoder, half=True) as made:
+            packed = packed_beside(made)
+            assert (packed is not None) == packs
+            if packed is None:
+                continue
+            operators = [node.op_type for node in onnx.load(packed).graph.node]
+            counts = [operators.count(name) for name in ("PackedAttention", "Attention")]
+            assert counts == [2, 0]
+            assert operators.count("RemovePadding") == operators.count("RestorePadding") == 1
+            if AS_A_CARD[0] in onnxruntime.get_available_providers():
+                runtime = Runtime(made, providers=AS_A_CARD, packed=packed, artifacts=cache)
+                ids = np.arange(5, 25).reshape(2, 10)
+                plain = Runtime(made, cuda=False)
+                feed = (ids, np.ones_like(ids), np.zeros_like(ids))
+                np.testing.assert_allclose(runtime.run(*feed), plain.run(*feed), atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["tiny-deberta", "tiny-modernbert", "tiny-qwen3"])
