@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from qdrant_rerank import DEFAULT_RERANKER, Cascade, TextCrossEncoder
-from qdrant_rerank.evaluation.files import read_corpus, read_qrels, read_queries, read_run
+from qdrant_rerank.evaluation.corpus import read_corpus, read_queries
 from qdrant_rerank.evaluation.measures import by_query, gain_of
+from qdrant_rerank.evaluation.runs import read_qrels, read_run
 from qdrant_rerank.whole import whole_file
 
 STUDENT = "grown-minilm-l3-v2"

@@ -26,7 +26,8 @@ from qdrant_rerank import (
     TextCrossEncoder,
 )
 from qdrant_rerank.evaluation import evaluate
-from qdrant_rerank.evaluation.files import iter_corpus, read_qrels, read_queries
+from qdrant_rerank.evaluation.corpus import iter_corpus, read_queries
+from qdrant_rerank.evaluation.runs import read_qrels
 
 MEASURE = "nDCG@10"
 SETS = ("scifact", "cranfield", "med", "cacm", "musique_mini")

@@ -23,7 +23,8 @@ from stream import WORDS
 
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
 from qdrant_rerank.evaluation import evaluate_run
-from qdrant_rerank.evaluation.files import read_corpus, read_qrels, read_queries, read_run
+from qdrant_rerank.evaluation.corpus import read_corpus, read_queries
+from qdrant_rerank.evaluation.runs import read_qrels, read_run
 from qdrant_rerank.split_runtime import SplitRuntime
 
 LENGTHS = {"short": (15, 35), "mixed": (15, 250), "long": (200, 300)}  # words of a document

@@ -138,7 +138,7 @@ def queries_of(file: str) -> list[str]:
     with open_lines(file) as lines:
         raw = lines.readlines()
     if raw and raw[0].removeprefix(b"\xef\xbb\xbf").startswith((b"{", GZIP_MAGIC)):
-        from qdrant_rerank.evaluation.files import read_queries
+        from qdrant_rerank.evaluation.corpus import read_queries
 
         if file == "-":
             raise InvalidInputError(

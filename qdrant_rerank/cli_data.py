@@ -15,7 +15,7 @@ from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.models import DEFAULT_EMBEDDER
 
 if TYPE_CHECKING:
-    from qdrant_rerank.evaluation.files import Qrels, Run
+    from qdrant_rerank.evaluation.runs import Qrels, Run
     from qdrant_rerank.searcher import HybridSearcher
 
 __all__ = ["Data", "Given", "data_options", "read_data", "searchers_for"]
@@ -119,11 +119,9 @@ def read_data(given: Given, run_file: str | None) -> Data:
     Raises:
         InvalidInputError: a file is missing, wrong, or does not fit another.
     """
-    from qdrant_rerank.evaluation.files import (
-        find_beir,
-        iter_corpus,
+    from qdrant_rerank.evaluation.corpus import find_beir, iter_corpus, read_queries
+    from qdrant_rerank.evaluation.runs import (
         read_qrels,
-        read_queries,
         read_run,
         require_overlap,
         require_trec_ids,
@@ -229,7 +227,7 @@ def index_corpus(searcher: "HybridSearcher", corpus: Path) -> None:
     """Add the documents of a corpus; those without text cannot be found and are counted."""
     from qdrant_client.models import PointStruct
 
-    from qdrant_rerank.evaluation.files import iter_corpus
+    from qdrant_rerank.evaluation.corpus import iter_corpus
 
     empty = 0
 

@@ -57,8 +57,8 @@ def evaluate_command(
     The --corpus is indexed in memory (BM25 and the static embedder, fused) and searched; with --run
     its candidates are reranked; with --collection that is searched.
     """
+    from qdrant_rerank.evaluation.corpus import read_corpus
     from qdrant_rerank.evaluation.evaluate import evaluate, evaluate_run
-    from qdrant_rerank.evaluation.files import read_corpus
     from qdrant_rerank.evaluation.measures import require_measures
 
     require_measures(measures)

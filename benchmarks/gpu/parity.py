@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from qdrant_rerank import TextCrossEncoder
-from qdrant_rerank.evaluation.files import read_corpus, read_qrels, read_queries, read_run
+from qdrant_rerank.evaluation.corpus import read_corpus, read_queries
+from qdrant_rerank.evaluation.runs import read_qrels, read_run
 from qdrant_rerank.models import RunPrecision
 
 __all__ = ["parity"]

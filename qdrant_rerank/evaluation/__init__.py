@@ -6,19 +6,11 @@ how good and how sure, ``results`` and ``pictures`` show it. ``compare`` needs n
 
 from qdrant_rerank.evaluation.compare import compare, with_reranker
 from qdrant_rerank.evaluation.comparison import ComparedHit, ComparedQuery, Comparison
+from qdrant_rerank.evaluation.corpus import Document, read_corpus, read_queries
 from qdrant_rerank.evaluation.evaluate import evaluate, evaluate_run
-from qdrant_rerank.evaluation.files import (
-    Document,
-    Qrels,
-    Run,
-    read_corpus,
-    read_qrels,
-    read_queries,
-    read_run,
-    write_run,
-)
 from qdrant_rerank.evaluation.measures import Gain
 from qdrant_rerank.evaluation.results import Configuration, Evaluation
+from qdrant_rerank.evaluation.runs import Qrels, Run, read_qrels, read_run, write_run
 from qdrant_rerank.evaluation.tune import tune
 from qdrant_rerank.evaluation.tuning import Point, Tuning
 

@@ -14,7 +14,7 @@ from qdrant_client.models import ScoredPoint
 
 from qdrant_rerank.arguments import require_positive
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.evaluation.files import Document, Qrels, Run
+from qdrant_rerank.evaluation.corpus import Document
 from qdrant_rerank.evaluation.gather import (
     Gathered,
     Search,
@@ -31,6 +31,7 @@ from qdrant_rerank.evaluation.measures import (
     require_measures,
 )
 from qdrant_rerank.evaluation.results import Configuration, Evaluation, require_names
+from qdrant_rerank.evaluation.runs import Qrels, Run
 from qdrant_rerank.models import DEFAULT_RERANKER
 from qdrant_rerank.ordering import keep_order
 from qdrant_rerank.rerankers import load_reranker

@@ -10,8 +10,8 @@ from tqdm.auto import tqdm
 
 from qdrant_rerank.arguments import require_query
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.evaluation.files import Qrels, Run, require_overlap
 from qdrant_rerank.evaluation.results import STAGES
+from qdrant_rerank.evaluation.runs import Qrels, Run, require_overlap
 from qdrant_rerank.types import RerankedPoint, SearchResults
 
 __all__ = ["Gathered", "Search", "document_id", "gather", "judged_queries", "progress_bar"]

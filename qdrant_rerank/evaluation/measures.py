@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError
-from qdrant_rerank.evaluation.files import Qrels, Run
+from qdrant_rerank.evaluation.runs import Qrels, Run
 
 __all__ = [
     "Gain",

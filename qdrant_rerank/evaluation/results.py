@@ -35,8 +35,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.evaluation.files import Run, write_run
 from qdrant_rerank.evaluation.measures import Gain, gain_of
+from qdrant_rerank.evaluation.runs import Run, write_run
 from qdrant_rerank.evaluation.tables import Block, html_table, rich_table
 from qdrant_rerank.whole import whole_file
 

@@ -21,9 +21,9 @@ from qdrant_rerank.arguments import require_blend, require_choice, require_posit
 from qdrant_rerank.cross_encoder import TextCrossEncoder
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.evaluation.compare import with_reranker
-from qdrant_rerank.evaluation.files import Qrels
 from qdrant_rerank.evaluation.gather import document_id, judged_queries, progress_bar
 from qdrant_rerank.evaluation.measures import by_query, require_measures
+from qdrant_rerank.evaluation.runs import Qrels
 from qdrant_rerank.evaluation.tuning import Point, Tuning, constructor_call, pareto_front
 from qdrant_rerank.hub import Precision
 from qdrant_rerank.models import DEFAULT_RERANKER

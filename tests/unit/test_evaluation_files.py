@@ -10,16 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.evaluation.files import (
-    find_beir,
-    iter_corpus,
-    read_corpus,
-    read_qrels,
-    read_queries,
-    read_run,
-    require_overlap,
-    write_run,
-)
+from qdrant_rerank.evaluation.corpus import find_beir, iter_corpus, read_corpus, read_queries
+from qdrant_rerank.evaluation.runs import read_qrels, read_run, require_overlap, write_run
 from qdrant_rerank.whole import whole_file
 
 CORPUS = '{"_id": "a", "title": "Iron", "text": "It melts."}\n{"_id": "b", "text": "Bread."}\n'

@@ -1,10 +1,8 @@
-"""Corpora, queries, judgments and runs: files -> plain typed data, and runs back to files.
+"""Judgments and runs: files -> plain typed data, and runs back to files.
 
 Two families of formats, gzipped or not, told apart by what the file holds::
 
-    BEIR   corpus.jsonl   {"_id", "title", "text"} a line
-           queries.jsonl  {"_id", "text"} a line
-           qrels.tsv      header query-id, corpus-id, score
+    BEIR   qrels.tsv      header query-id, corpus-id, score
            run.tsv        header query-id, corpus-id and, if there are any, rank, score
     TREC   qrels          query iteration document grade
            run            query Q0 document rank score tag
@@ -13,26 +11,19 @@ Every error names the file and the line, and says how to mend it.
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.evaluation.lines import records, rows, shown, text_field, where_in
+from qdrant_rerank.evaluation.lines import rows, shown, where_in
 from qdrant_rerank.whole import whole_file
 
 __all__ = [
-    "BeirFolder",
-    "Document",
     "Qrels",
     "Run",
-    "find_beir",
-    "iter_corpus",
-    "read_corpus",
     "read_qrels",
-    "read_queries",
     "read_run",
     "require_overlap",
     "require_trec_ids",
@@ -49,121 +40,6 @@ BEIR_QRELS = ("query-id", "corpus-id", "score")
 TREC_QRELS = ("query-id", "iteration", "corpus-id", "score")
 TSV_RUN = ("query-id", "corpus-id")
 TREC_RUN = ("query-id", "Q0", "corpus-id", "rank", "score", "tag")
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """One document of a corpus.
-
-    Attributes:
-        id: unique in the corpus.
-        title: may be empty.
-        text: may be empty.
-    """
-
-    id: str
-    title: str
-    text: str
-
-    @property
-    def content(self) -> str:
-        """Title and text, a line each, as a reranker reads them; empty if both are."""
-        return "\n".join(part for part in (self.title.strip(), self.text.strip()) if part)
-
-
-@dataclass(frozen=True, slots=True)
-class BeirFolder:
-    """The files of a BEIR folder; None for one that is not there."""
-
-    corpus: Path
-    queries: Path | None
-    qrels: Path | None
-
-
-def find_beir(corpus: str | Path) -> BeirFolder:
-    """The files that belong to a corpus.
-
-    Args:
-        corpus: a BEIR folder (``corpus.jsonl``, ``queries.jsonl``, ``qrels.tsv`` or
-            ``qrels/test.tsv``, each gzipped or not), or the corpus file alone.
-
-    Raises:
-        InvalidInputError: there is no such path, or no corpus in the folder.
-    """
-    path = Path(corpus)
-    if path.is_file():
-        return BeirFolder(path, None, None)
-    if not path.is_dir():
-        raise InvalidInputError(f"{path} is neither a file nor a folder.")
-    found = _first_of(path, "corpus.jsonl")
-    if found is None:
-        held = ", ".join(sorted(item.name for item in path.iterdir())[:8]) or "nothing"
-        raise InvalidInputError(
-            f"{path} holds no corpus.jsonl or corpus.jsonl.gz, but {held}. Expected a BEIR folder, "
-            "or the path of the corpus file."
-        )
-    return BeirFolder(
-        found,
-        _first_of(path, "queries.jsonl"),
-        _first_of(path, "qrels.tsv") or _first_of(path, "qrels/test.tsv"),
-    )
-
-
-def iter_corpus(path: str | Path) -> Iterator[Document]:
-    """The documents of a corpus file, one at a time.
-
-    Args:
-        path: a JSONL file, or a BEIR folder.
-
-    Raises:
-        InvalidInputError: while iterating, for a line that is not such a document, an id that
-            comes twice, or a file that is empty or damaged.
-    """
-    path = find_beir(path).corpus
-    for number, identifier, record in records(path, "documents"):
-        where = where_in(path, number)
-        yield Document(
-            identifier,
-            text_field(record, "title", where, required=False),
-            text_field(record, "text", where, required="title" not in record),
-        )
-
-
-def read_corpus(path: str | Path, only: Collection[str] | None = None) -> dict[str, Document]:
-    """Documents by id.
-
-    Args:
-        path: a JSONL file, or a BEIR folder.
-        only: ids to keep; None for all. The others are checked, and not held in memory.
-
-    Raises:
-        InvalidInputError: as :func:`iter_corpus`.
-    """
-    return {
-        document.id: document
-        for document in iter_corpus(path)
-        if only is None or document.id in only
-    }
-
-
-def read_queries(path: str | Path) -> dict[str, str]:
-    """Query texts by id, in the order of the file.
-
-    Raises:
-        InvalidInputError: a line that is not such a query, an id that comes twice, a query
-            without text, or a file that is empty or damaged.
-    """
-    path = Path(path)
-    queries = {}
-    for number, identifier, record in records(path, "queries"):
-        text = text_field(record, "text", where_in(path, number), required=True)
-        if not text.strip():
-            raise InvalidInputError(
-                f"{where_in(path, number)}: query {shown(identifier)} has no text. Write one, or "
-                "remove the line."
-            )
-        queries[identifier] = text
-    return queries
 
 
 def read_qrels(
@@ -298,10 +174,6 @@ def require_overlap(
             f"{shown(next(iter(found), ''))}, of the other {shown(next(iter(qrels), ''))}. "
             "Pass the qrels that belong to these queries."
         )
-
-
-def _first_of(folder: Path, name: str) -> Path | None:
-    return next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
 
 
 def _known_pair(
