@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 Provider = str | tuple[str, Mapping[str, Any]]
 
 CPU = "CPUExecutionProvider"
+CUDA_CHOICES = {True, False, "auto", "cuda", "cpu"}  # the words are fastembed's
 DEVICE = re.compile(r"(auto|cpu|cuda)(?::(\d+))?", re.ASCII)
 
 
@@ -48,7 +49,7 @@ class Placement:
     gpu_mem_limit: int | None = None
 
     def __post_init__(self) -> None:
-        if self.cuda not in {True, False, "auto", "cuda", "cpu"}:
+        if not isinstance(self.cuda, bool | str) or self.cuda not in CUDA_CHOICES:
             raise InvalidInputError(f"cuda is {self.cuda!r}; expected True, False or 'auto'.")
         require_positive("gpu_mem_limit", self.gpu_mem_limit)
         self._require_device_ids()

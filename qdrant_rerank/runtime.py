@@ -413,6 +413,8 @@ class Runtime:
 
 def takes_card(ort: ModuleType, placement: Placement) -> bool:
     """Whether onnxruntime would run on a card, asked for or not."""
+    if placement.providers is not None:
+        return CUDA in map(name_of, placement.providers[:1]) and cuda_report(ort).usable
     return placement.wants_card or (
         placement.may_use_card and CUDA in ort.get_available_providers() and cuda_report(ort).usable
     )

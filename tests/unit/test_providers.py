@@ -98,6 +98,7 @@ def test_the_arena_grows_by_what_is_asked_for():
         ({"device_ids": [0], "cuda": False}, "contradict each other"),
         ({"providers": [CPU], "device": "cpu"}, "excludes"),
         ({"cuda": "yes"}, "cuda is 'yes'"),
+        ({"cuda": [0]}, r"cuda is \[0\]"),
         ({"gpu_mem_limit": 0}, "gpu_mem_limit is 0"),
     ],
 )
