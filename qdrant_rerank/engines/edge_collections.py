@@ -172,6 +172,7 @@ class CollectionCalls:
                 "'text' or another of models.PayloadSchemaType."
             )
         with self._shards.writing, self._shards.errors(collection_name):
+            self._shards.require_room()
             info = index_info(schema)
             operation = edge.UpdateOperation.create_field_index(field_name, edge_index(info))
             self._shards.shard(collection_name).update(operation)

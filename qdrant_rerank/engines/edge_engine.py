@@ -15,7 +15,7 @@ from qdrant_client.client_base import QdrantBase
 from qdrant_rerank.engines.edge_collections import CollectionCalls
 from qdrant_rerank.engines.edge_reads import ReadCalls
 from qdrant_rerank.engines.edge_search import EdgeSearch
-from qdrant_rerank.engines.edge_shards import Shards
+from qdrant_rerank.engines.edge_shards import KEPT_FREE, Shards
 from qdrant_rerank.engines.edge_writes import WriteCalls
 
 __all__ = ["EdgeEngine"]
@@ -51,4 +51,5 @@ class EdgeEngine(CollectionCalls, WriteCalls, ReadCalls, QdrantBase):
     def optimize(self, collection_name: str) -> bool:
         """Build the graphs of what was added; whether there was anything to do."""
         with self._shards.writing, self._shards.errors(collection_name):
+            self._shards.require_room(KEPT_FREE + self._shards.used(collection_name))  # a copy
             return self._shards.shard(collection_name).optimize()

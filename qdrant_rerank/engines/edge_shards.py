@@ -23,10 +23,15 @@ from qdrant_rerank.errors import (
     QdrantRerankError,
 )
 
-__all__ = ["Shards"]
+__all__ = ["KEPT_FREE", "Shards"]
 
 # What the engine says when it cannot write; a bare Exception with this in its text.
 DISK_TROUBLE = ("os error", "io error", "i/o error", "no space", "file too large", "wal")
+#: Bytes free on the disk that a write needs, twice a write-ahead log, as on a server, and opening a
+#: collection, for its log. The engine maps its files into memory, and the system ends a process
+#: (SIGBUS) that touches a page of them for which the disk has no room.
+KEPT_FREE = 64 * 2**20
+TO_OPEN = 32 * 2**20
 FORBIDDEN = '<>:"/\\|?*\0\x1f'  # in names, as on a server
 LONGEST_NAME = 255
 
@@ -99,6 +104,7 @@ class Shards:
             return found
         with self.writing, self.errors(name):
             if folder not in self._open:
+                self.require_room(TO_OPEN)
                 path = self._directory.folder(self.entry(name))
                 self._open[folder] = edge.EdgeShard.load(str(path))
             return self._open[folder]
@@ -112,6 +118,7 @@ class Shards:
         with self.writing:
             listing = self.listing
             self._require_name(name)
+            self.require_room()
             for kind, taken in (("Collection", listing.collections), ("Alias", listing.aliases)):
                 if name in taken:
                     raise QdrantRequestError(f"{kind} {name!r} already exists in {self.where}.")
@@ -172,6 +179,20 @@ class Shards:
             finally:
                 self._open.clear()
                 self._directory.close()
+
+    def require_room(self, needed: int = KEPT_FREE) -> None:
+        """Raise QdrantConnectionError unless so many bytes are free on the disk."""
+        free = shutil.disk_usage(self._directory.path).free
+        if free < needed:
+            raise QdrantConnectionError(
+                f"{self.where} has {free / 1e6:,.0f} MB left on its disk; expected more than "
+                f"{needed / 1e6:,.0f} MB. Nothing was done. Make room, or use another directory."
+            )
+
+    def used(self, name: str) -> int:
+        """Bytes that a collection's files take on the disk; they have holes."""
+        folder = self._directory.folder(self.entry(name))
+        return sum(file.stat().st_blocks * 512 for file in folder.rglob("*"))
 
     @contextmanager
     def errors(self, name: str) -> Iterator[None]:

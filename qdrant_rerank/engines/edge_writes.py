@@ -164,6 +164,7 @@ class WriteCalls:
         with self._shards.errors(collection_name):
             made = operation()
             with self._shards.writing:
+                self._shards.require_room()
                 shard.update(made)
         return DONE
 

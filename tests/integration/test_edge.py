@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -192,6 +193,66 @@ def test_a_directory_stays_with_the_engine_that_made_it(tmp_path):
 
 
 # --- what goes wrong
+
+
+#: On a disk of 250 MB that is filled with something else.
+ON_A_SMALL_DISK = """
+import os, shutil, sys
+from contextlib import closing
+from pathlib import Path
+from qdrant_rerank import HybridSearcher
+from qdrant_rerank.engines.edge import EdgeClient
+
+disk = Path(sys.argv[1])
+
+def left(megabytes):
+    with (disk / "junk").open("wb") as junk:
+        os.posix_fallocate(junk.fileno(), 0, shutil.disk_usage(disk).free - megabytes * 2**20)
+
+def tried(call):
+    try:
+        return call()
+    except Exception as error:
+        return f"{type(error).__name__} {'left on its disk; expected more' in str(error)}"
+
+for megabytes in (90, 50, 10, 90):
+    with closing(EdgeClient(disk / "db")) as client:
+        searcher = HybridSearcher("docs", client=client, reranker=None)
+        if megabytes != 90:
+            left(megabytes)
+        else:
+            (disk / "junk").unlink(missing_ok=True)
+        print(
+            tried(lambda: searcher.add([f"iron {megabytes}", "ore"], progress=False)),
+            tried(lambda: client.create_collection("new", {})),
+            tried(lambda: client.optimize("docs")),
+            client.delete_collection("new"),
+            tried(lambda: len(searcher.search("iron", limit=100))),
+            sep=", ",
+        )
+"""
+
+
+def test_a_disk_without_room_is_an_error_before_the_system_ends_the_process(tmp_path):
+    """The engine's mapped files would be its death (SIGBUS). What is there can be searched."""
+    mounted = 'mount -t tmpfs -o size=250m tmpfs "$1" && exec "$2" -c "$3" "$1"'
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", mounted, "-", tmp_path]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*command, "true"], check=False).returncode
+    ):
+        pytest.skip("no file system can be mounted here")
+    done = subprocess.run(
+        [*command, sys.executable, ON_A_SMALL_DISK], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    no = "QdrantConnectionError True"
+    assert done.stdout.splitlines() == [
+        "2, True, False, True, 2",
+        f"{no}, {no}, {no}, False, 2",  # it can still be read
+        f"{no}, {no}, {no}, False, {no}",  # not even opened
+        "2, True, False, True, 2",
+    ]
 
 
 def test_a_full_disk_is_one_clear_error_and_keeps_what_was_added(tmp_path):
