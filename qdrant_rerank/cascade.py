@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_rerank.arguments import require_positive
+from qdrant_rerank.arguments import require_positive, require_several
 from qdrant_rerank.deadline import Deadline
 from qdrant_rerank.errors import DeadlineError, InvalidInputError
 from qdrant_rerank.rerankers import load_reranker, score
@@ -91,6 +91,7 @@ class Cascade:
                 ``scores`` are those of the first ones.
             ModelOutputError: a stage failed, or did not return one finite score a document.
         """
+        require_several("documents", documents)
         texts = list(documents)
         scores, _ = self.rerank_until(query, texts, Deadline.after(deadline_s))
         if len(scores) < len(texts):

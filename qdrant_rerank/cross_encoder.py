@@ -13,7 +13,13 @@ from typing import Any, Literal
 from tqdm.auto import tqdm
 
 from qdrant_rerank.activations import Activation, activation_name, require_activation
-from qdrant_rerank.arguments import require_choice, require_pairs, require_positive, require_several
+from qdrant_rerank.arguments import (
+    require_choice,
+    require_count,
+    require_pairs,
+    require_positive,
+    require_several,
+)
 from qdrant_rerank.batching import windows_of
 from qdrant_rerank.cache import ScoreCache, as_score_cache
 from qdrant_rerank.cpu import available_cores
@@ -278,8 +284,9 @@ class TextCrossEncoder:
             ModelOutputError: while iterating, the model failed or a score is not finite.
         """
         require_positive("batch_size", batch_size)
-        if parallel is not None and parallel < 0:
-            raise InvalidInputError(f"parallel is {parallel}; expected 0 (all cores) or more.")
+        if parallel is not None:
+            require_count("parallel", parallel)
+        require_several("pairs", pairs)
         source: Any = pairs
         if isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], str):
             source = [source]  # one pair, as fastembed takes it
@@ -308,8 +315,9 @@ class TextCrossEncoder:
             ModelOutputError: the model failed or returned a score that is not finite.
         """
         deadline = Deadline.after(deadline_s)
+        require_several("pairs", pairs)
         require_positive("batch_size", batch_size)
-        return self._model.scorer().score(pairs, batch_size, deadline=deadline)
+        return self._model.scorer().score(list(pairs), batch_size, deadline=deadline)
 
     def token_count(self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024) -> int:
         """Tokens that scoring these pairs would read, after truncation and without padding.
@@ -323,6 +331,7 @@ class TextCrossEncoder:
         Raises:
             InvalidInputError: a text is not a str, or ``batch_size`` is below 1.
         """
+        require_several("pairs", pairs)
         require_positive("batch_size", batch_size)
         reader = self._model.reader()
         source = iter(pairs)

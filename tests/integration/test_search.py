@@ -16,6 +16,7 @@ from qdrant_client.http.models import QueryResponse
 
 from qdrant_rerank import (
     Bm25Encoder,
+    Cascade,
     HybridSearcher,
     OnnxEmbedder,
     RerankedPoint,
@@ -301,6 +302,10 @@ def test_one_thing_in_place_of_several_is_an_error(searcher, bundled, wrong):
         searcher.add,
         partial(rerank_points, QUERY),
         partial(bundled.rerank, QUERY),
+        partial(Cascade([(bundled, None)]).rerank, QUERY),
+        bundled.rerank_pairs,
+        bundled.score_pairs,
+        bundled.token_count,
     )
     for call in calls:
         with pytest.raises(InvalidInputError, match=r"is one .*; expected several\. Pass \["):
