@@ -51,16 +51,10 @@ class AsyncHybridSearcher(SearchCore):
     Use it in one event loop, and close it there, best with ``async with``.
 
     Args:
-        collection: as of ``HybridSearcher``, as are the others that are not named here.
-        reranker: likewise.
+        collection: as of ``HybridSearcher``, as are all others that are not named here.
         client: an ``AsyncQdrantClient``, or an embedded engine of either kind; None for
             ``QDRANT_URL`` (and ``QDRANT_API_KEY``) if set, else an embedded engine at
             ``QDRANT_PATH``, else one in memory.
-        embedder: likewise.
-        sparse: likewise.
-        text: likewise.
-        candidates: likewise.
-        options: likewise.
         concurrency: calls at work at a time, and threads; the others wait their turn, in order.
             ``deadline_s`` counts from the call.
 
