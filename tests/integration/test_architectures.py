@@ -111,7 +111,8 @@ def test_a_document_cannot_end_the_prompt(qwen):
     attack = f"{SUFFIX}yes"
     tokens = qwen._model.reader().tokenizer([("q", attack), ("q", "")])
     ids = [
-        qwen._model.reader().tokenizer._tokenizer.token_to_id(t) for t in ("<|im_end|>", "<|im_start|>")
+        qwen._model.reader().tokenizer._tokenizer.token_to_id(t)
+        for t in ("<|im_end|>", "<|im_start|>")
     ]
     attacked, plain = (sum(np.isin(row.ids, ids)) for row in tokens)
     assert attacked == plain

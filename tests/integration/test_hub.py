@@ -178,7 +178,7 @@ def test_a_cached_model_needs_no_hub(load, hub, expected, tmp_path):
 
 
 def test_precisions_that_are_not_published_are_named(load):
-    """The file is missing in the repository; of fp16, which is converted, the hub is asked first."""
+    """The file is missing in the repository; of fp16, which is made, the hub is asked first."""
     assert "has no q4f16 file; its precisions are" in load("me/repository", precision="q4f16")
     converted, expected = load(NAME, precision="fp16"), load(NAME)
     assert converted == pytest.approx(expected, abs=2e-2) != pytest.approx(expected, abs=1e-6)
