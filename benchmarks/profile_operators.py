@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qdrant_rerank.attention import with_fused_attention
-from qdrant_rerank.runtime import SLOWER_TOGETHER
+from qdrant_rerank.onnx_sessions import SLOWER_TOGETHER
 from qdrant_rerank.whole import whole_file
 
 QUERY_TOKENS = 10

@@ -26,8 +26,8 @@ from qdrant_rerank.artifacts import BUILDING, artifact
 from qdrant_rerank.cards import INSTALL_GPU
 from qdrant_rerank.errors import MissingDependencyError, ModelFileError
 from qdrant_rerank.feeds import Feed
+from qdrant_rerank.onnx_sessions import import_onnxruntime
 from qdrant_rerank.quantization import LARGE
-from qdrant_rerank.runtime import import_onnxruntime
 from qdrant_rerank.tokenizer_files import read_json
 
 __all__ = ["Encoder", "for_cards", "largest_difference", "packed_beside"]

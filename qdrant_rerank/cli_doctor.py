@@ -103,7 +103,7 @@ def _installed() -> "Iterator[Finding]":
     from qdrant_rerank.cards import cuda_report
     from qdrant_rerank.doctor import check_packages
     from qdrant_rerank.doctor_cards import check_cards
-    from qdrant_rerank.runtime import import_onnxruntime
+    from qdrant_rerank.onnx_sessions import import_onnxruntime
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of two wheels, which is a finding

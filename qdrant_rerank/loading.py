@@ -17,10 +17,11 @@ from qdrant_rerank.heads import Label
 from qdrant_rerank.hub import ModelFiles
 from qdrant_rerank.model_config import ModelConfig
 from qdrant_rerank.models import RunPrecision
+from qdrant_rerank.onnx_sessions import import_onnxruntime
 from qdrant_rerank.prompts import PromptTemplate, PromptTokenizer, choose_prompt
-from qdrant_rerank.providers import CPU, Placement
+from qdrant_rerank.providers import CPU, Placement, takes_card
 from qdrant_rerank.quantization import quantized
-from qdrant_rerank.runtime import Runtime, import_onnxruntime, takes_card
+from qdrant_rerank.runtime import Runtime
 from qdrant_rerank.scoring import PairScorer
 from qdrant_rerank.split import split
 from qdrant_rerank.split_runtime import SplitRuntime

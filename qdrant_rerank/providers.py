@@ -14,7 +14,17 @@ from qdrant_rerank.cards import CUDA, INSTALL_GPU, CudaReport, cuda_report
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.notices import warn_caller
 
-__all__ = ["CPU", "CUDA", "Placement", "Provider", "choose_providers", "cuda_failed", "name_of"]
+__all__ = [
+    "CPU",
+    "CUDA",
+    "Placement",
+    "Provider",
+    "card_facts",
+    "choose_providers",
+    "cuda_failed",
+    "name_of",
+    "takes_card",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -173,6 +183,27 @@ def choose_providers(
             f"{'; '.join(map(str, report.driver.cards))}."
         )
     return [[(CUDA, cuda_options(number, asked.gpu_mem_limit))] for number in asked.numbers]
+
+
+def takes_card(ort: ModuleType, placement: Placement) -> bool:
+    """Whether onnxruntime would run on a card, asked for or not."""
+    if placement.providers is not None:
+        return CUDA in map(name_of, placement.providers[:1]) and cuda_report(ort).usable
+    return placement.wants_card or (
+        placement.may_use_card and CUDA in ort.get_available_providers() and cuda_report(ort).usable
+    )
+
+
+def card_facts(ort: ModuleType, placement: Placement) -> tuple[object, ...]:
+    """What decides, beside the model, how much a run on a card should hold."""
+    if not placement.may_use_card:
+        return (repr(placement.providers),)
+    cards = [
+        (card.name, card.memory)
+        for card in cuda_report(ort).driver.cards
+        if card.number in placement.numbers
+    ]
+    return (*cards, placement.gpu_mem_limit)
 
 
 def cuda_options(number: int, gpu_mem_limit: int | None = None) -> dict[str, str]:

@@ -15,7 +15,7 @@ from qdrant_rerank.artifacts import BUILDING, artifact
 from qdrant_rerank.cpu import Int8Weights, int8_weights
 from qdrant_rerank.errors import MissingDependencyError, ModelFileError
 from qdrant_rerank.onnx_files import is_quantized
-from qdrant_rerank.runtime import import_onnxruntime, import_quantizer
+from qdrant_rerank.onnx_sessions import import_onnxruntime, import_quantizer
 
 __all__ = ["quantized"]
 

@@ -1,7 +1,5 @@
 """ONNX sessions: which device, and how many runs at once.
 
-The only module that imports onnxruntime, and it does so on first use.
-
 On a CPU one session with one intra-op thread serves all workers: ``InferenceSession.run`` is
 thread-safe and releases the GIL, and one run a core beats one run over all cores by half,
 because nothing waits at the barriers inside an operator. Where there are fewer pairs than cores to
@@ -16,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,33 +23,26 @@ from qdrant_rerank import runtime_openvino
 from qdrant_rerank.arguments import require_choice
 from qdrant_rerank.attention import with_fused_attention
 from qdrant_rerank.batching import LONG_PAIR, TOKENS_PER_RUN
-from qdrant_rerank.card_pool import WIDTH_MULTIPLE, CardPool, is_out_of_memory
-from qdrant_rerank.cards import cuda_report, installed_wheels
+from qdrant_rerank.card_pool import WIDTH_MULTIPLE, CardPool
 from qdrant_rerank.cpu import available_cores
 from qdrant_rerank.deadline import NEVER, Deadline
-from qdrant_rerank.errors import (
-    InvalidInputError,
-    MissingDependencyError,
-    ModelFileError,
-    ModelOutputError,
-)
+from qdrant_rerank.errors import InvalidInputError, ModelOutputError
 from qdrant_rerank.feeds import STATES, Feed
 from qdrant_rerank.models import RunPrecision
-from qdrant_rerank.notices import warn_caller
-from qdrant_rerank.onnx_files import DYNAMIC_QUANTIZATION, external_data, names_any
+from qdrant_rerank.onnx_files import DYNAMIC_QUANTIZATION, names_any
+from qdrant_rerank.onnx_sessions import Session, import_onnxruntime, open_session, weight
 from qdrant_rerank.providers import (
     CPU,
-    CUDA,
     Placement,
     Provider,
+    card_facts,
     choose_providers,
-    cuda_failed,
-    name_of,
+    takes_card,
 )
 from qdrant_rerank.runtime_cuda import CardPlan, open_cards
 from qdrant_rerank.workers import Workers, for_each, shared_pool
 
-__all__ = ["Engine", "Provider", "Runtime", "import_onnxruntime", "import_quantizer"]
+__all__ = ["Engine", "Provider", "Runtime"]
 
 #: What runs a model.
 Engine = Literal["auto", "onnxruntime", "openvino"]
@@ -61,77 +52,10 @@ Item = TypeVar("Item")
 # Padded tokens of a run from which several cores are used. They wait for one another at each
 # operator: on 2 cores, runs of 8 to 64 tokens took as long as on one.
 SPREAD_TOKENS = 128
-# Left out on a CPU: Add and LayerNormalization as one operator take longer than one by one, 15 %
-# of an int8 model's time (benchmarks/README.md).
-SLOWER_TOGETHER = ["SkipLayerNormFusion"]
 # Weights up to which a second session may hold them again.
 SPREAD_BYTES = 500_000_000
 # Reads lengths from the sum of the mask, as if all padding were on the right.
 IGNORES_LEFT_PADDING = (b"GroupQueryAttention",)
-
-
-class Session(Protocol):
-    """What is used of an ``onnxruntime.InferenceSession``."""
-
-    def run(self, outputs: Sequence[str], feed: Mapping[str, NDArray[Any]]) -> Sequence[Any]:
-        """The arrays of these outputs."""
-        ...
-
-    def get_inputs(self) -> Sequence[Any]:
-        """Nodes with name, type and shape."""
-        ...
-
-    def get_outputs(self) -> Sequence[Any]:
-        """Likewise."""
-        ...
-
-    def get_providers(self) -> list[str]:
-        """What runs it, first choice first."""
-        ...
-
-
-def import_onnxruntime() -> ModuleType:
-    """Import onnxruntime, or say how to install it.
-
-    Raises:
-        MissingDependencyError: neither the CPU nor the GPU wheel is installed.
-    """
-    if len(installed_wheels()) > 1:
-        warn_caller(
-            "onnxruntime and onnxruntime-gpu are both installed, as 'pip list' shows; they share "
-            "one directory, so which of them runs depends on the order of installation. Mend it "
-            "with: pip uninstall -y onnxruntime onnxruntime-gpu && "
-            'pip install "qdrant-rerank[gpu]" (or [cpu]).',
-            RuntimeWarning,
-        )
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Running a model needs ONNX Runtime, which is not installed. "
-            'For a CPU: pip install "qdrant-rerank[cpu]". '
-            'For an NVIDIA GPU: pip install "qdrant-rerank[gpu]". Install one, not both.'
-        ) from error
-    module: ModuleType = onnxruntime
-    return module
-
-
-def import_quantizer() -> ModuleType:
-    """Import onnxruntime's quantiser, or say how to install what it needs.
-
-    Raises:
-        MissingDependencyError: onnx is not installed.
-    """
-    import_onnxruntime()
-    try:
-        import onnxruntime.quantization as quantizer
-    except ImportError as error:
-        raise MissingDependencyError(
-            "onnxruntime's quantiser needs onnx, which is not installed: "
-            'pip install "qdrant-rerank[quantize]".'
-        ) from error
-    module: ModuleType = quantizer
-    return module
 
 
 class Runtime:
@@ -225,7 +149,7 @@ class Runtime:
             self._choice = list(choices[0])
             with self._file(ort) as file:
                 self._sessions = [
-                    _open_session(ort, file, choice, required=not placement.allows_cpu)
+                    open_session(ort, file, choice, required=not placement.allows_cpu)
                     for choice in choices
                 ]
         session = self._sessions[0]
@@ -251,10 +175,12 @@ class Runtime:
         if not on_cpu:
             self._cards = open_cards(
                 ort,
-                CardPlan(path, choices, self._output, artifacts, _about(ort, placement), packed),
+                CardPlan(
+                    path, choices, self._output, artifacts, card_facts(ort, placement), packed
+                ),
                 sessions=self._sessions,
-                open_session=lambda chosen, file: _open_session(ort, file, chosen, required=True),
-                open_fallback=lambda: _open_session(ort, fallback or path, [CPU], cores),
+                open_session=lambda chosen, file: open_session(ort, file, chosen, required=True),
+                open_fallback=lambda: open_session(ort, fallback or path, [CPU], cores),
                 feed_of=self._trial,
             )
             self.width_multiple = WIDTH_MULTIPLE
@@ -380,13 +306,13 @@ class Runtime:
         """
         with self._lock:
             if self._spreading is None and (
-                _state(self.path) != self._loaded or _weight(self.path) > SPREAD_BYTES
+                _state(self.path) != self._loaded or weight(self.path) > SPREAD_BYTES
             ):
                 self._spreading = self._sessions[0]
             if self._spreading is None:
                 ort = import_onnxruntime()
                 with self._file(ort) as file:
-                    self._spreading = _open_session(ort, file, self._choice, self.workers)
+                    self._spreading = open_session(ort, file, self._choice, self.workers)
             return self._spreading
 
     @contextmanager
@@ -411,77 +337,6 @@ class Runtime:
         return f"Runtime({str(self.path)!r}, {self.provider}, workers={self.workers})"
 
 
-def takes_card(ort: ModuleType, placement: Placement) -> bool:
-    """Whether onnxruntime would run on a card, asked for or not."""
-    if placement.providers is not None:
-        return CUDA in map(name_of, placement.providers[:1]) and cuda_report(ort).usable
-    return placement.wants_card or (
-        placement.may_use_card and CUDA in ort.get_available_providers() and cuda_report(ort).usable
-    )
-
-
-def _about(ort: ModuleType, placement: Placement) -> tuple[object, ...]:
-    """What decides, beside the model, how much a run on a card should hold."""
-    if not placement.may_use_card:
-        return (repr(placement.providers),)
-    cards = [
-        (card.name, card.memory)
-        for card in cuda_report(ort).driver.cards
-        if card.number in placement.numbers
-    ]
-    return (*cards, placement.gpu_mem_limit)
-
-
-def _open_session(
-    ort: ModuleType,
-    path: Path,
-    providers: Iterable[Provider],
-    intra_op_threads: int = 1,
-    *,
-    required: bool = False,
-) -> Any:
-    if not path.is_file():
-        raise ModelFileError(f"No ONNX file at {path}. Fetch the model again, or mend the path.")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = intra_op_threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # A pattern is kept of each shape ever run, and few runs have the same: benchmarks/memory.py.
-    # Two runs of 512 tokens took 100 MB with patterns and 74 without, in the same time.
-    options.enable_mem_pattern = False
-    options.log_severity_level = 3  # errors arrive as exceptions
-    wanted = [item if isinstance(item, str) else (item[0], dict(item[1])) for item in providers]
-    try:
-        session = ort.InferenceSession(
-            str(path),
-            options,
-            providers=wanted,
-            disabled_optimizers=SLOWER_TOGETHER if wanted == [CPU] else None,
-        )
-    except Exception as error:  # onnxruntime's errors share no base
-        if is_out_of_memory(error):
-            raise ModelFileError(
-                f"There is no memory for the weights of {path} ({_weight(path):,} bytes): {error}. "
-                "Free some, raise gpu_mem_limit, or pass precision='fp16' or cuda=False."
-            ) from error
-        raise ModelFileError(
-            f"{path} ({path.stat().st_size:,} bytes) is not a model that this onnxruntime "
-            f"{ort.__version__} can load: {error}. It may be truncated or not an ONNX file; fetch "
-            "it again."
-        ) from error
-    first = name_of(wanted[0])
-    if session.get_providers()[0] != first:
-        if first == CUDA and required:
-            raise cuda_failed(ort.__version__, session.get_providers()[0])
-        warn_caller(
-            f"{first} could not start, so the model runs on {session.get_providers()[0]}. "
-            "Check the driver and that the CUDA and cuDNN libraries match this onnxruntime "
-            f"({ort.__version__}).",
-            RuntimeWarning,
-        )
-    return session
-
-
 def _state(path: Path) -> tuple[int, int] | None:
     """What changes with a file: its size and time; None where there is none."""
     try:
@@ -489,10 +344,3 @@ def _state(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return about.st_size, about.st_mtime_ns
-
-
-def _weight(path: Path) -> int:
-    """Bytes of an ONNX file and its external data."""
-    return sum(
-        each.stat().st_size for each in (path, *(path.parent / n for n in external_data(path)))
-    )

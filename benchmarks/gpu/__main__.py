@@ -16,7 +16,7 @@ from benchmarks.peers.machine import machine
 from benchmarks.peers.workloads import read_words
 from qdrant_rerank.cards import CudaReport, cuda_report
 from qdrant_rerank.cpu import available_cores
-from qdrant_rerank.runtime import import_onnxruntime
+from qdrant_rerank.onnx_sessions import import_onnxruntime
 
 BENCHMARKS = Path(__file__).parents[1]
 MODELS = BENCHMARKS.parent / "build" / "benchmarks"

@@ -66,7 +66,7 @@ def test_with_both_runtimes_installed_it_says_so(tmp_path):
         f"import sys; sys.path.append({str(tmp_path)!r})\n"
         "import warnings; warnings.simplefilter('always')\n"
         "with warnings.catch_warnings(record=True) as seen:\n"
-        "    from qdrant_rerank.runtime import import_onnxruntime\n"
+        "    from qdrant_rerank.onnx_sessions import import_onnxruntime\n"
         "    import_onnxruntime()\n"
         "print(*[w.message for w in seen])"
     )
