@@ -27,6 +27,8 @@ __all__ = ["KEPT_FREE", "Shards"]
 
 # What the engine says when it cannot write; a bare Exception with this in its text.
 DISK_TROUBLE = ("os error", "io error", "i/o error", "no space", "file too large", "wal")
+# All that it says where a formula cannot be computed.
+FORMULA_FAILED = "cancelled by service"
 #: Bytes free on the disk that a write needs, twice a write-ahead log, as on a server, and opening a
 #: collection, for its log. The engine maps its files into memory, and the system ends a process
 #: (SIGBUS) that touches a page of them for which the disk has no room.
@@ -213,6 +215,11 @@ class Shards:
                     f"{self.where} cannot read or write its files: {said}. Is the disk full, or "
                     "the directory not writable?"
                 ) from error
+            if FORMULA_FAILED in said:
+                said = (
+                    "a formula divides by zero, or takes a payload value that is missing or no "
+                    f"number, or a root or logarithm that there is not ({said})."
+                )
             raise QdrantRequestError(
                 f"{self.where} cannot do that with {name!r}: {said}"
             ) from error

@@ -333,6 +333,15 @@ def test_a_full_disk_is_one_clear_error_and_keeps_what_was_added(tmp_path):
             "cannot be an alias",
         ),
         (lambda c: c.create_payload_index("points", "a"), QdrantRequestError, "no type"),
+        (
+            lambda c: c.query_points(
+                "points",
+                query=models.FormulaQuery(formula=models.SumExpression(sum=["$score", "no"])),
+                prefetch=models.Prefetch(query=[1.0, 0.0]),
+            ),
+            QdrantRequestError,
+            "a payload value that is missing or no number",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_our_error(edge, call, error, seen):
