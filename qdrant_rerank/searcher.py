@@ -71,8 +71,7 @@ class HybridSearcher(SearchCore):
         ModelError: a model cannot be found or loaded.
 
     Examples:
-        >>> from qdrant_client import QdrantClient
-        >>> with HybridSearcher("docs", client=QdrantClient(":memory:")) as searcher:
+        >>> with HybridSearcher("docs") as searcher:
         ...     added = searcher.add(["Bread is baked in an oven.", "Iron melts at 1538 C."])
         ...     results = searcher.search("How hot must it be to melt iron?", limit=1)
         >>> added, results[0].payload["text"]
@@ -311,8 +310,7 @@ class HybridSearcher(SearchCore):
             QdrantRerankError: as :meth:`search`.
 
         Examples:
-            >>> from qdrant_client import QdrantClient
-            >>> searcher = HybridSearcher("chunks", client=QdrantClient(":memory:"))
+            >>> searcher = HybridSearcher("chunks")
             >>> added = searcher.add(
             ...     [
             ...         {"text": "Iron melts at 1538 degrees.", "book": "metals"},

@@ -58,8 +58,7 @@ def compare(
         QdrantRerankError: as :meth:`HybridSearcher.search`.
 
     Examples:
-        >>> from qdrant_client import QdrantClient
-        >>> searcher = HybridSearcher("docs", client=QdrantClient(":memory:"))
+        >>> searcher = HybridSearcher("docs")
         >>> added = searcher.add(["Bread is baked.", "Iron melts at 1538 C.", "Iron is a metal."])
         >>> recall = with_reranker(searcher, None)
         >>> compared = compare(recall, searcher, ["melting point of iron"], limit=2)

@@ -80,8 +80,7 @@ def evaluate(
         QdrantRerankError: as ``HybridSearcher.search``.
 
     Examples:
-        >>> from qdrant_client import QdrantClient
-        >>> searcher = HybridSearcher("docs", client=QdrantClient(":memory:"))
+        >>> searcher = HybridSearcher("docs")
         >>> documents = [{"_id": "iron", "text": "Iron melts at 1538 C."},
         ...              {"_id": "bread", "text": "Bread is baked in an oven."}]
         >>> added = searcher.add(documents)
