@@ -111,18 +111,19 @@ def _fused(path: Path, open_model: OpenModel) -> bytes | None:
         sites = _evenly_masked(model, sites, path, open_model)
         if not sites:
             return None
-        shapes = _shapes(model, [site.query for site in sites], path, open_model)
+        names = [name for site in sites for name in (site.query, site.result)]
+        before = open_model(_with_outputs(model, names).SerializeToString())
+        shapes = _shapes(before, [site.query for site in sites], path)
         sites = [site for site in sites if len(shapes[site.query]) == 4]
         if not sites:
             return None
-        results = [site.result for site in sites]
-        before = _with_outputs(model, results).SerializeToString()
         # A run that quantises what comes holds one pair anyway.
         always_alone = names_any(path, DYNAMIC_QUANTIZATION)
         _replace(model, graph, sites, shapes, kinds[MASK], 0 if always_alone else LONG_PAIR)
         made: bytes = model.SerializeToString()
-        after = _with_outputs(model, results).SerializeToString()
-        difference = _largest_difference(open_model(before), open_model(after), path)
+        results = [site.result for site in sites]
+        after = open_model(_with_outputs(model, results).SerializeToString())
+        difference = _largest_difference(before, after, results, path)
     except OSError:
         raise
     except Exception as error:  # onnx's and onnxruntime's errors share no base
@@ -165,11 +166,8 @@ def _evenly_masked(
     return [site for site in sites if site.mask in even]
 
 
-def _shapes(
-    model: Any, names: Sequence[str], path: Path, open_model: OpenModel
-) -> dict[str, tuple[int, ...]]:
-    """The shapes of these tensors in a short run."""
-    session = open_model(_with_outputs(model, names).SerializeToString())
+def _shapes(session: Any, names: Sequence[str], path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of these outputs in a short run."""
     found = session.run(list(names), _texts(session, path, [8]))
     return {name: array.shape for name, array in zip(names, found, strict=True)}
 
@@ -296,16 +294,16 @@ def _needed(nodes: Sequence[Any], outputs: set[str]) -> list[Any]:
     return kept[::-1]
 
 
-def _largest_difference(before: Any, after: Any, path: Path) -> float:
-    """Of what all attentions say, to one text and to several, padded on either side: relative."""
+def _largest_difference(before: Any, after: Any, results: Sequence[str], path: Path) -> float:
+    """Of these outputs, for one text and for several, padded on either side: relative."""
     differences = []
     for lengths in ([9], [33], [24, 7], [-7, 24], [LONG_PAIR + 30]):
         texts = _texts(before, path, lengths)
         try:
-            expected = before.run(None, texts)
+            expected = before.run(list(results), texts)
         except Exception:  # more than it has positions for
             continue
-        pairs = zip(expected, after.run(None, texts), strict=True)
+        pairs = zip(expected, after.run(list(results), texts), strict=True)
         differences += [
             float(np.linalg.norm(one - other) / np.linalg.norm(one)) for one, other in pairs
         ]
