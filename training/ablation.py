@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 from export import export, write_companions
-from model import SCALARS, Branches, CrossEncoder
-from pipeline import Inputs, new_branches, read_inputs, teach
+from model import SCALARS, Branches, CrossEncoder, ScalarHead
+from pipeline import Inputs, fit_head, new_branches, read_inputs, teach
 
 SOFT = [1]  # places among the scalars
 EXACT = list(range(2, SCALARS))
@@ -35,25 +35,40 @@ def main() -> None:
     write(inputs, last, given.out / "1-trained")
     whole = teach(trainer, inputs.config)
     write(inputs, whole, given.out / "2-averaged")
-    write(inputs, without(whole, EXACT), given.out / "without-exact-match")
-    write(inputs, without(whole, SOFT), given.out / "without-soft-match")
-    apart = copy.deepcopy(whole)
-    torch.nn.init.zeros_(apart.from_states.weight)
-    write(inputs, apart, given.out / "without-attention-across")
+    head = fit_head(inputs, whole)
+    write(inputs, whole, given.out / "3-scalars-alone", head, across=0.0)
+    across = inputs.config["alone"]["across"]
+    write(inputs, whole, given.out / "4-both-heads", head, across)
+    for name, scalars in (("exact", EXACT), ("soft", SOFT)):
+        parts = without(whole, head, scalars)
+        write(inputs, parts[0], given.out / f"without-{name}-match", parts[1], across)
 
 
 @torch.no_grad()
-def without(branches: Branches, scalars: list[int]) -> Branches:
-    """A copy that does not read some of the scalars."""
-    made = copy.deepcopy(branches)
-    made.linear[scalars] = 0
-    made.from_scalars.weight[:, scalars] = 0
-    return made
+def without(
+    branches: Branches, head: ScalarHead, scalars: list[int]
+) -> tuple[Branches, ScalarHead]:
+    """Copies that do not read some of the scalars."""
+    branches, head = copy.deepcopy(branches), copy.deepcopy(head)
+    for linear, inner in (
+        (branches.linear, branches.from_scalars),
+        (head.linear, head.inner),
+    ):
+        linear[scalars] = 0
+        inner.weight[:, scalars] = 0
+    return branches, head
 
 
-def write(inputs: Inputs, branches: Branches, folder: Path) -> None:
+def write(
+    inputs: Inputs,
+    branches: Branches,
+    folder: Path,
+    head: ScalarHead | None = None,
+    across: float = 1.0,
+) -> None:
     """One step's model in float32."""
-    model = CrossEncoder(inputs.trunk("model", torch.float32), copy.deepcopy(branches))
+    trunk = inputs.trunk("model", torch.float32)
+    model = CrossEncoder(trunk, copy.deepcopy(branches), head, across)
     export(model, folder / "model.onnx", int8=False)
     write_companions(folder, inputs.config["model"]["layers"] + inputs.config["model"]["cross"])
 

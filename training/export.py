@@ -43,9 +43,9 @@ class Int8Embedding(nn.Module):
 class Smoothed(nn.Module):
     """A linear layer of inputs that are scaled first, so that no channel stands out."""
 
-    def __init__(self, linear: nn.Linear, scale: Tensor) -> None:
+    def __init__(self, linear: nn.Linear, scale: Tensor, shrink: Tensor) -> None:
         super().__init__()
-        self.register_buffer("shrink", 1 / scale)
+        self.register_buffer("shrink", shrink)
         self.linear = copy.deepcopy(linear)
         self.linear.weight.data *= scale
 
@@ -56,42 +56,52 @@ class Smoothed(nn.Module):
 
 
 @torch.no_grad()
-def smooth(model: CrossEncoder, batches: list[MicroBatch], strength: float) -> None:
+def smooth(model: CrossEncoder, batches: list[MicroBatch], strength: dict[str, float]) -> None:
     """Move what stands out in activations into the weights (SmoothQuant, Xiao et al. 2023).
 
     Dynamic quantisation takes one scale for all activations of a layer, weights have one a channel.
-    The two layers of each feed-forward block lose most by that: they alone are smoothed, by
-    ``max |x|^strength / max |w|^(1 - strength)`` of each input channel.
+    The feed-forward blocks and the inputs of attention lose most by that. They are smoothed by
+    ``max |x|^strength / max |w|^(1 - strength)`` of each input channel; query, key and value, which
+    read the same, by one scale.
 
     Args:
         model: float32, changed in place; its scores stay.
         batches: pairs to see the activations of.
-        strength: 0 leaves the outliers in the activations, 1 moves them into the weights.
+        strength: 0 leaves the outliers in the activations, 1 moves them into the weights; of "up",
+            "down" and "attention".
     """
-    largest: dict[str, Tensor] = {}
+    parts = {("up",): "up", ("down",): "down", ("query", "key", "value"): "attention"}
+    blocks = [
+        (block, names, strength[kind])
+        for block in model.modules()
+        for names, kind in parts.items()
+        if all(isinstance(getattr(block, name, None), nn.Linear) for name in names)
+    ]
+    largest: list[Tensor | None] = [None] * len(blocks)
 
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def watch(at: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def seen(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            most = inputs[0].abs().amax((0, 1))
-            largest[name] = torch.maximum(largest.get(name, most), most)
+            most, before = inputs[0].abs().amax((0, 1)), largest[at]
+            largest[at] = most if before is None else torch.maximum(before, most)
 
         return seen
 
     hooks = [
-        module.register_forward_pre_hook(watch(name))
-        for name, module in model.named_modules()
-        if name.endswith((".up", ".down"))
+        getattr(block, names[0]).register_forward_pre_hook(watch(at))
+        for at, (block, names, _) in enumerate(blocks)
     ]
     for batch in batches:
         model(batch.ids, batch.mask, batch.types)
     for hook in hooks:
         hook.remove()
-    for name, most in largest.items():
-        layer, _, part = name.rpartition(".")
-        linear = model.get_submodule(name)
-        weights = linear.weight.abs().amax(0).clamp(min=1e-4)
-        scale = most.clamp(min=1e-4) ** strength / weights ** (1 - strength)
-        setattr(model.get_submodule(layer), part, Smoothed(linear, scale))
+    for (block, names, power), most in zip(blocks, largest, strict=True):
+        assert most is not None
+        linears = [getattr(block, name) for name in names]
+        weights = torch.stack([linear.weight.abs().amax(0) for linear in linears]).amax(0)
+        scale = most.clamp(min=1e-4) ** power / weights.clamp(min=1e-4) ** (1 - power)
+        shrink = 1 / scale
+        for name, linear in zip(names, linears, strict=True):
+            setattr(block, name, Smoothed(linear, scale, shrink))
 
 
 def export(model: CrossEncoder, target: Path, *, int8: bool) -> None:

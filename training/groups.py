@@ -13,7 +13,7 @@ from mine import NONE, Mined
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-LENGTHS = (48, 64, 96, 128, 160, 192, 224)  # that a micro-batch is padded to; few, for compiling
+LENGTHS = (48, 64, 96, 128, 160, 192, 224, 288, 352, 432, 512)  # that a micro-batch is padded to
 ROWS = 32  # of a micro-batch
 
 

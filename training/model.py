@@ -12,8 +12,9 @@ interaction, Khattab and Zaharia 2020), weighted by a learned weight a token. (3
 BM25 knows, from token ids alone. (4) Further layers that start from the trunk's lower states and
 attend across the pair.
 
-*Head*: (1), and what is zero before training: a linear function of the scalars (1) to (3), and a
-small network of these and (4). At step 0 the model is the bi-encoder.
+*Heads*: one adds to (1) what is zero before training, a linear function of the scalars (1) to (3)
+and a small network of these and (4): at step 0 the model is the bi-encoder. The other, fitted
+after training, sees the scalars alone. The logit is a weighted mean of both.
 """
 
 import copy
@@ -121,10 +122,19 @@ class Branches(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(
-        self, lower: Tensor, top: Tensor, exact: Tensor, mask: Tensor, types: Tensor
+        self,
+        lower: Tensor,
+        top: Tensor,
+        exact: Tensor,
+        mask: Tensor,
+        types: Tensor,
+        alone: "ScalarHead | None" = None,
+        across: float = 1.0,
     ) -> Tensor:
-        """Logits (N,)."""
-        return self.score(self.scalars(top, exact, mask, types), self.across(lower, mask, types))
+        """Logits (N,); with ``alone``, ``across`` of the own head's and the rest of that one's."""
+        scalars = self.scalars(top, exact, mask, types)
+        logits = self.score(scalars, self.across(lower, mask, types))
+        return logits if alone is None else across * logits + (1 - across) * alone(scalars)
 
     def scalars(self, top: Tensor, exact: Tensor, mask: Tensor, types: Tensor) -> Tensor:
         """Cosine, soft match and exact match: (N, SCALARS)."""
@@ -156,18 +166,69 @@ class Branches(nn.Module):
         return scalars[:, 0] + (z * self.linear).sum(1) + bent
 
 
-class CrossEncoder(nn.Module):
-    """The whole graph, as it is exported."""
+class ScalarHead(nn.Module):
+    """A small network of the scalars alone; several fits of it are one of more units."""
 
-    def __init__(self, trunk: Trunk, branches: Branches) -> None:
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.zeros(SCALARS))
+        self.register_buffer("scale", torch.ones(SCALARS))
+        self.linear = nn.Parameter(torch.zeros(SCALARS))
+        self.inner = nn.Linear(SCALARS, hidden)
+        self.out = nn.Linear(hidden, 1)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, scalars: Tensor, dropout: float = 0.0) -> Tensor:
+        """Logits (N,) of scalars (N, SCALARS)."""
+        z = (scalars - self.shift) / self.scale
+        units = F.dropout(F.gelu(self.inner(z)), dropout, training=dropout > 0)
+        logits: Tensor = (z * self.linear).sum(1) + self.out(units).squeeze(1)
+        return logits
+
+    @torch.no_grad()
+    def standardise(self, scalars: Tensor) -> None:
+        """Take shift and scale from scalars (n, SCALARS)."""
+        self.shift.copy_(scalars.mean(0))
+        self.scale.copy_(scalars.std(0))
+
+    @torch.no_grad()
+    def load_mean(self, heads: "list[ScalarHead]") -> None:
+        """Become the mean of heads whose units add up to this one's."""
+        self.linear.copy_(torch.stack([h.linear for h in heads]).mean(0))
+        self.inner.weight.copy_(torch.cat([h.inner.weight for h in heads]))
+        self.inner.bias.copy_(torch.cat([h.inner.bias for h in heads]))
+        self.out.weight.copy_(torch.cat([h.out.weight for h in heads], 1) / len(heads))
+        self.out.bias.copy_(torch.stack([h.out.bias for h in heads]).mean(0))
+
+
+class CrossEncoder(nn.Module):
+    """The whole graph, as it is exported.
+
+    Args:
+        trunk: frozen.
+        branches: trained.
+        alone: fitted; None for the branches' own head.
+        across: share of the branches' own head in the logit, beside ``alone``.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        branches: Branches,
+        alone: ScalarHead | None = None,
+        across: float = 1.0,
+    ) -> None:
         super().__init__()
         self.trunk = trunk
         self.branches = branches
+        self.alone = alone
+        self.share = across
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Logits (N, 1)."""
         states = self.trunk(input_ids, attention_mask, token_type_ids)
-        logits: Tensor = self.branches(*states, attention_mask, token_type_ids)
+        masks = attention_mask, token_type_ids
+        logits: Tensor = self.branches(*states, *masks, self.alone, self.share)
         return logits.unsqueeze(1)
 
 

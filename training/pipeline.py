@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from alone import fit_alone
 from data import Pool, load_pool
 from export import export, share_weights, smooth, write_companions
 from groups import Tokens, tokenize
 from lexical import inverse_frequency, stem_classes
 from mine import Mined, mine
 from minilm import load_teacher, model_folder
-from model import Branches, CrossEncoder, ExactMatch, Trunk
+from model import Branches, CrossEncoder, ExactMatch, ScalarHead, Trunk
 from tokenizers import Tokenizer
 from train import Course, Trainer, compiled
 
@@ -71,7 +72,7 @@ def main() -> None:
     trainer = inputs.trainer("model")
     branches = teach(trainer, inputs.config)
     student = teach_student(inputs, CrossEncoder(trainer.trunk, branches))
-    publish(inputs, branches, student, given.out)
+    publish(inputs, {"model": branches, "student": student}, given.out)
 
 
 def read_inputs(data: Path, work: Path, config: Path = CONFIG, device: str = "cpu") -> Inputs:
@@ -142,12 +143,25 @@ def teach_student(inputs: Inputs, whole: CrossEncoder) -> Branches:
     )
 
 
-def publish(inputs: Inputs, branches: Branches, student: Branches, out: Path) -> None:
+def fit_head(inputs: Inputs, branches: Branches) -> ScalarHead:
+    """The whole model's head that sees scalars alone."""
+    settings = inputs.config["alone"]
+    tokenizer = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
+    query_tokens = inputs.config["train"]["query_tokens"]
+    tokens = tokenize(inputs.pool, tokenizer, query_tokens, settings["tokens"])
+    return fit_alone(inputs.trainer("model"), branches, tokens, settings)
+
+
+def publish(inputs: Inputs, trained: dict[str, Branches], out: Path) -> None:
     """Write both models in int8, with the weights that they share once, and in float32."""
+    alone = fit_head(inputs, trained["model"])
     on_cpu = replace(inputs, device=torch.device("cpu"))
     seen = on_cpu.trainer("model").batches_of(range(inputs.config["export"]["steps_seen"]))
-    for name, part, trained in (("model", "model", branches), ("student", "student", student)):
-        model = CrossEncoder(inputs.trunk(part, torch.float32), trained.cpu()).float()
+    across = inputs.config["alone"]["across"]
+    for name, branches in trained.items():
+        trunk = inputs.trunk(name, torch.float32)
+        head = alone.cpu() if name == "model" else None  # the student learned the whole's scores
+        model = CrossEncoder(trunk, branches.cpu(), head, across).float()
         export(copy.deepcopy(model), out / "fp32" / f"{name}.onnx", int8=False)
         smooth(model, seen, inputs.config["export"]["smoothing"])
         export(model, out / "int8" / "onnx" / f"{name}.onnx", int8=True)

@@ -76,9 +76,8 @@ class Trainer:
         self.work = work
         self.settings = config["train"]
         self.seed = config["seed"]
-        self.sampler = Sampler(
-            pool, mined, config["data"]["weights"], self.settings["negatives"], self.seed
-        )
+        self.weights = config["data"]["weights"]
+        self.sampler = Sampler(pool, mined, self.weights, self.settings["negatives"], self.seed)
         self.run_trunk = compiled(trunk)
 
     def states(self, batch: MicroBatch) -> tuple[Tensor, ...]:
