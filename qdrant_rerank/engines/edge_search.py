@@ -39,6 +39,9 @@ LIMIT = 10  # of a query that does not say, as on a server
 # Hits first read a wanted hit of a group, so that one pass mostly fills the groups; then four times
 # as many, and so on.
 GROUP_READ = 4
+# Hits read beyond a fused page: two branches give the same score to their hits of one rank, and
+# which of equals the engine puts first changes from call to call.
+TIES = 8
 
 
 class EdgeSearch:
@@ -60,20 +63,39 @@ class EdgeSearch:
             CollectionNotFoundError: no such collection.
             QdrantRequestError: a request is wrong.
         """
-        shard = self._shards.shard(collection)
         if not requests:
+            self._shards.shard(collection)
             return []
+        for request in requests:
+            _require_one("limit", _limit(request))
+        answers = self._answers(collection, [_beyond(request, TIES) for request in requests])
+        return [
+            QueryResponse(points=self._page(collection, request, hits))
+            for request, hits in zip(requests, answers, strict=True)
+        ]
+
+    def _page(
+        self, collection: str, request: models.QueryRequest, hits: list[models.ScoredPoint]
+    ) -> list[models.ScoredPoint]:
+        """The hits that a request wants, of those and some further ones."""
+        if not _is_fused(request):
+            return in_retrieval_order(hits) if _by_score(request.query) else hits
+        if _ends_amid_ties(hits, request):
+            [hits] = self._answers(collection, [_beyond(request, _most(request.prefetch))])
+        return in_retrieval_order(hits)[request.offset or 0 :][: _limit(request)]
+
+    def _answers(
+        self, collection: str, requests: Sequence[models.QueryRequest]
+    ) -> list[list[models.ScoredPoint]]:
+        """The hits of each request, as the engine orders them."""
+        shard = self._shards.shard(collection)
         with self._shards.errors(collection):
             asked = [self._request(collection, request) for request in requests]
             if len(asked) == 1:
                 found = [shard.query(asked[0])]
             else:
                 found = shard.query_batch(edge.QueryBatchRequest(asked))
-            answers = [[scored_point(hit) for hit in hits] for hits in found]
-        return [
-            QueryResponse(points=in_retrieval_order(points) if _by_score(request.query) else points)
-            for request, points in zip(requests, answers, strict=True)
-        ]
+            return [[scored_point(hit) for hit in hits] for hits in found]
 
     def groups(
         self,
@@ -196,8 +218,7 @@ class EdgeSearch:
             )
 
     def _request(self, collection: str, request: models.QueryRequest) -> edge.QueryRequest:
-        limit = LIMIT if request.limit is None else request.limit
-        _require_one("limit", limit)
+        limit = _limit(request)
         query, conditions = self._query(collection, request, limit)
         return edge.QueryRequest(
             limit=limit,
@@ -265,6 +286,34 @@ class EdgeSearch:
             return vectors
 
         return vector_of
+
+
+def _limit(request: models.QueryRequest) -> int:
+    return LIMIT if request.limit is None else request.limit
+
+
+def _is_fused(request: models.QueryRequest) -> bool:
+    return isinstance(request.query, models.FusionQuery | models.RrfQuery)
+
+
+def _beyond(request: models.QueryRequest, further: int) -> models.QueryRequest:
+    """A fused request from the first hit to some behind its page; another as it is."""
+    if not _is_fused(request):
+        return request
+    end = (request.offset or 0) + _limit(request)
+    return request.model_copy(update={"offset": 0, "limit": end + further})
+
+
+def _ends_amid_ties(points: Sequence[models.ScoredPoint], request: models.QueryRequest) -> bool:
+    """Whether hits that were not read may have the score of the page's last one."""
+    end = (request.offset or 0) + _limit(request)
+    return len(points) == end + TIES and points[-1].score == points[end - 1].score
+
+
+def _most(prefetch: Any) -> int:
+    """Hits that prefetches can give."""
+    every = prefetch if isinstance(prefetch, list) else [prefetch] if prefetch is not None else []
+    return sum(PREFETCH_LIMIT if one.limit is None else one.limit for one in every)
 
 
 def _by_score(query: Any) -> bool:

@@ -386,6 +386,38 @@ def test_points_of_equal_score_come_by_id(edge):
     assert [hit.id for hit in hits] == [9, 10, text_id]
 
 
+@pytest.mark.parametrize("branches", [2, 12])
+def test_a_fused_page_that_ends_amid_equal_scores_is_the_same_each_time(edge, branches):
+    """The least ids are on it, however many branches have a hit of one score, and pages join."""
+    ids = range(100, 100 + 3 * branches)
+    edge.upsert("points", rows(*ids, kind=0))
+    for branch in range(branches):  # three points of its own, in an order of its own
+        edge.set_payload("points", {"kind": branch}, points=list(ids[branch::branches]))
+    prefetch = [
+        models.Prefetch(
+            query=[1.0, 0.0],
+            limit=3,
+            filter=models.Filter(
+                must=[models.FieldCondition(key="kind", match=models.MatchValue(value=branch))]
+            ),
+        )
+        for branch in range(branches)
+    ]
+
+    def page(limit, offset=0):
+        fusion = models.FusionQuery(fusion=models.Fusion.RRF)
+        found = edge.query_points(
+            "points", prefetch=prefetch, query=fusion, limit=limit, offset=offset
+        )
+        return [hit.id for hit in found.points]
+
+    whole = page(3 * branches)
+    assert whole == [i for r in (2, 1, 0) for i in ids[r * branches : (r + 1) * branches]]
+    for _ in range(20):
+        assert page(branches + 1) == whole[: branches + 1]
+    assert page(1) + page(2, offset=1) + page(99, offset=3) == whole
+
+
 def test_every_kind_of_query_is_answered_as_local_mode_does(edge):
     """Text over an index, MMR, discovery, context, formula, feedback, order, rescoring."""
     words = ["red fox", "red red dog", "blue bird"]
