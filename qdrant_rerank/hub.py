@@ -171,10 +171,15 @@ def locate_or_fp32(
 
     try:
         return of(precision)
-    except MissingPrecisionError:
+    except MissingPrecisionError as missing:
         if precision not in {"int8", "fp16"}:
             raise
-        return of("fp32")
+        try:
+            return of("fp32")
+        except MissingPrecisionError:
+            raise MissingPrecisionError(
+                f"{missing} Nor has it an fp32 file, which an {precision} one could be made of."
+            ) from None
 
 
 def find_spec(model_name: str | Path) -> ModelSpec | None:
