@@ -38,7 +38,7 @@ CLOSED = (
     "attached to a different loop",
 )
 # A message that gRPC, or Qdrant, takes for too long: no smaller when it is sent again.
-TOO_LARGE = ("larger than max", "too large")
+TOO_LARGE = ("message larger than max", "message length too large")
 
 
 def is_throttled(error: Exception) -> bool:
