@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     )
     from qdrant_rerank.evaluation import Evaluation
     from qdrant_rerank.evaluation.evaluate import evaluate
-    from qdrant_rerank.feedback import Feedback
     from qdrant_rerank.grouping import GroupedResults, RerankedGroup
     from qdrant_rerank.options import SearchOptions
     from qdrant_rerank.pair_scores import PairScores
@@ -60,7 +59,6 @@ _HOME = {
     "CollectionSettings": "collection_settings",
     "Embedder": "types",
     "Evaluation": "evaluation",
-    "Feedback": "feedback",
     "GroupedResults": "grouping",
     "HybridSearcher": "searcher",
     "OnnxEmbedder": "embedders",
@@ -94,7 +92,6 @@ __all__ = [
     "CollectionSettings",
     "Embedder",
     "Evaluation",
-    "Feedback",
     "GroupedResults",
     "HybridSearcher",
     "ModelFile",

@@ -13,7 +13,6 @@ from qdrant_rerank.arguments import (
     require_positive,
 )
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.feedback import Feedback
 
 __all__ = [
     "Blend",
@@ -60,8 +59,6 @@ class SearchOptions:
         diversity: 0 to 1; above 0 the hits stand in the order of maximal marginal relevance, by
             their scores and their dense vectors (the stored ones, else the embedder's), so that
             one that says the same as those before it comes later. Scores stay as they are.
-        feedback: scores of the first hits that feed a second recall, before all are reranked; None
-            for one recall.
         search_params: of the dense search: ``hnsw_ef``, ``exact``, quantisation.
         two_phase: whether recall fetches only the text of the candidates, and a second request the
             payload of the returned hits. None for whether that spares 16 KiB, by the payloads
@@ -86,7 +83,6 @@ class SearchOptions:
     recall_threshold: float | None = None
     blend: Blend = 0.0
     diversity: float = 0.0
-    feedback: Feedback | None = None
     search_params: models.SearchParams | None = None
     two_phase: bool | None = None
     consistency: models.ReadConsistency | Literal["majority", "quorum", "all"] | None = None
@@ -116,10 +112,6 @@ def require_options(options: SearchOptions) -> None:
     require_number("diversity", options.diversity, "0 to 1")
     if not 0 <= options.diversity <= 1:
         raise InvalidInputError(f"diversity is {options.diversity}; expected 0 to 1.")
-    if options.feedback is not None and not isinstance(options.feedback, Feedback):
-        raise InvalidInputError(
-            f"feedback is {options.feedback!r:.80}; expected Feedback(), or None for one recall."
-        )
     if options.two_phase not in {None, True, False}:
         raise InvalidInputError(f"two_phase is {options.two_phase!r}; expected a bool or None.")
     if options.retries != 0:

@@ -20,12 +20,10 @@ __all__ = [
     "RecallBy",
     "RecallQuery",
     "Scope",
-    "dense_request",
     "given_request",
     "prefetches_of",
     "read_recall",
     "recall_request",
-    "without",
 ]
 
 PointId = int | str | UUID
@@ -110,20 +108,6 @@ def recall_request(
         )
     fusion = _fusion(options, plan.branches, [place for place, _ in branches])
     return models.QueryRequest(prefetch=asked, query=fusion, **_common(scope, options))
-
-
-def dense_request(
-    branch: Branch, query: Any, scope: Scope, options: SearchOptions
-) -> models.QueryRequest:
-    """A request of one dense branch with a query of the Query API."""
-    return models.QueryRequest(
-        query=query,
-        using=branch.using or None,
-        filter=scope.query_filter,
-        params=options.search_params,
-        lookup_from=scope.lookup_from,
-        **_common(scope, options),
-    )
 
 
 def given_request(
@@ -234,7 +218,7 @@ def _prefetch(
     by_id = isinstance(asked, int | str | UUID)
     query_filter = scope.query_filter
     if query.like is not None and not by_id and scope.lookup_from is None:
-        query_filter = without(query_filter, query.like)
+        query_filter = _without(query_filter, query.like)
     return models.Prefetch(
         query=asked.tolist() if isinstance(asked, np.ndarray) else asked,
         using=branch.using or None,
@@ -295,7 +279,7 @@ def _narrowed(branch: models.Prefetch, query_filter: models.Filter | None) -> mo
     return branch.model_copy(update={"filter": both})
 
 
-def without(query_filter: models.Filter | None, point_id: PointId) -> models.Filter:
+def _without(query_filter: models.Filter | None, point_id: PointId) -> models.Filter:
     """The filter, less one point."""
     other = models.Filter(must_not=[models.HasIdCondition(has_id=[point_id])])
     if query_filter is None:

@@ -7,14 +7,12 @@ from typing import Any
 
 from qdrant_client import models
 
-from qdrant_rerank.feedback_flow import recall_again
 from qdrant_rerank.first_stage import FirstStage
-from qdrant_rerank.flow import Flow, Terms
+from qdrant_rerank.flow import Flow
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.points import Query
-from qdrant_rerank.query_request import RecallQuery, Scope, given_request, recall_request
+from qdrant_rerank.query_request import Scope, given_request, recall_request
 from qdrant_rerank.recall import RecallPlan, plan_given_vector
-from qdrant_rerank.reranking import SecondStage
 from qdrant_rerank.search_request import SearchRequest
 from qdrant_rerank.text import PayloadText
 
@@ -40,35 +38,31 @@ class Recalled:
 
 def recall_candidates(
     first: FirstStage,
-    stage: SecondStage | None,
     text: PayloadText,
     queries: Sequence[Query],
     request: SearchRequest,
     options: SearchOptions,
     scope: Scope,
-    terms: Terms,
+    *,
+    reranked: bool,
 ) -> Flow[Recalled]:
-    """The candidates of each query, by one request to Qdrant, or two with feedback.
+    """The candidates of each query, by one request to Qdrant.
 
     Args:
         first: asks Qdrant.
-        stage: scores the page that feedback is from; None where nothing is reranked.
         text: reads the texts of points that are queries.
         queries: texts, or ids of points.
         request: the arguments of the search.
         options: of the search.
         scope: how much is recalled, from where, and what comes along.
-        terms: what to keep to.
+        reranked: whether they will be, so that each query needs a text.
     """
-    texts = yield from first.points.read_texts(
-        queries, text, scope, options, required=stage is not None
-    )
+    texts = yield from first.points.read_texts(queries, text, scope, options, required=reranked)
     plan: RecallPlan | None = None
     if not request.given or options.diversity:
         plan = yield from first.plan(options)
         if options.diversity and plan.dense is not None:
             scope = replace(scope, with_vectors=[plan.dense] if plan.dense else True)
-    asked: list[RecallQuery] = []
     embed_s = 0.0
     if request.given or plan is None:
         requests = [(yield from _given_request(first, request, scope, options))] * len(texts)
@@ -78,10 +72,6 @@ def recall_candidates(
         embed_s = time.perf_counter() - began
         requests = [recall_request(plan, query, scope, options) for query in asked]
     hits = yield from first.recall(requests, options)
-    if options.feedback is not None and plan is not None and stage is not None:
-        hits = yield from recall_again(
-            first, stage, asked, texts, hits, plan, scope, options, terms
-        )
     return Recalled(texts, hits, None if plan is None else plan.dense, embed_s)
 
 

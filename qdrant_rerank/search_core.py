@@ -114,13 +114,6 @@ class SearchCore:
         options = request.options or self.options
         request.check(queries, self.candidates)
         require_options(options)
-        if options.feedback is not None and (
-            self.reranker is None or request.given or request.lookup_from is not None
-        ):
-            raise InvalidInputError(
-                "feedback needs a reranker and recall by the query's own vectors: no recall=, "
-                "prefetch= or lookup_from=. Pass options without feedback."
-            )
         return Terms(options.timeout_s, options.retries, deadline)
 
     def _add_terms(self) -> Terms:

@@ -140,13 +140,12 @@ class SearchFlow:
         began = time.perf_counter()
         recalled = yield from recall_candidates(
             self._first,
-            self._stage,
             self._text,
             queries,
             self._request,
             options,
             scope,
-            self._terms,
+            reranked=self._stage is not None,
         )
         if scope.with_payload is True and not self._sizes.known:
             payloads = [hit.payload for found in recalled.hits for hit in found]

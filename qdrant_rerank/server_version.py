@@ -47,9 +47,7 @@ FEATURES: Mapping[type[BaseModel], Feature] = {
     models.RrfQuery: Feature("Rrf with its own k", (1, 16, 0), "pass fusion='rrf'"),
     models.ShardKeyWithFallback: Feature("ShardKeyWithFallback", (1, 16, 0), "pass one shard key"),
     models.AcornSearchParams: Feature("the ACORN search (SearchParams.acorn)", (1, 16, 0)),
-    models.RelevanceFeedbackQuery: Feature(
-        "RelevanceFeedbackQuery", (1, 17, 0), "pass Feedback(method='rocchio')"
-    ),
+    models.RelevanceFeedbackQuery: Feature("RelevanceFeedbackQuery", (1, 17, 0)),
     models.TextQuery: Feature(
         "ranking by a payload index (TextQuery)",
         (1, 20, 0),

@@ -130,7 +130,7 @@ class SearchTrace:
 
     Attributes:
         embed_s: query text to vectors.
-        recall_s: waiting for Qdrant; with feedback, scoring the first page, too.
+        recall_s: waiting for Qdrant.
         tokenize_s: pairs to token ids; 0 where the reranker does not tell.
         infer_s: the reranker, without tokenising where it tells.
         total_s: the whole call.

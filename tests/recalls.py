@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from qdrant_client import models
 
-from qdrant_rerank import Bm25Encoder, Feedback, SearchOptions, StaticEmbedder
+from qdrant_rerank import Bm25Encoder, SearchOptions, StaticEmbedder
 
 DAY = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 TEXTS = [
@@ -161,8 +161,6 @@ CALLS: dict[str, dict[str, Any]] = {
     "blend": options(blend=0.5),
     "diversity": options(diversity=0.7),
     "diversity, and vectors": options(diversity=0.7) | {"with_vectors": ["bm25"]},
-    "feedback": options(feedback=Feedback(page=3)) | {"candidates": 10},
-    "rocchio": options(feedback=Feedback(page=3, method="rocchio")),
     "two-phase": options(two_phase=True) | {"limit": 2},
     "one phase": options(two_phase=False) | {"with_payload": ["n"]},
     "selection": {"with_payload": ["n", "inner.list"], "with_vectors": True, "limit": 2},

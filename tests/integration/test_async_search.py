@@ -12,7 +12,6 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_rerank import (
     DEFAULT_RERANKER,
     AsyncHybridSearcher,
-    Feedback,
     HybridSearcher,
     SearchOptions,
     TextCrossEncoder,
@@ -118,7 +117,6 @@ CASES = [
     pytest.param({}, options(two_phase=False) | {"with_payload": ["n"]}, id="two_phase=False"),
     pytest.param({}, options(diversity=0.5), id="diversity"),
     pytest.param({}, options(diversity=0.5) | {"deadline_s": 600, "limit": 3}, id="diversity, 3"),
-    pytest.param({}, options(feedback=Feedback()), id="feedback"),
     pytest.param({}, options(diversity=2), id="a wrong diversity"),
     pytest.param({}, {"limit": 0}, id="a wrong limit"),
     pytest.param({}, {"limit": 3, "candidates": 2}, id="candidates below limit"),

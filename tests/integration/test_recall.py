@@ -14,7 +14,6 @@ from qdrant_client import QdrantClient, models
 from qdrant_rerank import (
     AsyncHybridSearcher,
     Bm25Encoder,
-    Feedback,
     HybridSearcher,
     QdrantInference,
     SearchOptions,
@@ -100,8 +99,6 @@ CALLS = {
     "blend": {"options": SearchOptions(blend=0.5)},
     "diversity": {"options": SearchOptions(diversity=0.7)},
     "diversity, and vectors": {"options": SearchOptions(diversity=0.7), "with_vectors": ["bm25"]},
-    "feedback": {"candidates": 10, "options": SearchOptions(feedback=Feedback(page=3))},
-    "rocchio": {"options": SearchOptions(feedback=Feedback(page=3, method="rocchio"))},
     "two-phase": {"options": SearchOptions(two_phase=True), "limit": 2},
     "selection": {"with_payload": ["n"], "with_vectors": True, "limit": 2},
     "deadline": {"deadline_s": 60, "with_payload": ["n"]},
@@ -423,43 +420,6 @@ def test_diversity_without_stored_vectors_embeds_the_texts(searcher, bundled):
         sparse.search(QUERY, options=SearchOptions(diversity=0.7))
 
 
-def test_feedback_finds_what_the_first_recall_missed(searcher, bundled):
-    """The neighbours of what scored well; the hits of the first recall keep their ranks."""
-    once = searcher.search(QUERY, limit=2, candidates=2)
-    for method in ("qdrant", "rocchio"):
-        options = SearchOptions(feedback=Feedback(page=2, method=method, beta=5.0, gamma=1.0))
-        again = searcher.search(QUERY, limit=2, candidates=2, options=options)
-        assert again.trace.candidates > once.trace.candidates == 2
-        ranks = {p.id: p.retrieval_rank for p in again}
-        assert all(ranks.get(p.id, p.retrieval_rank) == p.retrieval_rank for p in once)
-        assert again.trace.pairs == again.trace.candidates
-        every = {p.id: p.rerank_score for p in searcher.search(QUERY)}
-        assert all(p.rerank_score == every[p.id] for p in again)
-    with pytest.raises(InvalidInputError, match="feedback needs a reranker"):
-        searcher.search(QUERY, recall=DENSE, options=options)
-    sparse = HybridSearcher("docs", client=searcher.client, reranker=bundled, embedder=None)
-    with pytest.raises(InvalidInputError, match="dense vector"):
-        sparse.search(QUERY, options=options)
-    by_id = searcher.search(0, options=options)
-    assert 0 not in ids(by_id)
-
-
-def test_a_page_that_cannot_be_scored_leaves_one_recall(searcher):
-    """A reranker that fails costs the feedback, too."""
-
-    class Broken:
-        def rerank(self, query, documents):
-            raise RuntimeError("out of memory")
-
-    options = SearchOptions(feedback=Feedback(page=2), on_rerank_error="recall")
-    broken = HybridSearcher("docs", client=searcher.client, reranker=Broken(), options=options)
-    found = broken.search(QUERY)
-    assert found.trace.status == "degraded"
-    assert ids(found) == ids(
-        HybridSearcher("docs", client=searcher.client, reranker=None).search(QUERY)
-    )
-
-
 # --- groups
 
 
@@ -574,7 +534,6 @@ def test_wrong_groups_are_refused(searcher, call, seen):
     [
         ({"diversity": 1.5}, "diversity is 1.5"),
         ({"diversity": True}, "diversity is True"),
-        ({"feedback": True}, "feedback is True; expected Feedback"),
         ({"two_phase": "yes"}, "two_phase is 'yes'"),
         ({"recall_threshold": "0.5"}, "recall_threshold is '0.5'"),
         ({"recall_threshold": float("nan")}, "recall_threshold is nan"),

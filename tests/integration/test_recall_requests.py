@@ -10,7 +10,6 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from qdrant_rerank import (
     AsyncHybridSearcher,
-    Feedback,
     HybridSearcher,
     QdrantInference,
     SearchOptions,
@@ -433,33 +432,6 @@ def test_a_server_that_does_not_tell_its_version_decides_itself():
     assert body["query"] == {"rrf": {"k": 60}}
 
 
-def test_feedback_asks_with_qdrants_query_or_with_a_moved_vector(tiny_bert):
-    """Whichever the server's version has; the points of the page are not searched again."""
-    outcomes = {}
-    for version in ("1.17.0", "1.16.2"):
-        server = Qdrant(version=version)
-        with serving(server) as url:
-            client = QdrantClient(url=url, check_compatibility=False)
-            searcher = HybridSearcher("docs", client=client, reranker=tiny_bert)
-            feedback = SearchOptions(feedback=Feedback(page=2, b=1, c=0.5))
-            results = searcher.search(QUERY, options=feedback)
-        assert [p.retrieval_rank for p in sorted(results, key=lambda p: p.id)] == [1, 2, 3]
-        outcomes[version] = server
-    [_, again] = outcomes["1.17.0"].queries
-    told = again["query"]["relevance_feedback"]
-    assert told["target"] == DENSE
-    assert {item["example"]: item["score"] for item in told["feedback"]}.keys() == {1, 2}
-    assert sorted(item["score"] for item in told["feedback"]) == [0.0, 1.0]
-    assert told["strategy"] == {"naive": {"a": 1.0, "b": 1.0, "c": 0.5}}
-    assert again["using"] == "dense"
-    old = outcomes["1.16.2"]
-    assert [re.sub(r".*points", "", path) for path, _ in old.asked] == ["/query", "", "/query"]
-    assert old.asked[1][1]["with_vector"] == ["dense"]
-    moved = old.queries[1]["query"]["nearest"]
-    assert len(moved) == 256
-    assert moved != pytest.approx(DENSE, abs=1e-3)
-
-
 def test_texts_come_first_and_payloads_of_the_winners_after_when_that_spares_bytes(bundled):
     """The first answer tells; then 100 candidates are not sent with all they have."""
 
@@ -546,7 +518,6 @@ def test_the_event_loop_sends_the_same(bundled):
         {"query": 2},
         {"query": QUERY, "recall": DENSE},
         {"query": QUERY, "options": SearchOptions(diversity=0.5)},
-        {"query": QUERY, "options": SearchOptions(feedback=Feedback(page=2))},
         {"query": QUERY, "with_payload": ["big"], "options": SearchOptions(consistency="all")},
     ]
     sync, awaited = Qdrant(), Qdrant()

@@ -10,7 +10,6 @@ from qdrant_rerank import (
     AsyncHybridSearcher,
     Calibrator,
     Evaluation,
-    Feedback,
     GroupedResults,
     HybridSearcher,
     PairScores,
@@ -80,7 +79,6 @@ def recall(searcher: HybridSearcher, vector: NDArray[np.float32]) -> tuple[list[
         dense_vector=["title", "body"],
         fusion=models.Rrf(k=60, weights=[2.0, 1.0]),
         diversity=0.3,
-        feedback=Feedback(page=5),
         consistency=models.ReadConsistencyType.MAJORITY,
     )
     hits: SearchResults = searcher.search(7, offset=10, shard_key_selector="s", options=options)
