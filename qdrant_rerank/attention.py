@@ -22,11 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.artifacts import artifact
-from qdrant_rerank.attention_sites import Graph, Site, find_sites
+from qdrant_rerank.attention_sites import Site, find_sites
 from qdrant_rerank.batching import LONG_PAIR
 from qdrant_rerank.errors import ModelFileError
 from qdrant_rerank.feeds import Feed
 from qdrant_rerank.onnx_files import DYNAMIC_QUANTIZATION, external_data, is_quantized, names_any
+from qdrant_rerank.onnx_graph import Graph, keep_needed, load_whole
 
 __all__ = ["with_fused_attention"]
 
@@ -99,10 +100,8 @@ def _has_onnx() -> bool:
 
 def _fused(path: Path, open_model: OpenModel) -> bytes | None:
     """The content of the other file; None where there is nothing to fuse, or it does not fit."""
-    import onnx
-
     try:
-        model = onnx.load(path)
+        model = load_whole(path)
         graph = Graph(model.graph)
         kinds = {node.name: node.type.tensor_type.elem_type for node in model.graph.input}
         sites = find_sites(graph)
@@ -216,9 +215,8 @@ def _replace(
         made[site.result] = _fused_nodes(graph, site, f"fused_{number}", heads, size, constants)
     for node in graph.nodes:
         nodes += made.get(next(iter(node.output), ""), [node])
-    del model.graph.node[:]
-    model.graph.node.extend(_needed(nodes, {node.name for node in model.graph.output}))
     model.graph.initializer.extend(constants.values())
+    keep_needed(model.graph, nodes)
     if all(opset.domain != DOMAIN for opset in model.opset_import):
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
 
@@ -279,19 +277,6 @@ def _fused_nodes(
         helper.make_node("Reshape", [own, shape(0, 0, heads, size)], [f"{own}_apart"]),
         helper.make_node("Transpose", [f"{own}_apart"], [site.result], perm=(0, 2, 1, 3)),
     ]
-
-
-def _needed(nodes: Sequence[Any], outputs: set[str]) -> list[Any]:
-    """The nodes that these tensors come from, in order."""
-    wanted = set(outputs)
-    kept = []
-    for node in reversed(nodes):
-        if wanted.intersection(node.output):
-            kept.append(node)
-            wanted.update(node.input)
-            for attribute in node.attribute:
-                wanted.update(name for inner in attribute.g.node for name in inner.input)
-    return kept[::-1]
 
 
 def _largest_difference(before: Any, after: Any, results: Sequence[str], path: Path) -> float:

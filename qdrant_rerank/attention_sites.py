@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from qdrant_rerank.onnx_graph import Graph
 
-__all__ = ["Graph", "Site", "find_sites"]
+__all__ = ["Site", "find_sites"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,54 +27,6 @@ class Site:
     mask: str | None
     scale: float
     result: str
-
-
-class Graph:
-    """Who makes and who takes each tensor.
-
-    Args:
-        graph: an ``onnx.GraphProto``.
-
-    Attributes:
-        nodes: in order.
-    """
-
-    def __init__(self, graph: Any) -> None:
-        self.nodes = list(graph.node)
-        self._makers = {name: node for node in graph.node for name in node.output}
-        self._takers: dict[str, list[Any]] = {}
-        for node in graph.node:
-            for name in node.input:
-                self._takers.setdefault(name, []).append(node)
-        self._weights = {tensor.name: tensor for tensor in graph.initializer}
-
-    def maker(self, name: str, *kinds: str) -> Any | None:
-        """The node that makes a tensor, if it is of one of these kinds."""
-        node = self._makers.get(name)
-        return node if node is not None and node.op_type in kinds else None
-
-    def takers(self, name: str) -> list[Any]:
-        """The nodes that take a tensor."""
-        return self._takers.get(name, [])
-
-    def number(self, name: str) -> float | None:
-        """The only element of a constant tensor; None for another one."""
-        from onnx import numpy_helper
-
-        node = self.maker(name, "Constant")
-        tensor = self._weights.get(name)
-        if node is not None and node.attribute[0].name == "value":
-            tensor = node.attribute[0].t
-        if tensor is None or int(np.prod(tensor.dims)) != 1:
-            return None
-        return float(numpy_helper.to_array(tensor).reshape(()))
-
-    def order(self, name: str) -> tuple[str, tuple[int, ...]] | None:
-        """Of a transposed tensor, what was transposed, and how."""
-        node = self.maker(name, "Transpose")
-        if node is None or not node.attribute:
-            return None
-        return node.input[0], tuple(node.attribute[0].ints)
 
 
 def find_sites(graph: Graph) -> list[Site]:

@@ -11,7 +11,6 @@ A fused model whose answers differ from the original's is not used.
 
 import logging
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +23,9 @@ from numpy.typing import NDArray
 
 from qdrant_rerank.artifacts import BUILDING, artifact
 from qdrant_rerank.cards import INSTALL_GPU
-from qdrant_rerank.errors import MissingDependencyError, ModelFileError
+from qdrant_rerank.errors import ModelFileError
 from qdrant_rerank.feeds import Feed
+from qdrant_rerank.half_precision import halve, join_casts, name_head, quiet
 from qdrant_rerank.onnx_sessions import import_onnxruntime
 from qdrant_rerank.quantization import LARGE
 from qdrant_rerank.tokenizer_files import read_json
@@ -42,6 +42,7 @@ FAMILIES = {
     "roberta": "bert",
     "xlm-roberta": "bert",
 }
+FORMAT = 2  # of what is made here; another one is another artifact
 PACKED = "packed.onnx"
 # Largest difference of logits between the original and the fused file, both in its precision.
 SAME = 1e-3
@@ -116,10 +117,11 @@ def for_cards(
         if encoder is not None:
             _fuse(model, encoder, target, half=half, large=large, has_data=bool(data))
         else:
-            _halve(model, target, large=large)
+            halve(model, target, large=large)
 
     large = sum(path.stat().st_size for path in (model, *data)) >= LARGE
     options = {
+        "format": FORMAT,
         "maker": f"onnxruntime {import_onnxruntime().__version__}",
         "encoder": repr(encoder),
         "half": half,
@@ -136,7 +138,7 @@ def _fuse(
     from onnxruntime.transformers import optimizer
 
     room = tempfile.TemporaryDirectory(dir=target.parent.parent, prefix=BUILDING)
-    with room as made, _quiet():
+    with room as made, quiet():
         folded = Path(made) / "folded.onnx"
         _fold(model, folded, external=large or has_data)
         fused = optimizer.optimize_by_fusion(
@@ -153,7 +155,9 @@ def _fuse(
             )
             fused = optimizer.OnnxModel(onnx.load(folded))
         if half:
-            fused.convert_float_to_float16(keep_io_types=True)
+            head = name_head(fused.model.graph)
+            fused.convert_float_to_float16(keep_io_types=True, node_block_list=head)
+            join_casts(fused.model.graph)
         fused.save_model_to_file(str(target), use_external_data_format=large)
         if half:
             _pack(fused, target.with_name(PACKED), large=large)
@@ -176,22 +180,6 @@ def _pack(fused: Any, target: Path, *, large: bool) -> None:
         return
     PackingMode(fused).convert(use_symbolic_shape_infer=False)
     fused.save_model_to_file(str(target), use_external_data_format=large)
-
-
-def _halve(model: Path, target: Path, *, large: bool) -> None:
-    float16 = _import_float16(model)
-    import onnx
-
-    try:
-        with _quiet():
-            # A path where the model is too large to be inferred in memory.
-            source = str(model) if large else onnx.load(model)
-            half = float16.convert_float_to_float16(source, keep_io_types=True)
-    except Exception as error:  # of protobuf, onnx or the converter
-        raise ModelFileError(
-            f"{model} cannot be converted to fp16: {error}. Use precision='auto'."
-        ) from error
-    onnx.save(half, target, save_as_external_data=large, location="model.onnx_data")
 
 
 def _fold(model: Path, target: Path, *, external: bool) -> None:
@@ -247,30 +235,3 @@ def _has_optimizer() -> bool:
     except ImportError:
         return False
     return True
-
-
-def _import_float16(model: Path) -> ModuleType:
-    try:
-        import onnx  # noqa: F401
-        from onnxruntime.transformers import float16
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"precision='fp16' of {model} means to convert it, since it has no fp16 file, which "
-            f'needs onnx: {INSTALL_GPU}, or on a CPU pip install "qdrant-rerank[quantize]".'
-        ) from error
-    module: ModuleType = float16
-    return module
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the optimizer's remarks on each weight that fp16 rounds, and each fusion."""
-    root = logging.getLogger()
-    before = root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

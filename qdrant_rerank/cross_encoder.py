@@ -26,7 +26,7 @@ from qdrant_rerank.cpu import available_cores
 from qdrant_rerank.deadline import Deadline
 from qdrant_rerank.errors import DeadlineError, InvalidInputError
 from qdrant_rerank.heads import Label
-from qdrant_rerank.hub import locate_or_fp32
+from qdrant_rerank.hub import locate_convertible
 from qdrant_rerank.hub_cache import artifact_directory
 from qdrant_rerank.loading import EncoderLoader
 from qdrant_rerank.models import ModelFile, ModelSource, ModelSpec, RunPrecision
@@ -146,7 +146,7 @@ class TextCrossEncoder:
         require_positive("document_cache", document_cache)
         windows = as_windows(long_documents)
         cache = as_score_cache(score_cache)
-        files = locate_or_fp32(
+        files = locate_convertible(
             model_name,
             precision="fp32" if precision == "bf16" else precision,
             revision=revision,

@@ -3,6 +3,8 @@
 import re
 import shlex
 import threading
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,13 +35,20 @@ __all__ = [
     "Precision",
     "find_spec",
     "locate",
+    "locate_convertible",
     "locate_embedder",
-    "locate_or_fp32",
     "wanted_of",
 ]
 
 # "owner/name" as the hub allows it.
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+# What a file that is missing can be made of, best first.
+MADE_OF: Mapping[Precision, tuple[Precision, ...]] = {
+    "int8": ("fp32",),
+    "fp16": ("fp32", "int8"),
+    "fp32": ("int8",),
+}
 
 _warned: set[str] = set()
 _warned_lock = threading.Lock()
@@ -144,7 +153,7 @@ def locate(
     )
 
 
-def locate_or_fp32(
+def locate_convertible(
     model_name: str | Path,
     *,
     precision: Precision = "auto",
@@ -153,10 +162,13 @@ def locate_or_fp32(
     local_files_only: bool = False,
     specific_model_path: str | Path | None = None,
 ) -> ModelFiles:
-    """As :func:`locate`, but the fp32 file where an int8 or fp16 file is asked for and missing.
+    """As :func:`locate`, but a file that the one asked for can be made of, where that is missing.
+
+    An int8 file is made of the fp32 file, an fp16 file of that or of an int8 file, and an fp32 file
+    of an int8 file.
 
     Raises:
-        MissingPrecisionError: the model has neither.
+        MissingPrecisionError: the model has none of them.
     """
 
     def of(precision: Precision) -> ModelFiles:
@@ -172,14 +184,15 @@ def locate_or_fp32(
     try:
         return of(precision)
     except MissingPrecisionError as missing:
-        if precision not in {"int8", "fp16"}:
-            raise
-        try:
-            return of("fp32")
-        except MissingPrecisionError:
+        sources = MADE_OF.get(precision, ())
+        for source in sources:
+            with suppress(MissingPrecisionError):
+                return of(source)
+        if sources:
             raise MissingPrecisionError(
-                f"{missing} Nor has it an fp32 file, which an {precision} one could be made of."
+                f"{missing} Nor has it a file that one could be made of: {' or '.join(sources)}."
             ) from None
+        raise
 
 
 def find_spec(model_name: str | Path) -> ModelSpec | None:

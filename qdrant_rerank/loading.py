@@ -11,12 +11,15 @@ from typing import Any
 from qdrant_rerank.activations import Activation
 from qdrant_rerank.cache import ScoreCache, model_fingerprint
 from qdrant_rerank.card_files import Encoder, for_cards, packed_beside
+from qdrant_rerank.conversion import Conversion, choose_conversion
 from qdrant_rerank.cpu import int8_weights
+from qdrant_rerank.dequantization import dequantized
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.heads import Label
 from qdrant_rerank.hub import ModelFiles
 from qdrant_rerank.model_config import ModelConfig
 from qdrant_rerank.models import RunPrecision
+from qdrant_rerank.onnx_files import external_files
 from qdrant_rerank.onnx_sessions import import_onnxruntime
 from qdrant_rerank.prompts import PromptTemplate, PromptTokenizer, choose_prompt
 from qdrant_rerank.providers import CPU, Placement, takes_card
@@ -79,32 +82,46 @@ class EncoderLoader:
                 f"instruction is {self.instruction!r:.80}, but {self.files.name} reads plain "
                 "pairs. Instructions are for language models; leave it out."
             )
-        self._quantizes = self.asked == "int8" and self.files.precision == "fp32"
-        self._halves = self.asked == "fp16" and self.files.precision == "fp32"
         names = [each.name for each in fields(Placement)]
         self._placement = Placement(**{name: self.running[name] for name in names})
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_lock": None, "loaded_reader": None, "loaded_scorer": None}
+        state = self.__dict__ | {"_lock": None, "loaded_reader": None, "loaded_scorer": None}
+        state.pop("conversion", None)  # it depends on the cards of the machine
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.Lock()
 
+    @functools.cached_property
+    def conversion(self) -> Conversion:
+        """What is made of the model's file.
+
+        Raises:
+            InvalidInputError: int8 is asked for on a card.
+        """
+        placement = self._placement
+        for_card = self.running["engine"] != "openvino" and (
+            placement.wants_card
+            or (placement.names_card and takes_card(import_onnxruntime(), placement))
+        )
+        return choose_conversion(self.files.precision, self.asked, for_card=for_card)
+
     @property
     def precision(self) -> RunPrecision:
         """What the model is run in; of a file that does not tell, fp32."""
-        if self.asked == "bf16":
-            return "bf16"
-        if self._quantizes:
-            return "int8"
-        return "fp16" if self._halves else self.files.precision
+        return self.conversion.precision
 
     @property
     def weights(self) -> str:
         """Their precision, for people."""
-        return f"{self.precision} ({int8_weights()})" if self._quantizes else self.precision
+        if self.conversion.dequantizes:
+            return f"{self.precision} (int8 weights)"
+        if self.conversion.quantizes:
+            return f"{self.precision} ({int8_weights()})"
+        return self.precision
 
     def reader(self) -> PairReader:
         """What tokenises, without the ONNX file."""
@@ -144,6 +161,8 @@ class EncoderLoader:
         )
 
     def _runtime(self) -> Runtime:
+        on_card = self._on_card()  # before anything is made: what is asked for may not be there
+        conversion = self.conversion
         data = self.files.external_data  # before anything reads it
         with ExitStack() as stack:
             model = self.files.model
@@ -153,25 +172,37 @@ class EncoderLoader:
                 "first_position": self.config.first_position,
                 "artifacts": self.artifacts,
             }
-            if self._quantizes:
+            if conversion.dequantizes:
+                model = stack.enter_context(dequantized(model, data, self.artifacts))
+                data = external_files(model)
+            if conversion.quantizes:
                 model = stack.enter_context(quantized(model, data, self.artifacts))
             elif self.precision in {"fp32", "fp16"} and self.document_cache is None:
-                encoder = Encoder.read(self.files.tokenizer) if self._on_card() else None
-                made = for_cards(model, data, self.artifacts, encoder=encoder, half=self._halves)
+                encoder = Encoder.read(self.files.tokenizer) if on_card else None
+                made = for_cards(
+                    model, data, self.artifacts, encoder=encoder, half=conversion.halves
+                )
                 model = stack.enter_context(made)
             if self.precision == "int8" and not self._placement.asks_for_provider:
-                options["cuda"] = False  # a card has no kernels for most of its operators
+                options["cuda"] = False  # a card has no kernels for it
             if self.document_cache is None:
                 packed = packed_beside(model) if model != self.files.model else None
                 return Runtime(model, fallback=self.files.model, packed=packed, **options)
-            own = data if model == self.files.model else []
+            own = [] if conversion.quantizes else data
             parts = stack.enter_context(split(model, own, self.artifacts))
             return SplitRuntime(*parts, max_bytes=self.document_cache, options=options)
 
     def _on_card(self) -> bool:
-        """Whether the model is going to run on a card."""
-        engine = self.running["engine"]
-        return engine != "openvino" and takes_card(import_onnxruntime(), self._placement)
+        """Whether the model is going to run on a card.
+
+        Raises:
+            InvalidInputError: it was to, and cannot.
+        """
+        if self.running["engine"] == "openvino" or (
+            self.precision == "int8" and not self._placement.asks_for_provider
+        ):
+            return False
+        return takes_card(import_onnxruntime(), self._placement)
 
     def _fingerprint(self, reader: PairReader, runtime: Runtime) -> bytes:
         """Of all that makes a logit; neither the activation nor the label does."""
@@ -186,8 +217,9 @@ class EncoderLoader:
             {
                 "provider": runtime.provider,
                 "split": self.document_cache is not None,
-                "quantised": int8_weights() if self._quantizes else None,
-                "halved": self._halves,
+                "quantised": int8_weights() if self.conversion.quantizes else None,
+                "dequantised": self.conversion.dequantizes,
+                "halved": self.conversion.halves,
                 "max_length": reader.tokenizer.max_length,
                 "windows": reader.windows,
                 "prompt": self.prompt,

@@ -111,6 +111,11 @@ class Placement:
         return self.providers is not None or self.wants_card
 
     @property
+    def names_card(self) -> bool:
+        """Whether the first of the providers is a card's."""
+        return CUDA in map(name_of, (self.providers or ())[:1])
+
+    @property
     def numbers(self) -> list[int]:
         """Of the cards to use, if any is used."""
         if self.device_ids is not None:
@@ -186,9 +191,15 @@ def choose_providers(
 
 
 def takes_card(ort: ModuleType, placement: Placement) -> bool:
-    """Whether onnxruntime would run on a card, asked for or not."""
+    """Whether onnxruntime would run on a card, asked for or not.
+
+    Raises:
+        InvalidInputError: a card is asked for that cannot be used, and the CPU is not allowed.
+    """
+    if not placement.allows_cpu:
+        choose_providers(ort, placement)
     if placement.providers is not None:
-        return CUDA in map(name_of, placement.providers[:1]) and cuda_report(ort).usable
+        return placement.names_card and cuda_report(ort).usable
     return placement.wants_card or (
         placement.may_use_card and CUDA in ort.get_available_providers() and cuda_report(ort).usable
     )

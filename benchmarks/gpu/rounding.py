@@ -1,0 +1,117 @@
+"""What fp16 does to the scores of a model, found without a card.
+
+    python -m benchmarks.gpu.rounding DATA_DIR [--model NAME_OR_DIRECTORY]
+
+A card computes a product or a sum of fp16 numbers in fp32 and rounds the result to fp16. A CPU does
+the same here: each operator of the fp16 file for cards is computed in fp32, and what was fp16 is
+rounded to it, so what overflows there does so here. The order of the sums inside an operator is a
+CPU's; a card's kernels have others. Scores are compared with those of the fp32 file, and recorded
+in ``benchmarks/results/fp16_rounding.json``.
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu.parity import Judged, Scores, compared
+from benchmarks.peers.machine import machine
+from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
+from qdrant_rerank.card_files import Encoder, for_cards
+from qdrant_rerank.cpu import available_cores
+from qdrant_rerank.dequantization import dequantized
+from qdrant_rerank.hub import ModelFiles, locate_convertible
+from qdrant_rerank.onnx_files import external_files
+from qdrant_rerank.onnx_graph import load_whole
+from qdrant_rerank.whole import whole_file
+
+RESULTS = Path(__file__).parents[1] / "results"
+FLOAT, FLOAT16 = 1, 10  # onnx.TensorProto's
+CONTRIB = "com.microsoft"  # operators whose types onnx does not know; their first output is a float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.rounding")
+    parser.add_argument("data", type=Path, help="folder with eval/dl19")
+    parser.add_argument("--model", default=DEFAULT_RERANKER, help="a name or a directory")
+    parser.add_argument("--queries", type=int, help="the first so many; not recorded")
+    given = parser.parse_args()
+    judged = Judged.read(given.data, queries=given.queries)
+    with tempfile.TemporaryDirectory() as room:
+        directory = Path(room) / "rounded"
+        make_rounded(locate_convertible(given.model, precision="fp32"), directory)
+
+        def scored(model: str | Path) -> Scores:
+            encoder = TextCrossEncoder(model, precision="fp32", engine="onnxruntime", cuda=False)
+            return encoder.score_pairs(judged.pairs).scores
+
+        found = compared(judged, scored(given.model), {"fp16": lambda: scored(directory)})
+    results = {"machine": machine(available_cores()), "model": given.model, **found}
+    print(json.dumps(results, indent=1))
+    if given.queries is None:
+        with whole_file(RESULTS / "fp16_rounding.json") as file:
+            json.dump(results, file, indent=1)
+
+
+def make_rounded(files: ModelFiles, target: Path) -> None:
+    """A directory with the fp16 model for cards, in fp32 with the same weights and roundings."""
+    shutil.copytree(files.tokenizer, target, ignore=shutil.ignore_patterns("*.onnx", "*.bin"))
+    (target / "onnx").mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        model, data = files.model, files.external_data
+        if files.precision == "int8":
+            model = stack.enter_context(dequantized(model, data, cache))
+            data = external_files(model)
+        encoder = Encoder.read(files.tokenizer)
+        made = stack.enter_context(for_cards(model, data, cache, encoder=encoder, half=True))
+        as_on_card(made, target / "onnx" / "model.onnx")
+
+
+def as_on_card(source: Path, target: Path) -> None:
+    """Write a copy of an fp16 model that computes in fp32 and rounds what was fp16."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = load_whole(source)
+    inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
+    halves = {one.name for one in inferred if one.type.tensor_type.elem_type == FLOAT16}
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    halves |= {name for name, tensor in tensors.items() if tensor.data_type == FLOAT16}
+    nodes = list(model.graph.node)
+    for node in nodes:
+        if node.domain == CONTRIB and halves.intersection(node.input):
+            halves.add(node.output[0])
+        for attribute in node.attribute:
+            tensors[f"{node.output[0]}/{attribute.name}"] = attribute.t
+    for tensor in tensors.values():
+        if tensor.data_type == FLOAT16:
+            exact = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(exact, tensor.name))
+    del model.graph.node[:], model.graph.value_info[:]
+    for node in nodes:
+        rounded = [name for name in node.output if name in halves]
+        if node.op_type == "Cast" and rounded:
+            node.attribute[0].i = FLOAT
+        node.output[:] = [f"{name}/exact" if name in rounded else name for name in node.output]
+        model.graph.node.append(node)
+        for name in rounded:
+            model.graph.node.extend(_round(f"{name}/exact", name))
+    onnx.save(model, target)
+
+
+def _round(exact: str, name: str) -> Iterator[Any]:
+    from onnx import helper
+
+    yield helper.make_node("Cast", [exact], [f"{name}/half"], to=FLOAT16)
+    yield helper.make_node("Cast", [f"{name}/half"], [name], to=FLOAT)
+
+
+if __name__ == "__main__":
+    main()

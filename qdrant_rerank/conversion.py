@@ -1,0 +1,69 @@
+"""What is made of a model's file, for the precision asked for and for where it runs. Pure."""
+
+from dataclasses import dataclass
+
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.models import FilePrecision, RunPrecision
+
+__all__ = ["Conversion", "choose_conversion"]
+
+# (precision of a file, precision that can be made of it)
+POSSIBLE = {("fp32", "int8"), ("fp32", "fp16"), ("int8", "fp32"), ("int8", "fp16")}
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A file, and what it is run in.
+
+    Attributes:
+        source: precision of the file.
+        precision: what it is run in.
+    """
+
+    source: FilePrecision
+    precision: RunPrecision
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether its weights become int8."""
+        return self.precision == "int8" and self.source == "fp32"
+
+    @property
+    def dequantizes(self) -> bool:
+        """Whether its int8 weights become floats."""
+        return self.source == "int8" and self.precision != "int8"
+
+    @property
+    def halves(self) -> bool:
+        """Whether it becomes fp16."""
+        return self.precision == "fp16" and self.source != "fp16"
+
+
+def choose_conversion(
+    source: FilePrecision, asked: RunPrecision, *, for_card: bool = False
+) -> Conversion:
+    """What to make of a file.
+
+    Args:
+        source: precision of the file.
+        asked: precision that is asked for; a file that it cannot be made of is run as it is.
+        for_card: whether a card is asked for, which computes no int8: "auto" is then fp32.
+
+    Raises:
+        InvalidInputError: int8 is asked for on a card.
+
+    >>> choose_conversion("int8", "auto").precision
+    'int8'
+    >>> choose_conversion("int8", "auto", for_card=True).precision
+    'fp32'
+    """
+    if for_card and asked == "int8":
+        raise InvalidInputError(
+            "precision is 'int8', which a card does not compute. Pass precision='fp16', which is "
+            "made of the fp32 or int8 file where there is no other, or device='cpu'."
+        )
+    if asked == "auto" and for_card and source == "int8":
+        return Conversion(source, "fp32")
+    if asked == "bf16" or (source, asked) in POSSIBLE:
+        return Conversion(source, asked)
+    return Conversion(source, source)

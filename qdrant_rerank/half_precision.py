@@ -1,0 +1,146 @@
+"""An fp32 graph -> fp16, inputs and outputs and what follows the last normalisation kept in fp32.
+
+The layers before it take the time; what comes after, a pooler and a classifier or the scalars of a
+head, takes almost none, but whatever is rounded there stays in the score. Of the bundled model the
+largest error of a logit is halved so: benchmarks/README.md.
+
+https://onnxruntime.ai/docs/performance/model-optimizations/float16.html
+"""
+
+import logging
+import math
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from qdrant_rerank.artifacts import BUILDING
+from qdrant_rerank.cards import INSTALL_GPU
+from qdrant_rerank.errors import MissingDependencyError, ModelFileError
+from qdrant_rerank.onnx_graph import Graph, inputs_of, load_whole
+
+__all__ = ["halve", "join_casts", "name_head", "quiet"]
+
+FLOAT = 1  # onnx.TensorProto.FLOAT; onnx is imported on use
+CAST_AFTER = "_cast_to_fp16_node"  # the converter's name for the cast after a node left in fp32
+# Ends of the names of what each layer ends with; exporters spelt it out before opset 17.
+NORMALIZATIONS = ("LayerNormalization", "ReduceMean")
+# Weights of a product that takes time even once a pair; a language model's vocabulary has more.
+LARGEST_HEAD = 1 << 22
+
+
+def halve(model: Path, target: Path, *, large: bool) -> None:
+    """Write a model in fp16.
+
+    Args:
+        model: an fp32 ONNX file.
+        target: the file to write, in a folder of its own.
+        large: whether its weights are more than protobuf holds.
+
+    Raises:
+        MissingDependencyError: onnx is not installed.
+        ModelFileError: it cannot be converted.
+    """
+    float16 = _import_float16(model)
+    import onnx
+
+    try:
+        with (
+            quiet(),
+            tempfile.TemporaryDirectory(dir=target.parent.parent, prefix=BUILDING) as room,
+        ):
+            source = load_whole(model)
+            head = name_head(source.graph)
+            if large:  # too large to be inferred in memory: from a file, with its data beside it
+                path = Path(room) / "source.onnx"
+                onnx.save(source, path, save_as_external_data=True, location="source.data")
+                source = str(path)
+            half = float16.convert_float_to_float16(
+                source, keep_io_types=True, node_block_list=head
+            )
+            join_casts(half.graph)
+    except OSError:
+        raise
+    except Exception as error:  # of protobuf, onnx or the converter
+        raise ModelFileError(
+            f"{model} cannot be converted to fp16: {error}. Use precision='auto'."
+        ) from error
+    onnx.save(half, target, save_as_external_data=large, location="model.onnx_data")
+
+
+def name_head(graph: Any) -> list[str]:
+    """Names of the nodes that nothing normalises after, given to those that have none.
+
+    Args:
+        graph: an ``onnx.GraphProto``.
+
+    Returns:
+        Those of the head, without products with more than 4 million weights; none where nothing is
+        normalised at all.
+    """
+    sizes = {tensor.name: math.prod(tensor.dims) for tensor in graph.initializer}
+    wanted: set[str] = set()
+    head = []
+    for number, node in reversed(list(enumerate(graph.node))):
+        if node.op_type.endswith(NORMALIZATIONS) or wanted.intersection(node.output):
+            wanted.update(node.input)
+        elif max((sizes.get(name, 0) for name in node.input), default=0) <= LARGEST_HEAD:
+            node.name = node.name or f"head_{number}"
+            head.append(node.name)
+    return head if wanted else []
+
+
+def join_casts(graph: Any) -> None:
+    """Let fp32 nodes read each other's results without rounding them to fp16 in between.
+
+    Args:
+        graph: an ``onnx.GraphProto`` as onnxruntime's converter leaves it, of which a node that
+            stays in fp32 has a cast before and after.
+    """
+    found = Graph(graph)
+    exact: dict[str, str] = {}
+    for node in found.nodes:
+        if node.op_type == "Cast" and node.attribute[0].i == FLOAT:
+            before = found.maker(node.input[0], "Cast")
+            if before is not None and before.name.endswith(CAST_AFTER):
+                exact[node.output[0]] = before.input[0]
+    outputs = {node.name for node in graph.output}
+    for node in found.nodes:
+        if node.op_type == "Cast" and node.output[0] in exact.keys() & outputs:
+            node.input[0] = exact[node.output[0]]  # fp32 to fp32: the output keeps its name
+        node.input[:] = [exact.get(name, name) for name in node.input]
+    for _ in range(2):  # the second cast of a pair was all that took the first one's result
+        used = outputs.union(*map(inputs_of, graph.node))
+        kept = [n for n in graph.node if n.op_type != "Cast" or used.intersection(n.output)]
+        del graph.node[:]
+        graph.node.extend(kept)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the optimizer's remarks on each weight that fp16 rounds, and each fusion."""
+    root = logging.getLogger()
+    before = root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _import_float16(model: Path) -> ModuleType:
+    try:
+        import onnx  # noqa: F401
+        from onnxruntime.transformers import float16
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"precision='fp16' of {model} means to convert it, since it has no fp16 file, which "
+            f'needs onnx: {INSTALL_GPU}, or on a CPU pip install "qdrant-rerank[quantize]".'
+        ) from error
+    module: ModuleType = float16
+    return module
