@@ -25,7 +25,8 @@ from qdrant_rerank.artifacts import BUILDING, artifact
 from qdrant_rerank.cards import INSTALL_GPU
 from qdrant_rerank.errors import ModelFileError
 from qdrant_rerank.feeds import Feed
-from qdrant_rerank.half_precision import halve, join_casts, name_head, quiet
+from qdrant_rerank.half_precision import halve, join_casts, name_head, quiet, widen
+from qdrant_rerank.onnx_graph import load_whole
 from qdrant_rerank.onnx_sessions import import_onnxruntime
 from qdrant_rerank.quantization import LARGE
 from qdrant_rerank.tokenizer_files import read_json
@@ -44,7 +45,7 @@ FAMILIES = {
 }
 FORMAT = 2  # of what is made here; another one is another artifact
 PACKED = "packed.onnx"
-# Largest difference of logits between the original and the fused file, both in its precision.
+# Largest difference of logits between the original and the fused file, both in fp32.
 SAME = 1e-3
 CHECKED = (3, 16)  # pairs and tokens of the run that compares them
 
@@ -86,6 +87,7 @@ def for_cards(
     *,
     encoder: Encoder | None,
     half: bool,
+    from_half: bool = False,
 ) -> Iterator[Path]:
     """The same model for a card, from the cache or made now.
 
@@ -94,7 +96,8 @@ def for_cards(
         data: its external data.
         cache: directory to keep it in.
         encoder: how to fuse it; None to leave its operators as they are.
-        half: whether to convert it from fp32 to fp16.
+        half: whether it is to be fp16.
+        from_half: whether it is fp16 already.
 
     Yields:
         The ONNX file, to be loaded inside the ``with`` block; the given one where there is nothing
@@ -107,19 +110,25 @@ def for_cards(
     if encoder is not None and not _has_optimizer():
         logger.info("Attention is not fused, which needs onnx and sympy: %s", INSTALL_GPU)
         encoder = None
-    if encoder is None and not half:
+    if encoder is None and (from_half or not half):
         yield model
         return
 
     def build(folder: Path) -> None:
         target = folder / "model.onnx"
         logger.info("Making %s for cards, once, in %s.", model, cache)
-        if encoder is not None:
-            _fuse(model, encoder, target, half=half, large=large, has_data=bool(data))
-        else:
-            halve(model, target, large=large)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=BUILDING) as room:
+            if encoder is None:
+                halve(model, target, Path(room), large=large)
+                return
+            source = model
+            if from_half:  # a CPU, which folds and compares, has no operators for it
+                source = Path(room) / "full.onnx"
+                widen(model, source)
+            _fuse(source, encoder, target, Path(room), half=half, large=large)
 
-    large = sum(path.stat().st_size for path in (model, *data)) >= LARGE
+    size = sum(path.stat().st_size for path in (model, *data))
+    large = size * (2 if from_half else 1) >= LARGE
     options = {
         "format": FORMAT,
         "maker": f"onnxruntime {import_onnxruntime().__version__}",
@@ -132,28 +141,27 @@ def for_cards(
 
 
 def _fuse(
-    model: Path, encoder: Encoder, target: Path, *, half: bool, large: bool, has_data: bool
+    model: Path, encoder: Encoder, target: Path, room: Path, *, half: bool, large: bool
 ) -> None:
-    import onnx
     from onnxruntime.transformers import optimizer
 
-    room = tempfile.TemporaryDirectory(dir=target.parent.parent, prefix=BUILDING)
-    with room as made, quiet():
-        folded = Path(made) / "folded.onnx"
-        _fold(model, folded, external=large or has_data)
-        fused = optimizer.optimize_by_fusion(
-            onnx.load(folded), encoder.family, encoder.heads, encoder.width
-        )
-        trial = Path(made) / "fused.onnx"
+    with quiet():
+        folded = room / "folded.onnx"
+        _fold(model, folded)
+        # The optimizer copies the model ten times, and computes with projections alone.
+        light = load_whole(folded, largest=encoder.width**2)
+        tables = _without_tables(light.graph)
+        fused = optimizer.optimize_by_fusion(light, encoder.family, encoder.heads, encoder.width)
+        for tensor in fused.model.graph.initializer:
+            if tensor.name in tables:
+                tensor.CopyFrom(tables[tensor.name])
+        trial = room / "fused.onnx"
         fused.save_model_to_file(str(trial), use_external_data_format=large)
+        fused = optimizer.OnnxModel(load_whole(trial))
         difference = largest_difference(model, trial)
-        if not difference <= SAME:  # nor NaN
-            logger.warning(
-                "%s is used without fused attention, which changed its answers by %.1e.",
-                model,
-                difference,
-            )
-            fused = optimizer.OnnxModel(onnx.load(folded))
+        same = difference <= SAME  # not if it is NaN
+        if not same:
+            fused = optimizer.OnnxModel(load_whole(folded))
         if half:
             head = name_head(fused.model.graph)
             fused.convert_float_to_float16(keep_io_types=True, node_block_list=head)
@@ -161,6 +169,30 @@ def _fuse(
         fused.save_model_to_file(str(target), use_external_data_format=large)
         if half:
             _pack(fused, target.with_name(PACKED), large=large)
+    if not same:
+        logger.warning(
+            "%s is used without fused attention, which changed its answers by %.1e.",
+            model,
+            difference,
+        )
+
+
+def _without_tables(graph: Any) -> dict[str, Any]:
+    """Leave one row of each embedding table whose data was not read; the tables, by name.
+
+    The optimizer reads them, though only for their width.
+    """
+    from onnx import numpy_helper
+    from onnx.external_data_helper import uses_external_data
+
+    read = {node.input[0] for node in graph.node if node.op_type == "Gather"}
+    tables = {}
+    for tensor in graph.initializer:
+        if tensor.name in read and uses_external_data(tensor):
+            tables[tensor.name] = type(tensor).FromString(tensor.SerializeToString())
+            row = np.zeros((1, *tensor.dims[1:]), dtype=np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(row, tensor.name))
+    return tables
 
 
 def packed_beside(model: Path) -> Path | None:
@@ -182,7 +214,7 @@ def _pack(fused: Any, target: Path, *, large: bool) -> None:
     fused.save_model_to_file(str(target), use_external_data_format=large)
 
 
-def _fold(model: Path, target: Path, *, external: bool) -> None:
+def _fold(model: Path, target: Path) -> None:
     """Compute what is constant: the optimizer looks for attention among what is left.
 
     It would do so itself, but through torch.
@@ -191,10 +223,9 @@ def _fold(model: Path, target: Path, *, external: bool) -> None:
     options = _options(ort)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(target)
-    if external:
-        prefix = "session.optimized_model_external_initializers_"
-        options.add_session_config_entry(f"{prefix}file_name", f"{target.name}_data")
-        options.add_session_config_entry(f"{prefix}min_size_in_bytes", "1024")
+    prefix = "session.optimized_model_external_initializers_"
+    options.add_session_config_entry(f"{prefix}file_name", f"{target.name}_data")
+    options.add_session_config_entry(f"{prefix}min_size_in_bytes", "1024")
     _session(ort, model, options, disabled_optimizers=["ConstantSharing"])
 
 

@@ -9,7 +9,6 @@ https://onnxruntime.ai/docs/performance/model-optimizations/float16.html
 
 import logging
 import math
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,14 +16,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from qdrant_rerank.artifacts import BUILDING
+import numpy as np
+
 from qdrant_rerank.cards import INSTALL_GPU
 from qdrant_rerank.errors import MissingDependencyError, ModelFileError
-from qdrant_rerank.onnx_graph import Graph, inputs_of, load_whole
+from qdrant_rerank.onnx_graph import Graph, inputs_of, load_whole, tensors_of
 
-__all__ = ["halve", "join_casts", "name_head", "quiet"]
+__all__ = ["halve", "join_casts", "name_head", "quiet", "widen"]
 
-FLOAT = 1  # onnx.TensorProto.FLOAT; onnx is imported on use
+FLOAT, FLOAT16 = 1, 10  # onnx.TensorProto's; onnx is imported on use
 CAST_AFTER = "_cast_to_fp16_node"  # the converter's name for the cast after a node left in fp32
 # Ends of the names of what each layer ends with; exporters spelt it out before opset 17.
 NORMALIZATIONS = ("LayerNormalization", "ReduceMean")
@@ -32,12 +32,13 @@ NORMALIZATIONS = ("LayerNormalization", "ReduceMean")
 LARGEST_HEAD = 1 << 22
 
 
-def halve(model: Path, target: Path, *, large: bool) -> None:
+def halve(model: Path, target: Path, room: Path, *, large: bool) -> None:
     """Write a model in fp16.
 
     Args:
         model: an fp32 ONNX file.
         target: the file to write, in a folder of its own.
+        room: an empty folder, for what is in between.
         large: whether its weights are more than protobuf holds.
 
     Raises:
@@ -48,14 +49,11 @@ def halve(model: Path, target: Path, *, large: bool) -> None:
     import onnx
 
     try:
-        with (
-            quiet(),
-            tempfile.TemporaryDirectory(dir=target.parent.parent, prefix=BUILDING) as room,
-        ):
+        with quiet():
             source = load_whole(model)
             head = name_head(source.graph)
             if large:  # too large to be inferred in memory: from a file, with its data beside it
-                path = Path(room) / "source.onnx"
+                path = room / "source.onnx"
                 onnx.save(source, path, save_as_external_data=True, location="source.data")
                 source = str(path)
             half = float16.convert_float_to_float16(
@@ -69,6 +67,31 @@ def halve(model: Path, target: Path, *, large: bool) -> None:
             f"{model} cannot be converted to fp16: {error}. Use precision='auto'."
         ) from error
     onnx.save(half, target, save_as_external_data=large, location="model.onnx_data")
+
+
+def widen(model: Path, target: Path) -> None:
+    """Write an fp16 model in fp32, with the same weights, inputs and outputs in fp32 too.
+
+    Args:
+        model: an fp16 ONNX file, or one that is fp16 in part.
+        target: the file to write; its data comes beside it.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    whole = load_whole(model)
+    for tensor in tensors_of(whole.graph):
+        if tensor.data_type == FLOAT16:
+            full = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(full, tensor.name))
+    for node in whole.graph.node:
+        if node.op_type == "Cast" and node.attribute[0].i == FLOAT16:
+            node.attribute[0].i = FLOAT
+    for value in (*whole.graph.input, *whole.graph.output):
+        if value.type.tensor_type.elem_type == FLOAT16:
+            value.type.tensor_type.elem_type = FLOAT
+    del whole.graph.value_info[:]
+    onnx.save(whole, target, save_as_external_data=True, location=f"{target.name}_data")
 
 
 def name_head(graph: Any) -> list[str]:

@@ -180,7 +180,12 @@ class EncoderLoader:
             elif self.precision in {"fp32", "fp16"} and self.document_cache is None:
                 encoder = Encoder.read(self.files.tokenizer) if on_card else None
                 made = for_cards(
-                    model, data, self.artifacts, encoder=encoder, half=conversion.halves
+                    model,
+                    data,
+                    self.artifacts,
+                    encoder=encoder,
+                    half=self.precision == "fp16",
+                    from_half=conversion.source == "fp16",
                 )
                 model = stack.enter_context(made)
             if self.precision == "int8" and not self._placement.asks_for_provider:

@@ -1,5 +1,6 @@
 """An ONNX graph in memory, for what rewrites one: read whole, and who makes what of what."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Graph", "inputs_of", "keep_needed", "load_whole"]
+__all__ = ["Graph", "inputs_of", "keep_needed", "load_whole", "tensors_of"]
 
 
-def load_whole(path: Path) -> Any:
+def load_whole(path: Path, *, largest: int | None = None) -> Any:
     """An ``onnx.ModelProto`` with its external data, which may be links, as in the hub's cache.
 
     ``onnx.load`` refuses links, so its callers here come with files that were looked at before:
     see :func:`~qdrant_rerank.onnx_files.external_files`.
+
+    Args:
+        path: the ONNX file.
+        largest: elements of a tensor beyond which its data is left where it is; None for no limit.
 
     Raises:
         OSError: a file cannot be read.
@@ -24,8 +29,8 @@ def load_whole(path: Path) -> Any:
     from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
     model = onnx.load(path, load_external_data=False)
-    for tensor in _tensors(model.graph):
-        if uses_external_data(tensor):
+    for tensor in tensors_of(model.graph):
+        if uses_external_data(tensor) and (largest is None or math.prod(tensor.dims) <= largest):
             info = ExternalDataInfo(tensor)
             with (path.parent / info.location).open("rb") as file:
                 file.seek(info.offset or 0)
@@ -35,7 +40,8 @@ def load_whole(path: Path) -> Any:
     return model
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
+def tensors_of(graph: Any) -> Iterator[Any]:
+    """Every tensor of a graph: weights, and constants inside nodes."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
@@ -43,7 +49,7 @@ def _tensors(graph: Any) -> Iterator[Any]:
                 yield attribute.t
             yield from attribute.tensors
             for inner in (attribute.g, *attribute.graphs):
-                yield from _tensors(inner)
+                yield from tensors_of(inner)
 
 
 class Graph:

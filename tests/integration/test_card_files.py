@@ -92,6 +92,25 @@ def test_attention_becomes_one_operator(eager, cache, tmp_path):
     assert sum(operators.values()) < 30
 
 
+def test_a_published_fp16_file_is_fused(eager, cache, tmp_path, capfd):
+    """By way of fp32, since a CPU, on which that is done, has no operators of fp16."""
+    copy, _ = made_of(eager, cache, tmp_path, half=True, fused=False)
+    source = copy / "onnx" / "model.onnx"
+    expected = TextCrossEncoder(copy, engine="onnxruntime").rerank(QUERY, DOCUMENTS)
+    encoder = Encoder.read(eager)
+    with for_cards(source, [], cache, encoder=None, half=True, from_half=True) as made:
+        assert made == source
+    with for_cards(source, [], cache, encoder=encoder, half=True, from_half=True) as made:
+        assert packed_beside(made)
+        graph = onnx.load(made).graph
+        source.write_bytes(made.read_bytes())
+    assert sum(node.op_type == "Attention" for node in graph.node) == 2
+    assert onnx.TensorProto.FLOAT16 in {tensor.data_type for tensor in graph.initializer}
+    scores = TextCrossEncoder(copy, engine="onnxruntime").rerank(QUERY, DOCUMENTS)
+    assert scores == pytest.approx(expected, abs=2e-2)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_attention_that_skips_padding_lies_beside(eager, tiny_bert, cache):
     """Where attention was fused; only CUDA runs it, so a session elsewhere goes without."""
     for directory, packs in ((eager, True), (tiny_bert, False)):
@@ -112,6 +131,23 @@ def test_attention_that_skips_padding_lies_beside(eager, tiny_bert, cache):
                 plain = Runtime(made, cuda=False)
                 feed = (ids, np.ones_like(ids), np.zeros_like(ids))
                 np.testing.assert_allclose(runtime.run(*feed), plain.run(*feed), atol=1e-3)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("name", ["tiny-bert-eager", "tiny-xlmr", "tiny-deberta"])
+def test_what_follows_the_last_normalisation_stays_in_fp32(name, fused, tiny_bert, cache, tmp_path):
+    """Its weights, and each result that goes from one operator of it to the next."""
+    _, graph = made_of(tiny_bert.parent / name, cache, tmp_path, half=True, fused=fused)
+    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    half, full = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    [bias] = [name for name in kinds if name.endswith(("classifier.bias", "out_proj.bias"))]
+    assert kinds[bias] == full
+    assert list(kinds.values()).count(half) > list(kinds.values()).count(full) > 1
+    makers = {output: node for node in graph.node for output in node.output}
+    for node in graph.node:
+        if node.op_type == "Cast" and node.attribute[0].i == full:
+            before = makers.get(node.input[0])
+            assert before is None or before.op_type != "Cast" or before.attribute[0].i != half
 
 
 @pytest.mark.parametrize("name", ["tiny-deberta", "tiny-modernbert", "tiny-qwen3"])
@@ -172,18 +208,28 @@ def test_without_what_makes_it_the_command_is_named(eager, tmp_path, without, fi
     assert same == "True"
 
 
-def test_external_data_is_kept_beside(eager, cache, tmp_path):
-    """Weights beside the file: read, and the source left alone."""
+@pytest.mark.parametrize("linked", [False, True])
+def test_external_data_is_read(eager, cache, tmp_path, linked):
+    """Weights beside the file, which in the hub's cache are links; the source is left alone."""
     made = variants.copy_of(eager, tmp_path / "m")
     path = made / "onnx" / "model.onnx"
     onnx.save(
         onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0
     )
-    before = sorted(made.rglob("*"))
     data = [path.parent / "weights.bin"]
-    with for_cards(path, data, cache, encoder=Encoder.read(made), half=True) as file:
-        graph = onnx.load(file).graph
-    assert sum(node.op_type == "Attention" for node in graph.node) == 2
+    if linked:
+        (tmp_path / "blobs").mkdir()
+        for number, file in enumerate((path, *data)):
+            blob = tmp_path / "blobs" / str(number)
+            file.rename(blob)
+            file.symlink_to(blob)
+    before = sorted(made.rglob("*"))
+    found = {}
+    for encoder in (Encoder.read(made), None):
+        with for_cards(path, data, cache, encoder=encoder, half=True) as file:
+            found[encoder is None] = onnx.load(file).graph
+    assert sum(node.op_type == "Attention" for node in found[False].node) == 2
+    assert any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in found[True].initializer)
     assert sorted(made.rglob("*")) == before
 
 
