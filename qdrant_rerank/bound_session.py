@@ -8,6 +8,7 @@ takes longer than running them; a graph reads from and writes to fixed addresses
 On a CPU the same calls work, without page-locking and without graphs.
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +19,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_rerank.capture_gate import recording, working
+from qdrant_rerank.card_pool import is_out_of_memory
 from qdrant_rerank.pinned import PinnedBuffer
 
 __all__ = ["GRAPH_TOKENS", "BoundSession"]
+
+logger = logging.getLogger(__name__)
 
 # Padded tokens up to which launches, not arithmetic, take the time: not measured yet.
 GRAPH_TOKENS = 4_096
@@ -72,6 +77,7 @@ class BoundSession:
         self._plain = self._options(NO_GRAPH if graphs else None)
         self._graphs: OrderedDict[tuple[int, ...], _Graph | None] = OrderedDict()
         self._recorded = 0
+        self._recordable = graphs
         # CUDA keeps a recorded graph with the thread that recorded it.
         self._thread = ThreadPoolExecutor(1, "qdrant-rerank-graph") if graphs else None
 
@@ -85,10 +91,14 @@ class BoundSession:
             Exception: onnxruntime's own.
         """
         if self._thread is None:
-            return self._bound(feed)
+            return self._plainly(feed)
         if feed["input_ids"].size > GRAPH_TOKENS:
-            return self._thread.submit(self._bound, feed).result()
+            return self._thread.submit(self._plainly, feed).result()
         return self._thread.submit(self._replayed, feed).result()
+
+    def _plainly(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        with working():
+            return self._bound(feed)
 
     def _bound(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         binding = self._session.io_binding()
@@ -104,20 +114,31 @@ class BoundSession:
         rows = len(feed["input_ids"])
         feed = _padded(feed, 1 << (rows - 1).bit_length())
         shape = feed["input_ids"].shape
-        if shape not in self._graphs:
+        if shape not in self._graphs or not self._recordable:
             self._graphs[shape] = None
-            return self._bound(feed)[:rows]
-        graph = self._graphs[shape] or self._record(feed)
+            return self._plainly(feed)[:rows]
+        graph = self._graphs[shape]
+        if graph is None:
+            try:
+                with recording():
+                    graph = self._record(feed)
+            except Exception as error:  # another library may have called CUDA meanwhile
+                if is_out_of_memory(error):
+                    raise
+                logger.warning("Small runs are not replayed, since recording one failed: %s", error)
+                self._recordable = False
+                return self._plainly(feed)[:rows]
         self._graphs[shape] = graph
         self._graphs.move_to_end(shape)
-        for name, value in graph.inputs.items():
-            value.update_inplace(self._staging[name].holding(feed[name]))
-        self._session.run_with_iobinding(graph.binding, graph.options)
-        # A copy: the next run of this shape writes to the same memory.
-        return np.array(graph.output.numpy()[:rows])
+        with working():
+            for name, value in graph.inputs.items():
+                value.update_inplace(self._staging[name].holding(feed[name]))
+            self._session.run_with_iobinding(graph.binding, graph.options)
+            # A copy: the next run of this shape writes to the same memory.
+            return np.array(graph.output.numpy()[:rows])
 
     def _record(self, feed: Mapping[str, NDArray[Any]]) -> _Graph:
-        """Fixed addresses for a shape; the first run of the binding records the graph."""
+        """Fixed addresses for a shape, and the runs that record its graph."""
         made = self._bound(feed)  # the output's shape; and it warms the libraries up
         value = self._ort.OrtValue.ortvalue_from_shape_and_type
         inputs = {
@@ -134,7 +155,11 @@ class BoundSession:
             oldest = next(shape for shape, graph in self._graphs.items() if graph is not None)
             del self._graphs[oldest]
         self._recorded += 1
-        return _Graph(inputs, output, binding, self._options(str(self._recorded)))
+        graph = _Graph(inputs, output, binding, self._options(str(self._recorded)))
+        for name, bound in inputs.items():
+            bound.update_inplace(self._staging[name].holding(feed[name]))
+        self._session.run_with_iobinding(binding, graph.options)
+        return graph
 
     def _options(self, graph: str | None) -> Any:
         options = self._ort.RunOptions()

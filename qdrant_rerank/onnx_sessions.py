@@ -4,12 +4,14 @@ The only module that imports onnxruntime itself.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from qdrant_rerank.capture_gate import working
 from qdrant_rerank.card_pool import is_out_of_memory
 from qdrant_rerank.cards import installed_wheels
 from qdrant_rerank.errors import MissingDependencyError, ModelFileError
@@ -128,12 +130,13 @@ def open_session(
     options.log_severity_level = 3  # errors arrive as exceptions
     wanted = [item if isinstance(item, str) else (item[0], dict(item[1])) for item in providers]
     try:
-        session = ort.InferenceSession(
-            str(path),
-            options,
-            providers=wanted,
-            disabled_optimizers=SLOWER_TOGETHER if wanted == [CPU] else None,
-        )
+        with working() if wanted[0] != CPU else nullcontext():
+            session = ort.InferenceSession(
+                str(path),
+                options,
+                providers=wanted,
+                disabled_optimizers=SLOWER_TOGETHER if wanted == [CPU] else None,
+            )
     except Exception as error:  # onnxruntime's errors share no base
         if is_out_of_memory(error):
             raise ModelFileError(

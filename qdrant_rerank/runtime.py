@@ -122,7 +122,7 @@ class Runtime:
         self._first_position = first_position
         cores = available_cores() if threads is None else threads
         self._choice: list[Provider] = [CPU]
-        self._sessions: list[Session] = []
+        sessions: list[Session] = []
         if engine == "openvino" or (
             engine == "auto"
             and runtime_openvino.is_installed()
@@ -135,8 +135,8 @@ class Runtime:
                 required=engine == "openvino",
                 provider_asked_for=placement.asks_for_provider,
             )
-            self._sessions = [] if found is None else [found]
-        with_openvino = bool(self._sessions)
+            sessions = [] if found is None else [found]
+        with_openvino = bool(sessions)
         if precision == "bf16" and not with_openvino:
             raise InvalidInputError(
                 "precision is 'bf16', which onnxruntime does not run on a CPU. Pass "
@@ -148,11 +148,11 @@ class Runtime:
             choices = choose_providers(ort, placement)
             self._choice = list(choices[0])
             with self._file(ort) as file:
-                self._sessions = [
+                sessions = [
                     open_session(ort, file, choice, required=not placement.allows_cpu)
                     for choice in choices
                 ]
-        session = self._sessions[0]
+        session = sessions[0]
         self.provider: str = session.get_providers()[0]
         on_cpu = with_openvino or self.provider == CPU
 
@@ -170,7 +170,8 @@ class Runtime:
         self._under_way = 0
         self._spreading: Any = None
         self._loaded = _state(path)
-        # A CPU session serves all threads at once; a card's session, one at a time.
+        # Serves all threads at once; a card's sessions, one each at a time, are with the pool.
+        self._session: Any = session if on_cpu else None
         self._cards: CardPool | None = None
         if not on_cpu:
             self._cards = open_cards(
@@ -178,7 +179,7 @@ class Runtime:
                 CardPlan(
                     path, choices, self._output, artifacts, card_facts(ort, placement), packed
                 ),
-                sessions=self._sessions,
+                sessions=sessions,
                 open_session=lambda chosen, file: open_session(ort, file, chosen, required=True),
                 open_fallback=lambda: open_session(ort, fallback or path, [CPU], cores),
                 feed_of=self._trial,
@@ -234,7 +235,7 @@ class Runtime:
         if states is not None:
             feed = {**feed, STATES: states}
         spreads = spread and input_ids.size >= SPREAD_TOKENS
-        session = self._spread() if spreads else self._sessions[0]
+        session = self._spread() if spreads else self._session
         with self._lock:
             self._under_way += 1
         try:
@@ -308,7 +309,7 @@ class Runtime:
             if self._spreading is None and (
                 _state(self.path) != self._loaded or weight(self.path) > SPREAD_BYTES
             ):
-                self._spreading = self._sessions[0]
+                self._spreading = self._session
             if self._spreading is None:
                 ort = import_onnxruntime()
                 with self._file(ort) as file:

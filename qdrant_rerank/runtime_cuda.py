@@ -90,16 +90,20 @@ def open_cards(
     def trial(tokens: int) -> Feed:
         return feed_of(max(1, tokens // TRIAL_WIDTH), TRIAL_WIDTH)
 
+    cards = None
     if not budget.known:
         tokens = measure_budget(lambda tokens: seconds_of(plain[0], trial(tokens)))
         feeds = {"packed": trial(tokens), "graphs": trial(SMALL_TRIAL)}
-        faster = (
-            way
-            for way in _ways(plan)
-            if (others := opened(way)) and is_faster(plain[0], others[0], feeds[way])
-        )
-        budget.set(tokens, next(faster, "plain"))
-    cards = opened(budget.way) if budget.way in _ways(plan) else None
+        chosen: Way = "plain"
+        for way in _ways(plan):
+            cards = opened(way)
+            if cards is not None and is_faster(plain[0], cards[0], feeds[way]):
+                chosen = way
+                break
+            cards = None  # closed before the next ones are opened
+        budget.set(tokens, chosen)
+    elif budget.way in _ways(plan):
+        cards = opened(budget.way)
 
     def fallback() -> CardSession:
         return BoundSession(ort, open_fallback(), plan.output, device="cpu")

@@ -236,6 +236,42 @@ def test_a_shape_that_comes_again_has_fixed_addresses(model):
     np.testing.assert_array_equal(recorded.run(wide), plain.run(wide))
 
 
+def test_a_recording_that_fails_is_done_without(model, caplog):
+    """The runs go on kernel by kernel, and none is tried again; a lack of memory is not hidden."""
+    options = onnxruntime.SessionOptions()
+    opened = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    class Spoiled:
+        """Its runs into fixed addresses fail, as where other work is on the card."""
+
+        def __init__(self, error):
+            self.error = error
+            self.tried = 0
+
+        def __getattr__(self, name):
+            return getattr(opened, name)
+
+        def run_with_iobinding(self, binding, options):
+            if options.get_run_config_entry("gpu_graph_id") != "-1":
+                self.tried += 1
+                raise RuntimeError(self.error)
+            opened.run_with_iobinding(binding, options)
+
+    spoiled = Spoiled("CUDA failure 900: operation not permitted when stream is capturing")
+    session = BoundSession(onnxruntime, spoiled, "logits", device="cpu", graphs=True)
+    one, plain = feed(5, 16), session_of(model)
+    for _ in range(4):
+        np.testing.assert_allclose(session.run(one), plain.run(one), atol=1e-5)
+    assert spoiled.tried == 1
+    assert caplog.text.count("recording one failed: CUDA failure 900") == 1
+    full = BoundSession(
+        onnxruntime, Spoiled("Failed to allocate memory"), "logits", device="cpu", graphs=True
+    )
+    full.run(one)
+    with pytest.raises(RuntimeError, match="Failed to allocate"):
+        full.run(one)
+
+
 def test_another_way_must_be_faster_and_the_same(model):
     """A session with other weights is not taken, however fast."""
 
