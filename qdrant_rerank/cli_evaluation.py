@@ -145,11 +145,11 @@ def tune_command(
     """
     from qdrant_rerank.evaluation.measures import require_measures
     from qdrant_rerank.evaluation.tune import tune
-    from qdrant_rerank.hub import locate
+    from qdrant_rerank.hub import locate_convertible
 
     require_measures([measure])
     for name, precision in product(rerankers, precisions):
-        locate(name, precision=precision)  # a wrong name costs no indexing
+        locate_convertible(name, precision=precision)  # a wrong name costs no indexing
     data = read_data(given, None)
     with searchers_for(given, data, {"none": None}) as searchers:
         found = tune(

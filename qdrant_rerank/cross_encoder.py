@@ -57,8 +57,8 @@ class TextCrossEncoder:
         threads: runs at once on a CPU, one core each; None for all that the process may use.
         providers: onnxruntime's execution providers; excludes ``cuda=True``.
         cuda: True, False, or "auto": CUDA where a session runs on a card. What is asked for and not
-            there is an error that says what is missing. int8 files stay on the CPU unless asked
-            for: cards have no kernels for them.
+            there is an error that says what is missing. A model whose file is int8 stays on the CPU
+            unless a card is asked for, which has no kernels for it and runs its weights in floats.
         device_ids: CUDA devices, one session each, behind one queue.
         lazy_load: load the model at the first score instead of now.
         device: where to run in a word: "auto", "cpu", "cuda" or "cuda:1".
@@ -68,8 +68,9 @@ class TextCrossEncoder:
             that changes scores. "fp32", "fp16" and others are the file of that name. So is "int8"
             where there is one, published or beside the model; else the fp32 file is quantised,
             once, into the cache: ``pip install "qdrant-rerank[quantize]"``; likewise "fp16", which
-            is for cards: on a CPU it is slower. "bf16" is the fp32 file
-            in bf16 arithmetic, which OpenVINO alone does.
+            is for cards: on a CPU it is slower. Of a model that has an int8 file alone, "fp32" and
+            "fp16" are its int8 weights in floats, which no longer round what they are multiplied
+            by. "bf16" is the fp32 file in bf16 arithmetic, which OpenVINO alone does.
         engine: "onnxruntime"; "openvino", on a CPU, for files that are not int8, with the same
             scores to 1e-4: ``pip install "qdrant-rerank[openvino]"``; "auto": OpenVINO where it is
             installed and keeps the precision, else onnxruntime.

@@ -220,12 +220,16 @@ def check_model(
         quantised: whether it is an int8 model, which belongs on a CPU.
     """
     cards = [name for name in available if name.startswith(("CUDA", "Tensorrt"))]
-    idle = bool(cards) and provider not in cards and not quantised
+    aside = bool(cards) and provider not in cards
+    idle = aside and not quantised
+    mend = "Pass cuda=True to see why the card is not used." if idle else ""
+    if aside and quantised:
+        mend = "It is int8, for a CPU. On a card: device='cuda', precision='fp16'."
     yield Finding(
         "model",
         idle,
         f"It runs on {provider}; this onnxruntime has {', '.join(available)}.",
-        "Pass cuda=True to see why the card is not used." if idle else "",
+        mend,
     )
     if read:
         share = truncated / read

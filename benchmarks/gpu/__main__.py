@@ -14,6 +14,7 @@ from benchmarks.gpu.parity import parity
 from benchmarks.gpu.report import page, write
 from benchmarks.peers.machine import machine
 from benchmarks.peers.workloads import read_words
+from qdrant_rerank import DEFAULT_RERANKER
 from qdrant_rerank.cards import CudaReport, cuda_report
 from qdrant_rerank.cpu import available_cores
 from qdrant_rerank.onnx_sessions import import_onnxruntime
@@ -28,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu")
     parser.add_argument("--trial", action="store_true", help="a few pairs on the CPU; not recorded")
     parser.add_argument("--data", type=Path, help="folder with eval/dl19, for the parity")
-    parser.add_argument("--parity-model", type=Path, help="directory; else the 6 x 384 one")
+    parser.add_argument("--parity-model", default=DEFAULT_RERANKER, help="a name or a directory")
     parser.add_argument("--model", action="append", choices=SHAPES, help="may be repeated")
     parser.add_argument("--rounds", type=int, default=200, help="of 100 candidates")
     parser.add_argument("--models", type=Path, default=MODELS, help="where they are made and kept")
@@ -79,9 +80,8 @@ def run(
         if not given.trial:
             write(results, given.out)
     if given.data is not None:
-        model = given.parity_model or given.models / SMALLEST
         few = {"queries": 2, "candidates": 12} if given.trial else {}
-        results["parity"] = parity(given.data, model, device, **few)
+        results["parity"] = parity(given.data, given.parity_model, device, **few)
         if not given.trial:
             write(results, given.out)
     return results

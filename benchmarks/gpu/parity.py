@@ -99,13 +99,13 @@ def compared(
 
 
 def parity(
-    data: Path, model: Path, device: str, *, queries: int | None = None, candidates: int = 100
+    data: Path, model: str | Path, device: str, *, queries: int | None = None, candidates: int = 100
 ) -> dict[str, Any]:
     """fp32 and fp16 on the device against fp32 on a CPU; see :func:`compared`.
 
     Args:
         data: folder with ``eval/dl19``.
-        model: a directory with an fp32 file.
+        model: a name or a directory; of a model in int8 its weights are run in fp32 and fp16.
         device: "cuda"; "cpu" in a trial.
         queries: the first so many; None for all.
         candidates: a query, the first so many.

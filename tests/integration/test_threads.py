@@ -80,7 +80,7 @@ def test_a_file_that_was_replaced_is_not_opened_a_second_time(tiny_bert, tiny_xl
     [expected] = TextCrossEncoder(path, threads=1).rerank(QUERY, [LONG])
     (path / variants.ONNX).write_bytes((tiny_xlmr / variants.ONNX).read_bytes())
     assert encoder.rerank(QUERY, [LONG]) == [pytest.approx(expected, abs=1e-6)]
-    assert runtime(encoder)._spreading is runtime(encoder)._sessions[0]
+    assert runtime(encoder)._spreading is runtime(encoder)._session
 
 
 def test_no_time_is_spent_when_idle(bundled):

@@ -248,7 +248,7 @@ def test_tables_and_files(found, tmp_path):
         ({"rerankers": [None]}, "rerankers holds a NoneType"),
         ({"rerankers": ["bge-rerankr-base"]}, "Did you mean"),
         ({"precisions": ["int4"]}, "precision is 'int4'"),
-        ({"precisions": ["fp16"]}, "fp16"),
+        ({"precisions": ["q4f16"]}, "no q4f16 file"),
         ({"blends": [2]}, "blend is 2"),
         ({"fusions": ["sum"]}, "fusion is 'sum'"),
         ({"measure": "nDCG10"}, "measure is 'nDCG10'"),

@@ -55,9 +55,12 @@ def test_what_a_gpu_build_lacks_is_wrong():
 
 @pytest.mark.parametrize(("quantised", "wrong"), [(False, True), (True, False)])
 def test_an_int8_model_belongs_on_the_cpu(quantised, wrong):
-    """Another one that is not on the card is wrong."""
+    """Another one that is not on the card is wrong; how to run it there is said all the same."""
     [found] = check_model(CPU, [CUDA, CPU], 0, 0, quantised=quantised)
     assert found.wrong == wrong
+    assert ("precision='fp16'" in found.mend) == quantised
+    [alone] = check_model(CPU, [CPU], 0, 0, quantised=quantised)
+    assert (alone.wrong, alone.mend) == (False, "")
 
 
 def test_the_command_needs_no_collection():
