@@ -17,7 +17,7 @@ from qdrant_rerank.cards import installed_wheels
 from qdrant_rerank.errors import MissingDependencyError, ModelFileError
 from qdrant_rerank.notices import warn_caller
 from qdrant_rerank.onnx_files import external_data
-from qdrant_rerank.providers import CPU, CUDA, Provider, cuda_failed, name_of
+from qdrant_rerank.providers import CPU, Provider, name_of, provider_failed
 
 __all__ = [
     "SLOWER_TOGETHER",
@@ -112,11 +112,11 @@ def open_session(
         path: the ``.onnx`` file.
         providers: in order.
         intra_op_threads: that one run may use on a CPU.
-        required: whether a card that does not start is an error; else a warning is given.
+        required: whether a provider that does not start is an error; else a warning is given.
 
     Raises:
         ModelFileError: the file is missing, damaged, or too large for the memory.
-        InvalidInputError: a card that is required did not start.
+        InvalidInputError: a provider that is required did not start.
     """
     if not path.is_file():
         raise ModelFileError(f"No ONNX file at {path}. Fetch the model again, or mend the path.")
@@ -150,8 +150,8 @@ def open_session(
         ) from error
     first = name_of(wanted[0])
     if session.get_providers()[0] != first:
-        if first == CUDA and required:
-            raise cuda_failed(ort.__version__, session.get_providers()[0])
+        if required:
+            raise provider_failed(first, ort.__version__, session.get_providers()[0])
         warn_caller(
             f"{first} could not start, so the model runs on {session.get_providers()[0]}. "
             "Check the driver and that the CUDA and cuDNN libraries match this onnxruntime "

@@ -21,8 +21,8 @@ __all__ = [
     "Provider",
     "card_facts",
     "choose_providers",
-    "cuda_failed",
     "name_of",
+    "provider_failed",
     "takes_card",
 ]
 
@@ -243,8 +243,14 @@ def name_of(provider: Provider) -> str:
     return provider if isinstance(provider, str) else provider[0]
 
 
-def cuda_failed(version: str, got: str) -> InvalidInputError:
-    """The error of a session that was to run on a card and does not."""
+def provider_failed(asked: str, version: str, got: str) -> InvalidInputError:
+    """The error of a session that was to run on a provider and does not."""
+    if asked != CUDA:
+        return InvalidInputError(
+            f"{asked} was asked for, but onnxruntime {version} opened the model on {got}: the "
+            f"provider did not start, for a reason that is on stderr. Install what it needs, or "
+            f"allow the CPU: providers=[{asked!r}, {CPU!r}]."
+        )
     return InvalidInputError(
         f"CUDA was asked for, but onnxruntime {version} opened the model on {got}: the CUDA "
         "provider did not start, though its libraries load and a card is there. Its reason is on "

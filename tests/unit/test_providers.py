@@ -7,7 +7,7 @@ import pytest
 
 from qdrant_rerank.cards import Card, CudaReport, Driver, Problem, cuda_report, find_problems
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.providers import CPU, CUDA, Placement, choose_providers
+from qdrant_rerank.providers import CPU, CUDA, Placement, choose_providers, provider_failed
 
 H100 = Card(0, "NVIDIA H100 80GB HBM3", 85_000_000_000)
 A10 = Card(1, "NVIDIA A10G", 24_000_000_000)
@@ -200,3 +200,11 @@ def test_each_thing_that_is_missing_is_named(changed, seen):
     for problem, part in zip(found, seen, strict=True):
         assert part in problem.seen
         assert problem.mend.endswith((".", '[gpu]"'))
+
+
+def test_any_provider_that_does_not_start_is_an_error_where_the_cpu_is_not_allowed():
+    """And how to allow it."""
+    tensorrt = str(provider_failed("TensorrtExecutionProvider", "1.31.1", CPU))
+    assert "opened the model on CPUExecutionProvider" in tensorrt
+    assert f"providers=['TensorrtExecutionProvider', '{CPU}']" in tensorrt
+    assert "the card is too old" in str(provider_failed(CUDA, "1.31.1", CPU))
