@@ -6,7 +6,7 @@ it in one request, so no search finds a half-filled index; then the old one is r
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -101,15 +101,33 @@ def reindex(
             with suppress(QdrantError):  # what failed first is what is told
                 talk.ask(lambda client, timeout: client.delete_collection(new))
             raise
-        _switch(talk, collection, new, replaces=old is not None)
+        # Neither is undone from here on: a request whose answer was lost may have been carried out.
+        with _saying_if_it_fails(
+            f"All {added:,} documents are in {new!r}, which is kept: {collection!r} may stand for "
+            "it already. Look, and reindex again or delete the one that is not needed."
+        ):
+            _switch(talk, collection, new, replaces=old is not None)
         if old is not None and not keep_old:
-            talk.ask(lambda client, timeout: client.delete_collection(old))
+            with _saying_if_it_fails(
+                f"{collection!r} stands for {new!r} now, which has all {added:,} documents; only "
+                f"{old!r} was not removed."
+            ):
+                talk.ask(lambda client, timeout: client.delete_collection(old))
     if as_json:
         print_json({"alias": collection, "collection": new, "added": added, "replaced": old})
         return
     click.echo(f"{added:,} documents are in {new!r}, which {collection!r} now stands for.")
     if old is not None:
         click.echo(f"{old!r} is {'kept' if keep_old else 'removed'}.")
+
+
+@contextmanager
+def _saying_if_it_fails(state: str) -> Iterator[None]:
+    try:
+        yield
+    except QdrantError:
+        click.echo(state, err=True)
+        raise
 
 
 def _documents(lines: Any, file: str) -> Iterator[dict[str, Any]]:

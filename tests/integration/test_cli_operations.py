@@ -8,6 +8,8 @@ from click.testing import CliRunner
 
 from qdrant_rerank.cli import main
 from qdrant_rerank.connection import connect
+from tests.fault_server import answer
+from tests.loopback_qdrant import loopback_qdrant
 
 DOCUMENTS = [
     {"text": "Iron melts at 1538 degrees Celsius.", "year": 1999},
@@ -55,6 +57,35 @@ def test_reindex_builds_beside_the_old_one_and_switches(run, tmp_path):
     assert wrong.exit_code == 2
     assert "only an alias can be switched" in wrong.output
     assert run("reindex", "-", "--collection", "docs", "--index", "year").exit_code == 2
+
+
+# qdrant-client asks for the version in a thread of its own, which may outlive the server here.
+@pytest.mark.filterwarnings("ignore:Failed to obtain server version")
+@pytest.mark.parametrize(
+    ("method", "path", "said"),
+    [
+        ("POST", "/collections/aliases", "which is kept: 'docs' may stand for it already"),
+        ("DELETE", "/collections/docs-", "only 'docs-"),
+    ],
+)
+def test_a_reindex_whose_last_steps_fail_says_how_things_stand(run, method, path, said):
+    """The answer is lost, though the server did what it was asked: nothing is removed for that."""
+    failing = []
+
+    def sabotage(asked, where):
+        lost = failing and asked == method and where.startswith(path)
+        return answer(503, b"{}") if lost else None
+
+    with loopback_qdrant(sabotage) as (url, qdrant):
+        options = ("reindex", "-", "--collection", "docs", "--url", url)
+        document = json.dumps(DOCUMENTS[0]) + "\n"
+        assert CliRunner().invoke(main, options, input=document).exit_code == 0
+        failing.append(True)
+        done = CliRunner().invoke(main, options, input=document)
+        assert done.exit_code == 2
+        assert said in done.stderr
+        assert "503" in done.stderr
+        assert qdrant.client.get_collection("docs").points_count == 1
 
 
 def test_doctor_says_what_is_wrong_and_how_to_mend_it(run):
