@@ -6,6 +6,7 @@ times with 60 s each, unless told that the file has to come from the hub (``forc
 """
 
 import errno
+import importlib
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -151,15 +152,20 @@ def _require_room(repository: CachedRepository, files: dict[str, Digest]) -> Non
 
 @contextmanager
 def _told_in_one_line(repository: CachedRepository, file: str | None = None) -> Iterator[None]:
-    from httpx import HTTPError
-
     try:
         yield
-    except (HTTPError, OSError, ValueError) as error:
+    except (_http_error(), OSError, ValueError) as error:
         what = repository.name if file is None else f"{file} of {repository.name}"
         causes = _causes(error)
         reason = _reason(causes, repository)
         raise ModelFileError(f"{what} could not be fetched: {reason}") from error
+
+
+def _http_error() -> type[Exception]:
+    """The base of all errors of huggingface_hub's HTTP client: httpx, and httpx2 from 2.0 on."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -176,14 +182,14 @@ def _status(error: BaseException) -> int | None:
 
 def _reason(causes: Sequence[BaseException], repository: CachedRepository) -> str:
     """What happened and how to mend it, in one line."""
-    from httpx import TimeoutException
     from huggingface_hub import constants
 
+    late = importlib.import_module(_http_error().__module__.partition(".")[0]).TimeoutException
     hub = constants.ENDPOINT
     for error in causes:
         if (status := _status(error)) is not None:
             return _refusal(status, error, repository)
-        if isinstance(error, TimeoutException):
+        if isinstance(error, late):
             return (
                 f"{hub} did not answer in time. Try again, check the network or HF_ENDPOINT, or "
                 "wait longer with HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT (seconds)."
