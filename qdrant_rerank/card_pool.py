@@ -1,8 +1,9 @@
 """Sessions on cards, behind one queue: whichever card is free takes the next run.
 
 On a card a batch is a tensor, so a run holds as many tokens as the card computes best (see
-:mod:`~qdrant_rerank.gpu_budget`). A run that the card has no memory for is halved until it fits,
-and the budget with it; a single pair that does not fit is run on the CPU.
+:mod:`~qdrant_rerank.gpu_budget`). A run that the card has no memory for is tried again once the
+arena has given back what it does not use, and then halved until it fits, the budget with it; a
+single pair that does not fit is run on the CPU.
 
 Nothing here imports onnxruntime: see :mod:`~qdrant_rerank.bound_session` for what a session does.
 """
@@ -11,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -18,13 +20,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_rerank.gpu_budget import LEAST_TOKENS, Budget
+from qdrant_rerank.gpu_budget import FIRST_TOKENS, LEAST_TOKENS, Budget
 
 __all__ = [
     "WIDTH_MULTIPLE",
     "CardPool",
     "CardSession",
     "Feed",
+    "HostSession",
     "Ran",
     "is_out_of_memory",
     "seconds_of",
@@ -45,11 +48,25 @@ OUT_OF_MEMORY = (
     "Available memory of",
     "out of memory",
     "CUDA_ERROR_OUT_OF_MEMORY",
-    "CUBLAS_STATUS_ALLOC_FAILED",
+    "Failed to find a free memory block",
+    "ALLOC_FAILED",  # of cuBLAS and cuDNN
+    "DEVICE_ALLOCATION_FAILED",
+    "resource allocation failed",
+    # What their handles say on a card that is full.
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_NOT_INITIALIZED",
     "bad allocation",
     "std::bad_alloc",
 )
 TIMINGS = 3  # of which the fastest counts
+
+
+class HostSession(Protocol):
+    """A session on the CPU, which runs any number of feeds at a time."""
+
+    def run(self, feed: Feed) -> NDArray[Any]:
+        """The one output."""
+        ...
 
 
 class CardSession(Protocol):
@@ -57,6 +74,10 @@ class CardSession(Protocol):
 
     def run(self, feed: Feed) -> NDArray[Any]:
         """The one output, in memory of the host."""
+        ...
+
+    def give_back(self, feed: Feed) -> None:
+        """Run a small feed, and return to the card what memory is then not used."""
         ...
 
 
@@ -89,7 +110,7 @@ class CardPool:
         self,
         sessions: Sequence[CardSession],
         *,
-        open_fallback: Callable[[], CardSession],
+        open_fallback: Callable[[], HostSession],
         budget: Budget,
     ) -> None:
         self.workers = RUNS_A_CARD * len(sessions)
@@ -97,7 +118,7 @@ class CardPool:
         for session in sessions:
             self._free.put(session)
         self._open_fallback = open_fallback
-        self._fallback: CardSession | None = None
+        self._fallback: HostSession | None = None
         self._budget = budget
         self._lock = threading.Lock()
         # Width of the narrowest pair that did not fit alone; such pairs do not try again.
@@ -120,30 +141,57 @@ class CardPool:
         rows, width = feed["input_ids"].shape
         if rows == 1 and self._too_wide is not None and width >= self._too_wide:
             return Ran(self._on_cpu(feed), 1)
-        session = self._free.get()
-        try:
-            return Ran(session.run(feed))
-        except Exception as error:  # onnxruntime's errors share no base
-            if not is_out_of_memory(error):
-                raise
-        finally:
-            self._free.put(session)
+        output = self._on_card(feed)
+        if output is not None:
+            return Ran(output)
         if rows == 1:
             with self._lock:
                 self._too_wide = min(width, self._too_wide or width)
             return Ran(self._on_cpu(feed), 1)
+        self._lower_budget(rows, width)
+        parts = [self.run(part) for part in _halves(feed)]
+        return Ran(
+            np.concatenate([part.output for part in parts]), sum(part.on_cpu for part in parts)
+        )
+
+    def _on_card(self, feed: Feed) -> NDArray[Any] | None:
+        """The output, of a second try where memory was short; None where it is short again."""
+        session = self._free.get()
+        try:
+            try:
+                return session.run(feed)
+            except Exception as error:  # onnxruntime's errors share no base
+                if not is_out_of_memory(error):
+                    raise
+            try:
+                with suppress(Exception):  # no room for a single row either, or no arena
+                    session.give_back(_first_row(feed))
+                return session.run(feed)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            return None
+        finally:
+            self._free.put(session)
+
+    def _lower_budget(self, rows: int, width: int) -> None:
+        """To half of a run that did not fit; for ever if it was one that the budget allows.
+
+        A small one fails for want of what others use just now, which says nothing of the budget.
+        """
+        size = rows * width
         with self._lock:
-            tokens = max(LEAST_TOKENS, min(self._budget.tokens, rows * width) // 2)
-            self._budget.set(tokens, self._budget.way)
+            before = self._budget.tokens
+            tokens = max(LEAST_TOKENS, size // 2)
+            # The other half of a run has said the same, or it was a small one.
+            if tokens >= before or (size < FIRST_TOKENS and size <= before // 2):
+                return
+            self._budget.set(tokens, self._budget.way, keep=size > before // 2)
         logger.warning(
             "A run of %d pairs of %d tokens did not fit the card; runs hold %d tokens from now on.",
             rows,
             width,
             tokens,
-        )
-        parts = [self.run(part) for part in _halves(feed)]
-        return Ran(
-            np.concatenate([part.output for part in parts]), sum(part.on_cpu for part in parts)
         )
 
     def _on_cpu(self, feed: Feed) -> NDArray[Any]:
@@ -170,6 +218,14 @@ def seconds_of(session: CardSession, feed: Feed) -> float | None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether onnxruntime failed for want of memory."""
     return any(text in str(error) for text in OUT_OF_MEMORY)
+
+
+def _first_row(feed: Feed) -> Feed:
+    rows = len(feed["input_ids"])
+    return {
+        name: array[:1] if array.ndim > 1 and len(array) == rows else array
+        for name, array in feed.items()
+    }
 
 
 def _halves(feed: Feed) -> tuple[Feed, Feed]:

@@ -17,7 +17,15 @@ from typing import Any, Literal, get_args
 
 from qdrant_rerank.whole import write_whole
 
-__all__ = ["DEFAULT_TOKENS", "LEAST_TOKENS", "Budget", "Way", "budget_key", "measure_budget"]
+__all__ = [
+    "DEFAULT_TOKENS",
+    "FIRST_TOKENS",
+    "LEAST_TOKENS",
+    "Budget",
+    "Way",
+    "budget_key",
+    "measure_budget",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +33,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_TOKENS = 16_384
 #: No less than one pair of a usual window: below it, a run is short of pairs, not of memory.
 LEAST_TOKENS = 512
+#: The first run that is timed.
 FIRST_TOKENS = 4_096
 MOST_TOKENS = 131_072
 # A doubling must save so much of a token's time to be worth its memory, and its wait for whoever
@@ -70,11 +79,11 @@ class Budget:
         """Padded tokens a run."""
         return DEFAULT_TOKENS if self._tokens is None else self._tokens
 
-    def set(self, tokens: int, way: Way) -> None:
-        """Take other values, and remember them."""
+    def set(self, tokens: int, way: Way, *, keep: bool = True) -> None:
+        """Take other values, and keep them for the next process or not."""
         with self._lock:
             self._tokens, self.way = tokens, way
-            if self._path is None:
+            if self._path is None or not keep:
                 return
             # Another process may write at the same time; then one entry is measured again.
             try:

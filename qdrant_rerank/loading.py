@@ -178,7 +178,9 @@ class EncoderLoader:
             if conversion.quantizes:
                 model = stack.enter_context(quantized(model, data, self.artifacts))
             elif self.precision in {"fp32", "fp16"} and self.document_cache is None:
-                encoder = Encoder.read(self.files.tokenizer) if on_card else None
+                # Fused, it takes a text's length for its mask: padding has to be on the right.
+                fuses = on_card and self.reader().tokenizer.padding_side == "right"
+                encoder = Encoder.read(self.files.tokenizer) if fuses else None
                 made = for_cards(
                     model,
                     data,

@@ -129,33 +129,43 @@ def open_session(
     options.enable_mem_pattern = False
     options.log_severity_level = 3  # errors arrive as exceptions
     wanted = [item if isinstance(item, str) else (item[0], dict(item[1])) for item in providers]
-    try:
-        with working() if wanted[0] != CPU else nullcontext():
-            session = ort.InferenceSession(
-                str(path),
-                options,
-                providers=wanted,
-                disabled_optimizers=SLOWER_TOGETHER if wanted == [CPU] else None,
-            )
-    except Exception as error:  # onnxruntime's errors share no base
-        if is_out_of_memory(error):
+    first, failure = name_of(wanted[0]), ""
+    session = None
+    while session is None:
+        try:
+            with working() if wanted[0] != CPU else nullcontext():
+                session = ort.InferenceSession(
+                    str(path),
+                    options,
+                    providers=wanted,
+                    disabled_optimizers=SLOWER_TOGETHER if wanted == [CPU] else None,
+                    enable_fallback=0,  # it would print to stdout, and open the CPU unasked
+                )
+        except (RuntimeError, ValueError) as error:  # of a provider, not of the model
+            failure = failure or " ".join(str(error).split())
+            if required or len(wanted) == 1:
+                raise provider_failed(first, ort.__version__, failure) from error
+            wanted = wanted[1:]
+        except Exception as error:  # onnxruntime's errors share no base
+            if is_out_of_memory(error):
+                raise ModelFileError(
+                    f"There is no memory for the weights of {path} ({weight(path):,} bytes): "
+                    f"{error}. Free some, raise gpu_mem_limit, or pass precision='fp16' or "
+                    "cuda=False."
+                ) from error
             raise ModelFileError(
-                f"There is no memory for the weights of {path} ({weight(path):,} bytes): {error}. "
-                "Free some, raise gpu_mem_limit, or pass precision='fp16' or cuda=False."
+                f"{path} ({path.stat().st_size:,} bytes) is not a model that this onnxruntime "
+                f"{ort.__version__} can load: {error}. It may be truncated or not an ONNX file; "
+                "fetch it again."
             ) from error
-        raise ModelFileError(
-            f"{path} ({path.stat().st_size:,} bytes) is not a model that this onnxruntime "
-            f"{ort.__version__} can load: {error}. It may be truncated or not an ONNX file; fetch "
-            "it again."
-        ) from error
-    first = name_of(wanted[0])
-    if session.get_providers()[0] != first:
+    got = session.get_providers()[0]
+    if got != first:
         if required:
-            raise provider_failed(first, ort.__version__, session.get_providers()[0])
+            raise provider_failed(first, ort.__version__, failure)
         warn_caller(
-            f"{first} could not start, so the model runs on {session.get_providers()[0]}. "
-            "Check the driver and that the CUDA and cuDNN libraries match this onnxruntime "
-            f"({ort.__version__}).",
+            f"{first} could not start, so the model runs on {got}. Check the driver and that the "
+            f"CUDA and cuDNN libraries match this onnxruntime ({ort.__version__})."
+            f"{f' It said: {failure}' if failure else ''}",
             RuntimeWarning,
         )
     return session

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PinnedBuffer"]
+__all__ = ["PinnedBuffer", "use_card"]
 
 PAGE = 4_096  # bytes
 PORTABLE = 1  # cudaHostRegisterPortable: for every card of the process
@@ -50,14 +50,26 @@ class PinnedBuffer:
         memory = np.empty(pages * PAGE, dtype=np.uint8)
         memory = memory[-memory.ctypes.data % PAGE :][: (pages - 1) * PAGE]  # from a page on
         cuda = None if self._cuda_version is None else _cuda_runtime(self._cuda_version)
-        self.locked = cuda is not None and _lock(cuda, memory, self._number)
+        here = use_card(self._cuda_version, self._number)
+        self.locked = cuda is not None and here and _lock(cuda, memory)
         self._memory = memory
 
 
-def _lock(cuda: ctypes.CDLL, memory: NDArray[np.uint8], number: int) -> bool:
-    # Else a context would be made on the first card, whatever card is used.
-    if cuda.cudaSetDevice(number) != SUCCESS:
-        return False
+def use_card(cuda_version: str | None, number: int) -> bool:
+    """Let the calling thread's calls of CUDA be of this card; else they are of the first.
+
+    Args:
+        cuda_version: of the CUDA runtime, as in "13.0"; None where there is none.
+        number: of the card.
+
+    Returns:
+        Whether they are.
+    """
+    cuda = None if cuda_version is None else _cuda_runtime(cuda_version)
+    return cuda is not None and bool(cuda.cudaSetDevice(number) == SUCCESS)
+
+
+def _lock(cuda: ctypes.CDLL, memory: NDArray[np.uint8]) -> bool:
     address = ctypes.c_void_p(memory.ctypes.data)
     if cuda.cudaHostRegister(address, ctypes.c_size_t(memory.nbytes), PORTABLE) != SUCCESS:
         cuda.cudaGetLastError()  # else the next call of the process would report it

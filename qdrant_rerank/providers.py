@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 Provider = str | tuple[str, Mapping[str, Any]]
 
 CPU = "CPUExecutionProvider"
+# TF32 keeps 10 bits of a mantissa, so that fp32 scores would differ from a CPU's by 1e-2; and in
+# fp16 a normalisation would add up in fp16, with twice the error.
+EXACT = {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1"}
 CUDA_CHOICES = {True, False, "auto", "cuda", "cpu"}  # the words are fastembed's
 DEVICE = re.compile(r"(auto|cpu|cuda)(?::(\d+))?", re.ASCII)
 
@@ -65,11 +68,14 @@ class Placement:
         self._require_device_ids()
         kind, number = self._named
         if self.providers is not None and (
-            self.cuda in {True, "cuda"} or self.device_ids is not None or self.device is not None
+            self.cuda in {True, "cuda"}
+            or self.device_ids is not None
+            or self.device is not None
+            or self.gpu_mem_limit is not None
         ):
             raise InvalidInputError(
-                "providers excludes cuda=True, device_ids and device. Pass device_ids alone, or "
-                'the device inside providers: [("CUDAExecutionProvider", {"device_id": 1})].'
+                "providers excludes cuda=True, device_ids, device and gpu_mem_limit. Leave it out, "
+                'or say so inside providers: [("CUDAExecutionProvider", {"device_id": 1})].'
             )
         if number is not None and self.device_ids is not None:
             raise InvalidInputError(
@@ -170,7 +176,7 @@ def choose_providers(
                     raise _cannot_be_used(report)
                 warn_caller(f"{_cannot_be_used(report)} It runs on the CPU.", RuntimeWarning)
                 return [list(asked.providers[1:])]
-        return [list(asked.providers)]
+        return [[_exact(one) for one in asked.providers]]
     if not asked.may_use_card or (
         CUDA not in ort.get_available_providers() and not asked.wants_card
     ):
@@ -230,12 +236,19 @@ def cuda_options(number: int, gpu_mem_limit: int | None = None) -> dict[str, str
         "device_id": str(number),
         # The arena grows by what is asked for, not by powers of two, which would take up to twice.
         "arena_extend_strategy": "kSameAsRequested",
-        # TF32 keeps 10 bits of a mantissa: fp32 scores would differ from a CPU's by 1e-2.
-        "use_tf32": "0",
+        **EXACT,
     }
     if gpu_mem_limit is not None:
         options["gpu_mem_limit"] = str(gpu_mem_limit)
     return options
+
+
+def _exact(provider: Provider) -> Provider:
+    """A provider that was asked for, CUDA's with what keeps scores unless that is said too."""
+    if name_of(provider) != CUDA:
+        return provider
+    given = {} if isinstance(provider, str) else provider[1]
+    return (CUDA, {**EXACT, **given})
 
 
 def name_of(provider: Provider) -> str:
@@ -243,19 +256,24 @@ def name_of(provider: Provider) -> str:
     return provider if isinstance(provider, str) else provider[0]
 
 
-def provider_failed(asked: str, version: str, got: str) -> InvalidInputError:
-    """The error of a session that was to run on a provider and does not."""
+def provider_failed(asked: str, version: str, reason: str = "") -> InvalidInputError:
+    """The error of a session that was to run on a provider and does not.
+
+    Args:
+        asked: name of the provider.
+        version: of onnxruntime.
+        reason: what onnxruntime said; "" if it said so on stderr alone.
+    """
+    told = f"It said: {reason}" if reason else "Its reason is on stderr"
     if asked != CUDA:
         return InvalidInputError(
-            f"{asked} was asked for, but onnxruntime {version} opened the model on {got}: the "
-            f"provider did not start, for a reason that is on stderr. Install what it needs, or "
-            f"allow the CPU: providers=[{asked!r}, {CPU!r}]."
+            f"{asked} was asked for and did not start in onnxruntime {version}. {told}. Install "
+            f"what it needs, or allow the CPU: providers=[{asked!r}, {CPU!r}]."
         )
     return InvalidInputError(
-        f"CUDA was asked for, but onnxruntime {version} opened the model on {got}: the CUDA "
-        "provider did not start, though its libraries load and a card is there. Its reason is on "
-        f"stderr; usually the card is too old or its memory is taken. To mend libraries: "
-        f"{INSTALL_GPU}"
+        f"CUDA was asked for and did not start in onnxruntime {version}, though its libraries load "
+        f"and a card is there. {told}; usually the card is too old or its memory is taken. To mend "
+        f"libraries: {INSTALL_GPU}"
     )
 
 

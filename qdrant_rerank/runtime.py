@@ -52,6 +52,7 @@ Item = TypeVar("Item")
 # Padded tokens of a run from which several cores are used. They wait for one another at each
 # operator: on 2 cores, runs of 8 to 64 tokens took as long as on one.
 SPREAD_TOKENS = 128
+TRIAL_IDS = 98  # more tokens than that are in every vocabulary
 # Weights up to which a second session may hold them again.
 SPREAD_BYTES = 500_000_000
 # Reads lengths from the sum of the mask, as if all padding were on the right.
@@ -288,13 +289,15 @@ class Runtime:
         """
         return for_each(function, items, pool or self._pool, deadline)
 
-    def _trial(self, rows: int, width: int) -> Mapping[str, NDArray[Any]]:
-        """A feed to time a run with; what the tokens are does not matter."""
-        ones = np.ones((1 if self._feed.one_row else rows, width), dtype=np.int64)
+    def _trial(self, rows: int, width: int, seed: int) -> Mapping[str, NDArray[Any]]:
+        """A feed to time a run with, of two texts each; what the tokens are does not matter."""
+        shape = (1 if self._feed.one_row else rows, width)
+        ids = np.random.default_rng(seed).integers(1, TRIAL_IDS, shape, dtype=np.int64)
         # Lengths as among pairs that were sorted by length: 8 % are padding.
-        lengths = width - np.arange(len(ones)) % max(1, width // 6)
+        lengths = width - (seed + np.arange(len(ids))) % max(1, width // 6)
         mask = (np.arange(width) < lengths[:, None]).astype(np.int64)
-        return self._feed(ones, mask, np.zeros_like(ones), self._first_position)
+        types = (np.arange(width) >= width // 3 + seed).astype(np.int64) * mask
+        return self._feed(ids, mask, types, self._first_position)
 
     @property
     def _pool(self) -> Workers:

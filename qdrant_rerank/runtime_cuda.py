@@ -12,9 +12,17 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qdrant_rerank.bound_session import BoundSession
-from qdrant_rerank.card_pool import CardPool, CardSession, Feed, seconds_of
+from qdrant_rerank.card_pool import (
+    CardPool,
+    CardSession,
+    Feed,
+    HostSession,
+    is_out_of_memory,
+    seconds_of,
+)
 from qdrant_rerank.gpu_budget import Budget, Way, budget_key, measure_budget
 from qdrant_rerank.providers import CUDA, Provider, name_of
 
@@ -57,7 +65,7 @@ def open_cards(
     sessions: Sequence[Any],
     open_session: Callable[[Sequence[Provider], Path], Any],
     open_fallback: Callable[[], Any],
-    feed_of: Callable[[int, int], Feed],
+    feed_of: Callable[[int, int, int], Feed],
 ) -> CardPool:
     """The cards of a model behind one queue.
 
@@ -67,7 +75,8 @@ def open_cards(
         sessions: opened with the plan's providers, one a card.
         open_session: opens another one, with other providers or of another file.
         open_fallback: opens one on the CPU.
-        feed_of: a feed of so many rows and tokens a row, some of them padding.
+        feed_of: a feed of so many rows and tokens a row, some of them padding; the last argument
+            tells feeds of one shape apart.
     """
     budget = Budget(plan.budgets, budget_key(plan.model, ort.__version__, *plan.card))
     plain = [
@@ -85,44 +94,61 @@ def open_cards(
             ]
         except Exception as error:  # operators that the provider lacks, or no memory
             logger.info("%s does not run with %s: %s", plan.model, way, error)
+            short_of_memory.append(is_out_of_memory(error))
             return None
 
-    def trial(tokens: int) -> Feed:
-        return feed_of(max(1, tokens // TRIAL_WIDTH), TRIAL_WIDTH)
+    def trial(tokens: int, seed: int = 0) -> Feed:
+        return feed_of(max(1, tokens // TRIAL_WIDTH), TRIAL_WIDTH, seed)
 
     cards = None
+    short_of_memory: list[bool] = []
     if not budget.known:
         tokens = measure_budget(lambda tokens: seconds_of(plain[0], trial(tokens)))
-        feeds = {"packed": trial(tokens), "graphs": trial(SMALL_TRIAL)}
+        sizes = {"packed": tokens, "graphs": SMALL_TRIAL}
         chosen: Way = "plain"
         for way in _ways(plan):
+            plain[0].give_back(trial(TRIAL_WIDTH))  # the trials' memory, for the other sessions
             cards = opened(way)
-            if cards is not None and is_faster(plain[0], cards[0], feeds[way]):
+            feeds = [trial(sizes[way], seed) for seed in (0, 1)]
+            if cards is not None and is_faster(plain[0], cards[0], *feeds):
                 chosen = way
                 break
             cards = None  # closed before the next ones are opened
-        budget.set(tokens, chosen)
+        budget.set(tokens, chosen, keep=not any(short_of_memory))
     elif budget.way in _ways(plan):
         cards = opened(budget.way)
 
-    def fallback() -> CardSession:
-        return BoundSession(ort, open_fallback(), plan.output, device="cpu")
+    def fallback() -> HostSession:
+        return _Host(open_fallback(), plan.output)
 
     return CardPool(cards or plain, open_fallback=fallback, budget=budget)
 
 
-def is_faster(plain: CardSession, other: CardSession, feed: Feed) -> bool:
+class _Host:
+    """A session on the CPU."""
+
+    def __init__(self, session: Any, output: str) -> None:
+        self._session = session
+        self._output = output
+
+    def run(self, feed: Feed) -> NDArray[Any]:
+        found: NDArray[Any] = self._session.run([self._output], dict(feed))[0]
+        return found
+
+
+def is_faster(plain: CardSession, other: CardSession, feed: Feed, second: Feed) -> bool:
     """Whether a run takes clearly less time another way, with the same output.
 
     Args:
         plain: runs kernel by kernel.
         other: the other way; a graph is recorded when a shape comes for the second time.
         feed: of a size that the other way is for.
+        second: another one of its shape, which a graph that kept the first one would not read.
     """
     other_s, plain_s = seconds_of(other, feed), seconds_of(plain, feed)
     if other_s is None or plain_s is None or other_s > FASTER * plain_s:
         return False
-    return bool(np.allclose(other.run(feed), plain.run(feed), atol=SAME))
+    return all(np.allclose(other.run(one), plain.run(one), atol=SAME) for one in (second, feed))
 
 
 def _ways(plan: CardPlan) -> list[Way]:
@@ -144,7 +170,7 @@ def _bound(
         plan.output,
         device="cuda" if on_cuda else "cpu",
         number=int(options.get("device_id", 0)) if on_cuda else 0,
-        graphs=on_cuda and options.get(GRAPHS) == "1",
+        graphs=on_cuda and str(options.get(GRAPHS)).lower() in {"1", "true"},
     )
 
 

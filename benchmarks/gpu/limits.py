@@ -45,16 +45,18 @@ class CardLimit:
         self.session = ort.InferenceSession(_chain(found), options, providers=[provider])
         if self.session.get_providers()[0] != provider:
             raise RuntimeError(f"it runs on {self.session.get_providers()[0]}")
-        self.ort, self.device, self.width = ort, device, found[0][0]
+        self.device, self.width = device, found[0][0]
+        # Random numbers, since a card clocks higher on zeros; on the card before anything is timed.
+        states = np.random.default_rng(0).standard_normal((TOKENS, self.width), dtype=np.float32)
+        self.states = ort.OrtValue.ortvalue_from_numpy(states.astype(np.float16), device, 0)
 
     def run(self, tokens: int) -> None:
-        """Products for so many tokens; the results stay on the card."""
+        """Products for so many tokens; input and results stay on the card."""
         for start in range(0, tokens, TOKENS):
-            rows = min(TOKENS, tokens - start)
-            states = np.zeros((rows, self.width), dtype=np.float16)
+            shape = (min(TOKENS, tokens - start), self.width)
             binding = self.session.io_binding()
-            value = self.ort.OrtValue.ortvalue_from_numpy(states, self.device, 0)
-            binding.bind_ortvalue_input("x", value)
+            place = self.states.data_ptr()
+            binding.bind_input("x", self.device, 0, np.float16, shape, place)
             binding.bind_output("y", self.device)
             self.session.run_with_iobinding(binding)
 

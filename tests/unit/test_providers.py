@@ -7,7 +7,14 @@ import pytest
 
 from qdrant_rerank.cards import Card, CudaReport, Driver, Problem, cuda_report, find_problems
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.providers import CPU, CUDA, Placement, choose_providers, provider_failed
+from qdrant_rerank.providers import (
+    CPU,
+    CUDA,
+    Placement,
+    choose_providers,
+    name_of,
+    provider_failed,
+)
 
 H100 = Card(0, "NVIDIA H100 80GB HBM3", 85_000_000_000)
 A10 = Card(1, "NVIDIA A10G", 24_000_000_000)
@@ -76,8 +83,19 @@ def test_the_arena_grows_by_what_is_asked_for():
         "device_id": "1",
         "arena_extend_strategy": "kSameAsRequested",
         "use_tf32": "0",
+        "enable_skip_layer_norm_strict_mode": "1",
         "gpu_mem_limit": "2000000000",
     }
+
+
+def test_what_keeps_scores_is_set_unless_it_is_said_too():
+    """Where CUDA is named among providers, with the options that come with it."""
+    [[plain, cpu]] = chosen(providers=[CUDA, CPU])
+    assert (plain[1]["use_tf32"], cpu) == ("0", CPU)
+    [[(_, options)]] = chosen(providers=[(CUDA, {"device_id": 1, "use_tf32": "1"})])
+    assert options["device_id"] == 1
+    assert options["use_tf32"] == "1"
+    assert options["enable_skip_layer_norm_strict_mode"] == "1"
 
 
 @pytest.mark.parametrize(
@@ -97,6 +115,7 @@ def test_the_arena_grows_by_what_is_asked_for():
         ({"device": "cuda", "cuda": False}, "contradict each other"),
         ({"device_ids": [0], "cuda": False}, "contradict each other"),
         ({"providers": [CPU], "device": "cpu"}, "excludes"),
+        ({"providers": [CUDA], "gpu_mem_limit": 1_000_000}, "excludes"),
         ({"cuda": "yes"}, "cuda is 'yes'"),
         ({"cuda": [0]}, r"cuda is \[0\]"),
         ({"gpu_mem_limit": 0}, "gpu_mem_limit is 0"),
@@ -130,7 +149,7 @@ def test_what_is_missing_is_an_error_where_a_card_is_asked_for(caplog):
     # Who lists the CPU as well has said what to do.
     with pytest.warns(RuntimeWarning, match=r"libcublasLt\.so\.13.* It runs on the CPU"):
         assert chosen(problems=[missing], providers=[CUDA, CPU]) == [[CPU]]
-    assert chosen(providers=[CUDA, CPU]) == [[CUDA, CPU]]
+    assert [name_of(one) for one in chosen(providers=[CUDA, CPU])[0]] == [CUDA, CPU]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +223,9 @@ def test_each_thing_that_is_missing_is_named(changed, seen):
 
 def test_any_provider_that_does_not_start_is_an_error_where_the_cpu_is_not_allowed():
     """And how to allow it."""
-    tensorrt = str(provider_failed("TensorrtExecutionProvider", "1.31.1", CPU))
-    assert "opened the model on CPUExecutionProvider" in tensorrt
+    tensorrt = str(provider_failed("TensorrtExecutionProvider", "1.31.1", "No TensorRT."))
+    assert "It said: No TensorRT." in tensorrt
     assert f"providers=['TensorrtExecutionProvider', '{CPU}']" in tensorrt
-    assert "the card is too old" in str(provider_failed(CUDA, "1.31.1", CPU))
+    assert "Its reason is on stderr; usually the card is too old" in str(
+        provider_failed(CUDA, "1.31.1")
+    )
