@@ -168,6 +168,7 @@ class Runtime:
             self.width_multiple = runtime_openvino.WIDTH_MULTIPLE
 
         self._lock = threading.Lock()
+        self._threads: Workers | None = None
         self._under_way = 0
         self._spreading: Any = None
         self._loaded = _state(path)
@@ -301,7 +302,9 @@ class Runtime:
 
     @property
     def _pool(self) -> Workers:
-        return shared_pool(self.workers)
+        if self._threads is None or not self._threads.alive:
+            self._threads = shared_pool(self.workers)
+        return self._threads
 
     def _spread(self) -> Any:
         """The session that uses several cores for one run.

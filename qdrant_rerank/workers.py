@@ -9,23 +9,31 @@ a lock and queues that are taken and given back in C.
 import atexit
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
+from qdrant_rerank.cpu import available_cores
 from qdrant_rerank.deadline import NEVER, Cancellation, Deadline, cancellation
 
-__all__ = ["Workers", "for_each", "shared_pool"]
+__all__ = ["MOST_A_CORE", "Workers", "for_each", "shared_pool"]
 
 Item = TypeVar("Item")
 
-_pools: dict[int, "Workers"] = {}
+# By number of threads, as long as anybody holds them.
+_pools: "WeakValueDictionary[int, Workers]" = WeakValueDictionary()
 _lock = threading.Lock()
+MOST_A_CORE = 8  # threads; more gain nothing, and a system has no room for any number
+_ended = threading.Event()  # the interpreter is about to end
 
 
 class Workers:
     """Threads that do the items of calls, in turn; they wait without spinning.
+
+    They end when nobody holds this any more.
 
     Args:
         count: of the threads.
@@ -34,28 +42,44 @@ class Workers:
     def __init__(self, count: int) -> None:
         # One entry an item, and None for the end of a thread.
         self._work_queue: SimpleQueue[_Call | None] = SimpleQueue()
+        self._process = os.getpid()
         self._threads = [
             # Daemons: an interpreter that ends waits for them in _join, below.
-            threading.Thread(target=self._work, name=f"qdrant-rerank_{number}", daemon=True)
+            threading.Thread(
+                target=_work, args=[self._work_queue], name=f"qdrant-rerank_{number}", daemon=True
+            )
             for number in range(count)
         ]
         for thread in self._threads:
             thread.start()
+        weakref.finalize(self, _end, self._work_queue, count).atexit = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether there are threads: not in a forked child, and not at the interpreter's end."""
+        return self._process == os.getpid() and not _ended.is_set()
 
     def add(self, call: "_Call") -> None:
         """Have an item of this call done."""
         self._work_queue.put(call)
 
     def join(self) -> None:
-        """End the threads; what is under way is finished."""
-        for _ in self._threads:
-            self._work_queue.put(None)
+        """Wait for the end of the threads; what is under way is finished."""
+        _end(self._work_queue, len(self._threads))
         for thread in self._threads:
             thread.join()
 
-    def _work(self) -> None:
-        while (call := self._work_queue.get()) is not None:
+
+def _work(queue: "SimpleQueue[_Call | None]") -> None:
+    while (call := queue.get()) is not None:
+        if not _ended.is_set():  # else what waits is left, as its caller is
             call.do_one()
+        del call  # what it holds may hold these threads
+
+
+def _end(queue: "SimpleQueue[_Call | None]", count: int) -> None:
+    for _ in range(count):
+        queue.put(None)
 
 
 class _Call:
@@ -98,15 +122,17 @@ class _Call:
 
 
 def shared_pool(workers: int) -> Workers:
-    """The process's threads for so many runs at once.
+    """The process's threads for so many runs at once, but no more than eight a core.
 
     All that ask for as many share them, so that eight models, or eight callers, do not have eight
     times as many threads as there are cores.
     """
+    workers = min(workers, MOST_A_CORE * available_cores())
     with _lock:
-        if workers not in _pools:
-            _pools[workers] = Workers(workers)
-        return _pools[workers]
+        pool = _pools.get(workers)
+        if pool is None:
+            pool = _pools[workers] = Workers(workers)
+        return pool
 
 
 def for_each(
@@ -123,7 +149,7 @@ def for_each(
         function: called from worker threads.
         items: begun in order. Of a sequence, one item is done in the calling thread; from an
             iterator the next is drawn there while the workers run.
-        pool: the threads.
+        pool: the threads; at the interpreter's end, when it has none, the caller's does it all.
         deadline: no item is begun after it; those under way are finished.
 
     Returns:
@@ -134,6 +160,8 @@ def for_each(
         return 1
     stop = cancellation()
     call = _Call(function, stop)
+    if not pool.alive:
+        return _in_turn(call, items, deadline)
     added = 0
     errors: list[BaseException] = []
     try:
@@ -160,6 +188,17 @@ def for_each(
     return call.begun
 
 
+def _in_turn(call: _Call, items: Iterable[Any], deadline: Deadline) -> int:
+    for item in items:
+        if deadline.passed:
+            break
+        call.add(item)
+        call.do_one()
+        if errors := _errors(call.results.get()):
+            raise errors[0]
+    return call.begun
+
+
 def _errors(result: BaseException | None) -> list[BaseException]:
     return [] if result is None else [result]
 
@@ -167,7 +206,8 @@ def _errors(result: BaseException | None) -> list[BaseException]:
 @atexit.register
 def _join() -> None:
     """No thread may be amid a run while the interpreter is taken down."""
-    for pool in _pools.values():
+    _ended.set()
+    for pool in list(_pools.values()):
         pool.join()
 
 
@@ -175,7 +215,7 @@ def _forget() -> None:
     """A forked child has none of its parent's threads."""
     global _lock  # noqa: PLW0603 - another thread of the parent may have held it
     _lock = threading.Lock()
-    _pools.clear()
+    _pools.clear()  # those that are still held are not alive
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from qdrant_rerank.workers import for_each, shared_pool
+from qdrant_rerank.cpu import available_cores
+from qdrant_rerank.workers import MOST_A_CORE, for_each, shared_pool
 
 FORK = """
 import os
@@ -104,3 +105,50 @@ def test_after_any_interrupt_the_threads_still_work():
     command = [sys.executable, "-c", INTERRUPTED]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ["150", "100"]
+
+
+def test_threads_that_nobody_holds_end():
+    """Other numbers of them come and go; there are no more than eight a core."""
+
+    def ours():
+        return sum(thread.name.startswith("qdrant-rerank_") for thread in threading.enumerate())
+
+    before = ours()
+    for count in range(5, 15):
+        for_each(lambda _: None, range(3), shared_pool(count))
+    deadline = time.monotonic() + 10
+    while ours() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert ours() <= before
+    many = shared_pool(10**9)
+    assert many is shared_pool(10**8)
+    assert ours() - before <= MOST_A_CORE * available_cores()
+
+
+AT_EXIT = """
+import atexit, threading, time
+
+def late():
+    done = []
+    for_each(done.append, range(3), pool)
+    print("late", done)
+
+atexit.register(late)  # before the threads' own, so it comes after it
+from qdrant_rerank.workers import for_each, shared_pool
+pool = shared_pool(2)
+
+def slow(_):
+    time.sleep(0.2)
+
+threading.Thread(target=for_each, args=(slow, range(1000), pool), daemon=True).start()
+time.sleep(0.1)
+"""
+
+
+def test_an_interpreter_that_ends_waits_for_what_is_under_way_alone():
+    """A daemon's other items are left; what is asked for after that is done by who asks."""
+    began = time.monotonic()
+    command = [sys.executable, "-c", AT_EXIT]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "late [0, 1, 2]\n"
+    assert time.monotonic() - began < 20  # all of them would take 100 s
