@@ -25,7 +25,14 @@ from qdrant_rerank.artifacts import BUILDING, artifact
 from qdrant_rerank.cards import INSTALL_GPU
 from qdrant_rerank.errors import ModelFileError
 from qdrant_rerank.feeds import Feed
-from qdrant_rerank.half_precision import halve, join_casts, name_head, quiet, widen
+from qdrant_rerank.half_precision import (
+    halve,
+    join_casts,
+    kept_operators,
+    name_head,
+    quiet,
+    widen,
+)
 from qdrant_rerank.onnx_graph import load_whole
 from qdrant_rerank.onnx_sessions import import_onnxruntime
 from qdrant_rerank.quantization import LARGE
@@ -43,7 +50,7 @@ FAMILIES = {
     "roberta": "bert",
     "xlm-roberta": "bert",
 }
-FORMAT = 2  # of what is made here; another one is another artifact
+FORMAT = 3  # of what is made here; another one is another artifact
 PACKED = "packed.onnx"
 # Largest difference of logits between the original and the fused file, both in fp32.
 SAME = 1e-3
@@ -164,7 +171,9 @@ def _fuse(
             fused = optimizer.OnnxModel(load_whole(folded))
         if half:
             head = name_head(fused.model.graph)
-            fused.convert_float_to_float16(keep_io_types=True, node_block_list=head)
+            fused.convert_float_to_float16(
+                keep_io_types=True, op_block_list=kept_operators(), node_block_list=head
+            )
             join_casts(fused.model.graph)
         fused.save_model_to_file(str(target), use_external_data_format=large)
         if half:

@@ -46,11 +46,11 @@ def choose_conversion(
 
     Args:
         source: precision of the file.
-        asked: precision that is asked for; a file that it cannot be made of is run as it is.
+        asked: precision that is asked for.
         for_card: whether a card is asked for, which computes no int8: "auto" is then fp32.
 
     Raises:
-        InvalidInputError: int8 is asked for on a card.
+        InvalidInputError: int8 is asked for on a card, or what cannot be made of the file.
 
     >>> choose_conversion("int8", "auto").precision
     'int8'
@@ -64,6 +64,11 @@ def choose_conversion(
         )
     if asked == "auto" and for_card and source == "int8":
         return Conversion(source, "fp32")
-    if asked == "bf16" or (source, asked) in POSSIBLE:
+    if asked == "auto":
+        return Conversion(source, source)
+    if asked in {"bf16", source} or (source, asked) in POSSIBLE:
         return Conversion(source, asked)
-    return Conversion(source, source)
+    raise InvalidInputError(
+        f"precision is {asked!r} and the file is {source}, which it cannot be made of. Pass "
+        "precision='auto', or the directory or name of a model that has such a file."
+    )

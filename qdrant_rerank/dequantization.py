@@ -62,7 +62,12 @@ def _dequantize(source: Path, target: Path) -> None:
             'pip install "qdrant-rerank[gpu]", or on a CPU pip install "qdrant-rerank[cpu]".'
         ) from error
     logger.info("Making fp32 weights of those of %s, once, in %s.", source, target.parent)
-    model = load_whole(source)
+    try:
+        model = load_whole(source)
+    except (OSError, ModelFileError):
+        raise
+    except Exception as error:  # protobuf's
+        raise ModelFileError(f"{source} is not an ONNX file that can be read: {error}") from error
     graph = Graph(model.graph)
     made = {}
     for node in graph.nodes:

@@ -9,6 +9,7 @@ https://onnxruntime.ai/docs/performance/model-optimizations/float16.html
 
 import logging
 import math
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from qdrant_rerank.cards import INSTALL_GPU
 from qdrant_rerank.errors import MissingDependencyError, ModelFileError
 from qdrant_rerank.onnx_graph import Graph, inputs_of, load_whole, tensors_of
 
-__all__ = ["halve", "join_casts", "name_head", "quiet", "widen"]
+__all__ = ["halve", "join_casts", "kept_operators", "name_head", "quiet", "widen"]
 
 FLOAT, FLOAT16 = 1, 10  # onnx.TensorProto's; onnx is imported on use
 CAST_AFTER = "_cast_to_fp16_node"  # the converter's name for the cast after a node left in fp32
@@ -51,22 +52,31 @@ def halve(model: Path, target: Path, room: Path, *, large: bool) -> None:
     try:
         with quiet():
             source = load_whole(model)
+            if any(tensor.data_type == FLOAT16 for tensor in source.graph.initializer):
+                raise ValueError("it is fp16 already, which model_fp16.onnx would be the name for")
             head = name_head(source.graph)
             if large:  # too large to be inferred in memory: from a file, with its data beside it
                 path = room / "source.onnx"
                 onnx.save(source, path, save_as_external_data=True, location="source.data")
                 source = str(path)
             half = float16.convert_float_to_float16(
-                source, keep_io_types=True, node_block_list=head
+                source, keep_io_types=True, op_block_list=kept_operators(), node_block_list=head
             )
             join_casts(half.graph)
-    except OSError:
+    except (OSError, ModelFileError):
         raise
     except Exception as error:  # of protobuf, onnx or the converter
         raise ModelFileError(
             f"{model} cannot be converted to fp16: {error}. Use precision='auto'."
         ) from error
     onnx.save(half, target, save_as_external_data=large, location="model.onnx_data")
+
+
+def kept_operators() -> list[str]:
+    """Kinds of operators that stay in fp32: the converter's own, and one whose scales have to be."""
+    from onnxruntime.transformers import float16
+
+    return [*float16.DEFAULT_OP_BLOCK_LIST, "DequantizeLinear"]
 
 
 def widen(model: Path, target: Path) -> None:
@@ -144,16 +154,25 @@ def join_casts(graph: Any) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the optimizer's remarks on each weight that fp16 rounds, and each fusion."""
-    root = logging.getLogger()
-    before = root.manager.disable
-    logging.disable(logging.ERROR)
+    """Without the optimizer's remarks on each weight that fp16 rounds, and each fusion.
+
+    Those of this thread alone: what others log meanwhile is logged.
+    """
+    # Once and for good: warnings cannot be set aside for one thread.
+    warnings.filterwarnings("ignore", module=r"(onnxruntime\.transformers\.)?float16")
+    own = threading.get_ident()
+
+    def of_others(record: logging.LogRecord) -> bool:
+        return record.thread != own
+
+    handlers = [one for one in (*logging.root.handlers, logging.lastResort) if one is not None]
+    for handler in handlers:
+        handler.addFilter(of_others)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        logging.disable(before)
+        for handler in handlers:
+            handler.removeFilter(of_others)
 
 
 def _import_float16(model: Path) -> ModuleType:

@@ -2,11 +2,13 @@
 
 import functools
 import logging
+import os
 import threading
 from contextlib import ExitStack
 from dataclasses import KW_ONLY, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from qdrant_rerank.activations import Activation
 from qdrant_rerank.cache import ScoreCache, model_fingerprint
@@ -35,6 +37,8 @@ from qdrant_rerank.windows import PairReader, Windows
 __all__ = ["EncoderLoader"]
 
 logger = logging.getLogger(__name__)
+
+_loaders: "WeakSet[EncoderLoader]" = WeakSet()
 
 
 @dataclass(eq=False, repr=False)
@@ -82,9 +86,15 @@ class EncoderLoader:
                 f"instruction is {self.instruction!r:.80}, but {self.files.name} reads plain "
                 "pairs. Instructions are for language models; leave it out."
             )
+        if self.document_cache is not None and self.asked == "fp16":
+            raise InvalidInputError(
+                "document_cache runs a model in two parts, which are not made in fp16. Leave out "
+                "one of document_cache and precision='fp16'."
+            )
         names = [each.name for each in fields(Placement)]
         self._placement = Placement(**{name: self.running[name] for name in names})
         self._lock = threading.Lock()
+        _loaders.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__ | {"_lock": None, "loaded_reader": None, "loaded_scorer": None}
@@ -94,6 +104,7 @@ class EncoderLoader:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.Lock()
+        _loaders.add(self)
 
     @functools.cached_property
     def conversion(self) -> Conversion:
@@ -243,3 +254,13 @@ def _say_slower(model: str) -> None:
         "in fp32, with a conversion before and after. precision='fp32' or 'int8' is faster.",
         model,
     )
+
+
+def _unlock() -> None:
+    """A forked child: whoever was loading is not in it."""
+    for loader in list(_loaders):
+        loader._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_unlock)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_rerank.errors import ModelFileError
+
 __all__ = ["Graph", "inputs_of", "keep_needed", "load_whole", "tensors_of"]
 
 
@@ -22,6 +24,7 @@ def load_whole(path: Path, *, largest: int | None = None) -> Any:
         largest: elements of a tensor beyond which its data is left where it is; None for no limit.
 
     Raises:
+        ModelFileError: its external data is shorter than it says.
         OSError: a file cannot be read.
         Exception: protobuf's own, where the file is no ONNX file.
     """
@@ -32,9 +35,17 @@ def load_whole(path: Path, *, largest: int | None = None) -> Any:
     for tensor in tensors_of(model.graph):
         if uses_external_data(tensor) and (largest is None or math.prod(tensor.dims) <= largest):
             info = ExternalDataInfo(tensor)
-            with (path.parent / info.location).open("rb") as file:
-                file.seek(info.offset or 0)
-                tensor.raw_data = file.read(-1 if info.length is None else info.length)
+            data, start = path.parent / info.location, info.offset or 0
+            there = data.stat().st_size
+            end = there if info.length is None else start + info.length
+            if end > there:
+                raise ModelFileError(
+                    f"{path} reads {tensor.name!r} from {data}, up to byte {end:,}, and the file "
+                    f"has {there:,}. It is cut off: fetch the model again."
+                )
+            with data.open("rb") as file:
+                file.seek(start)
+                tensor.raw_data = file.read(end - start)
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
     return model

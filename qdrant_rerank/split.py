@@ -13,6 +13,7 @@ from typing import Any
 from qdrant_rerank.artifacts import artifact
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError
 from qdrant_rerank.feeds import STATES
+from qdrant_rerank.onnx_graph import load_whole
 
 __all__ = ["split"]
 
@@ -60,14 +61,13 @@ def _split(model: Path, trunk: Path, branches: Path) -> None:
         ) from error
     import numpy as np
 
-    whole = onnx.load(model, load_external_data=False)
-    cut = _cut(whole.graph)
+    cut = _cut(onnx.load(model, load_external_data=False).graph)
     if not cut:
         raise InvalidInputError(
             f"document_cache is for a model whose lower layers see each text alone, as the bundled "
             f"ones do; {model} is none. Leave it out; score_cache is for any model."
         )
-    onnx.load_external_data_for_model(whole, str(model.parent))
+    whole = load_whole(model)
     widths = list(cut.values())
     inputs = [node.name for node in whole.graph.input]
     outputs = [node.name for node in whole.graph.output]

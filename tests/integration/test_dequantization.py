@@ -1,20 +1,28 @@
 """int8 weights in floats: for a card, or where fp32 or fp16 is asked for and no such file is."""
 
+import logging
+import os
 import pickle
+import shutil
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnxruntime.quantization import quantize_dynamic
 
 from qdrant_rerank import DEFAULT_RERANKER, ScoreCache, TextCrossEncoder
+from qdrant_rerank.card_files import Encoder, for_cards
 from qdrant_rerank.conversion import choose_conversion
 from qdrant_rerank.cpu import Int8Weights
 from qdrant_rerank.dequantization import dequantized
 from qdrant_rerank.errors import InvalidInputError, MissingPrecisionError, ModelFileError
+from qdrant_rerank.hub import find_spec
 from qdrant_rerank.onnx_files import is_quantized
 from qdrant_rerank.quantization import quantized
 from tests.models import variants
@@ -31,6 +39,19 @@ try:
 except ImportError as error:
     print(type(error).__name__, error)
 """
+
+FORKED = """
+import os, threading
+from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
+encoder = TextCrossEncoder(DEFAULT_RERANKER, lazy_load=True)
+encoder._model._lock.acquire()  # as a thread that is loading has it
+if os.fork() == 0:
+    os._exit(len(encoder.rerank("q", ["d"])) - 1)
+_, status = os.wait()
+encoder._model._lock.release()
+print(status, "done")
+"""
+BUNDLED = (DEFAULT_RERANKER, "grown-minilm-l3-v2")
 
 
 def int8_only(source, target, *, signed=True):
@@ -129,6 +150,95 @@ def test_it_is_made_once_and_has_scores_of_its_own(tiny_bert, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("dequantized-*/*")} == before
 
 
+@pytest.mark.parametrize(
+    "name", ["tiny-bert", "tiny-bert-eager", "tiny-xlmr", "tiny-deberta", "tiny-modernbert"]
+)
+def test_files_with_quantised_embeddings(name, tiny_bert, tmp_path):
+    """As onnxruntime's quantiser makes them by default, in fp32, fp16 and for a card."""
+    source, made = (
+        tiny_bert.parent / name,
+        variants.copy_of(tiny_bert.parent / name, tmp_path / "m"),
+    )
+    path = made / "onnx" / "model.onnx"
+    quantize_dynamic(str(path), str(path.with_name("model_quantized.onnx")))
+    path.unlink()
+    options = {"cache_dir": tmp_path / "c", "engine": "onnxruntime"}
+    exact = TextCrossEncoder(source, engine="onnxruntime").rerank(QUERY, DOCUMENTS)
+    fp32 = TextCrossEncoder(made, precision="fp32", **options).rerank(QUERY, DOCUMENTS)
+    half = TextCrossEncoder(made, precision="fp16", **options).rerank(QUERY, DOCUMENTS)
+    assert np.corrcoef(fp32, exact)[0, 1] > 0.95
+    assert half == pytest.approx(fp32, abs=2e-2)
+    encoder = Encoder.read(source)
+    if encoder is None:
+        return
+    [full] = (tmp_path / "c").rglob("dequantized-*/model.onnx")
+    with for_cards(full, [], tmp_path / "c", encoder=encoder, half=True) as card:
+        (made / "onnx" / "model_fp16.onnx").write_bytes(card.read_bytes())
+    on_card = TextCrossEncoder(made, precision="fp16", **options).rerank(QUERY, DOCUMENTS)
+    assert on_card == pytest.approx(fp32, abs=2e-2)
+
+
+def test_others_log_while_a_model_is_made(tmp_path, caplog):
+    """What the optimizer remarks is left out, and nothing else, however many are made at once."""
+    made, records = threading.Event(), 0
+
+    def make(name):
+        TextCrossEncoder(name, precision="fp16", cache_dir=tmp_path, engine="onnxruntime")
+
+    def remark():
+        nonlocal records
+        while not made.is_set():
+            logging.getLogger("others").error("still here")
+            records += 1
+            time.sleep(0.002)
+
+    remarks = threading.Thread(target=remark)
+    remarks.start()
+    makers = [threading.Thread(target=make, args=[name]) for name in BUNDLED]
+    for maker in makers:
+        maker.start()
+    for maker in makers:
+        maker.join()
+    made.set()
+    remarks.join()
+    assert caplog.text.count("still here") == records > 10
+    assert logging.root.manager.disable == logging.NOTSET
+    assert all(not handler.filters for handler in logging.root.handlers)
+
+
+@pytest.mark.parametrize("damage", ["empty", "short"])
+@pytest.mark.parametrize("options", [{"precision": "fp32"}, {"document_cache": 1_000_000}])
+def test_damaged_weights_are_said_to_be(damage, options, tmp_path):
+    """By name, wherever they are read."""
+    made = shutil.copytree(find_spec(DEFAULT_RERANKER).directory, tmp_path / "m")
+    (made / "onnx" / "student.onnx").unlink()
+    weights = made / "onnx" / "weights.bin"
+    weights.write_bytes(b"" if damage == "empty" else weights.read_bytes()[:-1000])
+    with pytest.raises(ModelFileError, match="It is cut off: fetch the model again"):
+        TextCrossEncoder(made, cache_dir=tmp_path / "c", **options)
+
+
+def test_weights_that_are_a_link_are_read(tmp_path):
+    """As by an installer that links files from its cache."""
+    made = shutil.copytree(find_spec(DEFAULT_RERANKER).directory, tmp_path / "m")
+    (made / "onnx" / "student.onnx").unlink()
+    for name in ("model.onnx", "weights.bin"):
+        file = made / "onnx" / name
+        file.rename(tmp_path / name)
+        file.symlink_to(tmp_path / name)
+    for options in ({}, {"precision": "fp32"}, {"document_cache": 1_000_000}):
+        encoder = TextCrossEncoder(made, cache_dir=tmp_path / "c", **options)
+        assert len(encoder.rerank(QUERY, ["rye"])) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on Windows")
+def test_a_child_forked_amid_a_load_loads_for_itself():
+    """It would wait for the parent's thread for ever."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == ["0", "done"]
+
+
 def test_fp16_is_made_of_an_int8_file_where_there_is_no_other(tiny_bert, tmp_path):
     """As of an fp32 file."""
     directory = int8_only(tiny_bert, tmp_path / "int8")
@@ -139,7 +249,7 @@ def test_fp16_is_made_of_an_int8_file_where_there_is_no_other(tiny_bert, tmp_pat
     assert ", fp16 (int8 weights), " in repr(half)
 
 
-@pytest.mark.parametrize("name", [DEFAULT_RERANKER, "grown-minilm-l3-v2"])
+@pytest.mark.parametrize("name", BUNDLED)
 def test_the_bundled_models(name, tmp_path):
     """In fp32 and fp16, whole and with a cache of documents."""
     pairs = [(QUERY, document) for document in DOCUMENTS[:12]]
@@ -219,7 +329,6 @@ def test_nothing_is_made_for_a_card_that_is_not_there(tiny_bert, tmp_path):
         ("int8", "bf16", False, "bf16", "dequantizes"),
         ("fp16", "auto", True, "fp16", ""),
         ("fp16", "fp16", False, "fp16", ""),
-        ("fp16", "fp32", False, "fp16", ""),
         ("q4f16", "auto", True, "q4f16", ""),
     ],
 )
@@ -229,6 +338,32 @@ def test_what_is_made_of_which_file(source, asked, for_card, precision, made):
     assert found.precision == precision
     steps = ("quantizes", "dequantizes", "halves")
     assert " ".join(step for step in steps if getattr(found, step)) == made
+
+
+@pytest.mark.parametrize(
+    ("source", "asked"), [("fp16", "int8"), ("fp16", "fp32"), ("fp32", "q4f16"), ("q4f16", "fp16")]
+)
+def test_what_cannot_be_made_of_a_file_is_refused(source, asked):
+    """Nothing else is run in its place."""
+    with pytest.raises(InvalidInputError, match=f"the file is {source}, which it cannot be made"):
+        choose_conversion(source, asked)
+
+
+def test_a_path_to_a_file_has_that_files_precision(tiny_bert, tmp_path):
+    """Another one is made of it, or refused."""
+    made = variants.copy_of(tiny_bert, tmp_path / "m")
+    path = made / "onnx" / "model.onnx"
+    assert TextCrossEncoder(path, precision="fp16", cache_dir=tmp_path).precision == "fp16"
+    named = path.with_name("model_q4f16.onnx")
+    path.rename(named)
+    with pytest.raises(InvalidInputError, match="the file is q4f16"):
+        TextCrossEncoder(named, precision="fp32")
+
+
+def test_a_document_cache_in_fp16_is_refused():
+    """Its two parts are not made in fp16, whatever the whole is."""
+    with pytest.raises(InvalidInputError, match="Leave out one of document_cache and precision"):
+        TextCrossEncoder(DEFAULT_RERANKER, precision="fp16", document_cache=1_000_000)
 
 
 def test_int8_on_a_card_is_refused():
