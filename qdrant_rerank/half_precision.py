@@ -73,7 +73,7 @@ def halve(model: Path, target: Path, room: Path, *, large: bool) -> None:
 
 
 def kept_operators() -> list[str]:
-    """Kinds of operators that stay in fp32: the converter's own, and one whose scales have to be."""
+    """Kinds of operators that stay in fp32: the converter's, and one whose scales have to."""
     from onnxruntime.transformers import float16
 
     return [*float16.DEFAULT_OP_BLOCK_LIST, "DequantizeLinear"]

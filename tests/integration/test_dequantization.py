@@ -155,10 +155,8 @@ def test_it_is_made_once_and_has_scores_of_its_own(tiny_bert, tmp_path):
 )
 def test_files_with_quantised_embeddings(name, tiny_bert, tmp_path):
     """As onnxruntime's quantiser makes them by default, in fp32, fp16 and for a card."""
-    source, made = (
-        tiny_bert.parent / name,
-        variants.copy_of(tiny_bert.parent / name, tmp_path / "m"),
-    )
+    source = tiny_bert.parent / name
+    made = variants.copy_of(source, tmp_path / "m")
     path = made / "onnx" / "model.onnx"
     quantize_dynamic(str(path), str(path.with_name("model_quantized.onnx")))
     path.unlink()
@@ -213,7 +211,7 @@ def test_damaged_weights_are_said_to_be(damage, options, tmp_path):
     made = shutil.copytree(find_spec(DEFAULT_RERANKER).directory, tmp_path / "m")
     (made / "onnx" / "student.onnx").unlink()
     weights = made / "onnx" / "weights.bin"
-    weights.write_bytes(b"" if damage == "empty" else weights.read_bytes()[:-1000])
+    weights.write_bytes(b"" if damage == "empty" else weights.read_bytes()[:20_000_000])
     with pytest.raises(ModelFileError, match="It is cut off: fetch the model again"):
         TextCrossEncoder(made, cache_dir=tmp_path / "c", **options)
 
