@@ -8,6 +8,7 @@ import numpy as np
 from qdrant_rerank.errors import InvalidInputError
 
 __all__ = [
+    "a_type",
     "require_blend",
     "require_choice",
     "require_count",
@@ -19,10 +20,20 @@ __all__ = [
 ]
 
 
+def a_type(value: Any) -> str:
+    """The type of a value with its article.
+
+    >>> a_type(3), a_type([])
+    ('an int', 'a list')
+    """
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
 def require_query(query: Any) -> None:
     """Raise InvalidInputError unless there is something to search for."""
     if not isinstance(query, str):
-        raise InvalidInputError(f"query is a {type(query).__name__}; expected a str.")
+        raise InvalidInputError(f"query is {a_type(query)}; expected a str.")
     if not query.strip():
         raise InvalidInputError("query is empty or white space; expected a text to search for.")
 
@@ -54,7 +65,7 @@ def require_number(name: str, value: Any, expected: str) -> None:
 
 def require_count(name: str, value: Any) -> None:
     """Refuse what is not a whole number of 0 or more."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
         raise InvalidInputError(f"{name} is {value!r}; expected a whole number of 0 or more.")
 
 
@@ -86,5 +97,5 @@ def require_pairs(pairs: Sequence[Any], first: int = 0) -> None:
         for role, text in zip(("query", "document"), pair, strict=True):
             if not isinstance(text, str):
                 raise InvalidInputError(
-                    f"The {role} of pair {index} is a {type(text).__name__}; expected a str."
+                    f"The {role} of pair {index} is {a_type(text)}; expected a str."
                 )

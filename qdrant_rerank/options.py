@@ -7,8 +7,10 @@ from typing import Any, Literal
 from qdrant_client import models
 
 from qdrant_rerank.arguments import (
+    a_type,
     require_blend,
     require_choice,
+    require_count,
     require_number,
     require_positive,
 )
@@ -72,6 +74,9 @@ class SearchOptions:
         retries: times that a request is sent again whose failure may pass: Qdrant cannot be
             reached, breaks off, is too slow, too busy (429, and it is asked again when it says),
             or behind a gateway that says 502, 503 or 504. With growing, jittered waits from 0.1 s.
+
+    Raises:
+        InvalidInputError: a value out of range, or of the wrong kind.
     """
 
     on_missing_text: OnMissingText = "last"
@@ -90,11 +95,17 @@ class SearchOptions:
     on_rerank_error: OnRerankError = "raise"
     retries: int = 0
 
+    def __post_init__(self) -> None:
+        _require_values(self)
+
 
 def require_options(options: SearchOptions) -> None:
-    """Raise InvalidInputError unless each value is one that it may be."""
+    """Raise InvalidInputError unless they are SearchOptions."""
     if not isinstance(options, SearchOptions):
-        raise InvalidInputError(f"options is a {type(options).__name__}; expected SearchOptions.")
+        raise InvalidInputError(f"options is {a_type(options)}; expected SearchOptions.")
+
+
+def _require_values(options: SearchOptions) -> None:
     require_choice("on_missing_text", options.on_missing_text, OnMissingText)
     require_choice("on_rerank_error", options.on_rerank_error, OnRerankError)
     require_blend(options.blend)
@@ -114,8 +125,7 @@ def require_options(options: SearchOptions) -> None:
         raise InvalidInputError(f"diversity is {options.diversity}; expected 0 to 1.")
     if options.two_phase not in {None, True, False}:
         raise InvalidInputError(f"two_phase is {options.two_phase!r}; expected a bool or None.")
-    if options.retries != 0:
-        require_positive("retries", options.retries)
+    require_count("retries", options.retries)
 
 
 def _require_rrf(rrf: models.Rrf) -> None:

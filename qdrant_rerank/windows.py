@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from qdrant_rerank.arguments import require_choice, require_positive
+from qdrant_rerank.arguments import require_choice, require_count, require_positive
 from qdrant_rerank.batching import TokenizedPair
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.prompts import PromptTokenizer
@@ -64,8 +64,8 @@ class Windows:
     best: int = 3
 
     def __post_init__(self) -> None:
-        if self.overlap != 0:
-            require_positive("overlap", self.overlap)
+        if self.overlap is not None:
+            require_count("overlap", self.overlap)
         require_choice("aggregate", self.aggregate, Aggregate)
         require_positive("best", self.best)
 

@@ -227,7 +227,7 @@ def test_hostile_texts_are_only_texts(client, tmp_path):
         ({"queries": []}, "There are no queries"),
         ({"queries": "melt"}, "queries is one str"),
         ({"queries": ["melt", " "]}, "Query 1: query is empty"),
-        ({"queries": ["melt", 3]}, "Query 1: query is a int"),
+        ({"queries": ["melt", 3]}, "Query 1: query is an int"),
         ({"limit": 0}, "limit is 0"),
         ({"limit": 11, "candidates": 10}, "candidates is 10 and limit 11"),
         ({"candidates": "all"}, "candidates is 'all'"),

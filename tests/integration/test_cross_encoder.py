@@ -157,7 +157,7 @@ def test_wrong_texts_are_named(encoder):
     """By their place and type."""
     with pytest.raises(InvalidInputError, match="document of pair 1 is a NoneType"):
         encoder.rerank(QUERY, ["a", None])
-    with pytest.raises(InvalidInputError, match="query of pair 0 is a int"):
+    with pytest.raises(InvalidInputError, match="query of pair 0 is an int"):
         encoder.rerank(3, ["a"])
     with pytest.raises(InvalidInputError, match=r"Pass \[document\]"):
         encoder.rerank(QUERY, "one str")

@@ -280,7 +280,6 @@ def test_an_empty_query_is_an_error(searcher, query):
         {"with_payload": "n"},
         {"with_vectors": "dense"},
         {"limit": 5, "candidates": 4},
-        {"options": SearchOptions(on_missing_text="skip")},
         {"options": {"on_missing_text": "drop"}},
         {"limit": None},
         {"score_threshold": "0.5"},

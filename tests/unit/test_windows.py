@@ -123,7 +123,7 @@ def test_aggregates(windows, values, rows):
 @pytest.mark.parametrize(
     ("options", "seen"),
     [
-        ({"overlap": -1}, "overlap is -1"),
+        ({"overlap": -1}, "overlap is -1; expected a whole number of 0 or more"),
         ({"overlap": 1.5}, "overlap is 1.5"),
         ({"aggregate": "median"}, "aggregate is 'median'"),
         ({"best": 0}, "best is 0"),
