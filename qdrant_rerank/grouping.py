@@ -1,4 +1,4 @@
-"""Ordered chunks -> groups of chunks, such as documents. Pure: no I/O."""
+"""Ordered chunks -> groups of chunks, such as documents. No I/O."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -6,6 +6,7 @@ from uuid import UUID
 
 from qdrant_client import models
 
+from qdrant_rerank.notices import warn_caller
 from qdrant_rerank.types import RerankedPoint, SearchTrace
 
 __all__ = ["GroupedResults", "RerankedGroup", "group_ids", "group_points", "lookup_ids"]
@@ -78,13 +79,22 @@ def group_points(
         group_by: see :func:`group_ids`. A chunk of several groups is in each of them.
         group_size: most chunks of a group.
         limit: most groups; None for all.
+
+    Warns:
+        UserWarning: there are chunks, and none of them is in a group.
     """
     groups: dict[GroupId, list[RerankedPoint]] = {}
-    for point in points:
+    count = 0
+    for count, point in enumerate(points, start=1):  # noqa: B007 - named below
         for value in group_ids(point.payload, group_by):
             hits = groups.setdefault(value, [])
             if len(hits) < group_size:
                 hits.append(point)
+    if count and not groups:
+        warn_caller(
+            f"None of the {count} hits has a whole number or a text at group_by={group_by!r}, so "
+            "there are no groups. Check the name; nested fields are written 'outer.inner'."
+        )
     return [
         RerankedGroup.model_construct(id=value, hits=hits, lookup=None)
         for value, hits in list(groups.items())[:limit]

@@ -117,12 +117,12 @@ CASES = [
     pytest.param({}, options(two_phase=False) | {"with_payload": ["n"]}, id="two_phase=False"),
     pytest.param({}, options(diversity=0.5), id="diversity"),
     pytest.param({}, options(diversity=0.5) | {"deadline_s": 600, "limit": 3}, id="diversity, 3"),
-    pytest.param({}, options(diversity=2), id="a wrong diversity"),
+    pytest.param({}, {"options": {"diversity": 2}}, id="options of a wrong kind"),
     pytest.param({}, {"limit": 0}, id="a wrong limit"),
     pytest.param({}, {"limit": 3, "candidates": 2}, id="candidates below limit"),
     pytest.param({}, {"with_payload": "n"}, id="one str"),
     pytest.param({}, {"deadline_s": -1}, id="a wrong deadline"),
-    pytest.param({}, options(fusion="none"), id="a wrong option"),
+    pytest.param({}, {"score_threshold": "high"}, id="a wrong threshold"),
 ]
 
 
@@ -217,6 +217,7 @@ def test_async_finds_what_sync_finds(engines, engine, tiny, made, asked):
     assert asyncio.run(awaited(make_client, made, calls)) == expected
 
 
+@pytest.mark.filterwarnings("ignore:None of the .* group_by='nothing'")
 @pytest.mark.parametrize("engine", ["AsyncQdrantClient in memory", "AsyncQdrantClient over HTTP"])
 def test_and_so_by_any_kind_of_recall(engines, engine, tiny):
     """A point's id, a vector, a query, a request, sub-requests; and what is wrong with them."""

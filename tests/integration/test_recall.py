@@ -439,7 +439,8 @@ def test_groups_are_ordered_by_their_best_chunk(searcher):
     assert len(json.dumps([group.model_dump(mode="json") for group in groups])) > 100
     [second] = searcher.search_groups(QUERY, group_by="book", limit=1, offset=1)
     assert second.id == "kitchen"
-    assert searcher.search_groups(QUERY, group_by="nowhere") == []
+    with pytest.warns(UserWarning, match="None of the 6 hits has .* group_by='nowhere'"):
+        assert searcher.search_groups(QUERY, group_by="nowhere") == []
     timed = searcher.search_groups(
         QUERY, group_by="book", group_size=2, with_payload=["n"], deadline_s=60
     )

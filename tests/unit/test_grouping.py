@@ -39,6 +39,7 @@ def chunks(payloads):
     )
 
 
+@pytest.mark.filterwarnings("ignore:None of the .* hits has a whole number")
 @settings(max_examples=30, deadline=None)
 @given(
     payloads=PAYLOADS,
@@ -84,6 +85,13 @@ def test_groups_stand_in_the_order_of_their_best_chunks():
     results = GroupedResults(found, query="q", trace=SearchTrace())
     assert results.groups == found
     assert "3 groups" in repr(results)
+
+
+def test_a_field_that_no_chunk_has_is_said():
+    """With its name; no chunks at all are no reason to."""
+    with pytest.warns(UserWarning, match="None of the 2 hits has .* group_by='dco'"):
+        assert group_points(chunks([{"doc": "b"}, None]), "dco", group_size=2) == []
+    assert group_points([], "dco", group_size=2) == []
 
 
 @pytest.mark.parametrize(
