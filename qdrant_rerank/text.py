@@ -17,6 +17,7 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from qdrant_rerank.arguments import a_type
 from qdrant_rerank.errors import InvalidInputError, MissingTextError
 from qdrant_rerank.types import Snippet
 
@@ -24,6 +25,8 @@ __all__ = ["PayloadText", "TextSource"]
 
 Payload = Mapping[str, Any]
 SEPARATOR = "\n"  # between the texts of several fields
+IDS = frozenset({"_id", "id"})  # fields that are not suggested as text
+SUGGESTED = 5  # fields named in a message
 TextSource = str | Sequence[str] | Callable[[Payload], str | None]
 
 
@@ -123,8 +126,13 @@ class PayloadText:
         """Says why there is no text, what the payload has, and what to pass."""
         payload = payload or {}
         present = f"its payload has {sorted(map(str, payload))}" if payload else "it has no payload"
-        usable = [key for key, value in payload.items() if isinstance(value, str) and value.strip()]
-        advice = f" Pass text={usable[0]!r}." if usable else ""
+        texts = {
+            key: len(value)
+            for key, value in payload.items()
+            if isinstance(value, str) and value.strip() and key not in IDS
+        }
+        longest = sorted(texts, key=lambda key: -texts[key])[:SUGGESTED]
+        advice = f" Pass text={' or '.join(map(repr, longest))}." if longest else ""
         if self.fields is None:
             return f"{what} has no text: the text function returned none; {present}."
         seen = ", ".join(f"{f!r} {_state(_lookup(payload, f))}" for f in self.fields)
@@ -189,4 +197,4 @@ def _lookup(payload: Payload, path: str) -> Any:
 def _state(value: Any) -> str:
     if value is None:
         return "is missing"
-    return "is empty" if isinstance(value, str) else f"is a {type(value).__name__}, not a str"
+    return "is empty" if isinstance(value, str) else f"is {a_type(value)}, not a str"
