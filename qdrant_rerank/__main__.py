@@ -1,6 +1,9 @@
 """``python -m qdrant_rerank``: the command line."""
 
-from qdrant_rerank.cli import main
+try:
+    from qdrant_rerank.cli import main
+except KeyboardInterrupt:  # from here on click ends quietly
+    raise SystemExit(130) from None
 
 if __name__ == "__main__":
     main(prog_name="qdrant-rerank")

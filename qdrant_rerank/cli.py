@@ -4,7 +4,6 @@ Tables for people, ``--json`` for machines. Bad input ends with exit code 2 and 
 """
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,10 +16,16 @@ from qdrant_rerank.cli_reindex import reindex
 from qdrant_rerank.cli_shared import (
     Commands,
     collection_options,
+    console,
+    counted,
+    documents_are,
+    documents_in,
     documents_of,
     json_option,
+    name_of,
     open_lines,
     print_json,
+    qdrant_place,
     reranker_option,
     searcher_for,
     shortened,
@@ -47,7 +52,7 @@ def demo(question: str | None) -> None:
     """
     from qdrant_rerank.demo import QUESTIONS, run_demo
 
-    run_demo(Console(), [question] if question is not None else QUESTIONS)
+    run_demo(console(), [question] if question is not None else QUESTIONS)
 
 
 @main.command()
@@ -67,26 +72,33 @@ def index(
 ) -> None:
     """Add the documents of a JSONL FILE ('-' for stdin) to a collection.
 
-    A line is a JSON object (the payload) or a JSON string (the text). Ids are made from the texts,
-    so indexing a file twice does not duplicate.
+    A line is a JSON object (the payload) or a JSON string (the text); the file may be gzipped. Ids
+    are made from the texts, so indexing a file twice does not duplicate; with another --text the
+    texts and ids are others, and copies are added.
     """
+    from qdrant_rerank.conversation import Conversation
+    from qdrant_rerank.flow import Terms
+
+    qdrant_place(url, path, makes_one=True)  # before anything is read
     with (
-        open_lines(file) as lines,
+        documents_in(file, text) as documents,
         searcher_for(collection, url, path, text, embedder, None, makes_one=True) as searcher,
     ):
-        added = searcher.add(
-            (payload for _, payload in documents_of(lines, file, "jsonl")), batch_size=batch_size
-        )
+        added = searcher.add(documents, batch_size=batch_size)
+        talk = Conversation(searcher.client, collection, Terms())
+        holds = talk.ask(lambda client, timeout: client.count(collection)).count
     if as_json:
-        print_json({"collection": collection, "added": added})
+        print_json({"collection": collection, "added": added, "holds": holds})
+    elif added == holds:
+        click.echo(f"{documents_are(added)} in {collection!r}.")
     else:
-        click.echo(f"{added:,} documents are in {collection!r}.")
+        click.echo(f"{counted(added, 'document')} added; {collection!r} holds {holds:,}.")
 
 
 @main.command()
 @click.argument("query")
 @collection_options
-@reranker_option
+@reranker_option("a path, or 'none' for the recall order")
 @click.option("--limit", default=10, show_default=True, help="Hits to print.")
 @click.option("--candidates", default=100, show_default=True, help="Hits to rerank.")
 @json_option
@@ -119,7 +131,7 @@ def search(
                 Text(str(point.id)),
                 shortened(searcher.text(point.payload) or ""),
             )
-        Console().print(table)
+        console().print(table)
 
 
 @main.command("rerank")
@@ -134,7 +146,7 @@ def search(
     help="Of the documents; auto takes JSONL if the first line starts with '{'.",
 )
 @text_option
-@reranker_option
+@reranker_option()
 @click.option("--limit", type=int, help="Documents to print; all by default.")
 @json_option
 def rerank_lines(
@@ -154,15 +166,17 @@ def rerank_lines(
 
     if form == "lines" and text != ("text",):
         raise InvalidInputError("--text is for JSONL; documents given as lines have no fields.")
+    read = PayloadText(text_source(text))
     with open_lines(file) as lines:
         numbered = list(documents_of(lines, file, form))
+    for at, payload in numbered:
+        read.require(payload, f"{name_of(file)}, line {at}")
     results = rerank_points(
         query,
         [ScoredPoint(id=at, version=0, score=0.0, payload=payload) for at, payload in numbered],
         reranker=reranker,
         text=text_source(text),
         limit=limit,
-        on_missing_text="raise",
     )
     if as_json:
         print_json(
@@ -173,12 +187,11 @@ def rerank_lines(
         )
         return
     table = Table("#", "line", "score", "text")
-    read = PayloadText(text_source(text))
     for rank, hit in enumerate(results, start=1):
         table.add_row(
             str(rank), str(hit.id), f"{hit.rerank_score:.3f}", shortened(read(hit.payload) or "")
         )
-    Console().print(table)
+    console().print(table)
 
 
 for command in (*COMMANDS, compare, doctor, models, reindex):

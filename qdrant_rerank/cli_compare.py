@@ -4,11 +4,14 @@ import os
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from qdrant_rerank.cli_shared import (
+    GZIP_MAGIC,
+    NONE,
     collection_options,
+    console,
     json_option,
+    name_of,
     open_lines,
     print_json,
     searcher_for,
@@ -20,8 +23,6 @@ from qdrant_rerank.registry import find_model
 __all__ = ["compare"]
 
 ONE_OR_MORE = click.IntRange(min=1)
-NONE = "none"  # in place of a reranker: the recall order
-GZIP_MAGIC = b"\x1f\x8b"
 
 
 @click.command()
@@ -82,12 +83,18 @@ def compare(
             candidates=candidates,
             names=(first or "recall order", second or "recall order"),
         )
+    hits = [hit for query in comparison.queries for hit in query.hits]
+    if hits and not any(hit.text for hit in hits):
+        raise InvalidInputError(
+            f"No hit of any query has text at {' or '.join(map(repr, text))}, so there is nothing "
+            "to rerank and to compare. Name the field that has it with --text."
+        )
     if html is not None:
         comparison.save_html(html)
     if as_json:
         print_json(comparison.to_dict())
         return
-    Console().print(comparison)
+    console().print(comparison)
     if html is not None:
         click.echo(f"Every query is in {html}")
 
@@ -136,7 +143,7 @@ def queries_of(file: str) -> list[str]:
         InvalidInputError: there are none, one is blank, or the file cannot be read.
     """
     with open_lines(file) as lines:
-        raw = lines.readlines()
+        raw = list(lines)
     if raw and raw[0].removeprefix(b"\xef\xbb\xbf").startswith((b"{", GZIP_MAGIC)):
         from qdrant_rerank.evaluation.corpus import read_queries
 
@@ -146,7 +153,7 @@ def queries_of(file: str) -> list[str]:
                 "its path."
             )
         return list(read_queries(file).values())
-    name = "stdin" if file == "-" else file
+    name = name_of(file)
     queries = []
     for number, line in enumerate(raw, start=1):
         where = f"{name}, line {number}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from qdrant_rerank.cli_shared import qdrant_place, searcher_for, text_source
+from qdrant_rerank.cli_shared import NONE, counted, qdrant_place, searcher_for, text_source
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.models import DEFAULT_EMBEDDER
 
@@ -216,7 +216,7 @@ def searchers_for(
             IN_MEMORY,
             client=client,
             text=text_source(given.text),
-            embedder=None if given.embedder == "none" else given.embedder,
+            embedder=None if given.embedder == NONE else given.embedder,
             reranker=None,
         )
         index_corpus(searcher, data.corpus)
@@ -243,7 +243,7 @@ def index_corpus(searcher: "HybridSearcher", corpus: Path) -> None:
 
     searcher.add(points())
     if empty:
-        click.echo(f"{empty:,} documents have no text and were not indexed.", err=True)
+        click.echo(f"{counted(empty, 'document')} without text: not indexed.", err=True)
 
 
 def require_folder(folder: Path) -> None:

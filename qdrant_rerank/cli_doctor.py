@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from qdrant_rerank.cli_shared import (
+    NONE,
     collection_options,
+    console,
+    engine_of,
     json_option,
     print_json,
     reranker_option,
@@ -41,7 +43,7 @@ QUERY = "a question of usual length about it"
 
 @click.command()
 @functools.partial(collection_options, required=False)
-@reranker_option
+@reranker_option("a path, or 'none'")
 @click.option(
     "--filter",
     "filters",
@@ -132,7 +134,7 @@ def _examine(
     embedded = is_local(client)
     version = ask(lambda asked: asked.info())
     if embedded:
-        yield checks.Finding("server", False, f"Embedded: {version.title}.")
+        yield checks.Finding("server", False, f"Embedded: {engine_of(client)}.")
     else:
         ours = importlib.metadata.version("qdrant-client")
         yield from checks.check_versions(version.version, ours)
@@ -146,7 +148,7 @@ def _examine(
     indexes = not embedded or getattr(client, "concurrent", False)
     yield from checks.check_filters(filters, schema, payloads, indexes=indexes)
     texts = [text for text in map(searcher.text, payloads) if text]
-    if reranker != "none":
+    if reranker != NONE:
         yield from _model(reranker, texts)
 
 
@@ -193,6 +195,6 @@ def _print(findings: "Sequence[Finding]") -> None:
         if not finding.wrong and finding.mend:
             mark = Text("note", style="yellow")
         table.add_row(mark, finding.about, Text(finding.seen), Text(finding.mend))
-    Console().print(table)
+    console().print(table)
     wrong = sum(finding.wrong for finding in findings)
     click.echo("Nothing is wrong." if not wrong else f"{wrong} wrong.")

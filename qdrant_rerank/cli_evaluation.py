@@ -5,10 +5,9 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
 from qdrant_rerank.cli_data import Given, data_options, read_data, searchers_for
-from qdrant_rerank.cli_shared import json_option, print_json
+from qdrant_rerank.cli_shared import NONE, console, json_option, print_json
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.models import DEFAULT_RERANKER
 
@@ -63,7 +62,7 @@ def evaluate_command(
 
     require_measures(measures)
     data = read_data(given, run_file)
-    named = {name: None if name == "none" else name for name in dict.fromkeys(rerankers)}
+    named = {name: None if name == NONE else name for name in dict.fromkeys(rerankers)}
     if data.run is not None and data.corpus is not None:
         wanted = {document for found in data.run.values() for document in found}
         evaluation = evaluate_run(
@@ -184,7 +183,7 @@ def show(found: "Evaluation | Tuning", given: Given, as_json: bool) -> None:
     if as_json:
         print_json(found.to_dict())
     else:
-        Console().print(found.table())
+        console().print(found.table())
     for path in written:
         click.echo(f"Wrote {path}", err=True)
 

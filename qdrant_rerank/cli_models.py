@@ -6,11 +6,10 @@ from typing import Any, get_args
 
 import click
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qdrant_rerank.cli_shared import BadInput, json_option, print_json
+from qdrant_rerank.cli_shared import BadInput, console, counted, json_option, print_json
 from qdrant_rerank.errors import InvalidInputError, ModelFileError
 from qdrant_rerank.models import ModelSpec, Precision
 from qdrant_rerank.registry import listing, supported_models
@@ -66,14 +65,14 @@ def show_models(as_json: bool) -> None:
     if as_json:
         print_json(listed)
         return
-    console = Console()
+    output = console()
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", no_wrap=True)
     for precision in SIZES:
         table.add_column(precision, justify="right", no_wrap=True)
     table.add_column("tokens", justify="right", no_wrap=True)
     table.add_column("license", no_wrap=True)
-    if console.width >= WIDE:
+    if output.width >= WIDE:
         table.add_column("description")
     for item in listed:
         row = [
@@ -84,10 +83,10 @@ def show_models(as_json: bool) -> None:
             item["description"],
         ]
         table.add_row(*map(Text, row[: len(table.columns)]))
-    console.print(table)
+    output.print(table)
     restricted = {item["license"] for item in listed if not item["commercial_use"]}
     notes = [f"{license}: not for commercial use." for license in sorted(restricted)]
-    console.print(Text(" ".join(["Sizes in MB.", *notes, "--json says more."])))
+    output.print(Text(" ".join(["Sizes in MB.", *notes, "--json says more."])))
 
 
 def _megabytes(file: dict[str, Any] | None) -> str:
@@ -137,7 +136,7 @@ def pull_command(
         )
         return
     click.echo(
-        f"{spec.model}: {len(found.files)} files, {size / 1e6:,.1f} MB, checked. "
+        f"{spec.model}: {counted(len(found.files), 'file')}, {size / 1e6:,.1f} MB, checked. "
         f"Licence: {license or 'not stated'}.\n{found.root}"
     )
 
@@ -185,7 +184,7 @@ def verify_command(
         table = Table("file", "published digest", "state", box=box.SIMPLE)
         for row in rows:
             table.add_row(row["file"], (row["digest"] or "")[:12], row["state"])
-        Console().print(table)
+        console().print(table)
     if damage:
         raise BadInput(f"{damage} Fetch it again: {wanted.pull} --force")
 

@@ -7,16 +7,15 @@ it in one request, so no search finds a half-filled index; then the old one is r
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-from qdrant_client import models
 
 from qdrant_rerank.cli_shared import (
     collection_options,
-    documents_of,
+    documents_are,
+    documents_in,
     json_option,
-    open_lines,
     print_json,
     searcher_for,
 )
@@ -81,42 +80,39 @@ def reindex(
     )
     new = f"{collection}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
     with (
-        open_lines(file) as lines,
         searcher_for(new, url, path, text, embedder, None) as searcher,
+        documents_in(file, text) as documents,
     ):
         talk = Conversation(searcher.client, collection, Terms())
         old = _target(talk, collection)
         try:
             added = searcher.add(
-                _documents(lines, file),
+                documents,
                 batch_size=batch_size,
                 parallel=parallel,
                 settings=settings,
             )
-            if not added:
-                raise InvalidInputError(
-                    f"{file} has no documents, so there is nothing to switch to."
-                )
         except BaseException:
             with suppress(QdrantError):  # what failed first is what is told
                 talk.ask(lambda client, timeout: client.delete_collection(new))
             raise
         # Neither is undone from here on: a request whose answer was lost may have been carried out.
+        stored = f"{documents_are(added)} in {new!r}"
         with _saying_if_it_fails(
-            f"All {added:,} documents are in {new!r}, which is kept: {collection!r} may stand for "
+            f"{stored}, which is kept: {collection!r} may stand for "
             "it already. Look, and reindex again or delete the one that is not needed."
         ):
             _switch(talk, collection, new, replaces=old is not None)
         if old is not None and not keep_old:
             with _saying_if_it_fails(
-                f"{collection!r} stands for {new!r} now, which has all {added:,} documents; only "
+                f"{collection!r} stands for {new!r} now, which has all documents; only "
                 f"{old!r} was not removed."
             ):
                 talk.ask(lambda client, timeout: client.delete_collection(old))
     if as_json:
         print_json({"alias": collection, "collection": new, "added": added, "replaced": old})
         return
-    click.echo(f"{added:,} documents are in {new!r}, which {collection!r} now stands for.")
+    click.echo(f"{stored}, which {collection!r} now stands for.")
     if old is not None:
         click.echo(f"{old!r} is {'kept' if keep_old else 'removed'}.")
 
@@ -128,10 +124,6 @@ def _saying_if_it_fails(state: str) -> Iterator[None]:
     except QdrantError:
         click.echo(state, err=True)
         raise
-
-
-def _documents(lines: Any, file: str) -> Iterator[dict[str, Any]]:
-    return (payload for _, payload in documents_of(lines, file, "jsonl"))
 
 
 def _target(talk: "Conversation", alias: str) -> str | None:
@@ -154,6 +146,8 @@ def _target(talk: "Conversation", alias: str) -> str | None:
 
 def _switch(talk: "Conversation", alias: str, collection: str, *, replaces: bool) -> None:
     """Let the alias stand for the collection, in one request."""
+    from qdrant_client import models
+
     operations: list[models.AliasOperations] = []
     if replaces:
         operations.append(

@@ -1,28 +1,48 @@
 """What the commands share: their options, how they read files, how they print and fail."""
 
+import ast
+import gzip
+import io
 import json
 import os
+import re
+import shlex
 import sys
+import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
 from rich.text import Text
 
+from qdrant_rerank.arguments import a_type
 from qdrant_rerank.errors import InvalidInputError, QdrantRerankError
 from qdrant_rerank.models import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 
 if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+
     from qdrant_rerank.searcher import HybridSearcher
 
 __all__ = [
+    "GZIP_MAGIC",
+    "NONE",
     "BadInput",
     "Commands",
     "collection_options",
+    "console",
+    "counted",
+    "documents_are",
+    "documents_in",
     "documents_of",
+    "engine_of",
     "json_option",
+    "name_of",
     "open_lines",
     "print_json",
     "qdrant_place",
@@ -34,6 +54,12 @@ __all__ = [
 ]
 
 LONGEST_CELL = 100  # characters of a text shown in a table
+NONE = "none"  # in place of a model: the recall order, or no dense vectors
+GZIP_MAGIC = b"\x1f\x8b"
+QUOTED = r"""(?:'[^']*'|"[^"]*")"""
+PYTHON_TEXT = re.compile(f"Pass text=({QUOTED}(?: or {QUOTED})*)")
+#: What differs between warnings of one kind: names, with the comma of a list, and numbers.
+VARYING = re.compile(r"'[^']*'(, )?|\d+")
 
 
 class BadInput(click.ClickException):
@@ -43,17 +69,78 @@ class BadInput(click.ClickException):
 
 
 class Commands(click.Group):
-    """Turns the package's errors into one line each."""
+    """Turns the package's errors and warnings into one line each."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:  # whoever reads the output has seen enough; click ends quietly
-            raise
-        except (QdrantRerankError, OSError) as error:
-            notes = getattr(error, "__notes__", [])
-            raise BadInput(" ".join(" ".join([str(error), *notes]).split())) from error
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # of a terminal that lacks a sign
+        with warnings.catch_warnings():
+            warnings.showwarning = _shown_once()
+            try:
+                return super().invoke(ctx)
+            except BrokenPipeError:  # whoever reads the output has seen enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise SystemExit(0) from None
+            except (QdrantRerankError, OSError) as error:
+                notes = getattr(error, "__notes__", [])
+                raise BadInput(_in_one_line(" ".join([str(error), *notes]))) from error
+
+
+def _shown_once() -> Callable[..., None]:
+    """A ``warnings.showwarning``: a line on stderr, once, whatever names and numbers are in it."""
+    shown = set()
+
+    def show(message: Warning | str, *where: Any) -> None:
+        line = _in_one_line(str(message))
+        kind = VARYING.sub("", line)
+        if kind not in shown:
+            shown.add(kind)
+            click.echo(f"Warning: {line}", err=True)
+
+    return show
+
+
+def _in_one_line(message: str) -> str:
+    """A message of the package with the option in place of the argument that it advises."""
+
+    def option(found: re.Match[str]) -> str:
+        fields = map(ast.literal_eval, re.findall(QUOTED, found[1]))
+        return f"Pass --text {' or '.join(map(shlex.quote, fields))}"
+
+    return PYTHON_TEXT.sub(option, " ".join(message.split()))
+
+
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the group, as with everything else that is printed."""
+        raise BrokenPipeError
+
+
+def console() -> Console:
+    """What tables are printed on."""
+    return _Output()
+
+
+def counted(number: int, what: str) -> str:
+    """The number with the noun: 1 document, 2 documents.
+
+    >>> counted(1, "document"), counted(1200, "hit")
+    ('1 document', '1,200 hits')
+    """
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def documents_are(number: int) -> str:
+    """The number as the subject of a sentence: 1 document is, 2 documents are."""
+    return f"{counted(number, 'document')} {'is' if number == 1 else 'are'}"
+
+
+def engine_of(client: "QdrantClient") -> str:
+    """The embedded engine's name; local mode gives itself the server's."""
+    if getattr(client, "concurrent", False):
+        return str(client.info().title)
+    return "qdrant-client's local mode"
 
 
 def collection_options(
@@ -84,13 +171,17 @@ text_option = click.option(
     show_default=True,
     help="Payload field with the text, or a template such as '{title} {body}'. May be repeated.",
 )
-reranker_option = click.option(
-    "--reranker",
-    default=DEFAULT_RERANKER,
-    show_default=True,
-    help="Cross-encoder: a name from 'models', or a path.",
-)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def reranker_option(others: str = "or a path") -> Callable[[Callable[..., None]], Any]:
+    """The option with the cross-encoder; ``others`` says what it takes besides a name."""
+    return click.option(
+        "--reranker",
+        default=DEFAULT_RERANKER,
+        show_default=True,
+        help=f"Cross-encoder: a name from 'models', {others}.",
+    )
 
 
 def qdrant_place(
@@ -148,15 +239,15 @@ def searcher_for(
     from qdrant_rerank.searcher import HybridSearcher
 
     url, path = qdrant_place(url, path, makes_one=makes_one)
-    if embedder != "none":
+    if embedder != NONE:
         load_embedder(embedder)  # kept; a wrong name makes no directory
     with closing(connect(url=url, path=path)) as client:
         yield HybridSearcher(
             collection,
             client=client,
             text=text_source(text),
-            embedder=None if embedder == "none" else embedder,
-            reranker=reranker,
+            embedder=None if embedder == NONE else embedder,
+            reranker=None if reranker == NONE else reranker,
         )
 
 
@@ -165,17 +256,67 @@ def text_source(text: Sequence[str]) -> str | list[str]:
     return text[0] if len(text) == 1 else list(text)
 
 
+def name_of(file: str) -> str:
+    """What a file is called in messages."""
+    return "stdin" if file == "-" else file
+
+
 @contextmanager
-def open_lines(file: str) -> Iterator[IO[bytes]]:
-    """A file, or stdin for '-', as lines of bytes."""
+def open_lines(file: str) -> Iterator[Iterable[bytes]]:
+    """The lines of a file, gzipped or not, or of stdin for '-'.
+
+    Raises:
+        InvalidInputError: it cannot be opened.
+    """
     if file == "-":
         yield sys.stdin.buffer
         return
+    with ExitStack() as stack:
+        try:
+            opened = stack.enter_context(Path(file).open("rb"))
+        except OSError as error:
+            raise InvalidInputError(f"{file} cannot be read: {error.strerror}.") from error
+        yield _unpacked(opened, file) if opened.peek(2).startswith(GZIP_MAGIC) else opened
+
+
+def _unpacked(packed: IO[bytes], file: str) -> Iterator[bytes]:
+    number = 0
     try:
-        with Path(file).open("rb") as opened:
-            yield opened
-    except OSError as error:
-        raise InvalidInputError(f"{file} cannot be read: {error.strerror}.") from error
+        with gzip.open(packed) as lines:
+            for number, line in enumerate(lines, start=1):  # noqa: B007 - named below
+                yield line
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InvalidInputError(
+            f"{file}, line {number + 1}: the gzip data are damaged or cut short. Fetch the file "
+            "again."
+        ) from error
+
+
+@contextmanager
+def documents_in(file: str, text: Sequence[str]) -> Iterator[Iterator[dict[str, Any]]]:
+    """The payloads of a JSONL file, or of stdin for '-', each checked to have a text.
+
+    Raises:
+        InvalidInputError: the file holds none; and, when it is its turn, a line is not JSON, or
+            has no text (MissingTextError).
+    """
+    from qdrant_rerank.text import PayloadText
+
+    read = PayloadText(text_source(text))
+
+    def checked(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+        for number, payload in documents_of(lines, file, "jsonl"):
+            read.require(payload, f"{name_of(file)}, line {number}")
+            yield payload
+
+    with open_lines(file) as lines:
+        payloads = checked(lines)
+        first = next(payloads, None)
+        if first is None:
+            raise InvalidInputError(
+                f"{name_of(file)} has no documents; expected one JSON object a line."
+            )
+        yield chain([first], payloads)
 
 
 def documents_of(
@@ -188,7 +329,7 @@ def documents_of(
             the file and the line number.
     """
     for number, raw in enumerate(lines, start=1):
-        where = f"{'stdin' if file == '-' else file}, line {number}"
+        where = f"{name_of(file)}, line {number}"
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
         except UnicodeDecodeError as error:
@@ -213,7 +354,7 @@ def _payload(line: str, where: str) -> dict[str, Any]:
         return {"text": content}
     if not isinstance(content, dict):
         raise InvalidInputError(
-            f"{where} holds a {type(content).__name__}; expected a JSON object, or a string."
+            f"{where} holds {a_type(content)}; expected a JSON object, or a string."
         )
     return content
 

@@ -1,5 +1,6 @@
 """The command, run as a user runs it."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -53,7 +54,13 @@ def test_index_and_search(command, tmp_path):
     assert code == 0
     assert "It melts at 1538 C." in out
     code, out, _ = command("index", "-", *where, "--json", stdin=JSONL)
-    assert json.loads(out) == {"collection": "docs", "added": 3}
+    assert json.loads(out) == {"collection": "docs", "added": 3, "holds": 3}
+    (tmp_path / "docs.jsonl.gz").write_bytes(gzip.compress(JSONL.encode()))
+    code, out, _ = command("index", "docs.jsonl.gz", *where[:4], "--text", "body")
+    assert (code, out) == (0, "3 documents added; 'docs' holds 6.\n")
+    code, out, _ = command("search", QUERY, *where, "--json", "--reranker", "none")
+    assert [hit["retrieval_rank"] for hit in json.loads(out)] == [1, 2, 3, 4, 5, 6]
+    assert {hit["rerank_score"] for hit in json.loads(out)} == {None}
 
 
 @pytest.mark.parametrize("arguments", [(), ("--format", "lines")])
@@ -106,13 +113,22 @@ def test_demo_with_a_question(command):
         (("rerank", QUERY, "--format", "jsonl"), "[" * 100_000, "stdin, line 1 is not JSON"),
         (("rerank", QUERY), '{"text": "a"}\n[1]', "stdin, line 2 holds a list"),
         (("rerank", QUERY), b"ok\n\xff\xfe", "stdin, line 2 is not UTF-8 (byte 1)"),
-        (("rerank", QUERY), '{"body": "a"}', "Point 1 has no text"),
+        (("rerank", QUERY), '{"body": "a"}', "stdin, line 1 has no text: 'text' is missing"),
+        (("rerank", QUERY), '{"id": "x", "a b": "y"}', "Pass --text 'a b'.\n"),
         (("rerank", " "), "a", "query is empty"),
         (("rerank", QUERY, "none.txt"), "", "none.txt cannot be read: No such file"),
         (("rerank", QUERY, "--reranker", "bge-rerankr-base"), "a", "Did you mean"),
         (("rerank", QUERY, "--limit", "0"), "a", "limit is 0"),
         (("rerank", QUERY, "--limit", "x"), "a", "not a valid integer"),
         (("rerank", QUERY, "--format", "lines", "--text", "b"), "a", "--text is for JSONL"),
+        (("index", "-", "--collection", "c", "--path", "p"), "", "stdin has no documents"),
+        (("index", "-", "--collection", "c", "--path", "p"), '{"b": "x"}', "Pass --text b."),
+        (("index", "-", "--collection", "c", "--path", "p"), "3", "line 1 holds an int"),
+        (("index", "cut.gz", "--collection", "c", "--path", "p"), "", "cut short"),
+        (("index", "a.txt", "--collection", "c", "--url", "http://127.0.0.1:9"), "",
+         "Error: Qdrant at http://127.0.0.1:9 cannot be reached"),
+        (("index", "a.txt", "--collection", "c", "--path", "a.txt"), "",
+         "Error: The Qdrant directory a.txt cannot be opened"),
         (("index", "-", "--collection", "c"), "", "No Qdrant to keep the collection in"),
         (("index", "-", "--collection", "c", "--path", "p", "--url", "u"), "", "both given"),
         (("search", QUERY, "--collection", "c", "--path", "p"), "", "There is no Qdrant at p"),
@@ -122,8 +138,10 @@ def test_demo_with_a_question(command):
         (("nonsense",), "", "No such command"),
     ],
 )  # fmt: skip
-def test_bad_input_is_exit_code_two_and_one_clear_line(command, arguments, stdin, seen):
-    """On stderr; stdout stays empty for pipes."""
+def test_bad_input_is_exit_code_two_and_one_clear_line(command, tmp_path, arguments, stdin, seen):
+    """On stderr; stdout stays empty for pipes, and nothing is made."""
+    (tmp_path / "a.txt").write_text('"a text"\n')
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(JSONL.encode())[:40])
     code, out, err = command(*arguments, stdin=stdin, PYTHONWARNINGS="ignore")
     assert code == 2
     assert seen in err
@@ -131,16 +149,68 @@ def test_bad_input_is_exit_code_two_and_one_clear_line(command, arguments, stdin
     assert len([line for line in err.splitlines() if line.startswith("Error")]) == 1
     if arguments[0] != "demo":
         assert out == ""
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["a.txt", "cut.gz"]
 
 
-def test_a_reader_who_has_seen_enough_ends_it_quietly():
-    """As when the output goes through head."""
+@pytest.mark.parametrize(
+    "arguments", ["models", "models list --json", "doctor", "doctor --json", "rerank q a.txt"]
+)
+def test_a_reader_who_has_seen_enough_ends_it_quietly(tmp_path, arguments):
+    """As when the output goes through head: exit code 0, whenever that leaves."""
+    (tmp_path / "a.txt").write_text("a text\n")
     read, write = os.pipe()
     os.close(read)
-    listing = [sys.executable, "-m", "qdrant_rerank", "models", "list", "--json"]
-    done = subprocess.run(listing, stdout=write, stderr=subprocess.PIPE, check=False)
+    called = [sys.executable, "-m", "qdrant_rerank", *arguments.split()]
+    done = subprocess.run(called, stdout=write, stderr=subprocess.PIPE, cwd=tmp_path, check=False)
     os.close(write)
-    assert (done.returncode, done.stderr) == (1, b"")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_terminal_that_lacks_a_sign_shows_another(command):
+    """Under the C locale, say."""
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    code, out, err = command("rerank", QUERY, stdin="鉄 melts at 1538 °C.\n", **plain)
+    assert (code, err) == (0, "")
+    assert "? melts at 1538 ?C." in out
+
+
+def test_a_warning_is_one_line_once(command, tmp_path):
+    """Of a kind: here two queries find nothing to rerank; comparing that is an error."""
+    where = ("--collection", "docs", "--path", tmp_path / "db")
+    command("index", "-", *where, "--text", "body", stdin=JSONL)
+    (tmp_path / "queries.txt").write_text("iron\nbread\n")
+    code, out, err = command("compare", "queries.txt", *where, "--html", "page.html")
+    first, second = err.splitlines()
+    assert (code, out) == (2, "")
+    assert first.startswith("Warning: None of the 3 hits has text to rerank")
+    assert first.endswith("Pass --text body or title.")
+    assert second.startswith("Error: No hit of any query has text at 'text'")
+    assert not (tmp_path / "page.html").exists()
+
+
+INTERRUPTED = """
+import os, runpy, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["qdrant-rerank", "demo", "a question"]
+runpy.run_module("qdrant_rerank", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["click", "rich.text", "qdrant_rerank.cli_reindex", "qdrant_client", "onnxruntime"]
+)
+def test_an_interrupt_amid_imports_prints_no_traceback(module):
+    """Whichever is being imported."""
+    script = INTERRUPTED.format(module=module)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.returncode in {1, 130}
+    assert done.stderr.strip() in {b"", b"Aborted!"}
 
 
 def test_good_lines_before_a_broken_one_are_kept(command, tmp_path):
