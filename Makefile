@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test server-test coverage check questions lock clean
+.PHONY: demo test server-test newest coverage check questions lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -33,6 +33,12 @@ test: $(VENV)/.dev  ## every test
 server-test: $(VENV)/.dev  ## the tests against a server or a cluster at QDRANT_URL, over REST and gRPC
 	@$(BIN)/python -m pytest -m server tests/integration
 
+# The environment of the tests has an older huggingface_hub, since fastembed wants one.
+newest:  ## the hub's and the command line's tests with the newest of all that a user gets
+	@$(PYTHON) -m venv $(VENV)-newest
+	@$(VENV)-newest/bin/python -m pip --disable-pip-version-check install --quiet --upgrade --editable '.[cpu,embedded]' pytest hypothesis
+	@$(VENV)-newest/bin/python -m pytest tests/integration/test_hub_faults.py tests/integration/test_hub_cache.py tests/integration/test_cli_models.py tests/integration/test_bundled.py
+
 coverage: $(VENV)/.dev  ## every test, and the lines that none of them runs
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
@@ -49,4 +55,4 @@ lock: $(VENV)/.dev  ## write the versions installed now into constraints.txt
 	   $(PIP) freeze --exclude-editable | grep -vi '^qdrant-rerank'; } > constraints.txt
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-newest .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
