@@ -5,6 +5,7 @@ server. Answers equal those of qdrant-client's local mode, at a fraction of the 
 equal score come in the order of their ids. Searches run side by side, writes one after the other.
 """
 
+import os
 import shutil
 import tempfile
 import weakref
@@ -52,7 +53,7 @@ class EdgeClient(QdrantClient):
         removed: Callable[[], object] | None = None
         if path is None:
             folder = Path(tempfile.mkdtemp(prefix="qdrant-rerank-"))
-            removed = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            removed = weakref.finalize(self, _remove, folder, os.getpid())
         else:
             folder = Path(path)
         engine = EdgeEngine(folder, durable=path is not None)
@@ -84,3 +85,9 @@ class EdgeClient(QdrantClient):
         removed = getattr(self, "_removed", None)  # not there if the constructor failed
         if removed is not None:
             removed()
+
+
+def _remove(folder: Path, process: int) -> None:
+    """Remove a directory; not from a process forked from the one that made it."""
+    if process == os.getpid():
+        shutil.rmtree(folder, ignore_errors=True)

@@ -11,6 +11,7 @@ from qdrant_client import models
 from qdrant_rerank.errors import QdrantRequestError
 
 __all__ = [
+    "DEEPEST",
     "DONE",
     "edge_id",
     "edge_payload_selector",
@@ -20,12 +21,16 @@ __all__ = [
     "point_id",
     "record",
     "scored_point",
+    "shallow_json",
     "vector_selector",
     "vectors",
 ]
 
 #: What a change answers.
 DONE = models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
+#: Levels of objects and arrays in a payload. The engine logs more, and from 124 on cannot read its
+#: log any more, nor open the collection.
+DEEPEST = 100
 
 
 def edge_id(given: Any) -> int | str:
@@ -65,11 +70,46 @@ def edge_points(points: models.Batch | Iterable[models.PointStruct]) -> list[edg
         edge.Point(
             edge_id(point.id),
             edge_vectors({} if point.vector is None else point.vector),
-            # As the server does: dates and UUIDs become text.
-            to_jsonable_python(point.payload or {}),
+            shallow_json(point.payload or {}, f"The payload of point {point.id!r}"),
         )
         for point in points
     ]
+
+
+def shallow_json(value: Any, what: str, *, above: int = 0, deepest: int = DEEPEST) -> Any:
+    """A value as JSON has it, as on a server: dates and UUIDs become text.
+
+    Args:
+        value: to store.
+        what: it is, named in errors.
+        above: levels that it will be below.
+        deepest: levels that it may have.
+
+    Raises:
+        QdrantRequestError: it is nested too deeply, or JSON has nothing for it.
+    """
+    try:
+        made = to_jsonable_python(value)
+    except ValueError as error:  # a circle, too, and what is deeper than Python can follow
+        raise QdrantRequestError(
+            f"{what} cannot be stored: {error}; expected JSON of at most {deepest} levels."
+        ) from error
+    levels, level = above, [made] if isinstance(made, dict | list) else []
+    while level:
+        levels += 1
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+    if levels > deepest:
+        raise QdrantRequestError(
+            f"{what} is nested {levels} levels deep; the embedded Qdrant takes {deepest} levels of "
+            "objects and arrays. It was not written. Flatten it, or keep the inner part of a "
+            "payload as text: json.dumps(part)."
+        )
+    return made
 
 
 def _rows(batch: models.Batch) -> list[models.PointStruct]:

@@ -4,6 +4,7 @@ The order of a change: files first where something is made, the list first where
 removed, so that a process killed in between loses no collection that was there.
 """
 
+import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
@@ -26,7 +27,9 @@ from qdrant_rerank.errors import (
 __all__ = ["KEPT_FREE", "Shards"]
 
 # What the engine says when it cannot write; a bare Exception with this in its text.
-DISK_TROUBLE = ("os error", "io error", "i/o error", "no space", "file too large", "wal")
+DISK_TROUBLE = ("os error", "io error", "i/o error", "no space", "file too large")
+# And where it cannot make out what it reads.
+DAMAGE = ("can't read wal", "can't deserialize", "corrupt")
 # All that it says where a formula cannot be computed.
 FORMULA_FAILED = "cancelled by service"
 #: Bytes free on the disk that a write needs, twice a write-ahead log, as on a server, and opening a
@@ -45,15 +48,13 @@ class Shards:
         folder: of the collections.
         durable: whether every write is logged, to survive a crash.
 
-    Attributes:
-        writing: the lock that a writer holds.
-
     Raises:
         QdrantConnectionError: the directory cannot be used, or another process has it open.
     """
 
     def __init__(self, folder: Path, *, durable: bool) -> None:
-        self.writing = threading.RLock()
+        self._writing = threading.RLock()
+        self._process = os.getpid()
         self.where = f"The embedded Qdrant at {folder if durable else ':memory:'}"
         self._durable = durable
         self._directory = Directory(folder)
@@ -66,12 +67,23 @@ class Shards:
             raise
 
     @property
+    def writing(self) -> threading.RLock:
+        """The lock that a writer holds.
+
+        Raises:
+            QdrantConnectionError: another process opened the engine.
+        """
+        self._require_own()
+        return self._writing
+
+    @property
     def listing(self) -> Listing:
         """The collections and aliases.
 
         Raises:
-            QdrantConnectionError: the client was closed.
+            QdrantConnectionError: the client was closed, or another process opened it.
         """
+        self._require_own()
         if self._closed:
             raise QdrantConnectionError(f"{self.where} is closed. Open it again.")
         return self._listing
@@ -168,6 +180,8 @@ class Shards:
 
     def close(self) -> None:
         """Write everything out and let others open the directory."""
+        if self._process != os.getpid():
+            return  # they are the other process's to write, and to let go
         with self.writing:
             if self._closed:
                 return
@@ -215,6 +229,12 @@ class Shards:
                     f"{self.where} cannot read or write its files: {said}. Is the disk full, or "
                     "the directory not writable?"
                 ) from error
+            if any(word in said.lower() for word in DAMAGE):
+                raise QdrantConnectionError(
+                    f"{self.where} cannot make out the files of {name!r}: {said}. They are damaged "
+                    "or of another version of qdrant-edge-py. Restore a copy of the directory, or "
+                    "index into another."
+                ) from error
             if FORMULA_FAILED in said:
                 said = (
                     "a formula divides by zero, or takes a payload value that is missing or no "
@@ -229,6 +249,14 @@ class Shards:
             raise QdrantConnectionError(
                 f"{self.where} broke down at {name!r}: {error}. Close the client and open it again."
             ) from error
+
+    def _require_own(self) -> None:
+        """Refuse a process that was forked from the one with the engine's threads."""
+        if self._process != os.getpid():
+            raise QdrantConnectionError(
+                f"{self.where} was opened in another process ({self._process}), and this one was "
+                "forked from it. Open it after the fork, in one process; several take a server."
+            )
 
     def _record(self, listing: Listing) -> None:
         try:

@@ -9,7 +9,14 @@ import qdrant_edge as edge
 from pydantic_core import to_jsonable_python
 from qdrant_client import models
 
-from qdrant_rerank.engines.edge_points import DONE, edge_id, edge_points, edge_vectors
+from qdrant_rerank.engines.edge_points import (
+    DEEPEST,
+    DONE,
+    edge_id,
+    edge_points,
+    edge_vectors,
+    shallow_json,
+)
 from qdrant_rerank.engines.edge_query import edge_filter
 from qdrant_rerank.engines.edge_shards import Shards
 from qdrant_rerank.errors import QdrantRequestError
@@ -17,6 +24,8 @@ from qdrant_rerank.errors import QdrantRequestError
 __all__ = ["WriteCalls"]
 
 UPLOAD_BATCH = 256
+# Levels of a filter that is logged; one condition in the place of a list has a level more there.
+DEEPEST_FILTER = DEEPEST // 2
 UPDATE_MODES = {
     None: None,
     models.UpdateMode.UPSERT: edge.UpdateMode.Upsert,
@@ -43,7 +52,7 @@ class WriteCalls:
             collection_name,
             lambda: edge.UpdateOperation.upsert_points(
                 edge_points(points),
-                condition=edge_filter(update_filter),
+                condition=_logged(update_filter),
                 update_mode=UPDATE_MODES[update_mode],
             ),
         )
@@ -97,7 +106,7 @@ class WriteCalls:
             collection_name,
             lambda: edge.UpdateOperation.update_vectors(
                 [edge.PointVectors(edge_id(p.id), edge_vectors(p.vector)) for p in points],
-                condition=edge_filter(update_filter),
+                condition=_logged(update_filter),
             ),
         )
 
@@ -122,7 +131,7 @@ class WriteCalls:
         **kwargs: Any,
     ) -> models.UpdateResult:
         """Add to the payload of points."""
-        given = to_jsonable_python(payload)
+        given = shallow_json(payload, "The payload", above=_steps(key))
         return self._update_some(collection_name, points, "set_payload", given, key)
 
     def overwrite_payload(
@@ -134,7 +143,7 @@ class WriteCalls:
         **kwargs: Any,
     ) -> models.UpdateResult:
         """Replace the payload of points."""
-        given = to_jsonable_python(payload)
+        given = shallow_json(payload, "The payload", above=_steps(key))
         return self._update_some(collection_name, points, "overwrite_payload", given, key)
 
     def delete_payload(
@@ -186,10 +195,21 @@ class WriteCalls:
             selected = selected.points
         if isinstance(selected, models.Filter):
             method = getattr(edge.UpdateOperation, f"{operation}_by_filter")
-            return self._update(collection_name, lambda: method(edge_filter(selected), *args))
+            return self._update(collection_name, lambda: method(_logged(selected), *args))
         ids = [edge_id(one) for one in selected]
         method = getattr(edge.UpdateOperation, operation)
         return self._update(collection_name, lambda: method(ids, *args))
+
+
+def _logged(given: models.Filter | None) -> edge.Filter | None:
+    """A filter that a change is logged with."""
+    shallow_json(given, "The filter of the change", deepest=DEEPEST_FILTER)
+    return edge_filter(given)
+
+
+def _steps(key: str | None) -> int:
+    """Levels of a payload that are above what a path names; at most so many."""
+    return 0 if key is None else key.count(".") + key.count("[") + 1
 
 
 def _listed(vector: Any) -> Any:

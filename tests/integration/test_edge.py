@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import qdrant_edge
 from qdrant_client import QdrantClient, models
 
 from qdrant_rerank import HybridSearcher, TextIndex
@@ -42,10 +43,10 @@ def edge():
         yield client
 
 
-def run(code, **environment):
+def run(code, arguments=(), **environment):
     """A process of its own."""
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, *arguments],
         check=False,
         timeout=300,  # a bound, not a target
         capture_output=True,
@@ -370,6 +371,160 @@ def test_a_broken_list_of_collections_is_named_and_left_alone(tmp_path, content)
         EdgeClient(tmp_path)
     assert len(list((tmp_path / "shards").iterdir())) == 1
     assert (tmp_path / "collections.json").read_text() == content
+
+
+def nested(levels):
+    """A payload of so many levels, objects and arrays in turn."""
+    value = "v"
+    for level in range(levels - 1):
+        value = [value] if level % 2 else {"a": value}
+    return {"x": value}
+
+
+def filters(count):
+    """Filters in filters."""
+    made = models.Filter(must=models.HasIdCondition(has_id=[9]))
+    for _ in range(count):
+        made = models.Filter(must=made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("call", "seen"),
+    [
+        (
+            lambda edge: edge.upsert("points", [*rows(8), *rows(9, **nested(101))]),
+            r"payload of point 9 is nested 101 levels deep; .* takes 100 levels.*json\.dumps",
+        ),
+        (
+            lambda edge: edge.upsert(
+                "points", models.Batch(ids=[9], vectors=[[1.0, 2.0]], payloads=[nested(127)])
+            ),
+            "payload of point 9 is nested 127",
+        ),
+        (lambda edge: edge.upload_points("points", rows(9, **nested(130))), "point 9 is nested"),
+        (
+            lambda edge: edge.upload_collection("points", [[1.0, 2.0]], [nested(130)], [9]),
+            "point 9 is nested 130",
+        ),
+        (lambda edge: edge.set_payload("points", nested(101), [1]), "payload is nested 101"),
+        (
+            lambda edge: edge.set_payload("points", nested(60), [1], key="a[]." + "b." * 39 + "c"),
+            "payload is nested 102",
+        ),
+        (lambda edge: edge.overwrite_payload("points", nested(101), [1]), "payload is nested 101"),
+        (lambda edge: edge.upsert("points", rows(9, **nested(400))), "of point 9 cannot be stored"),
+        (lambda edge: edge.delete("points", filters(60)), "filter of the change is nested 63"),
+        (lambda edge: edge.set_payload("points", {"x": 1}, filters(60)), "filter of the change"),
+        (lambda edge: edge.upsert("points", rows(9), update_filter=filters(60)), "filter of"),
+        (
+            lambda edge: edge.update_vectors(
+                "points",
+                [models.PointVectors(id=1, vector=[1.0, 2.0])],
+                update_filter=filters(60),
+            ),
+            "filter of the change",
+        ),
+        (
+            lambda edge: HybridSearcher("docs", client=edge).add([{"text": "iron", **nested(124)}]),
+            "is nested 124 levels deep",
+        ),
+    ],
+)
+def test_what_is_nested_too_deeply_is_refused_before_it_is_logged(tmp_path, call, seen):
+    """The engine would log it, and not open the collection any more."""
+    with closing(EdgeClient(tmp_path)) as client:
+        client.create_collection("points", **VECTORS)
+        client.upsert("points", rows(1, 2, 3))
+        with pytest.raises(QdrantRequestError, match=seen):
+            call(client)
+    with closing(EdgeClient(tmp_path)) as client:
+        assert client.count("points").count == 3
+        assert [hit.id for hit in client.query_points("points", query=[1.0, 0.0]).points] == [
+            3,
+            2,
+            1,
+        ]
+
+
+def test_what_is_nested_as_deeply_as_it_may_be_is_there_the_next_time(tmp_path):
+    """However it came in, by filters in filters, too."""
+    with closing(EdgeClient(tmp_path)) as client:
+        client.create_collection("points", **VECTORS)
+        client.upsert("points", rows(1, **nested(100)))
+        client.upsert("points", rows(2, 3), update_filter=filters(47))
+        client.set_payload("points", nested(50), [2], key=".".join("b" * 50))
+        client.set_payload("points", nested(100), [3])
+        client.clear_payload("points", filters(47))
+    with closing(EdgeClient(tmp_path)) as client:
+        points, _ = client.scroll("points")
+    assert [point.payload for point in points][0::2] == [nested(100)] * 2
+
+
+def test_a_log_that_cannot_be_made_out_is_told_as_damage(tmp_path):
+    """Not as a full disk: what is nested more deeply than the engine reads, written past us."""
+    with closing(EdgeClient(tmp_path)) as client:
+        client.create_collection("points", **VECTORS)
+        point = qdrant_edge.Point(1, [1.0, 2.0], nested(126))
+        shard = client._engine._shards.shard("points")
+        shard.update(qdrant_edge.UpdateOperation.upsert_points([point]))
+    with (
+        closing(EdgeClient(tmp_path)) as client,
+        pytest.raises(QdrantConnectionError, match="cannot make out the files of 'points'"),
+    ):
+        client.count("points")
+
+
+FORKED = """
+import os, sys
+from contextlib import closing
+from qdrant_client import models
+from qdrant_rerank.engines.edge import EdgeClient
+from qdrant_rerank.errors import QdrantConnectionError
+
+def tried(call):
+    try:
+        return call()
+    except QdrantConnectionError as error:
+        return error
+
+with closing(EdgeClient(sys.argv[1] or None)) as client:
+    client.create_collection(
+        "points", vectors_config=models.VectorParams(size=2, distance=models.Distance.DOT)
+    )
+    point = models.PointStruct(id=1, vector=[1.0, 2.0])
+    client.upsert("points", [point])
+    client.query_points("points", query=[1.0, 2.0])
+    child = os.fork()
+    if child == 0:
+        for call in (
+            lambda: client.query_points("points", query=[1.0, 2.0]),
+            lambda: client.upsert("points", [point]),
+            lambda: client.create_collection("others", vectors_config={}),
+            lambda: client.get_collections(),
+            lambda: client.close(),
+        ):
+            print(tried(call))
+        client._removed()  # as at the end of a process that was forked
+        sys.stdout.flush()
+        os._exit(0)
+    os.waitpid(child, 0)
+    print("parent", len(client.query_points("points", query=[1.0, 2.0]).points))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_forked_process_is_told_and_takes_nothing_from_its_parent(tmp_path, durable):
+    """It would wait for threads that it does not have, and remove the files of the other."""
+    code = FORKED if not durable else FORKED.replace("client._removed()", "pass")
+    done = run(code, arguments=[str(tmp_path / "db") if durable else ""])
+    assert done.returncode == 0, done.stderr
+    *told, closed, parent = done.stdout.splitlines()
+    assert len(told) == 4
+    assert all("was opened in another process" in line for line in told)
+    assert all("Open it after the fork" in line for line in told)
+    assert (closed, parent) == ("None", "parent 1")
 
 
 # --- what it can do
