@@ -6,7 +6,9 @@ from contextlib import closing
 
 import pytest
 from click.testing import CliRunner
+from qdrant_client import QdrantClient
 
+from qdrant_rerank import HybridSearcher
 from qdrant_rerank.cli import main
 from qdrant_rerank.connection import connect
 from tests.fault_server import answer
@@ -103,9 +105,17 @@ def test_doctor_says_what_is_wrong_and_how_to_mend_it(run):
     none = run("doctor", "--collection", "no", "--json")
     assert none.exit_code == 1
     assert "no collection 'no'" in json.loads(none.stdout)[-1]["seen"]
+    assert "Embedded: qdrant-edge-py" in well.output
     assert run("doctor", "--collection", "docs", "--sample", "0").exit_code == 2
     assert run("doctor", "--collection", "docs", "--url", "http://localhost:1").exit_code == 2
     assert run("doctor", "--collection", "docs", "--filter", "my year").exit_code == 2
+
+
+def test_doctor_calls_local_mode_by_its_name(run, tmp_path):
+    """And not a server; a directory stays with the engine that made it."""
+    with closing(QdrantClient(path=str(tmp_path / "db"))) as client:
+        HybridSearcher("docs", client=client, reranker=None).add(DOCUMENTS)
+    assert "Embedded: qdrant-client's local mode." in run("doctor", "--collection", "docs").output
 
 
 READING = (
