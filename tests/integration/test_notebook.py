@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 #: Text that must be among the outputs, and the least number of pictures.
 SHOWN = {
-    "quickstart": (["SearchTrace"], 1),
+    "quickstart": (["SearchTrace", "[('asyncio.sleep', "], 1),
     "evaluation": (["nDCG@10", "rank-biased overlap", "overtaken by"], 4),
 }
 
