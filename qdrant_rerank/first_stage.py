@@ -64,13 +64,23 @@ class FirstStage:
         self._version: Version | None = None
 
     def plan(self, options: SearchOptions) -> Flow[RecallPlan]:
-        """Which vectors to search; the collection's schema is read once.
+        """Which vectors to search; the collection's schema is read once, while it fits.
 
         Raises:
             CollectionNotFoundError: no such collection.
             SchemaMismatchError: its vectors do not fit the encoders.
         """
+        known = self.known
         schema = yield from self.schema()
+        try:
+            return self._planned(schema, options)
+        except SchemaMismatchError:
+            if known is None or not (yield from self.changed(known)):
+                raise
+            schema = yield from self.schema()
+            return self._planned(schema, options)
+
+    def _planned(self, schema: CollectionSchema, options: SearchOptions) -> RecallPlan:
         return plan_recall(
             schema,
             self.embedder,
@@ -224,9 +234,27 @@ class FirstStage:
                 )
 
     def schema(self) -> Flow[CollectionSchema]:
-        """What the collection has; read once."""
+        """What the collection has; read once, until it is forgotten."""
         # Several first searches at once may each read it; they read the same.
         if self._schema is None:
             info = yield from ask(lambda client, timeout: client.get_collection(self.collection))
             self._schema = CollectionSchema.from_info(self.collection, info)
         return self._schema
+
+    @property
+    def known(self) -> CollectionSchema | None:
+        """What the collection had when its schema was read; None if it was not, or is forgotten."""
+        return self._schema
+
+    def forget(self) -> None:
+        """Read the schema anew the next time: the collection may be another one by now."""
+        self._schema = None
+
+    def changed(self, known: CollectionSchema | None) -> Flow[bool]:
+        """Whether the collection has not what was known of it any more; then that is read anew."""
+        if known is None:
+            return False
+        if self._schema is known:
+            self.forget()
+        schema = yield from self.schema()
+        return schema != known

@@ -7,6 +7,7 @@ from typing import Any
 
 from qdrant_client import models
 
+from qdrant_rerank.errors import CollectionNotFoundError, QdrantRequestError
 from qdrant_rerank.first_stage import FirstStage
 from qdrant_rerank.flow import Flow
 from qdrant_rerank.options import SearchOptions
@@ -58,6 +59,45 @@ def recall_candidates(
         reranked: whether they will be, so that each query needs a text.
     """
     texts = yield from first.points.read_texts(queries, text, scope, options, required=reranked)
+    asked = yield from _asked(first, queries, texts, request, options, scope)
+    known = first.known
+    try:
+        hits = yield from first.recall(asked.requests, options)
+    except CollectionNotFoundError:
+        first.forget()
+        raise
+    except QdrantRequestError:
+        if not (yield from first.changed(known)):
+            raise
+        asked = yield from _asked(first, queries, texts, request, options, scope)
+        hits = yield from first.recall(asked.requests, options)
+    return Recalled(texts, hits, asked.dense, asked.embed_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What recall is asked.
+
+    Attributes:
+        requests: one a query.
+        dense: see ``Recalled``.
+        embed_s: see ``Recalled``.
+    """
+
+    requests: list[models.QueryRequest]
+    dense: str | None
+    embed_s: float
+
+
+def _asked(
+    first: FirstStage,
+    queries: Sequence[Query],
+    texts: Sequence[str],
+    request: SearchRequest,
+    options: SearchOptions,
+    scope: Scope,
+) -> Flow[_Asked]:
+    """The request of each query, for the collection as it is known."""
     plan: RecallPlan | None = None
     if not request.given or options.diversity:
         plan = yield from first.plan(options)
@@ -68,11 +108,10 @@ def recall_candidates(
         requests = [(yield from _given_request(first, request, scope, options))] * len(texts)
     else:
         began = time.perf_counter()
-        asked = yield from first.embed(queries, texts, plan)
+        embedded = yield from first.embed(queries, texts, plan)
         embed_s = time.perf_counter() - began
-        requests = [recall_request(plan, query, scope, options) for query in asked]
-    hits = yield from first.recall(requests, options)
-    return Recalled(texts, hits, None if plan is None else plan.dense, embed_s)
+        requests = [recall_request(plan, query, scope, options) for query in embedded]
+    return _Asked(requests, None if plan is None else plan.dense, embed_s)
 
 
 def _given_request(

@@ -34,6 +34,7 @@ class Storage:
         self, text: PayloadText, options: SearchOptions, settings: CollectionSettings
     ) -> Flow[PointBuilder]:
         """What makes points for the collection, which is created where there is none."""
+        self._first.forget()  # it may have been deleted, and made anew with other vectors
         try:
             plan = yield from self._first.plan(options)
         except CollectionNotFoundError:
