@@ -243,7 +243,7 @@ def index_corpus(searcher: "HybridSearcher", corpus: Path) -> None:
 
     searcher.add(points())
     if empty:
-        click.echo(f"{counted(empty, 'document')} without text: not indexed.", err=True)
+        click.echo(f"Without text, and so not indexed: {counted(empty, 'document')}.", err=True)
 
 
 def require_folder(folder: Path) -> None:

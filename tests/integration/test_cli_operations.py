@@ -35,7 +35,8 @@ def run(tmp_path):
 
 def test_reindex_builds_beside_the_old_one_and_switches(run, tmp_path):
     """The alias stands for one collection at a time; what fails leaves the old index."""
-    run("index", "-", "--collection", "before", documents=DOCUMENTS[:1])
+    one = run("index", "-", "--collection", "before", documents=DOCUMENTS[:1])
+    assert one.output == "1 document is in 'before'.\n"
     options = ("reindex", "-", "--collection", "docs", "--index", "year:integer", "--int8")
     first = run(*options, documents=DOCUMENTS)
     assert first.exit_code == 0, first.output
@@ -45,8 +46,9 @@ def test_reindex_builds_beside_the_old_one_and_switches(run, tmp_path):
     assert (told["alias"], told["added"]) == ("docs", 1)
     failed = run(*options, documents=[DOCUMENTS[0], {"title": "no text"}])
     assert failed.exit_code == 2
-    assert "has no text" in failed.output
-    assert run(*options).exit_code == 2
+    assert "stdin, line 2 has no text" in failed.output
+    empty = run(*options)
+    assert (empty.exit_code, empty.stderr.startswith("Error: stdin has no documents")) == (2, True)
     with closing(connect(path=str(tmp_path / "db"))) as client:
         names = {one.name for one in client.get_collections().collections}
         assert names == {"before", told["collection"]}

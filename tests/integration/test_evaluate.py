@@ -299,7 +299,7 @@ def test_eval_of_a_beir_folder(command, beir):
     """One command: index, search, rerank, measure; two configurations."""
     code, out, err = command("eval", "--corpus", beir, "--reranker", "none", "--candidates", 4)
     assert code == 0, err
-    assert "1 documents have no text and were not indexed" in err
+    assert "Without text, and so not indexed: 1 document." in err
     assert re.search(r"nDCG@10.*\n none +\d", out)
     code, out, err = command(
         *("eval", "--corpus", beir, "--json", "--limit-queries", 2, "--measure", "RR"),
