@@ -16,7 +16,7 @@ from qdrant_client import QdrantClient
 
 from qdrant_rerank.client_errors import not_found, translate
 from qdrant_rerank.connection import AnyClient, exclusive, is_local
-from qdrant_rerank.deadline import Cancellation
+from qdrant_rerank.deadline import LONGEST, Cancellation
 from qdrant_rerank.errors import CollectionNotFoundError, QdrantConnectionError, QdrantError
 from qdrant_rerank.flow import Ask, AskMany, Flow, Step, Terms
 from qdrant_rerank.request_deadline import requests_end_by
@@ -257,7 +257,8 @@ def _timeout(terms: Terms, collection: str) -> int | None:
             f"No time was left to ask Qdrant for {collection!r}. Give it longer: deadline_s."
         )
     timeouts = [terms.timeout_s, None if left is None else math.ceil(left)]
-    return min((value for value in timeouts if value is not None), default=None)
+    shortest = min((value for value in timeouts if value is not None), default=None)
+    return None if shortest is None else min(shortest, LONGEST)
 
 
 def _finished(answer: Coroutine[Any, Any, Answer]) -> Answer:

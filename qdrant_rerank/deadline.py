@@ -13,7 +13,10 @@ import numpy as np
 
 from qdrant_rerank.errors import InvalidInputError
 
-__all__ = ["NEVER", "Cancellation", "Deadline", "cancellation", "request_deadline"]
+__all__ = ["LONGEST", "NEVER", "Cancellation", "Deadline", "cancellation", "request_deadline"]
+
+#: Seconds, three years; more is no deadline. Timeouts of sockets and locks end at some 1e10.
+LONGEST = 10**8
 
 Result = TypeVar("Result")
 
@@ -30,7 +33,7 @@ class Deadline:
 
     @classmethod
     def after(cls, deadline_s: Any) -> "Deadline":
-        """So many seconds from now; None for no deadline.
+        """So many seconds from now; none for None, and for more than ``LONGEST``.
 
         Raises:
             InvalidInputError: not a number above 0.
@@ -45,7 +48,7 @@ class Deadline:
             raise InvalidInputError(
                 f"deadline_s is {deadline_s}; expected seconds above 0, or None for no deadline."
             )
-        return cls(time.monotonic() + float(deadline_s))
+        return NEVER if deadline_s > LONGEST else cls(time.monotonic() + float(deadline_s))
 
     @property
     def left(self) -> float | None:
@@ -56,7 +59,7 @@ class Deadline:
 
     def sooner(self, seconds: float | None) -> "Deadline":
         """This, or so many seconds from now if that is earlier; None for this."""
-        if seconds is None:
+        if seconds is None or seconds > LONGEST:
             return self
         return Deadline(min(self.at, time.monotonic() + seconds))
 

@@ -29,7 +29,7 @@ def _limit_steps(
     request: httpx.Request, send: Callable[[httpx.Request], httpx.Response]
 ) -> httpx.Response:
     deadline = request_deadline.get()
-    if deadline is NEVER:
+    if deadline.left is None:
         return send(request)
     given: dict[str, float | None] = dict(request.extensions.get("timeout", {}))
     timeouts = request.extensions["timeout"] = dict(given)

@@ -1,5 +1,6 @@
 """A deadline: what is scored when time is up, in which order, and what is left behind."""
 
+import asyncio
 import math
 import signal
 import threading
@@ -9,11 +10,20 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.models import ScoredPoint
 
-from qdrant_rerank import DEFAULT_RERANKER, HybridSearcher, TextCrossEncoder, rerank_points
+from qdrant_rerank import (
+    DEFAULT_RERANKER,
+    AsyncHybridSearcher,
+    HybridSearcher,
+    SearchOptions,
+    TextCrossEncoder,
+    rerank_points,
+)
 from qdrant_rerank.deadline import Deadline
 from qdrant_rerank.errors import DeadlineError, InvalidInputError, QdrantConnectionError
+from tests.loopback_grpc import loopback_server
 
 QUERY = "How hot must it be for iron to melt?"
 # Far more than any machine scores in a second, and cheap to make.
@@ -139,6 +149,49 @@ def test_what_is_no_time_is_refused_before_any_work(encoder, client, deadline_s)
     ):
         with pytest.raises(InvalidInputError, match="deadline_s is"):
             call()
+
+
+@pytest.mark.parametrize("deadline_s", [1e8, 1e9, 1e10, 1e12, 1e300, 10**400, math.inf])
+def test_years_are_as_good_as_no_deadline(encoder, deadline_s):
+    """The clocks beneath end at some hundred years."""
+    assert encoder.rerank(QUERY, ["a"] * 40, deadline_s=deadline_s) == encoder.rerank(
+        QUERY, ["a"] * 40
+    )
+
+
+@pytest.mark.parametrize("kind", ["local mode", "REST", "gRPC"])
+@pytest.mark.parametrize(
+    "long",
+    [
+        {"deadline_s": 1e8},
+        {"deadline_s": 1e10},
+        {"deadline_s": math.inf},
+        {"options": SearchOptions(timeout_s=2**40)},
+        {"options": SearchOptions(timeout_s=2**70), "deadline_s": 30},
+    ],
+)
+def test_a_request_may_take_years(client, kind, long):
+    """Of a client that blocks, and of an event loop's."""
+    with loopback_server(client) as (url, grpc_port):
+        where = {
+            "url": url,
+            "grpc_port": grpc_port,
+            "prefer_grpc": kind == "gRPC",
+            "check_compatibility": False,
+        }
+        engine = client if kind == "local mode" else QdrantClient(**where)
+        searcher = HybridSearcher("docs", client=engine, reranker=None)
+        searcher.add(["iron", "tin"], progress=False)
+        assert len(searcher.search("iron", **long)) == 2
+
+        async def main():
+            awaited = client if kind == "local mode" else AsyncQdrantClient(**where)
+            async with AsyncHybridSearcher("docs", client=awaited, reranker=None) as searcher:
+                return len(await searcher.search("iron", **long))
+
+        assert asyncio.run(main()) == 2
+        if engine is not client:
+            engine.close()
 
 
 @pytest.mark.parametrize("threshold", [None, 1e9])
