@@ -1,6 +1,6 @@
 """Checks of arguments that several calls share; each says what was seen and what was expected."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -39,11 +39,16 @@ def require_query(query: Any) -> None:
 
 
 def require_several(name: str, values: Any) -> None:
-    """Raise InvalidInputError for one of what an iterable is expected of."""
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+    """Raise InvalidInputError for one of what an iterable is expected of, and for a table."""
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         one = {"queries": "query"}.get(name, name.removesuffix("s"))
         raise InvalidInputError(
             f"{name} is one {type(values).__name__}; expected several. Pass [{one}]."
+        )
+    if hasattr(values, "columns"):
+        raise InvalidInputError(
+            f"{name} is {a_type(values)}, of which the names of its columns would be taken. Pass "
+            "one of them, such as df['text'], or its rows: df.to_dict('records')."
         )
 
 

@@ -149,8 +149,9 @@ def _compared(
 
 
 def _texts(queries: Iterable[str] | Mapping[str, str]) -> list[str]:
-    require_several("queries", queries)
-    texts = list(queries.values() if isinstance(queries, Mapping) else queries)
+    given = queries.values() if isinstance(queries, Mapping) else queries
+    require_several("queries", given)
+    texts = list(given)
     if not texts:
         raise InvalidInputError("There are no queries; expected one or more.")
     for at, text in enumerate(texts):
