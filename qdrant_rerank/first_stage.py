@@ -7,11 +7,11 @@ not known here: see :mod:`~qdrant_rerank.flow`.
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from qdrant_client import models
 from qdrant_client.http.models import QueryResponse
 
 from qdrant_rerank.connection import is_local
+from qdrant_rerank.embedders.output import dense_output, require_finite
 from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.errors import (
     QdrantConnectionError,
@@ -124,7 +124,7 @@ class FirstStage:
     def _dense_query(self, text: str, plan: RecallPlan) -> Any:
         if isinstance(self.embedder, QdrantInference) or self.embedder is None:
             return None if self.embedder is None else self.embedder.document(text)
-        vector = np.asarray(self.embedder.embed_query(text), dtype=np.float32)
+        vector = dense_output(self.embedder.name, self.embedder.embed_query(text))
         for branch in plan.branches:
             fits = vector.ndim == 1 or (vector.ndim == 2 and branch.multivector)
             if branch.dense and not (fits and vector.shape[-1] == branch.dimension):
@@ -133,6 +133,7 @@ class FirstStage:
                     f"query, but {self.collection!r} has {'multi' * branch.multivector}vectors of "
                     f"{branch.dimension}."
                 )
+        require_finite(self.embedder.name, vector, f"the query {text!r:.60}")
         return vector
 
     def _sparse_query(self, text: str) -> Any:
@@ -140,7 +141,11 @@ class FirstStage:
             return self.sparse.document(text)
         if isinstance(self.sparse, TextIndex):
             return self.sparse.query(text)
-        return None if self.sparse is None else self.sparse.embed_query(text)
+        if self.sparse is None:
+            return None
+        entries = self.sparse.embed_query(text)
+        require_finite(self.sparse.name, entries, f"the query {text!r:.60}")
+        return entries
 
     def recall(
         self, requests: Sequence[models.QueryRequest], options: SearchOptions

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from qdrant_client import models
 
+from qdrant_rerank.embedders.output import all_finite, dense_output, require_finite
 from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
-from qdrant_rerank.errors import InvalidInputError, SchemaMismatchError
+from qdrant_rerank.errors import InvalidInputError, ModelOutputError, SchemaMismatchError
 from qdrant_rerank.recall import DenseEncoder, LexicalEncoder, RecallPlan
 from qdrant_rerank.schema import DENSE_NAME, EMBEDDER_KEY, SPARSE_NAME, CollectionSchema
 from qdrant_rerank.text import PayloadText
@@ -156,17 +157,22 @@ class PointBuilder:
         return models.PointStruct(id=checked, payload=dict(payload), vector=vectors), text
 
     def embed(self, batch: Sequence[tuple[models.PointStruct, str]]) -> list[models.PointStruct]:
-        """Fill in the vectors that the points lack."""
+        """Fill in the vectors that the points lack.
+
+        Raises:
+            ModelOutputError: an encoder did not return one finite vector a text.
+            SchemaMismatchError: its vectors do not fit the collection.
+        """
         dense, sparse = self._plan.dense, self._plan.sparse
         filled = [dict(_named(point)) for point, _ in batch]
         if dense is not None and self._embedder is not None:
             rows = [row for row, vectors in enumerate(filled) if dense not in vectors]
-            made = self._embed_dense([batch[row][1] for row in rows])
+            made = self._embed_dense([batch[row] for row in rows])
             for row, vector in zip(rows, made, strict=True):
                 filled[row][dense] = vector
         if sparse is not None:
             rows = [row for row, vectors in enumerate(filled) if sparse not in vectors]
-            encoded = self._encode_sparse([batch[row][1] for row in rows])
+            encoded = self._encode_sparse([batch[row] for row in rows])
             for row, entries in zip(rows, encoded, strict=True):
                 filled[row][sparse] = entries
         return [
@@ -179,27 +185,40 @@ class PointBuilder:
             for (point, _), vectors in zip(batch, filled, strict=True)
         ]
 
-    def _embed_dense(self, texts: Sequence[str]) -> list[Any]:
-        if not texts or self._embedder is None:
+    def _embed_dense(self, rows: Sequence[tuple[models.PointStruct, str]]) -> list[Any]:
+        if not rows or self._embedder is None:
             return []
+        texts = [text for _, text in rows]
         if isinstance(self._embedder, QdrantInference):
             return [self._embedder.document(text) for text in texts]
-        made = np.asarray(self._embedder.embed_documents(texts), dtype=np.float32)
+        made = dense_output(self._embedder.name, self._embedder.embed_documents(texts))
         expected = (len(texts), self._plan.dimension)
         if made.shape != expected:
             raise SchemaMismatchError(
                 f"The embedder {self._embedder.name!r} returned shape {made.shape} for "
                 f"{len(texts)} texts; expected {expected}."
             )
+        if not np.isfinite(made).all():
+            for row, vector in zip(rows, made, strict=True):
+                require_finite(self._embedder.name, vector, _document(row))
         vectors: list[Any] = made.tolist()
         return vectors
 
-    def _encode_sparse(self, texts: Sequence[str]) -> Sequence[Any]:
+    def _encode_sparse(self, rows: Sequence[tuple[models.PointStruct, str]]) -> Sequence[Any]:
+        texts = [text for _, text in rows]
         if isinstance(self._sparse, QdrantInference):
             return [self._sparse.document(text) for text in texts]
         if self._sparse is None or isinstance(self._sparse, TextIndex):
             return []
-        return self._sparse.embed_documents(texts)
+        made = list(self._sparse.embed_documents(texts))
+        if len(made) != len(rows):
+            raise ModelOutputError(
+                f"The encoder {self._sparse.name!r} returned {len(made)} vectors for {len(rows)} "
+                "texts; expected one a text."
+            )
+        for row, vector in zip(rows, made, strict=True):
+            require_finite(self._sparse.name, vector, _document(row))
+        return made
 
     def _payload_of(self, text: str, where: str) -> dict[str, Any]:
         source = self._text.source
@@ -226,15 +245,26 @@ class PointBuilder:
                     f"{self._schema}."
                 )
             params = self._schema.dense.get(name)
-            if params is None or not isinstance(vector, Sequence) or not vector:
-                continue
-            size = len(vector[0]) if isinstance(vector[0], Sequence) else len(vector)
-            if size != params.size:
-                raise SchemaMismatchError(
-                    f"{where} brings a vector of {size} for {name or 'the unnamed vector'!r}, "
-                    f"which has {params.size} dimensions in {self._schema.collection!r}."
+            if params is not None and isinstance(vector, Sequence) and vector:
+                rows = vector if isinstance(vector[0], Sequence) else [vector]
+                size = next((len(row) for row in rows if len(row) != params.size), params.size)
+                if size != params.size:
+                    raise SchemaMismatchError(
+                        f"{where} brings a vector of {size} for {name or 'the unnamed vector'!r}, "
+                        f"which has {params.size} dimensions in {self._schema.collection!r}."
+                    )
+            if not all_finite(vector):
+                raise InvalidInputError(
+                    f"{where} brings a vector with NaN or infinity for "
+                    f"{name or 'the unnamed vector'!r}; expected finite numbers."
                 )
         return dict(given)
+
+
+def _document(row: tuple[models.PointStruct, str]) -> str:
+    """A document, as errors name it."""
+    point, text = row
+    return f"document {point.id!r} ({text!r:.60})"
 
 
 def _named(point: models.PointStruct) -> Mapping[str, Any]:

@@ -3,14 +3,21 @@
 import itertools
 import threading
 import uuid
+from contextlib import closing
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from qdrant_client import models
+from qdrant_client import QdrantClient, models
 
 from qdrant_rerank import HybridSearcher
-from qdrant_rerank.errors import InvalidInputError, MissingTextError, SchemaMismatchError
+from qdrant_rerank.engines.edge import EdgeClient
+from qdrant_rerank.errors import (
+    InvalidInputError,
+    MissingTextError,
+    ModelOutputError,
+    SchemaMismatchError,
+)
 
 IDS = [3, str(uuid.UUID(int=5)), uuid.UUID(int=6)]
 
@@ -178,6 +185,103 @@ def test_vectors_that_do_not_fit_are_refused(searcher, vector, seen):
     point = models.PointStruct(id=1, payload={"text": "x"}, vector=vector)
     with pytest.raises(SchemaMismatchError, match=seen):
         searcher.add([point], progress=False)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), 1e39])
+@pytest.mark.parametrize("name", ["dense", "bm25"])
+def test_vectors_with_numbers_that_are_not_finite_are_refused(searcher, name, number):
+    """They would be stored and never found, or found first; documents before them are kept."""
+    values = [1.0] * 255 + [number]
+    vector = {"bm25": models.SparseVector(indices=list(range(256)), values=values)}
+    point = models.PointStruct(
+        id=1, payload={"text": "x"}, vector=vector if name == "bm25" else {"dense": values}
+    )
+    with pytest.raises(InvalidInputError, match=rf"Document 1 brings .* infinity for '{name}'"):
+        searcher.add(["good", point], progress=False)
+    assert [payload["text"] for payload in stored(searcher).values()] == ["good"]
+
+
+def test_a_multivector_of_several_lengths_is_refused(client):
+    """Each of its rows is looked at."""
+    client.create_collection(
+        "docs",
+        vectors_config={
+            "dense": models.VectorParams(
+                size=2,
+                distance=models.Distance.DOT,
+                multivector_config=models.MultiVectorConfig(comparator="max_sim"),
+            )
+        },
+        sparse_vectors_config={"bm25": models.SparseVectorParams(modifier="idf")},
+    )
+    searcher = HybridSearcher("docs", client=client, reranker=None, embedder=None)
+    point = models.PointStruct(
+        id=1, payload={"text": "x"}, vector={"dense": [[1.0, 2.0], [1.0, 2.0, 3.0]]}
+    )
+    with pytest.raises(SchemaMismatchError, match="vector of 3 for 'dense', which has 2"):
+        searcher.add([point], progress=False)
+
+
+class Encoder:
+    """Returns what it was given for texts with "bad" in them; else ones."""
+
+    name, dimension = "an encoder", 2
+
+    def __init__(self, bad, good):
+        self.bad, self.good = bad, good
+
+    def embed_query(self, text):
+        return self.bad if "bad" in text else self.good
+
+    def embed_documents(self, texts):
+        return [self.embed_query(text) for text in texts]
+
+
+@pytest.mark.parametrize("engine", ["local mode", "embedded"])
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e39])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_an_encoder_that_returns_no_finite_numbers_is_named(engine, number, sparse):
+    """With the document or the query, before anything is sent."""
+    if sparse:
+        bad, good = (models.SparseVector(indices=[1], values=[value]) for value in (number, 1.0))
+        encoders = {"embedder": None, "sparse": Encoder(bad, good)}
+    else:
+        encoders = {"embedder": Encoder([1.0, number], [1.0, 1.0]), "sparse": None}
+    with closing(EdgeClient() if engine == "embedded" else QdrantClient(":memory:")) as client:
+        searcher = HybridSearcher("docs", client=client, reranker=None, **encoders)
+        assert searcher.add(["good"], progress=False) == 1
+        with pytest.raises(ModelOutputError, match=r"'an encoder' returned NaN .* 7 \('bad'\)"):
+            searcher.add(["fine", "bad"], ids=[6, 7], progress=False)
+        with pytest.raises(ModelOutputError, match=r"'an encoder' .* of the query 'a bad query'"):
+            searcher.search("a bad query")
+        assert client.count("docs").count == 1
+        assert len(searcher.search("good")) == 1
+
+
+@pytest.mark.parametrize("made", [[None], ["x"], [[1.0, 2.0], [1.0]], object()])
+def test_an_embedder_that_returns_no_numbers_is_named(client, made):
+    """Of any wrong kind."""
+    encoder = Encoder(made, [1.0, 1.0])
+    searcher = HybridSearcher("docs", client=client, reranker=None, embedder=encoder)
+    searcher.add(["good"], progress=False)
+    for call in (lambda: searcher.add(["bad"], progress=False), lambda: searcher.search("bad")):
+        with pytest.raises((ModelOutputError, SchemaMismatchError), match="'an encoder' returned"):
+            call()
+
+
+def test_a_sparse_encoder_returns_one_vector_a_text(client):
+    """One that does not is named."""
+
+    class Short(Encoder):
+        def embed_documents(self, texts):
+            return super().embed_documents(texts)[1:]
+
+    one = models.SparseVector(indices=[1], values=[1.0])
+    searcher = HybridSearcher(
+        "docs", client=client, reranker=None, embedder=None, sparse=Short(one, one)
+    )
+    with pytest.raises(ModelOutputError, match="returned 1 vectors for 2 texts"):
+        searcher.add(["a", "b"], progress=False)
 
 
 def test_one_document_instead_of_several_is_refused(searcher):
