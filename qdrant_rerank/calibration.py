@@ -5,7 +5,9 @@ thing for each model. A ``Calibrator`` is fitted once on scores and judgments, k
 file beside the model, and used as the activation.
 """
 
+import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +124,7 @@ class Calibrator:
         return _fit_platt(x, y)
 
     def save(self, path: str | Path) -> None:
-        """Write a JSON file, whole or not at all.
+        """Write a JSON file (gzipped if it ends in ``.gz``), whole or not at all.
 
         Raises:
             InvalidInputError: the path cannot be written.
@@ -145,8 +147,10 @@ class Calibrator:
         """
         advice = "Save one with Calibrator.fit(scores, labels).save(path)."
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            packed = Path(path).suffix == ".gz"  # as whole_file writes it
+            with gzip.open(path) if packed else Path(path).open("rb") as file:
+                content = json.loads(file.read().decode("utf-8"))
+        except (OSError, ValueError, EOFError, zlib.error) as error:
             raise ModelFileError(
                 f"{path} is not a readable calibration: {error}. {advice}"
             ) from error

@@ -47,11 +47,12 @@ def test_probabilities_lie_in_0_to_1_and_never_turn_the_order(method, pairs, oth
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["calibration.json", "calibration.json.gz"])
 @settings(max_examples=25, deadline=None)
 @given(pairs=PAIRS)
-def test_a_file_holds_the_same_curve_to_the_bit(method, pairs, tmp_path_factory):
-    """Plain JSON numbers."""
-    path = tmp_path_factory.mktemp("calibration") / "calibration.json"
+def test_a_file_holds_the_same_curve_to_the_bit(method, name, pairs, tmp_path_factory):
+    """Plain JSON numbers, packed or not."""
+    path = tmp_path_factory.mktemp("calibration") / name
     calibrate = fitted(pairs, method)
     calibrate.save(path)
     assert Calibrator.load(path) == calibrate
@@ -149,6 +150,15 @@ def test_a_file_that_holds_no_curve_is_named(tmp_path, content):
         path.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(ModelFileError, match=r"calibration\.json"):
         Calibrator.load(path)
+
+
+@pytest.mark.parametrize("content", [b"{}", b"", b"\x1f\x8b\x08", b"\xff"])
+@pytest.mark.parametrize("name", ["calibration.json", "calibration.json.gz"])
+def test_a_file_of_another_kind_than_its_name_says_is_named(tmp_path, name, content):
+    """Neither packed nor text, or cut short."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"calibration\.json"):
+        Calibrator.load(tmp_path / name)
 
 
 def test_a_path_that_cannot_be_written_leaves_nothing(tmp_path):
