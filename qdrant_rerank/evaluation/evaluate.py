@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from qdrant_client.models import ScoredPoint
 
-from qdrant_rerank.arguments import require_positive
+from qdrant_rerank.arguments import a_type, require_number, require_positive
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.evaluation.corpus import Document
 from qdrant_rerank.evaluation.gather import (
@@ -168,8 +168,20 @@ def evaluate_run(
     """
     named = reranker if isinstance(reranker, Mapping) else {_reranker_name(reranker): reranker}
     require_positive("candidates", candidates)
+    if not isinstance(run, Mapping) or not all(isinstance(r, Mapping) for r in run.values()):
+        raise InvalidInputError(
+            "run is no mapping of mappings; expected scores by query and document id, best first."
+        )
+    if not isinstance(corpus, Mapping):
+        raise InvalidInputError(f"corpus is {a_type(corpus)}; expected documents by id.")
     for query, found in run.items():
-        for document in found:
+        for document, score in found.items():
+            require_number(f"The score of {document!r:.80} for {query!r:.80}", score, "a number")
+            if document in corpus and not hasattr(corpus[document], "content"):
+                raise InvalidInputError(
+                    f"corpus has {a_type(corpus[document])} for {document!r:.80}; expected a "
+                    "Document(id, title, text)."
+                )
             if document not in corpus:
                 raise InvalidInputError(
                     f"Document {document!r:.80} of query {query!r:.80} is not in the corpus. Pass "

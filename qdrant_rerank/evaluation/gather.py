@@ -8,7 +8,7 @@ import numpy as np
 from qdrant_client.models import ScoredPoint
 from tqdm.auto import tqdm
 
-from qdrant_rerank.arguments import require_query
+from qdrant_rerank.arguments import a_type, require_query
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.evaluation.results import STAGES
 from qdrant_rerank.evaluation.runs import Qrels, Run, require_overlap
@@ -18,6 +18,7 @@ __all__ = ["Gathered", "Search", "document_id", "gather", "judged_queries", "pro
 
 # Queries after which not one judged candidate means that the ids do not agree.
 QUERIES_UNTIL_DOUBT = 50
+HIGHEST_GRADE = 2**31 - 1  # trec_eval's numbers have 32 bits
 
 #: (query id, query text) -> hits, best first, and the id of each hit in the qrels.
 Search = Callable[[str, str], tuple[SearchResults, Callable[[RerankedPoint], str]]]
@@ -27,13 +28,41 @@ def judged_queries(queries: Mapping[str, str], qrels: Qrels) -> dict[str, str]:
     """The queries that have judgments.
 
     Raises:
-        InvalidInputError: none has, or one of them has no text.
+        InvalidInputError: none has, one of them has no text, or a judgment is none.
     """
+    for name, given, expected in (
+        ("queries", queries, "texts by id"),
+        ("qrels", qrels, "grades by query and document id"),
+    ):
+        if not isinstance(given, Mapping):
+            raise InvalidInputError(f"{name} is {a_type(given)}; expected a mapping, {expected}.")
     require_overlap(queries, qrels, found_in="queries", qrels_in="qrels")
     judged = {query: text for query, text in queries.items() if qrels.get(query)}
-    for text in judged.values():
+    if not judged:
+        raise InvalidInputError("None of the queries has a judgment; expected one or more.")
+    for query, text in judged.items():
         require_query(text)
+        _require_grades(query, qrels[query])
     return judged
+
+
+def _require_grades(query: str, grades: Any) -> None:
+    if not isinstance(grades, Mapping):
+        raise InvalidInputError(
+            f"The judgments of query {query!r:.80} are {a_type(grades)}; expected grades by "
+            "document id, such as {'doc7': 1}."
+        )
+    for document, grade in grades.items():
+        if not isinstance(document, str):
+            raise InvalidInputError(
+                f"A judged document of query {query!r:.80} is {a_type(document)}, {document!r:.80};"
+                " expected its id as a str."
+            )
+        if not isinstance(grade, int | np.integer) or abs(int(grade)) > HIGHEST_GRADE:
+            raise InvalidInputError(
+                f"The grade of document {document!r:.80} for query {query!r:.80} is {grade!r:.80}; "
+                "expected a whole number, 0 for what is not relevant."
+            )
 
 
 class Gathered:

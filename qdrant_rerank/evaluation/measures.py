@@ -71,7 +71,8 @@ def by_query(
         for query in queries
         if run.get(query)
     }
-    judged = {query: qrels[query] for query in queries}
+    # trec_eval takes Python's own whole numbers alone.
+    judged = {q: {document: int(grade) for document, grade in qrels[q].items()} for q in queries}
     found = {(measure, query): 0.0 for measure in parsed.values() for query in queries}
     if ordered:
         for item in _ir_measures().iter_calc(list(parsed.values()), judged, ordered):
@@ -203,7 +204,7 @@ def _parse(name: str) -> Any:
     module = _ir_measures()
     try:
         return module.parse_measure(name)
-    except (NameError, ValueError) as error:
+    except (NameError, ValueError, TypeError, SyntaxError) as error:
         raise InvalidInputError(
             f"measure is {name!r}; expected a name of ir-measures, such as nDCG@10, RR or R@100."
         ) from error

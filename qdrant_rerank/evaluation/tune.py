@@ -17,7 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_rerank.arguments import require_blend, require_choice, require_positive
+from qdrant_rerank.arguments import (
+    require_blend,
+    require_choice,
+    require_number,
+    require_positive,
+)
 from qdrant_rerank.cross_encoder import TextCrossEncoder
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.evaluation.compare import with_reranker
@@ -93,6 +98,8 @@ def tune(
     """
     require_measures([measure])
     _require_sweep(rerankers, precisions, candidates, blends, fusions)
+    if max_ms is not None:
+        require_number("max_ms", max_ms, "milliseconds a query, or None for any")
     judged = judged_queries(queries, qrels)
     if len(judged) < FEWEST_QUERIES:
         raise InvalidInputError(

@@ -245,6 +245,21 @@ def test_given_candidates_need_no_qdrant(found):
         ({"resamples": 0}, "resamples is 0"),
         ({"searcher": {}}, "no configuration"),
         ({"searcher": {"a": "docs"}}, "'a' is a str; expected a HybridSearcher"),
+        ({"queries": None}, "queries is a NoneType; expected a mapping"),
+        ({"queries": list(QUERIES.values())}, "queries is a list; expected a mapping"),
+        ({"qrels": None}, "qrels is a NoneType; expected a mapping"),
+        ({"qrels": [("q1", "iron", 1)]}, "qrels is a list; expected a mapping"),
+        ({"qrels": {"q1": ["iron"]}}, "judgments of query 'q1' are a list; expected grades by"),
+        ({"qrels": {"q1": {}}}, "None of the queries has a judgment"),
+        (
+            {"qrels": {"q1": {"iron": 1.0}}},
+            "document 'iron' for query 'q1' is 1.0; expected a whole",
+        ),
+        ({"qrels": {"q1": {"iron": "1"}}}, "for query 'q1' is '1'; expected a whole"),
+        ({"qrels": {"q1": {"iron": None}}}, "for query 'q1' is None; expected a whole"),
+        ({"qrels": {"q1": {"iron": 2**70}}}, "expected a whole number"),
+        ({"qrels": {"q1": {7: 1}}}, "of query 'q1' is an int, 7; expected its id as a str"),
+        ({"measures": [3]}, "measure is 3"),
     ],
 )
 def test_bad_arguments_are_named(searcher, change, seen):
@@ -252,6 +267,14 @@ def test_bad_arguments_are_named(searcher, change, seen):
     given = {"searcher": searcher, "queries": QUERIES, "qrels": QRELS} | change
     with pytest.raises(InvalidInputError, match=seen):
         evaluate(**given)
+
+
+def test_grades_may_be_numpys(searcher, found):
+    """As they come out of a table."""
+    grades = {q: {d: np.int64(g) for d, g in judged.items()} for q, judged in QRELS.items()}
+    again = evaluate(searcher, QUERIES, grades, progress=False)
+    for measure, values in again[DEFAULT_RERANKER].values["after"].items():
+        np.testing.assert_array_equal(values, found["[red]bundled"].values["after"][measure])
 
 
 def test_a_name_must_be_a_text(searcher):
@@ -264,6 +287,23 @@ def test_a_run_of_another_corpus_is_named(found):
     """With the document and its query."""
     with pytest.raises(InvalidInputError, match="Document 'bread' of query 'q1' is not in"):
         evaluate_run({"q1": {"bread": 1.0}}, {}, QUERIES, QRELS)
+
+
+@pytest.mark.parametrize(
+    ("run", "corpus", "seen"),
+    [
+        (None, {}, "run is no mapping of mappings"),
+        ({"q1": ["iron"]}, {}, "run is no mapping of mappings"),
+        ({"q1": {"iron": "high"}}, {}, "score of 'iron' for 'q1' is 'high'"),
+        ({"q1": {"iron": float("nan")}}, {}, "score of 'iron' for 'q1' is nan"),
+        ({"q1": {"iron": 1.0}}, None, "corpus is a NoneType"),
+        ({"q1": {"iron": 1.0}}, DOCUMENTS, "corpus has a str for 'iron'; expected a Document"),
+    ],
+)
+def test_what_is_no_run_or_corpus_is_named(run, corpus, seen):
+    """Before anything is scored."""
+    with pytest.raises(InvalidInputError, match=seen):
+        evaluate_run(run, corpus, QUERIES, QRELS)
 
 
 @pytest.fixture

@@ -253,6 +253,10 @@ def test_tables_and_files(found, tmp_path):
         ({"fusions": ["sum"]}, "fusion is 'sum'"),
         ({"measure": "nDCG10"}, "measure is 'nDCG10'"),
         ({"qrels": {"q1": {"iron": 1}}}, "1 queries are judged; expected 4 or more"),
+        ({"max_ms": "x"}, "max_ms is 'x'; expected milliseconds"),
+        ({"max_ms": float("nan")}, "max_ms is nan; expected milliseconds"),
+        ({"queries": None}, "queries is a NoneType"),
+        ({"measure": 3}, "measure is 3"),
     ],
 )
 def test_bad_arguments_are_named(searcher, change, seen):
