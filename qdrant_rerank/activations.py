@@ -90,7 +90,14 @@ def activate(
         with np.errstate(over="ignore"):
             return np.asarray(1 / (1 + np.exp(-relevance)), dtype=np.float32)
     if callable(activation):
-        scores = np.asarray(activation(relevance), dtype=np.float32)
+        made = activation(relevance)
+        try:
+            scores = np.asarray(made, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise ModelOutputError(
+                f"The activation {activation_name(activation)} returned {made!r:.80} for "
+                f"{len(relevance)} logits; expected as many finite scores."
+            ) from error
         if scores.shape != relevance.shape or not np.isfinite(scores).all():
             raise ModelOutputError(
                 f"The activation {activation_name(activation)} returned shape {scores.shape} for "

@@ -1,6 +1,6 @@
 """Points whose ids are known, as flows: texts of queries, what is shown of hits, look-ups."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +24,7 @@ __all__ = [
     "given",
     "names",
     "read_consistency",
+    "require_selected",
     "selector",
     "text_payload",
 ]
@@ -180,6 +181,22 @@ def _as_recalled(fetched: Mapping[str, Any], recalled: Mapping[str, Any]) -> dic
 def text_payload(text: PayloadText) -> bool | list[str]:
     """The payload that holds the text; all of it where only a function knows, or no path tells."""
     return (None if text.fields is None else field_paths(text.fields)) or True
+
+
+def require_selected(name: str, value: Any) -> None:
+    """Raise InvalidInputError unless it says which payload, or which vectors, to return."""
+    kinds: Any = bool
+    if name == "with_payload":
+        kinds = bool | models.PayloadSelectorInclude | models.PayloadSelectorExclude
+    if isinstance(value, str):
+        raise InvalidInputError(f"{name} is one str; expected names. Pass [{value!r}].")
+    several = isinstance(value, Collection) and not isinstance(value, bytes | Mapping)
+    if not isinstance(value, kinds) and not (
+        several and all(isinstance(item, str) for item in value)
+    ):
+        raise InvalidInputError(
+            f"{name} is {value!r:.80}; expected True, False or a list of names."
+        )
 
 
 def names(with_vectors: WithVectors) -> bool | list[str]:

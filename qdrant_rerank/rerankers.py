@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_rerank.arguments import a_type
 from qdrant_rerank.cross_encoder import TextCrossEncoder
 from qdrant_rerank.deadline import NEVER, Deadline
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError
@@ -229,7 +230,14 @@ def _ask(reranker: Reranker, query: str, documents: Sequence[str]) -> NDArray[np
     name = type(reranker).__name__
     if not documents:
         return NO_SCORES
-    answer = list(reranker.rerank(query, documents))
+    answer: Any = reranker.rerank(query, documents)
+    try:
+        answer = iter(answer)
+    except TypeError as error:
+        raise ModelOutputError(
+            f"{name}.rerank returned {a_type(answer)}; expected a float a document, in input order."
+        ) from error
+    answer = list(answer)
     try:
         scores = np.asarray(answer, dtype=np.float32)
     except (TypeError, ValueError) as error:

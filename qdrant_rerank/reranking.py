@@ -12,7 +12,13 @@ from pathlib import Path
 from qdrant_client.http.models import QueryResponse
 from qdrant_client.models import ScoredPoint
 
-from qdrant_rerank.arguments import require_choice, require_positive, require_query, require_several
+from qdrant_rerank.arguments import (
+    require_choice,
+    require_number,
+    require_positive,
+    require_query,
+    require_several,
+)
 from qdrant_rerank.deadline import NEVER, Deadline
 from qdrant_rerank.errors import InvalidInputError, MissingTextError
 from qdrant_rerank.models import DEFAULT_RERANKER
@@ -82,6 +88,8 @@ def rerank_points(
     deadline = Deadline.after(deadline_s)
     require_query(query)
     require_positive("limit", limit)
+    if score_threshold is not None:
+        require_number("score_threshold", score_threshold, "a score, or None for all")
     require_choice("on_missing_text", on_missing_text, OnMissingText)
     require_choice("on_rerank_error", on_rerank_error, OnRerankError)
     second_stage = SecondStage(

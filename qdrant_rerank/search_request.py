@@ -11,10 +11,13 @@ from qdrant_rerank.arguments import require_count, require_number, require_posit
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload_paths import require_path
-from qdrant_rerank.points import Query, WithPayload, WithVectors
+from qdrant_rerank.points import Query, WithPayload, WithVectors, require_selected
 from qdrant_rerank.query_request import Prefetches, RecallBy, prefetches_of, read_recall
 
 __all__ = ["SearchRequest"]
+
+#: Engines count in 64 bits, and some add to it.
+MOST_HITS = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +57,13 @@ class SearchRequest:
         for query in queries:
             if isinstance(query, bool) or not isinstance(query, int | UUID):
                 require_query(query)
-        for name in ("with_payload", "with_vectors"):
-            value = getattr(self, name)
-            if isinstance(value, str):
-                raise InvalidInputError(f"{name} is one str; expected names. Pass [{value!r}].")
+            elif isinstance(query, int) and not 0 <= query < 2**64:
+                raise InvalidInputError(
+                    f"query is the id {query!r:.80}; Qdrant's are whole numbers from 0 to 2**64 - "
+                    "1, and UUIDs. A text to search for is a str."
+                )
+        require_selected("with_payload", self.with_payload)
+        require_selected("with_vectors", self.with_vectors)
         require_count("offset", self.offset)
         require_positive("group_size", self.group_size, optional=False)
         if self.score_threshold is not None:
@@ -92,6 +98,12 @@ class SearchRequest:
         require_positive("limit", self.limit, optional=False)
         require_positive("candidates", self.candidates)
         last = self.offset + self.limit
+        most = max(last, self.candidates or 0)
+        if most > MOST_HITS:
+            raise InvalidInputError(
+                f"limit, offset and candidates ask for up to {most} hits; expected no more than "
+                f"{MOST_HITS}."
+            )
         if self.candidates is None:
             return max(candidates, last)
         if self.candidates < last:

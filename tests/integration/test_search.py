@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+from contextlib import closing
 from functools import partial
 
 import numpy as np
@@ -24,6 +25,7 @@ from qdrant_rerank import (
     StaticEmbedder,
     rerank_points,
 )
+from qdrant_rerank.engines.edge import EdgeClient
 from qdrant_rerank.errors import (
     CollectionNotFoundError,
     InvalidInputError,
@@ -285,12 +287,43 @@ def test_an_empty_query_is_an_error(searcher, query):
         {"score_threshold": "0.5"},
         {"score_threshold": float("nan")},
         {"query_filter": {"must": []}},
+        {"with_payload": None},
+        {"with_payload": (1,)},
+        {"with_payload": b"n"},
+        {"with_vectors": None},
+        {"with_vectors": 1},
+        {"with_vectors": models.PayloadSelectorInclude(include=["n"])},
+        {"limit": 2**63},
+        {"limit": 2**70},
+        {"offset": 2**70},
+        {"candidates": 2**70},
     ],
 )
 def test_arguments_of_a_wrong_kind_or_out_of_range_are_errors(searcher, wrong):
     """Before any work is done."""
     with pytest.raises(InvalidInputError, match=r"expected"):
         searcher.search(QUERY, **wrong)
+
+
+@pytest.mark.parametrize("engine", ["local mode", "embedded"])
+def test_any_whole_number_is_an_id_or_refused_and_so_is_a_limit(engine):
+    """Whichever the engine, and in our own words."""
+    with closing(EdgeClient() if engine == "embedded" else QdrantClient(":memory:")) as client:
+        searcher = HybridSearcher("docs", client=client, reranker=None)
+        searcher.add(["iron", "tin"], ids=[0, 2**64 - 1], progress=False)
+        for wrong in (-1, 2**64, -(2**70)):
+            with pytest.raises(InvalidInputError, match=f"query is the id {wrong}; Qdrant's are"):
+                searcher.search(wrong)
+        assert [hit.id for hit in searcher.search(2**64 - 1)] == [0]
+        assert len(searcher.search("iron", limit=2**63 - 1)) == 2
+
+
+@pytest.mark.parametrize("threshold", ["0.5", float("nan"), True])
+def test_rerank_points_checks_its_threshold(searcher, threshold):
+    """As a search does."""
+    hits = searcher.search(QUERY)
+    with pytest.raises(InvalidInputError, match="score_threshold is"):
+        rerank_points(QUERY, hits, score_threshold=threshold)
 
 
 @pytest.mark.parametrize("wrong", ["one text", b"bytes", None, 5])
@@ -350,6 +383,9 @@ class Scores:
         (["a"] * 8, "'a'"),
         ([(0, 1.0)] * 8, r"shape \(8, 2\)"),
         ([{"index": 0}] * 8, "index"),
+        (None, "a NoneType; expected"),
+        (0.5, "a float; expected"),
+        (np.float32(1), "a float32; expected"),
     ],
 )
 def test_a_reranker_that_returns_no_scores_is_named(searcher, scores, seen):

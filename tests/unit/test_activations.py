@@ -112,5 +112,8 @@ def test_a_callable_must_return_one_finite_score_a_pair():
         activate(total, ONE, logits)
     with pytest.raises(ModelOutputError, match="finite"):
         activate(lambda x: x + np.nan, ONE, logits)
+    for wrong in ("a", None, ["a", "b"], [[1.0], [1.0, 2.0]], object()):
+        with pytest.raises(ModelOutputError, match="for 2 logits; expected as many finite"):
+            activate(lambda _, wrong=wrong: wrong, ONE, logits)
     assert activation_name(total).endswith("total")
     assert activation_name("sigmoid") == "sigmoid"
