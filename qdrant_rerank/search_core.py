@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NoReturn, Self
 
 from tqdm.auto import tqdm
 
@@ -103,6 +104,18 @@ class SearchCore:
             f"{type(self).__name__}({self.collection!r}, reranker={self.reranker!r}, "
             f"embedder={self.embedder!r}, sparse={self.sparse!r})"
         )
+
+    def __reduce__(self) -> NoReturn:
+        # TypeError, as Python's own for what cannot be pickled: callers of pickle look for it.
+        raise TypeError(
+            f"{type(self).__name__} holds a client, which cannot be pickled. Make a searcher in "
+            "each process."
+        )
+
+    def __copy__(self) -> Self:
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
 
     def _terms(self, queries: Sequence[Query], request: SearchRequest) -> Terms:
         """Check the arguments of a search, before anything is asked.

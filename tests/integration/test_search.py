@@ -1,6 +1,8 @@
 """HybridSearcher over the embedded engine, with the bundled models."""
 
+import copy
 import dataclasses
+import pickle
 import threading
 from contextlib import closing
 from functools import partial
@@ -316,6 +318,13 @@ def test_any_whole_number_is_an_id_or_refused_and_so_is_a_limit(engine):
                 searcher.search(wrong)
         assert [hit.id for hit in searcher.search(2**64 - 1)] == [0]
         assert len(searcher.search("iron", limit=2**63 - 1)) == 2
+
+
+def test_a_searcher_is_copied_but_not_pickled(searcher):
+    """A process of its own needs a client of its own."""
+    with pytest.raises(TypeError, match=r"holds a client.*Make a searcher in each process"):
+        pickle.dumps(searcher)
+    assert copy.copy(searcher).search(QUERY)[0].id == searcher.search(QUERY)[0].id
 
 
 @pytest.mark.parametrize("threshold", ["0.5", float("nan"), True])
