@@ -24,18 +24,18 @@ NO_DENSE = {
 
 @pytest.fixture(params=ENGINES)
 def clients(request):
-    """A client of an engine, and an async one of the same."""
+    """A client of an engine, and what makes an async one of the same."""
     with ExitStack() as stack:
         edge = "embedded" in request.param
         engine = stack.enter_context(closing(EdgeClient() if edge else QdrantClient(":memory:")))
         if request.param in {"local mode", "embedded"}:
-            yield engine, engine
+            yield engine, lambda: engine
             return
         url, grpc_port = stack.enter_context(loopback_server(engine))
         where = {"url": url, "grpc_port": grpc_port, "prefer_grpc": request.param == "gRPC"}
         client = QdrantClient(**where, check_compatibility=False)
         stack.callback(client.close)
-        yield client, AsyncQdrantClient(**where, check_compatibility=False)
+        yield client, lambda: AsyncQdrantClient(**where, check_compatibility=False)
 
 
 def recreate(client, config):
@@ -105,9 +105,10 @@ def test_a_request_that_is_wrong_is_refused_as_before(clients):
 
 def test_the_async_searcher_does_the_same(clients):
     """Deleted, then made anew with other vectors."""
-    client, async_client = clients
+    client, make = clients
 
     async def main():
+        async_client = make()
         async with (
             AsyncHybridSearcher("docs", client=async_client, reranker=None) as adds,
             AsyncHybridSearcher("docs", client=async_client, reranker=None) as searches,
