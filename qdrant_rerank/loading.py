@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import os
 import threading
 from contextlib import ExitStack
 from dataclasses import KW_ONLY, dataclass, field, fields
@@ -17,6 +16,7 @@ from qdrant_rerank.conversion import Conversion, choose_conversion
 from qdrant_rerank.cpu import int8_weights
 from qdrant_rerank.dequantization import dequantized
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.fork import in_child
 from qdrant_rerank.heads import Label
 from qdrant_rerank.hub import ModelFiles
 from qdrant_rerank.model_config import ModelConfig
@@ -256,11 +256,7 @@ def _say_slower(model: str) -> None:
     )
 
 
+@in_child
 def _unlock() -> None:
-    """A forked child: whoever was loading is not in it."""
-    for loader in list(_loaders):
+    for loader in list(_loaders):  # another thread of the parent may have held its lock
         loader._lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_unlock)

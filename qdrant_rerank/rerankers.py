@@ -19,6 +19,7 @@ from qdrant_rerank.arguments import a_type
 from qdrant_rerank.cross_encoder import TextCrossEncoder
 from qdrant_rerank.deadline import NEVER, Deadline
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError
+from qdrant_rerank.fork import in_child
 from qdrant_rerank.options import OnRerankError
 from qdrant_rerank.types import Reranker, Status
 
@@ -27,6 +28,7 @@ __all__ = ["Scored", "load_reranker", "score"]
 logger = logging.getLogger(__name__)
 
 _loading = threading.Lock()
+
 NO_SCORES: NDArray[np.float32] = np.empty(0, dtype=np.float32)
 
 
@@ -91,6 +93,12 @@ class Scored:
         if self.causes[query] is not None:
             return "degraded"
         return "partial" if self.waiting[query] else "reranked"
+
+
+@in_child
+def _unlock() -> None:
+    global _loading  # noqa: PLW0603 - another thread of the parent may have held it
+    _loading = threading.Lock()
 
 
 def load_reranker(reranker: Reranker | str | Path) -> Reranker:

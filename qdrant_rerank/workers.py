@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 
 from qdrant_rerank.cpu import available_cores
 from qdrant_rerank.deadline import NEVER, Cancellation, Deadline, cancellation
+from qdrant_rerank.fork import in_child
 
 __all__ = ["MOST_A_CORE", "Workers", "for_each", "shared_pool"]
 
@@ -211,12 +212,8 @@ def _join() -> None:
         pool.join()
 
 
+@in_child
 def _forget() -> None:
-    """A forked child has none of its parent's threads."""
     global _lock  # noqa: PLW0603 - another thread of the parent may have held it
     _lock = threading.Lock()
     _pools.clear()  # those that are still held are not alive
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_forget)

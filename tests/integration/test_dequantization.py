@@ -42,13 +42,14 @@ except ImportError as error:
 
 FORKED = """
 import os, threading
-from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
+from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder, rerankers
 encoder = TextCrossEncoder(DEFAULT_RERANKER, lazy_load=True)
 encoder._model._lock.acquire()  # as a thread that is loading has it
+rerankers._loading.acquire()
 if os.fork() == 0:
+    rerankers.load_reranker(DEFAULT_RERANKER)
     os._exit(len(encoder.rerank("q", ["d"])) - 1)
 _, status = os.wait()
-encoder._model._lock.release()
 print(status, "done")
 """
 BUNDLED = (DEFAULT_RERANKER, "grown-minilm-l3-v2")
