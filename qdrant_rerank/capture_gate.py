@@ -23,15 +23,18 @@ _records = False
 def working() -> Iterator[None]:
     """For runs and whatever else calls CUDA; any number at once."""
     global _at_work  # noqa: PLW0603
-    with _changed:
-        _changed.wait_for(lambda: not _records and not _waiting)
-        _at_work += 1
-    try:
+    inside = False
+    try:  # around the count, too: one that a Ctrl-C left would keep all recordings waiting
+        with _changed:
+            _changed.wait_for(lambda: not _records and not _waiting)
+            _at_work += 1
+            inside = True
         yield
     finally:
-        with _changed:
-            _at_work -= 1
-            _changed.notify_all()
+        if inside:
+            with _changed:
+                _at_work -= 1
+                _changed.notify_all()
 
 
 @contextmanager

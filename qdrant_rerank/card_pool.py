@@ -165,7 +165,7 @@ class CardPool:
                     raise
             try:
                 with suppress(Exception):  # no room for a single row either, or no arena
-                    session.give_back(_first_row(feed))
+                    session.give_back(_rows(feed, slice(1)))
                 return session.run(feed)
             except Exception as error:
                 if not is_out_of_memory(error):
@@ -175,7 +175,7 @@ class CardPool:
             self._free.put(session)
 
     def _lower_budget(self, rows: int, width: int) -> None:
-        """To half of a run that did not fit; for ever if it was one that the budget allows.
+        """To half of a run that did not fit, and remember it.
 
         A small one fails for want of what others use just now, which says nothing of the budget.
         """
@@ -186,7 +186,7 @@ class CardPool:
             # The other half of a run has said the same, or it was a small one.
             if tokens >= before or (size < FIRST_TOKENS and size <= before // 2):
                 return
-            self._budget.set(tokens, self._budget.way, keep=size > before // 2)
+            self._budget.set(tokens, self._budget.way)
         logger.warning(
             "A run of %d pairs of %d tokens did not fit the card; runs hold %d tokens from now on.",
             rows,
@@ -220,26 +220,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(text in str(error) for text in OUT_OF_MEMORY)
 
 
-def _first_row(feed: Feed) -> Feed:
+def _rows(feed: Feed, at: slice) -> Feed:
+    """Some pairs; what is not by pair, such as a number of logits, as it is."""
     rows = len(feed["input_ids"])
     return {
-        name: array[:1] if array.ndim > 1 and len(array) == rows else array
+        name: array[at] if array.ndim > 1 and len(array) == rows else array
         for name, array in feed.items()
     }
 
 
 def _halves(feed: Feed) -> tuple[Feed, Feed]:
-    """The first and the last rows, each without the columns that are padding in all of them.
-
-    What is not by row, such as a number of logits, goes to both.
-    """
+    """The first and the last rows, each without the columns that are padding in all of them."""
     rows = len(feed["input_ids"])
 
     def part(at: slice) -> Feed:
-        half = {
-            name: array[at] if array.ndim > 1 and len(array) == rows else array
-            for name, array in feed.items()
-        }
+        half = _rows(feed, at)
         if "attention_mask" not in half:
             return half
         kept = half["attention_mask"].any(axis=0)

@@ -11,6 +11,12 @@ from qdrant_rerank._version import __version__
 from qdrant_rerank.cli_compare import compare
 from qdrant_rerank.cli_doctor import doctor
 from qdrant_rerank.cli_evaluation import COMMANDS
+from qdrant_rerank.cli_files import (
+    documents_in,
+    documents_of,
+    name_of,
+    open_lines,
+)
 from qdrant_rerank.cli_models import models
 from qdrant_rerank.cli_reindex import reindex
 from qdrant_rerank.cli_shared import (
@@ -19,11 +25,7 @@ from qdrant_rerank.cli_shared import (
     console,
     counted,
     documents_are,
-    documents_in,
-    documents_of,
     json_option,
-    name_of,
-    open_lines,
     print_json,
     qdrant_place,
     reranker_option,

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import click
 
-from qdrant_rerank.cli_shared import (
+from qdrant_rerank.cli_files import (
     GZIP_MAGIC,
+    name_of,
+    open_lines,
+)
+from qdrant_rerank.cli_shared import (
     NONE,
     collection_options,
     console,
     json_option,
-    name_of,
-    open_lines,
     print_json,
     searcher_for,
 )

@@ -16,7 +16,6 @@ from qdrant_rerank.cli_shared import (
     NONE,
     collection_options,
     console,
-    engine_of,
     json_option,
     print_json,
     reranker_option,
@@ -122,6 +121,7 @@ def _examine(
     from qdrant_rerank import doctor as checks
     from qdrant_rerank.connection import is_local
     from qdrant_rerank.conversation import Conversation
+    from qdrant_rerank.engines.choice import engine_name
     from qdrant_rerank.flow import Terms
     from qdrant_rerank.schema import CollectionSchema
 
@@ -134,7 +134,7 @@ def _examine(
     embedded = is_local(client)
     version = ask(lambda asked: asked.info())
     if embedded:
-        yield checks.Finding("server", False, f"Embedded: {engine_of(client)}.")
+        yield checks.Finding("server", False, f"Embedded: {engine_name(client)}.")
     else:
         ours = importlib.metadata.version("qdrant-client")
         yield from checks.check_versions(version.version, ours)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from qdrant_rerank.cli_files import (
+    documents_in,
+)
 from qdrant_rerank.cli_shared import (
     collection_options,
     documents_are,
-    documents_in,
     json_option,
     print_json,
     searcher_for,

@@ -1,7 +1,6 @@
-"""What the commands share: their options, how they read files, how they print and fail."""
+"""What the commands share: their options, how they print, and how they warn and fail."""
 
 import ast
-import gzip
 import io
 import json
 import os
@@ -9,28 +8,21 @@ import re
 import shlex
 import sys
 import warnings
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from itertools import chain
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.text import Text
 
-from qdrant_rerank.arguments import a_type
 from qdrant_rerank.errors import InvalidInputError, QdrantRerankError
 from qdrant_rerank.models import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 
 if TYPE_CHECKING:
-    from qdrant_client import QdrantClient
-
     from qdrant_rerank.searcher import HybridSearcher
 
 __all__ = [
-    "GZIP_MAGIC",
     "NONE",
     "BadInput",
     "Commands",
@@ -38,12 +30,7 @@ __all__ = [
     "console",
     "counted",
     "documents_are",
-    "documents_in",
-    "documents_of",
-    "engine_of",
     "json_option",
-    "name_of",
-    "open_lines",
     "print_json",
     "qdrant_place",
     "reranker_option",
@@ -55,7 +42,6 @@ __all__ = [
 
 LONGEST_CELL = 100  # characters of a text shown in a table
 NONE = "none"  # in place of a model: the recall order, or no dense vectors
-GZIP_MAGIC = b"\x1f\x8b"
 QUOTED = r"""(?:'[^']*'|"[^"]*")"""
 PYTHON_TEXT = re.compile(f"Pass text=({QUOTED}(?: or {QUOTED})*)")
 #: What differs between warnings of one kind: names, with the comma of a list, and numbers.
@@ -134,13 +120,6 @@ def counted(number: int, what: str) -> str:
 def documents_are(number: int) -> str:
     """The number as the subject of a sentence: 1 document is, 2 documents are."""
     return f"{counted(number, 'document')} {'is' if number == 1 else 'are'}"
-
-
-def engine_of(client: "QdrantClient") -> str:
-    """The embedded engine's name; local mode gives itself the server's."""
-    if getattr(client, "concurrent", False):
-        return str(client.info().title)
-    return "qdrant-client's local mode"
 
 
 def collection_options(
@@ -254,109 +233,6 @@ def searcher_for(
 def text_source(text: Sequence[str]) -> str | list[str]:
     """One field or template, or several fields."""
     return text[0] if len(text) == 1 else list(text)
-
-
-def name_of(file: str) -> str:
-    """What a file is called in messages."""
-    return "stdin" if file == "-" else file
-
-
-@contextmanager
-def open_lines(file: str) -> Iterator[Iterable[bytes]]:
-    """The lines of a file, gzipped or not, or of stdin for '-'.
-
-    Raises:
-        InvalidInputError: it cannot be opened.
-    """
-    if file == "-":
-        yield sys.stdin.buffer
-        return
-    with ExitStack() as stack:
-        try:
-            opened = stack.enter_context(Path(file).open("rb"))
-        except OSError as error:
-            raise InvalidInputError(f"{file} cannot be read: {error.strerror}.") from error
-        yield _unpacked(opened, file) if opened.peek(2).startswith(GZIP_MAGIC) else opened
-
-
-def _unpacked(packed: IO[bytes], file: str) -> Iterator[bytes]:
-    number = 0
-    try:
-        with gzip.open(packed) as lines:
-            for number, line in enumerate(lines, start=1):  # noqa: B007 - named below
-                yield line
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InvalidInputError(
-            f"{file}, line {number + 1}: the gzip data are damaged or cut short. Fetch the file "
-            "again."
-        ) from error
-
-
-@contextmanager
-def documents_in(file: str, text: Sequence[str]) -> Iterator[Iterator[dict[str, Any]]]:
-    """The payloads of a JSONL file, or of stdin for '-', each checked to have a text.
-
-    Raises:
-        InvalidInputError: the file holds none; and, when it is its turn, a line is not JSON, or
-            has no text (MissingTextError).
-    """
-    from qdrant_rerank.text import PayloadText
-
-    read = PayloadText(text_source(text))
-
-    def checked(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-        for number, payload in documents_of(lines, file, "jsonl"):
-            read.require(payload, f"{name_of(file)}, line {number}")
-            yield payload
-
-    with open_lines(file) as lines:
-        payloads = checked(lines)
-        first = next(payloads, None)
-        if first is None:
-            raise InvalidInputError(
-                f"{name_of(file)} has no documents; expected one JSON object a line."
-            )
-        yield chain([first], payloads)
-
-
-def documents_of(
-    lines: Iterable[bytes], file: str, form: str
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, payload) of each line that is not blank.
-
-    Raises:
-        InvalidInputError: a line is not UTF-8 or not the JSON expected; the message starts with
-            the file and the line number.
-    """
-    for number, raw in enumerate(lines, start=1):
-        where = f"{name_of(file)}, line {number}"
-        try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise InvalidInputError(
-                f"{where} is not UTF-8 (byte {error.start + 1}). Convert the file to UTF-8."
-            ) from error
-        if not line:
-            continue
-        if form == "auto":
-            form = "jsonl" if line.startswith("{") else "lines"
-        yield number, {"text": line} if form == "lines" else _payload(line, where)
-
-
-def _payload(line: str, where: str) -> dict[str, Any]:
-    try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as error:  # or a number of 5,000 digits, or a deep nest
-        raise InvalidInputError(
-            f"{where} is not JSON: {error}. Expected one JSON object a line."
-        ) from error
-    if isinstance(content, str):
-        return {"text": content}
-    if not isinstance(content, dict):
-        raise InvalidInputError(
-            f"{where} holds {a_type(content)}; expected a JSON object, or a string."
-        )
-    return content
 
 
 def print_json(content: Any) -> None:

@@ -1,14 +1,19 @@
 """What is made of a model's file, for the precision asked for and for where it runs. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.models import FilePrecision, RunPrecision
 
-__all__ = ["Conversion", "choose_conversion"]
+__all__ = ["MADE_OF", "Conversion", "choose_conversion"]
 
-# (precision of a file, precision that can be made of it)
-POSSIBLE = {("fp32", "int8"), ("fp32", "fp16"), ("int8", "fp32"), ("int8", "fp16")}
+#: A precision -> those of the files that it can be made of, best first.
+MADE_OF: Mapping[RunPrecision, tuple[FilePrecision, ...]] = {
+    "int8": ("fp32",),
+    "fp16": ("fp32", "int8"),
+    "fp32": ("int8",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +37,6 @@ class Conversion:
     def dequantizes(self) -> bool:
         """Whether its int8 weights become floats."""
         return self.source == "int8" and self.precision != "int8"
-
-    @property
-    def halves(self) -> bool:
-        """Whether it becomes fp16."""
-        return self.precision == "fp16" and self.source != "fp16"
 
 
 def choose_conversion(
@@ -66,7 +66,7 @@ def choose_conversion(
         return Conversion(source, "fp32")
     if asked == "auto":
         return Conversion(source, source)
-    if asked in {"bf16", source} or (source, asked) in POSSIBLE:
+    if asked in {"bf16", source} or source in MADE_OF.get(asked, ()):
         return Conversion(source, asked)
     raise InvalidInputError(
         f"precision is {asked!r} and the file is {source}, which it cannot be made of. Pass "

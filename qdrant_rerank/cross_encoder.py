@@ -47,8 +47,8 @@ class TextCrossEncoder:
     """A cross-encoder that scores how well each document answers a query.
 
     Safe to call from many threads. Differs from fastembed's in that unknown keywords are an
-    error, ``rerank`` is eager, and batches never change a score: to the bit in int8, by 1e-5 at
-    most in fp32, and on a CPU by 1e-4 in fp16, since sums of floats depend on how they are split.
+    error, ``rerank`` is eager, and batches never change a score: to the bit in int8, and but for
+    the rounding of sums in floats, 1e-5 in fp32.
 
     Args:
         model_name: a name from ``list_supported_models()`` (any case, owner optional), any hub

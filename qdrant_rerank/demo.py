@@ -14,8 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qdrant_rerank.cli_shared import engine_of
-from qdrant_rerank.engines.choice import embedded_client
+from qdrant_rerank.engines.choice import embedded_client, engine_name
 from qdrant_rerank.models import DEFAULT_RERANKER
 from qdrant_rerank.searcher import HybridSearcher
 from qdrant_rerank.stdlib_docs import standard_library_documents
@@ -70,7 +69,7 @@ def run_demo(console: Console, questions: Sequence[str] = QUESTIONS) -> None:
             f"{count:,} documents of Python's standard library: read in {read_s:.1f} s, indexed in "
             f"{time.perf_counter() - began - read_s:.1f} s."
         )
-        engine = engine_of(searcher.client)
+        engine = engine_name(searcher.client)
         console.print(Text(f"Recall in this process: {engine}.", style="dim"))
         for question in questions:
             results = searcher.search(question, limit=searcher.candidates)

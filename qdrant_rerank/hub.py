@@ -3,13 +3,13 @@
 import re
 import shlex
 import threading
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from qdrant_rerank import snapshots
 from qdrant_rerank.arguments import require_choice
+from qdrant_rerank.conversion import MADE_OF
 from qdrant_rerank.errors import (
     LicenseWarning,
     MissingPrecisionError,
@@ -42,13 +42,6 @@ __all__ = [
 
 # "owner/name" as the hub allows it.
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-
-# What a file that is missing can be made of, best first.
-MADE_OF: Mapping[Precision, tuple[Precision, ...]] = {
-    "int8": ("fp32",),
-    "fp16": ("fp32", "int8"),
-    "fp32": ("int8",),
-}
 
 _warned: set[str] = set()
 _warned_lock = threading.Lock()
@@ -164,8 +157,7 @@ def locate_convertible(
 ) -> ModelFiles:
     """As :func:`locate`, but a file that the one asked for can be made of, where that is missing.
 
-    An int8 file is made of the fp32 file, an fp16 file of that or of an int8 file, and an fp32 file
-    of an int8 file.
+    See :data:`~qdrant_rerank.conversion.MADE_OF`.
 
     Raises:
         MissingPrecisionError: the model has none of them.

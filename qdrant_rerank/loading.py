@@ -235,9 +235,7 @@ class EncoderLoader:
             {
                 "provider": runtime.provider,
                 "split": self.document_cache is not None,
-                "quantised": int8_weights() if self.conversion.quantizes else None,
-                "dequantised": self.conversion.dequantizes,
-                "halved": self.conversion.halves,
+                "weights": self.weights,
                 "max_length": reader.tokenizer.max_length,
                 "windows": reader.windows,
                 "prompt": self.prompt,

@@ -5,8 +5,9 @@
 A card computes a product or a sum of fp16 numbers in fp32 and rounds the result to fp16. A CPU does
 the same here: each operator of the fp16 file for cards is computed in fp32, and what was fp16 is
 rounded to it, so what overflows there does so here. The order of the sums inside an operator is a
-CPU's; a card's kernels have others. Scores are compared with those of the fp32 file, and recorded
-in ``benchmarks/results/fp16_rounding.json``.
+CPU's; a card's kernels have others. "fp16, all of it" is what onnxruntime's converter makes, which
+leaves nothing in fp32 but inputs and outputs. Scores are compared with those of the fp32 file, and
+recorded in ``benchmarks/results/fp16_rounding.json``.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
 from qdrant_rerank.card_files import Encoder, for_cards
 from qdrant_rerank.cpu import available_cores
 from qdrant_rerank.dequantization import dequantized
+from qdrant_rerank.half_precision import quiet
 from qdrant_rerank.hub import ModelFiles, locate_convertible
 from qdrant_rerank.onnx_files import external_files
 from qdrant_rerank.onnx_graph import load_whole
@@ -44,14 +47,17 @@ def main() -> None:
     given = parser.parse_args()
     judged = Judged.read(given.data, queries=given.queries)
     with tempfile.TemporaryDirectory() as room:
-        directory = Path(room) / "rounded"
-        make_rounded(locate_convertible(given.model, precision="fp32"), directory)
+        files = locate_convertible(given.model, precision="fp32")
+        made = {"fp16": Path(room) / "ours", "fp16, all of it": Path(room) / "all"}
+        for label, directory in made.items():
+            make_rounded(files, directory, ours=label == "fp16")
 
         def scored(model: str | Path) -> Scores:
             encoder = TextCrossEncoder(model, precision="fp32", engine="onnxruntime", cuda=False)
             return encoder.score_pairs(judged.pairs).scores
 
-        found = compared(judged, scored(given.model), {"fp16": lambda: scored(directory)})
+        ways = {label: partial(scored, directory) for label, directory in made.items()}
+        found = compared(judged, scored(given.model), ways)
     results = {"machine": machine(available_cores()), "model": given.model, **found}
     print(json.dumps(results, indent=1))
     if given.queries is None:
@@ -59,8 +65,14 @@ def main() -> None:
             json.dump(results, file, indent=1)
 
 
-def make_rounded(files: ModelFiles, target: Path) -> None:
-    """A directory with the fp16 model for cards, in fp32 with the same weights and roundings."""
+def make_rounded(files: ModelFiles, target: Path, *, ours: bool) -> None:
+    """A directory with an fp16 model, in fp32 with the same weights and roundings.
+
+    Args:
+        files: of an fp32 or int8 model.
+        target: the directory to make.
+        ours: whether it is the one made for cards; else the converter's own.
+    """
     shutil.copytree(files.tokenizer, target, ignore=shutil.ignore_patterns("*.onnx", "*.bin"))
     (target / "onnx").mkdir(exist_ok=True)
     with ExitStack() as stack:
@@ -69,9 +81,23 @@ def make_rounded(files: ModelFiles, target: Path) -> None:
         if files.precision == "int8":
             model = stack.enter_context(dequantized(model, data, cache))
             data = external_files(model)
-        encoder = Encoder.read(files.tokenizer)
-        made = stack.enter_context(for_cards(model, data, cache, encoder=encoder, half=True))
+        if ours:
+            encoder = Encoder.read(files.tokenizer)
+            made = stack.enter_context(for_cards(model, data, cache, encoder=encoder, half=True))
+        else:
+            made = cache / "all.onnx"
+            convert_all(model, made)
         as_on_card(made, target / "onnx" / "model.onnx")
+
+
+def convert_all(source: Path, target: Path) -> None:
+    """By onnxruntime's converter, as it comes."""
+    import onnx
+    from onnxruntime.transformers import float16
+
+    with quiet():
+        half = float16.convert_float_to_float16(load_whole(source), keep_io_types=True)
+    onnx.save(half, target)
 
 
 def as_on_card(source: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ from qdrant_client import QdrantClient
 from qdrant_rerank.engines.directory import LISTING
 from qdrant_rerank.errors import MissingDependencyError, QdrantConnectionError
 
-__all__ = ["embedded_client", "holds_collections"]
+__all__ = ["embedded_client", "engine_name", "holds_collections"]
 
 LOCAL_LISTING = "meta.json"  # of local mode
 
@@ -40,6 +40,13 @@ def embedded_client(path: str | Path | None) -> QdrantClient:
             "'qdrant-rerank[embedded]'"
         )
     return _local(path)
+
+
+def engine_name(client: QdrantClient) -> str:
+    """What a client's embedded engine is called; local mode gives itself the server's name."""
+    if getattr(client, "concurrent", False):
+        return str(client.info().title)
+    return "qdrant-client's local mode"
 
 
 def holds_collections(path: str | Path) -> bool:

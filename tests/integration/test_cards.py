@@ -70,7 +70,7 @@ def feed(rows, width):
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": 0 * ids}
 
 budget = Budget(Path(sys.argv[2]), "key")
-budget.set(32_768, "plain")
+budget.set(131_072, "plain")
 pool = CardPool([session(True)], open_fallback=lambda: session(False), budget=budget)
 large = feed(256, 128)
 ran = pool.run(large)
@@ -211,7 +211,7 @@ def test_a_pair_that_does_not_fit_alone_is_run_on_the_cpu(hungry, model):
 
 
 def test_what_a_run_without_memory_says_of_the_budget(tmp_path):
-    """A run as large as the budget: half, for ever. A smaller one: for this process, or nothing."""
+    """Half of it, for other processes too; a small one says nothing."""
 
     class Full:
         """Has room for so many tokens."""
@@ -228,11 +228,11 @@ def test_what_a_run_without_memory_says_of_the_budget(tmp_path):
         def give_back(self, feed):
             self.given_back.append(feed["input_ids"].shape)
 
-    for room, rows, here, kept in (
-        (16_384, 512, 16_384, 16_384),
-        (8_192, 512, 8_192, 8_192),
-        (8_192, 128, 8_192, 65_536),
-        (256, 5, 65_536, 65_536),
+    for room, rows, tokens in (
+        (16_384, 512, 16_384),
+        (8_192, 512, 8_192),
+        (8_192, 128, 8_192),
+        (256, 5, 65_536),
     ):
         budget = Budget(tmp_path / str(rows + room), "key")
         budget.set(65_536, "plain")
@@ -242,8 +242,8 @@ def test_what_a_run_without_memory_says_of_the_budget(tmp_path):
         np.testing.assert_allclose(
             pool.run({"input_ids": ids}).output[:, 0], ids.mean(axis=1), rtol=1e-6
         )
-        assert pool.tokens_per_run == here
-        assert Budget(tmp_path / str(rows + room), "key").tokens == kept
+        assert pool.tokens_per_run == tokens
+        assert Budget(tmp_path / str(rows + room), "key").tokens == tokens
         assert set(session.given_back) == {(1, 128)}
 
 
