@@ -37,7 +37,7 @@ server-test: $(VENV)/.dev  ## the tests against a server or a cluster at QDRANT_
 newest:  ## the hub's and the command line's tests with the newest of all that a user gets
 	@$(PYTHON) -m venv $(VENV)-newest
 	@$(VENV)-newest/bin/python -m pip --disable-pip-version-check install --quiet --upgrade --editable '.[cpu,embedded]' pytest hypothesis
-	@$(VENV)-newest/bin/python -m pytest tests/integration/test_hub_faults.py tests/integration/test_hub_cache.py tests/integration/test_cli_models.py tests/integration/test_bundled.py
+	@$(VENV)-newest/bin/python -m pytest tests/integration/hub/test_faults.py tests/integration/hub/test_cache.py tests/integration/cli/test_models.py tests/integration/cross_encoder/test_bundled.py
 
 coverage: $(VENV)/.dev  ## every test, and the lines that none of them runs
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered

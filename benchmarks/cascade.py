@@ -20,9 +20,9 @@ import numpy as np
 
 from qdrant_rerank import DEFAULT_RERANKER, Cascade, TextCrossEncoder
 from qdrant_rerank.evaluation.corpus import read_corpus, read_queries
-from qdrant_rerank.evaluation.measures import by_query, gain_of
-from qdrant_rerank.evaluation.runs import read_qrels, read_run
-from qdrant_rerank.whole import whole_file
+from qdrant_rerank.evaluation.metrics import by_query, gain_of
+from qdrant_rerank.evaluation.trec import read_qrels, read_run
+from qdrant_rerank.utils.atomic_files import whole_file
 
 STUDENT = "grown-minilm-l3-v2"
 KEEPS = (10, 20, 30, 40, 50)

@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from qdrant_rerank import DEFAULT_RERANKER
-from qdrant_rerank.whole import whole_file
+from qdrant_rerank.utils.atomic_files import whole_file
 
 # Runs in each process; prints seconds of the three stages.
 STAGES = """

@@ -34,7 +34,7 @@ from qdrant_client import QdrantClient, models
 from rich.console import Console
 from rich.table import Table
 
-from qdrant_rerank.engines.edge import EdgeClient
+from qdrant_rerank.qdrant.embedded.client import EdgeClient
 
 ENGINES = ("edge, temporary", "edge", "edge, HNSW", "local mode in memory")
 LOCAL_ON_DISK = "local mode on disk"

@@ -15,8 +15,8 @@ import numpy as np
 from fastembed.rerank.cross_encoder import TextCrossEncoder as Fastembed
 
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
-from qdrant_rerank.models import BUNDLED_DIRECTORY
-from qdrant_rerank.stdlib_docs import standard_library_documents
+from qdrant_rerank.cli.stdlib_docs import standard_library_documents
+from qdrant_rerank.hub.specs import BUNDLED_DIRECTORY
 
 MODELS = Path(__file__).parents[1] / "tests" / "models"
 QUESTIONS = Path(__file__).with_name("stdlib_questions.jsonl")

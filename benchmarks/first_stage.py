@@ -14,7 +14,7 @@ from qdrant_client import QdrantClient
 from qdrant_rerank import Bm25Encoder, HybridSearcher, StaticEmbedder
 from qdrant_rerank.evaluation import evaluate
 from qdrant_rerank.evaluation.corpus import iter_corpus, read_queries
-from qdrant_rerank.evaluation.runs import read_qrels
+from qdrant_rerank.evaluation.trec import read_qrels
 
 MEASURE = "nDCG@10"
 SETS = ("scifact", "cranfield", "med", "musique_mini", "cacm")

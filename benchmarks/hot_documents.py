@@ -22,10 +22,10 @@ import numpy as np
 from stream import WORDS
 
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
+from qdrant_rerank.cross_encoder.document_cache import SplitRuntime
 from qdrant_rerank.evaluation import evaluate_run
 from qdrant_rerank.evaluation.corpus import read_corpus, read_queries
-from qdrant_rerank.evaluation.runs import read_qrels, read_run
-from qdrant_rerank.split_runtime import SplitRuntime
+from qdrant_rerank.evaluation.trec import read_qrels, read_run
 
 LENGTHS = {"short": (15, 35), "mixed": (15, 250), "long": (200, 300)}  # words of a document
 QUERIES = ("which bread rises", "the melting point of iron", "how deep is the sea")

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
-from qdrant_rerank.hub import locate
-from qdrant_rerank.whole import whole_bytes, whole_file
+from qdrant_rerank.hub.locate import locate
+from qdrant_rerank.utils.atomic_files import whole_bytes, whole_file
 
 WORDS = """
 iron ore melts in a blast furnace at high heat while bread of rye and wheat rises for a night before

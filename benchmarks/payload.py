@@ -24,7 +24,7 @@ from typing import Any
 from qdrant_client import QdrantClient, models
 
 from qdrant_rerank import HybridSearcher, SearchOptions
-from qdrant_rerank.stdlib_docs import standard_library_documents
+from qdrant_rerank.cli.stdlib_docs import standard_library_documents
 
 QUESTIONS = (
     "read a file line by line",

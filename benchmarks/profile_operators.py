@@ -23,9 +23,9 @@ import onnxruntime as ort
 from rich.console import Console
 from rich.table import Table
 
-from qdrant_rerank.attention import with_fused_attention
-from qdrant_rerank.onnx_sessions import SLOWER_TOGETHER
-from qdrant_rerank.whole import whole_file
+from qdrant_rerank.inference.conversion.attention import with_fused_attention
+from qdrant_rerank.inference.sessions import SLOWER_TOGETHER
+from qdrant_rerank.utils.atomic_files import whole_file
 
 QUERY_TOKENS = 10
 PRODUCTS = {"MatMul", "FusedMatMul"}

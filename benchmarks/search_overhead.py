@@ -23,8 +23,8 @@ from typing import Any
 from peers.workloads import pair_lengths, read_words
 
 from qdrant_rerank import DEFAULT_RERANKER, HybridSearcher, TextCrossEncoder
-from qdrant_rerank.models import BUNDLED_DIRECTORY
-from qdrant_rerank.whole import whole_file
+from qdrant_rerank.hub.specs import BUNDLED_DIRECTORY
+from qdrant_rerank.utils.atomic_files import whole_file
 
 QUERY_WORDS = 8
 WARM_UP = 2  # queries

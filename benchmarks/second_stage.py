@@ -21,7 +21,7 @@ from qdrant_rerank import DEFAULT_RERANKER, HybridSearcher, TextCrossEncoder
 from qdrant_rerank.evaluation import Evaluation, evaluate, evaluate_run
 from qdrant_rerank.evaluation.compare import with_reranker
 from qdrant_rerank.evaluation.corpus import read_corpus, read_queries
-from qdrant_rerank.evaluation.runs import read_qrels, read_run
+from qdrant_rerank.evaluation.trec import read_qrels, read_run
 
 CANDIDATES = 100
 SETS = ("dl19", "wikiqa_test", "scifact", "cranfield", "med", "musique_mini", "cacm")

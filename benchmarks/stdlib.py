@@ -15,9 +15,9 @@ import numpy as np
 from rich.console import Console
 
 from qdrant_rerank import DEFAULT_RERANKER
-from qdrant_rerank.demo import stdlib_searcher
+from qdrant_rerank.cli.demo import stdlib_searcher
+from qdrant_rerank.cli.stdlib_docs import standard_library_documents
 from qdrant_rerank.evaluation import Evaluation, evaluate
-from qdrant_rerank.stdlib_docs import standard_library_documents
 
 QUESTIONS = Path(__file__).with_name("stdlib_questions.jsonl")
 MEASURES = ("nDCG@10", "RR@10")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from qdrant_rerank import errors
 from qdrant_rerank._version import __version__
-from qdrant_rerank.models import (
+from qdrant_rerank.hub.specs import (
     DEFAULT_EMBEDDER,
     DEFAULT_RERANKER,
     ModelFile,
@@ -18,12 +18,12 @@ from qdrant_rerank.models import (
 )
 
 if TYPE_CHECKING:
-    from qdrant_rerank.async_searcher import AsyncHybridSearcher
-    from qdrant_rerank.cache import ScoreCache
-    from qdrant_rerank.calibration import Calibrator
-    from qdrant_rerank.cascade import Cascade
-    from qdrant_rerank.collection_settings import CollectionSettings
-    from qdrant_rerank.cross_encoder import TextCrossEncoder
+    from qdrant_rerank.cross_encoder.calibration import Calibrator
+    from qdrant_rerank.cross_encoder.pair_scores import PairScores
+    from qdrant_rerank.cross_encoder.prompts import PromptTemplate
+    from qdrant_rerank.cross_encoder.score_cache import ScoreCache
+    from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
+    from qdrant_rerank.cross_encoder.windows import Windows
     from qdrant_rerank.embedders import (
         Bm25Encoder,
         OnnxEmbedder,
@@ -33,12 +33,13 @@ if TYPE_CHECKING:
     )
     from qdrant_rerank.evaluation import Evaluation
     from qdrant_rerank.evaluation.evaluate import evaluate
-    from qdrant_rerank.grouping import GroupedResults, RerankedGroup
     from qdrant_rerank.options import SearchOptions
-    from qdrant_rerank.pair_scores import PairScores
-    from qdrant_rerank.prompts import PromptTemplate
-    from qdrant_rerank.reranking import rerank_points
-    from qdrant_rerank.searcher import HybridSearcher
+    from qdrant_rerank.qdrant.settings import CollectionSettings
+    from qdrant_rerank.reranking.cascade import Cascade
+    from qdrant_rerank.reranking.grouping import GroupedResults, RerankedGroup
+    from qdrant_rerank.reranking.rerank import rerank_points
+    from qdrant_rerank.search.async_searcher import AsyncHybridSearcher
+    from qdrant_rerank.search.searcher import HybridSearcher
     from qdrant_rerank.types import (
         Embedder,
         RerankedPoint,
@@ -48,38 +49,37 @@ if TYPE_CHECKING:
         Snippet,
         SparseEncoder,
     )
-    from qdrant_rerank.windows import Windows
 
 # Where each name that is loaded on first use lives.
 _HOME = {
-    "AsyncHybridSearcher": "async_searcher",
+    "AsyncHybridSearcher": "search.async_searcher",
     "Bm25Encoder": "embedders",
-    "Calibrator": "calibration",
-    "Cascade": "cascade",
-    "CollectionSettings": "collection_settings",
+    "Calibrator": "cross_encoder.calibration",
+    "Cascade": "reranking.cascade",
+    "CollectionSettings": "qdrant.settings",
     "Embedder": "types",
     "Evaluation": "evaluation",
-    "GroupedResults": "grouping",
-    "HybridSearcher": "searcher",
+    "GroupedResults": "reranking.grouping",
+    "HybridSearcher": "search.searcher",
     "OnnxEmbedder": "embedders",
-    "PairScores": "pair_scores",
-    "PromptTemplate": "prompts",
+    "PairScores": "cross_encoder.pair_scores",
+    "PromptTemplate": "cross_encoder.prompts",
     "QdrantInference": "embedders",
-    "RerankedGroup": "grouping",
+    "RerankedGroup": "reranking.grouping",
     "RerankedPoint": "types",
     "Reranker": "types",
-    "ScoreCache": "cache",
+    "ScoreCache": "cross_encoder.score_cache",
     "SearchOptions": "options",
     "SearchResults": "types",
     "SearchTrace": "types",
     "Snippet": "types",
     "SparseEncoder": "types",
     "StaticEmbedder": "embedders",
-    "TextCrossEncoder": "cross_encoder",
+    "TextCrossEncoder": "cross_encoder.text_cross_encoder",
     "TextIndex": "embedders",
-    "Windows": "windows",
-    "evaluate": "evaluation",
-    "rerank_points": "reranking",
+    "Windows": "cross_encoder.windows",
+    "evaluate": "evaluation.evaluate",
+    "rerank_points": "reranking.rerank",
 }
 
 __all__ = [

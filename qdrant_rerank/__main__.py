@@ -1,7 +1,7 @@
 """``python -m qdrant_rerank``: the command line."""
 
 try:
-    from qdrant_rerank.cli import main
+    from qdrant_rerank.cli.main import main
 except KeyboardInterrupt:  # from here on click ends quietly
     raise SystemExit(130) from None
 

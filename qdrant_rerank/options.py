@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from qdrant_client import models
 
-from qdrant_rerank.arguments import (
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.utils.validation import (
     a_type,
     require_blend,
     require_choice,
@@ -14,7 +15,6 @@ from qdrant_rerank.arguments import (
     require_number,
     require_positive,
 )
-from qdrant_rerank.errors import InvalidInputError
 
 __all__ = [
     "Blend",

@@ -3,7 +3,9 @@
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +14,10 @@ from qdrant_client.models import ScoredPoint, SparseVector
 if TYPE_CHECKING:
     import pandas as pd
 
+
 __all__ = [
     "Embedder",
+    "PointId",
     "RerankedPoint",
     "Reranker",
     "SearchResults",
@@ -21,12 +25,16 @@ __all__ = [
     "Snippet",
     "SparseEncoder",
     "Status",
+    "id_key",
+    "in_retrieval_order",
 ]
 
 #: What became of a search; see ``SearchTrace.status``.
 Status = Literal["reranked", "partial", "degraded", "recall only", "no candidates"]
 
 LONGEST_CELL = 200  # characters of a text shown in a table
+
+PointId = int | str | UUID
 
 
 @runtime_checkable
@@ -283,3 +291,21 @@ def _payload_html(payload: Mapping[str, Any]) -> str:
 def _shown(value: Any) -> str:
     text = str(value)
     return html.escape(text if len(text) <= LONGEST_CELL else text[:LONGEST_CELL] + "…")
+
+
+def id_key(point_id: PointId) -> tuple[bool, str, int]:
+    """Sorts ids: numbers by value, then UUIDs by text."""
+    if isinstance(point_id, int):
+        return (False, "", point_id)
+    return (True, str(point_id), 0)
+
+
+def in_retrieval_order(points: Iterable[ScoredPoint]) -> list[ScoredPoint]:
+    """Points as Qdrant ordered them, neighbours of one score by id.
+
+    Engines order ties differently, so the same data would rank differently from one to another.
+    """
+    ordered: list[ScoredPoint] = []
+    for _, ties in groupby(points, key=lambda point: point.score):
+        ordered.extend(sorted(ties, key=lambda point: id_key(point.id)))
+    return ordered

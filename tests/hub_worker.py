@@ -25,7 +25,7 @@ ENVIRONMENT = {
 
 
 class Worker:
-    """Calls of :func:`qdrant_rerank.hub.locate` in another process.
+    """Calls of :func:`qdrant_rerank.hub.locate.locate` in another process.
 
     Attributes:
         seconds: of the last call.
@@ -114,7 +114,7 @@ def serve():
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     from qdrant_rerank.errors import QdrantRerankError
-    from qdrant_rerank.hub import locate
+    from qdrant_rerank.hub.locate import locate
 
     for line in sys.stdin:
         what, name, options = json.loads(line)

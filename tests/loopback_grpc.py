@@ -333,7 +333,7 @@ def _aliases(found: models.CollectionsAliasesResponse) -> Any:
 
 def main() -> None:
     """Serve the real engine over REST and gRPC until interrupted."""
-    from qdrant_rerank.engines.edge import EdgeClient  # where its wheel is
+    from qdrant_rerank.qdrant.embedded.client import EdgeClient  # where its wheel is
 
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--port", type=int, default=6333, help="of REST; gRPC has the next one")

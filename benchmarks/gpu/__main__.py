@@ -15,9 +15,9 @@ from benchmarks.gpu.report import page, write
 from benchmarks.peers.machine import machine
 from benchmarks.peers.workloads import read_words
 from qdrant_rerank import DEFAULT_RERANKER
-from qdrant_rerank.cards import CudaReport, cuda_report
-from qdrant_rerank.cpu import available_cores
-from qdrant_rerank.onnx_sessions import import_onnxruntime
+from qdrant_rerank.inference.cpu import available_cores
+from qdrant_rerank.inference.gpu.devices import CudaReport, cuda_report
+from qdrant_rerank.inference.sessions import import_onnxruntime
 
 BENCHMARKS = Path(__file__).parents[1]
 MODELS = BENCHMARKS.parent / "build" / "benchmarks"

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.peers.machine import machine
-from qdrant_rerank.card_files import Encoder, for_cards
-from qdrant_rerank.cpu import available_cores
-from qdrant_rerank.whole import whole_file
+from qdrant_rerank.inference.conversion.gpu import Encoder, for_cards
+from qdrant_rerank.inference.cpu import available_cores
+from qdrant_rerank.utils.atomic_files import whole_file
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "tests" / "models" / "tiny-bert-eager"

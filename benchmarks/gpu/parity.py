@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qdrant_rerank import TextCrossEncoder
 from qdrant_rerank.evaluation.corpus import read_corpus, read_queries
-from qdrant_rerank.evaluation.runs import read_qrels, read_run
+from qdrant_rerank.evaluation.trec import read_qrels, read_run
 
 __all__ = ["Judged", "compared", "parity"]
 

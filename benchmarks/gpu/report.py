@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.gpu.contenders import LIMIT
 from benchmarks.gpu.models import SHAPES
 from benchmarks.peers.report import markdown
-from qdrant_rerank.whole import whole_file
+from qdrant_rerank.utils.atomic_files import whole_file
 
 __all__ = ["page", "write"]
 

@@ -25,14 +25,14 @@ import numpy as np
 from benchmarks.gpu.parity import Judged, Scores, compared
 from benchmarks.peers.machine import machine
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
-from qdrant_rerank.card_files import Encoder, for_cards
-from qdrant_rerank.cpu import available_cores
-from qdrant_rerank.dequantization import dequantized
-from qdrant_rerank.half_precision import quiet
-from qdrant_rerank.hub import ModelFiles, locate_convertible
-from qdrant_rerank.onnx_files import external_files
-from qdrant_rerank.onnx_graph import load_whole
-from qdrant_rerank.whole import whole_file
+from qdrant_rerank.hub.locate import ModelFiles, locate_convertible
+from qdrant_rerank.hub.onnx_files import external_files
+from qdrant_rerank.inference.conversion.dequantize import dequantized
+from qdrant_rerank.inference.conversion.fp16 import quiet
+from qdrant_rerank.inference.conversion.gpu import Encoder, for_cards
+from qdrant_rerank.inference.conversion.graph import load_whole
+from qdrant_rerank.inference.cpu import available_cores
+from qdrant_rerank.utils.atomic_files import whole_file
 
 RESULTS = Path(__file__).parents[1] / "results"
 FLOAT, FLOAT16 = 1, 10  # onnx.TensorProto's

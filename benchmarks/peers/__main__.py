@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from qdrant_rerank.cpu import available_cores
+from qdrant_rerank.inference.cpu import available_cores
 
 from .contenders import Suite, every_suite, target_suites
 from .machine import machine

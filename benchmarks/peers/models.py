@@ -21,7 +21,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from qdrant_rerank.models import BUNDLED_DIRECTORY, DEFAULT_RERANKER
+from qdrant_rerank.hub.specs import BUNDLED_DIRECTORY, DEFAULT_RERANKER
 
 __all__ = ["BUNDLED", "MODELS", "TORCH_MODELS", "model_folder"]
 

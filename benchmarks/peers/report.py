@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from qdrant_rerank.whole import whole_bytes, whole_file
+from qdrant_rerank.utils.atomic_files import whole_bytes, whole_file
 
 from .plot import draw
 from .targets import ratios, spread, targets

@@ -5,13 +5,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from qdrant_rerank.embedders.adapters import FastembedDense, FastembedSparse
 from qdrant_rerank.embedders.bm25 import Bm25Encoder
+from qdrant_rerank.embedders.fastembed_adapters import FastembedDense, FastembedSparse
 from qdrant_rerank.embedders.onnx import OnnxEmbedder
 from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.embedders.static import StaticEmbedder
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.models import DEFAULT_EMBEDDER
+from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
 from qdrant_rerank.types import Embedder, SparseEncoder
 
 __all__ = [

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_rerank.batching import Run, pad, plan_runs
 from qdrant_rerank.errors import ModelOutputError
-from qdrant_rerank.hub import ModelFiles, locate_embedder
-from qdrant_rerank.runtime import Runtime
-from qdrant_rerank.tokenization import PairTokenizer
+from qdrant_rerank.hub.locate import ModelFiles, locate_embedder
+from qdrant_rerank.inference.batching import Run, pad, plan_runs
+from qdrant_rerank.inference.runtime import Runtime
+from qdrant_rerank.inference.tokenization import PairTokenizer
 
 __all__ = ["OnnxEmbedder"]
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from qdrant_rerank.errors import ModelFileError
-from qdrant_rerank.models import BUNDLED_DIRECTORY, DEFAULT_EMBEDDER
-from qdrant_rerank.tokenization import well_formed
-from qdrant_rerank.tokenizer_files import read_json
+from qdrant_rerank.hub.specs import BUNDLED_DIRECTORY, DEFAULT_EMBEDDER
+from qdrant_rerank.inference.tokenization import well_formed
+from qdrant_rerank.inference.tokenizer_files import read_json
 
 __all__ = ["StaticEmbedder"]
 

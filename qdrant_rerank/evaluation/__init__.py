@@ -4,15 +4,15 @@ Data goes one way: ``files`` reads, ``evaluate`` and ``tune`` search and score, 
 how good and how sure, ``results`` and ``pictures`` show it. ``compare`` needs no judgments.
 """
 
-from qdrant_rerank.evaluation.compare import compare, with_reranker
-from qdrant_rerank.evaluation.comparison import ComparedHit, ComparedQuery, Comparison
+from qdrant_rerank.evaluation.compare import Comparison, compare, with_reranker
+from qdrant_rerank.evaluation.comparison_result import ComparedHit, ComparedQuery
 from qdrant_rerank.evaluation.corpus import Document, read_corpus, read_queries
 from qdrant_rerank.evaluation.evaluate import evaluate, evaluate_run
-from qdrant_rerank.evaluation.measures import Gain
-from qdrant_rerank.evaluation.results import Configuration, Evaluation
-from qdrant_rerank.evaluation.runs import Qrels, Run, read_qrels, read_run, write_run
+from qdrant_rerank.evaluation.evaluation_result import Configuration, Evaluation
+from qdrant_rerank.evaluation.metrics import Gain
+from qdrant_rerank.evaluation.trec import Qrels, Run, read_qrels, read_run, write_run
 from qdrant_rerank.evaluation.tune import tune
-from qdrant_rerank.evaluation.tuning import Point, Tuning
+from qdrant_rerank.evaluation.tuning_result import Point, Tuning
 
 __all__ = [
     "ComparedHit",

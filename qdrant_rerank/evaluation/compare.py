@@ -5,28 +5,54 @@ Nothing here says which order is better; it says where to look.
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Group
 from tqdm.auto import tqdm
 
-from qdrant_rerank.arguments import require_positive, require_query, require_several
 from qdrant_rerank.embedders import Bm25Encoder
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.evaluation.comparison import (
+from qdrant_rerank.evaluation.comparison_page import excerpt, page
+from qdrant_rerank.evaluation.comparison_result import (
     ComparedHit,
     ComparedQuery,
-    Comparison,
+    ComparisonResult,
     one_line,
     shortened,
 )
+from qdrant_rerank.evaluation.comparison_table import tables
 from qdrant_rerank.evaluation.overlap import overlap, rank_biased_overlap
-from qdrant_rerank.rerankers import load_reranker
-from qdrant_rerank.searcher import HybridSearcher
+from qdrant_rerank.reranking.scoring import load_reranker
+from qdrant_rerank.search.searcher import HybridSearcher
 from qdrant_rerank.types import RerankedPoint, Reranker
+from qdrant_rerank.utils.atomic_files import whole_file
+from qdrant_rerank.utils.validation import require_positive, require_query, require_several
 
 __all__ = ["compare", "with_reranker"]
 
 OPENING = 300  # characters of a hit's text kept
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison(ComparisonResult):
+    """Two configurations on the same queries. Prints as a table in rich and in notebooks."""
+
+    def save_html(self, path: str | Path) -> None:
+        """Write one self-contained page, whole or not at all.
+
+        Raises:
+            InvalidInputError: nothing can be written there.
+        """
+        with whole_file(path) as file:
+            file.write(page(self))
+
+    def __rich__(self) -> Group:
+        return tables(self)
+
+    def _repr_html_(self) -> str:
+        """The summary and the queries that changed most, for notebooks; all text is escaped."""
+        return excerpt(self)
 
 
 def compare(

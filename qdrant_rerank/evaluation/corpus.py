@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.evaluation.lines import records, shown, text_field, where_in
+from qdrant_rerank.utils.text_files import records, shown, text_field, where_in
 
 __all__ = [
     "BeirFolder",

@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 from qdrant_client.models import ScoredPoint
 
-from qdrant_rerank.arguments import a_type, require_number, require_positive
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.evaluation.corpus import Document
-from qdrant_rerank.evaluation.gather import (
+from qdrant_rerank.evaluation.collect import (
     Gathered,
     Search,
     document_id,
@@ -23,21 +21,23 @@ from qdrant_rerank.evaluation.gather import (
     judged_queries,
     progress_bar,
 )
-from qdrant_rerank.evaluation.measures import (
+from qdrant_rerank.evaluation.corpus import Document
+from qdrant_rerank.evaluation.evaluation_result import Configuration, Evaluation, require_names
+from qdrant_rerank.evaluation.metrics import (
     RESAMPLES,
     best_order,
     by_query,
     gain_of,
     require_measures,
 )
-from qdrant_rerank.evaluation.results import Configuration, Evaluation, require_names
-from qdrant_rerank.evaluation.runs import Qrels, Run
-from qdrant_rerank.models import DEFAULT_RERANKER
-from qdrant_rerank.ordering import keep_order
-from qdrant_rerank.rerankers import load_reranker
-from qdrant_rerank.reranking import rerank_points
-from qdrant_rerank.searcher import HybridSearcher
+from qdrant_rerank.evaluation.trec import Qrels, Run
+from qdrant_rerank.hub.specs import DEFAULT_RERANKER
+from qdrant_rerank.reranking.ordering import keep_order
+from qdrant_rerank.reranking.rerank import rerank_points
+from qdrant_rerank.reranking.scoring import load_reranker
+from qdrant_rerank.search.searcher import HybridSearcher
 from qdrant_rerank.types import RerankedPoint, Reranker, SearchResults, SearchTrace
+from qdrant_rerank.utils.validation import a_type, require_number, require_positive
 
 __all__ = ["MEASURES", "evaluate", "evaluate_run"]
 

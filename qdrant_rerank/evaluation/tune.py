@@ -17,26 +17,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_rerank.arguments import (
+from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.evaluation.collect import document_id, judged_queries, progress_bar
+from qdrant_rerank.evaluation.compare import with_reranker
+from qdrant_rerank.evaluation.metrics import by_query, require_measures
+from qdrant_rerank.evaluation.trec import Qrels
+from qdrant_rerank.evaluation.tuning_result import Point, Tuning, constructor_call, pareto_front
+from qdrant_rerank.hub.locate import Precision
+from qdrant_rerank.hub.specs import DEFAULT_RERANKER
+from qdrant_rerank.options import Blend, Fusion
+from qdrant_rerank.reranking.ordering import order_by_score
+from qdrant_rerank.reranking.scoring import load_reranker, score
+from qdrant_rerank.search.searcher import HybridSearcher
+from qdrant_rerank.types import Reranker, SearchResults
+from qdrant_rerank.utils.validation import (
     require_blend,
     require_choice,
     require_number,
     require_positive,
 )
-from qdrant_rerank.cross_encoder import TextCrossEncoder
-from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.evaluation.compare import with_reranker
-from qdrant_rerank.evaluation.gather import document_id, judged_queries, progress_bar
-from qdrant_rerank.evaluation.measures import by_query, require_measures
-from qdrant_rerank.evaluation.runs import Qrels
-from qdrant_rerank.evaluation.tuning import Point, Tuning, constructor_call, pareto_front
-from qdrant_rerank.hub import Precision
-from qdrant_rerank.models import DEFAULT_RERANKER
-from qdrant_rerank.options import Blend, Fusion
-from qdrant_rerank.ordering import order_by_score
-from qdrant_rerank.rerankers import load_reranker, score
-from qdrant_rerank.searcher import HybridSearcher
-from qdrant_rerank.types import Reranker, SearchResults
 
 __all__ = ["BLENDS", "DEPTHS", "tune"]
 

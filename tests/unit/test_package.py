@@ -8,8 +8,8 @@ import sys
 import pytest
 
 import qdrant_rerank
-from qdrant_rerank.hub import locate
-from qdrant_rerank.models import BUNDLED_DIRECTORY, DEFAULT_EMBEDDER, DEFAULT_RERANKER
+from qdrant_rerank.hub.locate import locate
+from qdrant_rerank.hub.specs import BUNDLED_DIRECTORY, DEFAULT_EMBEDDER, DEFAULT_RERANKER
 
 WITHOUT_ONNXRUNTIME = """
 import sys
@@ -66,7 +66,7 @@ def test_with_both_runtimes_installed_it_says_so(tmp_path):
         f"import sys; sys.path.append({str(tmp_path)!r})\n"
         "import warnings; warnings.simplefilter('always')\n"
         "with warnings.catch_warnings(record=True) as seen:\n"
-        "    from qdrant_rerank.onnx_sessions import import_onnxruntime\n"
+        "    from qdrant_rerank.inference.sessions import import_onnxruntime\n"
         "    import_onnxruntime()\n"
         "print(*[w.message for w in seen])"
     )

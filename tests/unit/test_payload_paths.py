@@ -7,12 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
-from qdrant_rerank.engines.edge import EdgeClient
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.ordering import keep_order
-from qdrant_rerank.payload_paths import field_paths, require_path, whole_field
-from qdrant_rerank.points import completed, text_payload
-from qdrant_rerank.text import PayloadText
+from qdrant_rerank.payload import PayloadText, field_paths, require_path, whole_field
+from qdrant_rerank.qdrant.embedded.client import EdgeClient
+from qdrant_rerank.qdrant.lookups import completed, text_payload
+from qdrant_rerank.reranking.ordering import keep_order
 
 NAMES = st.sampled_from(["title", "a.b", "full text", "größe", 'a"b', "a[0]", "a", "b", "x-y_1"])
 PAYLOADS = st.recursive(

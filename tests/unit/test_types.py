@@ -7,7 +7,7 @@ import pytest
 from qdrant_client.models import ScoredPoint
 
 from qdrant_rerank import RerankedPoint, SearchResults, SearchTrace, Snippet
-from qdrant_rerank.ordering import order_by_score
+from qdrant_rerank.reranking.ordering import order_by_score
 
 
 @pytest.fixture

@@ -1,0 +1,173 @@
+"""The command that compares two rerankers where there are no judgments."""
+
+import os
+from pathlib import Path
+
+import click
+
+from qdrant_rerank.cli.shared import (
+    NONE,
+    collection_options,
+    console,
+    json_option,
+    print_json,
+    searcher_for,
+)
+from qdrant_rerank.errors import InvalidInputError, UnknownModelError
+from qdrant_rerank.hub.registry import find_model
+from qdrant_rerank.hub.specs import DEFAULT_RERANKER
+from qdrant_rerank.utils.text_files import (
+    GZIP_MAGIC,
+    name_of,
+    open_lines,
+)
+
+__all__ = ["compare"]
+
+ONE_OR_MORE = click.IntRange(min=1)
+
+
+@click.command()
+@click.argument("queries", type=click.Path(allow_dash=True))
+@collection_options
+@click.option(
+    "--reranker",
+    "rerankers",
+    multiple=True,
+    default=(NONE, DEFAULT_RERANKER),
+    show_default=True,
+    help="Twice: a name from 'models', a path, or 'none' for the recall order.",
+)
+@click.option(
+    "--limit", type=ONE_OR_MORE, default=10, show_default=True, help="Hits to compare a query."
+)
+@click.option(
+    "--candidates", type=ONE_OR_MORE, default=50, show_default=True, help="Hits to rerank."
+)
+@click.option("--html", type=click.Path(dir_okay=False), help="Write a page with every query.")
+@json_option
+def compare(
+    queries: str,
+    collection: str,
+    url: str | None,
+    path: str | None,
+    text: tuple[str, ...],
+    embedder: str,
+    rerankers: tuple[str, ...],
+    limit: int,
+    candidates: int,
+    html: str | None,
+    as_json: bool,
+) -> None:
+    """Show what changes from one reranker to another, on your own QUERIES.
+
+    QUERIES is a text file with one query a line ('-' for stdin), or a BEIR queries.jsonl, gzipped
+    or not. Needs no judgments, and so does not say which is better.
+    """
+    first, second = two_rerankers(rerankers)
+    if candidates < limit:
+        raise InvalidInputError(
+            f"--candidates is {candidates} and --limit {limit}; expected candidates of at least "
+            "limit, since only candidates can be returned."
+        )
+    if html is not None:
+        require_writable(Path(html))
+    texts = queries_of(queries)
+    with searcher_for(collection, url, path, text, embedder, first) as searcher:
+        from qdrant_rerank.evaluation.compare import compare as compare_searchers
+        from qdrant_rerank.evaluation.compare import with_reranker
+
+        comparison = compare_searchers(
+            searcher,
+            with_reranker(searcher, second),
+            texts,
+            limit=limit,
+            candidates=candidates,
+            names=(first or "recall order", second or "recall order"),
+        )
+    hits = [hit for query in comparison.queries for hit in query.hits]
+    if hits and not any(hit.text for hit in hits):
+        raise InvalidInputError(
+            f"No hit of any query has text at {' or '.join(map(repr, text))}, so there is nothing "
+            "to rerank and to compare. Name the field that has it with --text."
+        )
+    if html is not None:
+        comparison.save_html(html)
+    if as_json:
+        print_json(comparison.to_dict())
+        return
+    console().print(comparison)
+    if html is not None:
+        click.echo(f"Every query is in {html}")
+
+
+def two_rerankers(names: tuple[str, ...]) -> tuple[str | None, str | None]:
+    """The two, None for the recall order.
+
+    Raises:
+        InvalidInputError: not two, or the same one twice.
+    """
+    if len(names) != 2:
+        raise InvalidInputError(
+            f"--reranker is given {len(names)} time{'s' * (len(names) != 1)}; expected two, such "
+            f"as --reranker {NONE} --reranker {DEFAULT_RERANKER}."
+        )
+    if identity(names[0]) == identity(names[1]):
+        raise InvalidInputError(
+            f"--reranker {names[0]} and --reranker {names[1]} are the same; expected two that "
+            "differ."
+        )
+    first, second = (None if name == NONE else name for name in names)
+    return first, second
+
+
+def identity(reranker: str) -> str:
+    """Equal for two ways of writing one model."""
+    try:
+        return find_model(reranker).model
+    except UnknownModelError:
+        return reranker if reranker == NONE else str(Path(reranker).expanduser().resolve())
+
+
+def require_writable(path: Path) -> None:
+    """Raise InvalidInputError if a file could not be written there; folders may be missing."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise InvalidInputError(f"{path} cannot be written: {folder} is not a folder.")
+    if not os.access(folder, os.W_OK):
+        raise InvalidInputError(f"{path} cannot be written: no right to write in {folder}.")
+
+
+def queries_of(file: str) -> list[str]:
+    """The queries of a file, told apart by what it holds: JSONL, gzipped or not, or lines.
+
+    Raises:
+        InvalidInputError: there are none, one is blank, or the file cannot be read.
+    """
+    with open_lines(file) as lines:
+        raw = list(lines)
+    if raw and raw[0].removeprefix(b"\xef\xbb\xbf").startswith((b"{", GZIP_MAGIC)):
+        from qdrant_rerank.evaluation.corpus import read_queries
+
+        if file == "-":
+            raise InvalidInputError(
+                "stdin, line 1 is not a query but JSONL or gzip, which is read from a file. Pass "
+                "its path."
+            )
+        return list(read_queries(file).values())
+    name = name_of(file)
+    queries = []
+    for number, line in enumerate(raw, start=1):
+        where = f"{name}, line {number}"
+        try:
+            query = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise InvalidInputError(
+                f"{where} is not UTF-8 (byte {error.start + 1}). Convert the file to UTF-8."
+            ) from error
+        if not query:
+            raise InvalidInputError(f"{where} is blank; expected a query. Remove the line.")
+        queries.append(query)
+    if not queries:
+        raise InvalidInputError(f"{name} holds no queries; expected one a line.")
+    return queries

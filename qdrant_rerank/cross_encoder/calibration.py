@@ -1,0 +1,252 @@
+"""Scores -> probabilities that a document is relevant, learnt from judged pairs.
+
+A reranker's logits order documents; they are no probabilities, and one threshold means another
+thing for each model. A ``Calibrator`` is fitted once on scores and judgments, kept as a small JSON
+file beside the model, and used as the activation.
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_rerank.errors import InvalidInputError, MissingDependencyError, ModelFileError
+from qdrant_rerank.utils.atomic_files import whole_file
+from qdrant_rerank.utils.validation import require_choice
+
+__all__ = ["CalibrationMethod", "Calibrator"]
+
+#: A logistic curve (two numbers, keeps the order strictly), or the best curve of steps that rises
+#: (needs some hundred judgments; scores on one step become equal).
+CalibrationMethod = Literal["platt", "isotonic"]
+FORMAT = 1
+# Inverse strength of regularisation; the targets below 1 keep the curve finite by themselves.
+NO_REGULARISATION = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrator:
+    """Maps scores to probabilities, never turning their order round. A callable.
+
+    Made by :meth:`fit` or :meth:`load`. Pass it as ``TextCrossEncoder(activation=...)``: then
+    ``score_threshold=0.5`` keeps what is more likely relevant than not.
+
+    Attributes:
+        method: how it was fitted.
+        slope: of a logistic curve 1 / (1 + exp(-(slope * score + intercept))); above 0.
+        intercept: of the same.
+        scores: knots of a curve of steps, ascending; empty for a logistic one.
+        probabilities: at the knots, ascending, 0 to 1; straight lines between them.
+
+    Raises:
+        InvalidInputError: not a curve that rises between 0 and 1.
+
+    Examples:
+        >>> calibrate = Calibrator("platt", slope=1.0, intercept=-2.0)
+        >>> calibrate(np.array([-9.0, 2.0, 9.0], dtype=np.float32)).round(2).tolist()
+        [0.0, 0.5, 1.0]
+    """
+
+    method: CalibrationMethod
+    slope: float = 1.0
+    intercept: float = 0.0
+    scores: tuple[float, ...] = ()
+    probabilities: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_choice("method", self.method, CalibrationMethod)
+        numbers = np.array(
+            [self.slope, self.intercept, *self.scores, *self.probabilities], dtype=np.float64
+        )
+        rises = (
+            len(self.scores) == len(self.probabilities)
+            and bool(self.scores) == (self.method == "isotonic")
+            and self.slope > 0
+            and bool(np.isfinite(numbers).all())
+            and bool((np.diff(self.scores) > 0).all() and (np.diff(self.probabilities) >= 0).all())
+            and all(0 <= value <= 1 for value in self.probabilities)
+        )
+        if not rises:
+            raise InvalidInputError(
+                f"This {self.method} calibration is no curve that rises from 0 to 1. Fit it again: "
+                "Calibrator.fit(scores, labels)."
+            )
+
+    @property
+    def name(self) -> str:
+        """What a trace calls it."""
+        return f"calibrated ({self.method})"
+
+    def __call__(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores (n,) -> probabilities (n,), float32, 0 to 1."""
+        values = np.asarray(scores, dtype=np.float64)
+        if self.method == "isotonic":
+            mapped = np.interp(values, self.scores, self.probabilities)
+        else:
+            with np.errstate(over="ignore"):  # exp(-x) of a very low score is inf, its limit 0
+                mapped = 1 / (1 + np.exp(-(self.slope * values + self.intercept)))
+        return mapped.astype(np.float32)
+
+    @classmethod
+    def fit(
+        cls,
+        scores: Iterable[float],
+        labels: Iterable[float],
+        method: CalibrationMethod = "platt",
+    ) -> "Calibrator":
+        """Learn the curve from judged pairs; needs scikit-learn.
+
+        Platt scaling (Platt, Probabilistic Outputs for Support Vector Machines, 1999) fits a
+        logistic curve to targets that are drawn in from 0 and 1 by the number of judgments;
+        isotonic regression (Zadrozny and Elkan, KDD 2002) the least-squares curve that rises.
+
+        Args:
+            scores: of a reranker with the activation that it will be used with otherwise:
+                "identity" for a Calibrator, which takes logits.
+            labels: for each score, 1 for relevant and 0 for not, or a probability between.
+            method: "platt" from some tens of judgments on, "isotonic" from some hundreds on.
+
+        Raises:
+            InvalidInputError: not as many finite scores as labels, labels outside of 0 to 1 or all
+                the same, scores all the same, or relevance that falls as the scores rise.
+            MissingDependencyError: scikit-learn is not installed.
+        """
+        require_choice("method", method, CalibrationMethod)
+        x, y = _checked(scores, labels)
+        if method == "isotonic":
+            return _fit_isotonic(x, y)
+        return _fit_platt(x, y)
+
+    def save(self, path: str | Path) -> None:
+        """Write a JSON file (gzipped if it ends in ``.gz``), whole or not at all.
+
+        Raises:
+            InvalidInputError: the path cannot be written.
+        """
+        content: dict[str, Any] = {"format": FORMAT, "method": self.method}
+        if self.method == "platt":
+            content |= {"slope": self.slope, "intercept": self.intercept}
+        else:
+            content |= {"scores": self.scores, "probabilities": self.probabilities}
+        with whole_file(path) as file:
+            json.dump(content, file, indent=1)
+            file.write("\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Calibrator":
+        """Read what :meth:`save` wrote; the curve is the same to the bit.
+
+        Raises:
+            ModelFileError: no such file, or not a calibration.
+        """
+        advice = "Save one with Calibrator.fit(scores, labels).save(path)."
+        try:
+            packed = Path(path).suffix == ".gz"  # as whole_file writes it
+            with gzip.open(path) if packed else Path(path).open("rb") as file:
+                content = json.loads(file.read().decode("utf-8"))
+        except (OSError, ValueError, EOFError, zlib.error) as error:
+            raise ModelFileError(
+                f"{path} is not a readable calibration: {error}. {advice}"
+            ) from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ModelFileError(
+                f"{path} holds no calibration of format {FORMAT}, which is what is read. {advice}"
+            )
+        try:
+            return cls(
+                content["method"],
+                slope=float(content.get("slope", 1.0)),
+                intercept=float(content.get("intercept", 0.0)),
+                scores=tuple(map(float, content.get("scores", ()))),
+                probabilities=tuple(map(float, content.get("probabilities", ()))),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(f"{path} is not a calibration: {error} {advice}") from error
+
+
+def _checked(
+    scores: Iterable[float], labels: Iterable[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    try:
+        x = np.asarray(list(scores), dtype=np.float64)
+        y = np.asarray(list(labels), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"scores and labels are to be numbers: {error}.") from error
+    if x.ndim != 1 or x.shape != y.shape or len(x) < 2:
+        raise InvalidInputError(
+            f"scores have shape {x.shape} and labels {y.shape}; expected one label a score, and at "
+            "least two of them."
+        )
+    if not np.isfinite(x).all():
+        raise InvalidInputError(
+            f"Score {int(np.flatnonzero(~np.isfinite(x))[0])} is not finite; expected logits."
+        )
+    outside = np.flatnonzero(~((y >= 0) & (y <= 1)))
+    if len(outside):
+        raise InvalidInputError(
+            f"Label {outside[0]} is {y[outside[0]]}; expected 0, 1 or a probability between. Map "
+            "graded judgments first, such as grade >= 2 to 1."
+        )
+    for name, values in (("labels", y), ("scores", x)):
+        if values.min() == values.max():
+            raise InvalidInputError(
+                f"All {len(values)} {name} are {values[0]}; expected some that differ, of relevant "
+                "and of other documents."
+            )
+    return x, y
+
+
+def _fit_platt(x: NDArray[np.float64], y: NDArray[np.float64]) -> Calibrator:
+    regression = _sklearn("linear_model", "LogisticRegression")
+    # Platt's targets: as if one more pair of each kind had been seen.
+    positives, negatives = y.sum(), (1 - y).sum()
+    targets = y * (positives + 1) / (positives + 2) + (1 - y) / (negatives + 2)
+    # Each score once as relevant and once as not, weighted by its target: logistic regression on
+    # probabilities. Scaled, so that the solver works at any unit of the scores.
+    centre, unit = x.mean(), x.std()
+    scaled = (x - centre) / unit
+    model = regression(C=NO_REGULARISATION, solver="newton-cholesky", tol=1e-10, max_iter=1000).fit(
+        np.concatenate([scaled, scaled])[:, None],
+        np.repeat([1, 0], len(x)),
+        sample_weight=np.concatenate([targets, 1 - targets]),
+    )
+    slope = float(model.coef_[0, 0] / unit)
+    if not slope > 0:
+        raise InvalidInputError(
+            f"Relevance falls as the scores rise (slope {slope:.3g} over {len(x)} pairs), so they "
+            "cannot be calibrated. Are labels and scores in the same order, and is 1 relevant?"
+        )
+    return Calibrator("platt", slope=slope, intercept=float(model.intercept_[0] - slope * centre))
+
+
+def _fit_isotonic(x: NDArray[np.float64], y: NDArray[np.float64]) -> Calibrator:
+    regression = _sklearn("isotonic", "IsotonicRegression")
+    model = regression(y_min=0, y_max=1, increasing=True, out_of_bounds="clip").fit(x, y)
+    knots, values = model.X_thresholds_, np.clip(model.y_thresholds_, 0, 1)
+    if values[0] == values[-1]:
+        raise InvalidInputError(
+            f"Relevance does not rise with the scores over {len(x)} pairs, so they cannot be "
+            "calibrated. Are labels and scores in the same order, and is 1 relevant?"
+        )
+    return Calibrator(
+        "isotonic", scores=tuple(knots.tolist()), probabilities=tuple(values.tolist())
+    )
+
+
+def _sklearn(module: str, name: str) -> Callable[..., Any]:
+    from importlib import import_module
+
+    try:
+        found: Callable[..., Any] = getattr(import_module(f"sklearn.{module}"), name)
+    except ImportError as error:
+        raise MissingDependencyError(
+            'Fitting a calibration needs scikit-learn: pip install "qdrant-rerank[calibrate]". '
+            "Using one needs nothing."
+        ) from error
+    return found

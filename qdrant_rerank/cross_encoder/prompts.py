@@ -1,0 +1,284 @@
+"""Language models as rerankers: a prompt around each pair, answered by yes or no.
+
+What the model is asked is a ``PromptTemplate``; the score is the logit of "yes" less that of "no"
+at the last position. Its sigmoid equals the softmax over the two, which the model card of
+Qwen3-Reranker computes.
+"""
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from qdrant_rerank.cross_encoder.model_config import ModelConfig
+from qdrant_rerank.errors import InvalidInputError, ModelFileError
+from qdrant_rerank.hub.specs import ModelSpec
+from qdrant_rerank.inference.batching import TokenizedPair
+from qdrant_rerank.inference.tokenization import (
+    CHARACTERS_PER_TOKEN,
+    MOST_CHARACTERS_PER_TOKEN,
+    Side,
+    well_formed,
+)
+from qdrant_rerank.inference.tokenizer_files import TokenizerFiles
+
+__all__ = ["QWEN3_RERANKER", "PromptTemplate", "PromptTokenizer", "choose_prompt"]
+
+# Of the model card's code; what the decoder could read, 40,960, would take gigabytes of logits.
+PROMPT_MAX_LENGTH = 8192
+# Tokens that may come about where the texts meet the prompt.
+JOINTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTemplate:
+    """What a language model is asked about a pair.
+
+    Attributes:
+        prefix: before the pair, special tokens included.
+        body: the pair; holds {query} and {document}, and {instruction} where there is one.
+        suffix: after the pair, up to where the model's answer starts.
+        instruction: what is relevant, unless a caller says otherwise.
+        yes: the token that answers "relevant".
+        no: the token that answers "not relevant".
+
+    Raises:
+        InvalidInputError: the body lacks a field, or has another.
+    """
+
+    prefix: str
+    body: str
+    suffix: str
+    instruction: str = ""
+    yes: str = "yes"
+    no: str = "no"
+
+    def __post_init__(self) -> None:
+        try:
+            fields = {field for _, field, _, _ in string.Formatter().parse(self.body) if field}
+        except ValueError as error:
+            raise InvalidInputError(
+                f"body={self.body!r} is not a valid template: {error}."
+            ) from None
+        wrong = fields - {"query", "document", "instruction"} or {"query", "document"} - fields
+        if wrong:
+            raise InvalidInputError(
+                f"body={self.body!r}: expected the fields {{query}} and {{document}}, and maybe "
+                f"{{instruction}}; look at {', '.join(sorted(wrong))}."
+            )
+
+
+#: The prompt of Qwen3-Reranker, as its model card gives it.
+QWEN3_RERANKER = PromptTemplate(
+    prefix=(
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the "
+        'Query and the Instruct provided. Note that the answer can only be "yes" or "no".'
+        "<|im_end|>\n<|im_start|>user\n"
+    ),
+    body="<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}",
+    suffix="<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+    instruction="Given a web search query, retrieve relevant passages that answer the query",
+)
+
+
+def choose_prompt(
+    prompt: PromptTemplate | None, config: ModelConfig, spec: ModelSpec | None = None
+) -> PromptTemplate | None:
+    """The caller's prompt, else the model family's; None for a model that reads plain pairs.
+
+    Args:
+        prompt: the caller's choice.
+        config: of the model.
+        spec: its entry in the registry, for a model that has no configuration file.
+
+    Raises:
+        InvalidInputError: a language model whose prompt is not known.
+    """
+    if prompt is not None:
+        return prompt
+    listed = spec is not None and spec.template == "qwen3"
+    if listed or (config.causal and config.model_type == "qwen3"):
+        return QWEN3_RERANKER
+    if not config.causal:
+        return None
+    raise InvalidInputError(
+        f"{config.source} describes a language model of type {config.model_type!r}, whose prompt "
+        "is not known (those of 'qwen3' are). Pass prompt=PromptTemplate(...) as its model card "
+        "gives it."
+    )
+
+
+class PromptTokenizer:
+    """Tokenises pairs inside a prompt. Safe to call from many threads.
+
+    Special tokens that a query or a document spells out are read as plain text, so that a document
+    cannot end the prompt and answer for the model.
+
+    Args:
+        tokenizer: a loaded tokenizer; its truncation and padding are reset.
+        prompt: around the pairs.
+        instruction: replaces the prompt's own.
+        max_length: window in tokens, the prompt included.
+        pad_id: id that fills up shorter rows, on their left.
+        source: named in errors.
+
+    Attributes:
+        max_length: as given.
+        specials: tokens of the window that belong to neither text.
+        no_yes: ids of the two answers.
+        pad_id: as given.
+        pad_type_id: 0.
+        padding_side: "left", since the answer is read at the last position.
+
+    Raises:
+        InvalidInputError: no room for a pair beside the prompt.
+        ModelFileError: an answer is not one token.
+    """
+
+    pad_type_id = 0
+    padding_side: Side = "left"
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt: PromptTemplate,
+        *,
+        instruction: str | None = None,
+        max_length: int = PROMPT_MAX_LENGTH,
+        pad_id: int = 0,
+        source: str = "tokenizer",
+    ) -> None:
+        no, yes = tokenizer.token_to_id(prompt.no), tokenizer.token_to_id(prompt.yes)
+        if no is None or yes is None:
+            raise ModelFileError(
+                f"{source} has no single token for {prompt.no!r} or {prompt.yes!r}, by which the "
+                "model would answer. Pass prompt=PromptTemplate(yes=..., no=...) as its model card "
+                "gives it."
+            )
+        # Set once, here: changing a tokenizer while threads use it is not safe.
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self._prefix = tokenizer.encode(prompt.prefix, add_special_tokens=False).ids
+        self._suffix = tokenizer.encode(prompt.suffix, add_special_tokens=False).ids
+        tokenizer.encode_special_tokens = True
+        self._tokenizer = tokenizer
+        self._body = prompt.body
+        self._instruction = prompt.instruction if instruction is None else instruction
+        self._source = source
+        self._frame = len(tokenizer.encode(self._fill("", ""), add_special_tokens=False).ids)
+        self._room = max_length - len(self._prefix) - len(self._suffix)
+        self.specials = max_length - self._room + self._frame + JOINTS
+        if max_length < self.specials + 2:
+            raise InvalidInputError(
+                f"max_length is {max_length}, but the prompt and one token of the query and of the "
+                f"document need at least {self.specials + 2}."
+            )
+        self.max_length = max_length
+        self.no_yes: tuple[int, int] = (no, yes)
+        self.pad_id = pad_id
+
+    @classmethod
+    def from_directory(
+        cls,
+        directory: Path,
+        prompt: PromptTemplate,
+        *,
+        instruction: str | None = None,
+        max_length: int | None = None,
+    ) -> "PromptTokenizer":
+        """Load ``tokenizer.json``, and the configuration files beside it where they exist.
+
+        Args:
+            directory: holds ``tokenizer.json``.
+            prompt: around the pairs.
+            instruction: replaces the prompt's own.
+            max_length: window in tokens; None for the model's own, at most 8,192.
+
+        Raises:
+            ModelFileError: no tokenizer, or a file that cannot be read.
+            InvalidInputError: ``max_length`` is more than the model has positions for.
+        """
+        files = TokenizerFiles.load(directory)
+        own = files.window(None)
+        return cls(
+            files.tokenizer,
+            prompt,
+            instruction=instruction,
+            max_length=min(own, PROMPT_MAX_LENGTH)
+            if max_length is None
+            else files.window(max_length),
+            pad_id=files.pad_id(),
+            source=str(files.path),
+        )
+
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[TokenizedPair]:
+        """Tokenise pairs, in order; what does not fit is cut from the document's end.
+
+        Of a query longer than half of the room, only as much as the document leaves is kept.
+        Texts are clipped before tokenising as in a :class:`PairTokenizer`.
+        """
+        rows = self._rows(pairs, CHARACTERS_PER_TOKEN)
+        clipped = self.max_length * CHARACTERS_PER_TOKEN
+        again = [
+            row
+            for row, pair in enumerate(pairs)
+            if max(map(len, pair)) > clipped and len(rows[row]) < self.max_length
+        ]
+        retried = self._rows([pairs[row] for row in again], MOST_CHARACTERS_PER_TOKEN)
+        for row, other in zip(again, retried, strict=True):
+            rows[row] = other
+        return rows
+
+    def without_truncation(self) -> Tokenizer:
+        """A copy of the tokenizer that cuts nothing off."""
+        copy = Tokenizer.from_str(self._tokenizer.to_str())
+        copy.encode_special_tokens = True
+        return copy
+
+    def _rows(
+        self, pairs: Sequence[tuple[str, str]], characters_per_token: int
+    ) -> list[TokenizedPair]:
+        keep = self.max_length * characters_per_token
+        texts = [(query[:keep], document[:keep]) for query, document in pairs]
+        bodies = self._encode([self._fill(*pair) for pair in texts])
+        rows = []
+        for pair, clipped, body in zip(pairs, texts, bodies, strict=True):
+            fits = len(body) <= self._room
+            ids = [*self._prefix, *(body if fits else self._cut(*clipped)), *self._suffix]
+            rows.append(
+                TokenizedPair(
+                    np.array(ids, dtype=np.int64),
+                    np.zeros(len(ids), dtype=np.int64),
+                    not fits or any(text[keep:].strip() for text in pair),
+                )
+            )
+        return rows
+
+    def _cut(self, query: str, document: str) -> list[int]:
+        query, document = well_formed(query), well_formed(document)
+        capacity = self._room - self._frame
+        [others] = self._encode([document])
+        own = self._tokenizer.encode(query, add_special_tokens=False)
+        most = max(capacity // 2, capacity - len(others))
+        if len(own) > most:
+            query = query[: own.offsets[most][0]]
+        [body] = self._encode([self._fill(query, document)])
+        return body[: self._room]
+
+    def _fill(self, query: str, document: str) -> str:
+        return self._body.format(instruction=self._instruction, query=query, document=document)
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        try:
+            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        except TypeError:  # a lone surrogate has no UTF-8
+            encodings = self._tokenizer.encode_batch_fast(
+                list(map(well_formed, texts)), add_special_tokens=False
+            )
+        return [encoding.ids for encoding in encodings]
+
+    def __repr__(self) -> str:
+        return f"PromptTokenizer({self._source!r}, max_length={self.max_length})"

@@ -1,0 +1,350 @@
+"""Pairs -> scores: tokenise -> plan -> run -> label logits -> activation -> aggregate.
+
+``PairScorer`` takes finished parts; :mod:`~qdrant_rerank.cross_encoder.text_cross_encoder` loads
+them.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_rerank.cross_encoder.activations import (
+    Activation,
+    activate,
+    activation_name,
+    choose_activation,
+)
+from qdrant_rerank.cross_encoder.heads import Label, choose_head, label_logits
+from qdrant_rerank.cross_encoder.model_config import ModelConfig
+from qdrant_rerank.cross_encoder.pair_scores import PairScores
+from qdrant_rerank.cross_encoder.score_cache import PairOutput, ScoreCache, pair_key
+from qdrant_rerank.cross_encoder.windows import PairReader, Reading, aggregate
+from qdrant_rerank.errors import InvalidInputError, ModelOutputError
+from qdrant_rerank.inference.batching import (
+    Run,
+    TokenizedPair,
+    pad,
+    padded_width,
+    plan_in_order,
+    plan_runs,
+    windows_of,
+)
+from qdrant_rerank.inference.runtime import Runtime
+from qdrant_rerank.inference.threads import Workers
+from qdrant_rerank.utils.deadline import NEVER, Deadline
+from qdrant_rerank.utils.validation import require_pairs
+
+__all__ = ["PairScorer"]
+
+# A run's worth of short pairs, 8 on a CPU, is tokenised at a time where a deadline may pass in
+# between: a millisecond or so.
+SHORT_PAIR = 64  # tokens
+# Pairs that a card is given at least, where it works on the first half while the second is read.
+LEAST_BLOCK = 32
+
+
+class PairScorer:
+    """Scores pairs with one loaded model. Safe to call from many threads.
+
+    Args:
+        reader: tokenises for the model.
+        runtime: the model.
+        config: what the model's files say about its output.
+        activation: see :mod:`~qdrant_rerank.cross_encoder.activations`.
+        label: see :mod:`~qdrant_rerank.cross_encoder.heads`.
+        cache: where to keep what the model says; None to forget it.
+        model: digest of all that makes a logit, under which the cache keeps it.
+        precision: what to say of the model's weights.
+
+    Attributes:
+        runtime: as given.
+        head: which labels are relevance.
+        activation: as given, "auto" resolved.
+
+    Raises:
+        ModelOutputError: the model does not run on the tokenizer's ids, or is no reranker.
+        InvalidInputError: the activation or the label does not fit the model's head.
+    """
+
+    def __init__(
+        self,
+        reader: PairReader,
+        runtime: Runtime,
+        config: ModelConfig,
+        *,
+        activation: Activation = "identity",
+        label: Label | None = None,
+        cache: ScoreCache | None = None,
+        model: bytes = b"",
+        precision: str = "fp32",
+    ) -> None:
+        self._cache = cache
+        self._precision = precision
+        self._model = model
+        self._read = reader
+        self._windows = windows = reader.windows
+        self._pairs_per_run = runtime.pairs_per_run
+        self._width_multiple = runtime.width_multiple
+        if reader.tokenizer.no_yes is not None and "position_ids" not in runtime.inputs:
+            self._pairs_per_run = 1  # its own positions would count the padding on the left
+            self._width_multiple = 1
+        self.runtime = runtime
+        # One short pair shows now, not amid a ranking, that the two fit, and what comes out.
+        probe = self._logits(reader.tokenizer([("a", "b")]))
+        answers = reader.tokenizer.no_yes is not None
+        self.head = choose_head(probe, config.labels, label, runtime.path, no_yes=answers)
+        self.activation = choose_activation(activation, config, self.head)
+        if windows is not None and windows.aggregate == "sum" and self.activation == "identity":
+            raise InvalidInputError(
+                "aggregate is 'sum' and the scores are raw logits, which may be negative, so that "
+                "a longer document would lose. Pass activation='sigmoid', or aggregate='mean'."
+            )
+
+    def score(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        batch_size: int | None = None,
+        pool: Workers | None = None,
+        deadline: Deadline = NEVER,
+        *,
+        first: int = 0,
+    ) -> PairScores:
+        """Score pairs at once, a window at a time: their tokens are never all in memory.
+
+        Args:
+            pairs: (query, document) texts, of one query or of many.
+            batch_size: most pairs a run may hold; None to let the token budget decide.
+            pool: other threads to use than the runtime's own.
+            deadline: with one, pairs are run in their order, and no run is begun after it.
+            first: what errors call the first pair, where these are part of a longer list.
+
+        Raises:
+            InvalidInputError: a text is not a str.
+            ModelOutputError: the model failed or returned a score that is not finite.
+        """
+        require_pairs(pairs, first)
+        windows = []
+        scored = 0
+        for window in windows_of(pairs):
+            windows.append(self._window(window, batch_size, pool, deadline, first + scored))
+            if not windows[-1].scored.all():
+                break
+            scored += len(window)
+        return PairScores.joined(windows or [self._scores([], 0, [], _Work(), 0.0)], len(pairs))
+
+    def _window(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        batch_size: int | None,
+        pool: Workers | None,
+        deadline: Deadline,
+        first: int,
+    ) -> PairScores:
+        """Scores of a window of pairs: those in the cache, and the model's of the others."""
+        began = time.perf_counter()
+        work = _Work()
+        keys = [] if self._cache is None else [pair_key(self._model, *pair) for pair in pairs]
+        kept = [None] * len(pairs) if self._cache is None else self._cache.get(keys)
+        rest = [row for row, output in enumerate(kept) if output is None]
+        if self.runtime.on_cards and deadline is NEVER:
+            # Tokenised block by block while the card works, each of pairs of similar length.
+            rest.sort(key=lambda row: sum(map(len, pairs[row])), reverse=True)
+        self._run([pairs[row] for row in rest], batch_size, pool, deadline, work)
+        fresh = work.outputs(self.head.labels)
+        self._require_finite(fresh, [first + row for row in rest], len(pairs))
+        outputs = list(kept)
+        for row, found in zip(rest, fresh, strict=False):
+            outputs[row] = found
+        if self._cache is not None:
+            self._cache.put((keys[row], output) for row, output in zip(rest, fresh, strict=False))
+        done: list[PairOutput] = []
+        for output in outputs:
+            if output is None:  # no time; what follows is not scored, though it may be kept
+                break
+            done.append(output)
+        return self._scores(done, len(pairs), kept, work, time.perf_counter() - began)
+
+    def _run(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        batch_size: int | None,
+        pool: Workers | None,
+        deadline: Deadline,
+        work: "_Work",
+    ) -> None:
+        """Tokenise pairs and have them read by the model, into ``work``."""
+        drawn = self._runs(pairs, batch_size, deadline, work)
+        # With a deadline, and on a card, the next pairs are tokenised while the first ones run.
+        runs = list(drawn) if self._at_once(deadline) else drawn
+        count = len(runs) if isinstance(runs, list) else len(pairs)
+        spread = self.runtime.has_cores_for(count)
+
+        def execute(run: Run) -> None:
+            rows = [work.rows[row] for row in run.rows]
+            work.done.append((run, self._logits(rows, spread, work.fell_back.append)))
+
+        self.runtime.for_each(execute, runs, pool, deadline)
+
+    def _scores(
+        self,
+        outputs: Sequence[PairOutput],
+        pairs: int,
+        kept: Sequence[PairOutput | None],
+        work: "_Work",
+        seconds: float,
+    ) -> PairScores:
+        """Scores of a window, of which the first pairs have outputs."""
+        count = len(outputs)
+        logits = np.concatenate(
+            [np.empty((0, self.head.labels), np.float32), *(output.logits for output in outputs)]
+        )
+        head = activate(self.activation, self.head, logits)
+        counts = [len(output.logits) for output in outputs]
+        spans = None
+        if self._windows is not None:
+            head, best = aggregate(head, counts, self._windows)
+            parts = [span for output in outputs for span in output.spans]
+            spans = [parts[row] for row in best]
+        scores = np.full(pairs, np.nan, dtype=np.float32)
+        scores[:count] = head
+        truncated = np.zeros(pairs, dtype=np.bool_)
+        truncated[:count] = [output.truncated for output in outputs]
+        windows = np.zeros(pairs, dtype=np.intp)
+        windows[:count] = counts
+        cached = None
+        if self._cache is not None:
+            cached = np.zeros(pairs, dtype=np.bool_)
+            cached[:count] = [output is not None for output in kept[:count]]
+        return PairScores(
+            scores=scores,
+            scored=np.arange(pairs) < count,
+            tokenize_s=work.tokenize_s,
+            infer_s=seconds - work.tokenize_s,
+            tokens=sum(len(work.rows[row]) for run, _ in work.done for row in run.rows),
+            padded_tokens=sum(len(run.rows) * self._padded(run.width) for run, _ in work.done),
+            truncated=truncated,
+            windows=windows,
+            spans=spans,
+            activation=activation_name(self.activation),
+            engine=work.engine(self.runtime.provider),
+            precision=self._precision,
+            cached=cached,
+        )
+
+    def _runs(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        batch_size: int | None,
+        deadline: Deadline,
+        work: "_Work",
+    ) -> Iterator[Run]:
+        """Tokenise pairs into ``work`` and plan their runs: all at once, or block by block."""
+        limits = [limit for limit in (batch_size, self._pairs_per_run) if limit is not None]
+        plan = plan_runs if deadline is NEVER else plan_in_order
+        block = self.runtime.tokens_per_run // SHORT_PAIR
+        if self.runtime.on_cards:
+            block = min(block, max(LEAST_BLOCK, -(-len(pairs) // 2)))
+        size = max(1, len(pairs)) if self._at_once(deadline) else block
+        for start in range(0, len(pairs), size):
+            if deadline.passed:
+                return
+            began = time.perf_counter()
+            reading = self._read(pairs[start : start + size])
+            before = len(work.rows)
+            work.add(reading, time.perf_counter() - began)
+            for run in plan(
+                [len(row) for row in reading.rows],
+                tokens_per_run=self.runtime.tokens_per_run,
+                pairs_per_run=min(limits, default=None),
+                long_pair=self.runtime.long_pair,
+            ):
+                yield Run(run.rows + before, run.width)
+
+    def _at_once(self, deadline: Deadline) -> bool:
+        """Whether all pairs are tokenised before the first of them is run."""
+        return deadline is NEVER and not self.runtime.on_cards
+
+    def _padded(self, width: int) -> int:
+        return padded_width(width, self._width_multiple, self._read.tokenizer.max_length)
+
+    def _logits(
+        self,
+        pairs: Sequence[TokenizedPair],
+        spread: bool = False,
+        fell_back: Callable[[int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Label logits of one run, shape (pairs, labels)."""
+        tokenizer = self._read.tokenizer
+        inputs = pad(
+            pairs,
+            pad_id=tokenizer.pad_id,
+            pad_type_id=tokenizer.pad_type_id,
+            side=tokenizer.padding_side,
+            multiple=self._width_multiple,
+            most=tokenizer.max_length,
+        )
+        no_yes = tokenizer.no_yes
+        output = self.runtime.run(
+            *inputs, last_position=no_yes is not None, spread=spread, fell_back=fell_back
+        )
+        return label_logits(output, len(pairs), self.runtime.path, no_yes)
+
+    def _require_finite(
+        self, outputs: Sequence[PairOutput], numbers: Sequence[int], pairs: int
+    ) -> None:
+        broken = [
+            (number, output.logits[~np.isfinite(output.logits)][0])
+            for number, output in zip(numbers, outputs, strict=False)
+            if not np.isfinite(output.logits).all()
+        ]
+        if broken:
+            number, value = min(broken)
+            raise ModelOutputError(
+                f"{self.runtime.path} returned {value} for {len(broken)} of {pairs} pairs, the "
+                f"first at index {number}. The file may be damaged, or its fp16 arithmetic "
+                "overflows: fetch it again or use another precision."
+            )
+
+
+@dataclass(slots=True)
+class _Work:
+    """What has been tokenised and scored so far."""
+
+    rows: list[TokenizedPair] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    done: list[tuple[Run, NDArray[np.float32]]] = field(default_factory=list)
+    tokenize_s: float = 0.0
+    fell_back: list[int] = field(default_factory=list)
+
+    def engine(self, provider: str) -> str:
+        """What ran the pairs, and how many of them did not fit its memory."""
+        pairs = sum(self.fell_back)
+        return provider if not pairs else f"{provider}, and a CPU for {pairs} that did not fit it"
+
+    def add(self, reading: Reading, seconds: float) -> None:
+        self.rows += reading.rows
+        self.counts += reading.counts
+        self.spans += reading.spans
+        self.tokenize_s += seconds
+
+    def outputs(self, labels: int) -> list[PairOutput]:
+        """Of the first pairs, those of which all rows were read."""
+        read = sum(len(run.rows) for run, _ in self.done)
+        logits = np.empty((read, labels), dtype=np.float32)
+        for run, output in self.done:
+            logits[run.rows] = output
+        found = []
+        start = 0
+        for count in self.counts:
+            rows = slice(start, start + count)
+            start += count
+            if start > read:
+                break
+            truncated = any(row.truncated for row in self.rows[rows])
+            # A copy: kept in a cache, a view would hold the logits of all the others.
+            found.append(PairOutput(logits[rows].copy(), truncated, tuple(self.spans[rows])))
+        return found

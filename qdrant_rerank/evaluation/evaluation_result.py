@@ -1,0 +1,305 @@
+"""What an evaluation found: tables, JSON, TREC runs and a picture of it.
+
+``Evaluation.save`` writes into a folder::
+
+    evaluation.json        the schema below
+    NAME.first.run         TREC run of the first stage of configuration NAME
+    NAME.reranked.run      TREC run after the second stage
+    gain.png               gain of each query, sorted
+
+    {"schema": 1,
+     "versions": {package: version},
+     "arguments": {...},                            as they were given
+     "queries": {"judged", "unjudged", "without_relevant"},
+     "configurations": {NAME: {
+         "candidates", "pairs", "without_text",     most a query; in all; hits that had no text
+         "recall": {"R@10": mean},                  of the first stage
+         "measures": {"nDCG@10": {"before", "after", "best", "gain", "low", "high", "p"}},
+         "ms": {"embed", "recall", "tokenise", "infer", "total"},    median over queries
+         "by_query": {QUERY: {"nDCG@10": [before, after, best]}}}},
+     "differences": {NAME: {"nDCG@10": {"mean", "low", "high", "p"}}}}   against the first
+"""
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.evaluation.environment import versions
+from qdrant_rerank.evaluation.metrics import Gain, gain_of
+from qdrant_rerank.evaluation.tables import Block, html_table, rich_table
+from qdrant_rerank.evaluation.trec import Run, write_run
+from qdrant_rerank.utils.atomic_files import whole_file
+
+__all__ = [
+    "STAGES",
+    "Configuration",
+    "Evaluation",
+]
+
+#: Stages of a search, in the order of their time; "total" is all of it.
+STAGES = ("embed", "recall", "tokenise", "infer", "total")
+NAMES_WIDTH = 22  # characters; the same for all tables, so that their columns stand alike
+SAFE = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Configuration:
+    """One way of searching, measured.
+
+    Attributes:
+        name: what it is called in tables and files.
+        candidates: the most that recall hands to the reranker.
+        before: run of the first stage.
+        after: run of the second stage; the same where there is no reranker.
+        values: "before", "after" and "best" (the best order of the same candidates) -> measure ->
+            shape (queries,), in the order of the evaluation's queries.
+        recall: "R@k" -> shape (queries,), of the first stage.
+        gains: what "after" is above "before", by measure.
+        seconds: stage -> shape (queries,).
+        pairs: pairs that were scored, in all.
+        without_text: hits that had no text to score.
+    """
+
+    name: str
+    candidates: int
+    before: Run
+    after: Run
+    values: Mapping[str, Mapping[str, NDArray[np.float64]]]
+    recall: Mapping[str, NDArray[np.float64]]
+    gains: Mapping[str, Gain]
+    seconds: Mapping[str, NDArray[np.float64]]
+    pairs: int
+    without_text: int
+
+    def ms(self, stage: str) -> float:
+        """Median milliseconds that a query spends in a stage."""
+        return float(np.median(self.seconds[stage])) * 1000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """Before and after reranking, for one or several configurations; a table in a notebook.
+
+    Attributes:
+        queries: texts of the judged queries by id, in the order of all arrays.
+        unjudged: queries without any judgment; they were not searched.
+        without_relevant: judged queries that no document is relevant for; they count as 0.
+        measures: names, the first of them the one that pictures show.
+        configurations: in the order given.
+        arguments: recorded in the JSON.
+        resamples: of every interval and test.
+        seed: of every interval and test.
+    """
+
+    queries: Mapping[str, str]
+    unjudged: int
+    without_relevant: int
+    measures: tuple[str, ...]
+    configurations: tuple[Configuration, ...]
+    arguments: Mapping[str, Any]
+    resamples: int
+    seed: int
+
+    def __getitem__(self, name: str) -> Configuration:
+        for configuration in self.configurations:
+            if configuration.name == name:
+                return configuration
+        raise KeyError(name)
+
+    def difference(self, name: str, other: str, measure: str) -> Gain:
+        """What configuration ``name`` is above ``other`` after reranking, paired by query."""
+        return gain_of(
+            self[other].values["after"][measure],
+            self[name].values["after"][measure],
+            resamples=self.resamples,
+            seed=self.seed,
+        )
+
+    def differences(self) -> dict[str, dict[str, Gain]]:
+        """Configuration -> measure -> what it is above the first one, after reranking."""
+        first, *others = self.configurations
+        return {
+            other.name: {
+                measure: self.difference(other.name, first.name, measure)
+                for measure in self.measures
+            }
+            for other in others
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; the module's docstring has the schema."""
+        return {
+            "schema": 1,
+            "versions": versions(),
+            "arguments": {
+                **self.arguments,
+                "measures": list(self.measures),
+                "resamples": self.resamples,
+                "seed": self.seed,
+            },
+            "queries": {
+                "judged": len(self.queries),
+                "unjudged": self.unjudged,
+                "without_relevant": self.without_relevant,
+            },
+            "configurations": {c.name: self._configuration_dict(c) for c in self.configurations},
+            "differences": {
+                name: {measure: asdict(gain) for measure, gain in gains.items()}
+                for name, gains in self.differences().items()
+            },
+        }
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write JSON, TREC runs and a picture; each file whole or not at all.
+
+        Returns:
+            The files.
+
+        Raises:
+            InvalidInputError: the folder cannot be written, or an id does not fit a TREC run.
+            MissingDependencyError: matplotlib is not installed; the other files are written.
+        """
+        from qdrant_rerank.evaluation.plots import draw_gains, save_figure
+
+        folder = Path(folder)
+        written = [folder / "evaluation.json"]
+        with whole_file(written[0]) as file:
+            json.dump(self.to_dict(), file, ensure_ascii=False, indent=1)
+        for configuration, stem in zip(self.configurations, self._stems(), strict=True):
+            runs = (("first", configuration.before), ("reranked", configuration.after))
+            for stage, run in runs:
+                written.append(folder / f"{stem}.{stage}.run")
+                write_run(written[-1], run, tag=stem)
+        written.append(folder / "gain.png")
+        measure = self.measures[0]
+        shown = [each for each in self.configurations if each.pairs] or self.configurations
+        scores = {
+            each.name: (each.values["before"][measure], each.values["after"][measure])
+            for each in shown
+        }
+        save_figure(draw_gains(scores, measure), written[-1])
+        return written
+
+    def table(self) -> RenderableType:
+        """Tables for a terminal; what comes from the data is never read as markup."""
+        return Group(*(rich_table(block) for block in self._blocks()), Text(self._summary(), "dim"))
+
+    def __rich__(self) -> RenderableType:
+        return self.table()
+
+    def _repr_html_(self) -> str:
+        tables = "".join(html_table(block) for block in self._blocks())
+        return f"{tables}<p>{html.escape(self._summary())}</p>"
+
+    def __repr__(self) -> str:
+        names = ", ".join(repr(c.name) for c in self.configurations)
+        return f"Evaluation({len(self.queries)} queries; {names})"
+
+    def _summary(self) -> str:
+        parts = [f"{len(self.queries):,} judged queries."]
+        if self.unjudged:
+            parts.append(f"{self.unjudged:,} without judgments were not searched.")
+        if self.without_relevant:
+            parts.append(f"{self.without_relevant:,} have no relevant document and count as 0.")
+        if lost := {c.name: c.without_text for c in self.configurations if c.without_text}:
+            parts.append(f"{max(lost.values()):,} hits had no text and were not scored.")
+        parts.append(
+            "Intervals: paired bootstrap over queries, 95 %; p: paired randomisation test; best: "
+            "the best order of the same candidates."
+        )
+        return " ".join(parts)
+
+    def _blocks(self) -> list[Block]:
+        found = self.configurations
+        recall_at = sorted({k for c in found for k in c.recall}, key=lambda k: int(k[2:]))
+        recall = [
+            (c.name, *(f"{c.recall[k].mean():.4f}" if k in c.recall else "" for k in recall_at))
+            for c in found
+        ]
+        times = [
+            (
+                c.name,
+                *(f"{c.ms(stage):.1f}" for stage in STAGES),
+                f"{c.pairs / len(self.queries):.0f}",
+            )
+            for c in found
+        ]
+        columns = ("Reranked", "before", "after", "gain", "95 %", "p", "best")
+        return [
+            Block(("First stage", *recall_at), recall, narrowest=NAMES_WIDTH),
+            Block(columns, self._measure_rows(), narrowest=NAMES_WIDTH),
+            Block(("Milliseconds, median", *STAGES, "pairs"), times, narrowest=NAMES_WIDTH),
+        ]
+
+    def _measure_rows(self) -> list[tuple[str, ...]]:
+        first, *others = self.configurations
+        gains = self.differences()
+        rows: list[tuple[str, ...]] = []
+        for measure in self.measures:
+            rows += [(measure,), _measure_row(first, measure)]
+            for other in others:
+                against = _gain_cells(gains[other.name][measure])
+                rows += [
+                    _measure_row(other, measure),
+                    (f"  against {first.name}", "", "", *against),
+                ]
+        return rows
+
+    def _configuration_dict(self, configuration: Configuration) -> dict[str, Any]:
+        stages = ("before", "after", "best")
+        return {
+            "candidates": configuration.candidates,
+            "pairs": configuration.pairs,
+            "without_text": configuration.without_text,
+            "recall": {name: float(v.mean()) for name, v in configuration.recall.items()},
+            "measures": {
+                measure: {s: float(configuration.values[s][measure].mean()) for s in stages}
+                | {"gain": gain.mean, "low": gain.low, "high": gain.high, "p": gain.p}
+                for measure, gain in configuration.gains.items()
+            },
+            "ms": {stage: configuration.ms(stage) for stage in STAGES},
+            "by_query": {
+                query: {
+                    measure: [float(configuration.values[s][measure][row]) for s in stages]
+                    for measure in self.measures
+                }
+                for row, query in enumerate(self.queries)
+            },
+        }
+
+    def _stems(self) -> list[str]:
+        """A file name for each configuration; two that come out alike are numbered."""
+        stems: list[str] = []
+        for number, configuration in enumerate(self.configurations, start=1):
+            stem = "".join(letter if letter in SAFE else "_" for letter in configuration.name)[:80]
+            stems.append(stem if stem and stem not in stems else f"{stem}_{number}")
+        return stems
+
+
+def require_names(names: Sequence[Any]) -> None:
+    """Raise InvalidInputError unless each is a text to call a configuration by."""
+    for name in names:
+        if not isinstance(name, str) or not name.strip():
+            raise InvalidInputError(f"A configuration is called {name!r}; expected a name.")
+
+
+def _gain_cells(gain: Gain) -> tuple[str, str, str]:
+    p = "<0.001" if gain.p < 0.001 else f"{gain.p:.3f}"
+    return f"{gain.mean:+.4f}", f"{gain.low:+.3f} {gain.high:+.3f}", p
+
+
+def _measure_row(configuration: Configuration, measure: str) -> tuple[str, ...]:
+    before, after, best = (
+        f"{configuration.values[stage][measure].mean():.4f}"
+        for stage in ("before", "after", "best")
+    )
+    return configuration.name, before, after, *_gain_cells(configuration.gains[measure]), best

@@ -1,0 +1,224 @@
+"""Judgments and runs: files -> plain typed data, and runs back to files.
+
+Two families of formats, gzipped or not, told apart by what the file holds::
+
+    BEIR   qrels.tsv      header query-id, corpus-id, score
+           run.tsv        header query-id, corpus-id and, if there are any, rank, score
+    TREC   qrels          query iteration document grade
+           run            query Q0 document rank score tag
+
+Every error names the file and the line, and says how to mend it.
+"""
+
+import math
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.utils.atomic_files import whole_file
+from qdrant_rerank.utils.text_files import rows, shown, where_in
+
+__all__ = [
+    "Qrels",
+    "Run",
+    "read_qrels",
+    "read_run",
+    "require_overlap",
+    "require_trec_ids",
+    "write_run",
+]
+
+#: Grade by query and document; 0 is judged and not relevant.
+Qrels = dict[str, dict[str, int]]
+#: Score by query and document; the documents of a query stand best first.
+Run = dict[str, dict[str, float]]
+
+# Columns, by the names of a header; TREC's files have none, and all columns.
+BEIR_QRELS = ("query-id", "corpus-id", "score")
+TREC_QRELS = ("query-id", "iteration", "corpus-id", "score")
+TSV_RUN = ("query-id", "corpus-id")
+TREC_RUN = ("query-id", "Q0", "corpus-id", "rank", "score", "tag")
+
+
+def read_qrels(
+    path: str | Path,
+    *,
+    queries: Collection[str] | None = None,
+    documents: Collection[str] | None = None,
+) -> Qrels:
+    """Judgments, from a TSV file with a header (BEIR) or the four columns of TREC.
+
+    Args:
+        path: the file.
+        queries: ids that exist; None not to check.
+        documents: ids that exist; None not to check.
+
+    Raises:
+        InvalidInputError: a column is missing, a grade is negative or no whole number, a pair is
+            judged twice, an id is unknown, or the file is empty or damaged.
+    """
+    path = Path(path)
+    qrels: Qrels = {}
+    for number, row in rows(path, required=BEIR_QRELS, trec=TREC_QRELS):
+        where = where_in(path, number)
+        query, document = _known_pair(row, where, queries, documents)
+        judged = qrels.setdefault(query, {})
+        if document in judged:
+            raise InvalidInputError(
+                f"{where}: query {shown(query)} and document {shown(document)} are judged on an "
+                "earlier line already. Keep one of the two lines."
+            )
+        judged[document] = _grade(row["score"], where)
+    return qrels
+
+
+def read_run(
+    path: str | Path,
+    *,
+    queries: Collection[str] | None = None,
+    documents: Collection[str] | None = None,
+) -> Run:
+    """Candidates with their scores, from the six columns of TREC or a TSV file with a header.
+
+    Args:
+        path: the file. A TSV without a score is ordered by its rank, without a rank as it stands.
+        queries: ids that exist; None not to check.
+        documents: ids that exist; None not to check.
+
+    Returns:
+        The documents of each query by score, highest first; ties by rank, then as they stand.
+
+    Raises:
+        InvalidInputError: a column is missing, a score is not a finite number, a document comes
+            twice for a query, an id is unknown, or the file is empty or damaged.
+    """
+    path = Path(path)
+    placed: dict[str, dict[str, tuple[float, float]]] = {}
+    for number, row in rows(path, required=TSV_RUN, trec=TREC_RUN):
+        where = where_in(path, number)
+        query, document = _known_pair(row, where, queries, documents)
+        found = placed.setdefault(query, {})
+        if document in found:
+            raise InvalidInputError(
+                f"{where}: document {shown(document)} stands on an earlier line of query "
+                f"{shown(query)} already. Keep one of the two lines."
+            )
+        rank = _number(row["rank"], "rank", where) if "rank" in row else float(len(found) + 1)
+        score = _number(row["score"], "score", where) if "score" in row else -rank
+        found[document] = (score, rank)
+    return {
+        query: {
+            document: score
+            for document, (score, _) in sorted(
+                found.items(), key=lambda item: (-item[1][0], item[1][1])
+            )
+        }
+        for query, found in placed.items()
+    }
+
+
+def write_run(path: str | Path, run: Run, *, tag: str = "qdrant-rerank") -> None:
+    """Write a TREC run, whole or not at all.
+
+    ``trec_eval`` orders by score in single precision and breaks ties by document id, so a score
+    that would tie is written as the next smaller single: the order read back is the order written.
+
+    Args:
+        path: the file; gzipped if it ends in ``.gz``.
+        run: the documents of each query, best first.
+        tag: the last column, without white space.
+
+    Raises:
+        InvalidInputError: an id that the format cannot hold, or a path that cannot be written.
+    """
+    require_trec_ids(run)
+    with whole_file(path) as file:
+        for query, found in run.items():
+            last = np.float32(np.inf)
+            for rank, (document, score) in enumerate(found.items(), start=1):
+                last = min(np.float32(score), np.nextafter(last, np.float32(-np.inf)))
+                file.write(f"{query} Q0 {document} {rank} {float(last)!r} {tag}\n")
+
+
+def require_trec_ids(run: Mapping[str, Collection[str]]) -> None:
+    """Raise InvalidInputError for an id with white space: the columns of TREC are split at it."""
+    for query, documents in run.items():
+        for identifier in (query, *documents):
+            if len(identifier.split()) != 1 or identifier.strip() != identifier:
+                raise InvalidInputError(
+                    f"The id {shown(identifier)} cannot stand in a TREC run, whose columns are "
+                    "split at white space. Give it an id without white space."
+                )
+
+
+def require_overlap(
+    found: Collection[str],
+    qrels: Collection[str],
+    *,
+    found_in: str | Path,
+    qrels_in: str | Path,
+) -> None:
+    """Raise InvalidInputError unless some query is judged.
+
+    Args:
+        found: ids of the queries that are evaluated.
+        qrels: ids of the queries that have judgments.
+        found_in: the file of the first, named in the error.
+        qrels_in: the file of the second.
+    """
+    if set(found).isdisjoint(qrels):
+        raise InvalidInputError(
+            f"{found_in} and {qrels_in} have no query in common: the first id of one is "
+            f"{shown(next(iter(found), ''))}, of the other {shown(next(iter(qrels), ''))}. "
+            "Pass the qrels that belong to these queries."
+        )
+
+
+def _known_pair(
+    row: dict[str, str],
+    where: str,
+    queries: Collection[str] | None,
+    documents: Collection[str] | None,
+) -> tuple[str, str]:
+    pair = row["query-id"], row["corpus-id"]
+    homes = (("query", "queries", queries), ("document", "corpus", documents))
+    for identifier, (kind, home, known) in zip(pair, homes, strict=True):
+        if not identifier:
+            raise InvalidInputError(f"{where}: the id of the {kind} is empty.")
+        if known is not None and identifier not in known:
+            raise InvalidInputError(
+                f"{where}: there is no {kind} {shown(identifier)} in the {home}. Remove the line, "
+                f"or pass the {home} that it was made for."
+            )
+    return pair
+
+
+def _grade(value: str, where: str) -> int:
+    try:
+        grade = int(value)
+    except ValueError as error:
+        raise InvalidInputError(
+            f"{where}: the grade is {shown(value)}; expected a whole number of 0 or more."
+        ) from error
+    if grade < 0:
+        raise InvalidInputError(
+            f"{where}: the grade is {grade}; expected 0 or more. Write 0 for what is not relevant."
+        )
+    return grade
+
+
+def _number(value: str, name: str, where: str) -> float:
+    try:
+        number = float(value)
+    except ValueError as error:
+        raise InvalidInputError(
+            f"{where}: the {name} is {shown(value)}; expected a number."
+        ) from error
+    if not math.isfinite(number):
+        raise InvalidInputError(
+            f"{where}: the {name} is {value}, which orders nothing; expected a finite number. "
+            "Remove the line, or score the document again."
+        )
+    return number

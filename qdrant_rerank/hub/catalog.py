@@ -1,0 +1,212 @@
+"""The models that are known by name."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+from qdrant_rerank.hub.specs import DEFAULT_RERANKER, ModelFile, ModelSource, ModelSpec
+
+__all__ = [
+    "BUILT_IN",
+]
+
+
+def _hub(
+    model: str,
+    description: str,
+    *files: ModelFile,
+    max_length: int,
+    repository: str | None = None,
+    license: str = "apache-2.0",
+    activation: Literal["identity", "sigmoid"] = "identity",
+    template: Literal["pair", "qwen3"] = "pair",
+) -> ModelSpec:
+    return ModelSpec(
+        model=model,
+        sources=ModelSource(hf=repository or model),
+        description=description,
+        license=license,
+        files=files,
+        max_length=max_length,
+        activation=activation,
+        template=template,
+    )
+
+
+def _fp32(size_in_gb: float, *additional_files: str) -> ModelFile:
+    return ModelFile("onnx/model.onnx", "fp32", size_in_gb, additional_files)
+
+
+def _fp16(size_in_gb: float) -> ModelFile:
+    return ModelFile("onnx/model_fp16.onnx", "fp16", size_in_gb)
+
+
+def _int8(
+    size_in_gb: float, path: str = "onnx/model_quantized.onnx", *, repository: str | None = None
+) -> ModelFile:
+    source = ModelSource(hf=repository) if repository else None
+    return ModelFile(path, "int8", size_in_gb, source=source)
+
+
+# Sizes are those of the hub's pages. No commit is pinned here, because none has been verified: the
+# default branch is resolved when a model is first fetched, and that commit is kept.
+#: Lower-case name -> model.
+BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
+    {
+        spec.model.lower(): spec
+        for spec in (
+            ModelSpec(
+                model=DEFAULT_RERANKER,
+                sources=None,
+                description="Bundled, grown from MiniLM-L6, English.",
+                license="apache-2.0",
+                files=(ModelFile("onnx/model.onnx", "int8", 0.029, ("onnx/weights.bin",)),),
+                max_length=512,
+            ),
+            ModelSpec(
+                model="grown-minilm-l3-v2",
+                sources=None,
+                description="Bundled, its student: prunes in a cascade.",
+                license="apache-2.0",
+                files=(ModelFile("onnx/student.onnx", "int8", 0.018, ("onnx/weights.bin",)),),
+                max_length=512,
+                bundled_with=DEFAULT_RERANKER,
+            ),
+            _hub(
+                "Xenova/ms-marco-TinyBERT-L-2-v2",
+                "The smallest, on MS MARCO, English.",
+                _fp32(0.018),
+                _int8(0.0045),
+                max_length=512,
+            ),
+            _hub(
+                "Xenova/ms-marco-MiniLM-L-6-v2",
+                "6 layers, on MS MARCO, English.",
+                _fp32(0.091),
+                _fp16(0.046),
+                _int8(0.023),
+                max_length=512,
+            ),
+            _hub(
+                "Xenova/ms-marco-MiniLM-L-12-v2",
+                "12 layers, on MS MARCO, English.",
+                _fp32(0.134),
+                _fp16(0.067),
+                _int8(0.034),
+                max_length=512,
+            ),
+            _hub(
+                "BAAI/bge-reranker-base",
+                "XLM-R base, Chinese and English.",
+                _fp32(1.11),
+                _int8(0.279, repository="Xenova/bge-reranker-base"),
+                max_length=512,
+                license="mit",
+                activation="sigmoid",
+            ),
+            _hub(
+                "BAAI/bge-reranker-large",
+                "XLM-R large, Chinese and English.",
+                _fp32(2.24, "onnx/model.onnx_data"),
+                _int8(0.563, repository="Xenova/bge-reranker-large"),
+                max_length=512,
+                license="mit",
+                activation="sigmoid",
+            ),
+            _hub(
+                "BAAI/bge-reranker-v2-m3",
+                "BGE-M3 as a reranker, multilingual.",
+                _fp32(2.27, "onnx/model.onnx_data"),
+                _int8(0.57, "onnx/model_int8.onnx"),
+                max_length=8192,
+                repository="onnx-community/bge-reranker-v2-m3-ONNX",
+                activation="sigmoid",
+            ),
+            _hub(
+                "BAAI/bge-reranker-v2-m3-int8",
+                "BGE-M3 as a reranker, int8.",
+                _int8(0.57, "onnx/model_int8.onnx"),
+                max_length=8192,
+                repository="onnx-community/bge-reranker-v2-m3-ONNX",
+                activation="sigmoid",
+            ),
+            _hub(
+                "jinaai/jina-reranker-v1-tiny-en",
+                "Small, fast, long texts, English.",
+                _fp32(0.132),
+                _fp16(0.066),
+                _int8(0.033),
+                max_length=8192,
+            ),
+            _hub(
+                "jinaai/jina-reranker-v1-turbo-en",
+                "Fast, long texts, English.",
+                _fp32(0.151),
+                _fp16(0.076),
+                _int8(0.038),
+                max_length=8192,
+            ),
+            _hub(
+                "jinaai/jina-reranker-v2-base-multilingual",
+                "Multilingual, not for commercial use.",
+                _fp32(1.11),
+                _fp16(0.557),
+                _int8(0.28),
+                max_length=1024,
+                license="cc-by-nc-4.0",
+            ),
+            _hub(
+                "mixedbread-ai/mxbai-rerank-xsmall-v1",
+                "DeBERTa-v2 xsmall, English.",
+                _fp32(0.284),
+                _int8(0.087),
+                max_length=512,
+                activation="sigmoid",
+            ),
+            _hub(
+                "mixedbread-ai/mxbai-rerank-base-v1",
+                "DeBERTa-v2 base, English.",
+                _fp32(0.739),
+                _int8(0.244),
+                max_length=512,
+                activation="sigmoid",
+            ),
+            _hub(
+                "mixedbread-ai/mxbai-rerank-large-v1",
+                "DeBERTa-v2 large, English.",
+                _fp32(1.74),
+                _int8(0.643),
+                max_length=512,
+                activation="sigmoid",
+            ),
+            _hub(
+                "Alibaba-NLP/gte-reranker-modernbert-base",
+                "ModernBERT base, long texts, English.",
+                _fp32(0.599),
+                _fp16(0.3),
+                _int8(0.151),
+                max_length=8192,
+                activation="sigmoid",
+            ),
+            _hub(
+                "Alibaba-NLP/gte-multilingual-reranker-base",
+                "Long texts, 70 languages.",
+                _fp32(1.26),
+                _fp16(0.629),
+                _int8(0.341),
+                max_length=8192,
+                repository="onnx-community/gte-multilingual-reranker-base",
+            ),
+            _hub(
+                "Qwen/Qwen3-Reranker-0.6B",
+                "A language model asked for yes or no.",
+                _int8(0.573),
+                ModelFile("onnx/model_q4f16.onnx", "q4f16", 0.518),
+                max_length=40960,
+                repository="n24q02m/Qwen3-Reranker-0.6B-ONNX",
+                activation="sigmoid",
+                template="qwen3",
+            ),
+        )
+    }
+)

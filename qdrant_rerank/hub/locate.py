@@ -1,0 +1,305 @@
+"""A model's name or path -> the files to load, fetched from the hub where they must be."""
+
+import re
+import shlex
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from qdrant_rerank.errors import (
+    LicenseWarning,
+    MissingPrecisionError,
+    ModelFileError,
+    UnknownModelError,
+)
+from qdrant_rerank.hub import snapshots
+from qdrant_rerank.hub.cache import CachedRepository, cache_directory
+from qdrant_rerank.hub.client import is_absence
+from qdrant_rerank.hub.onnx_files import (
+    choose_file,
+    external_files,
+    is_quantized,
+    precision_of,
+    usual_names,
+)
+from qdrant_rerank.hub.precision import MADE_OF, FilePrecision, Precision
+from qdrant_rerank.hub.registry import find_model, forbids_commercial_use, nearest_names
+from qdrant_rerank.hub.snapshots import Wanted
+from qdrant_rerank.hub.specs import ModelSource, ModelSpec
+from qdrant_rerank.utils.validation import require_choice
+from qdrant_rerank.utils.warn import warn_caller
+
+__all__ = [
+    "ModelFiles",
+    "Precision",
+    "find_spec",
+    "locate",
+    "locate_convertible",
+    "locate_embedder",
+    "wanted_of",
+]
+
+# "owner/name" as the hub allows it.
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+_warned: set[str] = set()
+_warned_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """Where a model lies on disk.
+
+    Attributes:
+        name: what to call it.
+        model: the ONNX file, its external data beside it.
+        tokenizer: the directory that holds ``tokenizer.json`` and ``config.json``.
+        spec: its entry in the registry; None for a path and a repository that is not in it.
+        trusted: directories that links of its external data may lead to.
+    """
+
+    name: str
+    model: Path
+    tokenizer: Path
+    spec: ModelSpec | None = None
+    trusted: tuple[Path, ...] = ()
+
+    @property
+    def precision(self) -> FilePrecision:
+        """Of the ONNX file, by its name; int8, too, where it computes in int8."""
+        named = precision_of(self.model.name)
+        return "int8" if named == "fp32" and is_quantized(self.model) else named
+
+    @property
+    def external_data(self) -> list[Path]:
+        """The files that the ONNX file reads its weights from.
+
+        Raises:
+            ModelFileError: one is missing, or does not lie in the model's directory.
+        """
+        return external_files(self.model, trusted=self.trusted)
+
+    def require_own_data(self) -> None:
+        """Raise ModelFileError unless the external data lies in the model's directory.
+
+        For callers to ask right before the ONNX file is loaded, which may be long after it was
+        found.
+        """
+        _ = self.external_data
+
+
+def locate(
+    model_name: str | Path,
+    *,
+    precision: Precision = "auto",
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    specific_model_path: str | Path | None = None,
+) -> ModelFiles:
+    """Find a model's files, downloading those of a hub model that are not cached.
+
+    Args:
+        model_name: a registered or bundled name, a directory, an ``.onnx`` file, or a hub
+            repository as "owner/name".
+        precision: which file of the model; "auto" is the one it is registered with.
+        revision: a hub branch, tag or commit; None for the commit first fetched.
+        cache_dir: where downloads are kept; else ``QDRANT_RERANK_CACHE``, else the hub's own.
+        local_files_only: never touch the network.
+        specific_model_path: a directory to load the named model from instead.
+
+    Raises:
+        UnknownModelError: no such name, path or repository.
+        ModelFileError: a file is missing, damaged or could not be fetched.
+        MissingPrecisionError: the model has no file of that precision.
+        InvalidInputError: the precision is not one of those there are.
+    """
+    require_choice("precision", precision, Precision)
+    if specific_model_path is not None:
+        return _in_directory(str(model_name), Path(specific_model_path), precision)
+    spec = find_spec(model_name)
+    if spec is None:
+        path = Path(model_name).expanduser()
+        return _in_directory(path.name, path, precision) if path.is_dir() else _beside(path)
+    if spec.sources is None:
+        root = spec.directory
+        return ModelFiles(spec.model, root / spec.file(precision).path, root, spec)
+    registered = spec.files != ()
+    wanted = wanted_of(spec, precision=precision, revision=revision, cache_dir=cache_dir)
+    try:
+        found = snapshots.obtain(wanted, local_files_only=local_files_only)
+    except ModelFileError as error:
+        if registered or not is_absence(error):
+            raise
+        raise UnknownModelError(
+            f"No model named {spec.model!r}, and no such file or directory. As a hub repository: "
+            f"{error} {nearest_names(spec.model)}".rstrip()
+        ) from error
+    _warn_of_license(spec.model, spec.license or found.listing.license)
+    return ModelFiles(
+        spec.model,
+        found.model,
+        found.tokenizer,
+        spec if registered else None,
+        wanted.repository.blob_folders,
+    )
+
+
+def locate_convertible(
+    model_name: str | Path,
+    *,
+    precision: Precision = "auto",
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    specific_model_path: str | Path | None = None,
+) -> ModelFiles:
+    """As :func:`locate`, but a file that the one asked for can be made of, where that is missing.
+
+    See :data:`~qdrant_rerank.hub.precision.MADE_OF`.
+
+    Raises:
+        MissingPrecisionError: the model has none of them.
+    """
+
+    def of(precision: Precision) -> ModelFiles:
+        return locate(
+            model_name,
+            precision=precision,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            specific_model_path=specific_model_path,
+        )
+
+    try:
+        return of(precision)
+    except MissingPrecisionError as missing:
+        sources = MADE_OF.get(precision, ())
+        for source in sources:
+            with suppress(MissingPrecisionError):
+                return of(source)
+        if sources:
+            raise MissingPrecisionError(
+                f"{missing} Nor has it a file that one could be made of: {' or '.join(sources)}."
+            ) from None
+        raise
+
+
+def find_spec(model_name: str | Path) -> ModelSpec | None:
+    """The model of a name: registered, else a hub repository without files; None for a path.
+
+    Raises:
+        UnknownModelError: no such name or path, and it cannot be a repository.
+    """
+    try:
+        return find_model(str(model_name))
+    except UnknownModelError:
+        if Path(model_name).expanduser().exists():
+            return None
+        name = str(model_name)
+        if isinstance(model_name, str) and REPOSITORY.fullmatch(name) and ".." not in name:
+            return ModelSpec(model=name, sources=ModelSource(hf=name), files=())
+        raise
+
+
+def wanted_of(
+    spec: ModelSpec,
+    *,
+    precision: Precision = "auto",
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> Wanted:
+    """What to have of the hub for a model that is not bundled.
+
+    Raises:
+        InvalidInputError: the model has no file of that precision.
+    """
+    options = {
+        "--precision": precision if precision != "auto" else None,
+        "--revision": revision,
+        "--cache-dir": cache_dir,
+    }
+    given = [text for name, value in options.items() if value for text in (name, str(value))]
+    pull = shlex.join(["qdrant-rerank", "models", "pull", spec.model, *given])
+    file = spec.file(precision) if spec.files else None
+    source = (file and file.source) or spec.sources or ModelSource()
+    repository = CachedRepository(source.hf or spec.model, cache_directory(cache_dir))
+    if file is None:
+        return Wanted(repository, pull, revision, precision=precision)
+    return Wanted(
+        repository,
+        pull,
+        revision=revision or source.revision,
+        path=file.path,
+        precision=file.precision,
+        additional=file.additional_files,
+        sha256=file.sha256,
+    )
+
+
+def locate_embedder(
+    model_name: str | Path,
+    *,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> ModelFiles:
+    """Find the files of an ONNX embedding model, downloading those that are not cached.
+
+    Args:
+        model_name: a hub repository ("sentence-transformers/" may be left out), a directory, or
+            an ``.onnx`` file.
+        cache_dir: as in :func:`locate`.
+        local_files_only: never touch the network.
+
+    Raises:
+        ModelFileError: a file is missing, damaged or could not be fetched.
+    """
+    path = Path(model_name).expanduser()
+    if path.is_dir():
+        return _in_directory(path.name, path, "auto")
+    if path.is_file():
+        return _beside(path)
+    name = str(model_name)
+    repository = name if "/" in name else f"sentence-transformers/{name}"
+    spec = ModelSpec(model=repository, sources=ModelSource(hf=repository))
+    wanted = wanted_of(spec, cache_dir=cache_dir)
+    found = snapshots.obtain(wanted, local_files_only=local_files_only)
+    _warn_of_license(repository, found.listing.license)
+    trusted = wanted.repository.blob_folders
+    return ModelFiles(repository, found.model, found.tokenizer, trusted=trusted)
+
+
+def _in_directory(name: str, directory: Path, precision: Precision) -> ModelFiles:
+    if not directory.is_dir():
+        raise ModelFileError(f"No directory {directory}. Pass the one with the ONNX file.")
+    present = sorted(path.relative_to(directory).as_posix() for path in directory.glob("**/*.onnx"))
+    file = choose_file(present, precision)
+    if file is None:
+        names = usual_names("fp32" if precision == "auto" else precision)
+        raise MissingPrecisionError(
+            f"{directory} has no {' or '.join(names)}, neither directly nor under onnx/; ONNX "
+            f"files there: {', '.join(present) or 'none'}. Pass the path of the file itself to "
+            "load it."
+        )
+    return _beside(directory / file, name)
+
+
+def _beside(model: Path, name: str | None = None) -> ModelFiles:
+    """The tokenizer of an ONNX file: beside it, or beside its ``onnx/`` folder."""
+    in_folder = model.absolute().parent.name == "onnx"
+    roots = [model.parent, model.absolute().parent.parent] if in_folder else [model.parent]
+    tokenizer = next((root for root in roots if (root / "tokenizer.json").is_file()), roots[-1])
+    return ModelFiles(name or model.stem, model, tokenizer)
+
+
+def _warn_of_license(name: str, license: str) -> None:
+    """Warn once a process and model."""
+    if not forbids_commercial_use(license):
+        return
+    with _warned_lock:
+        if name in _warned:
+            return
+        _warned.add(name)
+    warn_caller(f"The licence of {name}, {license}, forbids commercial use.", LicenseWarning)

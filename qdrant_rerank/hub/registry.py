@@ -1,0 +1,126 @@
+"""Names -> models: those that are built in, and custom ones added for the life of the process."""
+
+import difflib
+import threading
+from dataclasses import asdict
+from typing import Any
+
+from qdrant_rerank.errors import InvalidInputError, UnknownModelError
+from qdrant_rerank.hub.catalog import BUILT_IN
+from qdrant_rerank.hub.specs import ModelSource, ModelSpec
+
+__all__ = [
+    "find_model",
+    "forbids_commercial_use",
+    "listing",
+    "nearest_names",
+    "register_model",
+    "supported_models",
+]
+
+_custom: dict[str, ModelSpec] = {}
+_custom_lock = threading.Lock()
+
+
+def supported_models() -> list[ModelSpec]:
+    """Every model known by name: built in, then those added in this process."""
+    with _custom_lock:
+        return [*BUILT_IN.values(), *_custom.values()]
+
+
+def register_model(spec: ModelSpec) -> None:
+    """Add a model for the life of this process.
+
+    Raises:
+        InvalidInputError: the name is taken, a file's path is not a plain relative one, or there
+            is no hub repository.
+    """
+    if spec.sources is None or not spec.sources.hf:
+        raise InvalidInputError(
+            f"Model {spec.model!r} has no hub repository. Pass sources=ModelSource(hf="
+            '"owner/name"), or load local files with TextCrossEncoder("/path/to/directory").'
+        )
+    if not spec.files:
+        raise InvalidInputError(f"Model {spec.model!r} has no files; expected a ModelFile or more.")
+    for path in (path for file in spec.files for path in (file.path, *file.additional_files)):
+        if not path or path.startswith("/") or "\\" in path or ".." in path.split("/"):
+            raise InvalidInputError(
+                f"Model {spec.model!r} names the file {path!r}; expected a path relative to the "
+                "repository, with forward slashes and without '..'."
+            )
+    key = spec.model.lower()
+    with _custom_lock:
+        if key in BUILT_IN or key in _custom:
+            raise InvalidInputError(
+                f"Model {spec.model!r} is already registered. Choose another name."
+            )
+        _custom[key] = spec
+
+
+def find_model(name: str) -> ModelSpec:
+    """The model of that name, in any case, with or without its owner.
+
+    A full name wins over a short one, and a built-in model over a custom one, so that adding a
+    model never changes what a name that worked before means.
+
+    Raises:
+        UnknownModelError: there is none; the message lists the nearest names.
+    """
+    specs = supported_models()
+    wanted = name.lower()
+    short = [spec for spec in specs if spec.model.lower().partition("/")[2] == wanted]
+    for matches in (
+        [spec for spec in specs if spec.model.lower() == wanted],
+        [spec for spec in short if spec.model.lower() in BUILT_IN],
+        short,
+    ):
+        if len(matches) == 1:
+            return matches[0]
+    raise UnknownModelError(
+        f"No model named {name!r}, and no such file or directory. {nearest_names(name)}"
+        "Pass a supported name, a hub repository as 'owner/name', or the path of a directory with "
+        "an ONNX file and tokenizer.json."
+    )
+
+
+def nearest_names(name: str) -> str:
+    """A sentence with the supported names nearest to one that is not, ending in a blank."""
+    names = [spec.model for spec in supported_models()]
+    by_key = {name.lower(): name for name in names}
+    by_key |= {name.lower().rpartition("/")[2]: name for name in names}
+    near = difflib.get_close_matches(name.lower(), by_key, n=3, cutoff=0.5)
+    if not near:
+        return f"Supported: {', '.join(names)}. "
+    return f"Did you mean {' or '.join(dict.fromkeys(by_key[key] for key in near))}? "
+
+
+def forbids_commercial_use(license: str) -> bool:
+    """Whether an identifier such as "cc-by-nc-4.0" has a non-commercial clause."""
+    return "nc" in license.lower().split("-") or "noncommercial" in license.lower()
+
+
+def listing(spec: ModelSpec) -> dict[str, Any]:
+    """One entry of ``TextCrossEncoder.list_supported_models()``: fastembed's keys, then more."""
+    first = spec.files[0]
+    return {
+        "model": spec.model,
+        "sources": None if spec.sources is None else asdict(spec.sources),
+        "model_file": first.path,
+        "description": spec.description,
+        "license": spec.license,
+        "size_in_GB": first.size_in_gb,
+        "additional_files": list(first.additional_files),
+        "max_length": spec.max_length,
+        "labels": spec.labels,
+        "activation": spec.activation,
+        "template": spec.template,
+        "commercial_use": not forbids_commercial_use(spec.license),
+        "precisions": {
+            file.precision: {
+                "file": file.path,
+                "size_in_GB": file.size_in_gb,
+                "repository": (file.source or spec.sources or ModelSource()).hf,
+            }
+            for file in spec.files
+        },
+    }

@@ -1,0 +1,307 @@
+"""A hub repository -> the files of one commit on this disk, whole and checked.
+
+What is in the cache is used with no request. What is missing is listed once, fetched under a lock,
+and checked against the listing's digests before anything reads it.
+"""
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from qdrant_rerank.errors import DamagedFileError, MissingPrecisionError, ModelFileError
+from qdrant_rerank.hub import client as hub_client
+from qdrant_rerank.hub.cache import CachedRepository, Listing, is_commit, is_offline
+from qdrant_rerank.hub.integrity import Digest, check_file
+from qdrant_rerank.hub.onnx_files import choose_file, external_data, external_files, usual_names
+from qdrant_rerank.hub.precision import Precision
+
+__all__ = ["TOKENIZER_FILES", "Snapshot", "Wanted", "find", "obtain", "with_data"]
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "config_sentence_transformers.json",
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which files of which repository.
+
+    Attributes:
+        repository: with its place in the cache.
+        pull: the command that fetches it, named in errors.
+        revision: branch, tag or commit; None for the default branch as first fetched.
+        path: the ONNX file; None for any of the usual names of the precision.
+        precision: of the ONNX file.
+        additional: further files, relative to the repository.
+        sha256: of the ONNX file, besides what the hub reports.
+    """
+
+    repository: CachedRepository
+    pull: str
+    revision: str | None = None
+    path: str | None = None
+    precision: Precision = "auto"
+    additional: tuple[str, ...] = ()
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The files of a model at one commit.
+
+    Attributes:
+        commit: full hash.
+        model: the ONNX file, its external data beside it.
+        tokenizer: the directory of ``tokenizer.json``.
+        root: the directory of the commit.
+        files: each file -> what is known of its contents.
+        listing: as the hub reports the commit; empty where another tool fetched it.
+    """
+
+    commit: str
+    model: Path
+    tokenizer: Path
+    root: Path
+    files: Mapping[Path, Digest]
+    listing: Listing
+
+    def published(self, path: Path) -> Digest:
+        """What is known of a file's contents: by the hub, else by the name of its blob."""
+        known = self.listing.files.get(path.relative_to(self.root).as_posix())
+        return known or Digest.of_blob(path)
+
+
+def obtain(
+    wanted: Wanted,
+    *,
+    local_files_only: bool = False,
+    force: bool = False,
+    update: bool = False,
+) -> Snapshot:
+    """The snapshot, fetched where it is not complete, and checked.
+
+    Args:
+        wanted: which files.
+        local_files_only: make no request; ``HF_HUB_OFFLINE`` does the same.
+        force: fetch the files again though they are there.
+        update: let the default branch stand for its commit of now.
+
+    Raises:
+        ModelFileError: a file is missing, could not be fetched, or is damaged.
+    """
+    offline = local_files_only or is_offline()
+    commit = None if update and not offline else _commit_of(wanted, offline)
+    verified = wanted.repository.verified()
+    try:
+        found = None if commit is None or force else find(wanted, commit, partial=offline)
+        if found is not None:
+            verified.check(dict(found.files))  # before the ONNX file is read for its data's names
+            found = with_data(found)
+        if found is None:
+            if offline:
+                raise ModelFileError(_absence(wanted, commit, local_files_only))
+            found = _fetch(wanted, commit, force=force)
+        verified.check(dict(found.files))
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{error} Fetch it again: {wanted.pull} --force") from error
+    return replace(found, model=_with_its_data(wanted.repository, found))
+
+
+def find(wanted: Wanted, commit: str | None = None, *, partial: bool = True) -> Snapshot | None:
+    """What the cache has, unchecked and without external data; makes no request.
+
+    Args:
+        wanted: which files.
+        commit: full hash; None for the one remembered.
+        partial: take a snapshot of another tool though it may lack files that the repository
+            has; else it is None, so that the hub is asked, once.
+
+    Returns:
+        The snapshot, or None where a file is missing.
+    """
+    repository = wanted.repository
+    commit = commit or _commit_of(wanted, offline=True)
+    if commit is None:
+        return None
+    listing = repository.listing(commit)
+    names = listing.files if listing else repository.names(commit)
+    if listing is None and (_pick(wanted, names) is None or "tokenizer.json" not in names):
+        return None
+    plan = _plan(wanted, names)
+    if not partial and listing is None and len(plan.files) < len(TOKENIZER_FILES) + 1:
+        return None
+    if _missing(repository.snapshot(commit), plan.files):
+        return None
+    return _snapshot(wanted, commit, plan, listing or Listing())
+
+
+def with_data(found: Snapshot) -> Snapshot | None:
+    """The same with the external data that its ONNX file names; None where some is missing."""
+    data = [found.model.parent / name for name in external_data(found.model)]
+    if not all(path.is_file() for path in data):
+        return None
+    digests = {path: found.published(path) for path in data}
+    return replace(found, files={**found.files, **digests})
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    model: str
+    tokenizer: str  # folder
+    files: tuple[str, ...]
+
+
+def _commit_of(wanted: Wanted, offline: bool) -> str | None:
+    """The commit to load, where it is known; one request at most, and only for a branch or tag."""
+    revision = wanted.revision
+    if is_commit(revision):
+        return revision
+    known = wanted.repository.remembered(revision)
+    if offline or known is None or revision is None:
+        return known
+    here = find(wanted, known)
+    if here is None:
+        return None
+    file = here.model.relative_to(wanted.repository.snapshot(known)).as_posix()
+    try:
+        return hub_client.current_commit(wanted.repository, revision, file)
+    except ModelFileError as error:
+        logger.warning("%s Using commit %s from the cache.", error, known)
+        return known
+
+
+def _pick(wanted: Wanted, names: Collection[str]) -> str | None:
+    if wanted.path is None:
+        alone = [name for name in names if name.endswith(".onnx")]
+        only = alone[0] if wanted.precision == "auto" and len(alone) == 1 else None
+        return choose_file(names, wanted.precision) or only
+    if wanted.path in names:
+        return wanted.path
+    # Repositories rename model_quantized.onnx to model_int8.onnx and back.
+    usual = PurePosixPath(wanted.path).name in usual_names(wanted.precision)
+    return choose_file(names, wanted.precision) if usual and wanted.precision != "auto" else None
+
+
+def _plan(wanted: Wanted, names: Collection[str]) -> _Plan:
+    """The files to have, of those that the repository has."""
+    name = wanted.repository.name
+    model = _pick(wanted, names)
+    onnx = sorted(each for each in names if each.endswith(".onnx"))
+    if model is None:
+        sought = wanted.path or f"ONNX file of precision {wanted.precision}"
+        raise MissingPrecisionError(
+            f"{name} has no {sought}; its ONNX files: {', '.join(onnx) or 'none'}. "
+            + (
+                "Pass precision=, or specific_model_path= with a file that was fetched by hand."
+                if onnx
+                else "Pass a repository with an ONNX export of the model."
+            )
+        )
+    beside = PurePosixPath(model).parent.as_posix()
+    folder = next((at for at in (".", beside) if _in(at, "tokenizer.json") in names), None)
+    if folder is None:
+        raise ModelFileError(
+            f"{name} has no tokenizer.json, neither at the top nor in {beside}. Save the model's "
+            "fast tokenizer beside a copy of the ONNX file and pass that directory."
+        )
+    tokenizer = [_in(folder, file) for file in TOKENIZER_FILES]
+    files = [model, *wanted.additional, *(file for file in tokenizer if file in names)]
+    return _Plan(model, folder, tuple(files))
+
+
+def _in(folder: str, name: str) -> str:
+    return name if folder == "." else f"{folder}/{name}"
+
+
+def _missing(root: Path, files: Collection[str]) -> list[str]:
+    return [name for name in files if not (root / name).is_file()]
+
+
+def _fetch(wanted: Wanted, commit: str | None, *, force: bool) -> Snapshot:
+    repository = wanted.repository
+    listing = repository.listing(commit) if commit and not force else None
+    if commit is None or listing is None:
+        commit, listing = hub_client.describe(repository, commit or wanted.revision)
+    plan = _plan(wanted, listing.files)
+    with hub_client.lock(repository):
+        _complete(wanted, commit, listing, plan.files, force=force)
+        found = _snapshot(wanted, commit, plan, listing)
+        folder = PurePosixPath(plan.model).parent.as_posix()
+        data = [_in(folder, name) for name in external_data(found.model)]
+        data = [name for name in data if name not in plan.files]
+        _complete(wanted, commit, listing, data, force=force)
+        # Last: what another process finds here is complete.
+        repository.keep_listing(commit, listing)
+        if not is_commit(wanted.revision):
+            repository.remember(wanted.revision, commit)
+    return with_data(found) or found
+
+
+def _complete(
+    wanted: Wanted, commit: str, listing: Listing, names: Collection[str], *, force: bool
+) -> None:
+    repository = wanted.repository
+    root = repository.snapshot(commit)
+    if unknown := [name for name in names if name not in listing.files]:
+        raise ModelFileError(
+            f"{repository.name} has no {', '.join(unknown)}, which the model needs. Take another "
+            "revision or repository."
+        )
+    todo = {name: listing.files[name] for name in (names if force else _missing(root, names))}
+    if not todo:
+        return
+    hub_client.download(repository, commit, todo, force=force)
+    for name, expected in todo.items():
+        path = root / name
+        try:
+            check_file(path, expected)
+        except DamagedFileError as error:
+            path.resolve().unlink()
+            path.unlink(missing_ok=True)
+            raise DamagedFileError(
+                f"{error} It arrived so, and was removed: a proxy or mirror may alter files."
+            ) from error
+
+
+def _snapshot(wanted: Wanted, commit: str, plan: _Plan, listing: Listing) -> Snapshot:
+    root = wanted.repository.snapshot(commit)
+    model = root / plan.model
+    found = Snapshot(commit, model, root / plan.tokenizer, root, {}, listing)
+    files = {root / name: found.published(root / name) for name in plan.files}
+    if wanted.sha256:
+        files[model] = replace(files[model], sha256=wanted.sha256.lower())
+    return replace(found, files=files)
+
+
+def _with_its_data(repository: CachedRepository, found: Snapshot) -> Path:
+    """The ONNX file, its external data beside it in a way that onnxruntime takes."""
+    data = external_files(found.model, trusted=repository.blob_folders)
+    if not any(path.is_symlink() for path in data):
+        return found.model
+    return repository.hard_linked(found.commit, found.model, data)
+
+
+def _absence(wanted: Wanted, commit: str | None, local_files_only: bool) -> str:
+    repository = wanted.repository
+    listing = repository.listing(commit) if commit else None
+    if commit is None:
+        what = f"{repository.name} is not in the cache {repository.cache}"
+    else:
+        root = repository.snapshot(commit)
+        if listing is not None:
+            lacking = _missing(root, _plan(wanted, listing.files).files)
+        else:
+            lacking = _missing(root, [wanted.path or "model.onnx", "tokenizer.json"])
+        what = (
+            f"{repository.name} is not complete in the cache {repository.cache}: "
+            f"{', '.join(lacking) or 'external data'} of commit {commit[:12]} is missing"
+        )
+    forbidden = "local_files_only" if local_files_only else "HF_HUB_OFFLINE"
+    return f"{what}, and {forbidden} forbids fetching it. Run once with a network: {wanted.pull}"

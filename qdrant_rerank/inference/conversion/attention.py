@@ -1,0 +1,311 @@
+"""Attention as one operator instead of a dozen: less memory, and less time for long texts.
+
+ONNX Runtime's MultiHeadAttention on a CPU works block by block where nothing is masked (flash
+attention, https://arxiv.org/abs/2205.14135), so that the weights of each token for each other,
+12.6 MB a copy at 12 heads and 512 tokens, are never in memory: benchmarks/README.md. A pair that is
+a run of its own takes that path. Shorter ones are masked, as before, whether there is padding or
+not, so that a score does not depend on what else is in the run.
+
+An attention is replaced if its mask adds the same to all where nothing is padding (so none that is
+causal, local or of segments), and if what it says stays the same.
+"""
+
+import importlib.util
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_rerank.errors import ModelFileError
+from qdrant_rerank.hub.onnx_files import (
+    DYNAMIC_QUANTIZATION,
+    external_data,
+    is_quantized,
+    names_any,
+)
+from qdrant_rerank.inference.conversion.artifact_cache import artifact
+from qdrant_rerank.inference.conversion.attention_pattern import Site, find_sites
+from qdrant_rerank.inference.conversion.graph import Graph, keep_needed, load_whole
+from qdrant_rerank.inference.cpu import LONG_PAIR
+from qdrant_rerank.inference.inputs import Feed
+
+__all__ = ["with_fused_attention"]
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 3  # of what is made here; another one is another artifact
+NAME, NOTHING = "model.onnx", "nothing"  # files of an artifact; the latter if nothing was to fuse
+LARGEST = 1 << 30  # bytes of a model; the copy of a larger one would fill the cache
+MASK = "attention_mask"
+DOMAIN = "com.microsoft"
+FLOAT, INT32, INT64 = 1, 6, 7  # onnx.TensorProto's; onnx is imported on use
+# A mask is looked at in the first of these widths that the model has positions for.
+WIDTHS = (2048, 1024, 512, 256, 128, 64)
+# By what share of it an attention's result may differ. Of int8, the last digit of an activation
+# before it may be rounded otherwise, which adds up over the layers.
+TOLERANCE, TOLERANCE_INT8 = 1e-4, 0.3
+
+# A path or the content of an ONNX file -> an onnxruntime.InferenceSession on the CPU.
+OpenModel = Callable[[Path | bytes], Any]
+
+
+@contextmanager
+def with_fused_attention(
+    model: Path, cache: Path, version: str, open_model: OpenModel
+) -> Iterator[Path]:
+    """The same model with fused attention, from the cache or made now; or the model itself.
+
+    Itself where there is nothing to fuse, it is larger than 1 GB, or onnx, by which the other one
+    is made, is not installed.
+
+    Args:
+        model: an ONNX file.
+        cache: directory to keep the other one in.
+        version: of onnxruntime.
+        open_model: loads a model.
+
+    Yields:
+        The ONNX file to load, inside the ``with`` block.
+    """
+    files = _files(model)
+    if not files or sum(path.stat().st_size for path in files) > LARGEST or not _has_onnx():
+        yield model
+        return
+
+    def build(folder: Path) -> None:
+        found = _fused(model, open_model)
+        (folder / (NOTHING if found is None else NAME)).write_bytes(found or b"")
+
+    options = {"format": FORMAT, "onnxruntime": version}
+    with ExitStack() as stack:
+        made = model
+        with suppress(ModelFileError):  # no room: it has been logged
+            made = stack.enter_context(artifact(cache, "attention", files, options, build)) / NAME
+        yield made if made.is_file() else model
+
+
+def _files(model: Path) -> list[Path]:
+    """A model that may have attention, and its external data; empty for any other one."""
+    if not names_any(model, [b"Softmax"]):
+        return []
+    try:
+        return [model, *(model.parent / name for name in external_data(model))]
+    except ModelFileError:  # what loads it says so
+        return []
+
+
+def _has_onnx() -> bool:
+    return importlib.util.find_spec("onnx") is not None
+
+
+def _fused(path: Path, open_model: OpenModel) -> bytes | None:
+    """The content of the other file; None where there is nothing to fuse, or it does not fit."""
+    try:
+        model = load_whole(path)
+        graph = Graph(model.graph)
+        kinds = {node.name: node.type.tensor_type.elem_type for node in model.graph.input}
+        sites = find_sites(graph)
+        if not sites or MASK not in kinds:
+            return None
+        sites = _evenly_masked(model, sites, path, open_model)
+        if not sites:
+            return None
+        names = [name for site in sites for name in (site.query, site.result)]
+        before = open_model(_with_outputs(model, names).SerializeToString())
+        shapes = _shapes(before, [site.query for site in sites], path)
+        sites = [site for site in sites if len(shapes[site.query]) == 4]
+        if not sites:
+            return None
+        # A run that quantises what comes holds one pair anyway.
+        always_alone = names_any(path, DYNAMIC_QUANTIZATION)
+        _replace(model, graph, sites, shapes, kinds[MASK], 0 if always_alone else LONG_PAIR)
+        made: bytes = model.SerializeToString()
+        results = [site.result for site in sites]
+        after = open_model(_with_outputs(model, results).SerializeToString())
+        difference = _largest_difference(before, after, results, path)
+    except OSError:
+        raise
+    except Exception as error:  # onnx's and onnxruntime's errors share no base
+        logger.info("The attention of %s is not fused: %s", path, error)
+        return None
+    if not difference <= (TOLERANCE_INT8 if is_quantized(path) else TOLERANCE):
+        logger.info("The attention of %s is not fused: it differs by %g", path, difference)
+        return None
+    return made
+
+
+def _evenly_masked(
+    model: Any, sites: Sequence[Site], path: Path, open_model: OpenModel
+) -> list[Site]:
+    """The sites whose mask adds the same everywhere, in a text that has no padding."""
+    from onnx.utils import Extractor
+
+    masks = sorted({site.mask for site in sites if site.mask is not None})
+    if not masks:
+        return list(sites)
+    inputs = [node.name for node in model.graph.input]
+    # Without the layers, which do not matter to it: at the greatest width they take long.
+    part = _with_outputs(model, masks)
+    part = Extractor(part).extract_model(inputs, masks)
+    session = open_model(part.SerializeToString())
+    found = None
+    for width in WIDTHS:
+        try:
+            found = session.run(masks, _texts(session, path, [width]))
+            break
+        except Exception:  # more than it has positions for
+            continue
+    if found is None:
+        return []
+    even = {None} | {
+        name
+        for name, mask in zip(masks, found, strict=True)
+        if mask.dtype == np.float32 and mask.min() == mask.max()
+    }
+    return [site for site in sites if site.mask in even]
+
+
+def _shapes(session: Any, names: Sequence[str], path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of these outputs in a short run."""
+    found = session.run(list(names), _texts(session, path, [8]))
+    return {name: array.shape for name, array in zip(names, found, strict=True)}
+
+
+def _with_outputs(model: Any, names: Sequence[str]) -> Any:
+    """A copy of a model that returns these tensors alone."""
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    copy.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, FLOAT, None) for name in names
+    )
+    return copy
+
+
+def _replace(
+    model: Any,
+    graph: Graph,
+    sites: Sequence[Site],
+    shapes: Mapping[str, tuple[int, ...]],
+    mask_type: int,
+    shorter: int,
+) -> None:
+    """Put the fused operator in the place of each site, and leave out what nothing needs then."""
+    from onnx import helper
+
+    nodes = [
+        helper.make_node("ReduceMin", [MASK], ["fused_least"], keepdims=0),
+        helper.make_node("Equal", ["fused_least", "fused_one"], ["fused_unpadded"]),
+        helper.make_node("Shape", [MASK], ["fused_sizes"]),
+        helper.make_node("Gather", ["fused_sizes", "fused_axis"], ["fused_width"]),
+        helper.make_node("Greater", ["fused_width", "fused_shorter"], ["fused_long"]),
+        helper.make_node("And", ["fused_unpadded", "fused_long"], ["fused_alone"]),
+        helper.make_node("Cast", [MASK], ["fused_mask"], to=INT32),
+    ]
+    constants = {
+        "fused_one": helper.make_tensor("fused_one", mask_type, [], [1]),
+        "fused_axis": helper.make_tensor("fused_axis", INT64, [], [1]),
+        "fused_shorter": helper.make_tensor("fused_shorter", INT64, [], [shorter]),
+    }
+    made = {}
+    for number, site in enumerate(sites):
+        _, heads, _, size = shapes[site.query]
+        made[site.result] = _fused_nodes(graph, site, f"fused_{number}", heads, size, constants)
+    for node in graph.nodes:
+        nodes += made.get(next(iter(node.output), ""), [node])
+    model.graph.initializer.extend(constants.values())
+    keep_needed(model.graph, nodes)
+    if all(opset.domain != DOMAIN for opset in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+
+
+def _fused_nodes(
+    graph: Graph, site: Site, own: str, heads: int, size: int, constants: dict[str, Any]
+) -> list[Any]:
+    """The nodes that take a site's place; the operator wants (batch, tokens, heads x size)."""
+    from onnx import helper
+
+    def shape(*sizes: int) -> str:  # 0: as it is
+        name = f"fused_shape_{'_'.join(map(str, sizes))}"
+        constants[name] = helper.make_tensor(name, INT64, [len(sizes)], sizes)
+        return name
+
+    nodes = []
+    flat: list[str] = []
+    for name, order in (
+        (site.query, (0, 2, 1, 3)),
+        (site.key, (0, 3, 1, 2)),
+        (site.value, (0, 2, 1, 3)),
+    ):
+        label = f"{own}_{len(flat)}"
+        tokens_first = f"{label}_tokens_first"
+        before = graph.order(name)
+        if before is not None and [before[1][axis] for axis in order] == [0, 1, 2, 3]:
+            tokens_first = before[0]
+        else:
+            nodes.append(helper.make_node("Transpose", [name], [tokens_first], perm=order))
+        nodes.append(
+            helper.make_node("Reshape", [tokens_first, shape(0, 0, heads * size)], [label])
+        )
+        flat.append(label)
+
+    def branch(name: str, *mask: str) -> Any:
+        node = helper.make_node(
+            "MultiHeadAttention",
+            [*flat, *mask],
+            [f"{own}_{name}"],
+            f"{own}_{name}",
+            domain=DOMAIN,
+            num_heads=heads,
+            scale=site.scale,
+        )
+        output = helper.make_tensor_value_info(f"{own}_{name}", FLOAT, None)
+        return helper.make_graph([node], f"{own}_{name}", [], [output])
+
+    return [
+        *nodes,
+        helper.make_node(
+            "If",
+            ["fused_alone"],
+            [own],
+            own,
+            then_branch=branch("alone"),
+            else_branch=branch("masked", "", "fused_mask"),
+        ),
+        helper.make_node("Reshape", [own, shape(0, 0, heads, size)], [f"{own}_apart"]),
+        helper.make_node("Transpose", [f"{own}_apart"], [site.result], perm=(0, 2, 1, 3)),
+    ]
+
+
+def _largest_difference(before: Any, after: Any, results: Sequence[str], path: Path) -> float:
+    """Of these outputs, for one text and for several, padded on either side: relative."""
+    differences = []
+    for lengths in ([9], [33], [24, 7], [-7, 24], [LONG_PAIR + 30]):
+        texts = _texts(before, path, lengths)
+        try:
+            expected = before.run(list(results), texts)
+        except Exception:  # more than it has positions for
+            continue
+        pairs = zip(expected, after.run(list(results), texts), strict=True)
+        differences += [
+            float(np.linalg.norm(one - other) / np.linalg.norm(one)) for one, other in pairs
+        ]
+    return max(differences, default=math.nan)
+
+
+def _texts(session: Any, path: Path, lengths: Sequence[int]) -> Mapping[str, NDArray[Any]]:
+    """Inputs of texts that have so many tokens; padded on the left where it is negative."""
+    shape = (len(lengths), max(map(abs, lengths)))
+    ids = np.random.default_rng(0).integers(5, 50, shape, dtype=np.int64)
+    mask = np.zeros(shape, dtype=np.int64)
+    for row, length in enumerate(lengths):
+        mask[row, slice(length) if length > 0 else slice(length, None)] = 1
+    types = (np.arange(shape[1]) >= min(map(abs, lengths)) // 2).astype(np.int64)
+    return Feed(session.get_inputs(), path)(ids, mask, np.broadcast_to(types, shape))

@@ -1,0 +1,120 @@
+"""A model with int8 weights -> the same weights in fp32, once, for what computes no int8: a card.
+
+Dynamic quantisation computes x W as (x / s_x) (W / s_w) in integers, times s_x s_w, with s_x found
+anew in each run (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
+Here s_w (W - zero point) is computed once, and the product is one of floats. Weights stay as
+coarse as they were; activations are no longer rounded, so a score differs from that of the int8
+file as an fp32 file's does, and does not depend on what else is in a run.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qdrant_rerank.errors import MissingDependencyError, ModelFileError
+from qdrant_rerank.hub.onnx_files import is_quantized
+from qdrant_rerank.inference.conversion.artifact_cache import artifact
+from qdrant_rerank.inference.conversion.graph import Graph, keep_needed, load_whole
+from qdrant_rerank.inference.conversion.int8 import LARGE
+
+__all__ = ["dequantized"]
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1  # of what is made here; another one is another artifact
+
+
+@contextmanager
+def dequantized(model: Path, data: Sequence[Path], cache: Path) -> Iterator[Path]:
+    """The same model with its int8 weights in fp32, from the cache or made now.
+
+    Args:
+        model: an int8 ONNX file.
+        data: its external data, in or below its folder.
+        cache: directory to keep it in.
+
+    Yields:
+        The ONNX file, to be loaded inside the ``with`` block.
+
+    Raises:
+        MissingDependencyError: onnx is not installed, and the file is not in the cache.
+        ModelFileError: it is quantised in another way than onnxruntime's dynamic quantisation, or
+            there is no room.
+    """
+
+    def build(folder: Path) -> None:
+        _dequantize(model, folder / "model.onnx")
+
+    with artifact(cache, "dequantized", [model, *data], {"format": FORMAT}, build) as folder:
+        yield folder / "model.onnx"
+
+
+def _dequantize(source: Path, target: Path) -> None:
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{source} has int8 weights, and floats are asked for; making them, once, needs onnx: "
+            'pip install "qdrant-rerank[gpu]", or on a CPU pip install "qdrant-rerank[cpu]".'
+        ) from error
+    logger.info("Making fp32 weights of those of %s, once, in %s.", source, target.parent)
+    try:
+        model = load_whole(source)
+    except (OSError, ModelFileError):
+        raise
+    except Exception as error:  # protobuf's
+        raise ModelFileError(f"{source} is not an ONNX file that can be read: {error}") from error
+    graph = Graph(model.graph)
+    made = {}
+    for node in graph.nodes:
+        if node.op_type == "MatMulInteger":
+            product = _product(graph, node)
+            if product is not None:
+                weights, replacement = product
+                made[replacement.output[0]] = replacement
+                model.graph.initializer.append(weights)
+    nodes = [made.get(next(iter(node.output), ""), node) for node in graph.nodes]
+    keep_needed(model.graph, nodes)
+    large = sum(tensor.ByteSize() for tensor in model.graph.initializer) >= LARGE
+    onnx.save(model, target, save_as_external_data=large, location="model.onnx_data")
+    if is_quantized(target):
+        raise ModelFileError(
+            f"{source} is quantised in a way that is not undone here (other operators than "
+            "onnxruntime's dynamic quantisation makes). Take the model's fp32 or fp16 file for a "
+            "card, or run this one on a CPU: device='cpu'."
+        )
+
+
+def _product(graph: Graph, node: Any) -> tuple[Any, Any] | None:
+    """The weights, and the node that replaces a product of integers with its scaling.
+
+    Of MatMulInteger -> Cast -> Mul(s_x s_w), where DynamicQuantizeLinear makes the first factor.
+    """
+    from onnx import helper, numpy_helper
+
+    quantizer = graph.maker(node.input[0], "DynamicQuantizeLinear")
+    cast = graph.only_taker(node.output[0], "Cast")
+    if quantizer is None or cast is None:
+        return None
+    scaled = graph.only_taker(cast.output[0], "Mul")
+    if scaled is None:
+        return None
+    [scale_name] = [name for name in scaled.input if name != cast.output[0]]
+    scale = graph.maker(scale_name, "Mul")
+    if scale is None or quantizer.output[1] not in scale.input:
+        return None
+    [of_weights] = [name for name in scale.input if name != quantizer.output[1]]
+    integers, factor = graph.constant(node.input[1]), graph.constant(of_weights)
+    zero = graph.constant(node.input[3]) if len(node.input) > 3 else np.zeros((), np.int32)
+    if integers is None or factor is None or zero is None:
+        return None
+    floats = (integers.astype(np.float32) - zero.astype(np.float32)) * factor
+    weights = numpy_helper.from_array(floats.astype(np.float32), f"{scaled.output[0]}_weights")
+    product = helper.make_node(
+        "MatMul", [quantizer.input[0], weights.name], list(scaled.output), scaled.name
+    )
+    return weights, product

@@ -1,0 +1,110 @@
+"""A cross-encoder whose lower layers see each text alone, as two ONNX files.
+
+Of such a model, one *trunk* reads a text alone, so that what it says of a document serves every
+query; the *branches* read what the trunk said of both. The cut is found by the exporter's names:
+values that lead from ``/trunk/...`` to ``/branches/...`` and hold a state a token.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from qdrant_rerank.errors import InvalidInputError, MissingDependencyError
+from qdrant_rerank.inference.conversion.artifact_cache import artifact
+from qdrant_rerank.inference.conversion.graph import load_whole
+from qdrant_rerank.inference.inputs import STATES
+
+__all__ = ["split"]
+
+TRUNK, BRANCHES = "/trunk/", "/branches/"
+FLOAT = 1  # onnx.TensorProto.FLOAT; onnx is imported on use
+FORMAT = 1  # of the two files; another one is another artifact
+
+
+@contextmanager
+def split(model: Path, data: Sequence[Path], cache: Path) -> Iterator[tuple[Path, Path]]:
+    """A model's trunk and branches, from the cache or made now.
+
+    Args:
+        model: an ONNX file.
+        data: its external data.
+        cache: directory to keep both in.
+
+    Yields:
+        The trunk, which returns ``states`` (batch, sequence, width) of a text, and the branches,
+        which take those of a query and a document one after the other as a further input; to be
+        loaded inside the ``with`` block.
+
+    Raises:
+        InvalidInputError: the model has no such trunk.
+        MissingDependencyError: onnx is not installed, and the files are not in the cache.
+        ModelFileError: there is no room for them.
+    """
+
+    def build(folder: Path) -> None:
+        _split(model, folder / "trunk.onnx", folder / "branches.onnx")
+
+    with artifact(cache, "split", [model, *data], {"format": FORMAT}, build) as folder:
+        yield folder / "trunk.onnx", folder / "branches.onnx"
+
+
+def _split(model: Path, trunk: Path, branches: Path) -> None:
+    try:
+        import onnx
+        from onnx import helper, numpy_helper
+        from onnx.utils import Extractor
+    except ImportError as error:
+        raise MissingDependencyError(
+            "A document cache needs onnx to split the model, once, and it is not installed: "
+            'pip install "qdrant-rerank[cache]".'
+        ) from error
+    import numpy as np
+
+    cut = _cut(onnx.load(model, load_external_data=False).graph)
+    if not cut:
+        raise InvalidInputError(
+            f"document_cache is for a model whose lower layers see each text alone, as the bundled "
+            f"ones do; {model} is none. Leave it out; score_cache is for any model."
+        )
+    whole = load_whole(model)
+    widths = list(cut.values())
+    inputs = [node.name for node in whole.graph.input]
+    outputs = [node.name for node in whole.graph.output]
+    for name, width in cut.items():
+        shape: list[str | int | None] = ["batch", "sequence", width]
+        whole.graph.value_info.append(helper.make_tensor_value_info(name, FLOAT, shape))
+    states = helper.make_tensor_value_info(STATES, FLOAT, ["batch", "sequence", sum(widths)])
+    extractor = Extractor(whole)
+
+    lower = extractor.extract_model(inputs, list(cut))
+    lower.graph.node.append(helper.make_node("Concat", list(cut), [STATES], "join_states", axis=-1))
+    del lower.graph.output[:]
+    lower.graph.output.append(states)
+    onnx.save(lower, trunk)
+
+    upper = extractor.extract_model([*inputs, *cut], outputs)
+    sizes = numpy_helper.from_array(np.array(widths, dtype=np.int64), "widths_of_states")
+    upper.graph.initializer.append(sizes)
+    part = helper.make_node("Split", [STATES, sizes.name], list(cut), "part_states", axis=-1)
+    upper.graph.node.insert(0, part)
+    kept = [node for node in upper.graph.input if node.name not in cut]
+    del upper.graph.input[:]
+    upper.graph.input.extend([*kept, states])
+    onnx.save(upper, branches)
+
+
+def _cut(graph: Any) -> dict[str, int]:
+    """The states that lead from the trunk to the branches, in the graph's order, and their widths.
+
+    A layer ends with a normalisation, whose scale is as wide as its states.
+    """
+    used = {name for node in graph.node if node.name.startswith(BRANCHES) for name in node.input}
+    sizes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    return {
+        node.output[0]: int(sizes[node.input[1]][0])
+        for node in graph.node
+        if node.name.startswith(TRUNK)
+        and node.op_type == "LayerNormalization"
+        and node.output[0] in used
+    }

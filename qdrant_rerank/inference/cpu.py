@@ -1,0 +1,126 @@
+"""What this process may use of the machine's CPU: how many cores, and which int8 arithmetic."""
+
+import os
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = [
+    "LONG_PAIR",
+    "TOKENS_PER_RUN",
+    "Int8Weights",
+    "available_cores",
+    "int8_weights",
+]
+
+ROOT = Path("/")
+Read = Callable[[Path], tuple[int, int]]
+# Flags of /proc/cpuinfo: products of unsigned and signed bytes are summed in 32 bits.
+DOT_PRODUCTS = {"amx_int8": "AMX", "avx512_vnni": "VNNI", "avx_vnni": "VNNI"}
+
+TOKENS_PER_RUN = 512  # padded tokens; fastest on a CPU for a 384-wide encoder
+
+# A longer pair is a run of its own on a CPU, since two of them gain less together than attention
+# without a mask does; and since it always is, its score never depends on the others.
+LONG_PAIR = TOKENS_PER_RUN // 3  # tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Weights:
+    """How a model's weights are best quantised for a CPU.
+
+    Attributes:
+        signed: int8, else uint8.
+        because: the instructions that decide, for people.
+    """
+
+    signed: bool
+    because: str
+
+    def __str__(self) -> str:
+        return f"{'signed' if self.signed else 'unsigned'} weights for {self.because}"
+
+
+def available_cores(root: Path = ROOT) -> int:
+    """Cores this process may use: its CPU affinity, cut by the quota of its cgroups.
+
+    A quota of one core and a half counts as two, which then share it: one alone would leave a
+    third of it unused.
+
+    Args:
+        root: where ``/proc`` and ``/sys`` are.
+    """
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        cores = os.cpu_count() or 1
+    return max(1, min([cores, *_quotas(root)]))
+
+
+def int8_weights(root: Path = ROOT, machine: str | None = None) -> Int8Weights:
+    """Signed weights where they are exact, which is where they are faster, too.
+
+    On x86 without VNNI, onnxruntime adds pairs of products with signed weights in 16 bits, where
+    they may overflow (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html,
+    "When and why do I need to try U8U8?"); with unsigned weights it does not.
+
+    Args:
+        root: where ``/proc`` is.
+        machine: architecture; None for this one.
+    """
+    if (machine or platform.machine()).lower() in {"arm64", "aarch64"}:
+        return Int8Weights(signed=True, because="ARM")
+    try:
+        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not on macOS and Windows
+        lines = []
+    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    for flag, name in DOT_PRODUCTS.items():
+        if flag in flags:
+            return Int8Weights(signed=True, because=name)
+    return Int8Weights(signed=False, because="a CPU without VNNI")
+
+
+def _quotas(root: Path) -> Iterator[int]:
+    """Cores that each cgroup of this process may use, outer ones included; none without a quota."""
+    mount = root / "sys/fs/cgroup"
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in [*lines, "0::/"]:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # version 2, on a hybrid system beside version 1
+            yield from _along(mount, path, _version_2)
+            yield from _along(mount / "unified", path, _version_2)
+        elif "cpu" in controllers.split(","):
+            for name in ("cpu", controllers):
+                yield from _along(mount / name, path, _version_1)
+
+
+def _along(mount: Path, path: str, read: Read) -> Iterator[int]:
+    """The quota of a cgroup and of those around it.
+
+    In a container the path may be the host's, of which only the root is to be seen.
+    """
+    inner = mount / path.lstrip("/")
+    for folder in (inner, *inner.parents):
+        if not folder.is_relative_to(mount):
+            return
+        try:
+            quota, period = read(folder)
+        except (OSError, ValueError):
+            continue
+        if quota > 0 and period > 0:
+            yield -(-quota // period)
+
+
+def _version_2(folder: Path) -> tuple[int, int]:
+    quota, period = (folder / "cpu.max").read_text().split()
+    return (0 if quota == "max" else int(quota)), int(period)
+
+
+def _version_1(folder: Path) -> tuple[int, int]:
+    quota = int((folder / "cpu.cfs_quota_us").read_text())  # -1 for none
+    return quota, int((folder / "cpu.cfs_period_us").read_text())

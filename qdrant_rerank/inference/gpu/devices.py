@@ -1,0 +1,257 @@
+"""Which NVIDIA cards are here, and what is missing before onnxruntime can use them.
+
+The driver is asked for its cards (https://docs.nvidia.com/cuda/cuda-driver-api), so their numbers
+are those that CUDA counts by, under ``CUDA_VISIBLE_DEVICES`` too. No session is opened.
+"""
+
+import contextlib
+import ctypes
+import functools
+import importlib.metadata
+import io
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+__all__ = [
+    "CUDA",
+    "INSTALL_GPU",
+    "Card",
+    "CudaReport",
+    "Problem",
+    "Provider",
+    "cuda_report",
+    "installed_wheels",
+    "name_of",
+]
+
+CUDA = "CUDAExecutionProvider"
+#: Installs the CUDA wheel of onnxruntime with NVIDIA's libraries.
+INSTALL_GPU = 'pip install "qdrant-rerank[gpu]"'
+WHEELS = ("onnxruntime", "onnxruntime-gpu")
+SUCCESS = 0  # CUresult
+NAME_BYTES = 256
+# What onnxruntime.preload_dlls prints of a library that it cannot load, on stdout.
+NOT_LOADED = re.compile(r"^Failed to load (\S+?):", re.MULTILINE)
+
+# A provider's name, or its name and options, as onnxruntime takes them.
+Provider = str | tuple[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One card: its number, its name, and its memory in bytes."""
+
+    number: int
+    name: str
+    memory: int
+
+    def __str__(self) -> str:
+        return f"{self.number}: {self.name}, {self.memory / 1e9:.0f} GB"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What keeps onnxruntime from the cards, and what mends it."""
+
+    seen: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.seen} {self.mend}"
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """What NVIDIA's driver says.
+
+    Attributes:
+        cards: in CUDA's order.
+        cuda: the newest CUDA it serves, major and minor; None where there is no driver.
+        error: why it shows no card, or "".
+    """
+
+    cards: tuple[Card, ...] = ()
+    cuda: tuple[int, int] | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CudaReport:
+    """Whether onnxruntime can use a card here.
+
+    Attributes:
+        onnxruntime: its version.
+        wheels: distributions of it that are installed; they share one directory.
+        providers: its execution providers.
+        built_for: the CUDA version that its wheel needs, or "".
+        driver: see :class:`Driver`.
+        problems: what is missing; empty where cards can be used.
+    """
+
+    onnxruntime: str
+    wheels: tuple[str, ...]
+    providers: tuple[str, ...]
+    built_for: str
+    driver: Driver
+    problems: tuple[Problem, ...]
+
+    @property
+    def usable(self) -> bool:
+        """Whether nothing is missing that can be told without a session."""
+        return not self.problems
+
+
+def cuda_report(ort: ModuleType) -> CudaReport:
+    """Look at the installed onnxruntime, its CUDA libraries, the driver and the cards.
+
+    Args:
+        ort: onnxruntime.
+    """
+    providers = tuple(ort.get_available_providers())
+    built_for = str(getattr(ort, "cuda_version", None) or "")
+    has_cuda = CUDA in providers
+    driver = _driver()
+    wheels = installed_wheels()
+    problems = find_problems(
+        version=ort.__version__,
+        wheels=wheels,
+        providers=providers,
+        built_for=built_for,
+        not_loaded=_preload(ort) if has_cuda else (),
+        driver=driver,
+        visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
+    )
+    return CudaReport(ort.__version__, wheels, providers, built_for, driver, tuple(problems))
+
+
+def find_problems(
+    *,
+    version: str,
+    wheels: Sequence[str],
+    providers: Sequence[str],
+    built_for: str,
+    not_loaded: Sequence[str],
+    driver: Driver,
+    visible: str | None,
+) -> list[Problem]:
+    """What keeps onnxruntime from the cards; pure.
+
+    Args:
+        version: of onnxruntime.
+        wheels: distributions of it that are installed.
+        providers: its execution providers.
+        built_for: CUDA version of its wheel, or "".
+        not_loaded: names of libraries that could not be loaded.
+        driver: what the driver says.
+        visible: the environment's CUDA_VISIBLE_DEVICES.
+    """
+    found = []
+    if CUDA not in providers:
+        only = ", ".join(providers)
+        both = f" {' and '.join(wheels)} are both installed." if len(wheels) > 1 else ""
+        # Both where there are both: what one leaves of the other's files does not run.
+        remove = " ".join(wheels or WHEELS[:1])
+        found.append(
+            Problem(
+                f"onnxruntime {version} is a build without CUDA (it has {only}).{both}",
+                f"Install the GPU build in its place: pip uninstall -y {remove} && {INSTALL_GPU}",
+            )
+        )
+    if not_loaded:
+        of_cuda = f" of CUDA {built_for}" if built_for else ""
+        found.append(
+            Problem(
+                f"onnxruntime {version} cannot load {', '.join(not_loaded)}{of_cuda}.",
+                f"Install NVIDIA's libraries: {INSTALL_GPU}",
+            )
+        )
+    if driver.cuda is None:
+        found.append(
+            Problem(
+                f"No NVIDIA driver: {driver.error}.",
+                "Install the driver; in a container, start it with --gpus all.",
+            )
+        )
+        return found
+    if built_for and driver.cuda[0] < int(built_for.split(".", maxsplit=1)[0]):
+        found.append(
+            Problem(
+                f"The NVIDIA driver serves CUDA up to {driver.cuda[0]}.{driver.cuda[1]}, and "
+                f"onnxruntime {version} is built for CUDA {built_for}.",
+                "Update the driver, or install an older onnxruntime-gpu.",
+            )
+        )
+    if not driver.cards:
+        hidden = "" if visible is None else f" CUDA_VISIBLE_DEVICES is {visible!r}."
+        found.append(
+            Problem(
+                f"The NVIDIA driver shows no card ({driver.error or 'it counts none'}).{hidden}",
+                "Unset CUDA_VISIBLE_DEVICES; in a container, start it with --gpus all.",
+            )
+        )
+    return found
+
+
+@functools.cache
+def _preload(ort: ModuleType) -> tuple[str, ...]:
+    """Load the CUDA and cuDNN libraries of the nvidia-* wheels; names of those that are missing.
+
+    Once a process: what it prints goes to stdout, which is set aside meanwhile.
+    """
+    preload = getattr(ort, "preload_dlls", None)
+    if preload is None:  # before onnxruntime 1.21
+        return ()
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        preload()
+    return tuple(dict.fromkeys(NOT_LOADED.findall(said.getvalue())))
+
+
+@functools.cache
+def _driver() -> Driver:
+    """Ask the driver; its library is loaded, and no context is made on any card."""
+    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        cuda = ctypes.CDLL(library)
+    except OSError as error:
+        return Driver(error=str(error))
+    version, count = ctypes.c_int(), ctypes.c_int()
+    cuda.cuDriverGetVersion(ctypes.byref(version))
+    served = (version.value // 1000, version.value % 1000 // 10)
+    status = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
+    if status != SUCCESS:
+        name = ctypes.c_char_p()
+        cuda.cuGetErrorName(status, ctypes.byref(name))
+        return Driver(cuda=served, error=(name.value or b"an unknown error").decode())
+    return Driver(tuple(_card(cuda, number) for number in range(count.value)), served)
+
+
+def _card(cuda: ctypes.CDLL, number: int) -> Card:
+    device, memory = ctypes.c_int(), ctypes.c_size_t()
+    name = ctypes.create_string_buffer(NAME_BYTES)
+    cuda.cuDeviceGet(ctypes.byref(device), number)
+    cuda.cuDeviceGetName(name, NAME_BYTES, device)
+    cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    return Card(number, name.value.decode(errors="replace"), memory.value)
+
+
+def installed_wheels() -> tuple[str, ...]:
+    """The distributions of onnxruntime that are here: none, one, or both."""
+    return tuple(name for name in WHEELS if _is_installed(name))
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def name_of(provider: Provider) -> str:
+    """A provider's name."""
+    return provider if isinstance(provider, str) else provider[0]

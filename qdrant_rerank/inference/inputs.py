@@ -1,0 +1,106 @@
+"""What a session is fed, beyond token ids: types, positions, and the empty past of a decoder."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_rerank.errors import ModelFileError
+
+__all__ = ["STATES", "Feed"]
+
+TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+# What the trunk of a split model says of each token; see qdrant_rerank.inference.conversion.split.
+STATES = "states"
+# A decoder's keys and values of the tokens before; a reranker has none before.
+PAST = "past_key_values."
+# Exports that compute the vocabulary's logits at the last n positions alone.
+LAST_LOGITS = ("num_logits_to_keep", "logits_to_keep")
+TYPES = {
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+}
+
+
+class Feed:
+    """Fills the inputs that an ONNX file declares.
+
+    Args:
+        inputs: the session's inputs (name, type, shape), as onnxruntime describes them.
+        path: the ONNX file, for errors.
+
+    Attributes:
+        names: of the inputs.
+        one_row: whether the graph itself allows one pair a run alone.
+
+    Raises:
+        ModelFileError: an input that a text encoder or a decoder does not have.
+    """
+
+    def __init__(self, inputs: Sequence[Any], path: Path) -> None:
+        self._inputs = {node.name: node for node in inputs}
+        self.names = frozenset(self._inputs)
+        known = (*TEXT_INPUTS, *LAST_LOGITS, STATES)
+        unknown = sorted(
+            name
+            for name, node in self._inputs.items()
+            if (name not in known and not name.startswith(PAST)) or node.type not in TYPES
+        )
+        if unknown or "input_ids" not in self._inputs:
+            raise ModelFileError(
+                f"{path} takes the inputs {sorted(self._inputs)}; a text encoder takes input_ids "
+                f"and may take {', '.join(TEXT_INPUTS[1:])}, a decoder also {PAST}* and "
+                f"{LAST_LOGITS[0]}. Unknown: {', '.join(unknown) or 'none'}. Is it another kind "
+                "of model, or a merged decoder? Export it for text classification or generation "
+                "without a cache."
+            )
+        rows = self._inputs["input_ids"].shape[:1]
+        # Without a mask, padding would be read as text.
+        self.one_row = rows == [1] or "attention_mask" not in self._inputs
+
+    def __call__(
+        self,
+        input_ids: NDArray[np.int64],
+        attention_mask: NDArray[np.int64],
+        token_type_ids: NDArray[np.int64],
+        first_position: int = 0,
+    ) -> Mapping[str, NDArray[Any]]:
+        """The arrays of one run.
+
+        Args:
+            input_ids: shape (n, width).
+            attention_mask: same shape, 1 on tokens and 0 on padding, on either side.
+            token_type_ids: same shape.
+            first_position: of the first token; RoBERTa's positions start after its padding id.
+        """
+        text = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": np.maximum(attention_mask.cumsum(axis=1) - 1, 0) + first_position,
+        }
+        fed: dict[str, NDArray[Any]] = {}
+        for name, node in self._inputs.items():
+            if name == STATES:
+                continue  # the caller's
+            dtype = TYPES[node.type]
+            if name in text:
+                fed[name] = text[name].astype(dtype)
+            elif name in LAST_LOGITS:
+                fed[name] = np.ones([1] * len(node.shape), dtype=dtype)
+            else:
+                fed[name] = np.zeros(_empty(node.shape, len(input_ids)), dtype=dtype)
+        return fed
+
+
+def _empty(shape: Sequence[Any], rows: int) -> list[int]:
+    """A past of no tokens: (rows, heads, 0, size), whichever of these the file names."""
+    first, *rest = shape
+    return [
+        first if isinstance(first, int) else rows,
+        *(size if isinstance(size, int) else 0 for size in rest),
+    ]

@@ -1,0 +1,178 @@
+"""onnxruntime: imported on first use, and its sessions opened.
+
+The only module that imports onnxruntime itself.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from qdrant_rerank.errors import MissingDependencyError, ModelFileError
+from qdrant_rerank.hub.onnx_files import external_data
+from qdrant_rerank.inference.gpu.devices import Provider, installed_wheels, name_of
+from qdrant_rerank.inference.gpu.graph_capture import working
+from qdrant_rerank.inference.gpu.pool import is_out_of_memory
+from qdrant_rerank.inference.providers import CPU, provider_failed
+from qdrant_rerank.utils.warn import warn_caller
+
+__all__ = [
+    "SLOWER_TOGETHER",
+    "Session",
+    "import_onnxruntime",
+    "import_quantizer",
+    "open_session",
+    "weight",
+]
+
+# Left out on a CPU: Add and LayerNormalization as one operator take longer than one by one, 15 %
+# of an int8 model's time (benchmarks/README.md).
+SLOWER_TOGETHER = ["SkipLayerNormFusion"]
+
+
+class Session(Protocol):
+    """What is used of an ``onnxruntime.InferenceSession``."""
+
+    def run(self, outputs: Sequence[str], feed: Mapping[str, NDArray[Any]]) -> Sequence[Any]:
+        """The arrays of these outputs."""
+        ...
+
+    def get_inputs(self) -> Sequence[Any]:
+        """Nodes with name, type and shape."""
+        ...
+
+    def get_outputs(self) -> Sequence[Any]:
+        """Likewise."""
+        ...
+
+    def get_providers(self) -> list[str]:
+        """What runs it, first choice first."""
+        ...
+
+
+def import_onnxruntime() -> ModuleType:
+    """Import onnxruntime, or say how to install it.
+
+    Raises:
+        MissingDependencyError: neither the CPU nor the GPU wheel is installed.
+    """
+    if len(installed_wheels()) > 1:
+        warn_caller(
+            "onnxruntime and onnxruntime-gpu are both installed, as 'pip list' shows; they share "
+            "one directory, so which of them runs depends on the order of installation. Mend it "
+            "with: pip uninstall -y onnxruntime onnxruntime-gpu && "
+            'pip install "qdrant-rerank[gpu]" (or [cpu]).',
+            RuntimeWarning,
+        )
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(
+            "Running a model needs ONNX Runtime, which is not installed. "
+            'For a CPU: pip install "qdrant-rerank[cpu]". '
+            'For an NVIDIA GPU: pip install "qdrant-rerank[gpu]". Install one, not both.'
+        ) from error
+    module: ModuleType = onnxruntime
+    return module
+
+
+def import_quantizer() -> ModuleType:
+    """Import onnxruntime's quantiser, or say how to install what it needs.
+
+    Raises:
+        MissingDependencyError: onnx is not installed.
+    """
+    import_onnxruntime()
+    try:
+        import onnxruntime.quantization as quantizer
+    except ImportError as error:
+        raise MissingDependencyError(
+            "onnxruntime's quantiser needs onnx, which is not installed: "
+            'pip install "qdrant-rerank[quantize]".'
+        ) from error
+    module: ModuleType = quantizer
+    return module
+
+
+def open_session(
+    ort: ModuleType,
+    path: Path,
+    providers: Iterable[Provider],
+    intra_op_threads: int = 1,
+    *,
+    required: bool = False,
+) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the first of the providers.
+
+    Args:
+        ort: onnxruntime.
+        path: the ``.onnx`` file.
+        providers: in order.
+        intra_op_threads: that one run may use on a CPU.
+        required: whether a provider that does not start is an error; else a warning is given.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, or too large for the memory.
+        InvalidInputError: a provider that is required did not start.
+    """
+    if not path.is_file():
+        raise ModelFileError(f"No ONNX file at {path}. Fetch the model again, or mend the path.")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = intra_op_threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A pattern is kept of each shape ever run, and few runs have the same: benchmarks/memory.py.
+    # Two runs of 512 tokens took 100 MB with patterns and 74 without, in the same time.
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3  # errors arrive as exceptions
+    wanted = [item if isinstance(item, str) else (item[0], dict(item[1])) for item in providers]
+    first, failure = name_of(wanted[0]), ""
+    session = None
+    while session is None:
+        try:
+            with working() if wanted[0] != CPU else nullcontext():
+                session = ort.InferenceSession(
+                    str(path),
+                    options,
+                    providers=wanted,
+                    disabled_optimizers=SLOWER_TOGETHER if wanted == [CPU] else None,
+                    enable_fallback=0,  # it would print to stdout, and open the CPU unasked
+                )
+        except (RuntimeError, ValueError) as error:  # of a provider, not of the model
+            failure = failure or " ".join(str(error).split())
+            if required or len(wanted) == 1:
+                raise provider_failed(first, ort.__version__, failure) from error
+            wanted = wanted[1:]
+        except Exception as error:  # onnxruntime's errors share no base
+            if is_out_of_memory(error):
+                raise ModelFileError(
+                    f"There is no memory for the weights of {path} ({weight(path):,} bytes): "
+                    f"{error}. Free some, raise gpu_mem_limit, or pass precision='fp16' or "
+                    "cuda=False."
+                ) from error
+            raise ModelFileError(
+                f"{path} ({path.stat().st_size:,} bytes) is not a model that this onnxruntime "
+                f"{ort.__version__} can load: {error}. It may be truncated or not an ONNX file; "
+                "fetch it again."
+            ) from error
+    got = session.get_providers()[0]
+    if got != first:
+        if required:
+            raise provider_failed(first, ort.__version__, failure)
+        warn_caller(
+            f"{first} could not start, so the model runs on {got}. Check the driver and that the "
+            f"CUDA and cuDNN libraries match this onnxruntime ({ort.__version__})."
+            f"{f' It said: {failure}' if failure else ''}",
+            RuntimeWarning,
+        )
+    return session
+
+
+def weight(path: Path) -> int:
+    """Bytes of an ONNX file and its external data."""
+    return sum(
+        each.stat().st_size for each in (path, *(path.parent / n for n in external_data(path)))
+    )

@@ -1,0 +1,185 @@
+"""(query, document) texts -> token ids, the way the model was trained to read them.
+
+The pair template is the tokenizer's own (``[CLS] query [SEP] document [SEP]``,
+``<s> query </s></s> document </s>``, ...). Its stored truncation and padding are reset: a
+stock MiniLM file cuts at 128 tokens and pads everything to 128. What does not fit the window
+is cut from the longer side, so a query of up to half of the window stays whole and the
+document takes the cut.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.inference.batching import TokenizedPair
+from qdrant_rerank.inference.tokenizer_files import DEFAULT_MAX_LENGTH, TokenizerFiles
+
+__all__ = ["PairTokenizer", "Side", "well_formed"]
+
+# Characters kept of a text before tokenising it: first a bound that real text (4 to 6
+# characters a token) never reaches, then, for texts that are mostly blanks or one huge word,
+# a hard one. 10 MB of text would otherwise take 18 s to tokenise.
+CHARACTERS_PER_TOKEN = 32
+MOST_CHARACTERS_PER_TOKEN = 1024
+Side = Literal["left", "right"]
+
+
+class PairTokenizer:
+    """Tokenises pairs for one model. Safe to call from many threads.
+
+    Args:
+        tokenizer: a loaded tokenizer; its truncation and padding are replaced.
+        max_length: window in tokens, special tokens included.
+        pad_id: id that fills up shorter pairs of a run.
+        pad_type_id: token type of the padding.
+        padding_side: where the padding goes.
+        truncation_side: which end of a text is cut.
+        source: named in errors.
+
+    Attributes:
+        max_length: as given.
+        specials: tokens of the window that belong to neither text.
+        no_yes: None; a language model's tokenizer has the ids of its answers here.
+    """
+
+    no_yes: tuple[int, int] | None = None
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        max_length: int = DEFAULT_MAX_LENGTH,
+        pad_id: int = 0,
+        pad_type_id: int = 0,
+        padding_side: Side = "right",
+        truncation_side: Side = "right",
+        source: str = "tokenizer",
+    ) -> None:
+        specials = tokenizer.num_special_tokens_to_add(is_pair=True)
+        if max_length < specials + 2:
+            raise InvalidInputError(
+                f"max_length is {max_length}, but {specials} special tokens and one token of the "
+                f"query and of the document need at least {specials + 2}."
+            )
+        # Set once, here: changing a tokenizer while threads use it is not safe.
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_length, direction=truncation_side)
+        self._tokenizer = tokenizer
+        self.specials = specials
+        self.max_length = max_length
+        self.pad_id = pad_id
+        self.pad_type_id = pad_type_id
+        self.padding_side: Side = padding_side
+        self._keep_end = truncation_side == "left"
+        self._source = source
+
+    @classmethod
+    def from_directory(cls, directory: Path, *, max_length: int | None = None) -> "PairTokenizer":
+        """Load ``tokenizer.json``, and the configuration files beside it where they exist.
+
+        Args:
+            directory: holds ``tokenizer.json``.
+            max_length: window in tokens; None for the model's own.
+
+        Raises:
+            ModelFileError: no tokenizer, or a file that cannot be read.
+            InvalidInputError: ``max_length`` is more than the model's position table holds.
+        """
+        files = TokenizerFiles.load(directory)
+        padding: dict[str, Any] = files.tokenizer.padding or {}
+        truncation: dict[str, Any] = files.tokenizer.truncation or {}
+        return cls(
+            files.tokenizer,
+            max_length=files.window(max_length),
+            pad_id=files.pad_id(),
+            pad_type_id=padding.get("pad_type_id", 0),
+            padding_side=files.tokenizer_config.get("padding_side")
+            or padding.get("direction", "right"),
+            truncation_side=files.tokenizer_config.get("truncation_side")
+            or truncation.get("direction", "right"),
+            source=str(files.path),
+        )
+
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[TokenizedPair]:
+        """Tokenise pairs, in order.
+
+        A text is cut to the window; before that to 32 characters for each token of the window
+        (1,024 where the first cut leaves the window unfilled), so that time and memory stay
+        bounded for a text of any size. Lone surrogates become U+FFFD.
+        """
+        return self._tokenize(pairs)
+
+    def single(self, texts: Sequence[str]) -> list[TokenizedPair]:
+        """Tokenise texts alone, in order, as an embedding model reads them; cut likewise."""
+        return self._tokenize([(text,) for text in texts])
+
+    def without_truncation(self) -> Tokenizer:
+        """A copy of the tokenizer that cuts nothing off."""
+        copy = Tokenizer.from_str(self._tokenizer.to_str())
+        copy.no_truncation()
+        return copy
+
+    def _tokenize(self, inputs: Sequence[tuple[str, ...]]) -> list[TokenizedPair]:
+        encodings = self._encode(inputs, CHARACTERS_PER_TOKEN)
+        clipped = self.max_length * CHARACTERS_PER_TOKEN
+        again = [
+            row
+            for row, texts in enumerate(inputs)
+            if max(map(len, texts)) > clipped and len(encodings[row]) < self.max_length
+        ]
+        if again:
+            retried = self._encode([inputs[row] for row in again], MOST_CHARACTERS_PER_TOKEN)
+            for row, encoding in zip(again, retried, strict=True):
+                encodings[row] = encoding
+        kept = [clipped] * len(inputs)
+        for row in again:
+            kept[row] = self.max_length * MOST_CHARACTERS_PER_TOKEN
+        return [
+            TokenizedPair(
+                np.array(encoding.ids, dtype=np.int64),
+                np.array(encoding.type_ids, dtype=np.int64),
+                bool(encoding.overflowing)
+                or any(
+                    not self._clipped_off(text, keep).isspace()
+                    for text in texts
+                    if len(text) > keep
+                ),
+            )
+            for encoding, texts, keep in zip(encodings, inputs, kept, strict=True)
+        ]
+
+    def _encode(
+        self, inputs: Sequence[tuple[str, ...]], characters_per_token: int
+    ) -> list[Encoding]:
+        keep = self.max_length * characters_per_token
+        clipped = [tuple(self._clip(text, keep) for text in texts) for texts in inputs]
+        try:
+            return self._encode_batch(clipped)
+        except TypeError:  # a lone surrogate has no UTF-8
+            return self._encode_batch([tuple(map(well_formed, texts)) for texts in clipped])
+
+    def _encode_batch(self, inputs: Sequence[tuple[str, ...]]) -> list[Encoding]:
+        # The library takes a pair as a tuple and a text alone as a str.
+        return self._tokenizer.encode_batch_fast(
+            [texts if len(texts) > 1 else texts[0] for texts in inputs]
+        )
+
+    def _clip(self, text: str, keep: int) -> str:
+        if len(text) <= keep:
+            return text
+        return text[-keep:] if self._keep_end else text[:keep]
+
+    def _clipped_off(self, text: str, keep: int) -> str:
+        return text[:-keep] if self._keep_end else text[keep:]
+
+    def __repr__(self) -> str:
+        return f"PairTokenizer({self._source!r}, max_length={self.max_length})"
+
+
+def well_formed(text: str) -> str:
+    """The text with lone surrogates, which UTF-8 cannot hold, replaced by U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

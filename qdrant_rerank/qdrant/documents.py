@@ -1,0 +1,288 @@
+"""Documents -> points, from any iterable, checked one by one; how they are sent is elsewhere.
+
+Ids are made from the texts, so adding again does not duplicate.
+"""
+
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from qdrant_client import models
+
+from qdrant_rerank.embedders.checks import all_finite, dense_output, require_finite
+from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
+from qdrant_rerank.errors import InvalidInputError, ModelOutputError, SchemaMismatchError
+from qdrant_rerank.payload import PayloadText
+from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder, RecallPlan
+from qdrant_rerank.qdrant.schema import DENSE_NAME, EMBEDDER_KEY, SPARSE_NAME, CollectionSchema
+
+__all__ = ["Document", "PointBuilder", "PointId", "collection_config"]
+
+Document = str | Mapping[str, Any] | models.PointStruct
+PointId = int | str | uuid.UUID
+
+# Fixed, so that a text has the same id in every process: uuid5(NAMESPACE_URL, "qdrant-rerank").
+NAMESPACE = uuid.UUID("22231b7c-5e2b-54c0-8efc-fa55f6089afb")
+
+
+def collection_config(
+    embedder: DenseEncoder | None, sparse: LexicalEncoder | None
+) -> dict[str, Any]:
+    """Arguments of ``create_collection`` for these encoders.
+
+    Raises:
+        InvalidInputError: there is neither, or the length of the dense vectors is not known.
+    """
+    if embedder is None and sparse is None:
+        raise InvalidInputError(
+            "A collection needs vectors, but embedder and sparse are both None. Pass one of them."
+        )
+    config: dict[str, Any] = {"vectors_config": {}}
+    if embedder is not None:
+        if embedder.dimension is None:
+            raise InvalidInputError(
+                f"The length of {embedder.name!r}'s vectors is not known, and a collection needs "
+                "it. Pass QdrantInference(name, dimension=...)."
+            )
+        config["vectors_config"] = {
+            DENSE_NAME: models.VectorParams(
+                size=embedder.dimension, distance=models.Distance.COSINE
+            )
+        }
+        config["metadata"] = {EMBEDDER_KEY: embedder.name}
+    if sparse is not None and not isinstance(sparse, TextIndex):
+        config["sparse_vectors_config"] = {
+            SPARSE_NAME: models.SparseVectorParams(modifier=models.Modifier.IDF)
+        }
+    return config
+
+
+class PointBuilder:
+    """Turns documents into points for one collection.
+
+    Args:
+        schema: of the collection.
+        plan: the vectors that the encoders fill.
+        embedder: None where the plan has no dense vector.
+        sparse: None where the plan has no sparse vector.
+        text: where a payload's text is.
+    """
+
+    def __init__(
+        self,
+        schema: CollectionSchema,
+        plan: RecallPlan,
+        embedder: DenseEncoder | None,
+        sparse: LexicalEncoder | None,
+        text: PayloadText,
+    ) -> None:
+        self._schema = schema
+        self._plan = plan
+        self._embedder = embedder
+        self._sparse = sparse
+        self._text = text
+
+    def points(
+        self, documents: Iterable[Document], ids: Iterable[PointId] | None
+    ) -> Iterator[tuple[models.PointStruct, str]]:
+        """Checked points with their texts, one a document, ids drawn in step.
+
+        Raises:
+            InvalidInputError: not one id a document; and as :meth:`point`.
+        """
+        given = None if ids is None else iter(ids)
+        index = -1
+        for index, document in enumerate(documents):
+            point_id = None
+            if given is not None:
+                point_id = next(given, None)
+                if point_id is None:
+                    raise InvalidInputError(
+                        f"ids ended after {index}, but there are more documents; expected one id a "
+                        "document."
+                    )
+            yield self.point(index, document, point_id)
+        if given is not None and next(given, None) is not None:
+            raise InvalidInputError(
+                f"There are more ids than the {index + 1} documents; expected one id a document."
+            )
+
+    def point(
+        self, index: int, document: Document, point_id: PointId | None
+    ) -> tuple[models.PointStruct, str]:
+        """Check one document.
+
+        Args:
+            index: its place among the documents, named in errors.
+            document: a text, a payload, or a point.
+            point_id: None to make one.
+
+        Returns:
+            The point, with the vectors that it brought, and its text ("" if none is needed).
+
+        Raises:
+            InvalidInputError: not a document, or a wrong id.
+            MissingTextError: it has no text, and vectors that need one.
+            SchemaMismatchError: a vector that it brought does not fit the collection.
+        """
+        where = f"Document {index}"
+        vectors: dict[str, Any] = {}
+        if isinstance(document, models.PointStruct):
+            payload: Mapping[str, Any] = document.payload or {}
+            point_id = document.id if point_id is None else point_id
+            vectors = self._given_vectors(document, where)
+        elif isinstance(document, str):
+            payload = self._payload_of(document, where)
+        elif isinstance(document, Mapping):
+            payload = document
+        else:
+            raise InvalidInputError(
+                f"{where} is a {type(document).__name__}; expected a str, a mapping (the payload) "
+                "or a PointStruct."
+            )
+        needed = {self._plan.dense, self._plan.sparse} - {None} - set(vectors)
+        text = self._text.require(payload, where) if needed else self._text(payload) or ""
+        try:
+            key = text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInputError(
+                f"{where} holds a lone surrogate at character {error.start}, which no database "
+                "can store. Mend it: text.encode('utf-16', 'surrogatepass').decode('utf-16', "
+                "'replace')."
+            ) from None
+        if point_id is None:
+            point_id = str(uuid.uuid5(NAMESPACE, key.decode()))
+        checked = _checked_id(point_id, where)
+        return models.PointStruct(id=checked, payload=dict(payload), vector=vectors), text
+
+    def embed(self, batch: Sequence[tuple[models.PointStruct, str]]) -> list[models.PointStruct]:
+        """Fill in the vectors that the points lack.
+
+        Raises:
+            ModelOutputError: an encoder did not return one finite vector a text.
+            SchemaMismatchError: its vectors do not fit the collection.
+        """
+        dense, sparse = self._plan.dense, self._plan.sparse
+        filled = [dict(_named(point)) for point, _ in batch]
+        if dense is not None and self._embedder is not None:
+            rows = [row for row, vectors in enumerate(filled) if dense not in vectors]
+            made = self._embed_dense([batch[row] for row in rows])
+            for row, vector in zip(rows, made, strict=True):
+                filled[row][dense] = vector
+        if sparse is not None:
+            rows = [row for row, vectors in enumerate(filled) if sparse not in vectors]
+            encoded = self._encode_sparse([batch[row] for row in rows])
+            for row, entries in zip(rows, encoded, strict=True):
+                filled[row][sparse] = entries
+        return [
+            models.PointStruct(
+                id=point.id,
+                payload=point.payload,
+                # A collection with the one unnamed vector takes it bare.
+                vector=vectors[""] if set(vectors) == {""} else vectors,
+            )
+            for (point, _), vectors in zip(batch, filled, strict=True)
+        ]
+
+    def _embed_dense(self, rows: Sequence[tuple[models.PointStruct, str]]) -> list[Any]:
+        if not rows or self._embedder is None:
+            return []
+        texts = [text for _, text in rows]
+        if isinstance(self._embedder, QdrantInference):
+            return [self._embedder.document(text) for text in texts]
+        made = dense_output(self._embedder.name, self._embedder.embed_documents(texts))
+        expected = (len(texts), self._plan.dimension)
+        if made.shape != expected:
+            raise SchemaMismatchError(
+                f"The embedder {self._embedder.name!r} returned shape {made.shape} for "
+                f"{len(texts)} texts; expected {expected}."
+            )
+        if not np.isfinite(made).all():
+            for row, vector in zip(rows, made, strict=True):
+                require_finite(self._embedder.name, vector, _document(row))
+        vectors: list[Any] = made.tolist()
+        return vectors
+
+    def _encode_sparse(self, rows: Sequence[tuple[models.PointStruct, str]]) -> Sequence[Any]:
+        texts = [text for _, text in rows]
+        if isinstance(self._sparse, QdrantInference):
+            return [self._sparse.document(text) for text in texts]
+        if self._sparse is None or isinstance(self._sparse, TextIndex):
+            return []
+        made = list(self._sparse.embed_documents(texts))
+        if len(made) != len(rows):
+            raise ModelOutputError(
+                f"The encoder {self._sparse.name!r} returned {len(made)} vectors for {len(rows)} "
+                "texts; expected one a text."
+            )
+        for row, vector in zip(rows, made, strict=True):
+            require_finite(self._sparse.name, vector, _document(row))
+        return made
+
+    def _payload_of(self, text: str, where: str) -> dict[str, Any]:
+        source = self._text.source
+        if not isinstance(source, str) or "{" in source:
+            raise InvalidInputError(
+                f"{where} is a str, but text={source!r} reads several fields. Pass mappings with "
+                "those fields."
+            )
+        *parents, field = source.split(".")
+        payload: dict[str, Any] = {field: text}
+        for parent in reversed(parents):
+            payload = {parent: payload}
+        return payload
+
+    def _given_vectors(self, point: models.PointStruct, where: str) -> dict[str, Any]:
+        given: Any = point.vector
+        if not isinstance(given, Mapping):
+            given = {self._plan.dense or "": given} if given is not None else {}
+        known = set(self._schema.dense) | set(self._schema.sparse)
+        for name, vector in given.items():
+            if name not in known:
+                raise SchemaMismatchError(
+                    f"{where} brings a vector {name!r}, but {self._schema.collection!r} has "
+                    f"{self._schema}."
+                )
+            params = self._schema.dense.get(name)
+            if params is not None and isinstance(vector, Sequence) and vector:
+                rows = vector if isinstance(vector[0], Sequence) else [vector]
+                size = next((len(row) for row in rows if len(row) != params.size), params.size)
+                if size != params.size:
+                    raise SchemaMismatchError(
+                        f"{where} brings a vector of {size} for {name or 'the unnamed vector'!r}, "
+                        f"which has {params.size} dimensions in {self._schema.collection!r}."
+                    )
+            if not all_finite(vector):
+                raise InvalidInputError(
+                    f"{where} brings a vector with NaN or infinity for "
+                    f"{name or 'the unnamed vector'!r}; expected finite numbers."
+                )
+        return dict(given)
+
+
+def _document(row: tuple[models.PointStruct, str]) -> str:
+    """A document, as errors name it."""
+    point, text = row
+    return f"document {point.id!r} ({text!r:.60})"
+
+
+def _named(point: models.PointStruct) -> Mapping[str, Any]:
+    return point.vector if isinstance(point.vector, Mapping) else {}
+
+
+def _checked_id(point_id: Any, where: str) -> int | str:
+    if isinstance(point_id, uuid.UUID):
+        return str(point_id)
+    if isinstance(point_id, int | np.integer) and not isinstance(point_id, bool):
+        if 0 <= int(point_id) < 2**64:
+            return int(point_id)
+    elif isinstance(point_id, str):
+        try:
+            return str(uuid.UUID(point_id))
+        except ValueError:
+            pass
+    raise InvalidInputError(
+        f"{where} has the id {point_id!r}; Qdrant takes whole numbers from 0 and UUIDs. Keep other "
+        "keys in the payload."
+    )

@@ -1,0 +1,93 @@
+"""The embedded engine: qdrant-edge, which is Qdrant itself in the process, as a ``QdrantClient``.
+
+``EdgeClient`` takes and returns qdrant-client's own models, so a searcher cannot tell it from a
+server. Answers equal those of qdrant-client's local mode, at a fraction of the time; points of
+equal score come in the order of their ids. Searches run side by side, writes one after the other.
+"""
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from qdrant_client import QdrantClient
+
+from qdrant_rerank.qdrant.embedded.engine import EdgeEngine
+
+__all__ = ["EdgeClient"]
+
+
+class EdgeClient(QdrantClient):
+    """A ``QdrantClient`` whose Qdrant is in this process.
+
+    Args:
+        path: directory to keep the collections in; what a write returned for is there after a
+            crash of the process. None for a temporary directory, removed when the client is closed
+            or the process ends.
+
+    Attributes:
+        concurrent: calls may come from many threads at once.
+
+    Raises:
+        QdrantConnectionError: the directory cannot be used, or another process has it open.
+
+    Examples:
+        >>> from qdrant_client import models
+        >>> client = EdgeClient()
+        >>> size_2 = models.VectorParams(size=2, distance=models.Distance.DOT)
+        >>> client.create_collection("points", vectors_config=size_2)
+        True
+        >>> rows = [models.PointStruct(id=n, vector=[n, 0.0]) for n in (1, 2)]
+        >>> _ = client.upsert("points", rows)
+        >>> [(hit.id, hit.score) for hit in client.query_points("points", query=[1.0, 0.0]).points]
+        [(2, 2.0), (1, 1.0)]
+        >>> client.close()
+    """
+
+    concurrent = True
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        removed: Callable[[], object] | None = None
+        if path is None:
+            folder = Path(tempfile.mkdtemp(prefix="qdrant-rerank-"))
+            removed = weakref.finalize(self, _remove, folder, os.getpid())
+        else:
+            folder = Path(path)
+        engine = EdgeEngine(folder, durable=path is not None)
+        # Local mode, for what QdrantClient does before it hands a call on; then our engine.
+        super().__init__(location=":memory:")
+        self._client = engine
+        self._engine = engine
+        self._removed = removed
+        if path is not None:
+            self._init_options.update(location=None, path=str(path))
+
+    def optimize(self, collection_name: str) -> bool:
+        """Build the HNSW graph and the sparse index of what was added, and drop what was deleted.
+
+        Until then, and for what is added later, a search reads every vector: exact, and fast
+        enough for some 100,000 of them. The graph is approximate and takes minutes.
+
+        Args:
+            collection_name: of the collection.
+
+        Returns:
+            Whether there was anything to do.
+        """
+        return self._engine.optimize(collection_name)
+
+    def close(self, grpc_grace: float | None = None, **kwargs: Any) -> None:
+        """Write everything out and let other processes open the directory."""
+        super().close(grpc_grace=grpc_grace, **kwargs)
+        removed = getattr(self, "_removed", None)  # not there if the constructor failed
+        if removed is not None:
+            removed()
+
+
+def _remove(folder: Path, process: int) -> None:
+    """Remove a directory; not from a process forked from the one that made it."""
+    if process == os.getpid():
+        shutil.rmtree(folder, ignore_errors=True)

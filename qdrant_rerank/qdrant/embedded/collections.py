@@ -1,0 +1,194 @@
+"""The embedded engine's calls about collections, their aliases and their payload indexes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import qdrant_edge as edge
+from pydantic_core import to_jsonable_python
+from qdrant_client import models
+
+from qdrant_rerank.errors import QdrantRequestError
+from qdrant_rerank.qdrant.embedded.config import edge_index, full_config, index_info
+from qdrant_rerank.qdrant.embedded.points import DONE
+from qdrant_rerank.qdrant.embedded.shards import Shards
+
+__all__ = ["CollectionCalls"]
+
+
+class CollectionCalls:
+    """What :class:`~qdrant_rerank.qdrant.embedded.engine.EdgeEngine` does with collections."""
+
+    _shards: Shards
+
+    def create_collection(
+        self,
+        collection_name: str,
+        vectors_config: Any = None,
+        sparse_vectors_config: Mapping[str, models.SparseVectorParams] | None = None,
+        metadata: dict[str, Any] | None = None,
+        hnsw_config: models.HnswConfigDiff | None = None,
+        optimizers_config: models.OptimizersConfigDiff | None = None,
+        quantization_config: models.QuantizationConfig | None = None,
+        on_disk_payload: bool | None = None,
+        payload: models.PayloadStorageParams | None = None,
+        id_tracker: models.IdTrackerParams | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        """Make a collection; shards, replicas and strict mode are a server's and left out."""
+        config = full_config(
+            vectors_config,
+            sparse_vectors_config,
+            hnsw=hnsw_config,
+            optimizers=optimizers_config,
+            quantization=quantization_config,
+            metadata=to_jsonable_python(metadata),
+            params={
+                "on_disk_payload": on_disk_payload,
+                "payload": payload,
+                "id_tracker": id_tracker,
+            },
+        )
+        self._shards.create(collection_name, config)
+        return True
+
+    def delete_collection(self, collection_name: str, **kwargs: Any) -> bool:
+        """Remove a collection and its aliases."""
+        return self._shards.delete(collection_name)
+
+    def collection_exists(self, collection_name: str, **kwargs: Any) -> bool:
+        """Whether there is one of that name, or an alias."""
+        listing = self._shards.listing
+        return collection_name in listing.collections or collection_name in listing.aliases
+
+    def get_collections(self, **kwargs: Any) -> models.CollectionsResponse:
+        """All of them."""
+        names = self._shards.listing.collections
+        return models.CollectionsResponse(
+            collections=[models.CollectionDescription(name=name) for name in names]
+        )
+
+    def get_collection(self, collection_name: str, **kwargs: Any) -> models.CollectionInfo:
+        """Settings and sizes."""
+        entry = self._shards.entry(collection_name)
+        with self._shards.errors(collection_name):
+            info = self._shards.shard(collection_name).info()
+            points = {key: found.points for key, found in info.payload_schema.items()}
+        return models.CollectionInfo(
+            status=models.CollectionStatus.GREEN,
+            optimizer_status=models.OptimizersStatusOneOf.OK,
+            indexed_vectors_count=info.indexed_vectors_count,
+            points_count=info.points_count,
+            segments_count=info.segments_count,
+            config=entry.config.model_copy(deep=True),
+            payload_schema={
+                key: found.model_copy(update={"points": points.get(key, 0)})
+                for key, found in entry.indexes.items()
+            },
+        )
+
+    def update_collection(
+        self, collection_name: str, metadata: dict[str, Any] | None = None, **kwargs: Any
+    ) -> bool:
+        """Add to the metadata; other settings are fixed when a collection is made."""
+        wrong = sorted(name for name, value in kwargs.items() if value is not None)
+        if set(wrong) - {"timeout"}:
+            raise QdrantRequestError(
+                f"The embedded Qdrant cannot change {', '.join(wrong)} of a collection that "
+                "exists. Create another with these settings, and switch an alias to it."
+            )
+        with self._shards.writing:
+            entry = self._shards.entry(collection_name)
+            merged = {**(entry.config.metadata or {}), **to_jsonable_python(metadata or {})}
+            config = entry.config.model_copy(update={"metadata": merged})
+            self._shards.change(collection_name, replace(entry, config=config))
+        return True
+
+    def update_collection_aliases(
+        self, change_aliases_operations: Sequence[models.AliasOperations], **kwargs: Any
+    ) -> bool:
+        """Change aliases, all of them or, if one cannot be, none."""
+        with self._shards.writing:
+            listing = self._shards.listing
+            aliases = dict(listing.aliases)
+            for operation in change_aliases_operations:
+                new = None
+                if isinstance(operation, models.CreateAliasOperation):
+                    new, target = operation.create_alias.alias_name, operation.create_alias
+                    if target.collection_name not in listing.collections:
+                        self._shards.entry(target.collection_name)  # raises, or it is an alias
+                        raise QdrantRequestError(
+                            f"{target.collection_name!r} is an alias; expected a collection."
+                        )
+                    aliases[new] = target.collection_name
+                elif isinstance(operation, models.RenameAliasOperation):
+                    new, old = (
+                        operation.rename_alias.new_alias_name,
+                        operation.rename_alias.old_alias_name,
+                    )
+                    if old not in aliases:
+                        raise QdrantRequestError(f"There is no alias {old!r}.")
+                    aliases[new] = aliases.pop(old)
+                else:
+                    aliases.pop(operation.delete_alias.alias_name, None)
+                if new in listing.collections:
+                    raise QdrantRequestError(
+                        f"{new!r} is a collection, so it cannot be an alias. Take another name."
+                    )
+            self._shards.rename(aliases)
+        return True
+
+    def get_aliases(self, **kwargs: Any) -> models.CollectionsAliasesResponse:
+        """All of them."""
+        return models.CollectionsAliasesResponse(
+            aliases=[
+                models.AliasDescription(alias_name=alias, collection_name=name)
+                for alias, name in self._shards.listing.aliases.items()
+            ]
+        )
+
+    def get_collection_aliases(
+        self, collection_name: str, **kwargs: Any
+    ) -> models.CollectionsAliasesResponse:
+        """Those of one collection."""
+        every = self.get_aliases().aliases
+        return models.CollectionsAliasesResponse(
+            aliases=[alias for alias in every if alias.collection_name == collection_name]
+        )
+
+    def create_payload_index(
+        self,
+        collection_name: str,
+        field_name: str,
+        field_schema: Any = None,
+        field_type: Any = None,
+        **kwargs: Any,
+    ) -> models.UpdateResult:
+        """Index a payload field."""
+        schema = field_type if field_schema is None else field_schema
+        if schema is None:
+            raise QdrantRequestError(
+                f"The index of {field_name!r} has no type. Pass field_schema='keyword', 'integer', "
+                "'text' or another of models.PayloadSchemaType."
+            )
+        with self._shards.writing, self._shards.errors(collection_name):
+            self._shards.require_room()
+            info = index_info(schema)
+            operation = edge.UpdateOperation.create_field_index(field_name, edge_index(info))
+            self._shards.shard(collection_name).update(operation)
+            entry = self._shards.entry(collection_name)
+            indexes = {**entry.indexes, field_name: info}
+            self._shards.change(collection_name, replace(entry, indexes=indexes))
+        return DONE
+
+    def delete_payload_index(
+        self, collection_name: str, field_name: str, **kwargs: Any
+    ) -> models.UpdateResult:
+        """Drop the index of a payload field."""
+        with self._shards.writing, self._shards.errors(collection_name):
+            operation = edge.UpdateOperation.delete_field_index(field_name)
+            self._shards.shard(collection_name).update(operation)
+            entry = self._shards.entry(collection_name)
+            indexes = {key: one for key, one in entry.indexes.items() if key != field_name}
+            self._shards.change(collection_name, replace(entry, indexes=indexes))
+        return DONE

@@ -1,0 +1,46 @@
+"""Hits put into groups, as Qdrant does it. Pure: no I/O."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from qdrant_client import models
+
+from qdrant_rerank.payload import group_ids
+
+__all__ = ["complete", "grouped", "with_prefetch_limit"]
+
+Groups = dict[int | str, list[Any]]
+
+
+def grouped(hits: Iterable[Any], group_by: str, group_size: int) -> Groups:
+    """The best hits of each group; groups in the order of their best hit.
+
+    Args:
+        hits: best first, with the payload field in question.
+        group_by: path of the payload field; see :func:`~qdrant_rerank.payload.group_ids`.
+        group_size: hits to keep a group.
+    """
+    groups: Groups = {}
+    for hit in hits:
+        for value in group_ids(hit.payload, group_by):
+            members = groups.setdefault(value, [])
+            if len(members) < group_size:
+                members.append(hit)
+    return groups
+
+
+def complete(groups: Groups, limit: int, group_size: int) -> bool:
+    """Whether further hits cannot change the first groups."""
+    first = list(groups.values())[:limit]
+    return len(first) == limit and all(len(members) == group_size for members in first)
+
+
+def with_prefetch_limit(prefetch: Any, limit: int) -> Any:
+    """The prefetches, each bringing so many, since any point may belong to a group."""
+    if prefetch is None:
+        return None
+    if isinstance(prefetch, list):
+        return [with_prefetch_limit(one, limit) for one in prefetch]
+    assert isinstance(prefetch, models.Prefetch)
+    inner = with_prefetch_limit(prefetch.prefetch, limit)
+    return prefetch.model_copy(update={"limit": limit, "prefetch": inner})

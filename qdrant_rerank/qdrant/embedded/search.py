@@ -1,0 +1,338 @@
+"""Reading from the embedded engine's collections: the Query API, groups, scroll, count."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import qdrant_edge as edge
+from qdrant_client import models
+from qdrant_client.http.models import QueryResponse
+
+from qdrant_rerank.errors import QdrantRequestError
+from qdrant_rerank.payload import lookup_ids, whole_field
+from qdrant_rerank.qdrant.embedded.groups import complete, grouped, with_prefetch_limit
+from qdrant_rerank.qdrant.embedded.points import (
+    edge_id,
+    edge_payload_selector,
+    edge_vector,
+    point_id,
+    record,
+    scored_point,
+    vector_selector,
+)
+from qdrant_rerank.qdrant.embedded.queries import (
+    PREFETCH_LIMIT,
+    VectorOf,
+    edge_filter,
+    edge_order,
+    edge_params,
+    edge_query,
+    excluding,
+)
+from qdrant_rerank.qdrant.embedded.shards import Shards
+from qdrant_rerank.types import in_retrieval_order
+
+__all__ = ["EdgeSearch"]
+
+LIMIT = 10  # of a query that does not say, as on a server
+# Hits first read a wanted hit of a group, so that one pass mostly fills the groups; then four times
+# as many, and so on.
+GROUP_READ = 4
+# Hits read beyond a fused page: two branches give the same score to their hits of one rank, and
+# which of equals the engine puts first changes from call to call.
+TIES = 8
+
+
+class EdgeSearch:
+    """Searches.
+
+    Args:
+        shards: the collections.
+    """
+
+    def __init__(self, shards: Shards) -> None:
+        self._shards = shards
+
+    def query(
+        self, collection: str, requests: Sequence[models.QueryRequest]
+    ) -> list[QueryResponse]:
+        """The hits of each request; neighbours of one score by id.
+
+        Raises:
+            CollectionNotFoundError: no such collection.
+            QdrantRequestError: a request is wrong.
+        """
+        if not requests:
+            self._shards.shard(collection)
+            return []
+        for request in requests:
+            _require_one("limit", _limit(request))
+        answers = self._answers(collection, [_beyond(request, TIES) for request in requests])
+        return [
+            QueryResponse(points=self._page(collection, request, hits))
+            for request, hits in zip(requests, answers, strict=True)
+        ]
+
+    def _page(
+        self, collection: str, request: models.QueryRequest, hits: list[models.ScoredPoint]
+    ) -> list[models.ScoredPoint]:
+        """The hits that a request wants, of those and some further ones."""
+        if not _is_fused(request):
+            return in_retrieval_order(hits) if _by_score(request.query) else hits
+        if _ends_amid_ties(hits, request):
+            [hits] = self._answers(collection, [_beyond(request, _most(request.prefetch))])
+        return in_retrieval_order(hits)[request.offset or 0 :][: _limit(request)]
+
+    def _answers(
+        self, collection: str, requests: Sequence[models.QueryRequest]
+    ) -> list[list[models.ScoredPoint]]:
+        """The hits of each request, as the engine orders them."""
+        shard = self._shards.shard(collection)
+        with self._shards.errors(collection):
+            asked = [self._request(collection, request) for request in requests]
+            if len(asked) == 1:
+                found = [shard.query(asked[0])]
+            else:
+                found = shard.query_batch(edge.QueryBatchRequest(asked))
+            return [[scored_point(hit) for hit in hits] for hits in found]
+
+    def groups(
+        self,
+        collection: str,
+        request: models.QueryRequest,
+        *,
+        group_by: str,
+        limit: int,
+        group_size: int,
+    ) -> list[models.PointGroup]:
+        """The best groups with their best points.
+
+        Args:
+            collection: its name.
+            request: how to search; without a limit.
+            group_by: path of the payload field.
+            limit: groups to return.
+            group_size: points to return a group.
+        """
+        for name, value in (("limit", limit), ("group_size", group_size)):
+            _require_one(name, value)
+        every = self.count(collection, None).count
+        keys = {
+            "prefetch": with_prefetch_limit(request.prefetch, max(every, 1)),
+            "with_payload": [whole_field(group_by)],
+            "with_vector": False,
+        }
+        reads = min(limit * group_size * GROUP_READ, max(every, 1))
+        while True:
+            page = request.model_copy(update={**keys, "limit": reads})
+            [answer] = self.query(collection, [page])
+            groups = grouped(answer.points, group_by, group_size)
+            if reads >= every or len(answer.points) < reads:
+                break
+            if complete(groups, limit, group_size):
+                break
+            reads = min(reads * GROUP_READ, every)
+        first = list(groups.items())[:limit]
+        ids = {hit.id: None for _, hits in first for hit in hits}
+        records = {
+            one.id: one
+            for one in self.retrieve(
+                collection, list(ids), request.with_payload, request.with_vector
+            )
+        }
+        return [
+            models.PointGroup(id=value, hits=[_complete(hit, records.get(hit.id)) for hit in hits])
+            for value, hits in first
+        ]
+
+    def look_up(self, groups: Sequence[models.PointGroup], wanted: models.WithLookup) -> None:
+        """Attach to each group the point of another collection with the group's id."""
+        ids = lookup_ids(groups)
+        payload = True if wanted.with_payload is None else wanted.with_payload
+        found = self.retrieve(wanted.collection, list(ids.values()), payload, wanted.with_vectors)
+        by_id = {one.id: one for one in found}
+        for group in groups:
+            group.lookup = by_id.get(ids[group.id]) if group.id in ids else None
+
+    def scroll(
+        self,
+        collection: str,
+        given: models.Filter | None,
+        *,
+        limit: int,
+        order_by: Any,
+        offset: Any,
+        with_payload: Any,
+        with_vectors: Any,
+    ) -> tuple[list[models.Record], int | str | None]:
+        """A page of points, and where the next one starts."""
+        _require_one("limit", limit)
+        shard = self._shards.shard(collection)
+        with self._shards.errors(collection):
+            found, following = shard.scroll(
+                edge.ScrollRequest(
+                    offset=None if offset is None else edge_id(offset),
+                    limit=limit,
+                    filter=edge_filter(given),
+                    with_payload=edge_payload_selector(with_payload),
+                    with_vector=vector_selector(with_vectors),
+                    order_by=None if order_by is None else edge_order(order_by),
+                )
+            )
+            records = [record(one) for one in found]
+        return records, None if following is None else point_id(following)
+
+    def retrieve(
+        self, collection: str, ids: Sequence[Any], with_payload: Any, with_vectors: Any
+    ) -> list[models.Record]:
+        """Points by id, in the order asked for; those that do not exist are left out."""
+        shard = self._shards.shard(collection)
+        wanted: list[Any] = list(dict.fromkeys(edge_id(one) for one in ids))
+        with self._shards.errors(collection):
+            found = shard.retrieve(
+                wanted, edge_payload_selector(with_payload), vector_selector(with_vectors)
+            )
+            by_id = {str(one.id): record(one) for one in found}
+        return [by_id[str(one)] for one in map(_canonical, wanted) if str(one) in by_id]
+
+    def count(self, collection: str, given: models.Filter | None) -> models.CountResult:
+        """How many points pass a filter."""
+        shard = self._shards.shard(collection)
+        with self._shards.errors(collection):
+            return models.CountResult(
+                count=shard.count(edge.CountRequest(exact=True, filter=edge_filter(given)))
+            )
+
+    def facet(
+        self, collection: str, key: str, given: models.Filter | None, *, limit: int, exact: bool
+    ) -> models.FacetResponse:
+        """The most frequent values of an indexed payload field."""
+        shard = self._shards.shard(collection)
+        with self._shards.errors(collection):
+            found = shard.facet(
+                edge.FacetRequest(key, limit=limit, exact=exact, filter=edge_filter(given))
+            )
+            return models.FacetResponse(
+                hits=[models.FacetValueHit(value=hit.value, count=hit.count) for hit in found]
+            )
+
+    def _request(self, collection: str, request: models.QueryRequest) -> edge.QueryRequest:
+        limit = _limit(request)
+        query, conditions = self._query(collection, request, limit)
+        return edge.QueryRequest(
+            limit=limit,
+            offset=request.offset,
+            query=query,
+            prefetches=self._prefetches(collection, request.prefetch),
+            filter=conditions,
+            params=edge_params(request.params),
+            score_threshold=request.score_threshold,
+            with_payload=edge_payload_selector(request.with_payload),
+            with_vector=vector_selector(request.with_vector),
+        )
+
+    def _prefetches(self, collection: str, given: Any) -> list[edge.Prefetch]:
+        every = given if isinstance(given, list) else [given] if given is not None else []
+        return [self._prefetch(collection, one) for one in every]
+
+    def _prefetch(self, collection: str, given: models.Prefetch) -> edge.Prefetch:
+        limit = PREFETCH_LIMIT if given.limit is None else given.limit
+        query, conditions = self._query(collection, given, limit)
+        return edge.Prefetch(
+            limit=limit,
+            query=query,
+            prefetches=self._prefetches(collection, given.prefetch),
+            filter=conditions,
+            params=edge_params(given.params),
+            score_threshold=given.score_threshold,
+        )
+
+    def _query(
+        self, collection: str, asked: models.QueryRequest | models.Prefetch, limit: int
+    ) -> tuple[Any, edge.Filter | None]:
+        """The query, and the filter without the points of this collection that it names."""
+        named: list[Any] = []
+        find = self._finder(collection, asked.using, asked.lookup_from, named)
+        query = edge_query(asked.query, asked.using, limit, find)
+        return query, edge_filter(excluding(asked.filter, named))
+
+    def _finder(
+        self,
+        collection: str,
+        using: str | None,
+        lookup: models.LookupLocation | None,
+        named: list[Any],
+    ) -> VectorOf:
+        """Finds the vectors of points that a query names by id; these are appended to ``named``."""
+        source = collection if lookup is None else lookup.collection
+        name = using if lookup is None or lookup.vector is None else lookup.vector
+
+        def vector_of(given: Any) -> Any:
+            if not isinstance(given, int | str | UUID):
+                return edge_vector(given)
+            found = self._shards.shard(source).retrieve(
+                [UUID(given) if isinstance(given, str) else given], False, True
+            )
+            vectors: Any = found[0].vector if found else None
+            if isinstance(vectors, dict):
+                vectors = vectors.get(name or "")
+            if vectors is None:
+                raise QdrantRequestError(
+                    f"{source!r} has no point {given!r} with a vector {name or '(unnamed)'!r}."
+                )
+            if source == collection:
+                named.append(given)
+            return vectors
+
+        return vector_of
+
+
+def _limit(request: models.QueryRequest) -> int:
+    return LIMIT if request.limit is None else request.limit
+
+
+def _is_fused(request: models.QueryRequest) -> bool:
+    return isinstance(request.query, models.FusionQuery | models.RrfQuery)
+
+
+def _beyond(request: models.QueryRequest, further: int) -> models.QueryRequest:
+    """A fused request from the first hit to some behind its page; another as it is."""
+    if not _is_fused(request):
+        return request
+    end = (request.offset or 0) + _limit(request)
+    return request.model_copy(update={"offset": 0, "limit": end + further})
+
+
+def _ends_amid_ties(points: Sequence[models.ScoredPoint], request: models.QueryRequest) -> bool:
+    """Whether hits that were not read may have the score of the page's last one."""
+    end = (request.offset or 0) + _limit(request)
+    return len(points) == end + TIES and points[-1].score == points[end - 1].score
+
+
+def _most(prefetch: Any) -> int:
+    """Hits that prefetches can give."""
+    every = prefetch if isinstance(prefetch, list) else [prefetch] if prefetch is not None else []
+    return sum(PREFETCH_LIMIT if one.limit is None else one.limit for one in every)
+
+
+def _by_score(query: Any) -> bool:
+    """Whether hits are in the order of their scores."""
+    if isinstance(query, models.NearestQuery):
+        return query.mmr is None
+    return query is not None and not isinstance(query, models.OrderByQuery | models.SampleQuery)
+
+
+def _complete(hit: models.ScoredPoint, found: models.Record | None) -> models.ScoredPoint:
+    return hit.model_copy(
+        update={"payload": found and found.payload, "vector": found and found.vector}
+    )
+
+
+def _canonical(given: int | str) -> int | str:
+    """A UUID as the engine writes it."""
+    return str(UUID(given)) if isinstance(given, str) else given
+
+
+def _require_one(name: str, value: int) -> None:
+    if value < 1:
+        raise QdrantRequestError(f"{name} is {value}; expected 1 or more.")

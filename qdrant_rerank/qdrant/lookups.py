@@ -1,0 +1,222 @@
+"""Points whose ids are known, as flows: texts of queries, what is shown of hits, look-ups."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from qdrant_client import models
+
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.options import SearchOptions
+from qdrant_rerank.payload import PayloadText, field_paths
+from qdrant_rerank.qdrant.recall_request import Scope
+from qdrant_rerank.qdrant.transport.steps import Flow, ask
+from qdrant_rerank.types import PointId, RerankedPoint
+
+__all__ = [
+    "Points",
+    "Query",
+    "WithPayload",
+    "WithVectors",
+    "completed",
+    "given",
+    "names",
+    "read_consistency",
+    "require_selected",
+    "selector",
+    "text_payload",
+]
+
+WithPayload = bool | Sequence[str] | models.PayloadSelector
+WithVectors = bool | Sequence[str]
+#: A text to search for, or the id of a point whose like is searched.
+Query = str | int | UUID
+
+
+class Points:
+    """Reads points of one collection, and of others that a search names.
+
+    Args:
+        collection: its name.
+    """
+
+    def __init__(self, collection: str) -> None:
+        self._collection = collection
+
+    def read_texts(
+        self,
+        queries: Sequence[Query],
+        text: PayloadText,
+        scope: Scope,
+        options: SearchOptions,
+        *,
+        required: bool,
+    ) -> Flow[list[str]]:
+        """The queries as texts: of a point's id, the point's own text.
+
+        Raises:
+            InvalidInputError: there is no such point.
+            MissingTextError: it has no text, where that is required.
+        """
+        ids = [query for query in queries if not isinstance(query, str)]
+        if not ids:
+            return [query for query in queries if isinstance(query, str)]
+        lookup = scope.lookup_from
+        home = self._collection if lookup is None else lookup.collection
+        key = scope.shard_key_selector if lookup is None else lookup.shard_key
+        records = yield from self._retrieve(
+            home, ids, options, text_payload(text), False, shard_key=key
+        )
+        found = {str(record.id): record for record in records}
+        texts = []
+        for query in queries:
+            if isinstance(query, str):
+                texts.append(query)
+                continue
+            if str(query) not in found:
+                raise InvalidInputError(
+                    f"query is the id {query!r}, but {home!r} has no such point. A text to search "
+                    "for is a str."
+                )
+            payload = found[str(query)].payload
+            what = f"Point {query!r}, the query,"
+            texts.append(text.require(payload, what) if required else text(payload) or "")
+        return texts
+
+    def fetch(
+        self,
+        ids: Iterable[PointId],
+        options: SearchOptions,
+        *,
+        with_payload: WithPayload,
+        with_vectors: WithVectors,
+        shard_key: Any = None,
+    ) -> Flow[dict[PointId, models.Record]]:
+        """Payload and vectors of these points, as far as they were asked for and still exist."""
+        wanted = list(dict.fromkeys(ids))
+        if not wanted or not (with_payload is not False or with_vectors):
+            return {}
+        records = yield from self._retrieve(
+            self._collection,
+            wanted,
+            options,
+            selector(with_payload),
+            names(with_vectors),
+            shard_key=shard_key,
+        )
+        return {record.id: record for record in records}
+
+    def look_up(
+        self, ids: Sequence[PointId], lookup: models.WithLookup, options: SearchOptions
+    ) -> Flow[dict[PointId, models.Record]]:
+        """Points of another collection, as ``with_lookup`` asks for them."""
+        if not ids:
+            return {}
+        records = yield from self._retrieve(
+            lookup.collection,
+            list(ids),
+            options,
+            True if lookup.with_payload is None else lookup.with_payload,
+            lookup.with_vectors or False,
+        )
+        return {record.id: record for record in records}
+
+    def _retrieve(
+        self,
+        collection: str,
+        ids: Sequence[PointId],
+        options: SearchOptions,
+        with_payload: Any,
+        with_vectors: Any,
+        *,
+        shard_key: Any = None,
+    ) -> Flow[list[models.Record]]:
+        return (
+            yield from ask(
+                lambda client, timeout: client.retrieve(
+                    collection,
+                    ids,
+                    with_payload=with_payload,
+                    with_vectors=with_vectors,
+                    timeout=timeout,
+                    **given(consistency=read_consistency(options), shard_key_selector=shard_key),
+                )
+            )
+        )
+
+
+def completed(
+    order: Iterable[RerankedPoint], records: Mapping[PointId, models.Record]
+) -> list[RerankedPoint]:
+    """Points with the payload and the vectors that were fetched for them.
+
+    A point that was changed since recall keeps the text that its score is of; one that was deleted
+    keeps its place, without a payload.
+    """
+    finished = []
+    for point in order:
+        record = records.get(point.id)
+        payload = None if record is None else record.payload
+        if payload and point.payload:
+            payload = _as_recalled(payload, point.payload)
+        vector = None if record is None else record.vector
+        finished.append(point.model_copy(update={"payload": payload, "vector": vector}))
+    return finished
+
+
+def _as_recalled(fetched: Mapping[str, Any], recalled: Mapping[str, Any]) -> dict[str, Any]:
+    """The fetched payload, with the texts that both have as they were at recall."""
+    merged = dict(fetched)
+    for name in merged.keys() & recalled.keys():
+        ours, theirs = merged[name], recalled[name]
+        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+            merged[name] = _as_recalled(ours, theirs)
+        elif not isinstance(theirs, list):  # no text, and of an array recall may have a part
+            merged[name] = theirs
+    return merged
+
+
+def text_payload(text: PayloadText) -> bool | list[str]:
+    """The payload that holds the text; all of it where only a function knows, or no path tells."""
+    return (None if text.fields is None else field_paths(text.fields)) or True
+
+
+def require_selected(name: str, value: Any) -> None:
+    """Raise InvalidInputError unless it says which payload, or which vectors, to return."""
+    kinds: Any = bool
+    if name == "with_payload":
+        kinds = bool | models.PayloadSelectorInclude | models.PayloadSelectorExclude
+    if isinstance(value, str):
+        raise InvalidInputError(f"{name} is one str; expected names. Pass [{value!r}].")
+    several = isinstance(value, Collection) and not isinstance(value, bytes | Mapping)
+    if not isinstance(value, kinds) and not (
+        several and all(isinstance(item, str) for item in value)
+    ):
+        raise InvalidInputError(
+            f"{name} is {value!r:.80}; expected True, False or a list of names."
+        )
+
+
+def names(with_vectors: WithVectors) -> bool | list[str]:
+    """Vectors to return, as the Query API takes them."""
+    return with_vectors if isinstance(with_vectors, bool) else list(with_vectors)
+
+
+def selector(with_payload: WithPayload) -> bool | list[str] | models.PayloadSelector:
+    """Payload to return, as the Query API takes it."""
+    if isinstance(
+        with_payload, bool | models.PayloadSelectorInclude | models.PayloadSelectorExclude
+    ):
+        return with_payload
+    return list(with_payload)
+
+
+def read_consistency(options: SearchOptions) -> models.ReadConsistency | None:
+    """How many replicas must agree, as gRPC takes it: it knows no kind by its name alone."""
+    wanted = options.consistency
+    return models.ReadConsistencyType(wanted) if isinstance(wanted, str) else wanted
+
+
+def given(**arguments: Any) -> dict[str, Any]:
+    """Those that are not None: a call without options is the same as ever."""
+    return {name: value for name, value in arguments.items() if value is not None}

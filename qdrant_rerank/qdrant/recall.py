@@ -1,0 +1,271 @@
+"""The first stage: recall from one collection, as flows.
+
+What to ask is decided by :mod:`~qdrant_rerank.qdrant.recall_plan`; here are the requests. Who
+sends them is not known here: see :mod:`~qdrant_rerank.qdrant.transport.steps`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from qdrant_client import models
+from qdrant_client.http.models import QueryResponse
+
+from qdrant_rerank.embedders.checks import dense_output, require_finite
+from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
+from qdrant_rerank.errors import (
+    QdrantConnectionError,
+    QdrantError,
+    QdrantRequestError,
+    SchemaMismatchError,
+)
+from qdrant_rerank.options import SearchOptions
+from qdrant_rerank.qdrant.lookups import Points, Query, given, read_consistency
+from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder, RecallPlan, plan_recall
+from qdrant_rerank.qdrant.recall_request import RecallQuery
+from qdrant_rerank.qdrant.schema import CollectionSchema
+from qdrant_rerank.qdrant.server_version import (
+    FEATURES,
+    Version,
+    needs,
+    parse_version,
+    require_version,
+)
+from qdrant_rerank.qdrant.transport.client import is_local
+from qdrant_rerank.qdrant.transport.steps import Flow, ask, compute
+from qdrant_rerank.types import in_retrieval_order
+
+__all__ = ["FirstStage"]
+
+
+class FirstStage:
+    """Recall from one collection.
+
+    Args:
+        collection: its name.
+        embedder: dense encoder, or None.
+        sparse: sparse encoder, or None.
+        dense_optional: whether a collection without dense vectors will do.
+        sparse_optional: whether one without sparse vectors of Qdrant's IDF will do.
+
+    Attributes:
+        points: reads points of the collection whose ids are known.
+    """
+
+    def __init__(
+        self,
+        collection: str,
+        embedder: DenseEncoder | None,
+        sparse: LexicalEncoder | None,
+        *,
+        dense_optional: bool,
+        sparse_optional: bool,
+    ) -> None:
+        self.collection = collection
+        self.points = Points(collection)
+        self.embedder = embedder
+        self.sparse = sparse
+        self._dense_optional = dense_optional
+        self._sparse_optional = sparse_optional
+        self._schema: CollectionSchema | None = None
+        self._version: Version | None = None
+
+    def plan(self, options: SearchOptions) -> Flow[RecallPlan]:
+        """Which vectors to search; the collection's schema is read once, while it fits.
+
+        Raises:
+            CollectionNotFoundError: no such collection.
+            SchemaMismatchError: its vectors do not fit the encoders.
+        """
+        known = self.known
+        schema = yield from self.schema()
+        try:
+            return self._planned(schema, options)
+        except SchemaMismatchError:
+            if known is None or not (yield from self.changed(known)):
+                raise
+            schema = yield from self.schema()
+            return self._planned(schema, options)
+
+    def _planned(self, schema: CollectionSchema, options: SearchOptions) -> RecallPlan:
+        return plan_recall(
+            schema,
+            self.embedder,
+            self.sparse,
+            dense_vector=options.dense_vector,
+            sparse_vector=options.sparse_vector,
+            dense_optional=self._dense_optional,
+            sparse_optional=self._sparse_optional,
+        )
+
+    def embed(
+        self, queries: Sequence[Query], texts: Sequence[str], plan: RecallPlan
+    ) -> Flow[list[RecallQuery]]:
+        """What the plan's branches are asked with, for each query.
+
+        Args:
+            queries: texts, or ids of points, whose stored vectors are searched with.
+            texts: the queries as texts.
+            plan: what is searched.
+        """
+        return (
+            yield from compute(
+                lambda: [
+                    self._embed(query, text, plan)
+                    for query, text in zip(queries, texts, strict=True)
+                ]
+            )
+        )
+
+    def _embed(self, query: Query, text: str, plan: RecallPlan) -> RecallQuery:
+        if not isinstance(query, str):
+            by_text = isinstance(self.sparse, TextIndex)
+            return RecallQuery(query, self._sparse_query(text) if by_text else query, query)
+        dense = plan.dense is not None
+        sparse = any(not branch.dense for branch in plan.branches)
+        return RecallQuery(
+            self._dense_query(text, plan) if dense else None,
+            self._sparse_query(text) if sparse else None,
+        )
+
+    def _dense_query(self, text: str, plan: RecallPlan) -> Any:
+        if isinstance(self.embedder, QdrantInference) or self.embedder is None:
+            return None if self.embedder is None else self.embedder.document(text)
+        vector = dense_output(self.embedder.name, self.embedder.embed_query(text))
+        for branch in plan.branches:
+            fits = vector.ndim == 1 or (vector.ndim == 2 and branch.multivector)
+            if branch.dense and not (fits and vector.shape[-1] == branch.dimension):
+                raise SchemaMismatchError(
+                    f"The embedder {self.embedder.name!r} returned shape {vector.shape} for a "
+                    f"query, but {self.collection!r} has {'multi' * branch.multivector}vectors of "
+                    f"{branch.dimension}."
+                )
+        require_finite(self.embedder.name, vector, f"the query {text!r:.60}")
+        return vector
+
+    def _sparse_query(self, text: str) -> Any:
+        if isinstance(self.sparse, QdrantInference):
+            return self.sparse.document(text)
+        if isinstance(self.sparse, TextIndex):
+            return self.sparse.query(text)
+        if self.sparse is None:
+            return None
+        entries = self.sparse.embed_query(text)
+        require_finite(self.sparse.name, entries, f"the query {text!r:.60}")
+        return entries
+
+    def recall(
+        self, requests: Sequence[models.QueryRequest], options: SearchOptions
+    ) -> Flow[list[list[models.ScoredPoint]]]:
+        """The hits of each request in retrieval order, by one request to Qdrant.
+
+        Raises:
+            QdrantRequestError: the server is too old for it, or refused.
+        """
+        yield from self._require_version(requests)
+        answers = yield from self._query(list(requests), options)
+        if len(answers) != len(requests):
+            raise QdrantConnectionError(
+                f"Qdrant answered {len(answers)} of {len(requests)} queries of one request; "
+                "expected one answer each. Is a proxy in between?"
+            )
+        return [in_retrieval_order(answer.points) for answer in answers]
+
+    def _query(
+        self, requests: list[models.QueryRequest], options: SearchOptions
+    ) -> Flow[list[QueryResponse]]:
+        consistency = given(consistency=read_consistency(options))
+
+        def send(client: Any, timeout: int | None) -> Any:
+            self.require_inference(client)
+            if len(requests) > 1:
+                return client.query_batch_points(
+                    self.collection, requests, timeout=timeout, **consistency
+                )
+            [request] = requests
+            return client.query_points(
+                self.collection,
+                prefetch=request.prefetch,
+                query=request.query,
+                using=request.using,
+                query_filter=request.filter,
+                search_params=request.params,
+                limit=request.limit or 0,
+                with_payload=request.with_payload or False,
+                with_vectors=request.with_vector or False,
+                timeout=timeout,
+                **given(
+                    offset=request.offset,
+                    score_threshold=request.score_threshold,
+                    lookup_from=request.lookup_from,
+                    shard_key_selector=request.shard_key,
+                ),
+                **consistency,
+            )
+
+        answer = yield from ask(send)
+        return answer if len(requests) > 1 else [answer]
+
+    def has(self, feature: type[Any]) -> Flow[bool]:
+        """Whether the server has a query of the Query API; True where its version is not told."""
+        version = yield from self._server_version()
+        return version is None or version >= FEATURES[feature].since
+
+    def _require_version(self, requests: Sequence[models.QueryRequest]) -> Flow[None]:
+        features = needs(requests)
+        if features:
+            version = yield from self._server_version()
+            if version is not None:
+                require_version(features, version, f"The Qdrant server of {self.collection!r}")
+
+    def _server_version(self) -> Flow[Version | None]:
+        """Asked for once; None where it is not told, and then the server decides."""
+        if self._version is None:
+            try:
+                info = yield from ask(lambda client, timeout: client.info())
+            except QdrantError:
+                return None
+            self._version = parse_version(info.version)
+        return self._version
+
+    def require_inference(self, client: Any) -> None:
+        """Raise QdrantRequestError where the client runs no model that an encoder needs."""
+        for encoder in (self.embedder, self.sparse):
+            if not isinstance(encoder, QdrantInference):
+                continue
+            if is_local(client):
+                raise QdrantRequestError(
+                    f"The embedded engine runs no models, so not {encoder.name!r}. Use a server, "
+                    "or an encoder that computes here, such as sparse='Qdrant/bm25'."
+                )
+            if not encoder.built_in and not client.cloud_inference:
+                raise QdrantRequestError(
+                    f"{encoder.name!r} is run by Qdrant Cloud alone, and the client does not ask "
+                    "it to. Pass QdrantClient(..., cloud_inference=True), or a fastembed model to "
+                    "compute here."
+                )
+
+    def schema(self) -> Flow[CollectionSchema]:
+        """What the collection has; read once, until it is forgotten."""
+        # Several first searches at once may each read it; they read the same.
+        if self._schema is None:
+            info = yield from ask(lambda client, timeout: client.get_collection(self.collection))
+            self._schema = CollectionSchema.from_info(self.collection, info)
+        return self._schema
+
+    @property
+    def known(self) -> CollectionSchema | None:
+        """What the collection had when its schema was read; None if it was not, or is forgotten."""
+        return self._schema
+
+    def forget(self) -> None:
+        """Read the schema anew the next time: the collection may be another one by now."""
+        self._schema = None
+
+    def changed(self, known: CollectionSchema | None) -> Flow[bool]:
+        """Whether the collection has not what was known of it any more; then that is read anew."""
+        if known is None:
+            return False
+        if self._schema is known:
+            self.forget()
+        schema = yield from self.schema()
+        return schema != known

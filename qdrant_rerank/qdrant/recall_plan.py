@@ -1,0 +1,237 @@
+"""A collection's schema + encoders -> what recall searches. Pure: no I/O.
+
+Recall is dense, sparse, or several of them fused inside one request, whichever the collection has
+and the encoders fit. :mod:`~qdrant_rerank.qdrant.recall_request` writes the request.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qdrant_client import models
+
+from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
+from qdrant_rerank.errors import SchemaMismatchError
+from qdrant_rerank.qdrant.schema import Branch, CollectionSchema
+from qdrant_rerank.types import Embedder, SparseEncoder
+
+__all__ = [
+    "DenseEncoder",
+    "LexicalEncoder",
+    "Names",
+    "RecallPlan",
+    "plan_given_vector",
+    "plan_recall",
+]
+
+DenseEncoder = Embedder | QdrantInference
+LexicalEncoder = SparseEncoder | QdrantInference | TextIndex
+#: One or several names of vectors, in the order that they are searched; None to choose by size.
+Names = str | Sequence[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecallPlan:
+    """What of the collection is searched.
+
+    Attributes:
+        branches: dense ones first, then sparse ones, each in the order that they were named in.
+    """
+
+    branches: tuple[Branch, ...]
+
+    @property
+    def dense(self) -> str | None:
+        """Name of the first dense vector ("" is the unnamed one); None for no dense recall."""
+        return next((branch.using for branch in self.branches if branch.dense), None)
+
+    @property
+    def dimension(self) -> int:
+        """Length of the first dense vector; 0 for no dense recall."""
+        return next((branch.dimension for branch in self.branches if branch.dense), 0)
+
+    @property
+    def sparse(self) -> str | None:
+        """Name of the first sparse vector; None for no recall by one."""
+        return next(
+            (b.using for b in self.branches if not b.dense and not b.text_index),
+            None,
+        )
+
+
+def plan_recall(
+    schema: CollectionSchema,
+    embedder: DenseEncoder | None,
+    sparse: LexicalEncoder | None,
+    *,
+    dense_vector: Names = None,
+    sparse_vector: Names = None,
+    dense_optional: bool = False,
+    sparse_optional: bool = False,
+) -> RecallPlan:
+    """Choose what to search.
+
+    Args:
+        schema: what the collection has.
+        embedder: dense encoder, or None for no dense recall.
+        sparse: sparse encoder, or None for no sparse recall.
+        dense_vector: names of dense vectors; None to take the one of the embedder's size.
+        sparse_vector: names of sparse vectors; None to take the only one.
+        dense_optional: no dense vector at all is fine if there is a sparse one.
+        sparse_optional: no sparse vector with Qdrant's IDF is fine if there is a dense one.
+
+    Raises:
+        SchemaMismatchError: what is asked for is missing, ambiguous or of another size.
+    """
+    sparse_branches: list[Branch] = []
+    if isinstance(sparse, TextIndex):
+        sparse_branches = [_text_branch(schema, sparse)]
+    elif sparse is not None:
+        names = _sparse_names(schema, sparse, _listed(sparse_vector), sparse_optional)
+        sparse_branches = [Branch(name, dense=False) for name in names]
+    dense_branches: list[Branch] = []
+    if embedder is not None and (schema.dense or not dense_optional or not sparse_branches):
+        names = _dense_names(schema, embedder, _listed(dense_vector))
+        dense_branches = [schema.dense_branch(name) for name in names]
+    if not dense_branches and not sparse_branches:
+        raise SchemaMismatchError(
+            f"Nothing to search {schema.collection!r} with: embedder and sparse are both None. It "
+            f"has {schema}."
+        )
+    return RecallPlan((*dense_branches, *sparse_branches))
+
+
+def plan_given_vector(
+    schema: CollectionSchema, shape: tuple[int, ...], dense_vector: Names = None
+) -> Branch:
+    """The dense vector that a caller's own vector searches.
+
+    Args:
+        schema: what the collection has.
+        shape: of the caller's vector; (d,), or (n, d) for a multivector.
+        dense_vector: its name; None to take the one that fits.
+
+    Raises:
+        SchemaMismatchError: none fits, or several do.
+    """
+    size = shape[-1]
+    given = f"the vector given is of {size}"
+    seen = f"Collection {schema.collection!r} has {schema}; {given}"
+    names = _named(schema, _listed(dense_vector), size, given)
+    if not names:
+        names = _fitting(schema, size, multivector=len(shape) == 2)
+    if not names:
+        raise SchemaMismatchError(f"{seen}, which fits none of them.")
+    if len(names) > 1:
+        raise SchemaMismatchError(
+            f"{seen}, which fits {len(names)} of them. Name one: "
+            f"options=SearchOptions(dense_vector={names[0]!r})."
+        )
+    return schema.dense_branch(names[0])
+
+
+def _listed(names: Names) -> list[str] | None:
+    if names is None:
+        return None
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _fitting(schema: CollectionSchema, size: int | None, multivector: bool) -> list[str]:
+    """Dense vectors of that size, or of any."""
+    return [
+        name
+        for name, params in schema.dense.items()
+        if size in {None, params.size} and (params.multivector_config is not None) == multivector
+    ]
+
+
+def _named(
+    schema: CollectionSchema, wanted: list[str] | None, size: int | None, expected: str
+) -> list[str]:
+    """The dense vectors of these names, checked; empty for no names."""
+    seen = f"Collection {schema.collection!r} has {schema}"
+    for name in wanted or []:
+        if name not in schema.dense:
+            raise SchemaMismatchError(f"{seen}; there is no dense vector {name!r}.")
+        if size not in {None, schema.dense[name].size}:
+            raise SchemaMismatchError(
+                f"{seen}; {expected}. Pass the embedder that filled {name!r}."
+            )
+    return wanted or []
+
+
+def _dense_names(
+    schema: CollectionSchema, embedder: DenseEncoder, wanted: list[str] | None
+) -> list[str]:
+    seen = f"Collection {schema.collection!r} has {schema}"
+    size = embedder.dimension
+    expected = f"the embedder {embedder.name!r} gives dense vectors" + (
+        f" of {size}" if size else ""
+    )
+    if schema.embedder is not None and schema.embedder != embedder.name:
+        raise SchemaMismatchError(
+            f"Collection {schema.collection!r} was filled with the embedder {schema.embedder!r}; "
+            f"{embedder.name!r} does not fit its vectors. Pass embedder={schema.embedder!r}, or "
+            "index into a new collection."
+        )
+    if wanted:
+        return _named(schema, wanted, size, expected)
+    fitting = _fitting(schema, size, multivector=False)
+    if not fitting:
+        several = _fitting(schema, size, multivector=True)
+        raise SchemaMismatchError(
+            f"{seen}; {expected}. "
+            + (
+                f"To search a multivector, name it: SearchOptions(dense_vector={several[0]!r})."
+                if several
+                else "Pass the embedder that filled the collection, or embedder=None for sparse "
+                "recall alone."
+            )
+        )
+    if len(fitting) > 1:
+        raise SchemaMismatchError(
+            f"{seen}; {expected}, which fits {len(fitting)} of them. Name one: "
+            f"options=SearchOptions(dense_vector={fitting[0]!r})."
+        )
+    return fitting
+
+
+def _sparse_names(
+    schema: CollectionSchema,
+    sparse: SparseEncoder | QdrantInference,
+    wanted: list[str] | None,
+    optional: bool,
+) -> list[str]:
+    seen = f"Collection {schema.collection!r} has {schema}"
+    if wanted:
+        for name in wanted:
+            if name not in schema.sparse:
+                raise SchemaMismatchError(f"{seen}; there is no sparse vector {name!r}.")
+        return wanted
+    names = list(schema.sparse)
+    if optional:  # without IDF the vectors are not BM25's but, say, SPLADE's
+        names = [n for n in names if schema.sparse[n].modifier == models.Modifier.IDF]
+        if not names and schema.dense:
+            return []
+    if not names:
+        raise SchemaMismatchError(
+            f"{seen}; {sparse.name!r} needs a sparse vector with modifier IDF. Pass sparse=None "
+            "for dense recall alone, or index into a new collection."
+        )
+    if len(names) > 1:
+        raise SchemaMismatchError(
+            f"{seen}; several fit {sparse.name!r}. Name one: "
+            f"options=SearchOptions(sparse_vector={names[0]!r})."
+        )
+    return names
+
+
+def _text_branch(schema: CollectionSchema, index: TextIndex) -> Branch:
+    # The embedded engine does not tell its payload indexes; then it says itself what is missing.
+    if schema.indexed and index.field not in schema.scored:
+        raise SchemaMismatchError(
+            f"Collection {schema.collection!r} has no text index with scoring on the payload field "
+            f"{index.field!r}; it has indexes on {', '.join(sorted(schema.indexed))}. Make one: "
+            f"client.create_payload_index({schema.collection!r}, {index.field!r}, "
+            "models.TextIndexParams(type='text', scoring=True))."
+        )
+    return Branch(index.field, dense=False, text_index=True)

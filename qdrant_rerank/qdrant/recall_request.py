@@ -1,0 +1,287 @@
+"""What to recall with -> requests of Qdrant's Query API. Pure: no I/O."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+from qdrant_client import models
+
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.options import SearchOptions
+from qdrant_rerank.qdrant.recall_plan import RecallPlan
+from qdrant_rerank.qdrant.schema import Branch
+
+__all__ = [
+    "PointId",
+    "Prefetches",
+    "RecallBy",
+    "RecallQuery",
+    "Scope",
+    "given_request",
+    "prefetches_of",
+    "read_recall",
+    "recall_request",
+]
+
+PointId = int | str | UUID
+Prefetches: TypeAlias = models.Prefetch | Sequence[models.Prefetch]
+#: What a caller may recall with instead of the query's own vectors.
+RecallBy: TypeAlias = (
+    NDArray[np.float32]
+    | Sequence[float]
+    | Sequence[Sequence[float]]
+    | models.SparseVector
+    | models.Document
+    | models.Query
+    | models.QueryRequest
+)
+DenseQuery: TypeAlias = NDArray[np.float32] | models.Document | PointId
+SparseQuery: TypeAlias = models.SparseVector | models.Document | models.TextQuery | PointId
+
+
+@dataclass(frozen=True, slots=True)
+class RecallQuery:
+    """What the branches of one search are asked with.
+
+    Attributes:
+        dense: of the dense branches: shape (dimension,) float32, (n, dimension) for a multivector;
+            a text that Qdrant embeds; or the id of a point.
+        sparse: of the others.
+        like: the point whose neighbours are searched; it is not among them.
+    """
+
+    dense: DenseQuery | None = None
+    sparse: SparseQuery | None = None
+    like: PointId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """How much is recalled, from where, and what comes along.
+
+    Attributes:
+        limit: points to return.
+        offset: points to skip before them.
+        candidates: points that each branch of a fused search considers, unless the options say.
+        query_filter: which points to consider.
+        shard_key_selector: which shards to ask.
+        lookup_from: where the points live whose ids are searched by.
+        with_payload: which payload to return.
+        with_vectors: which vectors to return.
+    """
+
+    limit: int
+    offset: int = 0
+    candidates: int
+    query_filter: models.Filter | None = None
+    shard_key_selector: models.ShardKeySelector | None = None
+    lookup_from: models.LookupLocation | None = None
+    with_payload: models.WithPayloadInterface = True
+    with_vectors: models.WithVector = False
+
+
+def recall_request(
+    plan: RecallPlan, query: RecallQuery, scope: Scope, options: SearchOptions
+) -> models.QueryRequest:
+    """The one request that recalls candidates.
+
+    A sparse vector without entries is left out if there are other branches.
+    """
+    branches = list(enumerate(plan.branches))
+    empty = isinstance(query.sparse, models.SparseVector) and not query.sparse.indices
+    if empty and any(branch.dense for branch in plan.branches):
+        branches = [(place, branch) for place, branch in branches if branch.dense]
+    asked = [_prefetch(branch, query, scope, options) for _, branch in branches]
+    if len(asked) == 1:
+        _require_weights(options, plan.branches)
+        [only] = asked
+        return models.QueryRequest(
+            query=only.query,
+            using=only.using,
+            filter=only.filter,
+            params=only.params,
+            lookup_from=only.lookup_from,
+            **_common(scope, options),
+        )
+    fusion = _fusion(options, plan.branches, [place for place, _ in branches])
+    return models.QueryRequest(prefetch=asked, query=fusion, **_common(scope, options))
+
+
+def given_request(
+    recall: Any,
+    prefetch: Sequence[models.Prefetch] | None,
+    using: str | None,
+    scope: Scope,
+    options: SearchOptions,
+) -> models.QueryRequest:
+    """The request of a caller who says what to recall with.
+
+    Args:
+        recall: what :func:`read_recall` returns; None to fuse the prefetches.
+        prefetch: sub-requests; the filter of the scope holds in each of them.
+        using: name of the vector that ``recall`` searches; None for the unnamed one, or for what
+            searches none.
+        scope: how much, and from where.
+        options: the fusion, and parameters of a search without prefetches.
+    """
+    if isinstance(recall, models.QueryRequest):
+        # Sent as it is; what is returned with the points is for the search to say.
+        return recall.model_copy(
+            update={
+                "limit": recall.limit or scope.limit,
+                "offset": (recall.offset or 0) + scope.offset or None,
+                "with_payload": scope.with_payload,
+                "with_vector": scope.with_vectors,
+            }
+        )
+    branches = None
+    if prefetch is not None:
+        branches = [_narrowed(branch, scope.query_filter) for branch in prefetch]
+        if recall is None:
+            recall = _fusion(options, prefetch, range(len(prefetch)))
+    return models.QueryRequest(
+        prefetch=branches,
+        query=recall,
+        using=using,
+        # Fused points passed the filter in their branches.
+        filter=None if _fuses(recall) else scope.query_filter,
+        params=None if branches else options.search_params,
+        lookup_from=None if _fuses(recall) else scope.lookup_from,
+        **_common(scope, options),
+    )
+
+
+def read_recall(recall: Any) -> Any:
+    """What a caller recalls with, as the Query API takes it.
+
+    Returns:
+        A list of floats, or of such lists; a ``SparseVector``, ``Document``, query or
+        ``QueryRequest`` as it is.
+
+    Raises:
+        InvalidInputError: none of these.
+    """
+    if recall is None or isinstance(
+        recall, models.SparseVector | models.Document | models.QueryRequest | models.Query
+    ):
+        return recall
+    expected = (
+        "expected a vector (floats, rows of floats, or a SparseVector), a Document, a query of "
+        "qdrant_client.models such as RecommendQuery, or a QueryRequest. Pass a text or a point id "
+        "as the query."
+    )
+    if isinstance(recall, str | bytes | int | UUID):
+        raise InvalidInputError(f"recall is {recall!r:.80}; {expected}")
+    try:
+        vector = np.asarray(recall, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"recall is a {type(recall).__name__}; {expected}") from error
+    if vector.ndim not in {1, 2} or not vector.size or not np.isfinite(vector).all():
+        raise InvalidInputError(
+            f"recall is of shape {vector.shape}"
+            + ("" if np.isfinite(vector).all() else " with numbers that are not finite")
+            + f"; {expected}"
+        )
+    return vector.tolist()
+
+
+def prefetches_of(prefetch: Any) -> list[models.Prefetch] | None:
+    """The sub-requests of a caller, as a list.
+
+    Raises:
+        InvalidInputError: something else.
+    """
+    if prefetch is None:
+        return None
+    listed = list(prefetch) if isinstance(prefetch, Sequence) else [prefetch]
+    for branch in listed:
+        if not isinstance(branch, models.Prefetch):
+            raise InvalidInputError(
+                f"prefetch holds a {type(branch).__name__}; expected models.Prefetch."
+            )
+    if not listed:
+        raise InvalidInputError("prefetch is empty; expected at least one models.Prefetch.")
+    return listed
+
+
+def _prefetch(
+    branch: Branch, query: RecallQuery, scope: Scope, options: SearchOptions
+) -> models.Prefetch:
+    asked: Any = query.dense if branch.dense else query.sparse
+    if isinstance(asked, models.Document):
+        # Bare, its text could be read as a TextQuery's.
+        asked = models.NearestQuery(nearest=asked)
+    own = options.dense_candidates if branch.dense else options.sparse_candidates
+    by_id = isinstance(asked, int | str | UUID)
+    query_filter = scope.query_filter
+    if query.like is not None and not by_id and scope.lookup_from is None:
+        query_filter = _without(query_filter, query.like)
+    return models.Prefetch(
+        query=asked.tolist() if isinstance(asked, np.ndarray) else asked,
+        using=branch.using or None,
+        filter=query_filter,
+        params=options.search_params if branch.dense else None,
+        limit=own or scope.candidates,
+        lookup_from=scope.lookup_from if by_id else None,
+    )
+
+
+def _common(scope: Scope, options: SearchOptions) -> dict[str, Any]:
+    return {
+        "limit": scope.limit,
+        "offset": scope.offset or None,
+        "with_payload": scope.with_payload,
+        "with_vector": scope.with_vectors,
+        "shard_key": scope.shard_key_selector,
+        "score_threshold": options.recall_threshold,
+    }
+
+
+def _fusion(
+    options: SearchOptions, branches: Sequence[Any], kept: Sequence[int]
+) -> models.FusionQuery | models.RrfQuery:
+    """How the branches that are asked become one list."""
+    if not isinstance(options.fusion, models.Rrf):
+        return models.FusionQuery(fusion=models.Fusion(options.fusion))
+    _require_weights(options, branches)
+    weights = options.fusion.weights
+    if weights is not None:
+        weights = [weights[place] for place in kept]
+    return models.RrfQuery(rrf=models.Rrf(k=options.fusion.k, weights=weights))
+
+
+def _require_weights(options: SearchOptions, branches: Sequence[Any]) -> None:
+    weights = getattr(options.fusion, "weights", None)
+    if weights is not None and len(weights) != len(branches):
+        names = ", ".join(
+            str(branch) if isinstance(branch, Branch) else f"prefetch of {branch.using!r}"
+            for branch in branches
+        )
+        raise InvalidInputError(
+            f"fusion has {len(weights)} weights; expected one for each of {names}."
+        )
+
+
+def _fuses(query: Any) -> bool:
+    return isinstance(query, models.FusionQuery | models.RrfQuery)
+
+
+def _narrowed(branch: models.Prefetch, query_filter: models.Filter | None) -> models.Prefetch:
+    """The sub-request with one more condition."""
+    if query_filter is None:
+        return branch
+    both = query_filter
+    if branch.filter is not None:
+        both = models.Filter(must=[branch.filter, query_filter])
+    return branch.model_copy(update={"filter": both})
+
+
+def _without(query_filter: models.Filter | None, point_id: PointId) -> models.Filter:
+    """The filter, less one point."""
+    other = models.Filter(must_not=[models.HasIdCondition(has_id=[point_id])])
+    if query_filter is None:
+        return other
+    return models.Filter(must=[query_filter, other])

@@ -1,0 +1,96 @@
+"""How a collection is laid out that ``add`` creates, in qdrant-client's own models."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from qdrant_client import models
+
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.utils.validation import require_positive
+
+__all__ = ["CollectionSettings", "PayloadIndex"]
+
+PayloadIndex = models.PayloadSchemaType | models.PayloadSchemaParams | str
+
+INT8 = models.ScalarQuantization(
+    scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionSettings:
+    """What a new collection is like; each None leaves it to Qdrant.
+
+    An embedded engine has no shards and replicas, and leaves those out.
+
+    Attributes:
+        shard_number: parts that a cluster spreads over its nodes.
+        replication_factor: copies of each part.
+        write_consistency_factor: copies that must have a write before it counts.
+        on_disk_vectors: dense vectors stay on disk, and memory is what the system spares for them.
+        on_disk_payload: likewise, payload.
+        quantization: "int8" keeps a copy of a quarter of the size in memory, to search in; or any
+            other that qdrant-client knows.
+        hnsw: of the graph.
+        optimizers: when graphs are built, among others.
+        payload_indexes: payload fields to index, with their types: those of filters.
+
+    Raises:
+        InvalidInputError: a number below 1, or an unknown quantisation or type of index.
+
+    Examples:
+        >>> settings = CollectionSettings(
+        ...     shard_number=6, replication_factor=2, quantization="int8", on_disk_vectors=True,
+        ...     payload_indexes={"year": "integer", "language": "keyword"},
+        ... )
+        >>> settings.arguments({"vectors_config": {}})["shard_number"]
+        6
+    """
+
+    shard_number: int | None = None
+    replication_factor: int | None = None
+    write_consistency_factor: int | None = None
+    on_disk_vectors: bool | None = None
+    on_disk_payload: bool | None = None
+    quantization: Literal["int8"] | models.QuantizationConfig | None = None
+    hnsw: models.HnswConfigDiff | None = None
+    optimizers: models.OptimizersConfigDiff | None = None
+    payload_indexes: Mapping[str, PayloadIndex] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("shard_number", "replication_factor", "write_consistency_factor"):
+            require_positive(name, getattr(self, name))
+        if isinstance(self.quantization, str) and self.quantization != "int8":
+            raise InvalidInputError(
+                f"quantization is {self.quantization!r}; expected 'int8' or a "
+                "models.QuantizationConfig."
+            )
+        known = {kind.value for kind in models.PayloadSchemaType}
+        for name, kind in self.payload_indexes.items():
+            if isinstance(kind, str) and kind not in known:
+                raise InvalidInputError(
+                    f"The index of {name!r} is of type {kind!r}; expected one of "
+                    f"{', '.join(sorted(known))}, or models.TextIndexParams and the like."
+                )
+
+    def arguments(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of ``create_collection``: those of the encoders with these added."""
+        quantization: Any = INT8 if self.quantization == "int8" else self.quantization
+        vectors = config.get("vectors_config", {})
+        if self.on_disk_vectors is not None:
+            vectors = {
+                name: params.model_copy(update={"on_disk": self.on_disk_vectors})
+                for name, params in vectors.items()
+            }
+        added = {
+            "shard_number": self.shard_number,
+            "replication_factor": self.replication_factor,
+            "write_consistency_factor": self.write_consistency_factor,
+            "on_disk_payload": self.on_disk_payload,
+            "quantization_config": quantization,
+            "hnsw_config": self.hnsw,
+            "optimizers_config": self.optimizers,
+        }
+        given = {name: value for name, value in added.items() if value is not None}
+        return {**config, "vectors_config": vectors, **given}

@@ -1,0 +1,257 @@
+"""qdrant-client's errors as ours.
+
+It raises a different family of exceptions for each way to fail: four over HTTP, another over
+gRPC, bare ``ValueError`` and ``RuntimeError`` in local mode. ``translate`` turns them into the
+tree of :mod:`qdrant_rerank.errors`.
+"""
+
+import json
+import sqlite3
+import traceback
+from collections.abc import Sequence
+
+import grpc
+from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
+from qdrant_client.conversions.conversion import GrpcToRest
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from qdrant_rerank.errors import (
+    CollectionNotFoundError,
+    QdrantConnectionError,
+    QdrantRequestError,
+    QdrantRerankError,
+)
+from qdrant_rerank.qdrant.transport.client import AnyClient, is_local
+
+__all__ = ["is_throttled", "is_too_large", "not_found", "translate"]
+
+LONGEST_ANSWER = 300  # characters of a server's answer quoted in an error
+# In the words of httpx, qdrant-client over gRPC, gRPC, gRPC awaited, local mode, and of an event
+# loop that is not the one in which an awaited gRPC client made its first call.
+CLOSED = (
+    "client has been closed",
+    "Client was closed",
+    "closed channel",
+    "Channel is closed",
+    "instance is closed",
+    "Event loop is closed",
+    "attached to a different loop",
+)
+# A message that gRPC, or Qdrant, takes for too long: no smaller when it is sent again.
+TOO_LARGE = ("message larger than max", "message length too large")
+
+
+def is_throttled(error: Exception) -> bool:
+    """Whether this is a 429 with a Retry-After that qdrant-client cannot read, such as a date."""
+    return isinstance(error, ResourceExhaustedResponse) or (
+        isinstance(error, QdrantException) and "Retry-After" in str(error)
+    )
+
+
+def is_too_large(error: grpc.RpcError) -> bool:
+    """Whether a call failed over the size of its message."""
+    return any(words in str(error.details()) for words in TOO_LARGE)
+
+
+def translate(error: Exception, client: AnyClient, collection: str) -> Exception | None:
+    """Our error for one of the client's; None for one that is ours already, or nobody's."""
+    if isinstance(error, QdrantRerankError):
+        return None
+    where = _address(client)
+    if _says_closed(error):
+        return QdrantConnectionError(
+            f"The client of {where} was closed, or the event loop that it was used in. Make "
+            "another."
+        )
+    if isinstance(error, UnexpectedResponse):
+        return _from_status(error.status_code or 0, error.content, client, collection)
+    if isinstance(error, ResponseHandlingException):
+        return _from_source(error.source, where)
+    if isinstance(error, json.JSONDecodeError | AssertionError):  # that a result is there
+        return _nonsense(where, error)
+    if isinstance(error, TimeoutError):  # of ours, around a request
+        return _too_late(where, "the deadline passed")
+    if is_throttled(error):
+        return _too_often(where, 429, str(error), getattr(error, "retry_after_s", None))
+    if isinstance(error, QdrantException):
+        return QdrantRequestError(f"{where} refused: {error}.")
+    if isinstance(error, grpc.RpcError):
+        return _from_grpc(error, client, collection)
+    if is_local(client):
+        return _from_local(error, client, collection)
+    if _amid_an_answer(error):
+        return _nonsense(where, error)
+    if isinstance(error, ValueError) or (isinstance(error, TypeError) and _in_client(error)):
+        # It could not write the request: over gRPC, types are checked then.
+        return QdrantRequestError(f"{where} cannot be asked that of {collection!r}: {error}")
+    return None
+
+
+def _says_closed(error: Exception) -> bool:
+    """Whether the client had been closed: exceptions of many kinds, most of them bare."""
+    source = error.source if isinstance(error, ResponseHandlingException) else error
+    return any(words in str(source) for words in CLOSED)
+
+
+def _amid_an_answer(error: Exception) -> bool:
+    """Whether qdrant-client stumbled over a gRPC answer, which it reads without looking."""
+    if isinstance(error, AttributeError):  # gRPC has None for a message that cannot be read
+        return "'NoneType' object" in str(error) and _in_client(error)
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_locals.get("cls") is GrpcToRest for frame, _ in frames)
+
+
+def _in_client(error: Exception) -> bool:
+    """Whether it was raised by code of qdrant-client, not by what that calls, or calls it."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("qdrant_client.")
+
+
+def _from_local(error: Exception, client: AnyClient, collection: str) -> Exception | None:
+    where = _address(client)
+    if isinstance(error, OSError | sqlite3.Error):
+        return QdrantConnectionError(
+            f"{where} cannot read or write its files: {error}. Is the disk full, or the directory "
+            "not writable?"
+        )
+    if isinstance(error, ValueError | RuntimeError | TypeError | KeyError):
+        if isinstance(error, ValueError) and f"Collection {collection} not found" in str(error):
+            return not_found(client, collection)
+        return QdrantRequestError(f"{where} cannot do that with {collection!r}: {error}")
+    return None
+
+
+def _from_status(status: int, content: bytes, client: AnyClient, collection: str) -> Exception:
+    where, said, by_qdrant = _address(client), _said(content), _words(content) is not None
+    if status == 404 and f"`{collection}`" in said:
+        return not_found(client, collection)
+    if status in {401, 403}:
+        return _no_access(where, status, said)
+    if status == 429:
+        return _too_often(where, status, said)
+    # A 404 of Qdrant's is about a point, or another collection; any other about the address.
+    if 400 <= status < 500 and (status != 404 or by_qdrant):
+        return _refused(where, status, said, collection)
+    advice = "Is that a Qdrant server?" if status == 404 else "Check the server's log."
+    return QdrantConnectionError(f"{where} answered {status}: {said}. {advice}")
+
+
+def _no_access(where: str, code: object, said: str) -> QdrantRequestError:
+    return QdrantRequestError(
+        f"{where} refused access ({code}): {said}. Check the API key (QDRANT_API_KEY) and its "
+        "rights."
+    )
+
+
+def _too_often(
+    where: str, code: object, said: str, after_s: int | None = None
+) -> QdrantRequestError:
+    when = "later" if after_s is None else f"in {after_s} s"
+    return QdrantRequestError(f"{where} is asked too often ({code}): {said}. Try again {when}.")
+
+
+def _refused(where: str, code: object, said: str, collection: str) -> QdrantRequestError:
+    return QdrantRequestError(f"{where} refused the request for {collection!r} ({code}): {said}")
+
+
+def _from_source(source: Exception, where: str) -> Exception:
+    name = type(source).__name__
+    if "Timeout" in name:
+        return _too_late(where, name)
+    if isinstance(source, ValueError):
+        return _nonsense(where, source)
+    return QdrantConnectionError(
+        f"{where} cannot be reached: {source or name}. Is Qdrant running there? "
+        "To start one: docker compose up."
+    )
+
+
+def _too_late(where: str, what: str) -> Exception:
+    return QdrantConnectionError(
+        f"{where} did not answer in time ({what}). Give it longer with "
+        "QdrantClient(timeout=seconds), SearchOptions(timeout_s=...) or deadline_s, or ask for "
+        "less."
+    )
+
+
+def _from_grpc(error: grpc.RpcError, client: AnyClient, collection: str) -> Exception:
+    where, code = _address(client), error.code().name
+    said = str(error.details() or "nothing").strip()[:LONGEST_ANSWER].rstrip(".")
+    if code == "NOT_FOUND" and f"`{collection}`" in said:
+        return not_found(client, collection)
+    if is_too_large(error):
+        return QdrantRequestError(
+            f"{where} takes no message of this size ({code}): {said}. Send less at a time: "
+            "add(batch_size=...), or fewer queries."
+        )
+    if code in {"UNAUTHENTICATED", "PERMISSION_DENIED"}:
+        return _no_access(where, code, said)
+    if code == "RESOURCE_EXHAUSTED":
+        return _too_often(where, code, said)
+    if code == "DEADLINE_EXCEEDED":
+        return _too_late(where, code)
+    if code == "UNAVAILABLE":
+        return QdrantConnectionError(
+            f"{where} cannot be reached ({code}): {said}. Is Qdrant running there, and is that its "
+            "gRPC port? To start one: docker compose up."
+        )
+    if code == "UNIMPLEMENTED":
+        return QdrantConnectionError(
+            f"{where} does not know this call ({code}): {said}. Is that a Qdrant server's gRPC "
+            "port, and the server no older than qdrant-client?"
+        )
+    if code in {"INTERNAL", "UNKNOWN", "DATA_LOSS", "ABORTED", "CANCELLED"}:
+        return QdrantConnectionError(
+            f"{where} answered {code}: {said}. Check the server's log, and that of a proxy in "
+            "between."
+        )
+    return _refused(where, code, said, collection)
+
+
+def _nonsense(where: str, error: Exception) -> Exception:
+    return QdrantConnectionError(
+        f"{where} answered what is no Qdrant answer: {str(error)[:LONGEST_ANSWER]}. Is the address "
+        "that of a Qdrant server, and not of a proxy's error page?"
+    )
+
+
+def not_found(
+    client: AnyClient, collection: str, names: Sequence[str] | None = None
+) -> CollectionNotFoundError:
+    """The error for a collection that is not there.
+
+    Args:
+        client: that was asked.
+        collection: that is not there.
+        names: of those that are; None if that is not known.
+    """
+    existing = "" if names is None else "It has no collections. "
+    if names:
+        existing = f"It has {', '.join(map(repr, names))}. "
+    return CollectionNotFoundError(
+        f"{_address(client)} has no collection {collection!r}. {existing}"
+        "HybridSearcher.add(documents) creates it."
+    )
+
+
+def _said(content: bytes) -> str:
+    """What the server said: Qdrant's own message if there is one."""
+    said = _words(content) or content.decode("utf-8", "replace").strip()
+    return said[:LONGEST_ANSWER] or "nothing"
+
+
+def _words(content: bytes) -> str | None:
+    """Qdrant's own message; None where it is not Qdrant that speaks."""
+    try:
+        return str(json.loads(content)["status"]["error"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _address(client: AnyClient) -> str:
+    options = client.init_options
+    if is_local(client):
+        return f"The embedded Qdrant at {options.get('path') or ':memory:'}"
+    host = options.get("url") or options.get("location") or options.get("host")
+    port = f", gRPC port {options.get('grpc_port')}" * bool(options.get("prefer_grpc"))
+    return f"Qdrant at {host or 'localhost'}{port}"

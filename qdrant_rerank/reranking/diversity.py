@@ -1,0 +1,142 @@
+"""Maximal marginal relevance: results that are relevant and unlike each other. Pure: no I/O."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.payload import PayloadText
+from qdrant_rerank.types import Embedder, RerankedPoint
+
+__all__ = ["diversified", "mmr_order", "one_vector", "without_vectors"]
+
+
+def mmr_order(
+    relevance: NDArray[np.floating[Any]],
+    vectors: NDArray[np.float32],
+    diversity: float,
+    limit: int | None = None,
+) -> list[int]:
+    """Rows in the order that maximal marginal relevance chooses them.
+
+    Each next row is the one with the greatest ``(1 - diversity) * relevance - diversity *
+    similarity``, where relevance is scaled to 0..1 over all rows and similarity is the greatest
+    cosine to a row chosen before (Carbonell and Goldstein, The Use of MMR, Diversity-Based
+    Reranking for Reordering Documents and Producing Summaries, SIGIR 1998; their lambda is
+    ``1 - diversity``). Nothing is chosen before the first, so it is the most relevant.
+
+    Args:
+        relevance: shape (n,), finite, any unit; higher is better.
+        vectors: shape (n, d); of any length, the zero vector is like nothing.
+        diversity: 0 for the order by relevance, 1 for dissimilarity alone after the first.
+        limit: rows to choose; None for all.
+
+    Returns:
+        Distinct rows, at most ``limit``; of equals the earlier row comes first.
+    """
+    count = len(relevance)
+    most = count if limit is None else min(limit, count)
+    scores = np.asarray(relevance, dtype=np.float64)
+    if diversity == 0 or most == 0:
+        ranked: list[int] = np.argsort(-scores, kind="stable")[:most].tolist()
+        return ranked
+    low, high = scores.min(), scores.max()
+    gain = (1 - diversity) * (scores - low) / (high - low) if high > low else np.zeros(count)
+    units = np.asarray(vectors, dtype=np.float64)
+    lengths = np.linalg.norm(units, axis=1, keepdims=True)
+    units = np.divide(units, lengths, out=np.zeros_like(units), where=lengths > 0)
+    chosen = [int(np.argmax(scores))]
+    left = np.ones(count, dtype=bool)
+    left[chosen[0]] = False
+    nearest = units @ units[chosen[0]]
+    while len(chosen) < most:
+        # Rounded, so that equals stay equal whatever the order of a sum inside BLAS.
+        marginal = np.where(left, np.round(gain - diversity * nearest, 12), -np.inf)
+        best = int(np.argmax(marginal))
+        chosen.append(best)
+        left[best] = False
+        nearest = np.maximum(nearest, units @ units[best])
+    return chosen
+
+
+def one_vector(vector: Any, name: str) -> Sequence[float] | None:
+    """The dense vector of that name in what Qdrant returns with a point.
+
+    Args:
+        vector: a bare vector, a mapping of names to vectors, or None.
+        name: "" for the unnamed one.
+
+    Returns:
+        The vector, of a multivector the mean of its rows; None where the point has none.
+    """
+    if isinstance(vector, dict):
+        vector = vector.get(name)
+    if not isinstance(vector, list) or not vector:
+        return None
+    if isinstance(vector[0], list):
+        mean: list[float] = np.mean(np.asarray(vector, dtype=np.float32), axis=0).tolist()
+        return mean
+    return vector
+
+
+def diversified(
+    orders: Sequence[Sequence[RerankedPoint]],
+    diversity: float,
+    *,
+    using: str | None,
+    text: PayloadText,
+    embedder: Any,
+    limit: int | None,
+) -> list[list[RerankedPoint]]:
+    """The hits of each query in the order of maximal marginal relevance, by their ``score``.
+
+    Hits without a score, for lack of a text or of time, follow in the order that they had.
+
+    Args:
+        orders: hits by score, with their dense vectors where they have any.
+        diversity: see :func:`mmr_order`.
+        using: name of that vector; None where none is stored.
+        text: reads what is embedded for hits that have none.
+        embedder: does so, if it is an ``Embedder``.
+        limit: hits kept of each query; None for all.
+
+    Raises:
+        InvalidInputError: a hit has no vector, and there is no embedder to make one.
+    """
+    diverse = []
+    for points in orders:
+        scored = [point for point in points if math.isfinite(point.score)]
+        rest = [point for point in points if not math.isfinite(point.score)]
+        if scored:
+            vectors = _vectors(scored, using, text, embedder)
+            relevance = np.array([point.score for point in scored])
+            scored = [scored[row] for row in mmr_order(relevance, vectors, diversity, limit)]
+        diverse.append([*scored, *rest][:limit])
+    return diverse
+
+
+def without_vectors(points: Iterable[RerankedPoint]) -> list[RerankedPoint]:
+    """Points less the vectors that were needed for their order."""
+    return [point.model_copy(update={"vector": None}) for point in points]
+
+
+def _vectors(
+    points: Sequence[RerankedPoint], using: str | None, text: PayloadText, embedder: Any
+) -> NDArray[np.float32]:
+    """Shape (n, d), the stored vectors, or those of the texts where a point has none."""
+    found = [None if using is None else one_vector(point.vector, using) for point in points]
+    missing = [row for row, vector in enumerate(found) if vector is None]
+    if missing:
+        if not isinstance(embedder, Embedder):
+            raise InvalidInputError(
+                f"diversity compares dense vectors, but point {points[missing[0]].id!r} has none, "
+                "and there is no embedder to make one. Pass embedder=..., or diversity=0."
+            )
+        texts = [text(points[row].payload) or "" for row in missing]
+        made = np.asarray(embedder.embed_documents(texts), dtype=np.float32)
+        for row, vector in zip(missing, made, strict=True):
+            found[row] = vector.tolist()
+    return np.array(found, dtype=np.float32)

@@ -1,0 +1,156 @@
+"""Points and scores -> ordered points. Pure: no I/O, no model."""
+
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qdrant_client.models import ScoredPoint
+
+from qdrant_rerank.options import Blend
+from qdrant_rerank.types import RerankedPoint, Snippet, id_key
+
+__all__ = [
+    "blend_scores",
+    "keep_order",
+    "order_by_score",
+]
+# Cormack, Clarke and Buettcher, Reciprocal Rank Fusion, SIGIR 2009, found 60 to do well; what the
+# first place is worth against the second falls as it grows.
+RRF_K = 60
+NO_SNIPPETS: Mapping[int, Snippet] = MappingProxyType({})
+
+
+def blend_scores(
+    retrieval: Sequence[float], rerank: NDArray[np.float32], blend: Blend
+) -> NDArray[np.float32]:
+    """What orders the hits of one query when both stages have a say.
+
+    A share of 0 < blend <= 1 is the weight of the retrieval score in a sum of the two scores, each
+    scaled to 0..1 by its least and its greatest value (Bruch, Gai and Ingber, An Analysis of Fusion
+    Functions for Hybrid Retrieval, TOIS 2023). "rrf" sums 1 / (60 + rank) over the two orders.
+
+    Args:
+        retrieval: shape (n,), of the scored hits in retrieval order.
+        rerank: shape (n,), float32, of the same hits.
+        blend: 0 for the rerank score as it is.
+
+    Returns:
+        Shape (n,), float32; higher is better.
+    """
+    if blend == 0 or not len(rerank):
+        return rerank
+    if blend == "rrf":
+        first = np.arange(len(rerank))
+        second = np.empty_like(first)
+        second[np.argsort(-rerank, kind="stable")] = first
+        return (1 / (RRF_K + 1 + first) + 1 / (RRF_K + 1 + second)).astype(np.float32)
+    share = float(blend)
+    mixed = share * _scaled(np.asarray(retrieval)) + (1 - share) * _scaled(rerank)
+    return mixed.astype(np.float32)
+
+
+def _scaled(scores: NDArray[Any]) -> NDArray[np.float64]:
+    low, high = float(scores.min()), float(scores.max())
+    if low == high:
+        return np.zeros(len(scores))
+    return (scores.astype(np.float64) - low) / (high - low)
+
+
+def order_by_score(
+    points: Sequence[ScoredPoint],
+    scored: Sequence[int],
+    scores: NDArray[np.float32],
+    *,
+    keep_unscored: bool,
+    late: Collection[int] = (),
+    limit: int | None = None,
+    score_threshold: float | None = None,
+    blend: Blend = 0.0,
+    snippets: Mapping[int, Snippet] = NO_SNIPPETS,
+) -> list[RerankedPoint]:
+    """Points by rerank score, or its blend, highest first; ties by retrieval rank, then id.
+
+    Args:
+        points: in retrieval order.
+        scored: rows of ``points`` that have a score, ascending.
+        scores: shape (len(scored),), finite.
+        keep_unscored: whether the other rows follow, in retrieval order.
+        late: rows that would have a score had there been time, or had the reranker not failed;
+            they follow in retrieval order whatever the threshold, and where nothing was scored
+            they keep their retrieval score.
+        limit: points kept; None for all.
+        score_threshold: lowest score kept; other unscored points do not reach it.
+        blend: see :func:`blend_scores`.
+        snippets: by row of ``points``, the part of the text that the score comes from.
+    """
+    rerank_score = dict(zip(scored, (float(score) for score in scores), strict=True))
+    blended = blend_scores([points[row].score for row in scored], scores, blend)
+    by_row = dict(zip(scored, (float(score) for score in blended), strict=True))
+    ranked = sorted(by_row, key=lambda row: (-by_row[row], row, id_key(points[row].id)))
+    waiting = frozenset(late)
+    if score_threshold is not None:
+        ranked = [row for row in ranked if by_row[row] >= score_threshold]
+        keep_unscored = False
+    ranked += [
+        row for row in range(len(points)) if row not in by_row and (keep_unscored or row in waiting)
+    ]
+    if late and not by_row:
+        by_row = {row: points[row].score for row in late}
+    return [
+        _reranked(
+            points[row],
+            row,
+            rerank_score.get(row),
+            by_row.get(row, -np.inf),
+            snippets.get(row),
+        )
+        for row in ranked[:limit]
+    ]
+
+
+def keep_order(
+    points: Sequence[ScoredPoint],
+    *,
+    limit: int | None = None,
+    score_threshold: float | None = None,
+    skipped: int = 0,
+) -> list[RerankedPoint]:
+    """Points in retrieval order, unscored: what a search without a reranker returns.
+
+    Args:
+        points: in retrieval order.
+        limit: points kept; None for all.
+        score_threshold: lowest score kept.
+        skipped: points before them, which retrieval skipped.
+    """
+    kept = [
+        (row, point)
+        for row, point in enumerate(points, skipped)
+        if score_threshold is None or point.score >= score_threshold
+    ]
+    return [_reranked(point, row, None, point.score) for row, point in kept[:limit]]
+
+
+def _reranked(
+    point: ScoredPoint,
+    row: int,
+    rerank_score: float | None,
+    score: float,
+    snippet: Snippet | None = None,
+) -> RerankedPoint:
+    # Every field is valid already; validating vectors again would cost more than ordering.
+    return RerankedPoint.model_construct(
+        id=point.id,
+        version=point.version,
+        score=score,
+        payload=point.payload,
+        vector=point.vector,
+        shard_key=point.shard_key,
+        order_value=point.order_value,
+        rerank_score=rerank_score,
+        retrieval_score=point.score,
+        retrieval_rank=row + 1,
+        snippet=snippet,
+    )

@@ -1,0 +1,203 @@
+"""The second stage alone: hits that the caller already has, in a better order.
+
+``SecondStage`` reads the texts, has them scored and orders the hits; ``rerank_points`` and
+``HybridSearcher`` both go through it.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from qdrant_client.http.models import QueryResponse
+from qdrant_client.models import ScoredPoint
+
+from qdrant_rerank.errors import InvalidInputError, MissingTextError
+from qdrant_rerank.hub.specs import DEFAULT_RERANKER
+from qdrant_rerank.options import Blend, OnMissingText, OnRerankError
+from qdrant_rerank.payload import PayloadText, TextSource
+from qdrant_rerank.reranking.ordering import order_by_score
+from qdrant_rerank.reranking.scoring import Scored, load_reranker, score
+from qdrant_rerank.types import (
+    RerankedPoint,
+    Reranker,
+    SearchResults,
+    SearchTrace,
+    Snippet,
+)
+from qdrant_rerank.utils.deadline import NEVER, Deadline
+from qdrant_rerank.utils.validation import (
+    require_choice,
+    require_number,
+    require_positive,
+    require_query,
+    require_several,
+)
+from qdrant_rerank.utils.warn import warn_caller
+
+__all__ = ["SecondStage", "rerank_points"]
+
+
+def rerank_points(
+    query: str,
+    points: Iterable[ScoredPoint] | QueryResponse,
+    *,
+    reranker: Reranker | str | Path = DEFAULT_RERANKER,
+    text: TextSource = "text",
+    limit: int | None = None,
+    score_threshold: float | None = None,
+    on_missing_text: OnMissingText = "last",
+    deadline_s: float | None = None,
+    on_rerank_error: OnRerankError = "raise",
+) -> SearchResults:
+    r"""Put hits in the order a cross-encoder chooses.
+
+    Args:
+        query: what the hits should answer.
+        points: hits of any query of any client, with the payload that holds their text; their
+            order is the retrieval order.
+        reranker: a model name, a path, or an object with ``rerank(query, documents)``.
+        text: where the text is: a payload field, a dotted path, several fields, a template such
+            as ``"{title}\n{body}"``, or a function of the payload.
+        limit: hits to keep; None for all.
+        score_threshold: lowest rerank score to keep, in the reranker's own unit.
+        on_missing_text: a hit without text raises, follows the others, or is dropped.
+        deadline_s: seconds that this may take; None for no limit. See
+            :meth:`HybridSearcher.search`.
+        on_rerank_error: a reranker that fails raises, or ("recall") the hits stay as they are and
+            ``trace.status`` is "degraded".
+
+    Returns:
+        The hits by rerank score, highest first; ties by retrieval rank, then id.
+
+    Raises:
+        InvalidInputError: an empty query, or an argument out of range.
+        MissingTextError: a hit without text, if ``on_missing_text="raise"``.
+        ModelOutputError: the reranker failed, or did not return one finite score a document.
+
+    Examples:
+        >>> from qdrant_client.models import ScoredPoint
+        >>> hits = [
+        ...     ScoredPoint(id=1, version=0, score=0.9, payload={"text": "Bread is baked."}),
+        ...     ScoredPoint(id=2, version=0, score=0.8, payload={"text": "Iron melts at 1538 C."}),
+        ... ]
+        >>> [hit.id for hit in rerank_points("melting point of iron", hits)]
+        [2, 1]
+    """
+    began = time.perf_counter()
+    deadline = Deadline.after(deadline_s)
+    require_query(query)
+    require_positive("limit", limit)
+    if score_threshold is not None:
+        require_number("score_threshold", score_threshold, "a score, or None for all")
+    require_choice("on_missing_text", on_missing_text, OnMissingText)
+    require_choice("on_rerank_error", on_rerank_error, OnRerankError)
+    second_stage = SecondStage(
+        load_reranker(reranker), PayloadText(text), on_missing_text, on_rerank_error
+    )
+    found = points.points if isinstance(points, QueryResponse) else points
+    require_several("points", found)
+    hits = list(found)
+    for hit in hits:
+        if not isinstance(hit, ScoredPoint):
+            raise InvalidInputError(
+                f"points holds a {type(hit).__name__}; expected ScoredPoints, as query_points(...) "
+                ".points returns them."
+            )
+    [ordered], scored = second_stage.run(
+        [(query, hits)], limit=limit, score_threshold=score_threshold, deadline=deadline
+    )
+    trace = SearchTrace(
+        **scored.trace(0), total_s=time.perf_counter() - began, candidates=len(hits)
+    )
+    if not hits:
+        trace = replace(trace, status="no candidates")
+    return SearchResults(ordered, query=query, trace=trace)
+
+
+class SecondStage:
+    """Texts of hits, their scores, and the order that follows.
+
+    Args:
+        reranker: scores the texts.
+        text: reads them.
+        on_missing_text: what becomes of a hit without one.
+        on_rerank_error: what becomes of hits that the reranker fails on.
+    """
+
+    def __init__(
+        self,
+        reranker: Reranker,
+        text: PayloadText,
+        on_missing_text: OnMissingText,
+        on_rerank_error: OnRerankError = "raise",
+    ) -> None:
+        self._reranker = reranker
+        self._text = text
+        self._on_missing = on_missing_text
+        self._on_error = on_rerank_error
+
+    def run(
+        self,
+        hits_of_queries: Sequence[tuple[str, Sequence[ScoredPoint]]],
+        *,
+        limit: int | None,
+        score_threshold: float | None,
+        blend: Blend = 0.0,
+        deadline: Deadline = NEVER,
+    ) -> tuple[list[list[RerankedPoint]], Scored]:
+        """Order the hits of each query; the pairs of all queries are scored together.
+
+        All texts are read before anything is scored, so a missing one costs no work.
+        """
+        rows: list[list[int]] = []
+        work: list[tuple[str, list[str]]] = []
+        for query, hits in hits_of_queries:
+            texts = [self._text(hit.payload) for hit in hits]
+            if self._on_missing == "raise":
+                self._require(hits)
+            kept = [row for row, text in enumerate(texts) if text is not None]
+            if hits and not kept:
+                warn_caller(
+                    f"None of the {len(hits)} hits has text to rerank, so their order stays. "
+                    + self._text.missing(hits[0].payload, f"Point {hits[0].id!r}")
+                )
+            rows.append(kept)
+            work.append((query, [text for text in texts if text is not None]))
+        scored = score(self._reranker, work, deadline, self._on_error)
+        ordered = []
+        for place, ((_, hits), kept) in enumerate(zip(hits_of_queries, rows, strict=True)):
+            done = kept[: len(scored.scores[place])]
+            ordered.append(
+                order_by_score(
+                    hits,
+                    done,
+                    scored.scores[place],
+                    keep_unscored=self._on_missing != "drop",
+                    late=kept[len(done) :],
+                    limit=limit,
+                    score_threshold=score_threshold,
+                    blend=blend,
+                    snippets={}
+                    if scored.spans is None
+                    else self._snippets(hits, done, scored.spans[place]),
+                )
+            )
+        return ordered, scored
+
+    def _snippets(
+        self, hits: Sequence[ScoredPoint], kept: Sequence[int], spans: Sequence[tuple[int, int]]
+    ) -> dict[int, Snippet]:
+        return {
+            row: self._text.locate(hits[row].payload, *span)
+            for row, span in zip(kept, spans, strict=True)
+        }
+
+    def _require(self, hits: Sequence[ScoredPoint]) -> None:
+        for hit in hits:
+            try:
+                self._text.require(hit.payload, f"Point {hit.id!r}")
+            except MissingTextError as error:
+                raise MissingTextError(
+                    f"{error} Or let such hits follow the others: on_missing_text='last'."
+                ) from None

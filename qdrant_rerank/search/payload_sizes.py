@@ -1,0 +1,63 @@
+"""Whether fetching the text first and the rest later sends less. Pure: no I/O."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from qdrant_rerank.payload import PayloadText
+
+__all__ = ["PayloadSizes"]
+
+# Payloads of a collection that are measured; they tell the average well enough.
+SAMPLE = 32
+# Bytes that the second request must save. At 100 Mbit/s that is 1.3 ms, about a round trip.
+WORTH_A_REQUEST = 16 * 1024
+
+
+class PayloadSizes:
+    """What the payloads of one collection weigh, learned from the first answers with all of them.
+
+    Args:
+        text: reads the part that a reranker needs.
+    """
+
+    def __init__(self, text: PayloadText) -> None:
+        self._text = text
+        self._count = 0
+        self._whole = 0
+        self._needed = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether there is nothing to learn, or no more."""
+        return self._text.fields is None or self._count >= SAMPLE
+
+    def learn(self, payloads: Iterable[Mapping[str, Any] | None]) -> None:
+        """Measure whole payloads, until enough are known."""
+        for payload in payloads:
+            if self._count >= SAMPLE:
+                return
+            self._count += 1
+            self._whole += _bytes(payload)
+            self._needed += _bytes(self._text(payload))
+
+    def saved(self, candidates: int, limit: int) -> int:
+        """Bytes of payload that two requests would save on average; negative if they cost more.
+
+        Args:
+            candidates: points whose text is needed.
+            limit: points whose payload is returned.
+        """
+        if self._count == 0:
+            return 0
+        spared = candidates * (self._whole - self._needed) - limit * self._whole
+        return round(spared / self._count)
+
+    def pays(self, candidates: int, limit: int) -> bool:
+        """Whether two requests are better than one; not before something is known."""
+        return self._text.fields is not None and self.saved(candidates, limit) > WORTH_A_REQUEST
+
+
+def _bytes(value: Any) -> int:
+    """As JSON; what cannot be one counts as its text."""
+    return len(json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "replace"))

@@ -1,0 +1,135 @@
+"""The arguments of a search, checked before anything is asked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from qdrant_client import models
+
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.options import SearchOptions
+from qdrant_rerank.payload import require_path
+from qdrant_rerank.qdrant.lookups import Query, WithPayload, WithVectors, require_selected
+from qdrant_rerank.qdrant.recall_request import Prefetches, RecallBy, prefetches_of, read_recall
+from qdrant_rerank.utils.validation import (
+    require_count,
+    require_number,
+    require_positive,
+    require_query,
+)
+
+__all__ = ["SearchRequest"]
+
+#: Engines count in 64 bits, and some add to it.
+MOST_HITS = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchRequest:
+    """See :meth:`HybridSearcher.search` and :meth:`HybridSearcher.search_groups`."""
+
+    limit: int
+    candidates: int | None
+    query_filter: models.Filter | None
+    score_threshold: float | None
+    with_payload: WithPayload
+    with_vectors: WithVectors
+    options: SearchOptions | None
+    deadline_s: float | None
+    offset: int = 0
+    recall: RecallBy | None = None
+    prefetch: Prefetches | None = None
+    lookup_from: models.LookupLocation | None = None
+    shard_key_selector: models.ShardKeySelector | None = None
+    group_by: str | None = None
+    group_size: int = 1
+    with_lookup: str | models.WithLookup | None = None
+    progress: bool | None = False
+
+    @property
+    def given(self) -> bool:
+        """Whether the caller says what recall searches with."""
+        return self.recall is not None or self.prefetch is not None
+
+    def check(self, queries: Sequence[Query], candidates: int) -> None:
+        """Raise InvalidInputError unless the arguments are what they may be.
+
+        Args:
+            queries: to search for.
+            candidates: the searcher's own number.
+        """
+        for query in queries:
+            if isinstance(query, bool) or not isinstance(query, int | UUID):
+                require_query(query)
+            elif isinstance(query, int) and not 0 <= query < 2**64:
+                raise InvalidInputError(
+                    f"query is the id {query!r:.80}; Qdrant's are whole numbers from 0 to 2**64 - "
+                    "1, and UUIDs. A text to search for is a str."
+                )
+        require_selected("with_payload", self.with_payload)
+        require_selected("with_vectors", self.with_vectors)
+        require_count("offset", self.offset)
+        require_positive("group_size", self.group_size, optional=False)
+        if self.score_threshold is not None:
+            require_number("score_threshold", self.score_threshold, "a score, or None for all")
+        if not isinstance(self.query_filter, models.Filter | None):
+            raise InvalidInputError(
+                f"query_filter is a {type(self.query_filter).__name__}; expected a models.Filter."
+            )
+        if self.group_by is not None:
+            require_path("group_by", self.group_by)
+        self.depth(candidates)
+        self.read_prefetch()
+        if isinstance(self.read_recall(), models.QueryRequest):
+            for name in ("prefetch", "query_filter", "lookup_from", "shard_key_selector"):
+                if getattr(self, name) is not None:
+                    raise InvalidInputError(
+                        f"recall is a QueryRequest, which is sent as it is, so {name} would be "
+                        "ignored. Put it into the request."
+                    )
+        if self.given and not all(isinstance(query, str) for query in queries):
+            raise InvalidInputError(
+                "query is the id of a point, and recall or prefetch says what to search with; "
+                "expected one of them. Pass the text that the reranker compares with as query."
+            )
+
+    def depth(self, candidates: int) -> int:
+        """Hits that recall returns.
+
+        Raises:
+            InvalidInputError: fewer than are to be returned.
+        """
+        require_positive("limit", self.limit, optional=False)
+        require_positive("candidates", self.candidates)
+        last = self.offset + self.limit
+        most = max(last, self.candidates or 0)
+        if most > MOST_HITS:
+            raise InvalidInputError(
+                f"limit, offset and candidates ask for up to {most} hits; expected no more than "
+                f"{MOST_HITS}."
+            )
+        if self.candidates is None:
+            return max(candidates, last)
+        if self.candidates < last:
+            raise InvalidInputError(
+                f"candidates is {self.candidates} and "
+                + (f"offset {self.offset} + " if self.offset else "")
+                + f"limit {self.limit}; expected candidates of at least limit, since only "
+                "candidates can be returned."
+            )
+        return self.candidates
+
+    def read_recall(self) -> Any:
+        """What recall searches with, as the Query API takes it; None for the query's vectors."""
+        return read_recall(self.recall)
+
+    def read_prefetch(self) -> list[models.Prefetch] | None:
+        """The sub-requests; None for none."""
+        return prefetches_of(self.prefetch)
+
+    def lookup(self) -> models.WithLookup:
+        """Where groups are looked up."""
+        if isinstance(self.with_lookup, models.WithLookup):
+            return self.with_lookup
+        return models.WithLookup(collection=self.with_lookup or "")

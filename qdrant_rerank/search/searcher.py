@@ -1,0 +1,413 @@
+"""HybridSearcher: recall from a Qdrant collection, then the reranker's order.
+
+A thin shell: what a search does is in :mod:`~qdrant_rerank.search.pipeline`; here a
+:class:`~qdrant_rerank.qdrant.transport.driver.Conversation` does it, in the calling thread.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from qdrant_client import QdrantClient, models
+
+from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
+from qdrant_rerank.options import SearchOptions
+from qdrant_rerank.payload import TextSource
+from qdrant_rerank.qdrant.documents import Document, PointId
+from qdrant_rerank.qdrant.lookups import Query, WithPayload, WithVectors
+from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
+from qdrant_rerank.qdrant.recall_request import Prefetches, RecallBy
+from qdrant_rerank.qdrant.settings import CollectionSettings
+from qdrant_rerank.qdrant.transport.client import connect
+from qdrant_rerank.qdrant.transport.driver import Conversation
+from qdrant_rerank.qdrant.transport.steps import Flow, Terms
+from qdrant_rerank.qdrant.upload import Upload
+from qdrant_rerank.reranking.grouping import GroupedResults
+from qdrant_rerank.search.base import SearchCore
+from qdrant_rerank.search.request import SearchRequest
+from qdrant_rerank.types import Reranker, SearchResults
+from qdrant_rerank.utils.validation import require_several
+
+__all__ = ["HybridSearcher"]
+
+Result = TypeVar("Result")
+
+
+class HybridSearcher(SearchCore):
+    r"""Searches a Qdrant collection in two stages: recall, then a cross-encoder's order.
+
+    Safe to call from many threads. Also a context manager: leaving it closes the client, if the
+    searcher made it.
+
+    Args:
+        collection: name of the collection; ``add`` creates it where there is none.
+        reranker: a model name or path, any object with ``rerank(query, documents)``
+            (fastembed's ``TextCrossEncoder`` is one), or None for the recall order.
+        client: a ``QdrantClient``; None for ``QDRANT_URL`` (and ``QDRANT_API_KEY``) if set, else
+            an embedded engine at ``QDRANT_PATH``, else one in memory.
+        embedder: the dense encoder that the collection was, or will be, filled with: a name, a
+            directory, a fastembed ``TextEmbedding``, an ``Embedder``, or None for sparse recall
+            alone. ``QdrantInference`` for a model that Qdrant runs. The default one is left out
+            where a collection has no dense vectors.
+        sparse: "auto" takes BM25 where the collection has a sparse vector with Qdrant's IDF;
+            "Qdrant/bm25" insists on it; or a ``SparseEncoder``, a fastembed
+            ``SparseTextEmbedding``, ``QdrantInference("Qdrant/bm25")`` for the server's own,
+            ``TextIndex(field)`` for a payload index, or None for dense recall alone.
+        text: where a payload's text is: a field, a dotted path, several fields, a template such
+            as ``"{title}\n{body}"``, or a function of the payload.
+        candidates: hits that recall hands to the reranker.
+        options: see :class:`SearchOptions`.
+
+    Attributes:
+        client: the ``QdrantClient`` in use.
+        collection: name of the collection.
+        embedder: the dense encoder, or None.
+        sparse: the sparse encoder, or None.
+        reranker: the second stage, or None.
+
+    Raises:
+        InvalidInputError: an argument is of the wrong kind or out of range.
+        ModelError: a model cannot be found or loaded.
+
+    Examples:
+        >>> with HybridSearcher("docs") as searcher:
+        ...     added = searcher.add(["Bread is baked in an oven.", "Iron melts at 1538 C."])
+        ...     results = searcher.search("How hot must it be to melt iron?", limit=1)
+        >>> added, results[0].payload["text"]
+        (2, 'Iron melts at 1538 C.')
+    """
+
+    def __init__(
+        self,
+        collection: str,
+        *,
+        reranker: Reranker | str | Path | None = DEFAULT_RERANKER,
+        client: QdrantClient | None = None,
+        embedder: DenseEncoder | str | Path | None = DEFAULT_EMBEDDER,
+        sparse: LexicalEncoder | str | None = "auto",
+        text: TextSource = "text",
+        candidates: int = 100,
+        options: SearchOptions | None = None,
+    ) -> None:
+        super().__init__(
+            collection,
+            reranker=reranker,
+            embedder=embedder,
+            sparse=sparse,
+            text=text,
+            candidates=candidates,
+            options=options,
+        )
+        self._owns_client = client is None
+        self.client = connect() if client is None else client
+
+    @property
+    def fuses(self) -> bool:
+        """Whether recall is dense and sparse, fused; the collection's schema says so.
+
+        Raises:
+            CollectionNotFoundError: no such collection.
+            SchemaMismatchError: its vectors do not fit the encoders.
+        """
+        return self._run(self._fuses_flow(), self._add_terms())
+
+    def search(
+        self,
+        query: Query,
+        limit: int = 10,
+        *,
+        offset: int = 0,
+        candidates: int | None = None,
+        query_filter: models.Filter | None = None,
+        score_threshold: float | None = None,
+        with_payload: WithPayload = True,
+        with_vectors: WithVectors = False,
+        recall: RecallBy | None = None,
+        prefetch: Prefetches | None = None,
+        lookup_from: models.LookupLocation | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
+        options: SearchOptions | None = None,
+        deadline_s: float | None = None,
+    ) -> SearchResults:
+        """Recall candidates, rerank them, return the best.
+
+        Args:
+            query: a text; or the id of a point, a whole number or a ``UUID``, for more like it:
+                its vectors recall, its text is what the hits are compared with, and it is not
+                among them.
+            limit: hits to return; fewer if the collection or the filter has fewer.
+            offset: hits to skip, of the order after reranking.
+            candidates: hits to rerank, ``offset + limit`` or more; None for the searcher's own,
+                or that sum if it is more.
+            query_filter: which points to consider.
+            score_threshold: lowest ``score`` to return: of the reranker, or, without one, of
+                Qdrant.
+            with_payload: payload of the returned hits. With a selection, recall fetches only the
+                text and a second request the rest.
+            with_vectors: vectors of the returned hits, fetched likewise.
+            recall: what recall searches with, instead of the query's vectors: a vector, a
+                ``SparseVector``, a ``Document``, a query such as ``models.RecommendQuery``, or a
+                whole ``models.QueryRequest``, which is sent as it is but for its payload and
+                vectors. The reranker compares with ``query`` all the same.
+            prefetch: sub-requests of recall, fused by ``options.fusion``, or searched by
+                ``recall``; ``query_filter`` holds in each.
+            lookup_from: where the point lives whose id is the query, or is in ``recall``.
+            shard_key_selector: the shards to ask.
+            options: in place of the searcher's own.
+            deadline_s: seconds that the whole search may take; None for no limit. A
+                ``TextCrossEncoder`` then scores candidates in retrieval order and stops in time,
+                at most one run late; the scored ones come first, by score, the others follow in
+                retrieval order, whatever the threshold, and ``trace.status`` is "partial". So does
+                each stage of a ``Cascade``; what a later one does not reach keeps the order of the
+                stage before. Any other reranker is asked if there is time left, and cannot be
+                stopped. Neither can an encoder or an embedded engine.
+
+        Returns:
+            The hits by score, highest first; ties by retrieval rank, then id; with
+            ``options.diversity`` in the order that it makes. Fewer hits than asked for, and none,
+            are normal results.
+
+        Raises:
+            InvalidInputError: an empty query, or an argument out of range.
+            CollectionNotFoundError: no such collection.
+            SchemaMismatchError: its vectors do not fit the encoders.
+            MissingTextError: a hit without text, if ``on_missing_text="raise"``.
+            QdrantConnectionError: Qdrant is down, too slow (for ``deadline_s``, too: then there is
+                nothing to return), or answers nonsense.
+            QdrantRequestError: Qdrant refused the request, or is too old for it.
+            ModelOutputError: the reranker failed.
+        """
+        request = SearchRequest(
+            limit=limit,
+            offset=offset,
+            candidates=candidates,
+            query_filter=query_filter,
+            score_threshold=score_threshold,
+            with_payload=with_payload,
+            with_vectors=with_vectors,
+            recall=recall,
+            prefetch=prefetch,
+            lookup_from=lookup_from,
+            shard_key_selector=shard_key_selector,
+            options=options,
+            deadline_s=deadline_s,
+        )
+        [results] = self._search([query], request)
+        return results
+
+    def search_batch(
+        self,
+        queries: Iterable[Query],
+        limit: int = 10,
+        *,
+        offset: int = 0,
+        candidates: int | None = None,
+        query_filter: models.Filter | None = None,
+        score_threshold: float | None = None,
+        with_payload: WithPayload = True,
+        with_vectors: WithVectors = False,
+        lookup_from: models.LookupLocation | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
+        options: SearchOptions | None = None,
+        deadline_s: float | None = None,
+        progress: bool | None = None,
+    ) -> list[SearchResults]:
+        """Search for several queries: one request to Qdrant, their pairs scored together.
+
+        Thousands of queries go some hundred at a time, so that no more candidates are in memory.
+
+        Args:
+            queries: texts, or ids of points, as in :meth:`search`.
+            limit: hits to return a query.
+            offset: as in :meth:`search`.
+            candidates: as in :meth:`search`.
+            query_filter: as in :meth:`search`.
+            score_threshold: as in :meth:`search`.
+            with_payload: as in :meth:`search`.
+            with_vectors: as in :meth:`search`.
+            lookup_from: as in :meth:`search`.
+            shard_key_selector: as in :meth:`search`.
+            options: as in :meth:`search`.
+            deadline_s: seconds that the whole batch may take. Of each query the first candidates
+                are scored before the second of any.
+            progress: a progress bar on stderr once it has taken a second; None for one if stderr
+                is a terminal.
+
+        Returns:
+            What :meth:`search` returns, a query, in order. The times of each trace are those of
+            the queries that went together; ``total_s`` since the call.
+
+        Raises:
+            QdrantRerankError: as :meth:`search`.
+        """
+        require_several("queries", queries)
+        request = SearchRequest(
+            limit=limit,
+            offset=offset,
+            candidates=candidates,
+            query_filter=query_filter,
+            score_threshold=score_threshold,
+            with_payload=with_payload,
+            with_vectors=with_vectors,
+            lookup_from=lookup_from,
+            shard_key_selector=shard_key_selector,
+            options=options,
+            deadline_s=deadline_s,
+            progress=progress,
+        )
+        return self._search(list(queries), request)
+
+    def search_groups(
+        self,
+        query: Query,
+        *,
+        group_by: str,
+        group_size: int = 3,
+        limit: int = 10,
+        offset: int = 0,
+        candidates: int | None = None,
+        query_filter: models.Filter | None = None,
+        score_threshold: float | None = None,
+        with_payload: WithPayload = True,
+        with_vectors: WithVectors = False,
+        with_lookup: str | models.WithLookup | None = None,
+        recall: RecallBy | None = None,
+        prefetch: Prefetches | None = None,
+        lookup_from: models.LookupLocation | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
+        options: SearchOptions | None = None,
+        deadline_s: float | None = None,
+    ) -> GroupedResults:
+        """Recall and rerank chunks, and return them by what they are parts of.
+
+        Args:
+            query: as in :meth:`search`.
+            group_by: payload field, or path, that chunks of one group share. Chunks without it, or
+                with a value there that is neither a whole number nor a text, are left out, and one
+                with several values is in several groups, as in Qdrant.
+            group_size: most chunks of a group, its best.
+            limit: groups to return; fewer if the candidates have fewer.
+            offset: groups to skip.
+            candidates: chunks to rerank; of one group there may be many among them.
+            query_filter: as in :meth:`search`.
+            score_threshold: as in :meth:`search`, of a chunk.
+            with_payload: as in :meth:`search`, of each chunk.
+            with_vectors: as in :meth:`search`, of each chunk.
+            with_lookup: a collection whose points' ids are the groups', to return them, too; or a
+                ``models.WithLookup``.
+            recall: as in :meth:`search`.
+            prefetch: as in :meth:`search`.
+            lookup_from: as in :meth:`search`.
+            shard_key_selector: as in :meth:`search`.
+            options: as in :meth:`search`.
+            deadline_s: as in :meth:`search`.
+
+        Returns:
+            The groups in the order of their best chunks, each a ``models.PointGroup``.
+
+        Raises:
+            QdrantRerankError: as :meth:`search`.
+
+        Examples:
+            >>> searcher = HybridSearcher("chunks")
+            >>> added = searcher.add(
+            ...     [
+            ...         {"text": "Iron melts at 1538 degrees.", "book": "metals"},
+            ...         {"text": "Bread is baked in an oven.", "book": "baking"},
+            ...         {"text": "Copper melts at 1085 degrees.", "book": "metals"},
+            ...     ]
+            ... )
+            >>> groups = searcher.search_groups("When does iron melt?", group_by="book")
+            >>> [(group.id, len(group.hits)) for group in groups]
+            [('metals', 2), ('baking', 1)]
+        """
+        request = SearchRequest(
+            limit=limit,
+            offset=offset,
+            candidates=candidates,
+            query_filter=query_filter,
+            score_threshold=score_threshold,
+            with_payload=with_payload,
+            with_vectors=with_vectors,
+            recall=recall,
+            prefetch=prefetch,
+            lookup_from=lookup_from,
+            shard_key_selector=shard_key_selector,
+            group_by=group_by,
+            group_size=group_size,
+            with_lookup=with_lookup,
+            options=options,
+            deadline_s=deadline_s,
+        )
+        terms = self._terms([query], request)
+        return self._run(self._groups_flow(query, request, terms), terms)
+
+    def add(
+        self,
+        documents: Iterable[Document],
+        *,
+        ids: Iterable[PointId] | None = None,
+        batch_size: int = 256,
+        parallel: int = 1,
+        resume: bool = False,
+        settings: CollectionSettings | None = None,
+        progress: bool | None = None,
+    ) -> int:
+        """Embed documents and store them, creating the collection where there is none.
+
+        Args:
+            documents: texts, mappings (the payload), or ``PointStruct``s, whose missing vectors
+                are embedded. Any iterable: it is read once, a batch at a time.
+            ids: one a document, whole numbers or UUIDs; None for the points' own, or a UUIDv5 of
+                the text, so that adding twice does not duplicate.
+            batch_size: documents a request.
+            parallel: requests at a time; memory holds as many batches.
+            resume: leave out documents whose ids are in the collection already, without embedding
+                them: after an ``add`` that was cut off.
+            settings: of a collection that has to be created: shards, replicas, quantisation,
+                payload indexes.
+            progress: a progress bar on stderr; None for one if stderr is a terminal.
+
+        Returns:
+            The number of documents stored by this call.
+
+        Raises:
+            InvalidInputError: not a document, a wrong id, or not one id a document.
+            MissingTextError: a document without text.
+            SchemaMismatchError: the collection's vectors do not fit the encoders.
+            QdrantConnectionError: Qdrant is down, too slow, or answers nonsense.
+            QdrantRequestError: Qdrant refused.
+            IncompleteAddError: it did not take some batches, but took others after them; the error
+                has the ids. A batch is sent three times, as far as its failure may pass.
+
+            Otherwise the documents before the one that failed are stored; a note on the error has
+            their number.
+        """
+        flow = self._add_flow(
+            documents, ids, Upload(batch_size, parallel, resume, progress), settings
+        )
+        return self._run(flow, self._add_terms())
+
+    def close(self) -> None:
+        """Close the client, if the searcher made it."""
+        if self._owns_client:
+            self.client.close()
+
+    def __enter__(self) -> "HybridSearcher":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _search(self, queries: list[Query], request: SearchRequest) -> list[SearchResults]:
+        terms = self._terms(queries, request)
+        return self._run(self._search_flow(queries, request, terms), terms)
+
+    def _run(self, flow: Flow[Result], terms: Terms) -> Result:
+        return Conversation(self.client, self.collection, terms).run(flow)

@@ -1,0 +1,64 @@
+"""The models that ship with the package."""
+
+import numpy as np
+import pytest
+from qdrant_rerank.models import BUNDLED_DIRECTORY
+from qdrant_rerank.onnx_files import external_files
+
+from qdrant_rerank import DEFAULT_RERANKER, Cascade, TextCrossEncoder
+from tests.unit.test_package import python
+
+STUDENT = "grown-minilm-l3-v2"
+QUESTIONS = {
+    "How hot must iron be to melt?": "Iron melts at 1538 degrees Celsius and boils at 2862.",
+    "who invented the telephone": "Alexander Graham Bell was granted the patent for it in 1876.",
+    "remove a directory tree": "rmtree deletes an entire folder with everything in it.",
+    "symptoms of dehydration": "Thirst, dark urine, dizziness and a dry mouth are early signs.",
+}
+
+
+@pytest.mark.parametrize("name", [DEFAULT_RERANKER, STUDENT])
+def test_each_finds_the_answer_among_others(name):
+    """By its registered name, with no download."""
+    encoder = TextCrossEncoder(name)
+    answers = list(QUESTIONS.values())
+    for row, query in enumerate(QUESTIONS):
+        assert int(np.argmax(encoder.rerank(query, answers))) == row
+
+
+@pytest.mark.parametrize("name", [DEFAULT_RERANKER, STUDENT])
+def test_a_score_depends_on_its_pair_alone(name):
+    """To the last bit: int8 runs hold one pair."""
+    encoder = TextCrossEncoder(name)
+    pairs = [(query, answer) for query in QUESTIONS for answer in QUESTIONS.values()]
+    together = encoder.score_pairs(pairs).scores
+    alone = [encoder.score_pairs([pair]).scores[0] for pair in reversed(pairs)]
+    assert together.tolist() == alone[::-1]
+
+
+def test_the_student_shares_the_weights_of_the_whole_model():
+    """One file serves both, and neither carries its own copy."""
+    folder = BUNDLED_DIRECTORY / DEFAULT_RERANKER / "onnx"
+    for name in ("model.onnx", "student.onnx"):
+        assert [path.name for path in external_files(folder / name)] == ["weights.bin"]
+        assert (folder / name).stat().st_size < 1e6
+
+
+def test_a_cascade_of_both_keeps_the_answer_first():
+    """The student prunes, the whole model finishes."""
+    cascade = Cascade([(STUDENT, 2), (DEFAULT_RERANKER, None)])
+    answers = list(QUESTIONS.values())
+    for row, query in enumerate(QUESTIONS):
+        assert int(np.argmax(cascade.rerank(query, answers))) == row
+
+
+def test_nothing_that_trains_is_needed():
+    """Neither torch nor the packages of the evaluation."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'matplotlib', 'ir_measures', 'scipy', 'onnx'):\n"
+        "    sys.modules[name] = None\n"
+        "from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder\n"
+        "print(len(TextCrossEncoder(DEFAULT_RERANKER).rerank('a', ['b', 'c'])))"
+    )
+    assert python(code) == "2\n"

@@ -1,0 +1,328 @@
+"""HybridSearcher.add: what it takes, what it refuses, and what stays when it fails."""
+
+import itertools
+import threading
+import uuid
+from contextlib import closing
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from qdrant_client import QdrantClient, models
+
+from qdrant_rerank import HybridSearcher
+from qdrant_rerank.errors import (
+    InvalidInputError,
+    MissingTextError,
+    ModelOutputError,
+    SchemaMismatchError,
+)
+from qdrant_rerank.qdrant.embedded.client import EdgeClient
+
+IDS = [3, str(uuid.UUID(int=5)), uuid.UUID(int=6)]
+
+
+@pytest.fixture
+def searcher(client):
+    """An empty collection-to-be; recall only."""
+    return HybridSearcher("docs", client=client, reranker=None)
+
+
+def stored(searcher):
+    """id -> payload of every point."""
+    records, _ = searcher.client.scroll("docs", limit=100_000)
+    return {record.id: record.payload for record in records}
+
+
+def test_the_collection_is_made_with_both_vectors_and_the_embedders_name(searcher):
+    """Cosine, IDF on the server, and who filled it."""
+    assert searcher.add(["a text"], progress=False) == 1
+    config = searcher.client.get_collection("docs").config
+    assert config.params.vectors["dense"].size == 256
+    assert config.params.vectors["dense"].distance == models.Distance.COSINE
+    assert config.params.sparse_vectors["bm25"].modifier == models.Modifier.IDF
+    assert config.metadata == {"qdrant_rerank_embedder": "static-minilm-l6-v1"}
+
+
+def test_texts_mappings_and_points_are_taken_in_one_call(searcher):
+    """A text becomes the payload field that is read."""
+    point = models.PointStruct(id=9, payload={"text": "point"}, vector={})
+    assert searcher.add(["text", {"text": "mapping", "n": 1}, point], progress=False) == 3
+    assert sorted(p["text"] for p in stored(searcher).values()) == ["mapping", "point", "text"]
+    assert stored(searcher)[9] == {"text": "point"}
+
+
+def test_a_text_goes_where_the_text_source_reads(client):
+    """A dotted path becomes nested payload; several fields cannot take a str."""
+    nested = HybridSearcher("docs", client=client, reranker=None, text="article.body")
+    nested.add(["words"], progress=False)
+    assert list(stored(nested).values()) == [{"article": {"body": "words"}}]
+    assert nested.search("words")[0].payload == {"article": {"body": "words"}}
+    for source in (["title", "body"], "{title} {body}", lambda payload: payload["body"]):
+        several = HybridSearcher("docs", client=client, reranker=None, text=source)
+        with pytest.raises(InvalidInputError, match="Document 0 is a str"):
+            several.add(["words"], progress=False)
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    texts=st.lists(
+        st.text(min_size=1).filter(str.strip).map(lambda t: t.encode("utf-8", "replace").decode()),
+        max_size=12,
+    ),
+    size=st.integers(1, 5),
+)
+def test_adding_twice_does_not_duplicate(client, texts, size):
+    """Ids come from the texts, whatever the batches."""
+    searcher = HybridSearcher(f"c{uuid.uuid4()}", client=client, reranker=None)
+    for _ in range(2):
+        assert searcher.add(iter(texts), batch_size=size, progress=False) == len(texts)
+    assert client.count(searcher.collection).count == len(set(texts))
+
+
+def test_ids_may_be_given(searcher):
+    """Whole numbers and UUIDs, as text or not."""
+    searcher.add(["a", "b", "c"], ids=IDS, progress=False)
+    assert set(stored(searcher)) == {3, IDS[1], str(IDS[2])}
+
+
+@pytest.mark.parametrize("wrong", [-1, "title-7", 1.5, True, 2**64])
+def test_wrong_ids_are_refused(searcher, wrong):
+    """With the document, the id, and what Qdrant takes."""
+    with pytest.raises(InvalidInputError, match=r"Document 1 has the id .*whole numbers"):
+        searcher.add(["a", "b"], ids=[1, wrong], progress=False)
+
+
+@pytest.mark.parametrize(("ids", "seen"), [([1], "1 ids for 2"), ([1, 2, 3], "3 ids for 2")])
+def test_ids_must_be_one_a_document(searcher, ids, seen):
+    """Counted first where that is possible, else on the way."""
+    with pytest.raises(InvalidInputError, match=seen):
+        searcher.add(["a", "b"], ids=ids, progress=False)
+    with pytest.raises(InvalidInputError, match=r"one id a document"):
+        searcher.add(iter(["a", "b"]), ids=iter(ids), progress=False)
+
+
+def test_a_generator_is_read_a_batch_at_a_time(searcher):
+    """A million documents need no list."""
+    most = itertools.count()
+
+    def documents():
+        for i in range(1000):
+            if i % 100 == 0 and i:
+                assert searcher.client.count("docs").count >= i - 100
+            next(most)
+            yield f"document {i}"
+
+    assert searcher.add(documents(), batch_size=100, progress=False) == 1000
+    assert searcher.client.count("docs").count == 1000
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "seen"),
+    [
+        (
+            {"title": "T"},
+            MissingTextError,
+            r"Document 3 has no text: 'text' is missing.*text='title'",
+        ),
+        ("", MissingTextError, "Document 3 has no text"),
+        (7, InvalidInputError, "Document 3 is a int"),
+        ("a\ud800b", InvalidInputError, "Document 3 holds a lone surrogate at character 1"),
+    ],
+)
+def test_good_documents_before_a_bad_one_are_kept(searcher, bad, error, seen):
+    """Nothing is lost, and the error says how many went in."""
+    with pytest.raises(error, match=seen) as caught:
+        searcher.add(["a", "b", "c", bad, "d"], batch_size=2, progress=False)
+    assert sorted(p["text"] for p in stored(searcher).values()) == ["a", "b", "c"]
+    assert caught.value.__notes__ == [
+        "3 documents before it were added; adding them again does not duplicate them."
+    ]
+
+
+def test_documents_before_a_failing_iterable_are_kept(searcher):
+    """The iterable's own error comes out."""
+
+    def documents():
+        yield "a"
+        raise RuntimeError("the disk is gone")
+
+    with pytest.raises(RuntimeError, match="the disk is gone") as caught:
+        searcher.add(documents(), progress=False)
+    assert [p["text"] for p in stored(searcher).values()] == ["a"]
+    assert caught.value.__notes__
+
+
+def test_vectors_that_a_point_brings_are_kept(searcher):
+    """Only what is missing is embedded; a list goes to the dense vector."""
+    searcher.add(["seed"], progress=False)
+    ones = [1.0] * 256
+    searcher.add(
+        [
+            models.PointStruct(id=1, payload={"text": "bread"}, vector={"dense": ones}),
+            models.PointStruct(id=2, payload={"text": "butter"}, vector=ones),
+        ],
+        progress=False,
+    )
+    records = searcher.client.retrieve("docs", [1, 2], with_vectors=True)
+    for record in records:
+        assert record.vector["dense"] == pytest.approx([1 / 16] * 256)
+        assert record.vector["bm25"].indices
+
+
+@pytest.mark.parametrize(
+    ("vector", "seen"),
+    [
+        ({"dense": [1.0] * 3}, "vector of 3 for 'dense', which has 256"),
+        ([1.0] * 3, "vector of 3"),
+        ({"title": [1.0]}, "brings a vector 'title'"),
+    ],
+)
+def test_vectors_that_do_not_fit_are_refused(searcher, vector, seen):
+    """Before they are sent."""
+    point = models.PointStruct(id=1, payload={"text": "x"}, vector=vector)
+    with pytest.raises(SchemaMismatchError, match=seen):
+        searcher.add([point], progress=False)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), 1e39])
+@pytest.mark.parametrize("name", ["dense", "bm25"])
+def test_vectors_with_numbers_that_are_not_finite_are_refused(searcher, name, number):
+    """They would be stored and never found, or found first; documents before them are kept."""
+    values = [1.0] * 255 + [number]
+    vector = {"bm25": models.SparseVector(indices=list(range(256)), values=values)}
+    point = models.PointStruct(
+        id=1, payload={"text": "x"}, vector=vector if name == "bm25" else {"dense": values}
+    )
+    with pytest.raises(InvalidInputError, match=rf"Document 1 brings .* infinity for '{name}'"):
+        searcher.add(["good", point], progress=False)
+    assert [payload["text"] for payload in stored(searcher).values()] == ["good"]
+
+
+def test_a_multivector_of_several_lengths_is_refused(client):
+    """Each of its rows is looked at."""
+    client.create_collection(
+        "docs",
+        vectors_config={
+            "dense": models.VectorParams(
+                size=2,
+                distance=models.Distance.DOT,
+                multivector_config=models.MultiVectorConfig(comparator="max_sim"),
+            )
+        },
+        sparse_vectors_config={"bm25": models.SparseVectorParams(modifier="idf")},
+    )
+    searcher = HybridSearcher("docs", client=client, reranker=None, embedder=None)
+    point = models.PointStruct(
+        id=1, payload={"text": "x"}, vector={"dense": [[1.0, 2.0], [1.0, 2.0, 3.0]]}
+    )
+    with pytest.raises(SchemaMismatchError, match="vector of 3 for 'dense', which has 2"):
+        searcher.add([point], progress=False)
+
+
+class Encoder:
+    """Returns what it was given for texts with "bad" in them; else ones."""
+
+    name, dimension = "an encoder", 2
+
+    def __init__(self, bad, good):
+        self.bad, self.good = bad, good
+
+    def embed_query(self, text):
+        return self.bad if "bad" in text else self.good
+
+    def embed_documents(self, texts):
+        return [self.embed_query(text) for text in texts]
+
+
+@pytest.mark.parametrize("engine", ["local mode", "embedded"])
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e39])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_an_encoder_that_returns_no_finite_numbers_is_named(engine, number, sparse):
+    """With the document or the query, before anything is sent."""
+    if sparse:
+        bad, good = (models.SparseVector(indices=[1], values=[value]) for value in (number, 1.0))
+        encoders = {"embedder": None, "sparse": Encoder(bad, good)}
+    else:
+        encoders = {"embedder": Encoder([1.0, number], [1.0, 1.0]), "sparse": None}
+    with closing(EdgeClient() if engine == "embedded" else QdrantClient(":memory:")) as client:
+        searcher = HybridSearcher("docs", client=client, reranker=None, **encoders)
+        assert searcher.add(["good"], progress=False) == 1
+        with pytest.raises(ModelOutputError, match=r"'an encoder' returned NaN .* 7 \('bad'\)"):
+            searcher.add(["fine", "bad"], ids=[6, 7], progress=False)
+        with pytest.raises(ModelOutputError, match=r"'an encoder' .* of the query 'a bad query'"):
+            searcher.search("a bad query")
+        assert client.count("docs").count == 1
+        assert len(searcher.search("good")) == 1
+
+
+@pytest.mark.parametrize("made", [[None], ["x"], [[1.0, 2.0], [1.0]], object()])
+def test_an_embedder_that_returns_no_numbers_is_named(client, made):
+    """Of any wrong kind."""
+    encoder = Encoder(made, [1.0, 1.0])
+    searcher = HybridSearcher("docs", client=client, reranker=None, embedder=encoder)
+    searcher.add(["good"], progress=False)
+    for call in (lambda: searcher.add(["bad"], progress=False), lambda: searcher.search("bad")):
+        with pytest.raises((ModelOutputError, SchemaMismatchError), match="'an encoder' returned"):
+            call()
+
+
+def test_a_sparse_encoder_returns_one_vector_a_text(client):
+    """One that does not is named."""
+
+    class Short(Encoder):
+        def embed_documents(self, texts):
+            return super().embed_documents(texts)[1:]
+
+    one = models.SparseVector(indices=[1], values=[1.0])
+    searcher = HybridSearcher(
+        "docs", client=client, reranker=None, embedder=None, sparse=Short(one, one)
+    )
+    with pytest.raises(ModelOutputError, match="returned 1 vectors for 2 texts"):
+        searcher.add(["a", "b"], progress=False)
+
+
+def test_one_document_instead_of_several_is_refused(searcher):
+    """A str is an iterable of characters, a mapping one of keys."""
+    for one in ("a text", {"text": "a"}, models.PointStruct(id=1, vector={})):
+        with pytest.raises(InvalidInputError, match=r"Pass \[document\]"):
+            searcher.add(one, progress=False)
+    with pytest.raises(InvalidInputError, match="batch_size is 0"):
+        searcher.add(["a"], batch_size=0)
+
+
+def test_concurrent_adds_lose_nothing(searcher):
+    """Local mode is corrupted by concurrent writes unless they are locked."""
+    threads = [
+        threading.Thread(
+            target=searcher.add,
+            args=([f"document {t} {i}" for i in range(50)],),
+            kwargs={"batch_size": 7, "progress": False},
+        )
+        for t in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert searcher.client.count("docs").count == 300
+    assert len(searcher.search("document", limit=300, candidates=300)) == 300
+
+
+def test_huge_and_odd_documents_are_stored(searcher):
+    """10 MB, NUL, emoji, right-to-left."""
+    odd = ["word " * 2_000_000, "a\x00b", "🙂🙂", "שלום עולם"]
+    assert searcher.add(odd, progress=False) == 4
+    assert searcher.search("שלום", limit=1)[0].payload["text"] == odd[3]
+
+
+def test_a_progress_bar_is_drawn_when_asked_for(searcher, capsys):
+    """On stderr, and not in a pipe unless asked for."""
+    searcher.add(["a", "b"])
+    assert capsys.readouterr().err == ""
+    searcher.add(["a", "b"], progress=True)
+    captured = capsys.readouterr()
+    assert "2/2" in captured.err
+    assert captured.out == ""

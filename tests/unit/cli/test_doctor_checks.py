@@ -1,0 +1,146 @@
+"""The checks of doctor: what is seen, whether it is wrong, how to mend it."""
+
+import pytest
+from qdrant_client import models
+
+from qdrant_rerank.cli.doctor_checks import (
+    check_collection,
+    check_filters,
+    check_model,
+    check_packages,
+    check_schema,
+    check_texts,
+    check_versions,
+)
+from qdrant_rerank.payload import PayloadText
+from qdrant_rerank.qdrant.embedded.config import full_config
+from qdrant_rerank.qdrant.schema import CollectionSchema
+
+
+def info(**changed):
+    """A healthy collection."""
+    config = full_config(
+        None, None, hnsw=None, optimizers=None, quantization=None, metadata=None, params={}
+    )
+    told = {
+        "status": "green",
+        "optimizer_status": "ok",
+        "segments_count": 1,
+        "points_count": 100,
+        "indexed_vectors_count": 100,
+        "payload_schema": {},
+        "config": config,
+    }
+    return models.CollectionInfo(**{**told, **changed})
+
+
+def schema(**changed):
+    """The vectors of a collection that add made."""
+    told = {
+        "collection": "docs",
+        "dense": {"dense": models.VectorParams(size=4, distance="Cosine")},
+        "sparse": {"bm25": models.SparseVectorParams(modifier="idf")},
+        "embedder": "one",
+    }
+    return CollectionSchema(**{**told, **changed})
+
+
+def wrong(findings):
+    """What is wrong, and how to mend it."""
+    return [(finding.seen, finding.mend) for finding in findings if finding.wrong]
+
+
+def test_a_healthy_collection_has_nothing_wrong():
+    """And says how large it is."""
+    [found] = check_collection(info(), embedded=False)
+    assert (found.wrong, found.seen) == (False, "100 points, status green.")
+
+
+@pytest.mark.parametrize(
+    ("changed", "embedded", "seen"),
+    [
+        ({"points_count": 0}, False, "no points"),
+        ({"status": "red"}, False, "Status red"),
+        ({"optimizer_status": {"error": "out of disk"}}, False, "out of disk"),
+        ({"points_count": 50_000, "indexed_vectors_count": 0}, False, "reads all of them"),
+        ({"points_count": 50_000, "indexed_vectors_count": 0}, True, None),
+    ],
+)
+def test_a_sick_collection_is_told(changed, embedded, seen):
+    """With how to mend it; an embedded engine needs no graph."""
+    found = wrong(check_collection(info(**changed), embedded=embedded))
+    if seen is None:
+        assert found == []
+    else:
+        assert seen in found[0][0]
+        assert found[0][1]
+
+
+def test_vectors_that_do_not_fit_are_wrong_and_others_a_remark():
+    """Encoders, the recorded name, BM25 without IDF."""
+    assert wrong(check_schema(schema(), None)) == []
+    assert wrong(check_schema(schema(), "of another size"))[0][0] == "of another size"
+    odd = schema(embedder=None, sparse={"splade": models.SparseVectorParams()})
+    remarks = [finding.seen for finding in check_schema(odd, None) if finding.mend]
+    assert "Nobody recorded which embedder" in remarks[0]
+    assert "'splade'" in remarks[1]
+
+
+def test_texts_that_are_missing_are_counted():
+    """Wrong from one in twenty; what the others have is named."""
+    text = PayloadText("text")
+    assert wrong(check_texts([{"text": "a"}] * 9, text)) == []
+    few = check_texts([{"text": "a"}] * 99 + [{"body": "b"}], text)
+    assert wrong(few) == []
+    [(seen, mend)] = wrong(check_texts([{"text": "a"}, {"body": "b"}, None], text))
+    assert "1 of 3 sampled points have text at 'text'" in seen
+    assert "'body'" in seen
+    assert "--text" in mend
+    assert list(check_texts([], text)) == []
+
+
+def test_filters_need_a_field_and_an_index():
+    """The type of the index is that of the values."""
+    payloads = [{"year": 1999, "a": {"b": "x"}, "price": 1.5, "ok": True, "tags": ["t"]}]
+    indexed = schema(indexed=frozenset({"year"}))
+    assert wrong(check_filters(["year"], indexed, payloads, indexes=True)) == []
+    kinds = {"price": "float", "ok": "bool", "a.b": "keyword", "tags[]": "keyword"}
+    for name, kind in kinds.items():
+        [(_, mend)] = wrong(check_filters([name], indexed, payloads, indexes=True))
+        assert mend == f"client.create_payload_index('docs', {name!r}, {kind!r})"
+        assert wrong(check_filters([name], indexed, payloads, indexes=False)) == []
+    [(seen, _)] = wrong(check_filters(["yaer"], indexed, payloads, indexes=True))
+    assert "No sampled point has the payload field 'yaer'" in seen
+
+
+@pytest.mark.parametrize(
+    ("server", "mend"),
+    [
+        ("1.20.3", None),
+        ("1.19.0", None),
+        ("1.17.1", "Upgrade the server."),
+        ("1.23.0", "Upgrade qdrant-client."),
+        ("dev", None),
+    ],
+)
+def test_versions_may_be_one_minor_apart(server, mend):
+    """A version that is none decides nothing."""
+    found = wrong(check_versions(server, "1.20.0"))
+    assert [one[1] for one in found] == ([] if mend is None else [mend])
+
+
+def test_a_card_that_is_idle_and_texts_that_are_cut_are_wrong():
+    """And a model on the CPU without a card is not."""
+    cpu, card = "CPUExecutionProvider", "CUDAExecutionProvider"
+    assert wrong(check_model(cpu, [cpu], 100, 4)) == []
+    assert len(wrong(check_model(cpu, [card, cpu], 0, 0))) == 1
+    assert wrong(check_model(card, [card, cpu], 0, 0)) == []
+    [(seen, mend)] = wrong(check_model(cpu, [cpu], 100, 20))
+    assert "20 of 100 sampled texts (20%)" in seen
+    assert "windows" in mend
+
+
+def test_two_runtimes_spoil_each_other():
+    """One is fine."""
+    assert wrong(check_packages(["numpy", "onnxruntime"])) == []
+    assert len(wrong(check_packages(["onnxruntime-gpu", "onnxruntime"]))) == 1

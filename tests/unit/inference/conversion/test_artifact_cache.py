@@ -1,0 +1,147 @@
+"""Artifacts: kept whole, made anew when anything differs, never a reason to fail."""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from qdrant_rerank.errors import ModelFileError
+from qdrant_rerank.inference.conversion.artifact_cache import artifact
+
+BUILD_SLOWLY = """
+import sys, time
+from pathlib import Path
+from qdrant_rerank.inference.conversion.artifact_cache import artifact
+
+def build(folder):
+    (folder / "a").write_text("one")
+    time.sleep(0.5)
+    (folder / "b").write_text("two")
+
+with artifact(Path(sys.argv[1]), "kind", [], {}, build) as folder:
+    print(folder.name, (folder / "a").read_text() + (folder / "b").read_text())
+"""
+
+
+class Builder:
+    """Writes one file, and counts."""
+
+    def __init__(self):
+        self.times = 0
+
+    def __call__(self, folder):
+        self.times += 1
+        (folder / "made").write_text("content")
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A file that an artifact is made of."""
+    path = tmp_path / "source"
+    path.write_text("weights")
+    return path
+
+
+def made(cache, source, build, **options):
+    """Contents of the artifact, and its folder."""
+    with artifact(cache, "kind", [source], options, build) as folder:
+        return (folder / "made").read_text(), folder
+
+
+def test_it_is_built_once_and_again_when_anything_differs(tmp_path, source):
+    """The file's contents and the options count; each has its own folder."""
+    build, cache = Builder(), tmp_path / "cache"
+    folders = {made(cache, source, build, version=1)[1] for _ in range(3)}
+    assert (build.times, len(folders)) == (1, 1)
+    folders.add(made(cache, source, build, version=2)[1])
+    source.write_text("other weights")
+    folders.add(made(cache, source, build, version=2)[1])
+    assert (build.times, len(folders)) == (3, 3)
+    assert sorted(cache.iterdir()) == sorted(folders)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "added", "manifest", "file", "empty"])
+def test_a_damaged_or_foreign_entry_is_made_anew_and_said_once(tmp_path, source, damage, caplog):
+    """Whatever lies there."""
+    build, cache = Builder(), tmp_path / "cache"
+    _, folder = made(cache, source, build)
+    if damage == "cut":
+        (folder / "made").write_text("cont")
+    elif damage == "gone":
+        (folder / "made").unlink()
+    elif damage == "added":
+        (folder / "more").write_text("foreign")
+    elif damage == "manifest":
+        (folder / "manifest.json").write_text("[")
+    else:
+        for path in folder.iterdir():
+            path.unlink()
+        if damage == "file":
+            folder.rmdir()
+            folder.write_text("not a folder")
+    with caplog.at_level(logging.WARNING):
+        assert made(cache, source, build) == ("content", folder)
+        assert made(cache, source, build) == ("content", folder)
+    assert build.times == 2
+    assert [record.message for record in caplog.records] == [
+        f"{folder} was damaged or not ours, and is made anew."
+    ]
+    assert list(cache.iterdir()) == [folder]
+
+
+def test_where_nothing_can_be_kept_it_is_made_for_the_moment_and_said_once(
+    tmp_path, source, caplog
+):
+    """A file stands where the cache should be; a read-only or full disk fails likewise."""
+    build, cache = Builder(), tmp_path / "cache"
+    cache.write_text("in the way")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            content, folder = made(cache, source, build)
+            assert content == "content"
+            assert not folder.exists()
+    assert len({record.message for record in caplog.records}) == len(caplog.records) == 1
+    assert "could not be kept" in caplog.text
+
+
+def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path, source, monkeypatch):
+    """The real error of a full device, and the error that says what to do."""
+    if not os.access("/dev/full", os.W_OK):
+        pytest.skip("no /dev/full")
+
+    def build(folder):
+        (folder / "made").symlink_to("/dev/full")
+        with (folder / "made").open("wb") as file:
+            file.write(b"content")
+
+    cache = tmp_path / "cache"
+    with (
+        pytest.raises(ModelFileError, match=r"No space left.*pass cache_dir="),
+        artifact(cache, "kind", [source], {}, build),
+    ):
+        pass
+    assert list(cache.iterdir()) == []
+
+
+def test_two_processes_may_build_the_same_at_once(tmp_path):
+    """Both have it whole, and one folder is left."""
+    command = [sys.executable, "-c", BUILD_SLOWLY, str(tmp_path)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = {process.communicate(timeout=60)[0] for process in running}
+    [folder] = tmp_path.iterdir()
+    assert said == {f"{folder.name} onetwo\n"}
+
+
+def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path, source):
+    """Not before: it may still be at work."""
+    young, old = tmp_path / ".building-young", tmp_path / ".building-old"
+    for path in (young, old):
+        path.mkdir()
+        (path / "part").write_text("part")
+    day_before = time.time() - 100_000
+    os.utime(old, (day_before, day_before))
+    _, folder = made(tmp_path, source, Builder())
+    assert {path for path in tmp_path.iterdir() if path.is_dir()} == {young, folder}

@@ -1,0 +1,129 @@
+"""Payload -> text."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qdrant_rerank.errors import InvalidInputError, MissingTextError
+from qdrant_rerank.payload import PayloadText
+
+WORDS = st.text(min_size=1).filter(str.strip)
+
+
+@given(WORDS)
+def test_a_field_is_returned_as_it_is(text):
+    """No stripping, no change of any character."""
+    assert PayloadText("body")({"body": text, "other": "x"}) == text
+
+
+def test_a_dotted_path_reaches_nested_payload_and_a_dotted_name_comes_first():
+    """As in Qdrant's filters, but a field of that very name wins."""
+    read = PayloadText("a.b")
+    assert read({"a": {"b": "nested"}}) == "nested"
+    assert read({"a": {"b": "nested"}, "a.b": "flat"}) == "flat"
+    assert read({"a": "no mapping"}) is None
+    assert read.fields == ("a.b",)
+
+
+@given(WORDS, WORDS)
+def test_several_fields_are_joined_by_newlines_and_missing_ones_skipped(title, body):
+    """A document without a title is still a document."""
+    read = PayloadText(["title", "body"])
+    assert read({"title": title, "body": body}) == f"{title}\n{body}"
+    assert read({"body": body}) == body
+    assert read({"title": 3, "body": " "}) is None
+
+
+def test_a_template_fills_in_text_numbers_and_braces():
+    """Numbers are written out; doubled braces are braces."""
+    read = PayloadText("{{{title}}} {meta.year} {open}")
+    assert read({"title": "A", "meta": {"year": 1999}, "open": True}) == "{A} 1999 True"
+    assert read.fields == ("title", "meta.year", "open")
+
+
+def test_a_template_needs_every_field():
+    """Half a text would be scored as if it were the whole."""
+    assert PayloadText("{title}\n{body}")({"title": "only"}) is None
+    assert PayloadText("{title}")({"title": ["a", "b"]}) is None
+
+
+@pytest.mark.parametrize("value", [None, "", " \n", 3, ["a"], {"a": 1}, b"bytes"])
+def test_what_is_no_text_is_missing(value):
+    """Neither str() of a list nor an empty string is scored."""
+    assert PayloadText("body")({"body": value}) is None
+    assert PayloadText(lambda payload: payload["body"])({"body": value}) is None
+
+
+def test_a_function_that_finds_no_key_means_missing():
+    """The natural lambda must not end a ranking half-way."""
+    read = PayloadText(lambda payload: payload["body"])
+    assert read({}) is None
+    assert read(None) is None
+    assert read.fields is None
+
+
+def test_a_function_with_a_defect_is_not_hidden():
+    """Only a failed lookup means missing."""
+    with pytest.raises(AttributeError):
+        PayloadText(lambda payload: payload["body"].strip())({"body": 3})
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["", " ", [], ["a", ""], "{", "{}", "{a!r}", "{a:>10}", "{a.b[0]", [3], None, 5, {"a"}],
+)
+def test_a_source_that_cannot_be_read_is_refused(source):
+    """At construction, with the source in the message."""
+    with pytest.raises(InvalidInputError, match="text="):
+        PayloadText(source)
+
+
+def test_a_missing_text_says_what_is_there_and_what_to_pass():
+    """Seen, expected, how to mend it."""
+    with pytest.raises(MissingTextError) as caught:
+        PayloadText("body").require({"title": "T", "n": 1}, "Point 42")
+    assert str(caught.value) == (
+        "Point 42 has no text: 'body' is missing; its payload has ['n', 'title']. "
+        "Pass text='title'."
+    )
+
+
+def test_the_longest_texts_are_suggested_first_and_ids_never():
+    """The type of what stands there is named with its article."""
+    payload = {"_id": "a" * 40, "id": "b" * 40, "title": "T", "body": "Long.", "empty": " "}
+    read = PayloadText("n")
+    assert read.missing({"n": 1} | payload, "Point 1").endswith(
+        "Point 1 has no text: 'n' is an int, not a str; its payload has "
+        "['_id', 'body', 'empty', 'id', 'n', 'title']. Pass text='body' or 'title'."
+    )
+    assert read.missing({"_id": "a"}, "Point 1").endswith("its payload has ['_id'].")
+
+
+def test_text_in_braces_runs_no_code():
+    """A template reads payload; it cannot reach attributes."""
+    assert PayloadText("{a.__class__}")({"a": "text"}) is None
+
+
+@given(WORDS, WORDS, st.data())
+def test_a_part_of_the_text_is_found_in_its_field(title, body, data):
+    """The field that holds most of it; the part lies there, and nowhere else."""
+    read = PayloadText(["title", "none", "body"])
+    payload = {"title": title, "body": body}
+    text = read(payload)
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, len(text)))
+    found = read.locate(payload, start, end)
+    assert payload[found.field][found.start : found.end] == found.text
+    assert found.text in text[start:end]
+    assert len(found.text) >= (end - start - 1) / 2
+
+
+@given(WORDS, st.data())
+def test_a_part_of_a_made_up_text_has_no_field(body, data):
+    """Its place is in the text itself."""
+    for source in ("<{body}>", lambda payload: payload["body"]):
+        read = PayloadText(source)
+        text = read({"body": body})
+        start = data.draw(st.integers(0, len(text)))
+        found = read.locate({"body": body}, start, len(text))
+        assert (found.field, found.text) == (None, text[start:])
