@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from qdrant_rerank.models import BUNDLED_DIRECTORY
-from qdrant_rerank.onnx_files import external_files
 
 from qdrant_rerank import DEFAULT_RERANKER, Cascade, TextCrossEncoder
+from qdrant_rerank.hub.onnx_files import external_files
+from qdrant_rerank.hub.specs import BUNDLED_DIRECTORY
 from tests.unit.test_package import python
 
 STUDENT = "grown-minilm-l3-v2"
