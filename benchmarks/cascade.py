@@ -22,7 +22,7 @@ from qdrant_rerank import DEFAULT_RERANKER, Cascade, TextCrossEncoder
 from qdrant_rerank.evaluation.corpus import read_corpus, read_queries
 from qdrant_rerank.evaluation.metrics import by_query, gain_of
 from qdrant_rerank.evaluation.trec import read_qrels, read_run
-from qdrant_rerank.utils.atomic_files import whole_file
+from qdrant_rerank.utils.atomic_files import atomic_text
 
 STUDENT = "grown-minilm-l3-v2"
 KEEPS = (10, 20, 30, 40, 50)
@@ -68,7 +68,7 @@ def main() -> None:
             MEASURE: {name: row.tolist() for name, row in values.items()},
             "seconds": seconds,
         }
-        with whole_file(given.out) as file:
+        with atomic_text(given.out) as file:
             json.dump(found, file, indent=1)
 
 

@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from qdrant_rerank import DEFAULT_RERANKER
-from qdrant_rerank.utils.atomic_files import whole_file
+from qdrant_rerank.utils.atomic_files import atomic_text
 
 # Runs in each process; prints seconds of the three stages.
 STAGES = """
@@ -55,7 +55,7 @@ def main() -> None:
             f"{first[name]:16.2f}"
         )
     if given.out:
-        with whole_file(given.out) as file:
+        with atomic_text(given.out) as file:
             json.dump({"first": first, "processes": rows}, file, indent=1)
 
 

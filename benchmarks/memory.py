@@ -24,7 +24,7 @@ import numpy as np
 
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
 from qdrant_rerank.hub.locate import locate
-from qdrant_rerank.utils.atomic_files import whole_bytes, whole_file
+from qdrant_rerank.utils.atomic_files import atomic_binary, atomic_text
 
 WORDS = """
 iron ore melts in a blast furnace at high heat while bread of rye and wheat rises for a night before
@@ -75,7 +75,7 @@ def main() -> None:
     curve = follow(ask, given, level, shown=True)
     print(told(curve, level))
     if given.out:
-        with whole_file(given.out) as file:
+        with atomic_text(given.out) as file:
             json.dump({"model": repr(encoder), "level": level, "megabytes": curve}, file, indent=1)
     if given.plot:
         draw(curve, level, given.plot)
@@ -174,7 +174,7 @@ def draw(curve: Sequence[tuple[int, float]], level: int, path: Path) -> None:
     axes.axhspan(base / ALLOWED, base * ALLOWED, alpha=0.15, label=f"within 5 % of query {level}")
     axes.set(xlabel="queries", ylabel="resident memory, MB", ylim=(0, None))
     axes.legend()
-    with whole_bytes(path) as file:
+    with atomic_binary(path) as file:
         figure.savefig(file, format="png")
 
 

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from qdrant_rerank.inference.conversion.attention import with_fused_attention
 from qdrant_rerank.inference.sessions import SLOWER_TOGETHER
-from qdrant_rerank.utils.atomic_files import whole_file
+from qdrant_rerank.utils.atomic_files import atomic_text
 
 QUERY_TOKENS = 10
 PRODUCTS = {"MatMul", "FusedMatMul"}
@@ -46,7 +46,7 @@ def main() -> None:
             profiles[f"{file}, ours"] = profile(ours, SLOWER_TOGETHER, given.tokens, given.runs)
     Console().print(table(profiles, given.top, given.tokens))
     if given.out:
-        with whole_file(given.out) as file:
+        with atomic_text(given.out) as file:
             json.dump(profiles, file, indent=1)
 
 

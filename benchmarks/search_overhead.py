@@ -24,7 +24,7 @@ from peers.workloads import pair_lengths, read_words
 
 from qdrant_rerank import DEFAULT_RERANKER, HybridSearcher, TextCrossEncoder
 from qdrant_rerank.hub.specs import BUNDLED_DIRECTORY
-from qdrant_rerank.utils.atomic_files import whole_file
+from qdrant_rerank.utils.atomic_files import atomic_text
 
 QUERY_WORDS = 8
 WARM_UP = 2  # queries
@@ -70,7 +70,7 @@ def main() -> None:
             "ratios": ratios,
             "queries": rows,
         }
-        with whole_file(given.out) as file:
+        with atomic_text(given.out) as file:
             json.dump(found, file, indent=1)
 
 

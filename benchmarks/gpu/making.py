@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.peers.machine import machine
-from qdrant_rerank.inference.conversion.gpu import Encoder, for_cards
+from qdrant_rerank.inference.conversion.gpu import Encoder, convert_for_gpu
 from qdrant_rerank.inference.cpu import available_cores
-from qdrant_rerank.utils.atomic_files import whole_file
+from qdrant_rerank.utils.atomic_files import atomic_text
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "tests" / "models" / "tiny-bert-eager"
@@ -49,7 +49,7 @@ def main() -> None:
             done = subprocess.run(one, cwd=ROOT, capture_output=True, text=True, check=True)
             results[precision] = json.loads(done.stdout)
             print(f"{precision}: {done.stdout}", end="")
-    with whole_file(RESULTS) as file:
+    with atomic_text(RESULTS) as file:
         json.dump(results, file, indent=1)
 
 
@@ -57,7 +57,7 @@ def make_one(model: Path, cache: Path, *, half: bool) -> None:
     """Make the file, and print seconds and GB."""
     began = time.perf_counter()
     file, data = (model / "onnx" / name for name in FILES)
-    with for_cards(file, [data], cache, encoder=Encoder.read(model), half=half):
+    with convert_for_gpu(file, [data], cache, encoder=Encoder.read(model), half=half):
         seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(json.dumps({"seconds": round(seconds, 1), "peak_gigabytes": round(peak, 1)}))

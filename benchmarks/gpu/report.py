@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.gpu.contenders import LIMIT
 from benchmarks.gpu.models import SHAPES
 from benchmarks.peers.report import markdown
-from qdrant_rerank.utils.atomic_files import whole_file
+from qdrant_rerank.utils.atomic_files import atomic_text
 
 __all__ = ["page", "write"]
 
@@ -32,9 +32,9 @@ PARITY = ("precision", "largest difference", "same first 10", "nDCG@10", "on the
 def write(results: dict[str, Any], folder: Path) -> None:
     """Write ``gpu.json`` and ``gpu.md``, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(folder / "gpu.json") as file:
+    with atomic_text(folder / "gpu.json") as file:
         json.dump(results, file, indent=1)
-    with whole_file(folder / "gpu.md") as file:
+    with atomic_text(folder / "gpu.md") as file:
         file.write(page(results))
 
 

@@ -29,10 +29,10 @@ from qdrant_rerank.hub.locate import ModelFiles, locate_convertible
 from qdrant_rerank.hub.onnx_files import external_files
 from qdrant_rerank.inference.conversion.dequantize import dequantized
 from qdrant_rerank.inference.conversion.fp16 import quiet
-from qdrant_rerank.inference.conversion.gpu import Encoder, for_cards
+from qdrant_rerank.inference.conversion.gpu import Encoder, convert_for_gpu
 from qdrant_rerank.inference.conversion.graph import load_whole
 from qdrant_rerank.inference.cpu import available_cores
-from qdrant_rerank.utils.atomic_files import whole_file
+from qdrant_rerank.utils.atomic_files import atomic_text
 
 RESULTS = Path(__file__).parents[1] / "results"
 FLOAT, FLOAT16 = 1, 10  # onnx.TensorProto's
@@ -61,7 +61,7 @@ def main() -> None:
     results = {"machine": machine(available_cores()), "model": given.model, **found}
     print(json.dumps(results, indent=1))
     if given.queries is None:
-        with whole_file(RESULTS / "fp16_rounding.json") as file:
+        with atomic_text(RESULTS / "fp16_rounding.json") as file:
             json.dump(results, file, indent=1)
 
 
@@ -83,7 +83,9 @@ def make_rounded(files: ModelFiles, target: Path, *, ours: bool) -> None:
             data = external_files(model)
         if ours:
             encoder = Encoder.read(files.tokenizer)
-            made = stack.enter_context(for_cards(model, data, cache, encoder=encoder, half=True))
+            made = stack.enter_context(
+                convert_for_gpu(model, data, cache, encoder=encoder, half=True)
+            )
         else:
             made = cache / "all.onnx"
             convert_all(model, made)

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from qdrant_rerank.utils.atomic_files import whole_bytes, whole_file
+from qdrant_rerank.utils.atomic_files import atomic_binary, atomic_text
 
 from .plot import draw
 from .targets import ratios, spread, targets
@@ -33,11 +33,11 @@ HEADER = (
 
 def write_report(results: dict[str, Any], folder: Path, name: str) -> None:
     """Write ``name.json``, ``name.md`` and ``name.png``, each whole or not at all."""
-    with whole_file(folder / f"{name}.json") as file:
+    with atomic_text(folder / f"{name}.json") as file:
         json.dump(results, file, indent=1)
-    with whole_file(folder / f"{name}.md") as file:
+    with atomic_text(folder / f"{name}.md") as file:
         file.write(page(results, name))
-    with whole_bytes(folder / f"{name}.png") as picture:
+    with atomic_binary(folder / f"{name}.png") as picture:
         draw(results, picture)
 
 

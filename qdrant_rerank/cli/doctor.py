@@ -121,11 +121,11 @@ def _examine(
     from qdrant_rerank.qdrant.embedded.choice import engine_name
     from qdrant_rerank.qdrant.schema import CollectionSchema
     from qdrant_rerank.qdrant.transport.client import is_local
-    from qdrant_rerank.qdrant.transport.driver import Conversation
-    from qdrant_rerank.qdrant.transport.steps import Terms
+    from qdrant_rerank.qdrant.transport.driver import Driver
+    from qdrant_rerank.qdrant.transport.steps import CallLimits
 
     client, name = searcher.client, searcher.collection
-    talk = Conversation(client, name, Terms())
+    talk = Driver(client, name, CallLimits())
 
     def ask(send: Callable[[Any], Any]) -> Any:
         return talk.ask(lambda asked, timeout: send(asked))

@@ -300,7 +300,7 @@ def check_cards(report: CudaReport) -> Iterator[Finding]:
         f"onnxruntime {report.onnxruntime} ({wheels}{cuda}) with {', '.join(report.providers)}.",
     )
     for card in report.driver.cards:
-        yield Finding("cards", False, f"Card {card}.")
+        yield Finding("cards", False, f"Gpu {card}.")
     if report.driver.cuda is not None:
         major, minor = report.driver.cuda
         yield Finding("cards", False, f"The NVIDIA driver serves CUDA up to {major}.{minor}.")

@@ -80,8 +80,8 @@ def index(
     are made from the texts, so indexing a file twice does not duplicate; with another --text the
     texts and ids are others, and copies are added.
     """
-    from qdrant_rerank.qdrant.transport.driver import Conversation
-    from qdrant_rerank.qdrant.transport.steps import Terms
+    from qdrant_rerank.qdrant.transport.driver import Driver
+    from qdrant_rerank.qdrant.transport.steps import CallLimits
 
     qdrant_place(url, path, makes_one=True)  # before anything is read
     with (
@@ -89,7 +89,7 @@ def index(
         searcher_for(collection, url, path, text, embedder, None, makes_one=True) as searcher,
     ):
         added = searcher.add(documents, batch_size=batch_size)
-        talk = Conversation(searcher.client, collection, Terms())
+        talk = Driver(searcher.client, collection, CallLimits())
         holds = talk.ask(lambda client, timeout: client.count(collection)).count
     if as_json:
         print_json({"collection": collection, "added": added, "holds": holds})

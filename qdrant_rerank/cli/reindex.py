@@ -24,7 +24,7 @@ from qdrant_rerank.cli.shared import (
 from qdrant_rerank.errors import InvalidInputError, QdrantError
 
 if TYPE_CHECKING:
-    from qdrant_rerank.qdrant.transport.driver import Conversation
+    from qdrant_rerank.qdrant.transport.driver import Driver
 
 __all__ = ["reindex"]
 
@@ -70,8 +70,8 @@ def reindex(
     and once all are stored the alias moves to it. If anything fails, the old index stays.
     """
     from qdrant_rerank.qdrant.settings import CollectionSettings
-    from qdrant_rerank.qdrant.transport.driver import Conversation
-    from qdrant_rerank.qdrant.transport.steps import Terms
+    from qdrant_rerank.qdrant.transport.driver import Driver
+    from qdrant_rerank.qdrant.transport.steps import CallLimits
 
     settings = CollectionSettings(
         shard_number=shards,
@@ -85,7 +85,7 @@ def reindex(
         searcher_for(new, url, path, text, embedder, None) as searcher,
         documents_in(file, text) as documents,
     ):
-        talk = Conversation(searcher.client, collection, Terms())
+        talk = Driver(searcher.client, collection, CallLimits())
         old = _target(talk, collection)
         try:
             added = searcher.add(
@@ -128,7 +128,7 @@ def _saying_if_it_fails(state: str) -> Iterator[None]:
         raise
 
 
-def _target(talk: "Conversation", alias: str) -> str | None:
+def _target(talk: "Driver", alias: str) -> str | None:
     """The collection that the alias stands for; None if there is no such alias yet.
 
     Raises:
@@ -146,7 +146,7 @@ def _target(talk: "Conversation", alias: str) -> str | None:
     return None
 
 
-def _switch(talk: "Conversation", alias: str, collection: str, *, replaces: bool) -> None:
+def _switch(talk: "Driver", alias: str, collection: str, *, replaces: bool) -> None:
     """Let the alias stand for the collection, in one request."""
     from qdrant_client import models
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError, ModelFileError
-from qdrant_rerank.utils.atomic_files import whole_file
+from qdrant_rerank.utils.atomic_files import atomic_text
 from qdrant_rerank.utils.validation import require_choice
 
 __all__ = ["CalibrationMethod", "Calibrator"]
@@ -134,7 +134,7 @@ class Calibrator:
             content |= {"slope": self.slope, "intercept": self.intercept}
         else:
             content |= {"scores": self.scores, "probabilities": self.probabilities}
-        with whole_file(path) as file:
+        with atomic_text(path) as file:
             json.dump(content, file, indent=1)
             file.write("\n")
 
@@ -147,7 +147,7 @@ class Calibrator:
         """
         advice = "Save one with Calibrator.fit(scores, labels).save(path)."
         try:
-            packed = Path(path).suffix == ".gz"  # as whole_file writes it
+            packed = Path(path).suffix == ".gz"  # as atomic_text writes it
             with gzip.open(path) if packed else Path(path).open("rb") as file:
                 content = json.loads(file.read().decode("utf-8"))
         except (OSError, ValueError, EOFError, zlib.error) as error:

@@ -52,7 +52,7 @@ class SplitRuntime(Runtime):
         self.misses = 0
         super().__init__(branches, **options)
         self._trunk = Runtime(trunk, **options)
-        self.pairs_per_run = 1  # texts of several pairs have several lengths
+        self.pairs_per_batch = 1  # texts of several pairs have several lengths
 
     @property
     def used_bytes(self) -> int:

@@ -22,11 +22,11 @@ from qdrant_rerank.hub.locate import ModelFiles
 from qdrant_rerank.hub.onnx_files import external_files
 from qdrant_rerank.hub.precision import Conversion, RunPrecision, choose_conversion
 from qdrant_rerank.inference.conversion.dequantize import dequantized
-from qdrant_rerank.inference.conversion.gpu import Encoder, for_cards, packed_beside
+from qdrant_rerank.inference.conversion.gpu import Encoder, convert_for_gpu, packed_beside
 from qdrant_rerank.inference.conversion.int8 import quantized
 from qdrant_rerank.inference.conversion.split import split
 from qdrant_rerank.inference.cpu import int8_weights
-from qdrant_rerank.inference.providers import CPU, Placement, takes_card
+from qdrant_rerank.inference.providers import CPU, Placement, runs_on_gpu
 from qdrant_rerank.inference.runtime import Runtime
 from qdrant_rerank.inference.sessions import import_onnxruntime
 from qdrant_rerank.inference.tokenization import PairTokenizer
@@ -115,8 +115,8 @@ class EncoderLoader:
         """
         placement = self._placement
         for_card = self.running["engine"] != "openvino" and (
-            placement.wants_card
-            or (placement.names_card and takes_card(import_onnxruntime(), placement))
+            placement.wants_gpu
+            or (placement.names_gpu and runs_on_gpu(import_onnxruntime(), placement))
         )
         return choose_conversion(self.files.precision, self.asked, for_card=for_card)
 
@@ -192,7 +192,7 @@ class EncoderLoader:
                 # Fused, it takes a text's length for its mask: padding has to be on the right.
                 fuses = on_card and self.reader().tokenizer.padding_side == "right"
                 encoder = Encoder.read(self.files.tokenizer) if fuses else None
-                made = for_cards(
+                made = convert_for_gpu(
                     model,
                     data,
                     self.artifacts,
@@ -220,7 +220,7 @@ class EncoderLoader:
             self.precision == "int8" and not self._placement.asks_for_provider
         ):
             return False
-        return takes_card(import_onnxruntime(), self._placement)
+        return runs_on_gpu(import_onnxruntime(), self._placement)
 
     def _fingerprint(self, reader: PairReader, runtime: Runtime) -> bytes:
         """Of all that makes a logit; neither the activation nor the label does."""

@@ -34,7 +34,7 @@ from qdrant_rerank.inference.batching import (
 )
 from qdrant_rerank.inference.runtime import Runtime
 from qdrant_rerank.inference.threads import Workers
-from qdrant_rerank.utils.deadline import NEVER, Deadline
+from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 from qdrant_rerank.utils.validation import require_pairs
 
 __all__ = ["PairScorer"]
@@ -86,7 +86,7 @@ class PairScorer:
         self._model = model
         self._read = reader
         self._windows = windows = reader.windows
-        self._pairs_per_run = runtime.pairs_per_run
+        self._pairs_per_run = runtime.pairs_per_batch
         self._width_multiple = runtime.width_multiple
         if reader.tokenizer.no_yes is not None and "position_ids" not in runtime.inputs:
             self._pairs_per_run = 1  # its own positions would count the padding on the left
@@ -108,7 +108,7 @@ class PairScorer:
         pairs: Sequence[tuple[str, str]],
         batch_size: int | None = None,
         pool: Workers | None = None,
-        deadline: Deadline = NEVER,
+        deadline: Deadline = NO_DEADLINE,
         *,
         first: int = 0,
     ) -> PairScores:
@@ -149,7 +149,7 @@ class PairScorer:
         keys = [] if self._cache is None else [pair_key(self._model, *pair) for pair in pairs]
         kept = [None] * len(pairs) if self._cache is None else self._cache.get(keys)
         rest = [row for row, output in enumerate(kept) if output is None]
-        if self.runtime.on_cards and deadline is NEVER:
+        if self.runtime.on_cards and deadline is NO_DEADLINE:
             # Tokenised block by block while the card works, each of pairs of similar length.
             rest.sort(key=lambda row: sum(map(len, pairs[row])), reverse=True)
         self._run([pairs[row] for row in rest], batch_size, pool, deadline, work)
@@ -243,7 +243,7 @@ class PairScorer:
     ) -> Iterator[Run]:
         """Tokenise pairs into ``work`` and plan their runs: all at once, or block by block."""
         limits = [limit for limit in (batch_size, self._pairs_per_run) if limit is not None]
-        plan = plan_runs if deadline is NEVER else plan_in_order
+        plan = plan_runs if deadline is NO_DEADLINE else plan_in_order
         block = self.runtime.tokens_per_run // SHORT_PAIR
         if self.runtime.on_cards:
             block = min(block, max(LEAST_BLOCK, -(-len(pairs) // 2)))
@@ -258,14 +258,14 @@ class PairScorer:
             for run in plan(
                 [len(row) for row in reading.rows],
                 tokens_per_run=self.runtime.tokens_per_run,
-                pairs_per_run=min(limits, default=None),
+                pairs_per_batch=min(limits, default=None),
                 long_pair=self.runtime.long_pair,
             ):
                 yield Run(run.rows + before, run.width)
 
     def _at_once(self, deadline: Deadline) -> bool:
         """Whether all pairs are tokenised before the first of them is run."""
-        return deadline is NEVER and not self.runtime.on_cards
+        return deadline is NO_DEADLINE and not self.runtime.on_cards
 
     def _padded(self, width: int) -> int:
         return padded_width(width, self._width_multiple, self._read.tokenizer.max_length)

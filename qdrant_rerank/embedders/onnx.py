@@ -71,7 +71,7 @@ class OnnxEmbedder:
         runs = plan_runs(
             [len(item) for item in tokenized],
             tokens_per_run=self._runtime.tokens_per_run,
-            pairs_per_run=self._runtime.pairs_per_run,
+            pairs_per_batch=self._runtime.pairs_per_batch,
         )
         vectors: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(texts)
 

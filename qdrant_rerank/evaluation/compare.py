@@ -26,7 +26,7 @@ from qdrant_rerank.evaluation.overlap import overlap, rank_biased_overlap
 from qdrant_rerank.reranking.scoring import load_reranker
 from qdrant_rerank.search.searcher import HybridSearcher
 from qdrant_rerank.types import RerankedPoint, Reranker
-from qdrant_rerank.utils.atomic_files import whole_file
+from qdrant_rerank.utils.atomic_files import atomic_text
 from qdrant_rerank.utils.validation import require_positive, require_query, require_several
 
 __all__ = ["compare", "with_reranker"]
@@ -44,7 +44,7 @@ class Comparison(ComparisonResult):
         Raises:
             InvalidInputError: nothing can be written there.
         """
-        with whole_file(path) as file:
+        with atomic_text(path) as file:
             file.write(page(self))
 
     def __rich__(self) -> Group:

@@ -37,7 +37,7 @@ from qdrant_rerank.evaluation.environment import versions
 from qdrant_rerank.evaluation.metrics import Gain, gain_of
 from qdrant_rerank.evaluation.tables import Block, html_table, rich_table
 from qdrant_rerank.evaluation.trec import Run, write_run
-from qdrant_rerank.utils.atomic_files import whole_file
+from qdrant_rerank.utils.atomic_files import atomic_text
 
 __all__ = [
     "STAGES",
@@ -172,7 +172,7 @@ class Evaluation:
 
         folder = Path(folder)
         written = [folder / "evaluation.json"]
-        with whole_file(written[0]) as file:
+        with atomic_text(written[0]) as file:
             json.dump(self.to_dict(), file, ensure_ascii=False, indent=1)
         for configuration, stem in zip(self.configurations, self._stems(), strict=True):
             runs = (("first", configuration.before), ("reranked", configuration.after))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError
-from qdrant_rerank.utils.atomic_files import whole_bytes
+from qdrant_rerank.utils.atomic_files import atomic_binary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -135,7 +135,7 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
         raise InvalidInputError(
             f"{path} ends in {path.suffix!r}; expected one of {', '.join(FORMATS)}."
         )
-    with whole_bytes(path) as file:
+    with atomic_binary(path) as file:
         figure.savefig(file, format=path.suffix[1:], dpi=150)
 
 

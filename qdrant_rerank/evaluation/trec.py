@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.utils.atomic_files import whole_file
+from qdrant_rerank.utils.atomic_files import atomic_text
 from qdrant_rerank.utils.text_files import rows, shown, where_in
 
 __all__ = [
@@ -134,7 +134,7 @@ def write_run(path: str | Path, run: Run, *, tag: str = "qdrant-rerank") -> None
         InvalidInputError: an id that the format cannot hold, or a path that cannot be written.
     """
     require_trec_ids(run)
-    with whole_file(path) as file:
+    with atomic_text(path) as file:
         for query, found in run.items():
             last = np.float32(np.inf)
             for rank, (document, score) in enumerate(found.items(), start=1):

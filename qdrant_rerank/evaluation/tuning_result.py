@@ -31,7 +31,7 @@ from qdrant_rerank.evaluation.tables import Block, html_table, rich_table
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.options import Blend, Fusion, SearchOptions
 from qdrant_rerank.search.searcher import HybridSearcher
-from qdrant_rerank.utils.atomic_files import whole_file
+from qdrant_rerank.utils.atomic_files import atomic_text
 
 __all__ = ["Point", "Tuning", "constructor_call", "pareto_front"]
 
@@ -149,7 +149,7 @@ class Tuning:
         from qdrant_rerank.evaluation.plots import FrontPoint, draw_front, save_figure
 
         written = [Path(folder) / "tuning.json", Path(folder) / "front.png"]
-        with whole_file(written[0]) as file:
+        with atomic_text(written[0]) as file:
             json.dump(self.to_dict(), file, ensure_ascii=False, indent=1)
         recall_only = [point for point in self.front if point.reranker is None][-1:]
         front = [

@@ -19,7 +19,7 @@ from qdrant_rerank.errors import ModelFileError
 from qdrant_rerank.hub.cache import CachedRepository, Listing
 from qdrant_rerank.hub.integrity import Digest
 
-__all__ = ["current_commit", "describe", "download", "is_absence", "lock"]
+__all__ = ["current_commit", "describe", "download", "is_not_found", "lock"]
 
 ABANDONED_AFTER_S = 3600  # a part that has not grown for an hour is of a process that was killed
 CLIENT: dict[str, Any] = {"library_name": "qdrant-rerank", "library_version": __version__}
@@ -128,7 +128,7 @@ def download(
             )
 
 
-def is_absence(error: ModelFileError) -> bool:
+def is_not_found(error: ModelFileError) -> bool:
     """Whether the hub said that there is no such repository, or none that it shows to us."""
     return any(_status(cause) in {401, 404} for cause in _causes(error))
 

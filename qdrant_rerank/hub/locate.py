@@ -15,7 +15,7 @@ from qdrant_rerank.errors import (
 )
 from qdrant_rerank.hub import snapshots
 from qdrant_rerank.hub.cache import CachedRepository, cache_directory
-from qdrant_rerank.hub.client import is_absence
+from qdrant_rerank.hub.client import is_not_found
 from qdrant_rerank.hub.onnx_files import (
     choose_file,
     external_files,
@@ -130,7 +130,7 @@ def locate(
     try:
         found = snapshots.obtain(wanted, local_files_only=local_files_only)
     except ModelFileError as error:
-        if registered or not is_absence(error):
+        if registered or not is_not_found(error):
             raise
         raise UnknownModelError(
             f"No model named {spec.model!r}, and no such file or directory. As a hub repository: "

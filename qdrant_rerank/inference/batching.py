@@ -1,6 +1,6 @@
 """Which pairs share a run, and how a run is padded. Pure numpy, no model.
 
-On a CPU a batch is a thread pool, not a tensor: a run of about ``TOKENS_PER_RUN`` padded
+On a CPU a batch is a thread pool, not a tensor: a run of about ``TOKENS_PER_BATCH`` padded
 tokens (often one pair) keeps its activations in cache and wastes no work on padding, and
 several runs go side by side, one a core.
 """
@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_rerank.inference.cpu import TOKENS_PER_RUN
+from qdrant_rerank.inference.cpu import TOKENS_PER_BATCH
 
 __all__ = [
     "Run",
@@ -91,8 +91,8 @@ def windows_of(
 def plan_runs(
     lengths: Sequence[int],
     *,
-    tokens_per_run: int = TOKENS_PER_RUN,
-    pairs_per_run: int | None = None,
+    tokens_per_run: int = TOKENS_PER_BATCH,
+    pairs_per_batch: int | None = None,
     long_pair: int | None = None,
 ) -> list[Run]:
     """Group pairs of similar length into runs, longest first.
@@ -102,7 +102,7 @@ def plan_runs(
     Args:
         lengths: tokens of each pair.
         tokens_per_run: most padded tokens a run may hold; a longer pair is a run of its own.
-        pairs_per_run: most pairs a run may hold; None for no limit.
+        pairs_per_batch: most pairs a run may hold; None for no limit.
         long_pair: tokens of a pair beyond which it is a run of its own; None for no limit.
 
     Returns:
@@ -119,8 +119,8 @@ def plan_runs(
         size = max(1, tokens_per_run // max(1, width))
         if long_pair is not None and width > long_pair:
             size = 1
-        if pairs_per_run is not None:
-            size = min(size, pairs_per_run)
+        if pairs_per_batch is not None:
+            size = min(size, pairs_per_batch)
         runs.append(Run(order[start : start + size], width))
         start += size
     return runs
@@ -129,8 +129,8 @@ def plan_runs(
 def plan_in_order(
     lengths: Sequence[int],
     *,
-    tokens_per_run: int = TOKENS_PER_RUN,
-    pairs_per_run: int | None = None,
+    tokens_per_run: int = TOKENS_PER_BATCH,
+    pairs_per_batch: int | None = None,
     long_pair: int | None = None,
 ) -> list[Run]:
     """Group neighbouring pairs into runs, first to last, for when not all may be run.
@@ -138,7 +138,7 @@ def plan_in_order(
     Args:
         lengths: as in :func:`plan_runs`.
         tokens_per_run: as in :func:`plan_runs`.
-        pairs_per_run: as in :func:`plan_runs`.
+        pairs_per_batch: as in :func:`plan_runs`.
         long_pair: as in :func:`plan_runs`.
 
     Returns:
@@ -152,7 +152,7 @@ def plan_in_order(
     for end, length in enumerate(lengths):
         count = end - start
         widest = max(width, length)
-        too_many = pairs_per_run is not None and count >= pairs_per_run
+        too_many = pairs_per_batch is not None and count >= pairs_per_batch
         too_many |= long_pair is not None and widest > long_pair
         if count and (too_many or widest * (count + 1) > tokens_per_run):
             runs.append(Run(np.arange(start, end), width))

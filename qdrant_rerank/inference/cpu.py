@@ -8,7 +8,7 @@ from pathlib import Path
 
 __all__ = [
     "LONG_PAIR",
-    "TOKENS_PER_RUN",
+    "TOKENS_PER_BATCH",
     "Int8Weights",
     "available_cores",
     "int8_weights",
@@ -19,11 +19,11 @@ Read = Callable[[Path], tuple[int, int]]
 # Flags of /proc/cpuinfo: products of unsigned and signed bytes are summed in 32 bits.
 DOT_PRODUCTS = {"amx_int8": "AMX", "avx512_vnni": "VNNI", "avx_vnni": "VNNI"}
 
-TOKENS_PER_RUN = 512  # padded tokens; fastest on a CPU for a 384-wide encoder
+TOKENS_PER_BATCH = 512  # padded tokens; fastest on a CPU for a 384-wide encoder
 
 # A longer pair is a run of its own on a CPU, since two of them gain less together than attention
 # without a mask does; and since it always is, its score never depends on the others.
-LONG_PAIR = TOKENS_PER_RUN // 3  # tokens
+LONG_PAIR = TOKENS_PER_BATCH // 3  # tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from qdrant_rerank.errors import ModelFileError
 
-__all__ = ["STATES", "Feed"]
+__all__ = ["STATES", "Inputs"]
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 # What the trunk of a split model says of each token; see qdrant_rerank.inference.conversion.split.
@@ -26,7 +26,7 @@ TYPES = {
 }
 
 
-class Feed:
+class Inputs:
     """Fills the inputs that an ONNX file declares.
 
     Args:

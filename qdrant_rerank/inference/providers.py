@@ -24,10 +24,10 @@ __all__ = [
     "CPU",
     "CUDA",
     "Placement",
-    "card_facts",
     "choose_providers",
+    "gpu_facts",
     "provider_failed",
-    "takes_card",
+    "runs_on_gpu",
 ]
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class Placement:
             )
 
     @property
-    def wants_card(self) -> bool:
+    def wants_gpu(self) -> bool:
         """Whether running anywhere else would be an error."""
         return (
             self.cuda in {True, "cuda"} or self.device_ids is not None or self._named[0] == "cuda"
@@ -103,10 +103,10 @@ class Placement:
         """Whether a card that does not start is no error."""
         if self.providers is not None:
             return CPU in map(name_of, self.providers)
-        return not self.wants_card
+        return not self.wants_gpu
 
     @property
-    def may_use_card(self) -> bool:
+    def may_use_gpu(self) -> bool:
         """Whether a card is taken where there is one."""
         if self.providers is not None or self.cuda in {False, "cpu"}:
             return False
@@ -115,10 +115,10 @@ class Placement:
     @property
     def asks_for_provider(self) -> bool:
         """Whether it is said which of onnxruntime's providers to use."""
-        return self.providers is not None or self.wants_card
+        return self.providers is not None or self.wants_gpu
 
     @property
-    def names_card(self) -> bool:
+    def names_gpu(self) -> bool:
         """Whether the first of the providers is a card's."""
         return CUDA in map(name_of, (self.providers or ())[:1])
 
@@ -178,13 +178,11 @@ def choose_providers(
                 warn_caller(f"{_cannot_be_used(report)} It runs on the CPU.", RuntimeWarning)
                 return [list(asked.providers[1:])]
         return [[_exact(one) for one in asked.providers]]
-    if not asked.may_use_card or (
-        CUDA not in ort.get_available_providers() and not asked.wants_card
-    ):
+    if not asked.may_use_gpu or (CUDA not in ort.get_available_providers() and not asked.wants_gpu):
         return [[CPU]]
     report = report or cuda_report(ort)
     if not report.usable:
-        if asked.wants_card:
+        if asked.wants_gpu:
             raise _cannot_be_used(report)
         _say_once(" ".join(map(str, report.problems)))
         return [[CPU]]
@@ -197,7 +195,7 @@ def choose_providers(
     return [[(CUDA, cuda_options(number, asked.gpu_mem_limit))] for number in asked.numbers]
 
 
-def takes_card(ort: ModuleType, placement: Placement) -> bool:
+def runs_on_gpu(ort: ModuleType, placement: Placement) -> bool:
     """Whether onnxruntime would run on a card, asked for or not.
 
     Raises:
@@ -206,15 +204,15 @@ def takes_card(ort: ModuleType, placement: Placement) -> bool:
     if not placement.allows_cpu:
         choose_providers(ort, placement)
     if placement.providers is not None:
-        return placement.names_card and cuda_report(ort).usable
-    return placement.wants_card or (
-        placement.may_use_card and CUDA in ort.get_available_providers() and cuda_report(ort).usable
+        return placement.names_gpu and cuda_report(ort).usable
+    return placement.wants_gpu or (
+        placement.may_use_gpu and CUDA in ort.get_available_providers() and cuda_report(ort).usable
     )
 
 
-def card_facts(ort: ModuleType, placement: Placement) -> tuple[object, ...]:
+def gpu_facts(ort: ModuleType, placement: Placement) -> tuple[object, ...]:
     """What decides, beside the model, how much a run on a card should hold."""
-    if not placement.may_use_card:
+    if not placement.may_use_gpu:
         return (repr(placement.providers),)
     cards = [
         (card.name, card.memory)

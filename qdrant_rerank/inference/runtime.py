@@ -24,23 +24,23 @@ from qdrant_rerank.hub.onnx_files import DYNAMIC_QUANTIZATION, names_any
 from qdrant_rerank.hub.precision import RunPrecision
 from qdrant_rerank.inference import openvino as runtime_openvino
 from qdrant_rerank.inference.conversion.attention import with_fused_attention
-from qdrant_rerank.inference.cpu import LONG_PAIR, TOKENS_PER_RUN, available_cores
-from qdrant_rerank.inference.gpu.autotune import CardPlan, open_cards
+from qdrant_rerank.inference.cpu import LONG_PAIR, TOKENS_PER_BATCH, available_cores
+from qdrant_rerank.inference.gpu.autotune import GpuPlan, open_gpus
 from qdrant_rerank.inference.gpu.devices import (
     Provider,
 )
-from qdrant_rerank.inference.gpu.pool import WIDTH_MULTIPLE, CardPool
-from qdrant_rerank.inference.inputs import STATES, Feed
+from qdrant_rerank.inference.gpu.pool import WIDTH_MULTIPLE, GpuPool
+from qdrant_rerank.inference.inputs import STATES, Inputs
 from qdrant_rerank.inference.providers import (
     CPU,
     Placement,
-    card_facts,
     choose_providers,
-    takes_card,
+    gpu_facts,
+    runs_on_gpu,
 )
 from qdrant_rerank.inference.sessions import Session, import_onnxruntime, open_session, weight
 from qdrant_rerank.inference.threads import Workers, for_each, shared_pool
-from qdrant_rerank.utils.deadline import NEVER, Deadline
+from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 from qdrant_rerank.utils.validation import require_choice
 
 __all__ = ["Engine", "Provider", "Runtime"]
@@ -84,7 +84,7 @@ class Runtime:
     Attributes:
         inputs: names of the inputs that the file takes.
         workers: runs that go on at once.
-        pairs_per_run: 1 where batch-mates would change a score or cost time, else None.
+        pairs_per_batch: 1 where batch-mates would change a score or cost time, else None.
         width_multiple: what the width of a run is best a multiple of.
         provider: name of the execution provider that runs the model, or "OpenVINO fp32".
 
@@ -128,7 +128,7 @@ class Runtime:
         if engine == "openvino" or (
             engine == "auto"
             and runtime_openvino.is_installed()
-            and not takes_card(import_onnxruntime(), placement)
+            and not runs_on_gpu(import_onnxruntime(), placement)
         ):
             found = runtime_openvino.open_session(
                 path,
@@ -158,12 +158,12 @@ class Runtime:
         self.provider: str = session.get_providers()[0]
         on_cpu = with_openvino or self.provider == CPU
 
-        self._feed = Feed(session.get_inputs(), path)
+        self._feed = Inputs(session.get_inputs(), path)
         self.inputs = self._feed.names
         outputs = [node.name for node in session.get_outputs()]
         self._output = "logits" if "logits" in outputs else outputs[0]
         alone = self._feed.one_row or names_any(path, DYNAMIC_QUANTIZATION + IGNORES_LEFT_PADDING)
-        self.pairs_per_run = 1 if alone or with_openvino else None
+        self.pairs_per_batch = 1 if alone or with_openvino else None
         self.width_multiple = 1
         if with_openvino and not alone:
             self.width_multiple = runtime_openvino.WIDTH_MULTIPLE
@@ -175,13 +175,11 @@ class Runtime:
         self._loaded = _state(path)
         # Serves all threads at once; a card's sessions, one each at a time, are with the pool.
         self._session: Any = session if on_cpu else None
-        self._cards: CardPool | None = None
+        self._cards: GpuPool | None = None
         if not on_cpu:
-            self._cards = open_cards(
+            self._cards = open_gpus(
                 ort,
-                CardPlan(
-                    path, choices, self._output, artifacts, card_facts(ort, placement), packed
-                ),
+                GpuPlan(path, choices, self._output, artifacts, gpu_facts(ort, placement), packed),
                 sessions=sessions,
                 open_session=lambda chosen, file: open_session(ort, file, chosen, required=True),
                 open_fallback=lambda: open_session(ort, fallback or path, [CPU], cores),
@@ -194,7 +192,7 @@ class Runtime:
     @property
     def tokens_per_run(self) -> int:
         """Padded tokens that a run should hold."""
-        return TOKENS_PER_RUN if self._cards is None else self._cards.tokens_per_run
+        return TOKENS_PER_BATCH if self._cards is None else self._cards.tokens_per_run
 
     @property
     def long_pair(self) -> int | None:
@@ -273,7 +271,7 @@ class Runtime:
         function: Callable[[Item], None],
         items: Iterable[Item],
         pool: Workers | None = None,
-        deadline: Deadline = NEVER,
+        deadline: Deadline = NO_DEADLINE,
     ) -> int:
         """Call ``function`` on each item, ``workers`` at a time; the first error stops the rest.
 

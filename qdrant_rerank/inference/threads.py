@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from qdrant_rerank.inference.cpu import available_cores
-from qdrant_rerank.utils.deadline import NEVER, Cancellation, Deadline, cancellation
+from qdrant_rerank.utils.deadline import NO_DEADLINE, Cancellation, Deadline, cancellation
 from qdrant_rerank.utils.fork import in_child
 
 __all__ = ["MOST_A_CORE", "Workers", "for_each", "shared_pool"]
@@ -140,7 +140,7 @@ def for_each(
     function: Callable[[Item], None],
     items: Iterable[Item],
     pool: Workers,
-    deadline: Deadline = NEVER,
+    deadline: Deadline = NO_DEADLINE,
 ) -> int:
     """Call ``function`` on each item in the threads of a pool; the first error stops the rest.
 
@@ -175,7 +175,7 @@ def for_each(
             added += 1
         done = 0
         while done < added and not errors:
-            errors += _errors(call.results.get(timeout=deadline.left))
+            errors += _errors(call.results.get(timeout=deadline.remaining))
             done += 1
     except Empty:  # time is up
         pass

@@ -25,7 +25,7 @@ from qdrant_rerank.types import (
     SearchTrace,
     Snippet,
 )
-from qdrant_rerank.utils.deadline import NEVER, Deadline
+from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 from qdrant_rerank.utils.validation import (
     require_choice,
     require_number,
@@ -144,7 +144,7 @@ class SecondStage:
         limit: int | None,
         score_threshold: float | None,
         blend: Blend = 0.0,
-        deadline: Deadline = NEVER,
+        deadline: Deadline = NO_DEADLINE,
     ) -> tuple[list[list[RerankedPoint]], Scored]:
         """Order the hits of each query; the pairs of all queries are scored together.
 

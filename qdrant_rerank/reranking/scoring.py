@@ -19,7 +19,7 @@ from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError
 from qdrant_rerank.options import OnRerankError
 from qdrant_rerank.types import Reranker, Status
-from qdrant_rerank.utils.deadline import NEVER, Deadline
+from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 from qdrant_rerank.utils.fork import in_child
 from qdrant_rerank.utils.validation import a_type
 
@@ -141,7 +141,7 @@ class TimedReranker(Reranker, Protocol):
 def score(
     reranker: Reranker,
     work: Sequence[tuple[str, Sequence[str]]],
-    deadline: Deadline = NEVER,
+    deadline: Deadline = NO_DEADLINE,
     on_error: OnRerankError = "raise",
 ) -> Scored:
     """Score the documents of several queries.
@@ -202,9 +202,9 @@ def _pooled(
     places = [
         (rank, query) for query, (_, documents) in enumerate(work) for rank in range(len(documents))
     ]
-    if deadline is not NEVER:
+    if deadline is not NO_DEADLINE:
         places.sort()  # the first document of each query, then the second of each, and so on
-    left = deadline.left
+    left = deadline.remaining
     pairs = [(work[query][0], work[query][1][rank]) for rank, query in places]
     pooled = encoder.score_pairs([] if left == 0 else pairs, deadline_s=left or None)
     # What was scored comes first, so of each query, too, the first documents were.

@@ -1,7 +1,7 @@
 """AsyncHybridSearcher: the same two stages for an event loop.
 
 A thin shell: what a search does is in :mod:`~qdrant_rerank.search.pipeline`; here an
-:class:`~qdrant_rerank.qdrant.transport.driver.AsyncConversation` does it, models and embedded
+:class:`~qdrant_rerank.qdrant.transport.driver.AsyncDriver` does it, models and embedded
 engines in threads.
 """
 
@@ -25,8 +25,8 @@ from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
 from qdrant_rerank.qdrant.recall_request import Prefetches, RecallBy
 from qdrant_rerank.qdrant.settings import CollectionSettings
 from qdrant_rerank.qdrant.transport.client import connect_async, is_local
-from qdrant_rerank.qdrant.transport.driver import AsyncConversation
-from qdrant_rerank.qdrant.transport.steps import Flow, Terms
+from qdrant_rerank.qdrant.transport.driver import AsyncDriver
+from qdrant_rerank.qdrant.transport.steps import CallLimits, Flow
 from qdrant_rerank.qdrant.upload import Upload
 from qdrant_rerank.reranking.grouping import GroupedResults
 from qdrant_rerank.search.base import SearchCore
@@ -276,16 +276,16 @@ class AsyncHybridSearcher(SearchCore):
         terms = self._terms(queries, request)
         return await self._run(self._search_flow(queries, request, terms), terms)
 
-    async def _run(self, flow: Flow[Result], terms: Terms) -> Result:
+    async def _run(self, flow: Flow[Result], terms: CallLimits) -> Result:
         async with self._turn(terms.deadline):
-            talk = AsyncConversation(self.client, self.collection, terms, self._threads)
+            talk = AsyncDriver(self.client, self.collection, terms, self._threads)
             return await talk.run(flow)
 
     @asynccontextmanager
     async def _turn(self, deadline: Deadline) -> AsyncIterator[None]:
         """One of ``concurrency`` places, as soon as there is one."""
         try:
-            async with asyncio.timeout(deadline.left):
+            async with asyncio.timeout(deadline.remaining):
                 await self._turns.acquire()
         except TimeoutError as error:
             raise QdrantConnectionError(

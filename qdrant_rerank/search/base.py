@@ -16,7 +16,7 @@ from qdrant_rerank.qdrant.lookups import Query
 from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
 from qdrant_rerank.qdrant.settings import CollectionSettings
-from qdrant_rerank.qdrant.transport.steps import Flow, Terms
+from qdrant_rerank.qdrant.transport.steps import CallLimits, Flow
 from qdrant_rerank.qdrant.upload import Storage, Upload, add_in_batches
 from qdrant_rerank.reranking.grouping import GroupedResults
 from qdrant_rerank.reranking.scoring import load_reranker
@@ -24,7 +24,7 @@ from qdrant_rerank.search.payload_sizes import PayloadSizes
 from qdrant_rerank.search.pipeline import SearchFlow
 from qdrant_rerank.search.request import SearchRequest
 from qdrant_rerank.types import Reranker, SearchResults
-from qdrant_rerank.utils.deadline import NEVER, Deadline
+from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 from qdrant_rerank.utils.validation import require_positive
 
 __all__ = ["SearchCore"]
@@ -116,7 +116,7 @@ class SearchCore:
         copied.__dict__.update(self.__dict__)
         return copied
 
-    def _terms(self, queries: Sequence[Query], request: SearchRequest) -> Terms:
+    def _terms(self, queries: Sequence[Query], request: SearchRequest) -> CallLimits:
         """Check the arguments of a search, before anything is asked.
 
         Raises:
@@ -126,10 +126,10 @@ class SearchCore:
         options = request.options or self.options
         request.check(queries, self.candidates)
         require_options(options)
-        return Terms(options.timeout_s, options.retries, deadline)
+        return CallLimits(options.timeout_s, options.retries, deadline)
 
-    def _add_terms(self) -> Terms:
-        return Terms(self.options.timeout_s, self.options.retries)
+    def _add_terms(self) -> CallLimits:
+        return CallLimits(self.options.timeout_s, self.options.retries)
 
     def _fuses_flow(self) -> Flow[bool]:
         plan = yield from self._first.plan(self.options)
@@ -164,12 +164,12 @@ class SearchCore:
         )
 
     def _search_flow(
-        self, queries: Sequence[Query], request: SearchRequest, terms: Terms
+        self, queries: Sequence[Query], request: SearchRequest, terms: CallLimits
     ) -> Flow[list[SearchResults]]:
         """Search for all queries, as many at a time as memory allows."""
         results: list[SearchResults] = []
         size = CANDIDATES_AT_ONCE // request.depth(self.candidates)
-        if terms.deadline is not NEVER:
+        if terms.deadline is not NO_DEADLINE:
             size = len(queries)  # together, so that the first candidates of each are scored
         size = max(size, 1)
         with tqdm(
@@ -185,14 +185,14 @@ class SearchCore:
         return results
 
     def _groups_flow(
-        self, query: Query, request: SearchRequest, terms: Terms
+        self, query: Query, request: SearchRequest, terms: CallLimits
     ) -> Flow[GroupedResults]:
         """Search for one query, and group its hits."""
         if not isinstance(request.group_by, str) or not request.group_by:
             raise InvalidInputError(f"group_by is {request.group_by!r}; expected a payload field.")
         return (yield from self._flow(request, terms).search_groups(query, request.group_by))
 
-    def _flow(self, request: SearchRequest, terms: Terms) -> SearchFlow:
+    def _flow(self, request: SearchRequest, terms: CallLimits) -> SearchFlow:
         return SearchFlow(
             self._first,
             self.reranker,

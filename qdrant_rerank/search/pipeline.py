@@ -18,7 +18,7 @@ from qdrant_rerank.qdrant.documents import PointId
 from qdrant_rerank.qdrant.lookups import Query, completed, names, selector, text_payload
 from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.recall_request import Scope
-from qdrant_rerank.qdrant.transport.steps import Flow, Terms, compute
+from qdrant_rerank.qdrant.transport.steps import CallLimits, Flow, compute
 from qdrant_rerank.reranking.diversity import diversified, without_vectors
 from qdrant_rerank.reranking.grouping import GroupedResults, RerankedGroup, group_points
 from qdrant_rerank.reranking.ordering import keep_order
@@ -27,7 +27,7 @@ from qdrant_rerank.search.candidates import Recalled, recall_candidates
 from qdrant_rerank.search.payload_sizes import PayloadSizes
 from qdrant_rerank.search.request import SearchRequest
 from qdrant_rerank.types import RerankedPoint, Reranker, SearchResults, SearchTrace
-from qdrant_rerank.utils.deadline import NEVER
+from qdrant_rerank.utils.deadline import NO_DEADLINE
 
 __all__ = ["SearchFlow"]
 
@@ -75,7 +75,7 @@ class SearchFlow:
         request: SearchRequest,
         options: SearchOptions,
         candidates: int,
-        terms: Terms,
+        terms: CallLimits,
     ) -> None:
         self._first = first
         self._text = text
@@ -150,7 +150,7 @@ class SearchFlow:
             payloads = [hit.payload for found in recalled.hits for hit in found]
             yield from compute(lambda: self._sizes.learn(payloads))
         early = None
-        if self._fetches and self._terms.deadline is not NEVER:
+        if self._fetches and self._terms.deadline is not NO_DEADLINE:
             # What is still to be fetched must not wait for a reranker that takes all of the time.
             early = yield from self._fetch(recalled.hits)
         trace = SearchTrace(
@@ -266,7 +266,7 @@ class SearchFlow:
         if two_phase is not None:
             return two_phase and self._text.fields is not None
         shown = request.limit * max(request.group_size, 1)
-        return self._terms.deadline is NEVER and self._sizes.pays(self._candidates, shown)
+        return self._terms.deadline is NO_DEADLINE and self._sizes.pays(self._candidates, shown)
 
     def _needed_payload(self) -> bool | list[str]:
         """The payload that recall needs: texts, and what groups are made by."""

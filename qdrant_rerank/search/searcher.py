@@ -1,7 +1,7 @@
 """HybridSearcher: recall from a Qdrant collection, then the reranker's order.
 
 A thin shell: what a search does is in :mod:`~qdrant_rerank.search.pipeline`; here a
-:class:`~qdrant_rerank.qdrant.transport.driver.Conversation` does it, in the calling thread.
+:class:`~qdrant_rerank.qdrant.transport.driver.Driver` does it, in the calling thread.
 """
 
 from collections.abc import Iterable
@@ -20,8 +20,8 @@ from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
 from qdrant_rerank.qdrant.recall_request import Prefetches, RecallBy
 from qdrant_rerank.qdrant.settings import CollectionSettings
 from qdrant_rerank.qdrant.transport.client import connect
-from qdrant_rerank.qdrant.transport.driver import Conversation
-from qdrant_rerank.qdrant.transport.steps import Flow, Terms
+from qdrant_rerank.qdrant.transport.driver import Driver
+from qdrant_rerank.qdrant.transport.steps import CallLimits, Flow
 from qdrant_rerank.qdrant.upload import Upload
 from qdrant_rerank.reranking.grouping import GroupedResults
 from qdrant_rerank.search.base import SearchCore
@@ -409,5 +409,5 @@ class HybridSearcher(SearchCore):
         terms = self._terms(queries, request)
         return self._run(self._search_flow(queries, request, terms), terms)
 
-    def _run(self, flow: Flow[Result], terms: Terms) -> Result:
-        return Conversation(self.client, self.collection, terms).run(flow)
+    def _run(self, flow: Flow[Result], terms: CallLimits) -> Result:
+        return Driver(self.client, self.collection, terms).run(flow)

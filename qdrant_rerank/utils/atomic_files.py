@@ -10,11 +10,11 @@ from typing import IO
 
 from qdrant_rerank.errors import InvalidInputError
 
-__all__ = ["whole_bytes", "whole_file", "write_whole"]
+__all__ = ["atomic_binary", "atomic_text", "write_whole"]
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[IO[str]]:
+def atomic_text(path: str | Path) -> Iterator[IO[str]]:
     """A text file (gzipped if it ends in ``.gz``) that is written whole or not at all.
 
     It appears under its name when the block ends without an error.
@@ -23,7 +23,7 @@ def whole_file(path: str | Path) -> Iterator[IO[str]]:
         InvalidInputError: the path cannot be written.
     """
     path = Path(path)
-    with whole_bytes(path) as raw:
+    with atomic_binary(path) as raw:
         if path.suffix == ".gz":
             with gzip.open(raw, "wt", encoding="utf-8") as packed:
                 yield packed
@@ -33,7 +33,7 @@ def whole_file(path: str | Path) -> Iterator[IO[str]]:
 
 
 @contextmanager
-def whole_bytes(path: str | Path) -> Iterator[IO[bytes]]:
+def atomic_binary(path: str | Path) -> Iterator[IO[bytes]]:
     """The same for bytes.
 
     Raises:

@@ -13,10 +13,17 @@ import numpy as np
 
 from qdrant_rerank.errors import InvalidInputError
 
-__all__ = ["LONGEST", "NEVER", "Cancellation", "Deadline", "cancellation", "request_deadline"]
+__all__ = [
+    "LONGEST_S",
+    "NO_DEADLINE",
+    "Cancellation",
+    "Deadline",
+    "cancellation",
+    "request_deadline",
+]
 
 #: Seconds, three years; more is no deadline. Timeouts of sockets and locks end at some 1e10.
-LONGEST = 10**8
+LONGEST_S = 10**8
 
 Result = TypeVar("Result")
 
@@ -33,13 +40,13 @@ class Deadline:
 
     @classmethod
     def after(cls, deadline_s: Any) -> "Deadline":
-        """So many seconds from now; none for None, and for more than ``LONGEST``.
+        """So many seconds from now; none for None, and for more than ``LONGEST_S``.
 
         Raises:
             InvalidInputError: not a number above 0.
         """
         if deadline_s is None:
-            return NEVER
+            return NO_DEADLINE
         if isinstance(deadline_s, bool) or not isinstance(deadline_s, int | float | np.number):
             raise InvalidInputError(
                 f"deadline_s is {deadline_s!r:.80}; expected seconds, such as 0.2, or None."
@@ -48,10 +55,10 @@ class Deadline:
             raise InvalidInputError(
                 f"deadline_s is {deadline_s}; expected seconds above 0, or None for no deadline."
             )
-        return NEVER if deadline_s > LONGEST else cls(time.monotonic() + float(deadline_s))
+        return NO_DEADLINE if deadline_s > LONGEST_S else cls(time.monotonic() + float(deadline_s))
 
     @property
-    def left(self) -> float | None:
+    def remaining(self) -> float | None:
         """Seconds left, 0 or more, as a timeout takes them; None for no deadline."""
         if self.at == math.inf:
             return None
@@ -59,7 +66,7 @@ class Deadline:
 
     def sooner(self, seconds: float | None) -> "Deadline":
         """This, or so many seconds from now if that is earlier; None for this."""
-        if seconds is None or seconds > LONGEST:
+        if seconds is None or seconds > LONGEST_S:
             return self
         return Deadline(min(self.at, time.monotonic() + seconds))
 
@@ -69,9 +76,9 @@ class Deadline:
         return time.monotonic() >= self.at
 
 
-NEVER = Deadline()
+NO_DEADLINE = Deadline()
 #: When requests of the calling thread to a Qdrant server are given up.
-request_deadline: ContextVar[Deadline] = ContextVar("request_deadline", default=NEVER)
+request_deadline: ContextVar[Deadline] = ContextVar("request_deadline", default=NO_DEADLINE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from qdrant_rerank.inference.conversion.artifact_cache import artifact
 from qdrant_rerank.inference.conversion.attention_pattern import Site, find_sites
 from qdrant_rerank.inference.conversion.graph import Graph, keep_needed, load_whole
 from qdrant_rerank.inference.cpu import LONG_PAIR
-from qdrant_rerank.inference.inputs import Feed
+from qdrant_rerank.inference.inputs import Inputs
 
 __all__ = ["with_fused_attention"]
 
@@ -308,4 +308,4 @@ def _texts(session: Any, path: Path, lengths: Sequence[int]) -> Mapping[str, NDA
     for row, length in enumerate(lengths):
         mask[row, slice(length) if length > 0 else slice(length, None)] = 1
     types = (np.arange(shape[1]) >= min(map(abs, lengths)) // 2).astype(np.int64)
-    return Feed(session.get_inputs(), path)(ids, mask, np.broadcast_to(types, shape))
+    return Inputs(session.get_inputs(), path)(ids, mask, np.broadcast_to(types, shape))

@@ -34,11 +34,11 @@ from qdrant_rerank.inference.conversion.fp16 import (
 from qdrant_rerank.inference.conversion.graph import load_whole
 from qdrant_rerank.inference.conversion.int8 import LARGE
 from qdrant_rerank.inference.gpu.devices import INSTALL_GPU
-from qdrant_rerank.inference.inputs import Feed
+from qdrant_rerank.inference.inputs import Inputs
 from qdrant_rerank.inference.sessions import import_onnxruntime
 from qdrant_rerank.inference.tokenizer_files import read_json
 
-__all__ = ["Encoder", "for_cards", "largest_difference", "packed_beside"]
+__all__ = ["Encoder", "convert_for_gpu", "largest_difference", "packed_beside"]
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Encoder:
 
 
 @contextmanager
-def for_cards(
+def convert_for_gpu(
     model: Path,
     data: Sequence[Path],
     cache: Path,
@@ -248,7 +248,7 @@ def largest_difference(one: Path, other: Path) -> float:
 
     def answers(path: Path) -> NDArray[Any]:
         session = _session(ort, path, _options(ort))
-        feed = Feed(session.get_inputs(), path)(ids, mask, types)
+        feed = Inputs(session.get_inputs(), path)(ids, mask, types)
         found: NDArray[Any] = session.run([session.get_outputs()[0].name], dict(feed))[0]
         return found
 

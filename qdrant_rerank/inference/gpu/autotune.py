@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from qdrant_rerank.inference.gpu.devices import Provider, name_of
 from qdrant_rerank.inference.gpu.io_binding import BoundSession
 from qdrant_rerank.inference.gpu.pool import (
-    CardPool,
     CardSession,
-    Feed,
+    GpuPool,
     HostSession,
+    Inputs,
     is_out_of_memory,
     seconds_of,
 )
 from qdrant_rerank.inference.gpu.token_budget import Budget, Way, budget_key, measure_budget
 from qdrant_rerank.inference.providers import CUDA
 
-__all__ = ["CardPlan", "is_faster", "open_cards"]
+__all__ = ["GpuPlan", "is_faster", "open_gpus"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ SAME = 1e-2  # of logits: fp16 may round otherwise when it is replayed
 
 
 @dataclass(frozen=True, slots=True)
-class CardPlan:
+class GpuPlan:
     """What to open.
 
     Attributes:
@@ -59,20 +59,20 @@ class CardPlan:
     packed: Path | None = None
 
 
-def open_cards(
+def open_gpus(
     ort: ModuleType,
-    plan: CardPlan,
+    plan: GpuPlan,
     *,
     sessions: Sequence[Any],
     open_session: Callable[[Sequence[Provider], Path], Any],
     open_fallback: Callable[[], Any],
-    feed_of: Callable[[int, int, int], Feed],
-) -> CardPool:
+    feed_of: Callable[[int, int, int], Inputs],
+) -> GpuPool:
     """The cards of a model behind one queue.
 
     Args:
         ort: onnxruntime.
-        plan: see :class:`CardPlan`.
+        plan: see :class:`GpuPlan`.
         sessions: opened with the plan's providers, one a card.
         open_session: opens another one, with other providers or of another file.
         open_fallback: opens one on the CPU.
@@ -98,7 +98,7 @@ def open_cards(
             short_of_memory.append(is_out_of_memory(error))
             return None
 
-    def trial(tokens: int, seed: int = 0) -> Feed:
+    def trial(tokens: int, seed: int = 0) -> Inputs:
         return feed_of(max(1, tokens // TRIAL_WIDTH), TRIAL_WIDTH, seed)
 
     cards = None
@@ -122,7 +122,7 @@ def open_cards(
     def fallback() -> HostSession:
         return _Host(open_fallback(), plan.output)
 
-    return CardPool(cards or plain, open_fallback=fallback, budget=budget)
+    return GpuPool(cards or plain, open_fallback=fallback, budget=budget)
 
 
 class _Host:
@@ -132,12 +132,12 @@ class _Host:
         self._session = session
         self._output = output
 
-    def run(self, feed: Feed) -> NDArray[Any]:
+    def run(self, feed: Inputs) -> NDArray[Any]:
         found: NDArray[Any] = self._session.run([self._output], dict(feed))[0]
         return found
 
 
-def is_faster(plain: CardSession, other: CardSession, feed: Feed, second: Feed) -> bool:
+def is_faster(plain: CardSession, other: CardSession, feed: Inputs, second: Inputs) -> bool:
     """Whether a run takes clearly less time another way, with the same output.
 
     Args:
@@ -152,7 +152,7 @@ def is_faster(plain: CardSession, other: CardSession, feed: Feed, second: Feed) 
     return all(np.allclose(other.run(one), plain.run(one), atol=SAME) for one in (second, feed))
 
 
-def _ways(plan: CardPlan) -> list[Way]:
+def _ways(plan: GpuPlan) -> list[Way]:
     """To try, beside the plain one."""
     ways: list[Way] = ["packed"] if plan.packed is not None else []
     if all(name_of(providers[0]) == CUDA for providers in plan.providers):
@@ -161,7 +161,7 @@ def _ways(plan: CardPlan) -> list[Way]:
 
 
 def _bound(
-    ort: ModuleType, plan: CardPlan, session: Any, providers: Sequence[Provider]
+    ort: ModuleType, plan: GpuPlan, session: Any, providers: Sequence[Provider]
 ) -> CardSession:
     options = {} if isinstance(providers[0], str) else providers[0][1]
     on_cuda = name_of(providers[0]) == CUDA

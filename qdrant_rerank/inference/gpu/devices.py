@@ -20,8 +20,8 @@ from typing import Any
 __all__ = [
     "CUDA",
     "INSTALL_GPU",
-    "Card",
     "CudaReport",
+    "Gpu",
     "Problem",
     "Provider",
     "cuda_report",
@@ -43,7 +43,7 @@ Provider = str | tuple[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class Gpu:
     """One card: its number, its name, and its memory in bytes."""
 
     number: int
@@ -75,7 +75,7 @@ class Driver:
         error: why it shows no card, or "".
     """
 
-    cards: tuple[Card, ...] = ()
+    cards: tuple[Gpu, ...] = ()
     cuda: tuple[int, int] | None = None
     error: str = ""
 
@@ -230,13 +230,13 @@ def _driver() -> Driver:
     return Driver(tuple(_card(cuda, number) for number in range(count.value)), served)
 
 
-def _card(cuda: ctypes.CDLL, number: int) -> Card:
+def _card(cuda: ctypes.CDLL, number: int) -> Gpu:
     device, memory = ctypes.c_int(), ctypes.c_size_t()
     name = ctypes.create_string_buffer(NAME_BYTES)
     cuda.cuDeviceGet(ctypes.byref(device), number)
     cuda.cuDeviceGetName(name, NAME_BYTES, device)
     cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
-    return Card(number, name.value.decode(errors="replace"), memory.value)
+    return Gpu(number, name.value.decode(errors="replace"), memory.value)
 
 
 def installed_wheels() -> tuple[str, ...]:

@@ -47,7 +47,7 @@ class _Graph:
 
 
 class BoundSession:
-    """One session, one run at a time: callers take turns, as :class:`CardPool` makes them.
+    """One session, one run at a time: callers take turns, as :class:`GpuPool` makes them.
 
     Args:
         ort: onnxruntime.

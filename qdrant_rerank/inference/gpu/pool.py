@@ -26,10 +26,10 @@ from qdrant_rerank.inference.gpu.token_budget import FIRST_TOKENS, LEAST_TOKENS,
 
 __all__ = [
     "WIDTH_MULTIPLE",
-    "CardPool",
     "CardSession",
-    "Feed",
+    "GpuPool",
     "HostSession",
+    "Inputs",
     "Ran",
     "is_out_of_memory",
     "seconds_of",
@@ -37,7 +37,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-Feed = Mapping[str, NDArray[Any]]
+Inputs = Mapping[str, NDArray[Any]]
 
 # Padded widths are multiples of this: matrix products of fp16 want eights, and few shapes are few
 # plans for the libraries to make. At 182 tokens a pair it costs 4 %, less where pairs are sorted.
@@ -66,7 +66,7 @@ TIMINGS = 3  # of which the fastest counts
 class HostSession(Protocol):
     """A session on the CPU, which runs any number of feeds at a time."""
 
-    def run(self, feed: Feed) -> NDArray[Any]:
+    def run(self, feed: Inputs) -> NDArray[Any]:
         """The one output."""
         ...
 
@@ -74,11 +74,11 @@ class HostSession(Protocol):
 class CardSession(Protocol):
     """A session that runs one feed at a time."""
 
-    def run(self, feed: Feed) -> NDArray[Any]:
+    def run(self, feed: Inputs) -> NDArray[Any]:
         """The one output, in memory of the host."""
         ...
 
-    def give_back(self, feed: Feed) -> None:
+    def give_back(self, feed: Inputs) -> None:
         """Run a small feed, and return to the card what memory is then not used."""
         ...
 
@@ -96,7 +96,7 @@ class Ran:
     on_cpu: int = 0
 
 
-class CardPool:
+class GpuPool:
     """Sessions of one model on one or several cards. Safe to use from many threads.
 
     Args:
@@ -131,7 +131,7 @@ class CardPool:
         """Padded tokens that a run should hold."""
         return self._budget.tokens
 
-    def run(self, feed: Feed) -> Ran:
+    def run(self, feed: Inputs) -> Ran:
         """Run a feed on the card that is free first, in parts if it does not fit.
 
         Args:
@@ -156,7 +156,7 @@ class CardPool:
             np.concatenate([part.output for part in parts]), sum(part.on_cpu for part in parts)
         )
 
-    def _on_card(self, feed: Feed) -> NDArray[Any] | None:
+    def _on_card(self, feed: Inputs) -> NDArray[Any] | None:
         """The output, of a second try where memory was short; None where it is short again."""
         session = self._free.get()
         try:
@@ -196,14 +196,14 @@ class CardPool:
             tokens,
         )
 
-    def _on_cpu(self, feed: Feed) -> NDArray[Any]:
+    def _on_cpu(self, feed: Inputs) -> NDArray[Any]:
         with self._lock:
             if self._fallback is None:
                 self._fallback = self._open_fallback()
         return self._fallback.run(feed)
 
 
-def seconds_of(session: CardSession, feed: Feed) -> float | None:
+def seconds_of(session: CardSession, feed: Inputs) -> float | None:
     """The shortest of some runs; None where it does not fit, or the model refuses it."""
     taken = []
     try:
@@ -222,7 +222,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(text in str(error) for text in OUT_OF_MEMORY)
 
 
-def _rows(feed: Feed, at: slice) -> Feed:
+def _rows(feed: Inputs, at: slice) -> Inputs:
     """Some pairs; what is not by pair, such as a number of logits, as it is."""
     rows = len(feed["input_ids"])
     return {
@@ -231,11 +231,11 @@ def _rows(feed: Feed, at: slice) -> Feed:
     }
 
 
-def _halves(feed: Feed) -> tuple[Feed, Feed]:
+def _halves(feed: Inputs) -> tuple[Inputs, Inputs]:
     """The first and the last rows, each without the columns that are padding in all of them."""
     rows = len(feed["input_ids"])
 
-    def part(at: slice) -> Feed:
+    def part(at: slice) -> Inputs:
         half = _rows(feed, at)
         if "attention_mask" not in half:
             return half

@@ -11,7 +11,7 @@ import httpx
 from qdrant_client import QdrantClient
 from qdrant_client.qdrant_remote import QdrantRemote
 
-from qdrant_rerank.utils.deadline import NEVER, Deadline, request_deadline
+from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline, request_deadline
 
 __all__ = [
     "SHORTEST",
@@ -34,7 +34,7 @@ def requests_end_by(client: QdrantClient, deadline: Deadline) -> Iterator[None]:
         client: of a server. It is given middleware once, which does nothing outside of this.
         deadline: when to give up.
     """
-    if deadline is NEVER:
+    if deadline is NO_DEADLINE:
         yield
         return
     with _prepared_guard:
@@ -60,13 +60,13 @@ def _limit_steps(
     request: httpx.Request, send: Callable[[httpx.Request], httpx.Response]
 ) -> httpx.Response:
     deadline = request_deadline.get()
-    if deadline.left is None:
+    if deadline.remaining is None:
         return send(request)
     given: dict[str, float | None] = dict(request.extensions.get("timeout", {}))
     timeouts = request.extensions["timeout"] = dict(given)
 
     def refresh(event: str = "", info: Any = None) -> None:
-        left = max(SHORTEST, deadline.left or 0)
+        left = max(SHORTEST, deadline.remaining or 0)
         for step in ("connect", "read", "write", "pool"):
             own = given.get(step)
             timeouts[step] = left if own is None else min(own, left)
@@ -78,7 +78,7 @@ def _limit_steps(
 
 def _limit_body(response: httpx.Response) -> None:
     deadline = request_deadline.get()
-    if deadline is not NEVER and isinstance(response.stream, httpx.SyncByteStream):
+    if deadline is not NO_DEADLINE and isinstance(response.stream, httpx.SyncByteStream):
         response.stream = _TimedBody(response.stream, response.request, deadline)
 
 
@@ -125,7 +125,7 @@ class _TimedCalls(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc] # grp
     def intercept_unary_unary(
         self, continuation: Callable[[Any, Any], Any], details: Any, request: Any
     ) -> Any:
-        left = request_deadline.get().left
+        left = request_deadline.get().remaining
         if left is not None:
             given = details.timeout
             details = details._replace(timeout=left if given is None else min(given, left))

@@ -1,7 +1,7 @@
 """Drives the steps of one call: requests to Qdrant, and the work in between.
 
 In time, one caller at a time where the engine needs that, and failing with our errors alone.
-``Conversation`` does the steps in the calling thread, ``AsyncConversation`` awaits them.
+``Driver`` does the steps in the calling thread, ``AsyncDriver`` awaits them.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ from qdrant_rerank.qdrant.transport.client import AnyClient, exclusive, is_local
 from qdrant_rerank.qdrant.transport.client_errors import not_found, translate
 from qdrant_rerank.qdrant.transport.deadlines import requests_end_by
 from qdrant_rerank.qdrant.transport.retries import async_retrying_within, retrying_within
-from qdrant_rerank.qdrant.transport.steps import Ask, AskMany, Flow, Step, Terms
-from qdrant_rerank.utils.deadline import LONGEST, Cancellation
+from qdrant_rerank.qdrant.transport.steps import Ask, AskMany, CallLimits, Flow, Step
+from qdrant_rerank.utils.deadline import LONGEST_S, Cancellation
 
-__all__ = ["AsyncConversation", "Conversation"]
+__all__ = ["AsyncDriver", "Driver"]
 
 Answer = TypeVar("Answer")
 Send = Callable[[Any, int | None], Any]
 
 
-class Conversation:
+class Driver:
     """Does the steps of one search, or of one ``add``, in the calling thread.
 
     Args:
@@ -37,7 +37,7 @@ class Conversation:
         terms: what to keep to; counts what is sent again.
     """
 
-    def __init__(self, client: AnyClient, collection: str, terms: Terms) -> None:
+    def __init__(self, client: AnyClient, collection: str, terms: CallLimits) -> None:
         self._client = client
         self._collection = collection
         self._terms = terms
@@ -133,7 +133,7 @@ class Conversation:
         return sorted(item.name for item in answer.collections)
 
 
-class AsyncConversation:
+class AsyncDriver:
     """Awaits the steps of one search, or of one ``add``: work, and embedded engines, in threads.
 
     A task that is cancelled stops its work within one run of a model.
@@ -146,7 +146,7 @@ class AsyncConversation:
     """
 
     def __init__(
-        self, client: AnyClient, collection: str, terms: Terms, threads: ThreadPoolExecutor
+        self, client: AnyClient, collection: str, terms: CallLimits, threads: ThreadPoolExecutor
     ) -> None:
         self._client = client
         self._collection = collection
@@ -154,7 +154,7 @@ class AsyncConversation:
         self._threads = threads
         self._cancellation = Cancellation()
         # Its calls block, whatever their kind.
-        self._blocking = Conversation(client, collection, terms) if is_local(client) else None
+        self._blocking = Driver(client, collection, terms) if is_local(client) else None
 
     async def run(self, flow: Flow[Answer]) -> Answer:
         """Do the steps of a flow, and return its result.
@@ -202,7 +202,7 @@ class AsyncConversation:
             return error
 
     async def ask(self, send: Send, *, at_least: int = 0) -> Any:
-        """Send one request, and again if need be; see :meth:`Conversation.ask`."""
+        """Send one request, and again if need be; see :meth:`Driver.ask`."""
         retries = max(self._terms.retries, at_least)
         retrying = async_retrying_within(retries, self._terms.deadline)
         try:
@@ -225,7 +225,7 @@ class AsyncConversation:
     async def _send(self, send: Send, timeout: int | None) -> Any:
         blocking = self._blocking
         # Covers the whole request, which the client's own timeout does not.
-        async with asyncio.timeout(self._terms.deadline.sooner(self._terms.timeout_s).left):
+        async with asyncio.timeout(self._terms.deadline.sooner(self._terms.timeout_s).remaining):
             if blocking is not None:
                 return await self._thread(lambda: blocking.ask_once(send))
             return await send(self._client, timeout)
@@ -249,16 +249,16 @@ class AsyncConversation:
         return sorted(item.name for item in answer.collections)
 
 
-def _timeout(terms: Terms, collection: str) -> int | None:
+def _timeout(terms: CallLimits, collection: str) -> int | None:
     """Whole seconds that the next request may take, as the client takes them."""
-    left = terms.deadline.left
+    left = terms.deadline.remaining
     if left == 0:
         raise QdrantConnectionError(
             f"No time was left to ask Qdrant for {collection!r}. Give it longer: deadline_s."
         )
     timeouts = [terms.timeout_s, None if left is None else math.ceil(left)]
     shortest = min((value for value in timeouts if value is not None), default=None)
-    return None if shortest is None else min(shortest, LONGEST)
+    return None if shortest is None else min(shortest, LONGEST_S)
 
 
 def _finished(answer: Coroutine[Any, Any, Answer]) -> Answer:

@@ -14,7 +14,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from qdrant_rerank.qdrant.transport.client_errors import is_throttled, is_too_large
 from qdrant_rerank.utils.deadline import Deadline
 
-__all__ = ["async_retrying_within", "may_pass", "retrying_within"]
+__all__ = ["async_retrying_within", "is_transient", "retrying_within"]
 
 # Too many requests, a proxy that has no server behind it, a server that starts or is overloaded.
 PASSING_STATUSES = {429, 502, 503, 504}
@@ -34,7 +34,7 @@ def retrying_within(retries: int, deadline: Deadline) -> tenacity.Retrying:
         deadline: no wait is begun that would last beyond it.
     """
     return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(may_pass),
+        retry=tenacity.retry_if_exception(is_transient),
         wait=_wait,
         stop=_stop(retries, deadline),
         reraise=True,
@@ -44,7 +44,7 @@ def retrying_within(retries: int, deadline: Deadline) -> tenacity.Retrying:
 def async_retrying_within(retries: int, deadline: Deadline) -> tenacity.AsyncRetrying:
     """The same for a coroutine function; it waits without blocking the event loop."""
     return tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception(may_pass),
+        retry=tenacity.retry_if_exception(is_transient),
         wait=_wait,
         stop=_stop(retries, deadline),
         reraise=True,
@@ -53,14 +53,14 @@ def async_retrying_within(retries: int, deadline: Deadline) -> tenacity.AsyncRet
 
 def _stop(retries: int, deadline: Deadline) -> Callable[[tenacity.RetryCallState], bool]:
     def stop(state: tenacity.RetryCallState) -> bool:
-        left = deadline.left
+        left = deadline.remaining
         too_late = left is not None and state.upcoming_sleep >= left
         return state.attempt_number > retries or too_late or state.upcoming_sleep > LONGEST_WAIT
 
     return stop
 
 
-def may_pass(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether asking again may succeed: of our errors, the cause decides."""
     cause = error.__cause__
     if isinstance(cause, UnexpectedResponse):

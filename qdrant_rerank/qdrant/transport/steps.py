@@ -2,7 +2,7 @@
 
 A flow is a generator. It yields what it does not do itself, a request to Qdrant (``Ask``) or work
 that keeps a processor busy (``Compute``), is sent what came of it, and returns its result. A
-driver does the steps: :class:`~qdrant_rerank.qdrant.transport.driver.Conversation` one after the
+driver does the steps: :class:`~qdrant_rerank.qdrant.transport.driver.Driver` one after the
 other in the calling thread, another one awaits them. (HTTPX's authentication is written that way.)
 """
 
@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from qdrant_client import QdrantClient
 
-from qdrant_rerank.utils.deadline import NEVER, Deadline
+from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 
-__all__ = ["Ask", "AskMany", "Compute", "Flow", "Step", "Terms", "ask", "ask_many", "compute"]
+__all__ = ["Ask", "AskMany", "CallLimits", "Compute", "Flow", "Step", "ask", "ask_many", "compute"]
 
 Answer = TypeVar("Answer")
 
@@ -64,7 +64,7 @@ Flow = Generator[Step, Any, Answer]
 
 
 @dataclass(slots=True)
-class Terms:
+class CallLimits:
     """What the steps of one call keep to, and how often requests were sent again.
 
     Attributes:
@@ -77,7 +77,7 @@ class Terms:
 
     timeout_s: int | None = None
     retries: int = 0
-    deadline: Deadline = NEVER
+    deadline: Deadline = NO_DEADLINE
     retried: int = 0
     began: float = field(default_factory=time.perf_counter)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qdrant_rerank import Cascade, HybridSearcher, TextCrossEncoder, errors
-from qdrant_rerank.utils.deadline import NEVER
+from qdrant_rerank.utils.deadline import NO_DEADLINE
 
 TEXTS = [f"document {word}" for word in "iron bread ore steel oven melt rise bake".split()]
 
@@ -151,7 +151,9 @@ def test_what_a_stage_reached_comes_before_what_it_did_not(keep, lengths, done):
             return [-float(len(document)) for document in documents[:done]], 1
 
     texts = ["a" * length for length in lengths]
-    scores, late = Cascade([(Costly(0), keep), (Stopping(), None)]).rerank_until("q", texts, NEVER)
+    scores, late = Cascade([(Costly(0), keep), (Stopping(), None)]).rerank_until(
+        "q", texts, NO_DEADLINE
+    )
     by_first = sorted(texts, key=len, reverse=True)
     reached = by_first[:keep][:done]
     expected = sorted(reached, key=len) + by_first[len(reached) :]

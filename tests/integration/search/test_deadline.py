@@ -94,7 +94,7 @@ def test_no_run_is_begun_after_the_deadline(tiny):
     assert max(begun) < deadline.at + 0.3  # the clock of a busy machine
     assert sorted(done) == list(range(count))
     assert 2 <= count < 100
-    assert (deadline.left, deadline.passed, Deadline().left) == (0, True, None)
+    assert (deadline.remaining, deadline.passed, Deadline().remaining) == (0, True, None)
     assert tiny[0]._model.scorer().runtime.for_each(work, iter([1]), deadline=deadline) == 0
 
 

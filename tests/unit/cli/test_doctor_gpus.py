@@ -7,9 +7,9 @@ from click.testing import CliRunner
 
 from qdrant_rerank.cli.doctor_checks import check_cards, check_model
 from qdrant_rerank.cli.main import main
-from qdrant_rerank.inference.gpu.devices import Card, CudaReport, Driver, Problem
+from qdrant_rerank.inference.gpu.devices import CudaReport, Driver, Gpu, Problem
 
-CARD = Card(0, "NVIDIA H100 80GB HBM3", 85_000_000_000)
+CARD = Gpu(0, "NVIDIA H100 80GB HBM3", 85_000_000_000)
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
@@ -27,7 +27,7 @@ def test_a_card_that_works_is_listed_with_the_versions():
             f"onnxruntime 1.31.1 (onnxruntime-gpu, for CUDA 13.0) with {CUDA}, {CPU}.",
             "",
         ),
-        (False, "Card 0: NVIDIA H100 80GB HBM3, 85 GB.", ""),
+        (False, "Gpu 0: NVIDIA H100 80GB HBM3, 85 GB.", ""),
         (False, "The NVIDIA driver serves CUDA up to 13.1.", ""),
     ]
 

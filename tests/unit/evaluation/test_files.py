@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.evaluation.corpus import find_beir, iter_corpus, read_corpus, read_queries
 from qdrant_rerank.evaluation.trec import read_qrels, read_run, require_overlap, write_run
-from qdrant_rerank.utils.atomic_files import whole_file
+from qdrant_rerank.utils.atomic_files import atomic_text
 
 CORPUS = '{"_id": "a", "title": "Iron", "text": "It melts."}\n{"_id": "b", "text": "Bread."}\n'
 QUERIES = '{"_id": "1", "text": "melting"}\n\n{"_id": 2, "text": "baking"}\n'
@@ -228,11 +228,11 @@ def test_an_id_that_trec_cannot_hold_writes_nothing(tmp_path, identifier):
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     """What was there before stays; nothing is left beside it."""
     path = tmp_path / "new" / "file.json"
-    with whole_file(path) as file:
+    with atomic_text(path) as file:
         file.write(json.dumps({"a": "ß"}))
-    with pytest.raises(ZeroDivisionError), whole_file(path) as file:
+    with pytest.raises(ZeroDivisionError), atomic_text(path) as file:
         file.write(str(1 / 0))
     assert json.loads(path.read_text("utf-8")) == {"a": "ß"}
     assert [item.name for item in path.parent.iterdir()] == ["file.json"]
-    with pytest.raises(InvalidInputError, match="cannot be written"), whole_file(path / "x"):
+    with pytest.raises(InvalidInputError, match="cannot be written"), atomic_text(path / "x"):
         pass

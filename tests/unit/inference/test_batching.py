@@ -12,7 +12,7 @@ LENGTHS = st.lists(st.integers(1, 600), max_size=60)
 @given(LENGTHS, st.integers(1, 2000), st.none() | st.integers(1, 8))
 def test_every_pair_runs_once_within_the_budgets(lengths, tokens, pairs):
     """A run holds at most the tokens and pairs allowed, unless one pair alone is longer."""
-    runs = plan_runs(lengths, tokens_per_run=tokens, pairs_per_run=pairs)
+    runs = plan_runs(lengths, tokens_per_run=tokens, pairs_per_batch=pairs)
     assert sorted(row for run in runs for row in run.rows) == list(range(len(lengths)))
     for run in runs:
         assert run.width == max(lengths[row] for row in run.rows)
@@ -25,7 +25,7 @@ def test_every_pair_runs_once_within_the_budgets(lengths, tokens, pairs):
 @given(LENGTHS, st.integers(1, 2000), st.none() | st.integers(1, 8))
 def test_in_order_the_runs_follow_on_one_another(lengths, tokens, pairs):
     """Within the same budgets, and none holds less than it could."""
-    runs = plan_in_order(lengths, tokens_per_run=tokens, pairs_per_run=pairs)
+    runs = plan_in_order(lengths, tokens_per_run=tokens, pairs_per_batch=pairs)
     assert [row for run in runs for row in run.rows] == list(range(len(lengths)))
     for run in runs:
         assert run.width == max(lengths[row] for row in run.rows)

@@ -7,9 +7,9 @@ import pytest
 
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.inference.gpu.devices import (
-    Card,
     CudaReport,
     Driver,
+    Gpu,
     Problem,
     cuda_report,
     find_problems,
@@ -23,8 +23,8 @@ from qdrant_rerank.inference.providers import (
     provider_failed,
 )
 
-H100 = Card(0, "NVIDIA H100 80GB HBM3", 85_000_000_000)
-A10 = Card(1, "NVIDIA A10G", 24_000_000_000)
+H100 = Gpu(0, "NVIDIA H100 80GB HBM3", 85_000_000_000)
+A10 = Gpu(1, "NVIDIA A10G", 24_000_000_000)
 
 
 class GpuBuild:

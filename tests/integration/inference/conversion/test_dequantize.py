@@ -22,7 +22,7 @@ from qdrant_rerank.hub.locate import find_spec
 from qdrant_rerank.hub.onnx_files import is_quantized
 from qdrant_rerank.hub.precision import choose_conversion
 from qdrant_rerank.inference.conversion.dequantize import dequantized
-from qdrant_rerank.inference.conversion.gpu import Encoder, for_cards
+from qdrant_rerank.inference.conversion.gpu import Encoder, convert_for_gpu
 from qdrant_rerank.inference.conversion.int8 import quantized
 from qdrant_rerank.inference.cpu import Int8Weights
 from tests.models import variants
@@ -130,7 +130,7 @@ def test_scores_are_near_both_and_said_to_be_of_int8_weights(original, directory
 @given(rows=st.lists(st.integers(0, len(DOCUMENTS) - 1), min_size=1), batch_size=st.integers(1, 9))
 def test_a_score_does_not_depend_on_what_else_is_in_a_run(restored, rows, batch_size):
     """Unlike in int8, pairs are run together."""
-    assert restored._model.scorer().runtime.pairs_per_run is None
+    assert restored._model.scorer().runtime.pairs_per_batch is None
     expected = restored.rerank(QUERY, DOCUMENTS, batch_size=1)
     scores = restored.rerank(QUERY, [DOCUMENTS[row] for row in rows], batch_size)
     assert scores == pytest.approx([expected[row] for row in rows], abs=1e-5)
@@ -172,7 +172,7 @@ def test_files_with_quantised_embeddings(name, tiny_bert, tmp_path):
     if encoder is None:
         return
     [full] = (tmp_path / "c").rglob("dequantized-*/model.onnx")
-    with for_cards(full, [], tmp_path / "c", encoder=encoder, half=True) as card:
+    with convert_for_gpu(full, [], tmp_path / "c", encoder=encoder, half=True) as card:
         (made / "onnx" / "model_fp16.onnx").write_bytes(card.read_bytes())
     on_card = TextCrossEncoder(made, precision="fp16", **options).rerank(QUERY, DOCUMENTS)
     assert on_card == pytest.approx(fp32, abs=2e-2)

@@ -14,7 +14,7 @@ from qdrant_rerank import ScoreCache, TextCrossEncoder
 from qdrant_rerank.errors import ModelFileError
 from qdrant_rerank.inference.conversion.gpu import (
     Encoder,
-    for_cards,
+    convert_for_gpu,
     largest_difference,
     packed_beside,
 )
@@ -31,14 +31,14 @@ for name in sys.argv[3].split():
     sys.modules[name] = None
 from pathlib import Path
 from qdrant_rerank import TextCrossEncoder
-from qdrant_rerank.inference.conversion.gpu import Encoder, for_cards
+from qdrant_rerank.inference.conversion.gpu import Encoder, convert_for_gpu
 directory, cache = Path(sys.argv[1]), Path(sys.argv[2])
 try:
     print(TextCrossEncoder(directory, precision="fp16", cache_dir=cache).precision)
 except Exception as error:
     print(type(error).__name__, error)
 encoder = Encoder.read(directory)
-with for_cards(directory / "onnx/model.onnx", [], cache, encoder=encoder, half=False) as made:
+with convert_for_gpu(directory / "onnx/model.onnx", [], cache, encoder=encoder, half=False) as made:
     print(made == directory / "onnx/model.onnx")
 """
 
@@ -60,7 +60,7 @@ def made_of(directory, cache, tmp_path, *, half, fused=True):
     encoder = Encoder.read(directory) if fused else None
     copy = variants.copy_of(directory, tmp_path / "copy")
     source = directory / "onnx" / "model.onnx"
-    with for_cards(source, [], cache, encoder=encoder, half=half) as made:
+    with convert_for_gpu(source, [], cache, encoder=encoder, half=half) as made:
         (copy / "onnx" / "model.onnx").write_bytes(made.read_bytes())
         graph = onnx.load(made).graph
     return copy, graph
@@ -103,9 +103,9 @@ def test_a_published_fp16_file_is_fused(eager, cache, tmp_path, capfd):
     source = copy / "onnx" / "model.onnx"
     expected = TextCrossEncoder(copy, engine="onnxruntime").rerank(QUERY, DOCUMENTS)
     encoder = Encoder.read(eager)
-    with for_cards(source, [], cache, encoder=None, half=True, from_half=True) as made:
+    with convert_for_gpu(source, [], cache, encoder=None, half=True, from_half=True) as made:
         assert made == source
-    with for_cards(source, [], cache, encoder=encoder, half=True, from_half=True) as made:
+    with convert_for_gpu(source, [], cache, encoder=encoder, half=True, from_half=True) as made:
         assert packed_beside(made)
         graph = onnx.load(made).graph
         source.write_bytes(made.read_bytes())
@@ -121,7 +121,7 @@ def test_attention_that_skips_padding_lies_beside(eager, tiny_bert, cache):
     for directory, packs in ((eager, True), (tiny_bert, False)):
         source = directory / "onnx" / "model.onnx"
         encoder = Encoder.read(directory)
-        with for_cards(source, [], cache, encoder=encoder, half=True) as made:
+        with convert_for_gpu(source, [], cache, encoder=encoder, half=True) as made:
             packed = packed_beside(made)
             assert (packed is not None) == packs
             if packed is None:
@@ -231,7 +231,7 @@ def test_external_data_is_read(eager, cache, tmp_path, linked):
     before = sorted(made.rglob("*"))
     found = {}
     for encoder in (Encoder.read(made), None):
-        with for_cards(path, data, cache, encoder=encoder, half=True) as file:
+        with convert_for_gpu(path, data, cache, encoder=encoder, half=True) as file:
             found[encoder is None] = onnx.load(file).graph
     assert sum(node.op_type == "Attention" for node in found[False].node) == 2
     assert any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in found[True].initializer)
@@ -244,7 +244,7 @@ def test_what_is_no_model_is_refused(eager, tmp_path):
     for encoder in (Encoder.read(eager), None):
         with (
             pytest.raises(ModelFileError, match="cannot be"),
-            for_cards(broken, [], tmp_path / "c", encoder=encoder, half=True),
+            convert_for_gpu(broken, [], tmp_path / "c", encoder=encoder, half=True),
         ):
             pass
 
@@ -261,5 +261,5 @@ def test_a_fusion_that_changes_answers_would_be_seen(eager, tmp_path):
     changed = variants.edited(eager, tmp_path / "m", double) / "onnx" / "model.onnx"
     assert largest_difference(source, changed) == pytest.approx(1, abs=1e-5)
     wrong = Encoder("bert", heads=4, width=32)
-    with for_cards(source, [], tmp_path / "c", encoder=wrong, half=False) as made:
+    with convert_for_gpu(source, [], tmp_path / "c", encoder=wrong, half=False) as made:
         assert largest_difference(source, made) < 1e-4

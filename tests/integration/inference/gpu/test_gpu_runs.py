@@ -24,7 +24,7 @@ from qdrant_rerank.errors import ModelOutputError
 from qdrant_rerank.inference.gpu.autotune import is_faster
 from qdrant_rerank.inference.gpu.io_binding import MOST_GRAPHS, BoundSession
 from qdrant_rerank.inference.gpu.pinned_memory import PinnedBuffer
-from qdrant_rerank.inference.gpu.pool import CardPool, seconds_of
+from qdrant_rerank.inference.gpu.pool import GpuPool, seconds_of
 from qdrant_rerank.inference.gpu.token_budget import (
     DEFAULT_TOKENS,
     LEAST_TOKENS,
@@ -49,7 +49,7 @@ import json, logging, sys
 import onnxruntime as ort
 from pathlib import Path
 from qdrant_rerank.inference.gpu.io_binding import BoundSession
-from qdrant_rerank.inference.gpu.pool import CardPool
+from qdrant_rerank.inference.gpu.pool import GpuPool
 from qdrant_rerank.errors import ModelOutputError
 from qdrant_rerank.inference.gpu.token_budget import Budget
 import numpy as np
@@ -76,7 +76,7 @@ def feed(rows, width):
 
 budget = Budget(Path(sys.argv[2]), "key")
 budget.set(131_072, "plain")
-pool = CardPool([session(True)], open_fallback=lambda: session(False), budget=budget)
+pool = GpuPool([session(True)], open_fallback=lambda: session(False), budget=budget)
 large = feed(256, 128)
 ran = pool.run(large)
 expected = session(False).run(large)
@@ -156,7 +156,7 @@ def test_scores_are_those_of_the_cpu(name, tiny_bert, tmp_path):
 def test_several_sessions_take_runs_from_one_queue(model):
     """From many threads at once, each run's output is its own."""
     budget = Budget()
-    pool = CardPool([session_of(model) for _ in range(3)], open_fallback=pytest.fail, budget=budget)
+    pool = GpuPool([session_of(model) for _ in range(3)], open_fallback=pytest.fail, budget=budget)
     alone = session_of(model)
     feeds = [feed(1 + n % 5, 8 + n, seed=n) for n in range(24)]
     expected = [np.array(alone.run(one)) for one in feeds]
@@ -203,7 +203,7 @@ def test_a_pair_that_does_not_fit_alone_is_run_on_the_cpu(hungry, model):
             asked.append(feed["input_ids"].shape)
             return feed["input_ids"].mean(axis=1, keepdims=True).astype(np.float32)
 
-    pool = CardPool([session_of(hungry)], open_fallback=Roomy, budget=Budget())
+    pool = GpuPool([session_of(hungry)], open_fallback=Roomy, budget=Budget())
     ids = np.random.default_rng(1).integers(0, 1000, (5, 8))
     fits = pool.run({"input_ids": ids})
     assert (fits.on_cpu, asked) == (0, [])
@@ -242,7 +242,7 @@ def test_what_a_run_without_memory_says_of_the_budget(tmp_path):
         budget = Budget(tmp_path / str(rows + room), "key")
         budget.set(65_536, "plain")
         session = Full(room)
-        pool = CardPool([session], open_fallback=pytest.fail, budget=budget)
+        pool = GpuPool([session], open_fallback=pytest.fail, budget=budget)
         ids = np.random.default_rng(0).integers(0, 1000, (rows, 128))
         np.testing.assert_allclose(
             pool.run({"input_ids": ids}).output[:, 0], ids.mean(axis=1), rtol=1e-6
@@ -269,7 +269,7 @@ def test_memory_that_comes_back_is_used(hungry):
         def give_back(self, feed):
             self.full = False
 
-    pool = CardPool([Busy()], open_fallback=pytest.fail, budget=Budget())
+    pool = GpuPool([Busy()], open_fallback=pytest.fail, budget=Budget())
     for rows in (1, 7):
         ran = pool.run({"input_ids": np.ones((rows, 9), dtype=np.int64)})
         assert (ran.output.shape, ran.on_cpu) == ((rows, 1), 0)
@@ -277,7 +277,7 @@ def test_memory_that_comes_back_is_used(hungry):
 
 def test_other_failures_are_not_taken_for_a_lack_of_memory(model):
     """Ids beyond the vocabulary, for one."""
-    pool = CardPool([session_of(model)], open_fallback=pytest.fail, budget=Budget())
+    pool = GpuPool([session_of(model)], open_fallback=pytest.fail, budget=Budget())
     broken = {**feed(2, 8), "input_ids": np.full((2, 8), 1_000_000)}
     with pytest.raises(Exception, match="out of"):
         pool.run(broken)
@@ -336,7 +336,7 @@ def test_a_recording_that_fails_is_done_without(model):
     full = BoundSession(
         onnxruntime, Spoiled("Failed to allocate memory"), "logits", device="cpu", graphs=True
     )
-    pool = CardPool([full], open_fallback=pytest.fail, budget=Budget())
+    pool = GpuPool([full], open_fallback=pytest.fail, budget=Budget())
     for _ in range(3):
         np.testing.assert_allclose(pool.run(one).output, plain.run(one), atol=1e-5)
     assert pool.tokens_per_run == DEFAULT_TOKENS

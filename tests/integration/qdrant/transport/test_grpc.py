@@ -28,7 +28,7 @@ from qdrant_rerank.errors import (
     QdrantRequestError,
     SchemaMismatchError,
 )
-from qdrant_rerank.qdrant.transport.retries import may_pass
+from qdrant_rerank.qdrant.transport.retries import is_transient
 from tests.faults import free_port
 from tests.loopback_grpc import loopback_server
 from tests.loopback_qdrant import VERSION
@@ -301,7 +301,7 @@ def test_what_is_too_large_is_not_sent_again(transports):
     with pytest.raises(QdrantRequestError, match="no message of this size.*batch_size") as caught:
         searcher.add(texts, batch_size=2, progress=False)
     assert "2 documents before it were added" in caught.value.__notes__[0]
-    assert not may_pass(caught.value)
+    assert not is_transient(caught.value)
     transports.sync["gRPC"].delete_collection("large")
 
 
