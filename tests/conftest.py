@@ -1,15 +1,40 @@
-"""Fixtures that several test modules share."""
+"""Fixtures that several test modules share, and the guard that keeps tests on this machine."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 from qdrant_client import QdrantClient
 
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
+from tests.guard import sitecustomize
 from tests.models import variants
 
 MODELS = Path(__file__).parent / "models"
+GUARD = Path(sitecustomize.__file__).parent
+
+
+def pytest_configure(config):
+    """Let every process that a test starts refuse what is not this machine, and write it down."""
+    log = Path(tempfile.mkdtemp(prefix="loopback-guard-")) / "log"
+    config.stash[LOG] = log
+    os.environ[sitecustomize.LOG] = str(log)
+    paths = [str(GUARD), os.environ.get("PYTHONPATH")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+
+
+def pytest_sessionfinish(session):
+    """Fail a run in which any process asked for another machine, even if its test passed."""
+    log = session.config.stash[LOG]
+    if log.exists():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        session.config.get_terminal_writer().line(
+            f"\nTest processes asked for other machines:\n{log.read_text()}", red=True
+        )
+
+
+LOG = pytest.StashKey[Path]()
 
 
 @pytest.fixture(autouse=True)
