@@ -1,16 +1,20 @@
-"""HybridSearcher: recall from a Qdrant collection, then the reranker's order.
+"""HybridSearcher: candidates from a Qdrant collection, then the reranker's order.
 
-A thin shell: what a search does is in :mod:`~qdrant_rerank.search.pipeline`; here a
-:class:`~qdrant_rerank.qdrant.transport.driver.Driver` does it, in the calling thread.
+The calls of both searchers are described here, once, as coroutine methods. Here they run in the
+calling thread; :mod:`~qdrant_rerank.search.async_searcher` has the same ones for an event loop.
 """
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from qdrant_client import QdrantClient, models
 
+from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import TextSource
@@ -20,9 +24,8 @@ from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
 from qdrant_rerank.qdrant.recall_request import Prefetches, RecallBy
 from qdrant_rerank.qdrant.settings import CollectionSettings
 from qdrant_rerank.qdrant.transport.client import connect
-from qdrant_rerank.qdrant.transport.driver import Driver
-from qdrant_rerank.qdrant.transport.steps import CallLimits, Flow
-from qdrant_rerank.qdrant.upload import Upload
+from qdrant_rerank.qdrant.transport.driver import CallLimits, Driver, run
+from qdrant_rerank.qdrant.upload import Upload, add_documents
 from qdrant_rerank.reranking.grouping import GroupedResults
 from qdrant_rerank.search.base import SearchCore
 from qdrant_rerank.search.request import SearchRequest
@@ -31,7 +34,21 @@ from qdrant_rerank.utils.validation import require_several
 
 __all__ = ["HybridSearcher"]
 
+Searcher = TypeVar("Searcher", bound=SearchCore)
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+
+
+def blocking(
+    method: Callable[Concatenate[Searcher, Arguments], Coroutine[Any, Any, Result]],
+) -> Callable[Concatenate[Searcher, Arguments], Result]:
+    """Make a method that runs a coroutine method to its end in the calling thread."""
+
+    @wraps(method)
+    def call(self: Searcher, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        return run(method(self, *args, **kwargs))
+
+    return call
 
 
 class HybridSearcher(SearchCore):
@@ -102,17 +119,31 @@ class HybridSearcher(SearchCore):
         self._owns_client = client is None
         self.client = connect() if client is None else client
 
-    @property
-    def fuses(self) -> bool:
-        """Whether recall is dense and sparse, fused; the collection's schema says so.
+    @blocking
+    async def is_hybrid(self) -> bool:
+        """Read the collection's schema, and return whether dense and sparse hits are fused.
 
         Raises:
             CollectionNotFoundError: no such collection.
             SchemaMismatchError: its vectors do not fit the encoders.
         """
-        return self._run(self._fuses_flow(), self._add_terms())
+        async with self._driver(CallLimits(self.options.timeout_s, self.options.retries)) as driver:
+            self._first.forget()
+            schema = await self._first.schema(driver)
+            return len(self._first.plan(schema, self.options).branches) > 1
 
-    def search(
+    @property
+    def fuses(self) -> bool:
+        """The former name of :meth:`is_hybrid`."""
+        warnings.warn(
+            "HybridSearcher.fuses is deprecated, since it asks the server: call is_hybrid().",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.is_hybrid()
+
+    @blocking
+    async def search(
         self,
         query: Query,
         limit: int = 10,
@@ -193,10 +224,12 @@ class HybridSearcher(SearchCore):
             options=options,
             deadline_s=deadline_s,
         )
-        [results] = self._search([query], request)
-        return results
+        async with self._driver(self._limits([query], request)) as driver:
+            [results] = await self._pipeline(driver, request).search([query])
+            return results
 
-    def search_batch(
+    @blocking
+    async def search_batch(
         self,
         queries: Iterable[Query],
         limit: int = 10,
@@ -242,6 +275,7 @@ class HybridSearcher(SearchCore):
             QdrantRerankError: as :meth:`search`.
         """
         require_several("queries", queries)
+        listed = list(queries)
         request = SearchRequest(
             limit=limit,
             offset=offset,
@@ -256,9 +290,11 @@ class HybridSearcher(SearchCore):
             deadline_s=deadline_s,
             progress=progress,
         )
-        return self._search(list(queries), request)
+        async with self._driver(self._limits(listed, request)) as driver:
+            return await self._search_parts(driver, listed, request)
 
-    def search_groups(
+    @blocking
+    async def search_groups(
         self,
         query: Query,
         *,
@@ -340,10 +376,14 @@ class HybridSearcher(SearchCore):
             options=options,
             deadline_s=deadline_s,
         )
-        terms = self._terms([query], request)
-        return self._run(self._groups_flow(query, request, terms), terms)
+        limits = self._limits([query], request)
+        if not isinstance(group_by, str) or not group_by:
+            raise InvalidInputError(f"group_by is {group_by!r}; expected a payload field.")
+        async with self._driver(limits) as driver:
+            return await self._pipeline(driver, request).search_groups(query, group_by)
 
-    def add(
+    @blocking
+    async def add(
         self,
         documents: Iterable[Document],
         *,
@@ -384,10 +424,18 @@ class HybridSearcher(SearchCore):
             Otherwise the documents before the one that failed are stored; a note on the error has
             their number.
         """
-        flow = self._add_flow(
-            documents, ids, Upload(batch_size, parallel, resume, progress), settings
-        )
-        return self._run(flow, self._add_terms())
+        upload = Upload(batch_size, parallel, resume, progress)
+        async with self._driver(CallLimits(self.options.timeout_s, self.options.retries)) as driver:
+            return await add_documents(
+                driver,
+                self._first,
+                documents,
+                ids,
+                text=self.text,
+                options=self.options,
+                settings=settings,
+                upload=upload,
+            )
 
     def close(self) -> None:
         """Close the client, if the searcher made it."""
@@ -405,9 +453,6 @@ class HybridSearcher(SearchCore):
     ) -> None:
         self.close()
 
-    def _search(self, queries: list[Query], request: SearchRequest) -> list[SearchResults]:
-        terms = self._terms(queries, request)
-        return self._run(self._search_flow(queries, request, terms), terms)
-
-    def _run(self, flow: Flow[Result], terms: CallLimits) -> Result:
-        return Driver(self.client, self.collection, terms).run(flow)
+    @asynccontextmanager
+    async def _driver(self, limits: CallLimits) -> AsyncIterator[Driver]:
+        yield Driver(self.client, self.collection, limits)

@@ -7,12 +7,10 @@ tree of :mod:`qdrant_rerank.errors`.
 
 import json
 import sqlite3
-import traceback
 from collections.abc import Sequence
 
 import grpc
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
-from qdrant_client.conversions.conversion import GrpcToRest
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from qdrant_rerank.errors import (
@@ -53,8 +51,17 @@ def is_too_large(error: grpc.RpcError) -> bool:
     return any(words in str(error.details()) for words in TOO_LARGE)
 
 
-def translate(error: Exception, client: AnyClient, collection: str) -> Exception | None:
-    """Our error for one of the client's; None for one that is ours already, or nobody's."""
+def translate(
+    error: Exception, client: AnyClient, collection: str, *, sent: bool
+) -> Exception | None:
+    """Our error for one of the client's; None for one that is ours already, or nobody's.
+
+    Args:
+        error: the exception that the request ended with.
+        client: the client that was asked.
+        collection: the collection that the request is about.
+        sent: whether the request was sent over gRPC; see ``Exchange``.
+    """
     if isinstance(error, QdrantRerankError):
         return None
     where = _address(client)
@@ -79,9 +86,9 @@ def translate(error: Exception, client: AnyClient, collection: str) -> Exception
         return _from_grpc(error, client, collection)
     if is_local(client):
         return _from_local(error, client, collection)
-    if _amid_an_answer(error):
-        return _nonsense(where, error)
-    if isinstance(error, ValueError) or (isinstance(error, TypeError) and _in_client(error)):
+    if sent and isinstance(error, ValueError | TypeError | AttributeError | LookupError):
+        return _nonsense(where, error)  # qdrant-client reads gRPC answers without looking
+    if isinstance(error, ValueError | TypeError):
         # It could not write the request: over gRPC, types are checked then.
         return QdrantRequestError(f"{where} cannot be asked that of {collection!r}: {error}")
     return None
@@ -91,20 +98,6 @@ def _says_closed(error: Exception) -> bool:
     """Whether the client had been closed: exceptions of many kinds, most of them bare."""
     source = error.source if isinstance(error, ResponseHandlingException) else error
     return any(words in str(source) for words in CLOSED)
-
-
-def _amid_an_answer(error: Exception) -> bool:
-    """Whether qdrant-client stumbled over a gRPC answer, which it reads without looking."""
-    if isinstance(error, AttributeError):  # gRPC has None for a message that cannot be read
-        return "'NoneType' object" in str(error) and _in_client(error)
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_locals.get("cls") is GrpcToRest for frame, _ in frames)
-
-
-def _in_client(error: Exception) -> bool:
-    """Whether it was raised by code of qdrant-client, not by what that calls, or calls it."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return str(frame.f_globals.get("__name__")).startswith("qdrant_client.")
 
 
 def _from_local(error: Exception, client: AnyClient, collection: str) -> Exception | None:
