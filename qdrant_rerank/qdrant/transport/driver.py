@@ -102,6 +102,10 @@ class Driver:
             except Exception as error:
                 failures += 1
                 ours = translate(error, self._client, self._collection, sent=exchange.sent)
+                if isinstance(error, CollectionNotFoundError):
+                    raise error.with_traceback(
+                        None
+                    ) from None  # the engine's own frames tell nothing
                 if ours is None:
                     raise
                 wait_s = seconds_to_wait(error, failures, retries, limits.deadline)
@@ -236,7 +240,10 @@ class AsyncDriver(Driver):
                 f"The searcher of {self._collection!r} was closed. Make another, or search within "
                 "its 'async with' block."
             ) from error
-        return await doing
+        try:
+            return await doing
+        finally:
+            del doing  # what it raises holds this frame
 
     async def _send(self, send: Send[Any], timeout: int | None, exchange: Exchange) -> Any:
         # Covers the whole request, which the client's own timeout does not.
