@@ -240,10 +240,7 @@ class AsyncDriver(Driver):
                 f"The searcher of {self._collection!r} was closed. Make another, or search within "
                 "its 'async with' block."
             ) from error
-        try:
-            return await doing
-        finally:
-            del doing  # what it raises holds this frame
+        return await doing
 
     async def _send(self, send: Send[Any], timeout: int | None, exchange: Exchange) -> Any:
         # Covers the whole request, which the client's own timeout does not.

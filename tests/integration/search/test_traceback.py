@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -56,6 +57,21 @@ def search(clients, engine, kind, seen):
         seen(error)
 
 
+def frames_in_garbage():
+    """Names of the functions of ours whose frames only the garbage collector frees."""
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        gc.collect()
+        return [
+            one.f_code.co_name
+            for one in gc.garbage
+            if isinstance(one, FrameType) and one.f_code.co_filename.startswith(PACKAGE)
+        ]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+
+
 @pytest.mark.parametrize("engine", ["embedded", "server"])
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_a_missing_collection_raises_through_few_frames(clients, engine, kind):
@@ -84,15 +100,32 @@ def test_no_frame_outlives_the_error(clients, engine, kind):
     gc.disable()
     try:
         search(clients, engine, kind, id)
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        gc.collect()
-        left = [
-            one.f_code.co_name
-            for one in gc.garbage
-            if isinstance(one, FrameType) and one.f_code.co_filename.startswith(PACKAGE)
-        ]
+        left = frames_in_garbage()
     finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
         gc.enable()
     assert left == []
+
+
+class Failing:
+    """A reranker that is out of order."""
+
+    def rerank(self, query, documents):
+        raise RuntimeError("out of order")
+
+
+def test_no_frame_outlives_the_error_of_a_thread():
+    """The error of a reranker comes from another thread into the event loop."""
+
+    async def main():
+        async with AsyncHybridSearcher("docs", reranker=Failing()) as searcher:
+            await searcher.add(["iron"], progress=False)
+            gc.collect()
+            gc.disable()
+            try:
+                with suppress(RuntimeError):
+                    await searcher.search("iron")
+                return frames_in_garbage()
+            finally:
+                gc.enable()
+
+    assert asyncio.run(main()) == []
