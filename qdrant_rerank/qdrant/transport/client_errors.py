@@ -10,7 +10,8 @@ import sqlite3
 from collections.abc import Sequence
 
 import grpc
-from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
+import httpx
+from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from qdrant_rerank.errors import (
@@ -39,11 +40,9 @@ CLOSED = (
 TOO_LARGE = ("message larger than max", "message length too large")
 
 
-def is_throttled(error: Exception) -> bool:
-    """Whether this is a 429 with a Retry-After that qdrant-client cannot read, such as a date."""
-    return isinstance(error, ResourceExhaustedResponse) or (
-        isinstance(error, QdrantException) and "Retry-After" in str(error)
-    )
+def is_throttled(error: BaseException | None) -> bool:
+    """Whether this is a 429 with a Retry-After, be it one that qdrant-client cannot read."""
+    return isinstance(error, QdrantException)  # it raises no other kind
 
 
 def is_too_large(error: grpc.RpcError) -> bool:
@@ -80,8 +79,6 @@ def translate(
         return _too_late(where, "the deadline passed")
     if is_throttled(error):
         return _too_often(where, 429, str(error), getattr(error, "retry_after_s", None))
-    if isinstance(error, QdrantException):
-        return QdrantRequestError(f"{where} refused: {error}.")
     if isinstance(error, grpc.RpcError):
         return _from_grpc(error, client, collection)
     if is_local(client):
@@ -149,7 +146,7 @@ def _refused(where: str, code: object, said: str, collection: str) -> QdrantRequ
 
 def _from_source(source: Exception, where: str) -> Exception:
     name = type(source).__name__
-    if "Timeout" in name:
+    if isinstance(source, httpx.TimeoutException):
         return _too_late(where, name)
     if isinstance(source, ValueError):
         return _nonsense(where, source)

@@ -56,7 +56,7 @@ def is_transient(error: BaseException | None) -> bool:
     """
     if isinstance(error, UnexpectedResponse):
         return error.status_code in TRANSIENT_STATUSES
-    if isinstance(error, Exception) and (is_throttled(error) or isinstance(error, TimeoutError)):
+    if is_throttled(error) or isinstance(error, TimeoutError):
         return True
     if isinstance(error, ResponseHandlingException):
         source = error.source
