@@ -44,15 +44,16 @@ def awaited(
 class AsyncHybridSearcher(SearchCore):
     """:class:`~qdrant_rerank.HybridSearcher` for an event loop, with the same arguments.
 
-    The event loop waits for sockets alone: embedding, reranking and embedded engines run in
-    threads. A task that is cancelled gives up its request at once and its reranking within one
-    run of the model; an embedder, a foreign reranker or an embedded engine that has been asked
-    finishes in its thread, unheard.
+    The event loop waits for sockets only: embedding, reranking and embedded engines run in
+    threads. A task that is cancelled gives up its request at once, and its reranking within one
+    batch of the model. An embedder, another kind of reranker or an embedded engine cannot be
+    stopped: it finishes in its thread, and its result is dropped.
 
     Use it in one event loop, and close it there, best with ``async with``.
 
     Args:
-        collection: as of ``HybridSearcher``, as are all others that are not named here.
+        collection: name of the collection. Arguments that are not named here are as of
+            ``HybridSearcher``.
         client: an ``AsyncQdrantClient``, or an embedded engine of either kind; None for
             ``QDRANT_URL`` (and ``QDRANT_API_KEY``) if set, else an embedded engine at
             ``QDRANT_PATH``, else one in memory.
@@ -91,15 +92,7 @@ class AsyncHybridSearcher(SearchCore):
         options: SearchOptions | None = None,
         concurrency: int = 8,
     ) -> None:
-        super().__init__(
-            collection,
-            reranker=reranker,
-            embedder=embedder,
-            sparse=sparse,
-            text=text,
-            candidates=candidates,
-            options=options,
-        )
+        super().__init__(collection, reranker, embedder, sparse, text, candidates, options)
         require_positive("concurrency", concurrency, optional=False)
         if isinstance(client, QdrantClient) and not is_local(client):
             raise InvalidInputError(
@@ -135,9 +128,9 @@ class AsyncHybridSearcher(SearchCore):
     """Read the schema as :meth:`HybridSearcher.is_hybrid` does."""
 
     async def close(self) -> None:
-        """Wait for what the threads are at, and close the client, if the searcher made it.
+        """Wait for the threads to finish, and close the client, if the searcher made it.
 
-        A call that is on its way ends with a ``QdrantConnectionError``.
+        A call that is not done ends with a ``QdrantConnectionError``.
         """
         await asyncio.to_thread(self._threads.shutdown)
         if self._owns_client:
@@ -159,7 +152,7 @@ class AsyncHybridSearcher(SearchCore):
 
     @asynccontextmanager
     async def _driver(self, limits: CallLimits) -> AsyncIterator[AsyncDriver]:
-        """Take one of ``concurrency`` places, as soon as there is one, and stop work on leaving."""
+        """Wait for one of ``concurrency`` places; a task that is cancelled stops its work."""
         try:
             async with asyncio.timeout(limits.deadline.remaining):
                 await self._turns.acquire()

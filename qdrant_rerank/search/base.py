@@ -41,7 +41,7 @@ class SearchCore(ABC):
         embedder: dense encoder, or None.
         sparse: sparse encoder, or None.
         text: where a payload's text is.
-        candidates: hits that recall hands to the reranker.
+        candidates: hits that the reranker reads.
         options: see :class:`SearchOptions`.
 
     Raises:
@@ -52,7 +52,6 @@ class SearchCore(ABC):
     def __init__(
         self,
         collection: str,
-        *,
         reranker: Reranker | str | Path | None,
         embedder: DenseEncoder | str | Path | None,
         sparse: LexicalEncoder | str | None,
@@ -70,7 +69,9 @@ class SearchCore(ABC):
         self.text = PayloadText(text)
         self.candidates = candidates
         if embedder is None and sparse is None:
-            raise InvalidInputError("embedder and sparse are both None; recall needs one of them.")
+            raise InvalidInputError(
+                "embedder and sparse are both None; retrieval needs one of them."
+            )
         self.reranker = None if reranker is None else load_reranker(reranker)
         self._first = FirstStage(
             collection,
@@ -129,6 +130,9 @@ class SearchCore(ABC):
         request.check(queries, self.candidates)
         require_options(options)
         return CallLimits(options.timeout_s, options.retries, deadline)
+
+    def _own_limits(self) -> CallLimits:
+        return CallLimits(self.options.timeout_s, self.options.retries)
 
     def _pipeline(self, driver: Driver, request: SearchRequest) -> Search:
         return Search(
