@@ -121,8 +121,7 @@ def _examine(
     from qdrant_rerank.qdrant.embedded.choice import engine_name
     from qdrant_rerank.qdrant.schema import CollectionSchema
     from qdrant_rerank.qdrant.transport.client import is_local
-    from qdrant_rerank.qdrant.transport.driver import Driver
-    from qdrant_rerank.qdrant.transport.steps import CallLimits
+    from qdrant_rerank.qdrant.transport.driver import CallLimits, Driver
 
     client, name = searcher.client, searcher.collection
     talk = Driver(client, name, CallLimits())
@@ -171,7 +170,7 @@ def _model(reranker: str, texts: Sequence[str]) -> "Iterator[Finding]":
 def _mismatch(searcher: "HybridSearcher") -> str | None:
     """Why the encoders do not fit the collection; None if they do."""
     try:
-        searcher.fuses  # noqa: B018 - it reads the schema, and raises
+        searcher.is_hybrid()  # it reads the schema, and raises
     except CollectionError as error:
         return str(error)
     return None

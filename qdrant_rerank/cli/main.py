@@ -80,8 +80,7 @@ def index(
     are made from the texts, so indexing a file twice does not duplicate; with another --text the
     texts and ids are others, and copies are added.
     """
-    from qdrant_rerank.qdrant.transport.driver import Driver
-    from qdrant_rerank.qdrant.transport.steps import CallLimits
+    from qdrant_rerank.qdrant.transport.driver import CallLimits, Driver
 
     qdrant_place(url, path, makes_one=True)  # before anything is read
     with (

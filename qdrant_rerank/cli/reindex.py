@@ -70,8 +70,7 @@ def reindex(
     and once all are stored the alias moves to it. If anything fails, the old index stays.
     """
     from qdrant_rerank.qdrant.settings import CollectionSettings
-    from qdrant_rerank.qdrant.transport.driver import Driver
-    from qdrant_rerank.qdrant.transport.steps import CallLimits
+    from qdrant_rerank.qdrant.transport.driver import CallLimits, Driver
 
     settings = CollectionSettings(
         shard_number=shards,

@@ -110,7 +110,7 @@ def tune(
         (str(name), precision): _load(name, precision)
         for name, precision in product(rerankers, precisions)
     }
-    if not searcher.fuses:
+    if not searcher.is_hybrid():
         own = searcher.options.fusion
         fusions = (own if isinstance(own, str) else "rrf",)  # nothing is fused
     sweep = _Sweep(with_reranker(searcher, None), models, id_field, measure)

@@ -15,47 +15,15 @@ from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError, SchemaMismatchError
 from qdrant_rerank.payload import PayloadText
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder, RecallPlan
-from qdrant_rerank.qdrant.schema import DENSE_NAME, EMBEDDER_KEY, SPARSE_NAME, CollectionSchema
+from qdrant_rerank.qdrant.schema import CollectionSchema
+from qdrant_rerank.types import PointId
 
-__all__ = ["Document", "PointBuilder", "PointId", "collection_config"]
+__all__ = ["Document", "PointBuilder", "PointId"]
 
 Document = str | Mapping[str, Any] | models.PointStruct
-PointId = int | str | uuid.UUID
 
 # Fixed, so that a text has the same id in every process: uuid5(NAMESPACE_URL, "qdrant-rerank").
 NAMESPACE = uuid.UUID("22231b7c-5e2b-54c0-8efc-fa55f6089afb")
-
-
-def collection_config(
-    embedder: DenseEncoder | None, sparse: LexicalEncoder | None
-) -> dict[str, Any]:
-    """Arguments of ``create_collection`` for these encoders.
-
-    Raises:
-        InvalidInputError: there is neither, or the length of the dense vectors is not known.
-    """
-    if embedder is None and sparse is None:
-        raise InvalidInputError(
-            "A collection needs vectors, but embedder and sparse are both None. Pass one of them."
-        )
-    config: dict[str, Any] = {"vectors_config": {}}
-    if embedder is not None:
-        if embedder.dimension is None:
-            raise InvalidInputError(
-                f"The length of {embedder.name!r}'s vectors is not known, and a collection needs "
-                "it. Pass QdrantInference(name, dimension=...)."
-            )
-        config["vectors_config"] = {
-            DENSE_NAME: models.VectorParams(
-                size=embedder.dimension, distance=models.Distance.COSINE
-            )
-        }
-        config["metadata"] = {EMBEDDER_KEY: embedder.name}
-    if sparse is not None and not isinstance(sparse, TextIndex):
-        config["sparse_vectors_config"] = {
-            SPARSE_NAME: models.SparseVectorParams(modifier=models.Modifier.IDF)
-        }
-    return config
 
 
 class PointBuilder:

@@ -1,4 +1,4 @@
-"""Points whose ids are known, as flows: texts of queries, what is shown of hits, look-ups."""
+"""Points whose ids are known: texts of queries, what is shown of hits, look-ups."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -10,11 +10,10 @@ from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import PayloadText, field_paths
 from qdrant_rerank.qdrant.recall_request import Scope
-from qdrant_rerank.qdrant.transport.steps import Flow, ask
+from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.types import PointId, RerankedPoint
 
 __all__ = [
-    "Points",
     "Query",
     "WithPayload",
     "WithVectors",
@@ -22,7 +21,9 @@ __all__ = [
     "given",
     "names",
     "read_consistency",
+    "read_texts",
     "require_selected",
+    "retrieve_points",
     "selector",
     "text_payload",
 ]
@@ -33,116 +34,86 @@ WithVectors = bool | Sequence[str]
 Query = str | int | UUID
 
 
-class Points:
-    """Reads points of one collection, and of others that a search names.
+async def read_texts(
+    driver: Driver,
+    collection: str,
+    queries: Sequence[Query],
+    text: PayloadText,
+    scope: Scope,
+    options: SearchOptions,
+    *,
+    required: bool,
+) -> list[str]:
+    """Return the queries as texts: of a point's id, the point's own text.
 
     Args:
-        collection: its name.
+        driver: asks Qdrant.
+        collection: name of the collection that is searched.
+        queries: texts, or ids of points.
+        text: reads the texts of points.
+        scope: where the points are looked up.
+        options: of the search.
+        required: whether every point must have a text.
+
+    Raises:
+        InvalidInputError: there is no such point.
+        MissingTextError: it has no text, where that is required.
     """
-
-    def __init__(self, collection: str) -> None:
-        self._collection = collection
-
-    def read_texts(
-        self,
-        queries: Sequence[Query],
-        text: PayloadText,
-        scope: Scope,
-        options: SearchOptions,
-        *,
-        required: bool,
-    ) -> Flow[list[str]]:
-        """The queries as texts: of a point's id, the point's own text.
-
-        Raises:
-            InvalidInputError: there is no such point.
-            MissingTextError: it has no text, where that is required.
-        """
-        ids = [query for query in queries if not isinstance(query, str)]
-        if not ids:
-            return [query for query in queries if isinstance(query, str)]
-        lookup = scope.lookup_from
-        home = self._collection if lookup is None else lookup.collection
-        key = scope.shard_key_selector if lookup is None else lookup.shard_key
-        records = yield from self._retrieve(
-            home, ids, options, text_payload(text), False, shard_key=key
-        )
-        found = {str(record.id): record for record in records}
-        texts = []
-        for query in queries:
-            if isinstance(query, str):
-                texts.append(query)
-                continue
-            if str(query) not in found:
-                raise InvalidInputError(
-                    f"query is the id {query!r}, but {home!r} has no such point. A text to search "
-                    "for is a str."
-                )
-            payload = found[str(query)].payload
-            what = f"Point {query!r}, the query,"
-            texts.append(text.require(payload, what) if required else text(payload) or "")
-        return texts
-
-    def fetch(
-        self,
-        ids: Iterable[PointId],
-        options: SearchOptions,
-        *,
-        with_payload: WithPayload,
-        with_vectors: WithVectors,
-        shard_key: Any = None,
-    ) -> Flow[dict[PointId, models.Record]]:
-        """Payload and vectors of these points, as far as they were asked for and still exist."""
-        wanted = list(dict.fromkeys(ids))
-        if not wanted or not (with_payload is not False or with_vectors):
-            return {}
-        records = yield from self._retrieve(
-            self._collection,
-            wanted,
+    ids = [query for query in queries if not isinstance(query, str)]
+    lookup = scope.lookup_from
+    home = collection if lookup is None else lookup.collection
+    found: dict[str, models.Record] = {}
+    if ids:
+        records = await retrieve_points(
+            driver,
+            home,
+            ids,
             options,
-            selector(with_payload),
-            names(with_vectors),
-            shard_key=shard_key,
+            with_payload=text_payload(text),
+            shard_key=scope.shard_key_selector if lookup is None else lookup.shard_key,
         )
-        return {record.id: record for record in records}
-
-    def look_up(
-        self, ids: Sequence[PointId], lookup: models.WithLookup, options: SearchOptions
-    ) -> Flow[dict[PointId, models.Record]]:
-        """Points of another collection, as ``with_lookup`` asks for them."""
-        if not ids:
-            return {}
-        records = yield from self._retrieve(
-            lookup.collection,
-            list(ids),
-            options,
-            True if lookup.with_payload is None else lookup.with_payload,
-            lookup.with_vectors or False,
-        )
-        return {record.id: record for record in records}
-
-    def _retrieve(
-        self,
-        collection: str,
-        ids: Sequence[PointId],
-        options: SearchOptions,
-        with_payload: Any,
-        with_vectors: Any,
-        *,
-        shard_key: Any = None,
-    ) -> Flow[list[models.Record]]:
-        return (
-            yield from ask(
-                lambda client, timeout: client.retrieve(
-                    collection,
-                    ids,
-                    with_payload=with_payload,
-                    with_vectors=with_vectors,
-                    timeout=timeout,
-                    **given(consistency=read_consistency(options), shard_key_selector=shard_key),
-                )
+        found = {str(point_id): record for point_id, record in records.items()}
+    texts = []
+    for query in queries:
+        if isinstance(query, str):
+            texts.append(query)
+            continue
+        if str(query) not in found:
+            raise InvalidInputError(
+                f"query is the id {query!r}, but {home!r} has no such point. A text to search "
+                "for is a str."
             )
+        payload = found[str(query)].payload
+        what = f"Point {query!r}, the query,"
+        texts.append(text.require(payload, what) if required else text(payload) or "")
+    return texts
+
+
+async def retrieve_points(
+    driver: Driver,
+    collection: str,
+    ids: Iterable[PointId],
+    options: SearchOptions,
+    *,
+    with_payload: WithPayload,
+    with_vectors: WithVectors = False,
+    shard_key: Any = None,
+) -> dict[PointId, models.Record]:
+    """Return points that still exist by their ids, with the payload and vectors asked for."""
+    wanted = list(dict.fromkeys(ids))
+    if not wanted:
+        return {}
+    records = await driver.request(
+        lambda client, timeout: client.retrieve(
+            collection,
+            wanted,
+            with_payload=selector(with_payload),
+            with_vectors=names(with_vectors),
+            timeout=timeout,
+            **given(consistency=read_consistency(options), shard_key_selector=shard_key),
         )
+    )
+    return {record.id: record for record in records}
 
 
 def completed(

@@ -1,14 +1,13 @@
-"""The first stage: recall from one collection, as flows.
+"""The first stage: retrieves candidates from one collection.
 
-What to ask is decided by :mod:`~qdrant_rerank.qdrant.recall_plan`; here are the requests. Who
-sends them is not known here: see :mod:`~qdrant_rerank.qdrant.transport.steps`.
+:mod:`~qdrant_rerank.qdrant.recall_plan` decides what to search, and
+:mod:`~qdrant_rerank.qdrant.recall_request` writes the request; here it is sent.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 from qdrant_client import models
-from qdrant_client.http.models import QueryResponse
 
 from qdrant_rerank.embedders.checks import dense_output, require_finite
 from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
@@ -19,36 +18,30 @@ from qdrant_rerank.errors import (
     SchemaMismatchError,
 )
 from qdrant_rerank.options import SearchOptions
-from qdrant_rerank.qdrant.lookups import Points, Query, given, read_consistency
+from qdrant_rerank.qdrant.lookups import Query, given, read_consistency
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder, RecallPlan, plan_recall
 from qdrant_rerank.qdrant.recall_request import RecallQuery
 from qdrant_rerank.qdrant.schema import CollectionSchema
-from qdrant_rerank.qdrant.server_version import (
-    FEATURES,
-    Version,
-    needs,
-    parse_version,
-    require_version,
-)
+from qdrant_rerank.qdrant.server_version import Version, needs, parse_version, require_version
 from qdrant_rerank.qdrant.transport.client import is_local
-from qdrant_rerank.qdrant.transport.steps import Flow, ask, compute
+from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.types import in_retrieval_order
 
 __all__ = ["FirstStage"]
 
 
 class FirstStage:
-    """Recall from one collection.
+    """Retrieves candidates from one collection.
 
     Args:
-        collection: its name.
+        collection: name of the collection.
         embedder: dense encoder, or None.
         sparse: sparse encoder, or None.
         dense_optional: whether a collection without dense vectors will do.
         sparse_optional: whether one without sparse vectors of Qdrant's IDF will do.
 
     Attributes:
-        points: reads points of the collection whose ids are known.
+        known: schema of the collection as it was last read; None if it has to be read.
     """
 
     def __init__(
@@ -61,32 +54,42 @@ class FirstStage:
         sparse_optional: bool,
     ) -> None:
         self.collection = collection
-        self.points = Points(collection)
         self.embedder = embedder
         self.sparse = sparse
+        self.known: CollectionSchema | None = None
         self._dense_optional = dense_optional
         self._sparse_optional = sparse_optional
-        self._schema: CollectionSchema | None = None
         self._version: Version | None = None
 
-    def plan(self, options: SearchOptions) -> Flow[RecallPlan]:
-        """Which vectors to search; the collection's schema is read once, while it fits.
+    async def schema(self, driver: Driver) -> CollectionSchema:
+        """Return what the collection has; it is read once, until it is forgotten.
 
         Raises:
             CollectionNotFoundError: no such collection.
-            SchemaMismatchError: its vectors do not fit the encoders.
         """
+        # Several first searches at once may each read it; they read the same.
         known = self.known
-        schema = yield from self.schema()
-        try:
-            return self._planned(schema, options)
-        except SchemaMismatchError:
-            if known is None or not (yield from self.changed(known)):
-                raise
-            schema = yield from self.schema()
-            return self._planned(schema, options)
+        if known is None:
+            info = await driver.request(lambda client, _: client.get_collection(self.collection))
+            known = self.known = CollectionSchema.from_info(self.collection, info)
+        return known
 
-    def _planned(self, schema: CollectionSchema, options: SearchOptions) -> RecallPlan:
+    def forget(self) -> None:
+        """Read the schema again the next time: the collection may be another one by now."""
+        self.known = None
+
+    async def changed(self, driver: Driver, known: CollectionSchema) -> bool:
+        """Read the schema again, and return whether the collection has other vectors by now."""
+        if self.known is known:
+            self.forget()
+        return await self.schema(driver) != known
+
+    def plan(self, schema: CollectionSchema, options: SearchOptions) -> RecallPlan:
+        """Choose which vectors to search.
+
+        Raises:
+            SchemaMismatchError: the vectors do not fit the encoders.
+        """
         return plan_recall(
             schema,
             self.embedder,
@@ -99,22 +102,19 @@ class FirstStage:
 
     def embed(
         self, queries: Sequence[Query], texts: Sequence[str], plan: RecallPlan
-    ) -> Flow[list[RecallQuery]]:
-        """What the plan's branches are asked with, for each query.
+    ) -> list[RecallQuery]:
+        """Make what the plan's branches search with, for each query.
 
         Args:
             queries: texts, or ids of points, whose stored vectors are searched with.
             texts: the queries as texts.
-            plan: what is searched.
+            plan: which vectors are searched.
+
+        Raises:
+            ModelOutputError: an encoder did not return finite numbers.
+            SchemaMismatchError: its vectors do not fit the collection.
         """
-        return (
-            yield from compute(
-                lambda: [
-                    self._embed(query, text, plan)
-                    for query, text in zip(queries, texts, strict=True)
-                ]
-            )
-        )
+        return [self._embed(*query, plan) for query in zip(queries, texts, strict=True)]
 
     def _embed(self, query: Query, text: str, plan: RecallPlan) -> RecallQuery:
         if not isinstance(query, str):
@@ -153,33 +153,26 @@ class FirstStage:
         require_finite(self.sparse.name, entries, f"the query {text!r:.60}")
         return entries
 
-    def recall(
-        self, requests: Sequence[models.QueryRequest], options: SearchOptions
-    ) -> Flow[list[list[models.ScoredPoint]]]:
-        """The hits of each request in retrieval order, by one request to Qdrant.
+    async def retrieve(
+        self, driver: Driver, requests: Sequence[models.QueryRequest], options: SearchOptions
+    ) -> list[list[models.ScoredPoint]]:
+        """Return the hits of each request in retrieval order, by one request to Qdrant.
 
         Raises:
             QdrantRequestError: the server is too old for it, or refused.
         """
-        yield from self._require_version(requests)
-        answers = yield from self._query(list(requests), options)
-        if len(answers) != len(requests):
-            raise QdrantConnectionError(
-                f"Qdrant answered {len(answers)} of {len(requests)} queries of one request; "
-                "expected one answer each. Is a proxy in between?"
-            )
-        return [in_retrieval_order(answer.points) for answer in answers]
-
-    def _query(
-        self, requests: list[models.QueryRequest], options: SearchOptions
-    ) -> Flow[list[QueryResponse]]:
+        features = needs(requests)
+        if features:
+            version = await self._server_version(driver)
+            if version is not None:
+                require_version(features, version, f"The Qdrant server of {self.collection!r}")
         consistency = given(consistency=read_consistency(options))
 
         def send(client: Any, timeout: int | None) -> Any:
             self.require_inference(client)
             if len(requests) > 1:
                 return client.query_batch_points(
-                    self.collection, requests, timeout=timeout, **consistency
+                    self.collection, list(requests), timeout=timeout, **consistency
                 )
             [request] = requests
             return client.query_points(
@@ -202,26 +195,20 @@ class FirstStage:
                 **consistency,
             )
 
-        answer = yield from ask(send)
-        return answer if len(requests) > 1 else [answer]
+        answer = await driver.request(send)
+        answers = answer if len(requests) > 1 else [answer]
+        if len(answers) != len(requests):
+            raise QdrantConnectionError(
+                f"Qdrant answered {len(answers)} of {len(requests)} queries of one request; "
+                "expected one answer each. Is a proxy in between?"
+            )
+        return [in_retrieval_order(answer.points) for answer in answers]
 
-    def has(self, feature: type[Any]) -> Flow[bool]:
-        """Whether the server has a query of the Query API; True where its version is not told."""
-        version = yield from self._server_version()
-        return version is None or version >= FEATURES[feature].since
-
-    def _require_version(self, requests: Sequence[models.QueryRequest]) -> Flow[None]:
-        features = needs(requests)
-        if features:
-            version = yield from self._server_version()
-            if version is not None:
-                require_version(features, version, f"The Qdrant server of {self.collection!r}")
-
-    def _server_version(self) -> Flow[Version | None]:
-        """Asked for once; None where it is not told, and then the server decides."""
+    async def _server_version(self, driver: Driver) -> Version | None:
+        """Ask for it once; None where it is not told, and then the server decides."""
         if self._version is None:
             try:
-                info = yield from ask(lambda client, timeout: client.info())
+                info = await driver.request(lambda client, _: client.info())
             except QdrantError:
                 return None
             self._version = parse_version(info.version)
@@ -243,29 +230,3 @@ class FirstStage:
                     "it to. Pass QdrantClient(..., cloud_inference=True), or a fastembed model to "
                     "compute here."
                 )
-
-    def schema(self) -> Flow[CollectionSchema]:
-        """What the collection has; read once, until it is forgotten."""
-        # Several first searches at once may each read it; they read the same.
-        if self._schema is None:
-            info = yield from ask(lambda client, timeout: client.get_collection(self.collection))
-            self._schema = CollectionSchema.from_info(self.collection, info)
-        return self._schema
-
-    @property
-    def known(self) -> CollectionSchema | None:
-        """What the collection had when its schema was read; None if it was not, or is forgotten."""
-        return self._schema
-
-    def forget(self) -> None:
-        """Read the schema anew the next time: the collection may be another one by now."""
-        self._schema = None
-
-    def changed(self, known: CollectionSchema | None) -> Flow[bool]:
-        """Whether the collection has not what was known of it any more; then that is read anew."""
-        if known is None:
-            return False
-        if self._schema is known:
-            self.forget()
-        schema = yield from self.schema()
-        return schema != known

@@ -5,7 +5,7 @@ documents. A batch that Qdrant does not take is sent again a few times; then it 
 rest goes on, until several in a row failed: then it is not the batch.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -14,29 +14,24 @@ from typing import Any, cast
 from qdrant_client import models
 from tqdm.auto import tqdm
 
-from qdrant_rerank.embedders.qdrant import TextIndex
 from qdrant_rerank.errors import (
     CollectionNotFoundError,
     IncompleteAddError,
     InvalidInputError,
     QdrantError,
-    QdrantRequestError,
 )
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import PayloadText
-from qdrant_rerank.qdrant.documents import Document, PointBuilder, PointId, collection_config
+from qdrant_rerank.qdrant.creation import create_collection
+from qdrant_rerank.qdrant.documents import Document, PointBuilder
+from qdrant_rerank.qdrant.lookups import retrieve_points
 from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.settings import CollectionSettings
-from qdrant_rerank.qdrant.transport.client import is_local
-from qdrant_rerank.qdrant.transport.steps import Flow, ask, ask_many, compute
-from qdrant_rerank.utils.validation import require_several
+from qdrant_rerank.qdrant.transport.driver import Driver
+from qdrant_rerank.types import PointId
+from qdrant_rerank.utils.validation import require_positive, require_several
 
-__all__ = [
-    "BATCH_RETRIES",
-    "Storage",
-    "Upload",
-    "add_in_batches",
-]
+__all__ = ["BATCH_RETRIES", "Upload", "add_documents"]
 
 #: Times that a batch is sent again whose failure may pass, unless the options say more.
 BATCH_RETRIES = 2
@@ -52,16 +47,23 @@ class Upload:
     """How documents are sent.
 
     Attributes:
-        batch_size: documents a batch.
+        batch_size: documents per batch.
         parallel: batches at a time.
         resume: leave out documents whose ids the collection has already.
         progress: a progress bar on stderr; None for one if stderr is a terminal.
+
+    Raises:
+        InvalidInputError: a number below 1.
     """
 
     batch_size: int = 256
     parallel: int = 1
     resume: bool = False
     progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        require_positive("batch_size", self.batch_size, optional=False)
+        require_positive("parallel", self.parallel, optional=False)
 
 
 @dataclass(slots=True)
@@ -111,24 +113,28 @@ class _Tally:
         return error
 
 
-def add_in_batches(
+async def add_documents(
+    driver: Driver,
+    first: FirstStage,
     documents: Iterable[Document],
     ids: Iterable[PointId] | None,
     *,
-    builder: PointBuilder,
-    store: Callable[[list[Batch]], Flow[list[Any]]],
-    stored_ids: Callable[[list[Any]], Flow[set[str]]],
+    text: PayloadText,
+    options: SearchOptions,
+    settings: CollectionSettings | None,
     upload: Upload,
-) -> Flow[int]:
-    """Read, check, embed and store documents.
+) -> int:
+    """Read, check, embed and store documents; see :meth:`HybridSearcher.add`.
 
     Args:
-        documents: any iterable; read once.
+        driver: asks Qdrant.
+        first: knows the collection and the encoders.
+        documents: any iterable; it is read once.
         ids: as many as documents, or None to make them from the texts.
-        builder: makes the points.
-        store: sends batches of them; what came of each is an error or not.
-        stored_ids: which of these ids the collection has.
-        upload: how.
+        text: where a payload's text is.
+        options: names of the vectors to fill.
+        settings: of a collection that has to be created.
+        upload: how documents are sent.
 
     Returns:
         The number of documents stored.
@@ -138,6 +144,11 @@ def add_in_batches(
             error's note has the number of documents before it.
         IncompleteAddError: batches failed, and others after them were stored.
     """
+    if settings is not None and not isinstance(settings, CollectionSettings):
+        raise InvalidInputError(
+            f"settings is a {type(settings).__name__}; expected a CollectionSettings."
+        )
+    builder = await _point_builder(driver, first, text, options, settings or CollectionSettings())
     require_several("documents", documents)
     if isinstance(documents, Mapping | models.PointStruct):
         raise InvalidInputError(
@@ -146,7 +157,7 @@ def add_in_batches(
     total = len(documents) if isinstance(documents, Sequence) else None
     if total is not None and isinstance(ids, Sequence) and len(ids) != total:
         raise InvalidInputError(
-            f"{len(ids)} ids for {total} documents; expected one id a document."
+            f"{len(ids)} ids for {total} documents; expected one id per document."
         )
     points = builder.points(documents, ids)
     tally = _Tally()
@@ -158,20 +169,26 @@ def add_in_batches(
             while more and failure is None and tally.in_a_row < GIVE_UP:
                 batches: list[Batch] = []
                 while more and failure is None and len(batches) < upload.parallel:
-                    rows, failure = yield from compute(
-                        partial(_next_batch, points, upload.batch_size)
-                    )
+                    rows, failure = await driver.compute(_next_batch, points, upload.batch_size)
                     more = len(rows) == upload.batch_size
                     bar.update(len(rows))
                     if upload.resume and rows:
-                        known = yield from stored_ids([point.id for point, _ in rows])
-                        rows = [row for row in rows if str(row[0].id) not in known]
+                        known = await retrieve_points(
+                            driver,
+                            first.collection,
+                            [point.id for point, _ in rows],
+                            options,
+                            with_payload=False,
+                        )
+                        rows = [row for row in rows if row[0].id not in known]
                     if rows:
-                        batch, wrong = yield from compute(partial(_embedded, builder, rows))
+                        batch, wrong = await driver.compute(_embedded, builder, rows)
                         batches += [batch] if batch else []
                         failure = wrong or failure
                 if batches:
-                    outcomes = yield from store(batches)
+                    # Sending a batch again does no harm, since ids are given.
+                    sends = [partial(_upsert, first, batch) for batch in batches]
+                    outcomes = await driver.request_many(sends, retries=BATCH_RETRIES)
                     tally.note(batches, outcomes)
             tally.finish(failure)
             return tally.stored
@@ -208,80 +225,31 @@ def _embedded(
         return [], error
 
 
-class Storage:
-    """Stores points in the collection that a first stage searches.
-
-    Args:
-        first: knows the collection and the encoders.
-    """
-
-    def __init__(self, first: FirstStage) -> None:
-        self._first = first
-
-    def point_builder(
-        self, text: PayloadText, options: SearchOptions, settings: CollectionSettings
-    ) -> Flow[PointBuilder]:
-        """What makes points for the collection, which is created where there is none."""
-        self._first.forget()  # it may have been deleted, and made anew with other vectors
-        try:
-            plan = yield from self._first.plan(options)
-        except CollectionNotFoundError:
-            yield from self._create(settings)
-            plan = yield from self._first.plan(options)
-        if sum(branch.dense for branch in plan.branches) > 1 or (
-            sum(not branch.dense for branch in plan.branches) > 1
-        ):
-            raise InvalidInputError(
-                "The options name several vectors of one kind, and add embeds a text once. Add "
-                "with a searcher whose options name one."
-            )
-        schema = yield from self._first.schema()
-        return PointBuilder(schema, plan, self._first.embedder, self._first.sparse, text)
-
-    def store(self, batches: Sequence[list[models.PointStruct]]) -> Flow[list[Any]]:
-        """Upsert batches at once, and wait until their points can be found.
-
-        Sending one again is no harm, since ids are given. What came of each is a list.
-        """
-
-        def sender(points: list[models.PointStruct]) -> Callable[[Any, int | None], Any]:
-            def send(client: Any, timeout: int | None) -> Any:
-                self._first.require_inference(client)
-                return client.upsert(self._first.collection, points, wait=True)
-
-            return send
-
-        return (yield from ask_many([sender(one) for one in batches], retries=BATCH_RETRIES))
-
-    def stored_ids(self, ids: list[Any]) -> Flow[set[str]]:
-        """Which of these ids the collection has, as texts."""
-        found = yield from ask(
-            lambda client, timeout: client.retrieve(
-                self._first.collection, ids, with_payload=False, with_vectors=False, timeout=timeout
-            )
+async def _point_builder(
+    driver: Driver,
+    first: FirstStage,
+    text: PayloadText,
+    options: SearchOptions,
+    settings: CollectionSettings,
+) -> PointBuilder:
+    """Return what makes points for the collection, which is created where there is none."""
+    first.forget()  # it may have been deleted, and made again with other vectors
+    try:
+        schema = await first.schema(driver)
+    except CollectionNotFoundError:
+        await create_collection(driver, first.collection, first.embedder, first.sparse, settings)
+        schema = await first.schema(driver)
+    plan = first.plan(schema, options)
+    dense = sum(branch.dense for branch in plan.branches)
+    if dense > 1 or len(plan.branches) - dense > 1:
+        raise InvalidInputError(
+            "The options name several vectors of one kind, and add embeds a text once. Add "
+            "with a searcher whose options name one."
         )
-        return {str(record.id) for record in found}
+    return PointBuilder(schema, plan, first.embedder, first.sparse, text)
 
-    def _create(self, settings: CollectionSettings) -> Flow[None]:
-        config = settings.arguments(collection_config(self._first.embedder, self._first.sparse))
-        try:
-            yield from ask(
-                lambda client, timeout: client.create_collection(self._first.collection, **config)
-            )
-        except QdrantRequestError as error:
-            # Another process may have created it in between; then its schema decides.
-            if "exist" not in str(error):
-                raise
-        indexes: dict[str, Any] = dict(settings.payload_indexes)
-        if isinstance(self._first.sparse, TextIndex):
-            indexes[self._first.sparse.field] = models.TextIndexParams(
-                type=models.TextIndexType.TEXT, scoring=True
-            )
-        for name, kind in indexes.items():
-            yield from ask(partial(self._index, name, kind))
 
-    def _index(self, name: str, kind: Any, client: Any, timeout: int | None) -> Any:
-        local_mode = is_local(client) and not getattr(client, "concurrent", False)
-        if local_mode and getattr(kind, "scoring", None) is None:
-            return None  # it has no other indexes, and warns
-        return client.create_payload_index(self._first.collection, name, kind, wait=True)
+def _upsert(first: FirstStage, batch: Batch, client: Any, timeout: int | None) -> Any:
+    """Store a batch, and wait until its points can be found."""
+    first.require_inference(client)
+    return client.upsert(first.collection, batch, wait=True)

@@ -1,57 +1,59 @@
-"""AsyncHybridSearcher: the same two stages for an event loop.
+"""AsyncHybridSearcher: the same searches for an event loop.
 
-A thin shell: what a search does is in :mod:`~qdrant_rerank.search.pipeline`; here an
-:class:`~qdrant_rerank.qdrant.transport.driver.AsyncDriver` does it, models and embedded
-engines in threads.
+Its calls are those of :mod:`~qdrant_rerank.search.searcher`, whose steps an
+:class:`~qdrant_rerank.qdrant.transport.driver.AsyncDriver` awaits.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from qdrant_client import AsyncQdrantClient, QdrantClient
 
 from qdrant_rerank.errors import InvalidInputError, QdrantConnectionError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import TextSource
-from qdrant_rerank.qdrant.documents import Document, PointId
-from qdrant_rerank.qdrant.lookups import Query, WithPayload, WithVectors
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
-from qdrant_rerank.qdrant.recall_request import Prefetches, RecallBy
-from qdrant_rerank.qdrant.settings import CollectionSettings
 from qdrant_rerank.qdrant.transport.client import connect_async, is_local
-from qdrant_rerank.qdrant.transport.driver import AsyncDriver
-from qdrant_rerank.qdrant.transport.steps import CallLimits, Flow
-from qdrant_rerank.qdrant.upload import Upload
-from qdrant_rerank.reranking.grouping import GroupedResults
+from qdrant_rerank.qdrant.transport.driver import AsyncDriver, CallLimits
 from qdrant_rerank.search.base import SearchCore
-from qdrant_rerank.search.request import SearchRequest
-from qdrant_rerank.types import Reranker, SearchResults
-from qdrant_rerank.utils.deadline import Deadline
-from qdrant_rerank.utils.validation import require_positive, require_several
+from qdrant_rerank.search.searcher import HybridSearcher
+from qdrant_rerank.types import Reranker
+from qdrant_rerank.utils.validation import require_positive
 
 __all__ = ["AsyncHybridSearcher"]
 
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+
+
+def awaited(
+    method: Callable[Concatenate[Any, Arguments], Result],
+) -> Callable[Concatenate[Any, Arguments], Coroutine[Any, Any, Result]]:
+    """The coroutine method that a method of ``HybridSearcher`` runs to its end."""
+    coroutine_method: Any = inspect.unwrap(method)
+    return coroutine_method  # type: ignore[no-any-return]
 
 
 class AsyncHybridSearcher(SearchCore):
     """:class:`~qdrant_rerank.HybridSearcher` for an event loop, with the same arguments.
 
-    The event loop waits for sockets alone: embedding, reranking and embedded engines run in
-    threads. A task that is cancelled gives up its request at once and its reranking within one
-    run of the model; an embedder, a foreign reranker or an embedded engine that has been asked
-    finishes in its thread, unheard.
+    The event loop waits for sockets only: embedding, reranking and embedded engines run in
+    threads. A task that is cancelled gives up its request at once, and its reranking within one
+    batch of the model. An embedder, another kind of reranker or an embedded engine cannot be
+    stopped: it finishes in its thread, and its result is dropped.
 
     Use it in one event loop, and close it there, best with ``async with``.
 
     Args:
-        collection: as of ``HybridSearcher``, as are all others that are not named here.
+        collection: name of the collection. Arguments that are not named here are as of
+            ``HybridSearcher``.
         client: an ``AsyncQdrantClient``, or an embedded engine of either kind; None for
             ``QDRANT_URL`` (and ``QDRANT_API_KEY``) if set, else an embedded engine at
             ``QDRANT_PATH``, else one in memory.
@@ -90,15 +92,7 @@ class AsyncHybridSearcher(SearchCore):
         options: SearchOptions | None = None,
         concurrency: int = 8,
     ) -> None:
-        super().__init__(
-            collection,
-            reranker=reranker,
-            embedder=embedder,
-            sparse=sparse,
-            text=text,
-            candidates=candidates,
-            options=options,
-        )
+        super().__init__(collection, reranker, embedder, sparse, text, candidates, options)
         require_positive("concurrency", concurrency, optional=False)
         if isinstance(client, QdrantClient) and not is_local(client):
             raise InvalidInputError(
@@ -111,148 +105,32 @@ class AsyncHybridSearcher(SearchCore):
         self._owns_client = client is None
         self.client = connect_async() if client is None else client
 
-    async def search(
-        self,
-        query: Query,
-        limit: int = 10,
-        *,
-        offset: int = 0,
-        candidates: int | None = None,
-        query_filter: models.Filter | None = None,
-        score_threshold: float | None = None,
-        with_payload: WithPayload = True,
-        with_vectors: WithVectors = False,
-        recall: RecallBy | None = None,
-        prefetch: Prefetches | None = None,
-        lookup_from: models.LookupLocation | None = None,
-        shard_key_selector: models.ShardKeySelector | None = None,
-        options: SearchOptions | None = None,
-        deadline_s: float | None = None,
-    ) -> SearchResults:
-        """What ``HybridSearcher.search`` returns and raises, for the same arguments.
+    search = awaited(HybridSearcher.search)
+    """Search as :meth:`HybridSearcher.search` does, which describes the arguments.
 
-        With ``deadline_s``, an embedded engine is no longer waited for either.
-        """
-        request = SearchRequest(
-            limit=limit,
-            offset=offset,
-            candidates=candidates,
-            query_filter=query_filter,
-            score_threshold=score_threshold,
-            with_payload=with_payload,
-            with_vectors=with_vectors,
-            recall=recall,
-            prefetch=prefetch,
-            lookup_from=lookup_from,
-            shard_key_selector=shard_key_selector,
-            options=options,
-            deadline_s=deadline_s,
-        )
-        [results] = await self._search([query], request)
-        return results
+    With ``deadline_s``, an embedded engine is no longer waited for either.
+    """
 
-    async def search_batch(
-        self,
-        queries: Iterable[Query],
-        limit: int = 10,
-        *,
-        offset: int = 0,
-        candidates: int | None = None,
-        query_filter: models.Filter | None = None,
-        score_threshold: float | None = None,
-        with_payload: WithPayload = True,
-        with_vectors: WithVectors = False,
-        lookup_from: models.LookupLocation | None = None,
-        shard_key_selector: models.ShardKeySelector | None = None,
-        options: SearchOptions | None = None,
-        deadline_s: float | None = None,
-        progress: bool | None = None,
-    ) -> list[SearchResults]:
-        """What ``HybridSearcher.search_batch`` returns and raises, for the same arguments."""
-        require_several("queries", queries)
-        request = SearchRequest(
-            limit=limit,
-            offset=offset,
-            candidates=candidates,
-            query_filter=query_filter,
-            score_threshold=score_threshold,
-            with_payload=with_payload,
-            with_vectors=with_vectors,
-            lookup_from=lookup_from,
-            shard_key_selector=shard_key_selector,
-            options=options,
-            deadline_s=deadline_s,
-            progress=progress,
-        )
-        return await self._search(list(queries), request)
+    search_batch = awaited(HybridSearcher.search_batch)
+    """Search as :meth:`HybridSearcher.search_batch` does, which describes the arguments."""
 
-    async def search_groups(
-        self,
-        query: Query,
-        *,
-        group_by: str,
-        group_size: int = 3,
-        limit: int = 10,
-        offset: int = 0,
-        candidates: int | None = None,
-        query_filter: models.Filter | None = None,
-        score_threshold: float | None = None,
-        with_payload: WithPayload = True,
-        with_vectors: WithVectors = False,
-        with_lookup: str | models.WithLookup | None = None,
-        recall: RecallBy | None = None,
-        prefetch: Prefetches | None = None,
-        lookup_from: models.LookupLocation | None = None,
-        shard_key_selector: models.ShardKeySelector | None = None,
-        options: SearchOptions | None = None,
-        deadline_s: float | None = None,
-    ) -> GroupedResults:
-        """What ``HybridSearcher.search_groups`` returns and raises, for the same arguments."""
-        request = SearchRequest(
-            limit=limit,
-            offset=offset,
-            candidates=candidates,
-            query_filter=query_filter,
-            score_threshold=score_threshold,
-            with_payload=with_payload,
-            with_vectors=with_vectors,
-            recall=recall,
-            prefetch=prefetch,
-            lookup_from=lookup_from,
-            shard_key_selector=shard_key_selector,
-            group_by=group_by,
-            group_size=group_size,
-            with_lookup=with_lookup,
-            options=options,
-            deadline_s=deadline_s,
-        )
-        terms = self._terms([query], request)
-        return await self._run(self._groups_flow(query, request, terms), terms)
+    search_groups = awaited(HybridSearcher.search_groups)
+    """Search as :meth:`HybridSearcher.search_groups` does, which describes the arguments."""
 
-    async def add(
-        self,
-        documents: Iterable[Document],
-        *,
-        ids: Iterable[PointId] | None = None,
-        batch_size: int = 256,
-        parallel: int = 1,
-        resume: bool = False,
-        settings: CollectionSettings | None = None,
-        progress: bool | None = None,
-    ) -> int:
-        """What ``HybridSearcher.add`` does; ``documents`` is read in a thread, a batch at a time.
+    add = awaited(HybridSearcher.add)
+    """Store documents as :meth:`HybridSearcher.add` does, which describes the arguments.
 
-        Cancelled, it leaves the batches that were stored; adding them again does not duplicate.
-        """
-        flow = self._add_flow(
-            documents, ids, Upload(batch_size, parallel, resume, progress), settings
-        )
-        return await self._run(flow, self._add_terms())
+    ``documents`` is read in a thread, a batch at a time. A task that is cancelled leaves the
+    batches that were stored; adding them again does not duplicate.
+    """
+
+    is_hybrid = awaited(HybridSearcher.is_hybrid)
+    """Read the schema as :meth:`HybridSearcher.is_hybrid` does."""
 
     async def close(self) -> None:
-        """Wait for what the threads are at, and close the client, if the searcher made it.
+        """Wait for the threads to finish, and close the client, if the searcher made it.
 
-        A call that is on its way ends with a ``QdrantConnectionError``.
+        A call that is not done ends with a ``QdrantConnectionError``.
         """
         await asyncio.to_thread(self._threads.shutdown)
         if self._owns_client:
@@ -272,20 +150,11 @@ class AsyncHybridSearcher(SearchCore):
     ) -> None:
         await self.close()
 
-    async def _search(self, queries: list[Query], request: SearchRequest) -> list[SearchResults]:
-        terms = self._terms(queries, request)
-        return await self._run(self._search_flow(queries, request, terms), terms)
-
-    async def _run(self, flow: Flow[Result], terms: CallLimits) -> Result:
-        async with self._turn(terms.deadline):
-            talk = AsyncDriver(self.client, self.collection, terms, self._threads)
-            return await talk.run(flow)
-
     @asynccontextmanager
-    async def _turn(self, deadline: Deadline) -> AsyncIterator[None]:
-        """One of ``concurrency`` places, as soon as there is one."""
+    async def _driver(self, limits: CallLimits) -> AsyncIterator[AsyncDriver]:
+        """Wait for one of ``concurrency`` places; a task that is cancelled stops its work."""
         try:
-            async with asyncio.timeout(deadline.remaining):
+            async with asyncio.timeout(limits.deadline.remaining):
                 await self._turns.acquire()
         except TimeoutError as error:
             raise QdrantConnectionError(
@@ -293,7 +162,11 @@ class AsyncHybridSearcher(SearchCore):
                 "were at work all the while. Give it longer (deadline_s), or allow more at a time "
                 "(concurrency)."
             ) from error
+        driver = AsyncDriver(self.client, self.collection, limits, self._threads)
         try:
-            yield
+            yield driver
+        except asyncio.CancelledError:
+            driver.cancel()
+            raise
         finally:
             self._turns.release()

@@ -1,4 +1,4 @@
-"""The candidates of a search, as a flow: by texts, ids, vectors or a caller's own request."""
+"""Candidates of a search: by texts, ids, vectors or a caller's own request."""
 
 import time
 from collections.abc import Sequence
@@ -7,21 +7,31 @@ from typing import Any
 
 from qdrant_client import models
 
-from qdrant_rerank.errors import CollectionNotFoundError, QdrantRequestError
+from qdrant_rerank.errors import CollectionNotFoundError, QdrantRequestError, SchemaMismatchError
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import PayloadText
-from qdrant_rerank.qdrant.lookups import Query
+from qdrant_rerank.qdrant.lookups import Query, read_texts
 from qdrant_rerank.qdrant.recall import FirstStage
-from qdrant_rerank.qdrant.recall_plan import RecallPlan, plan_given_vector
+from qdrant_rerank.qdrant.recall_plan import plan_given_vector
 from qdrant_rerank.qdrant.recall_request import Scope, given_request, recall_request
-from qdrant_rerank.qdrant.transport.steps import Flow
+from qdrant_rerank.qdrant.schema import CollectionSchema
+from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.search.request import SearchRequest
 
-__all__ = ["Recalled", "recall_candidates"]
+__all__ = ["Retrieved", "retrieve_candidates"]
+
+#: What searches no vector that the schema would name.
+WITHOUT_VECTOR = (
+    models.QueryRequest,
+    models.FusionQuery,
+    models.RrfQuery,
+    models.FormulaQuery,
+    type(None),
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Recalled:
+class Retrieved:
     """The candidates of several queries.
 
     Attributes:
@@ -37,7 +47,8 @@ class Recalled:
     embed_s: float
 
 
-def recall_candidates(
+async def retrieve_candidates(
+    driver: Driver,
     first: FirstStage,
     text: PayloadText,
     queries: Sequence[Query],
@@ -46,92 +57,101 @@ def recall_candidates(
     scope: Scope,
     *,
     reranked: bool,
-) -> Flow[Recalled]:
-    """The candidates of each query, by one request to Qdrant.
+) -> Retrieved:
+    """Return the candidates of each query, by one request to Qdrant.
 
     Args:
-        first: asks Qdrant.
+        driver: asks Qdrant.
+        first: the first stage.
         text: reads the texts of points that are queries.
         queries: texts, or ids of points.
         request: the arguments of the search.
         options: of the search.
-        scope: how much is recalled, from where, and what comes along.
-        reranked: whether they will be, so that each query needs a text.
+        scope: how much is retrieved, from where, and what comes along.
+        reranked: whether the candidates will be reranked, so that each query needs a text.
+
+    Raises:
+        QdrantRerankError: see :meth:`HybridSearcher.search`.
     """
-    texts = yield from first.points.read_texts(queries, text, scope, options, required=reranked)
-    asked = yield from _asked(first, queries, texts, request, options, scope)
+    texts = await read_texts(
+        driver, first.collection, queries, text, scope, options, required=reranked
+    )
+    recall = request.read_recall()
+    needs_schema = (
+        not request.given or bool(options.diversity) or not isinstance(recall, WITHOUT_VECTOR)
+    )
     known = first.known
-    try:
-        hits = yield from first.recall(asked.requests, options)
-    except CollectionNotFoundError:
-        first.forget()
-        raise
-    except QdrantRequestError:
-        if not (yield from first.changed(known)):
+    again = False
+    while True:
+        schema = await first.schema(driver) if needs_schema else None
+        try:
+            asked = await _requests(driver, first, schema, queries, texts, request, options, scope)
+            hits = await first.retrieve(driver, asked.requests, options)
+            return Retrieved(texts, hits, asked.dense, asked.embed_s)
+        except CollectionNotFoundError:
+            first.forget()
             raise
-        asked = yield from _asked(first, queries, texts, request, options, scope)
-        hits = yield from first.recall(asked.requests, options)
-    return Recalled(texts, hits, asked.dense, asked.embed_s)
+        except (SchemaMismatchError, QdrantRequestError) as error:
+            # The collection may have been made again with other vectors since its schema was read.
+            read_now = isinstance(error, SchemaMismatchError) and schema is not known
+            if again or schema is None or read_now or not await first.changed(driver, schema):
+                raise
+            again = True
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What recall is asked.
+class _Requests:
+    """What Qdrant is asked.
 
     Attributes:
-        requests: one a query.
-        dense: see ``Recalled``.
-        embed_s: see ``Recalled``.
+        requests: one per query.
+        dense: see ``Retrieved``.
+        embed_s: see ``Retrieved``.
     """
 
     requests: list[models.QueryRequest]
-    dense: str | None
-    embed_s: float
+    dense: str | None = None
+    embed_s: float = 0.0
 
 
-def _asked(
+async def _requests(
+    driver: Driver,
     first: FirstStage,
+    schema: CollectionSchema | None,
     queries: Sequence[Query],
     texts: Sequence[str],
     request: SearchRequest,
     options: SearchOptions,
     scope: Scope,
-) -> Flow[_Asked]:
-    """The request of each query, for the collection as it is known."""
-    plan: RecallPlan | None = None
-    if not request.given or options.diversity:
-        plan = yield from first.plan(options)
+) -> _Requests:
+    """Write the request of each query, for the collection as it is known."""
+    plan = None
+    if schema is not None and (options.diversity or not request.given):
+        plan = first.plan(schema, options)
         if options.diversity and plan.dense is not None:
             scope = replace(scope, with_vectors=[plan.dense] if plan.dense else True)
-    embed_s = 0.0
-    if request.given or plan is None:
-        requests = [(yield from _given_request(first, request, scope, options))] * len(texts)
-    else:
-        began = time.perf_counter()
-        embedded = yield from first.embed(queries, texts, plan)
-        embed_s = time.perf_counter() - began
-        requests = [recall_request(plan, query, scope, options) for query in embedded]
-    return _Asked(requests, None if plan is None else plan.dense, embed_s)
+    dense = None if plan is None else plan.dense
+    if plan is None or request.given:
+        recall = request.read_recall()
+        using = None if schema is None else _using(first, schema, recall, options)
+        given = given_request(recall, request.read_prefetch(), using, scope, options)
+        return _Requests([given] * len(texts), dense)
+    began = time.perf_counter()
+    embedded = await driver.compute(first.embed, queries, texts, plan)
+    embed_s = time.perf_counter() - began
+    requests = [recall_request(plan, query, scope, options) for query in embedded]
+    return _Requests(requests, dense, embed_s)
 
 
-def _given_request(
-    first: FirstStage, request: SearchRequest, scope: Scope, options: SearchOptions
-) -> Flow[models.QueryRequest]:
-    """The request of a caller who says what to recall with."""
-    recall, using = request.read_recall(), None
-    if recall is not None and not isinstance(recall, models.QueryRequest):
-        using = yield from _using(first, recall, options)
-    return given_request(recall, request.read_prefetch(), using, scope, options)
-
-
-def _using(first: FirstStage, recall: Any, options: SearchOptions) -> Flow[str | None]:
+def _using(
+    first: FirstStage, schema: CollectionSchema, recall: Any, options: SearchOptions
+) -> str | None:
     """Name of the vector that a caller's own query searches."""
+    if isinstance(recall, WITHOUT_VECTOR):
+        return None
     if isinstance(recall, list):
         shape = (len(recall), len(recall[0])) if isinstance(recall[0], list) else (len(recall),)
-        schema = yield from first.schema()
         return plan_given_vector(schema, shape, options.dense_vector).using or None
-    if isinstance(recall, models.FusionQuery | models.RrfQuery | models.FormulaQuery):
-        return None
-    plan = yield from first.plan(options)
+    plan = first.plan(schema, options)
     sparse = isinstance(recall, models.SparseVector) or plan.dense is None
     return (plan.sparse if sparse else plan.dense) or None

@@ -1,16 +1,20 @@
-"""HybridSearcher: recall from a Qdrant collection, then the reranker's order.
+"""HybridSearcher: candidates from a Qdrant collection, then the reranker's order.
 
-A thin shell: what a search does is in :mod:`~qdrant_rerank.search.pipeline`; here a
-:class:`~qdrant_rerank.qdrant.transport.driver.Driver` does it, in the calling thread.
+The calls of both searchers are described here, once, as coroutine methods. Here they run in the
+calling thread; :mod:`~qdrant_rerank.search.async_searcher` has the same ones for an event loop.
 """
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import nullcontext
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from qdrant_client import QdrantClient, models
 
+from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import TextSource
@@ -20,9 +24,8 @@ from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
 from qdrant_rerank.qdrant.recall_request import Prefetches, RecallBy
 from qdrant_rerank.qdrant.settings import CollectionSettings
 from qdrant_rerank.qdrant.transport.client import connect
-from qdrant_rerank.qdrant.transport.driver import Driver
-from qdrant_rerank.qdrant.transport.steps import CallLimits, Flow
-from qdrant_rerank.qdrant.upload import Upload
+from qdrant_rerank.qdrant.transport.driver import CallLimits, Driver, run
+from qdrant_rerank.qdrant.upload import Upload, add_documents
 from qdrant_rerank.reranking.grouping import GroupedResults
 from qdrant_rerank.search.base import SearchCore
 from qdrant_rerank.search.request import SearchRequest
@@ -31,32 +34,46 @@ from qdrant_rerank.utils.validation import require_several
 
 __all__ = ["HybridSearcher"]
 
+Searcher = TypeVar("Searcher", bound=SearchCore)
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-class HybridSearcher(SearchCore):
-    r"""Searches a Qdrant collection in two stages: recall, then a cross-encoder's order.
+def blocking(
+    method: Callable[Concatenate[Searcher, Arguments], Coroutine[Any, Any, Result]],
+) -> Callable[Concatenate[Searcher, Arguments], Result]:
+    """Make a method that runs a coroutine method to its end in the calling thread."""
 
-    Safe to call from many threads. Also a context manager: leaving it closes the client, if the
-    searcher made it.
+    @wraps(method)
+    def call(self: Searcher, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        return run(method(self, *args, **kwargs))
+
+    return call
+
+
+class HybridSearcher(SearchCore):
+    r"""Searches a Qdrant collection in two stages: retrieval, then a cross-encoder's order.
+
+    Many threads may call it at once. It is a context manager, too: leaving it closes the client,
+    if the searcher made it.
 
     Args:
         collection: name of the collection; ``add`` creates it where there is none.
         reranker: a model name or path, any object with ``rerank(query, documents)``
-            (fastembed's ``TextCrossEncoder`` is one), or None for the recall order.
+            (fastembed's ``TextCrossEncoder`` is one), or None for the retrieval order.
         client: a ``QdrantClient``; None for ``QDRANT_URL`` (and ``QDRANT_API_KEY``) if set, else
             an embedded engine at ``QDRANT_PATH``, else one in memory.
         embedder: the dense encoder that the collection was, or will be, filled with: a name, a
-            directory, a fastembed ``TextEmbedding``, an ``Embedder``, or None for sparse recall
-            alone. ``QdrantInference`` for a model that Qdrant runs. The default one is left out
-            where a collection has no dense vectors.
-        sparse: "auto" takes BM25 where the collection has a sparse vector with Qdrant's IDF;
-            "Qdrant/bm25" insists on it; or a ``SparseEncoder``, a fastembed
+            directory, a fastembed ``TextEmbedding``, an ``Embedder``, ``QdrantInference`` for a
+            model that Qdrant runs, or None for sparse retrieval alone. The default one is not
+            used where a collection has no dense vectors.
+        sparse: "auto" uses BM25 where the collection has a sparse vector with Qdrant's IDF;
+            "Qdrant/bm25" requires it; or a ``SparseEncoder``, a fastembed
             ``SparseTextEmbedding``, ``QdrantInference("Qdrant/bm25")`` for the server's own,
-            ``TextIndex(field)`` for a payload index, or None for dense recall alone.
+            ``TextIndex(field)`` for a payload index, or None for dense retrieval alone.
         text: where a payload's text is: a field, a dotted path, several fields, a template such
             as ``"{title}\n{body}"``, or a function of the payload.
-        candidates: hits that recall hands to the reranker.
+        candidates: hits that the reranker reads.
         options: see :class:`SearchOptions`.
 
     Attributes:
@@ -90,29 +107,35 @@ class HybridSearcher(SearchCore):
         candidates: int = 100,
         options: SearchOptions | None = None,
     ) -> None:
-        super().__init__(
-            collection,
-            reranker=reranker,
-            embedder=embedder,
-            sparse=sparse,
-            text=text,
-            candidates=candidates,
-            options=options,
-        )
+        super().__init__(collection, reranker, embedder, sparse, text, candidates, options)
         self._owns_client = client is None
         self.client = connect() if client is None else client
 
-    @property
-    def fuses(self) -> bool:
-        """Whether recall is dense and sparse, fused; the collection's schema says so.
+    @blocking
+    async def is_hybrid(self) -> bool:
+        """Read the collection's schema, and return whether dense and sparse hits are fused.
 
         Raises:
             CollectionNotFoundError: no such collection.
             SchemaMismatchError: its vectors do not fit the encoders.
         """
-        return self._run(self._fuses_flow(), self._add_terms())
+        async with self._driver(self._own_limits()) as driver:
+            self._first.forget()
+            schema = await self._first.schema(driver)
+            return len(self._first.plan(schema, self.options).branches) > 1
 
-    def search(
+    @property
+    def fuses(self) -> bool:
+        """The former name of :meth:`is_hybrid`."""
+        warnings.warn(
+            "HybridSearcher.fuses is deprecated, since it asks the server: call is_hybrid().",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.is_hybrid()
+
+    @blocking
+    async def search(
         self,
         query: Query,
         limit: int = 10,
@@ -130,51 +153,51 @@ class HybridSearcher(SearchCore):
         options: SearchOptions | None = None,
         deadline_s: float | None = None,
     ) -> SearchResults:
-        """Recall candidates, rerank them, return the best.
+        """Retrieve candidates, rerank them, and return the best.
 
         Args:
-            query: a text; or the id of a point, a whole number or a ``UUID``, for more like it:
-                its vectors recall, its text is what the hits are compared with, and it is not
-                among them.
+            query: a text; or the id of a point, a whole number or a ``UUID``, for points like it.
+                Then its vectors are searched with, the reranker compares with its text, and the
+                point itself is not among the hits.
             limit: hits to return; fewer if the collection or the filter has fewer.
             offset: hits to skip, of the order after reranking.
-            candidates: hits to rerank, ``offset + limit`` or more; None for the searcher's own,
-                or that sum if it is more.
+            candidates: hits to rerank, ``offset + limit`` or more; None for the searcher's own
+                number, or for that sum if it is larger.
             query_filter: which points to consider.
             score_threshold: lowest ``score`` to return: of the reranker, or, without one, of
                 Qdrant.
-            with_payload: payload of the returned hits. With a selection, recall fetches only the
-                text and a second request the rest.
-            with_vectors: vectors of the returned hits, fetched likewise.
-            recall: what recall searches with, instead of the query's vectors: a vector, a
-                ``SparseVector``, a ``Document``, a query such as ``models.RecommendQuery``, or a
-                whole ``models.QueryRequest``, which is sent as it is but for its payload and
-                vectors. The reranker compares with ``query`` all the same.
-            prefetch: sub-requests of recall, fused by ``options.fusion``, or searched by
-                ``recall``; ``query_filter`` holds in each.
-            lookup_from: where the point lives whose id is the query, or is in ``recall``.
+            with_payload: payload of the returned hits. With a selection, the first request
+                fetches only the text, and a second one the rest.
+            with_vectors: vectors of the returned hits, which a second request fetches.
+            recall: searched with instead of the query's vectors: a vector, a ``SparseVector``, a
+                ``Document``, a query such as ``models.RecommendQuery``, or a whole
+                ``models.QueryRequest``, of which only payload and vectors are changed. The
+                reranker still compares with ``query``.
+            prefetch: sub-requests, fused by ``options.fusion`` or searched by ``recall``;
+                ``query_filter`` holds in each.
+            lookup_from: where the point is stored whose id is the query, or is in ``recall``.
             shard_key_selector: the shards to ask.
-            options: in place of the searcher's own.
+            options: used instead of the searcher's own.
             deadline_s: seconds that the whole search may take; None for no limit. A
                 ``TextCrossEncoder`` then scores candidates in retrieval order and stops in time,
-                at most one run late; the scored ones come first, by score, the others follow in
-                retrieval order, whatever the threshold, and ``trace.status`` is "partial". So does
-                each stage of a ``Cascade``; what a later one does not reach keeps the order of the
-                stage before. Any other reranker is asked if there is time left, and cannot be
-                stopped. Neither can an encoder or an embedded engine.
+                at most one batch late. The scored ones come first, by score; the others follow in
+                retrieval order, whatever the threshold, and ``trace.status`` is "partial". Each
+                stage of a ``Cascade`` does the same; what a later stage does not reach keeps the
+                order of the stage before. Any other reranker is called if time remains, and
+                cannot be stopped. Neither can an encoder or an embedded engine.
 
         Returns:
             The hits by score, highest first; ties by retrieval rank, then id; with
-            ``options.diversity`` in the order that it makes. Fewer hits than asked for, and none,
-            are normal results.
+            ``options.diversity`` in the order that it makes. There may be fewer hits than asked
+            for, or none.
 
         Raises:
             InvalidInputError: an empty query, or an argument out of range.
             CollectionNotFoundError: no such collection.
             SchemaMismatchError: its vectors do not fit the encoders.
             MissingTextError: a hit without text, if ``on_missing_text="raise"``.
-            QdrantConnectionError: Qdrant is down, too slow (for ``deadline_s``, too: then there is
-                nothing to return), or answers nonsense.
+            QdrantConnectionError: Qdrant is down, or too slow (for ``deadline_s``, too), or its
+                answer cannot be read.
             QdrantRequestError: Qdrant refused the request, or is too old for it.
             ModelOutputError: the reranker failed.
         """
@@ -193,10 +216,12 @@ class HybridSearcher(SearchCore):
             options=options,
             deadline_s=deadline_s,
         )
-        [results] = self._search([query], request)
-        return results
+        async with self._driver(self._limits([query], request)) as driver:
+            [results] = await self._pipeline(driver, request).search([query])
+            return results
 
-    def search_batch(
+    @blocking
+    async def search_batch(  # noqa: D417 - the others are described in search
         self,
         queries: Iterable[Query],
         limit: int = 10,
@@ -213,35 +238,28 @@ class HybridSearcher(SearchCore):
         deadline_s: float | None = None,
         progress: bool | None = None,
     ) -> list[SearchResults]:
-        """Search for several queries: one request to Qdrant, their pairs scored together.
+        """Search for several queries: one request to Qdrant, and all pairs scored together.
 
-        Thousands of queries go some hundred at a time, so that no more candidates are in memory.
+        Thousands of queries go some hundred at a time, which limits the candidates in memory.
 
         Args:
-            queries: texts, or ids of points, as in :meth:`search`.
-            limit: hits to return a query.
-            offset: as in :meth:`search`.
-            candidates: as in :meth:`search`.
-            query_filter: as in :meth:`search`.
-            score_threshold: as in :meth:`search`.
-            with_payload: as in :meth:`search`.
-            with_vectors: as in :meth:`search`.
-            lookup_from: as in :meth:`search`.
-            shard_key_selector: as in :meth:`search`.
-            options: as in :meth:`search`.
-            deadline_s: seconds that the whole batch may take. Of each query the first candidates
-                are scored before the second of any.
-            progress: a progress bar on stderr once it has taken a second; None for one if stderr
-                is a terminal.
+            queries: texts, or ids of points. Arguments that are not named here are as in
+                :meth:`search`.
+            limit: hits to return per query.
+            deadline_s: seconds that the whole batch may take. The first candidates of each query
+                are scored before the second ones of any.
+            progress: shows a progress bar on stderr after a second; None shows one if stderr is a
+                terminal.
 
         Returns:
-            What :meth:`search` returns, a query, in order. The times of each trace are those of
-            the queries that went together; ``total_s`` since the call.
+            For each query, in order, what :meth:`search` returns. The times of each trace are
+            those of the queries that went together; ``total_s`` counts from the call.
 
         Raises:
             QdrantRerankError: as :meth:`search`.
         """
         require_several("queries", queries)
+        listed = list(queries)
         request = SearchRequest(
             limit=limit,
             offset=offset,
@@ -256,9 +274,11 @@ class HybridSearcher(SearchCore):
             deadline_s=deadline_s,
             progress=progress,
         )
-        return self._search(list(queries), request)
+        async with self._driver(self._limits(listed, request)) as driver:
+            return await self._search_parts(driver, listed, request)
 
-    def search_groups(
+    @blocking
+    async def search_groups(  # noqa: D417 - the others are described in search
         self,
         query: Query,
         *,
@@ -279,29 +299,20 @@ class HybridSearcher(SearchCore):
         options: SearchOptions | None = None,
         deadline_s: float | None = None,
     ) -> GroupedResults:
-        """Recall and rerank chunks, and return them by what they are parts of.
+        """Retrieve and rerank chunks, and return them in groups, such as by document.
 
         Args:
-            query: as in :meth:`search`.
+            query: a text, or the id of a point. Arguments that are not named here are as in
+                :meth:`search`, for chunks.
             group_by: payload field, or path, that chunks of one group share. Chunks without it, or
-                with a value there that is neither a whole number nor a text, are left out, and one
-                with several values is in several groups, as in Qdrant.
-            group_size: most chunks of a group, its best.
+                with a value there that is neither a whole number nor a text, are left out. A
+                chunk with several values is in several groups, as in Qdrant.
+            group_size: chunks per group at most, its best ones.
             limit: groups to return; fewer if the candidates have fewer.
             offset: groups to skip.
-            candidates: chunks to rerank; of one group there may be many among them.
-            query_filter: as in :meth:`search`.
-            score_threshold: as in :meth:`search`, of a chunk.
-            with_payload: as in :meth:`search`, of each chunk.
-            with_vectors: as in :meth:`search`, of each chunk.
-            with_lookup: a collection whose points' ids are the groups', to return them, too; or a
-                ``models.WithLookup``.
-            recall: as in :meth:`search`.
-            prefetch: as in :meth:`search`.
-            lookup_from: as in :meth:`search`.
-            shard_key_selector: as in :meth:`search`.
-            options: as in :meth:`search`.
-            deadline_s: as in :meth:`search`.
+            candidates: chunks to rerank; many of them may belong to one group.
+            with_lookup: name of a collection whose points have the groups' ids, or a
+                ``models.WithLookup``; its points are returned with the groups.
 
         Returns:
             The groups in the order of their best chunks, each a ``models.PointGroup``.
@@ -340,10 +351,14 @@ class HybridSearcher(SearchCore):
             options=options,
             deadline_s=deadline_s,
         )
-        terms = self._terms([query], request)
-        return self._run(self._groups_flow(query, request, terms), terms)
+        limits = self._limits([query], request)
+        if not isinstance(group_by, str) or not group_by:
+            raise InvalidInputError(f"group_by is {group_by!r}; expected a payload field.")
+        async with self._driver(limits) as driver:
+            return await self._pipeline(driver, request).search_groups(query, group_by)
 
-    def add(
+    @blocking
+    async def add(
         self,
         documents: Iterable[Document],
         *,
@@ -354,40 +369,48 @@ class HybridSearcher(SearchCore):
         settings: CollectionSettings | None = None,
         progress: bool | None = None,
     ) -> int:
-        """Embed documents and store them, creating the collection where there is none.
+        """Embed documents and store them; create the collection where there is none.
 
         Args:
             documents: texts, mappings (the payload), or ``PointStruct``s, whose missing vectors
                 are embedded. Any iterable: it is read once, a batch at a time.
-            ids: one a document, whole numbers or UUIDs; None for the points' own, or a UUIDv5 of
+            ids: one per document, whole numbers or UUIDs; None for the points' own, or a UUIDv5 of
                 the text, so that adding twice does not duplicate.
-            batch_size: documents a request.
+            batch_size: documents per request.
             parallel: requests at a time; memory holds as many batches.
-            resume: leave out documents whose ids are in the collection already, without embedding
-                them: after an ``add`` that was cut off.
-            settings: of a collection that has to be created: shards, replicas, quantisation,
-                payload indexes.
-            progress: a progress bar on stderr; None for one if stderr is a terminal.
+            resume: skip documents whose ids are in the collection already, without embedding
+                them, such as after an ``add`` that was interrupted.
+            settings: settings of a collection that has to be created: shards, replicas,
+                quantisation, payload indexes.
+            progress: shows a progress bar on stderr; None shows one if stderr is a terminal.
 
         Returns:
             The number of documents stored by this call.
 
         Raises:
-            InvalidInputError: not a document, a wrong id, or not one id a document.
+            InvalidInputError: not a document, a wrong id, or not one id per document.
             MissingTextError: a document without text.
             SchemaMismatchError: the collection's vectors do not fit the encoders.
-            QdrantConnectionError: Qdrant is down, too slow, or answers nonsense.
+            QdrantConnectionError: Qdrant is down or too slow, or its answer cannot be read.
             QdrantRequestError: Qdrant refused.
-            IncompleteAddError: it did not take some batches, but took others after them; the error
-                has the ids. A batch is sent three times, as far as its failure may pass.
+            IncompleteAddError: some batches were not stored, but others after them were; the error
+                has the ids. A batch is sent up to three times if its failure is transient.
 
             Otherwise the documents before the one that failed are stored; a note on the error has
             their number.
         """
-        flow = self._add_flow(
-            documents, ids, Upload(batch_size, parallel, resume, progress), settings
-        )
-        return self._run(flow, self._add_terms())
+        upload = Upload(batch_size, parallel, resume, progress)
+        async with self._driver(self._own_limits()) as driver:
+            return await add_documents(
+                driver,
+                self._first,
+                documents,
+                ids,
+                text=self.text,
+                options=self.options,
+                settings=settings,
+                upload=upload,
+            )
 
     def close(self) -> None:
         """Close the client, if the searcher made it."""
@@ -405,9 +428,5 @@ class HybridSearcher(SearchCore):
     ) -> None:
         self.close()
 
-    def _search(self, queries: list[Query], request: SearchRequest) -> list[SearchResults]:
-        terms = self._terms(queries, request)
-        return self._run(self._search_flow(queries, request, terms), terms)
-
-    def _run(self, flow: Flow[Result], terms: CallLimits) -> Result:
-        return Driver(self.client, self.collection, terms).run(flow)
+    def _driver(self, limits: CallLimits) -> nullcontext[Driver]:
+        return nullcontext(Driver(self.client, self.collection, limits))

@@ -88,7 +88,7 @@ def recall(searcher: HybridSearcher, vector: NDArray[np.float32]) -> tuple[list[
     groups: GroupedResults = searcher.search_groups("q", group_by="book", with_lookup="books")
     best: RerankedPoint = groups[0].hits[0]
     others = HybridSearcher("docs", embedder=QdrantInference("a/model"), sparse=TextIndex("body"))
-    assert others.fuses
+    assert others.is_hybrid()
     return [str(best.id), groups[0].id, str(hits[0].id)], groups.query
 
 

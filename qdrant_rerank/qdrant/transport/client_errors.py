@@ -7,12 +7,11 @@ tree of :mod:`qdrant_rerank.errors`.
 
 import json
 import sqlite3
-import traceback
 from collections.abc import Sequence
 
 import grpc
-from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
-from qdrant_client.conversions.conversion import GrpcToRest
+import httpx
+from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from qdrant_rerank.errors import (
@@ -41,11 +40,9 @@ CLOSED = (
 TOO_LARGE = ("message larger than max", "message length too large")
 
 
-def is_throttled(error: Exception) -> bool:
-    """Whether this is a 429 with a Retry-After that qdrant-client cannot read, such as a date."""
-    return isinstance(error, ResourceExhaustedResponse) or (
-        isinstance(error, QdrantException) and "Retry-After" in str(error)
-    )
+def is_throttled(error: BaseException | None) -> bool:
+    """Whether this is a 429 with a Retry-After, be it one that qdrant-client cannot read."""
+    return isinstance(error, QdrantException)  # it raises no other kind
 
 
 def is_too_large(error: grpc.RpcError) -> bool:
@@ -53,8 +50,17 @@ def is_too_large(error: grpc.RpcError) -> bool:
     return any(words in str(error.details()) for words in TOO_LARGE)
 
 
-def translate(error: Exception, client: AnyClient, collection: str) -> Exception | None:
-    """Our error for one of the client's; None for one that is ours already, or nobody's."""
+def translate(
+    error: Exception, client: AnyClient, collection: str, *, sent: bool
+) -> Exception | None:
+    """Our error for one of the client's; None for one that is ours already, or nobody's.
+
+    Args:
+        error: the exception that the request ended with.
+        client: the client that was asked.
+        collection: the collection that the request is about.
+        sent: whether the request was sent over gRPC; see ``Exchange``.
+    """
     if isinstance(error, QdrantRerankError):
         return None
     where = _address(client)
@@ -73,15 +79,13 @@ def translate(error: Exception, client: AnyClient, collection: str) -> Exception
         return _too_late(where, "the deadline passed")
     if is_throttled(error):
         return _too_often(where, 429, str(error), getattr(error, "retry_after_s", None))
-    if isinstance(error, QdrantException):
-        return QdrantRequestError(f"{where} refused: {error}.")
     if isinstance(error, grpc.RpcError):
         return _from_grpc(error, client, collection)
     if is_local(client):
         return _from_local(error, client, collection)
-    if _amid_an_answer(error):
-        return _nonsense(where, error)
-    if isinstance(error, ValueError) or (isinstance(error, TypeError) and _in_client(error)):
+    if sent and isinstance(error, ValueError | TypeError | AttributeError | LookupError):
+        return _nonsense(where, error)  # qdrant-client reads gRPC answers without looking
+    if isinstance(error, ValueError | TypeError):
         # It could not write the request: over gRPC, types are checked then.
         return QdrantRequestError(f"{where} cannot be asked that of {collection!r}: {error}")
     return None
@@ -91,20 +95,6 @@ def _says_closed(error: Exception) -> bool:
     """Whether the client had been closed: exceptions of many kinds, most of them bare."""
     source = error.source if isinstance(error, ResponseHandlingException) else error
     return any(words in str(source) for words in CLOSED)
-
-
-def _amid_an_answer(error: Exception) -> bool:
-    """Whether qdrant-client stumbled over a gRPC answer, which it reads without looking."""
-    if isinstance(error, AttributeError):  # gRPC has None for a message that cannot be read
-        return "'NoneType' object" in str(error) and _in_client(error)
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_locals.get("cls") is GrpcToRest for frame, _ in frames)
-
-
-def _in_client(error: Exception) -> bool:
-    """Whether it was raised by code of qdrant-client, not by what that calls, or calls it."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return str(frame.f_globals.get("__name__")).startswith("qdrant_client.")
 
 
 def _from_local(error: Exception, client: AnyClient, collection: str) -> Exception | None:
@@ -156,7 +146,7 @@ def _refused(where: str, code: object, said: str, collection: str) -> QdrantRequ
 
 def _from_source(source: Exception, where: str) -> Exception:
     name = type(source).__name__
-    if "Timeout" in name:
+    if isinstance(source, httpx.TimeoutException):
         return _too_late(where, name)
     if isinstance(source, ValueError):
         return _nonsense(where, source)

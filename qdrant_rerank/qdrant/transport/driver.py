@@ -1,239 +1,240 @@
-"""Drives the steps of one call: requests to Qdrant, and the work in between.
+"""Does the steps of one call: requests to Qdrant, and the work between them.
 
-In time, one caller at a time where the engine needs that, and failing with our errors alone.
-``Driver`` does the steps in the calling thread, ``AsyncDriver`` awaits them.
+A search and an ``add`` are each one coroutine, written once. It awaits a driver for every step:
+:class:`Driver` does the step at once in the calling thread, so that the coroutine never waits and
+:func:`run` brings it to its end; :class:`AsyncDriver` waits for it in an event loop.
 """
 
 import asyncio
 import inspect
 import math
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from qdrant_client import QdrantClient
 
 from qdrant_rerank.errors import CollectionNotFoundError, QdrantConnectionError, QdrantError
 from qdrant_rerank.qdrant.transport.client import AnyClient, exclusive, is_local
 from qdrant_rerank.qdrant.transport.client_errors import not_found, translate
-from qdrant_rerank.qdrant.transport.deadlines import requests_end_by
-from qdrant_rerank.qdrant.transport.retries import async_retrying_within, retrying_within
-from qdrant_rerank.qdrant.transport.steps import Ask, AskMany, CallLimits, Flow, Step
-from qdrant_rerank.utils.deadline import LONGEST_S, Cancellation
+from qdrant_rerank.qdrant.transport.deadlines import Exchange, watched
+from qdrant_rerank.qdrant.transport.retries import seconds_to_wait
+from qdrant_rerank.utils.deadline import LONGEST_S, NO_DEADLINE, Cancellation, Deadline
 
-__all__ = ["AsyncDriver", "Driver"]
+__all__ = ["AsyncDriver", "CallLimits", "Driver", "run"]
 
+Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
-Send = Callable[[Any, int | None], Any]
+#: Calls the client, to the same effect if it is called twice. It is given the client and the
+#: timeout in whole seconds, or None; an ``AsyncQdrantClient`` has the same calls, and returns an
+#: awaitable.
+Send = Callable[[QdrantClient, int | None], Answer]
+
+
+@dataclass(slots=True)
+class CallLimits:
+    """Limits of one call, and how often its requests were sent again.
+
+    Attributes:
+        timeout_s: whole seconds that a request may take; None for the client's own.
+        retries: times that a request is sent again if its failure is transient.
+        deadline: when all must be done, retries and the waits before them included.
+        retried: requests that were sent again so far.
+        began: when the call began, on the clock of ``time.perf_counter``.
+    """
+
+    timeout_s: int | None = None
+    retries: int = 0
+    deadline: Deadline = NO_DEADLINE
+    retried: int = 0
+    began: float = field(default_factory=time.perf_counter)
+
+
+def run(steps: Coroutine[Any, Any, Answer]) -> Answer:
+    """Run a coroutine that never waits to its end, in the calling thread."""
+    try:
+        steps.send(None)
+    except StopIteration as done:
+        result: Answer = done.value
+        return result
+    steps.close()
+    raise AssertionError("The coroutine waits for an event loop, which only an AsyncDriver has.")
 
 
 class Driver:
     """Does the steps of one search, or of one ``add``, in the calling thread.
 
     Args:
-        client: to ask; one of the async kind only if it is an embedded engine.
-        collection: named in errors.
-        terms: what to keep to; counts what is sent again.
+        client: the client to ask; one of the async kind only if it is an embedded engine.
+        collection: the name that errors have.
+        limits: what to keep to; it counts the requests that are sent again.
     """
 
-    def __init__(self, client: AnyClient, collection: str, terms: CallLimits) -> None:
+    def __init__(self, client: AnyClient, collection: str, limits: CallLimits) -> None:
+        self.limits = limits
         self._client = client
         self._collection = collection
-        self._terms = terms
 
-    def run(self, flow: Flow[Answer]) -> Answer:
-        """Do the steps of a flow, and return its result.
-
-        Raises:
-            QdrantRerankError: what a step raised, unless the flow deals with it.
-        """
-        advance: Callable[[], Step] | None = partial(next, flow)
-        try:
-            while advance is not None:
-                try:
-                    step = advance()
-                except StopIteration as done:
-                    result: Answer = done.value
-                    return result
-                try:
-                    answer = self._do(step)
-                except BaseException as error:
-                    advance = partial(flow.throw, error)
-                else:
-                    advance = partial(flow.send, answer)
-        finally:
-            advance = None  # it may hold an error whose traceback holds this frame
-        raise AssertionError("a flow ends by returning")
-
-    def _do(self, step: Step) -> Any:
-        if isinstance(step, Ask):
-            return self.ask(step.send)
-        if not isinstance(step, AskMany):
-            return step.work()
-        outcome = partial(self._outcome, retries=step.retries)
-        if len(step.sends) == 1:  # no thread for one
-            return [outcome(step.sends[0])]
-        with ThreadPoolExecutor(max(len(step.sends), 1)) as threads:
-            return list(threads.map(outcome, step.sends))
-
-    def _outcome(self, send: Send, retries: int) -> Any:
-        try:
-            return self.ask(send, at_least=retries)
-        except QdrantError as error:
-            return error
-
-    def ask(self, send: Send, *, at_least: int = 0) -> Any:
-        """Send one request, and again if need be.
+    async def request(self, send: Send[Answer], *, retries: int = 0) -> Answer:
+        """Send one request, and again if its failure is transient.
 
         Args:
-            send: see :class:`~qdrant_rerank.qdrant.transport.steps.Ask`.
-            at_least: times to send it again, if the terms have fewer.
+            send: calls the client; see ``Send``.
+            retries: times to send it again, if the limits have fewer.
 
         Raises:
             CollectionNotFoundError: no such collection; the message lists those that exist.
             QdrantConnectionError: no answer, too late, or not one that Qdrant gives.
             QdrantRequestError: Qdrant refused.
         """
-        retries = max(self._terms.retries, at_least)
-        retrying = retrying_within(retries, self._terms.deadline)
-        try:
-            return retrying(self.ask_once, send)
-        finally:
-            self._terms.retried += retrying.statistics["attempt_number"] - 1
+        limits = self.limits
+        retries = max(retries, limits.retries)
+        failures = 0
+        while True:
+            timeout = self._timeout()
+            exchange = Exchange(limits.deadline.sooner(limits.timeout_s))
+            try:
+                answer: Answer = await self._send(send, timeout, exchange)
+                return answer
+            except Exception as error:
+                failures += 1
+                ours = translate(error, self._client, self._collection, sent=exchange.sent)
+                if isinstance(error, CollectionNotFoundError):
+                    raise error.with_traceback(
+                        None
+                    ) from None  # the engine's own frames tell nothing
+                if ours is None:
+                    raise
+                wait_s = seconds_to_wait(error, failures, retries, limits.deadline)
+                if wait_s is None:
+                    if isinstance(ours, CollectionNotFoundError):
+                        ours = not_found(self._client, self._collection, await self._names())
+                    try:
+                        raise ours from error
+                    finally:
+                        del ours  # its traceback holds this frame
+            limits.retried += 1
+            await self._sleep(wait_s)
 
-    def ask_once(self, send: Send) -> Any:
-        """The same without asking again."""
-        timeout = _timeout(self._terms, self._collection)
-        try:
-            return self._send(send, timeout)
-        except Exception as error:
-            ours = translate(error, self._client, self._collection)
-            if ours is None:
-                raise
-            if isinstance(ours, CollectionNotFoundError):
-                ours = not_found(self._client, self._collection, self._names())
-            raise ours from error
+    def ask(self, send: Send[Answer]) -> Answer:
+        """Send one request for a caller that has no steps, and return its answer."""
+        return run(self.request(send))
 
-    def _send(self, send: Send, timeout: int | None) -> Any:
-        if is_local(self._client):
-            with exclusive(self._client):
-                answer = send(self._client, timeout)
-                return _finished(answer) if inspect.iscoroutine(answer) else answer
-        assert isinstance(self._client, QdrantClient)
-        until = self._terms.deadline.sooner(self._terms.timeout_s)
-        with requests_end_by(self._client, until):
-            return send(self._client, timeout)
+    async def request_many(self, sends: Sequence[Send[Any]], *, retries: int = 0) -> list[Any]:
+        """Send requests that do not wait for each other.
 
-    def _names(self) -> list[str] | None:
+        Args:
+            sends: see ``Send``.
+            retries: as in :meth:`request`.
+
+        Returns:
+            For each its answer, or the ``QdrantError`` that it ended with.
+        """
+        if len(sends) <= 1:  # no thread for one
+            return [await self._outcome(send, retries) for send in sends]
+        with ThreadPoolExecutor(len(sends)) as threads:
+            return list(threads.map(lambda send: run(self._outcome(send, retries)), sends))
+
+    async def compute(
+        self,
+        function: Callable[Arguments, Answer],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Answer:
+        """Call a function that keeps a processor busy, or reads files."""
+        return function(*args, **kwargs)
+
+    async def _outcome(self, send: Send[Answer], retries: int) -> Answer | QdrantError:
         try:
-            answer = self._send(lambda client, timeout: client.get_collections(), None)
-        except Exception:  # the list is a courtesy; its failure must not hide the error
+            return await self.request(send, retries=retries)
+        except QdrantError as error:
+            return error
+
+    async def _send(self, send: Send[Any], timeout: int | None, exchange: Exchange) -> Any:
+        return self._send_now(send, timeout, exchange)
+
+    def _send_now(self, send: Send[Any], timeout: int | None, exchange: Exchange) -> Any:
+        client: Any = self._client
+        if is_local(client):
+            with exclusive(client):
+                answer = send(client, timeout)
+                # An embedded engine never waits, whatever the kind of its client.
+                return run(answer) if inspect.iscoroutine(answer) else answer
+        with watched(client, exchange):
+            return send(client, timeout)
+
+    async def _sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def _timeout(self) -> int | None:
+        """Whole seconds that the next request may take, as the client takes them."""
+        remaining = self.limits.deadline.remaining
+        if remaining == 0:
+            raise QdrantConnectionError(
+                f"No time was left to ask Qdrant for {self._collection!r}. Give it longer: "
+                "deadline_s."
+            )
+        timeouts = [self.limits.timeout_s, None if remaining is None else math.ceil(remaining)]
+        shortest = min((value for value in timeouts if value is not None), default=None)
+        return None if shortest is None else min(shortest, LONGEST_S)
+
+    async def _names(self) -> list[str] | None:
+        limits = self.limits
+        exchange = Exchange(limits.deadline.sooner(limits.timeout_s))
+        try:
+            answer = await self._send(
+                lambda client, timeout: client.get_collections(), None, exchange
+            )
+        except Exception:  # the names are a courtesy; their failure must not hide the error
             return None
         return sorted(item.name for item in answer.collections)
 
 
-class AsyncDriver:
-    """Awaits the steps of one search, or of one ``add``: work, and embedded engines, in threads.
-
-    A task that is cancelled stops its work within one run of a model.
+class AsyncDriver(Driver):
+    """Awaits the steps: work, and the calls of embedded engines, are done in threads.
 
     Args:
-        client: to ask: an ``AsyncQdrantClient``, or an embedded engine of either kind.
-        collection: named in errors.
-        terms: what to keep to; counts what is sent again.
+        client: an ``AsyncQdrantClient``, or an embedded engine of either kind.
+        collection: as of ``Driver``.
+        limits: as of ``Driver``.
         threads: where the work is done.
     """
 
     def __init__(
-        self, client: AnyClient, collection: str, terms: CallLimits, threads: ThreadPoolExecutor
+        self, client: AnyClient, collection: str, limits: CallLimits, threads: ThreadPoolExecutor
     ) -> None:
-        self._client = client
-        self._collection = collection
-        self._terms = terms
+        super().__init__(client, collection, limits)
         self._threads = threads
         self._cancellation = Cancellation()
-        # Its calls block, whatever their kind.
-        self._blocking = Driver(client, collection, terms) if is_local(client) else None
 
-    async def run(self, flow: Flow[Answer]) -> Answer:
-        """Do the steps of a flow, and return its result.
+    def cancel(self) -> None:
+        """Stop the work in the threads, within one batch of a model: its caller has gone."""
+        self._cancellation.cancel()
 
-        Raises:
-            QdrantRerankError: what a step raised, unless the flow deals with it.
-        """
-        advance: Callable[[], Step] | None = partial(next, flow)
-        try:
-            while advance is not None:
-                try:
-                    step = advance()
-                except StopIteration as done:
-                    result: Answer = done.value
-                    return result
-                try:
-                    answer = await self._do(step)
-                except BaseException as error:
-                    advance = partial(flow.throw, error)
-                else:
-                    advance = partial(flow.send, answer)
-        except asyncio.CancelledError:
-            self._cancellation.cancel()
-            raise
-        finally:
-            advance = None  # it may hold an error whose traceback holds this frame
-        raise AssertionError("a flow ends by returning")
-
-    async def _do(self, step: Step) -> Any:
-        if isinstance(step, Ask):
-            return await self.ask(step.send)
-        if not isinstance(step, AskMany):
-            return await self._thread(step.work)
-        doing = (self._outcome(send, step.retries) for send in step.sends)
-        outcomes = await asyncio.gather(*doing, return_exceptions=True)  # none is left at work
+    async def request_many(self, sends: Sequence[Send[Any]], *, retries: int = 0) -> list[Any]:
+        """As of ``Driver``."""
+        outcomes = await asyncio.gather(
+            *(self._outcome(send, retries) for send in sends),
+            return_exceptions=True,  # so that none is still under way afterwards
+        )
         for outcome in outcomes:
             if isinstance(outcome, BaseException) and not isinstance(outcome, QdrantError):
                 raise outcome
         return outcomes
 
-    async def _outcome(self, send: Send, retries: int) -> Any:
+    async def compute(
+        self,
+        function: Callable[Arguments, Answer],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Answer:
+        """As of ``Driver``, in a thread."""
+        work = self._cancellation.bind(partial(function, *args, **kwargs))
         try:
-            return await self.ask(send, at_least=retries)
-        except QdrantError as error:
-            return error
-
-    async def ask(self, send: Send, *, at_least: int = 0) -> Any:
-        """Send one request, and again if need be; see :meth:`Driver.ask`."""
-        retries = max(self._terms.retries, at_least)
-        retrying = async_retrying_within(retries, self._terms.deadline)
-        try:
-            return await retrying(self._ask_once, send)
-        finally:
-            self._terms.retried += retrying.statistics["attempt_number"] - 1
-
-    async def _ask_once(self, send: Send) -> Any:
-        timeout = _timeout(self._terms, self._collection)
-        try:
-            return await self._send(send, timeout)
-        except Exception as error:
-            ours = translate(error, self._client, self._collection)
-            if ours is None:
-                raise
-            if isinstance(ours, CollectionNotFoundError):
-                ours = not_found(self._client, self._collection, await self._names())
-            raise ours from error
-
-    async def _send(self, send: Send, timeout: int | None) -> Any:
-        blocking = self._blocking
-        # Covers the whole request, which the client's own timeout does not.
-        async with asyncio.timeout(self._terms.deadline.sooner(self._terms.timeout_s).remaining):
-            if blocking is not None:
-                return await self._thread(lambda: blocking.ask_once(send))
-            return await send(self._client, timeout)
-
-    async def _thread(self, work: Callable[[], Answer]) -> Answer:
-        loop = asyncio.get_running_loop()
-        try:
-            doing = loop.run_in_executor(self._threads, self._cancellation.bind(work))
+            doing = asyncio.get_running_loop().run_in_executor(self._threads, work)
         except RuntimeError as error:  # its threads have ended
             raise QdrantConnectionError(
                 f"The searcher of {self._collection!r} was closed. Make another, or search within "
@@ -241,32 +242,18 @@ class AsyncDriver:
             ) from error
         return await doing
 
-    async def _names(self) -> list[str] | None:
-        try:
-            answer = await self._send(lambda client, timeout: client.get_collections(), None)
-        except Exception:  # the list is a courtesy; its failure must not hide the error
-            return None
-        return sorted(item.name for item in answer.collections)
+    async def _send(self, send: Send[Any], timeout: int | None, exchange: Exchange) -> Any:
+        # Covers the whole request, which the client's own timeout does not.
+        async with asyncio.timeout(exchange.deadline.remaining):
+            if is_local(self._client):
+                return await self.compute(self._send_now, send, timeout, exchange)
+            client: Any = self._client
+            # The client first waits when the request is on its way, and then the loop runs this.
+            first_wait = asyncio.get_running_loop().call_soon(exchange.note_sent)
+            try:
+                return await send(client, timeout)
+            finally:
+                first_wait.cancel()
 
-
-def _timeout(terms: CallLimits, collection: str) -> int | None:
-    """Whole seconds that the next request may take, as the client takes them."""
-    left = terms.deadline.remaining
-    if left == 0:
-        raise QdrantConnectionError(
-            f"No time was left to ask Qdrant for {collection!r}. Give it longer: deadline_s."
-        )
-    timeouts = [terms.timeout_s, None if left is None else math.ceil(left)]
-    shortest = min((value for value in timeouts if value is not None), default=None)
-    return None if shortest is None else min(shortest, LONGEST_S)
-
-
-def _finished(answer: Coroutine[Any, Any, Answer]) -> Answer:
-    """What an embedded engine's coroutine returns: it never waits, so it needs no event loop."""
-    try:
-        answer.send(None)
-    except StopIteration as done:
-        result: Answer = done.value
-        return result
-    answer.close()
-    raise AssertionError("the embedded engine waits for something, which it never did")
+    async def _sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)

@@ -141,7 +141,7 @@ def test_a_slow_configuration_can_be_ruled_out(searcher, found):
 def test_nothing_is_fused_where_recall_is_dense_alone(searcher):
     """So nothing is swept."""
     dense = HybridSearcher("docs", client=searcher.client, sparse=None)
-    assert (searcher.fuses, dense.fuses) == (True, False)
+    assert (searcher.is_hybrid(), dense.is_hybrid()) == (True, False)
     found = tune(dense, QUERIES, QRELS, **SWEEP)
     assert {point.fusion for point in found.points} == {"rrf"}
     assert "sparse=None" in found.call

@@ -15,9 +15,13 @@ from qdrant_rerank.errors import (
     InvalidInputError,
     MissingTextError,
     ModelOutputError,
+    QdrantRequestError,
     SchemaMismatchError,
 )
 from qdrant_rerank.qdrant.embedded.client import EdgeClient
+from tests.fault_server import Script, answer, serving
+from tests.faults import refusal
+from tests.loopback_qdrant import loopback_qdrant
 
 IDS = [3, str(uuid.UUID(int=5)), uuid.UUID(int=6)]
 
@@ -326,3 +330,35 @@ def test_a_progress_bar_is_drawn_when_asked_for(searcher, capsys):
     captured = capsys.readouterr()
     assert "2/2" in captured.err
     assert captured.out == ""
+
+
+@pytest.mark.parametrize("refused", [answer(409, b"conflict"), answer(400, b"a reason")])
+def test_a_collection_that_another_process_made_first_is_filled(refused):
+    """Its creation is refused, whatever the server says about it, and it is there."""
+
+    def other_process(method, path):
+        return refused if (method, path) == ("PUT", "/collections/docs") else None
+
+    with loopback_qdrant(other_process) as (url, _):
+        client = QdrantClient(url=url, check_compatibility=False)
+        searcher = HybridSearcher("docs", client=client, reranker=None)
+        assert searcher.add(["iron"], progress=False) == 1
+        assert [payload["text"] for payload in stored(searcher).values()] == ["iron"]
+
+
+def test_a_collection_that_cannot_be_made_is_an_error():
+    """The server's reason is in it."""
+    script = Script(
+        {
+            "GET": [
+                answer(404, refusal("Collection `docs` doesn't exist!")),
+                answer(200, b'{"result": {"exists": false}, "status": "ok", "time": 0.0}'),
+            ],
+            "PUT": [answer(400, refusal("too many collections exist"))],
+        }
+    )
+    with serving(script) as url:
+        client = QdrantClient(url=url, check_compatibility=False)
+        searcher = HybridSearcher("docs", client=client, reranker=None)
+        with pytest.raises(QdrantRequestError, match="too many collections exist"):
+            searcher.add(["iron"], progress=False)

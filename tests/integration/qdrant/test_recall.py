@@ -258,7 +258,7 @@ def test_several_named_vectors_are_searched_and_fused(searcher, bundled):
         query=models.RrfQuery(rrf=models.Rrf(k=5, weights=[1.0, 2.0])),
     )
     assert ids(named.search(QUERY)) == ids(theirs.points)
-    assert named.fuses
+    assert named.is_hybrid()
     with pytest.raises(InvalidInputError, match="Add with a searcher whose options name one"):
         named.add(["a"], progress=False)
     one = SearchOptions(dense_vector="body")

@@ -1,5 +1,6 @@
 """HybridSearcher over the embedded engine, with the bundled models."""
 
+import asyncio
 import copy
 import dataclasses
 import pickle
@@ -18,6 +19,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.models import QueryResponse
 
 from qdrant_rerank import (
+    AsyncHybridSearcher,
     Bm25Encoder,
     Cascade,
     HybridSearcher,
@@ -604,3 +606,19 @@ def test_wrong_fusions_and_blends_are_named(searcher, options, seen):
         HybridSearcher("docs", client=searcher.client, options=SearchOptions(**options))
     with pytest.raises(InvalidInputError, match=seen):
         searcher.search(QUERY, options=SearchOptions(**options))
+
+
+def test_the_former_property_warns_and_answers(client):
+    """``fuses`` asks the server, which a property should not; ``is_hybrid`` is a method."""
+    searcher = HybridSearcher("docs", client=client, reranker=None)
+    searcher.add(["iron"], progress=False)
+    with pytest.warns(DeprecationWarning, match=r"call is_hybrid\(\)"):
+        assert searcher.fuses
+    with pytest.raises(CollectionNotFoundError):
+        HybridSearcher("others", client=client, reranker=None).is_hybrid()
+
+    async def main():
+        async with AsyncHybridSearcher("docs", client=client, sparse=None) as dense:
+            return await dense.is_hybrid()
+
+    assert asyncio.run(main()) is False

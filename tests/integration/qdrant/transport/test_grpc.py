@@ -301,7 +301,7 @@ def test_what_is_too_large_is_not_sent_again(transports):
     with pytest.raises(QdrantRequestError, match="no message of this size.*batch_size") as caught:
         searcher.add(texts, batch_size=2, progress=False)
     assert "2 documents before it were added" in caught.value.__notes__[0]
-    assert not is_transient(caught.value)
+    assert not is_transient(caught.value.__cause__)
     transports.sync["gRPC"].delete_collection("large")
 
 

@@ -1,0 +1,90 @@
+"""Creates a collection for the encoders of a searcher."""
+
+from functools import partial
+from typing import Any
+
+from qdrant_client import models
+
+from qdrant_rerank.embedders.qdrant import TextIndex
+from qdrant_rerank.errors import InvalidInputError, QdrantRequestError
+from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
+from qdrant_rerank.qdrant.schema import DENSE_NAME, EMBEDDER_KEY, SPARSE_NAME
+from qdrant_rerank.qdrant.settings import CollectionSettings
+from qdrant_rerank.qdrant.transport.client import is_local
+from qdrant_rerank.qdrant.transport.driver import Driver
+
+__all__ = ["create_collection"]
+
+
+async def create_collection(
+    driver: Driver,
+    collection: str,
+    embedder: DenseEncoder | None,
+    sparse: LexicalEncoder | None,
+    settings: CollectionSettings,
+) -> None:
+    """Create a collection and its payload indexes.
+
+    Args:
+        driver: asks Qdrant.
+        collection: name of the collection.
+        embedder: the dense encoder, or None.
+        sparse: the sparse encoder, or None.
+        settings: how the collection is laid out.
+
+    Raises:
+        InvalidInputError: there is neither encoder, or the length of the dense vectors is not
+            known.
+        QdrantRequestError: Qdrant refused.
+    """
+    config = settings.arguments(_encoders_config(embedder, sparse))
+    try:
+        await driver.request(lambda client, _: client.create_collection(collection, **config))
+    except QdrantRequestError:
+        # Another process may have created it in the meantime; then its schema decides.
+        if not await driver.request(lambda client, _: client.collection_exists(collection)):
+            raise
+    indexes: dict[str, Any] = dict(settings.payload_indexes)
+    if isinstance(sparse, TextIndex):
+        indexes[sparse.field] = models.TextIndexParams(type=models.TextIndexType.TEXT, scoring=True)
+    for name, kind in indexes.items():
+        await driver.request(partial(_index, collection, name, kind))
+
+
+def _index(collection: str, name: str, kind: Any, client: Any, timeout: int | None) -> Any:
+    local_mode = is_local(client) and not getattr(client, "concurrent", False)
+    if local_mode and getattr(kind, "scoring", None) is None:
+        return None  # it has no other indexes, and warns
+    return client.create_payload_index(collection, name, kind, wait=True)
+
+
+def _encoders_config(
+    embedder: DenseEncoder | None, sparse: LexicalEncoder | None
+) -> dict[str, Any]:
+    """Return the arguments of ``create_collection`` for these encoders.
+
+    Raises:
+        InvalidInputError: there is neither, or the length of the dense vectors is not known.
+    """
+    if embedder is None and sparse is None:
+        raise InvalidInputError(
+            "A collection needs vectors, but embedder and sparse are both None. Pass one of them."
+        )
+    config: dict[str, Any] = {"vectors_config": {}}
+    if embedder is not None:
+        if embedder.dimension is None:
+            raise InvalidInputError(
+                f"The length of {embedder.name!r}'s vectors is not known, and a collection needs "
+                "it. Pass QdrantInference(name, dimension=...)."
+            )
+        config["vectors_config"] = {
+            DENSE_NAME: models.VectorParams(
+                size=embedder.dimension, distance=models.Distance.COSINE
+            )
+        }
+        config["metadata"] = {EMBEDDER_KEY: embedder.name}
+    if sparse is not None and not isinstance(sparse, TextIndex):
+        config["sparse_vectors_config"] = {
+            SPARSE_NAME: models.SparseVectorParams(modifier=models.Modifier.IDF)
+        }
+    return config

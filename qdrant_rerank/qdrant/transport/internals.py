@@ -1,0 +1,59 @@
+"""Everything of qdrant-client that has no public name.
+
+A release may rename any of it. Then a deadline is as precise as the client's own timeouts, which
+are whole seconds between two pieces of an answer; a warning is logged once, and searches go on.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import httpx
+from qdrant_client import QdrantClient
+
+__all__ = ["add_response_hook", "intercept_grpc"]
+
+logger = logging.getLogger(__name__)
+
+_missing: set[str] = set()  # what was warned of
+
+
+def add_response_hook(client: QdrantClient, hook: Callable[[httpx.Response], None]) -> None:
+    """Call a hook for each HTTP response of the client, before its body is read."""
+    try:
+        client.http.client._client.event_hooks["response"].append(hook)
+    except (AttributeError, KeyError, TypeError) as error:
+        _warn("HTTP", error)
+
+
+def intercept_grpc(client: QdrantClient, interceptor: grpc.UnaryUnaryClientInterceptor) -> None:
+    """Let an interceptor see each gRPC call of the client; one that uses REST is left as it is."""
+    if not client.init_options.get("prefer_grpc"):
+        return
+    try:
+        remote: Any = client._client
+        remote._init_grpc_channel()
+        pool = [grpc.intercept_channel(one, interceptor) for one in remote._grpc_channel_pool]
+        make_stubs = (
+            remote._init_grpc_points_client,
+            remote._init_grpc_collections_client,
+            remote._init_grpc_root_client,
+        )
+    except (AttributeError, TypeError) as error:
+        _warn("gRPC", error)
+        return
+    remote._grpc_channel_pool = pool
+    for make in make_stubs:  # on these channels; calls that are under way keep the old ones
+        make()
+
+
+def _warn(transport: str, error: Exception) -> None:
+    if transport not in _missing:
+        _missing.add(transport)
+        logger.warning(
+            "This release of qdrant-client has other internals over %s (%s); a deadline is kept "
+            "to about a second only. Upgrade qdrant-rerank, or install qdrant-client 1.20.",
+            transport,
+            error,
+        )
