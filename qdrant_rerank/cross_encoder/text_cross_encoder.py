@@ -26,7 +26,7 @@ from qdrant_rerank.hub.onnx_files import precision_of
 from qdrant_rerank.hub.precision import RunPrecision
 from qdrant_rerank.hub.registry import listing, register_model, supported_models
 from qdrant_rerank.hub.specs import ModelFile, ModelSource, ModelSpec
-from qdrant_rerank.inference.batching import windows_of
+from qdrant_rerank.inference.batching import blocks_of
 from qdrant_rerank.inference.cpu import available_cores
 from qdrant_rerank.inference.runtime import Engine, Provider
 from qdrant_rerank.inference.threads import shared_pool
@@ -435,7 +435,7 @@ class TextCrossEncoder:
                 )
             )
             first = 0
-            for window in windows_of(_checked(pairs)):
+            for window in blocks_of(_checked(pairs)):
                 scores = self._model.scorer().score(window, batch_size, pool, first=first).scores
                 first += len(window)
                 bar.update(len(window))

@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from qdrant_rerank.inference.cpu import TOKENS_PER_BATCH
 
 __all__ = [
-    "Run",
+    "Batch",
     "TokenizedPair",
+    "blocks_of",
     "pad",
     "padded_width",
+    "plan_batches",
     "plan_in_order",
-    "plan_runs",
-    "windows_of",
 ]
 # What is in memory of a stream: enough pairs to sort by length and keep all cores busy, few enough
 # for flat memory (at most 8 MB of token ids at 512 tokens a pair), however long their texts are.
-PAIRS_PER_WINDOW = 1024
-CHARACTERS_PER_WINDOW = 8_000_000
+PAIRS_PER_BLOCK = 1024
+CHARACTERS_PER_BLOCK = 8_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class TokenizedPair:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Batch:
     """Pairs that go through the model together.
 
     Attributes:
@@ -60,11 +60,11 @@ class Run:
     width: int
 
 
-def windows_of(
+def blocks_of(
     pairs: Iterable[tuple[str, str]],
     *,
-    most: int = PAIRS_PER_WINDOW,
-    characters: int = CHARACTERS_PER_WINDOW,
+    most: int = PAIRS_PER_BLOCK,
+    characters: int = CHARACTERS_PER_BLOCK,
 ) -> Iterator[list[tuple[str, str]]]:
     """Cut a stream of pairs into windows, reading no further than the window.
 
@@ -73,7 +73,7 @@ def windows_of(
         most: pairs a window may hold.
         characters: that the texts of a window may have, but for its last pair.
 
-    >>> list(windows_of([("a", "b"), ("c", "def"), ("g", "h")], characters=4))
+    >>> list(blocks_of([("a", "b"), ("c", "def"), ("g", "h")], characters=4))
     [[('a', 'b'), ('c', 'def')], [('g', 'h')]]
     """
     window: list[tuple[str, str]] = []
@@ -88,27 +88,27 @@ def windows_of(
         yield window
 
 
-def plan_runs(
+def plan_batches(
     lengths: Sequence[int],
     *,
-    tokens_per_run: int = TOKENS_PER_BATCH,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
     pairs_per_batch: int | None = None,
     long_pair: int | None = None,
-) -> list[Run]:
+) -> list[Batch]:
     """Group pairs of similar length into runs, longest first.
 
     Longest first, so that the last runs to finish are short ones and no core waits long.
 
     Args:
         lengths: tokens of each pair.
-        tokens_per_run: most padded tokens a run may hold; a longer pair is a run of its own.
+        tokens_per_batch: most padded tokens a run may hold; a longer pair is a run of its own.
         pairs_per_batch: most pairs a run may hold; None for no limit.
         long_pair: tokens of a pair beyond which it is a run of its own; None for no limit.
 
     Returns:
         Runs that together hold each index of ``lengths`` once.
 
-    >>> [(run.rows.tolist(), run.width) for run in plan_runs([3, 9, 4, 1], tokens_per_run=8)]
+    >>> [(run.rows.tolist(), run.width) for run in plan_batches([3, 9, 4, 1], tokens_per_batch=8)]
     [([1], 9), ([2, 0], 4), ([3], 1)]
     """
     order = np.argsort(-np.asarray(lengths, dtype=np.intp), kind="stable")
@@ -116,12 +116,12 @@ def plan_runs(
     start = 0
     while start < len(order):
         width = int(lengths[order[start]])
-        size = max(1, tokens_per_run // max(1, width))
+        size = max(1, tokens_per_batch // max(1, width))
         if long_pair is not None and width > long_pair:
             size = 1
         if pairs_per_batch is not None:
             size = min(size, pairs_per_batch)
-        runs.append(Run(order[start : start + size], width))
+        runs.append(Batch(order[start : start + size], width))
         start += size
     return runs
 
@@ -129,22 +129,22 @@ def plan_runs(
 def plan_in_order(
     lengths: Sequence[int],
     *,
-    tokens_per_run: int = TOKENS_PER_BATCH,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
     pairs_per_batch: int | None = None,
     long_pair: int | None = None,
-) -> list[Run]:
+) -> list[Batch]:
     """Group neighbouring pairs into runs, first to last, for when not all may be run.
 
     Args:
-        lengths: as in :func:`plan_runs`.
-        tokens_per_run: as in :func:`plan_runs`.
-        pairs_per_batch: as in :func:`plan_runs`.
-        long_pair: as in :func:`plan_runs`.
+        lengths: as in :func:`plan_batches`.
+        tokens_per_batch: as in :func:`plan_batches`.
+        pairs_per_batch: as in :func:`plan_batches`.
+        long_pair: as in :func:`plan_batches`.
 
     Returns:
         Runs that one after the other hold each index of ``lengths`` once, ascending.
 
-    >>> [(run.rows.tolist(), run.width) for run in plan_in_order([3, 4, 9, 1], tokens_per_run=8)]
+    >>> [(run.rows.tolist(), run.width) for run in plan_in_order([3, 4, 9, 1], tokens_per_batch=8)]
     [([0, 1], 4), ([2], 9), ([3], 1)]
     """
     runs = []
@@ -154,12 +154,12 @@ def plan_in_order(
         widest = max(width, length)
         too_many = pairs_per_batch is not None and count >= pairs_per_batch
         too_many |= long_pair is not None and widest > long_pair
-        if count and (too_many or widest * (count + 1) > tokens_per_run):
-            runs.append(Run(np.arange(start, end), width))
+        if count and (too_many or widest * (count + 1) > tokens_per_batch):
+            runs.append(Batch(np.arange(start, end), width))
             start, widest = end, length
         width = widest
     if start < len(lengths):
-        runs.append(Run(np.arange(start, len(lengths)), width))
+        runs.append(Batch(np.arange(start, len(lengths)), width))
     return runs
 
 

@@ -186,11 +186,11 @@ def choose_providers(
             raise _cannot_be_used(report)
         _say_once(" ".join(map(str, report.problems)))
         return [[CPU]]
-    there = [card.number for card in report.driver.cards]
+    there = [card.number for card in report.driver.gpus]
     if absent := [number for number in asked.numbers if number not in there]:
         raise InvalidInputError(
             f"No card {', '.join(map(str, absent))}; the cards here are "
-            f"{'; '.join(map(str, report.driver.cards))}."
+            f"{'; '.join(map(str, report.driver.gpus))}."
         )
     return [[(CUDA, cuda_options(number, asked.gpu_mem_limit))] for number in asked.numbers]
 
@@ -216,7 +216,7 @@ def gpu_facts(ort: ModuleType, placement: Placement) -> tuple[object, ...]:
         return (repr(placement.providers),)
     cards = [
         (card.name, card.memory)
-        for card in cuda_report(ort).driver.cards
+        for card in cuda_report(ort).driver.gpus
         if card.number in placement.numbers
     ]
     return (*cards, placement.gpu_mem_limit)

@@ -190,9 +190,9 @@ class Runtime:
         self._may_spread = self.provider == CPU and self.workers > 1
 
     @property
-    def tokens_per_run(self) -> int:
+    def tokens_per_batch(self) -> int:
         """Padded tokens that a run should hold."""
-        return TOKENS_PER_BATCH if self._cards is None else self._cards.tokens_per_run
+        return TOKENS_PER_BATCH if self._cards is None else self._cards.tokens_per_batch
 
     @property
     def long_pair(self) -> int | None:
@@ -200,7 +200,7 @@ class Runtime:
         return LONG_PAIR if self._cards is None else None
 
     @property
-    def on_cards(self) -> bool:
+    def on_gpu(self) -> bool:
         """Whether a run is a tensor for a card, and not one of several side by side."""
         return self._cards is not None
 

@@ -94,7 +94,7 @@ class PairTokenizer:
         truncation: dict[str, Any] = files.tokenizer.truncation or {}
         return cls(
             files.tokenizer,
-            max_length=files.window(max_length),
+            max_length=files.max_length(max_length),
             pad_id=files.pad_id(),
             pad_type_id=padding.get("pad_type_id", 0),
             padding_side=files.tokenizer_config.get("padding_side")

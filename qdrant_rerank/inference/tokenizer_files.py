@@ -74,7 +74,7 @@ class TokenizerFiles:
         _add_special_tokens(tokenizer, read_json(directory / "special_tokens_map.json"))
         return cls(path, tokenizer, config, tokenizer_config)
 
-    def window(self, wanted: int | None) -> int:
+    def max_length(self, wanted: int | None) -> int:
         """Tokens that the model reads at once; at most what its position table holds.
 
         Args:

@@ -59,23 +59,23 @@ class Problem:
     """What keeps onnxruntime from the cards, and what mends it."""
 
     seen: str
-    mend: str
+    fix: str
 
     def __str__(self) -> str:
-        return f"{self.seen} {self.mend}"
+        return f"{self.seen} {self.fix}"
 
 
 @dataclass(frozen=True, slots=True)
-class Driver:
+class NvidiaDriver:
     """What NVIDIA's driver says.
 
     Attributes:
-        cards: in CUDA's order.
+        gpus: in CUDA's order.
         cuda: the newest CUDA it serves, major and minor; None where there is no driver.
         error: why it shows no card, or "".
     """
 
-    cards: tuple[Gpu, ...] = ()
+    gpus: tuple[Gpu, ...] = ()
     cuda: tuple[int, int] | None = None
     error: str = ""
 
@@ -89,7 +89,7 @@ class CudaReport:
         wheels: distributions of it that are installed; they share one directory.
         providers: its execution providers.
         built_for: the CUDA version that its wheel needs, or "".
-        driver: see :class:`Driver`.
+        driver: see :class:`NvidiaDriver`.
         problems: what is missing; empty where cards can be used.
     """
 
@@ -97,7 +97,7 @@ class CudaReport:
     wheels: tuple[str, ...]
     providers: tuple[str, ...]
     built_for: str
-    driver: Driver
+    driver: NvidiaDriver
     problems: tuple[Problem, ...]
 
     @property
@@ -136,7 +136,7 @@ def find_problems(
     providers: Sequence[str],
     built_for: str,
     not_loaded: Sequence[str],
-    driver: Driver,
+    driver: NvidiaDriver,
     visible: str | None,
 ) -> list[Problem]:
     """What keeps onnxruntime from the cards; pure.
@@ -186,7 +186,7 @@ def find_problems(
                 "Update the driver, or install an older onnxruntime-gpu.",
             )
         )
-    if not driver.cards:
+    if not driver.gpus:
         hidden = "" if visible is None else f" CUDA_VISIBLE_DEVICES is {visible!r}."
         found.append(
             Problem(
@@ -212,13 +212,13 @@ def _preload(ort: ModuleType) -> tuple[str, ...]:
 
 
 @functools.cache
-def _driver() -> Driver:
+def _driver() -> NvidiaDriver:
     """Ask the driver; its library is loaded, and no context is made on any card."""
     library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         cuda = ctypes.CDLL(library)
     except OSError as error:
-        return Driver(error=str(error))
+        return NvidiaDriver(error=str(error))
     version, count = ctypes.c_int(), ctypes.c_int()
     cuda.cuDriverGetVersion(ctypes.byref(version))
     served = (version.value // 1000, version.value % 1000 // 10)
@@ -226,8 +226,8 @@ def _driver() -> Driver:
     if status != SUCCESS:
         name = ctypes.c_char_p()
         cuda.cuGetErrorName(status, ctypes.byref(name))
-        return Driver(cuda=served, error=(name.value or b"an unknown error").decode())
-    return Driver(tuple(_card(cuda, number) for number in range(count.value)), served)
+        return NvidiaDriver(cuda=served, error=(name.value or b"an unknown error").decode())
+    return NvidiaDriver(tuple(_card(cuda, number) for number in range(count.value)), served)
 
 
 def _card(cuda: ctypes.CDLL, number: int) -> Gpu:

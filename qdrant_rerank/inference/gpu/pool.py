@@ -127,7 +127,7 @@ class GpuPool:
         self._too_wide: int | None = None
 
     @property
-    def tokens_per_run(self) -> int:
+    def tokens_per_batch(self) -> int:
         """Padded tokens that a run should hold."""
         return self._budget.tokens
 

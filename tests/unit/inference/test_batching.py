@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qdrant_rerank.inference.batching import TokenizedPair, pad, plan_in_order, plan_runs
+from qdrant_rerank.inference.batching import TokenizedPair, pad, plan_batches, plan_in_order
 
 LENGTHS = st.lists(st.integers(1, 600), max_size=60)
 
@@ -12,7 +12,7 @@ LENGTHS = st.lists(st.integers(1, 600), max_size=60)
 @given(LENGTHS, st.integers(1, 2000), st.none() | st.integers(1, 8))
 def test_every_pair_runs_once_within_the_budgets(lengths, tokens, pairs):
     """A run holds at most the tokens and pairs allowed, unless one pair alone is longer."""
-    runs = plan_runs(lengths, tokens_per_run=tokens, pairs_per_batch=pairs)
+    runs = plan_batches(lengths, tokens_per_batch=tokens, pairs_per_batch=pairs)
     assert sorted(row for run in runs for row in run.rows) == list(range(len(lengths)))
     for run in runs:
         assert run.width == max(lengths[row] for row in run.rows)
@@ -25,7 +25,7 @@ def test_every_pair_runs_once_within_the_budgets(lengths, tokens, pairs):
 @given(LENGTHS, st.integers(1, 2000), st.none() | st.integers(1, 8))
 def test_in_order_the_runs_follow_on_one_another(lengths, tokens, pairs):
     """Within the same budgets, and none holds less than it could."""
-    runs = plan_in_order(lengths, tokens_per_run=tokens, pairs_per_batch=pairs)
+    runs = plan_in_order(lengths, tokens_per_batch=tokens, pairs_per_batch=pairs)
     assert [row for run in runs for row in run.rows] == list(range(len(lengths)))
     for run in runs:
         assert run.width == max(lengths[row] for row in run.rows)
@@ -36,7 +36,7 @@ def test_in_order_the_runs_follow_on_one_another(lengths, tokens, pairs):
             assert len(more) * max(lengths[row] for row in more) > tokens
 
 
-@given(LENGTHS, st.integers(1, 600), st.sampled_from([plan_runs, plan_in_order]))
+@given(LENGTHS, st.integers(1, 600), st.sampled_from([plan_batches, plan_in_order]))
 def test_a_long_pair_is_a_run_of_its_own(lengths, long_pair, plan):
     """Whatever else there is; the others share runs as they would without it."""
     runs = plan(lengths, long_pair=long_pair)

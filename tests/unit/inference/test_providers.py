@@ -8,8 +8,8 @@ import pytest
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.inference.gpu.devices import (
     CudaReport,
-    Driver,
     Gpu,
+    NvidiaDriver,
     Problem,
     cuda_report,
     find_problems,
@@ -44,7 +44,7 @@ class GpuBuild:
 def report(*problems, cards=(H100, A10)):
     """Of a machine with two cards."""
     return CudaReport(
-        "1.31.1", ("onnxruntime-gpu",), (CUDA, CPU), "13.0", Driver(cards, (13, 0)), problems
+        "1.31.1", ("onnxruntime-gpu",), (CUDA, CPU), "13.0", NvidiaDriver(cards, (13, 0)), problems
     )
 
 
@@ -184,7 +184,7 @@ def test_the_cpu_wheel_is_recognised():
     assert found.wheels == ("onnxruntime",)
     assert "is a build without CUDA" in found.problems[0].seen
     command = 'pip uninstall -y onnxruntime && pip install "qdrant-rerank[gpu]"'
-    assert command in found.problems[0].mend
+    assert command in found.problems[0].fix
     with pytest.raises(InvalidInputError) as error:
         choose_providers(onnxruntime, Placement(cuda=True))
     assert command in str(error.value)
@@ -202,12 +202,15 @@ def test_the_cpu_wheel_is_recognised():
         ),
         ({"not_loaded": ["libcublas.so.13", "libcurand.so.10"]}, ["libcublas.so.13, libcurand"]),
         (
-            {"driver": Driver(error="libcuda.so.1: no such file")},
+            {"driver": NvidiaDriver(error="libcuda.so.1: no such file")},
             ["No NVIDIA driver: libcuda.so.1"],
         ),
-        ({"driver": Driver((H100,), (12, 4))}, ["up to 12.4, and onnxruntime 1.31.1 is built for"]),
-        ({"driver": Driver((), (13, 0), "CUDA_ERROR_NO_DEVICE")}, ["CUDA_ERROR_NO_DEVICE"]),
-        ({"driver": Driver((), (13, 0)), "visible": ""}, ["CUDA_VISIBLE_DEVICES is ''"]),
+        (
+            {"driver": NvidiaDriver((H100,), (12, 4))},
+            ["up to 12.4, and onnxruntime 1.31.1 is built for"],
+        ),
+        ({"driver": NvidiaDriver((), (13, 0), "CUDA_ERROR_NO_DEVICE")}, ["CUDA_ERROR_NO_DEVICE"]),
+        ({"driver": NvidiaDriver((), (13, 0)), "visible": ""}, ["CUDA_VISIBLE_DEVICES is ''"]),
     ],
 )
 def test_each_thing_that_is_missing_is_named(changed, seen):
@@ -218,14 +221,14 @@ def test_each_thing_that_is_missing_is_named(changed, seen):
         "providers": [CUDA, CPU],
         "built_for": "13.0",
         "not_loaded": [],
-        "driver": Driver((H100,), (13, 1)),
+        "driver": NvidiaDriver((H100,), (13, 1)),
         "visible": None,
     }
     found = find_problems(**{**told, **changed})
     assert len(found) == len(seen)
     for problem, part in zip(found, seen, strict=True):
         assert part in problem.seen
-        assert problem.mend.endswith((".", '[gpu]"'))
+        assert problem.fix.endswith((".", '[gpu]"'))
 
 
 def test_any_provider_that_does_not_start_is_an_error_where_the_cpu_is_not_allowed():

@@ -34,7 +34,7 @@ import json
 import onnxruntime
 from qdrant_rerank.inference.gpu.devices import cuda_report
 driver = cuda_report(onnxruntime).driver
-print(json.dumps([[str(card) for card in driver.cards], driver.cuda, driver.error]))
+print(json.dumps([[str(card) for card in driver.gpus], driver.cuda, driver.error]))
 """
 COMPILER = shutil.which("cc")
 

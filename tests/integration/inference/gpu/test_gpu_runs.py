@@ -80,7 +80,7 @@ pool = GpuPool([session(True)], open_fallback=lambda: session(False), budget=bud
 large = feed(256, 128)
 ran = pool.run(large)
 expected = session(False).run(large)
-print(json.dumps([float(np.abs(ran.output - expected).max()), ran.on_cpu, pool.tokens_per_run]))
+print(json.dumps([float(np.abs(ran.output - expected).max()), ran.on_cpu, pool.tokens_per_batch]))
 print(Budget(Path(sys.argv[2]), "key").tokens)
 """
 
@@ -212,7 +212,7 @@ def test_a_pair_that_does_not_fit_alone_is_run_on_the_cpu(hungry, model):
     ran = pool.run({"input_ids": wide})
     assert (ran.on_cpu, asked) == (3, [(1, 9)] * 3)
     np.testing.assert_allclose(ran.output[:, 0], wide.mean(axis=1), rtol=1e-6)
-    assert pool.tokens_per_run == DEFAULT_TOKENS  # runs that small say nothing of it
+    assert pool.tokens_per_batch == DEFAULT_TOKENS  # runs that small say nothing of it
 
 
 def test_what_a_run_without_memory_says_of_the_budget(tmp_path):
@@ -247,7 +247,7 @@ def test_what_a_run_without_memory_says_of_the_budget(tmp_path):
         np.testing.assert_allclose(
             pool.run({"input_ids": ids}).output[:, 0], ids.mean(axis=1), rtol=1e-6
         )
-        assert pool.tokens_per_run == tokens
+        assert pool.tokens_per_batch == tokens
         assert Budget(tmp_path / str(rows + room), "key").tokens == tokens
         assert set(session.given_back) == {(1, 128)}
 
@@ -281,7 +281,7 @@ def test_other_failures_are_not_taken_for_a_lack_of_memory(model):
     broken = {**feed(2, 8), "input_ids": np.full((2, 8), 1_000_000)}
     with pytest.raises(Exception, match="out of"):
         pool.run(broken)
-    assert pool.tokens_per_run == DEFAULT_TOKENS
+    assert pool.tokens_per_batch == DEFAULT_TOKENS
     assert pool.run(feed(2, 8)).output.shape == (2, 1)  # the session is free again
 
 
@@ -339,7 +339,7 @@ def test_a_recording_that_fails_is_done_without(model):
     pool = GpuPool([full], open_fallback=pytest.fail, budget=Budget())
     for _ in range(3):
         np.testing.assert_allclose(pool.run(one).output, plain.run(one), atol=1e-5)
-    assert pool.tokens_per_run == DEFAULT_TOKENS
+    assert pool.tokens_per_batch == DEFAULT_TOKENS
 
 
 def test_graphs_stay_within_their_number(model):
@@ -421,7 +421,7 @@ def test_the_budget_is_measured_once(model, tmp_path):
     [file] = tmp_path.glob("*.json")
     written = file.stat().st_mtime_ns
     second = Runtime(model, providers=AS_A_CARD, artifacts=tmp_path)
-    assert first.tokens_per_run == second.tokens_per_run >= LEAST_TOKENS
+    assert first.tokens_per_batch == second.tokens_per_batch >= LEAST_TOKENS
     assert file.stat().st_mtime_ns == written
 
 
