@@ -28,11 +28,11 @@ from qdrant_rerank.hub.registry import listing, register_model, supported_models
 from qdrant_rerank.hub.specs import ModelFile, ModelSource, ModelSpec
 from qdrant_rerank.inference.batching import blocks_of
 from qdrant_rerank.inference.cpu import available_cores
-from qdrant_rerank.inference.runtime import Engine, Provider
+from qdrant_rerank.inference.gpu.devices import Provider
+from qdrant_rerank.inference.request import Engine, Request
 from qdrant_rerank.inference.threads import shared_pool
 from qdrant_rerank.utils.deadline import Deadline
 from qdrant_rerank.utils.validation import (
-    require_choice,
     require_count,
     require_pairs,
     require_positive,
@@ -142,9 +142,16 @@ class TextCrossEncoder:
         local_files_only: bool = False,
         specific_model_path: str | Path | None = None,
     ) -> None:
-        require_choice("precision", precision, RunPrecision)
-        require_choice("engine", engine, Engine)
-        require_positive("threads", threads)
+        request = Request(
+            threads=threads,
+            providers=providers,
+            cuda=cuda,
+            device_ids=device_ids,
+            device=device,
+            gpu_mem_limit=gpu_mem_limit,
+            engine=engine,
+            precision=precision,
+        )
         require_positive("max_length", max_length)
         require_activation(activation)
         require_positive("document_cache", document_cache)
@@ -161,16 +168,7 @@ class TextCrossEncoder:
         self._model = EncoderLoader(
             files,
             artifacts=artifact_directory(cache_dir),
-            asked=precision,
-            running={
-                "threads": threads,
-                "providers": providers,
-                "cuda": cuda,
-                "device_ids": device_ids,
-                "device": device,
-                "gpu_mem_limit": gpu_mem_limit,
-                "engine": engine,
-            },
+            request=request,
             max_length=max_length,
             activation=activation,
             label=label,
@@ -191,7 +189,7 @@ class TextCrossEncoder:
     @property
     def precision(self) -> RunPrecision:
         """What the model is run in; of a file that does not tell, fp32."""
-        return self._model.precision
+        return self._model.plan.precision
 
     @property
     def provider(self) -> str:
@@ -411,8 +409,10 @@ class TextCrossEncoder:
 
     def __repr__(self) -> str:
         model = self._model
-        state = repr(model.loaded_scorer.runtime) if model.loaded_scorer else "not loaded yet"
-        return f"TextCrossEncoder({self.model_name!r}, {model.weights}, {state})"
+        state = "not loaded yet"
+        if model.loaded_scorer is not None:
+            state = f"{model.plan.weights}, {model.loaded_scorer.runtime!r}"
+        return f"TextCrossEncoder({self.model_name!r}, {state})"
 
     def _iterate(
         self,

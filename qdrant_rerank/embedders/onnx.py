@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from qdrant_rerank.errors import ModelOutputError
 from qdrant_rerank.hub.locate import ModelFiles, locate_embedder
 from qdrant_rerank.inference.batching import Batch, pad, plan_batches
+from qdrant_rerank.inference.plan import make_plan
+from qdrant_rerank.inference.request import Request
 from qdrant_rerank.inference.runtime import Runtime
 from qdrant_rerank.inference.tokenization import PairTokenizer
 
@@ -53,7 +55,8 @@ class OnnxEmbedder:
         self.name = files.name
         self._tokenizer = PairTokenizer.from_directory(files.tokenizer, max_length=max_length)
         files.require_own_data()
-        self._runtime = Runtime(files.model, threads=threads)
+        request = Request(threads=threads, engine="onnxruntime")
+        self._runtime = Runtime(files.model, make_plan(request, files.precision))
         self.dimension = 0  # until the probe tells
         self.dimension = len(self.embed_query("a"))
 

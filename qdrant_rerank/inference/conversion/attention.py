@@ -15,6 +15,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from qdrant_rerank.inference.conversion.attention_pattern import Site, find_site
 from qdrant_rerank.inference.conversion.graph import Graph, keep_needed, load_whole
 from qdrant_rerank.inference.cpu import LONG_PAIR
 from qdrant_rerank.inference.inputs import Inputs
+from qdrant_rerank.inference.sessions import import_onnxruntime, open_plain_session
 
 __all__ = ["with_fused_attention"]
 
@@ -55,19 +57,15 @@ OpenModel = Callable[[Path | bytes], Any]
 
 
 @contextmanager
-def with_fused_attention(
-    model: Path, cache: Path, version: str, open_model: OpenModel
-) -> Iterator[Path]:
-    """The same model with fused attention, from the cache or made now; or the model itself.
+def with_fused_attention(model: Path, cache: Path) -> Iterator[Path]:
+    """Give the same model with fused attention, from the cache or made now.
 
-    Itself where there is nothing to fuse, it is larger than 1 GB, or onnx, by which the other one
-    is made, is not installed.
+    It is the model itself if there is nothing to fuse, the model is larger than 1 GB, or onnx is
+    not installed.
 
     Args:
         model: an ONNX file.
-        cache: directory to keep the other one in.
-        version: of onnxruntime.
-        open_model: loads a model.
+        cache: directory to keep the other file in.
 
     Yields:
         The ONNX file to load, inside the ``with`` block.
@@ -77,11 +75,13 @@ def with_fused_attention(
         yield model
         return
 
+    ort = import_onnxruntime()
+
     def build(folder: Path) -> None:
-        found = _fused(model, open_model)
+        found = _fused(model, partial(open_plain_session, ort))
         (folder / (NOTHING if found is None else NAME)).write_bytes(found or b"")
 
-    options = {"format": FORMAT, "onnxruntime": version}
+    options = {"format": FORMAT, "onnxruntime": str(ort.__version__)}
     with ExitStack() as stack:
         made = model
         with suppress(ModelFileError):  # no room: it has been logged

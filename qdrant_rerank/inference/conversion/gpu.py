@@ -1,12 +1,12 @@
-"""A model's file -> one made for cards: fused attention, and fp16 if asked for. Made once.
+"""A model's file -> a file for GPUs: fused attention, and fp16 if asked for. Made once.
 
-onnxruntime's transformer optimizer replaces the dozen operators of an attention, of a residual
-sum with its normalisation, and of a biased GELU by one each
+onnxruntime's transformer optimizer replaces the operators of an attention by one, and likewise
+those of a residual sum with its normalisation, and those of a GELU with its bias
 (https://onnxruntime.ai/docs/performance/transformers-optimization.html). On a CPU that is slower.
-fp16 keeps inputs and outputs as they are, so that nothing else has to know
+An fp16 file keeps the types of its inputs and outputs
 (https://onnxruntime.ai/docs/performance/model-optimizations/float16.html).
 
-A fused model whose answers differ from the original's is not used.
+A fused file whose outputs differ from the original's is not used.
 """
 
 import logging
@@ -38,7 +38,7 @@ from qdrant_rerank.inference.inputs import Inputs
 from qdrant_rerank.inference.sessions import import_onnxruntime
 from qdrant_rerank.inference.tokenizer_files import read_json
 
-__all__ = ["Encoder", "convert_for_gpu", "largest_difference", "packed_beside"]
+__all__ = ["Encoder", "convert_for_gpu", "largest_difference"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,7 @@ FAMILIES = {
     "roberta": "bert",
     "xlm-roberta": "bert",
 }
-FORMAT = 3  # of what is made here; another one is another artifact
-PACKED = "packed.onnx"
+FORMAT = 4  # of what is made here; another one is another artifact
 # Largest difference of logits between the original and the fused file, both in fp32.
 SAME = 1e-3
 CHECKED = (3, 16)  # pairs and tokens of the run that compares them
@@ -176,8 +175,6 @@ def _fuse(
             )
             join_casts(fused.model.graph)
         fused.save_model_to_file(str(target), use_external_data_format=large)
-        if half:
-            _pack(fused, target.with_name(PACKED), large=large)
     if not same:
         logger.warning(
             "%s is used without fused attention, which changed its answers by %.1e.",
@@ -202,25 +199,6 @@ def _without_tables(graph: Any) -> dict[str, Any]:
             row = np.zeros((1, *tensor.dims[1:]), dtype=np.float32)
             tensor.CopyFrom(numpy_helper.from_array(row, tensor.name))
     return tables
-
-
-def packed_beside(model: Path) -> Path | None:
-    """The file with attention that skips padding, beside one made for cards; None without one."""
-    packed = model.with_name(PACKED)
-    return packed if packed.is_file() else None
-
-
-def _pack(fused: Any, target: Path, *, large: bool) -> None:
-    """Attention that skips padding: https://arxiv.org/abs/2210.03052, "padding-free".
-
-    Only CUDA has its operators, so it cannot be checked here: who loads it compares the answers.
-    """
-    from onnxruntime.transformers.convert_to_packing_mode import PackingMode
-
-    if not fused.get_nodes_by_op_type("Attention"):
-        return
-    PackingMode(fused).convert(use_symbolic_shape_infer=False)
-    fused.save_model_to_file(str(target), use_external_data_format=large)
 
 
 def _fold(model: Path, target: Path) -> None:

@@ -1,7 +1,7 @@
-"""Which NVIDIA cards are here, and what is missing before onnxruntime can use them.
+"""NVIDIA GPUs of this machine, and what is missing before onnxruntime can use them.
 
-The driver is asked for its cards (https://docs.nvidia.com/cuda/cuda-driver-api), so their numbers
-are those that CUDA counts by, under ``CUDA_VISIBLE_DEVICES`` too. No session is opened.
+The driver lists its GPUs (https://docs.nvidia.com/cuda/cuda-driver-api), so their numbers are those
+of CUDA, also under ``CUDA_VISIBLE_DEVICES``. No session is opened.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 __all__ = [
+    "CPU",
     "CUDA",
     "INSTALL_GPU",
     "CudaReport",
@@ -29,6 +30,7 @@ __all__ = [
     "name_of",
 ]
 
+CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 #: Installs the CUDA wheel of onnxruntime with NVIDIA's libraries.
 INSTALL_GPU = 'pip install "qdrant-rerank[gpu]"'
@@ -44,7 +46,7 @@ Provider = str | tuple[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One card: its number, its name, and its memory in bytes."""
+    """One GPU: its number, its name, and its memory in bytes."""
 
     number: int
     name: str
@@ -56,7 +58,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What keeps onnxruntime from the cards, and what mends it."""
+    """A reason why onnxruntime cannot use the GPUs, and how to fix it."""
 
     seen: str
     fix: str
@@ -67,12 +69,12 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class NvidiaDriver:
-    """What NVIDIA's driver says.
+    """Answers of NVIDIA's driver.
 
     Attributes:
         gpus: in CUDA's order.
-        cuda: the newest CUDA it serves, major and minor; None where there is no driver.
-        error: why it shows no card, or "".
+        cuda: the newest CUDA that it supports, major and minor; None without a driver.
+        error: why it lists no GPU, or "".
     """
 
     gpus: tuple[Gpu, ...] = ()
@@ -82,7 +84,7 @@ class NvidiaDriver:
 
 @dataclass(frozen=True, slots=True)
 class CudaReport:
-    """Whether onnxruntime can use a card here.
+    """Facts that decide whether onnxruntime can use a GPU here.
 
     Attributes:
         onnxruntime: its version.
@@ -90,7 +92,7 @@ class CudaReport:
         providers: its execution providers.
         built_for: the CUDA version that its wheel needs, or "".
         driver: see :class:`NvidiaDriver`.
-        problems: what is missing; empty where cards can be used.
+        problems: what is missing; empty if GPUs can be used.
     """
 
     onnxruntime: str
@@ -102,12 +104,12 @@ class CudaReport:
 
     @property
     def usable(self) -> bool:
-        """Whether nothing is missing that can be told without a session."""
+        """Whether nothing is missing, as far as can be known without a session."""
         return not self.problems
 
 
 def cuda_report(ort: ModuleType) -> CudaReport:
-    """Look at the installed onnxruntime, its CUDA libraries, the driver and the cards.
+    """Look at the installed onnxruntime, its CUDA libraries, the driver and the GPUs.
 
     Args:
         ort: onnxruntime.
@@ -139,7 +141,7 @@ def find_problems(
     driver: NvidiaDriver,
     visible: str | None,
 ) -> list[Problem]:
-    """What keeps onnxruntime from the cards; pure.
+    """Return what keeps onnxruntime from using the GPUs. Pure.
 
     Args:
         version: of onnxruntime.
@@ -147,14 +149,14 @@ def find_problems(
         providers: its execution providers.
         built_for: CUDA version of its wheel, or "".
         not_loaded: names of libraries that could not be loaded.
-        driver: what the driver says.
+        driver: its answers.
         visible: the environment's CUDA_VISIBLE_DEVICES.
     """
     found = []
     if CUDA not in providers:
         only = ", ".join(providers)
         both = f" {' and '.join(wheels)} are both installed." if len(wheels) > 1 else ""
-        # Both where there are both: what one leaves of the other's files does not run.
+        # If both are installed, both: the files that one leaves of the other do not run.
         remove = " ".join(wheels or WHEELS[:1])
         found.append(
             Problem(
@@ -181,7 +183,7 @@ def find_problems(
     if built_for and driver.cuda[0] < int(built_for.split(".", maxsplit=1)[0]):
         found.append(
             Problem(
-                f"The NVIDIA driver serves CUDA up to {driver.cuda[0]}.{driver.cuda[1]}, and "
+                f"The NVIDIA driver supports CUDA up to {driver.cuda[0]}.{driver.cuda[1]}, and "
                 f"onnxruntime {version} is built for CUDA {built_for}.",
                 "Update the driver, or install an older onnxruntime-gpu.",
             )
@@ -190,7 +192,7 @@ def find_problems(
         hidden = "" if visible is None else f" CUDA_VISIBLE_DEVICES is {visible!r}."
         found.append(
             Problem(
-                f"The NVIDIA driver shows no card ({driver.error or 'it counts none'}).{hidden}",
+                f"The NVIDIA driver lists no GPU ({driver.error or 'it counts none'}).{hidden}",
                 "Unset CUDA_VISIBLE_DEVICES; in a container, start it with --gpus all.",
             )
         )
@@ -199,9 +201,9 @@ def find_problems(
 
 @functools.cache
 def _preload(ort: ModuleType) -> tuple[str, ...]:
-    """Load the CUDA and cuDNN libraries of the nvidia-* wheels; names of those that are missing.
+    """Load the CUDA and cuDNN libraries of the nvidia-* wheels; return the names of missing ones.
 
-    Once a process: what it prints goes to stdout, which is set aside meanwhile.
+    Once per process. What onnxruntime prints on stdout meanwhile is read and not shown.
     """
     preload = getattr(ort, "preload_dlls", None)
     if preload is None:  # before onnxruntime 1.21
@@ -213,7 +215,7 @@ def _preload(ort: ModuleType) -> tuple[str, ...]:
 
 @functools.cache
 def _driver() -> NvidiaDriver:
-    """Ask the driver; its library is loaded, and no context is made on any card."""
+    """Ask the driver. Its library is loaded, and no context is made on any GPU."""
     library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         cuda = ctypes.CDLL(library)
@@ -221,16 +223,16 @@ def _driver() -> NvidiaDriver:
         return NvidiaDriver(error=str(error))
     version, count = ctypes.c_int(), ctypes.c_int()
     cuda.cuDriverGetVersion(ctypes.byref(version))
-    served = (version.value // 1000, version.value % 1000 // 10)
+    supported = (version.value // 1000, version.value % 1000 // 10)
     status = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
     if status != SUCCESS:
         name = ctypes.c_char_p()
         cuda.cuGetErrorName(status, ctypes.byref(name))
-        return NvidiaDriver(cuda=served, error=(name.value or b"an unknown error").decode())
-    return NvidiaDriver(tuple(_card(cuda, number) for number in range(count.value)), served)
+        return NvidiaDriver(cuda=supported, error=(name.value or b"an unknown error").decode())
+    return NvidiaDriver(tuple(_gpu(cuda, number) for number in range(count.value)), supported)
 
 
-def _card(cuda: ctypes.CDLL, number: int) -> Gpu:
+def _gpu(cuda: ctypes.CDLL, number: int) -> Gpu:
     device, memory = ctypes.c_int(), ctypes.c_size_t()
     name = ctypes.create_string_buffer(NAME_BYTES)
     cuda.cuDeviceGet(ctypes.byref(device), number)
@@ -240,7 +242,7 @@ def _card(cuda: ctypes.CDLL, number: int) -> Gpu:
 
 
 def installed_wheels() -> tuple[str, ...]:
-    """The distributions of onnxruntime that are here: none, one, or both."""
+    """Return the installed distributions of onnxruntime: none, one, or both."""
     return tuple(name for name in WHEELS if _is_installed(name))
 
 
@@ -253,5 +255,5 @@ def _is_installed(distribution: str) -> bool:
 
 
 def name_of(provider: Provider) -> str:
-    """A provider's name."""
+    """Return a provider's name."""
     return provider if isinstance(provider, str) else provider[0]
