@@ -114,7 +114,7 @@ class EncoderLoader:
         return make_plan(self.request, self.files.precision)
 
     def reader(self) -> PairReader:
-        """Return what tokenises; the ONNX file is not loaded for it."""
+        """Return the reader of texts; the ONNX file is not loaded."""
         if self.loaded_reader is None:
             with self._lock:
                 if self.loaded_reader is None:
@@ -215,7 +215,7 @@ class EncoderLoader:
     def _fingerprint(self, reader: PairReader, runtime: Runtime) -> bytes:
         """Return a digest of all that makes a logit; the activation and the label do not."""
         if self.score_cache is None:
-            return b""  # no need to read a model of gigabytes again
+            return b""  # a model of gigabytes need not be read again
         return model_fingerprint(
             [
                 self.files.model,
@@ -246,5 +246,5 @@ def _log_slower(model: str) -> None:
 
 @in_child
 def _unlock() -> None:
-    for loader in list(_loaders):  # another thread of the parent may have held its lock
+    for loader in list(_loaders):  # another thread of the parent may have held the lock
         loader._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""What this process may use of the machine's CPU: how many cores, and which int8 arithmetic."""
+"""The CPU as far as this process may use it: how many cores, and which int8 arithmetic."""
 
 import os
 import platform
@@ -21,18 +21,18 @@ DOT_PRODUCTS = {"amx_int8": "AMX", "avx512_vnni": "VNNI", "avx_vnni": "VNNI"}
 
 TOKENS_PER_BATCH = 512  # padded tokens; fastest on a CPU for a 384-wide encoder
 
-# A longer pair is a run of its own on a CPU, since two of them gain less together than attention
-# without a mask does; and since it always is, its score never depends on the others.
+# A longer pair is a batch of its own on a CPU: two of them together gain less than attention
+# without a mask does. Since it always is, its score never depends on other pairs.
 LONG_PAIR = TOKENS_PER_BATCH // 3  # tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Int8Weights:
-    """How a model's weights are best quantised for a CPU.
+    """The kind of int8 weights that a CPU multiplies best.
 
     Attributes:
-        signed: int8, else uint8.
-        because: the instructions that decide, for people.
+        signed: whether they are int8, else uint8.
+        because: the instructions that decide, in words.
     """
 
     signed: bool
@@ -43,9 +43,9 @@ class Int8Weights:
 
 
 def available_cores(root: Path = ROOT) -> int:
-    """Cores this process may use: its CPU affinity, cut by the quota of its cgroups.
+    """Return the cores that this process may use: its CPU affinity, cut by its cgroups' quota.
 
-    A quota of one core and a half counts as two, which then share it: one alone would leave a
+    A quota of one and a half cores counts as two cores, which share it: one core would leave a
     third of it unused.
 
     Args:
@@ -59,7 +59,7 @@ def available_cores(root: Path = ROOT) -> int:
 
 
 def int8_weights(root: Path = ROOT, machine: str | None = None) -> Int8Weights:
-    """Signed weights where they are exact, which is where they are faster, too.
+    """Return signed weights if the CPU multiplies them exactly; there they are faster, too.
 
     On x86 without VNNI, onnxruntime adds pairs of products with signed weights in 16 bits, where
     they may overflow (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html,
@@ -83,7 +83,7 @@ def int8_weights(root: Path = ROOT, machine: str | None = None) -> Int8Weights:
 
 
 def _quotas(root: Path) -> Iterator[int]:
-    """Cores that each cgroup of this process may use, outer ones included; none without a quota."""
+    """Yield the quota in cores of each cgroup of this process, outer ones included."""
     mount = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
@@ -100,9 +100,9 @@ def _quotas(root: Path) -> Iterator[int]:
 
 
 def _along(mount: Path, path: str, read: Read) -> Iterator[int]:
-    """The quota of a cgroup and of those around it.
+    """Yield the quota of a cgroup and of those around it.
 
-    In a container the path may be the host's, of which only the root is to be seen.
+    In a container the path may be the host's, of which only the root is visible.
     """
     inner = mount / path.lstrip("/")
     for folder in (inner, *inner.parents):

@@ -27,7 +27,6 @@ from qdrant_rerank.utils.warn import warn_caller
 __all__ = [
     "Session",
     "import_onnxruntime",
-    "import_quantizer",
     "open_plain_session",
     "open_session",
     "provider_failed",
@@ -61,7 +60,7 @@ class Session(Protocol):
 
 
 def import_onnxruntime() -> ModuleType:
-    """Import onnxruntime, or say how to install it.
+    """Import onnxruntime, or raise an error that says how to install it.
 
     Raises:
         MissingDependencyError: neither the CPU nor the GPU wheel is installed.
@@ -83,24 +82,6 @@ def import_onnxruntime() -> ModuleType:
             'For an NVIDIA GPU: pip install "qdrant-rerank[gpu]". Install one, not both.'
         ) from error
     module: ModuleType = onnxruntime
-    return module
-
-
-def import_quantizer() -> ModuleType:
-    """Import onnxruntime's quantiser, or say how to install what it needs.
-
-    Raises:
-        MissingDependencyError: onnx is not installed.
-    """
-    import_onnxruntime()
-    try:
-        import onnxruntime.quantization as quantizer
-    except ImportError as error:
-        raise MissingDependencyError(
-            "onnxruntime's quantiser needs onnx, which is not installed: "
-            'pip install "qdrant-rerank[quantize]".'
-        ) from error
-    module: ModuleType = quantizer
     return module
 
 

@@ -1,7 +1,7 @@
 """A model's file -> a file for GPUs: fused attention, and fp16 if asked for. Made once.
 
-onnxruntime's transformer optimizer replaces the operators of an attention by one, and likewise
-those of a residual sum with its normalisation, and those of a GELU with its bias
+onnxruntime's transformer optimizer replaces the operators of an attention by one operator,
+as well as those of a residual sum with its normalisation and of a GELU with its bias
 (https://onnxruntime.ai/docs/performance/transformers-optimization.html). On a CPU that is slower.
 An fp16 file keeps the types of its inputs and outputs
 (https://onnxruntime.ai/docs/performance/model-optimizations/float16.html).
@@ -50,20 +50,20 @@ FAMILIES = {
     "roberta": "bert",
     "xlm-roberta": "bert",
 }
-FORMAT = 4  # of what is made here; another one is another artifact
+FORMAT = 4  # of the files made here; another number makes another artifact
 # Largest difference of logits between the original and the fused file, both in fp32.
 SAME = 1e-3
-CHECKED = (3, 16)  # pairs and tokens of the run that compares them
+CHECKED = (3, 16)  # pairs and tokens of the batch that compares them
 
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """What the optimizer has to know of an architecture.
+    """Facts about an architecture that the optimizer needs.
 
     Attributes:
         family: the optimizer's name for it.
-        heads: of its attention.
-        width: of its states.
+        heads: number of attention heads.
+        width: size of its states.
     """
 
     family: str
@@ -72,7 +72,7 @@ class Encoder:
 
     @classmethod
     def read(cls, directory: Path) -> "Encoder | None":
-        """From the ``config.json`` of a model; None where the optimizer does not know it.
+        """Read the ``config.json`` of a model; None if the optimizer does not know the model.
 
         Raises:
             ModelFileError: the file is not a JSON object.
@@ -95,22 +95,22 @@ def convert_for_gpu(
     half: bool,
     from_half: bool = False,
 ) -> Iterator[Path]:
-    """The same model for a card, from the cache or made now.
+    """Give the same model for a GPU, from the cache or made now.
 
     Args:
         model: an ONNX file that is not quantised.
         data: its external data.
-        cache: directory to keep it in.
-        encoder: how to fuse it; None to leave its operators as they are.
-        half: whether it is to be fp16.
-        from_half: whether it is fp16 already.
+        cache: directory to keep the other file in.
+        encoder: how to fuse it; None to keep its operators.
+        half: whether the other file is fp16.
+        from_half: whether the model is fp16 already.
 
     Yields:
-        The ONNX file, to be loaded inside the ``with`` block; the given one where there is nothing
-        to be done.
+        The ONNX file, to be loaded inside the ``with`` block; the given one if nothing is to be
+        done.
 
     Raises:
-        MissingDependencyError: it is to be converted, and onnx is not installed.
+        MissingDependencyError: the model has to be converted, and onnx is not installed.
         ModelFileError: it cannot be converted, or there is no room.
     """
     if encoder is not None and not _has_optimizer():
@@ -122,13 +122,13 @@ def convert_for_gpu(
 
     def build(folder: Path) -> None:
         target = folder / "model.onnx"
-        logger.info("Making %s for cards, once, in %s.", model, cache)
+        logger.info("Making a file for GPUs of %s in %s.", model, cache)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=BUILDING) as room:
             if encoder is None:
                 halve(model, target, Path(room), large=large)
                 return
             source = model
-            if from_half:  # a CPU, which folds and compares, has no operators for it
+            if from_half:  # the CPU, which folds and compares, has no operators for fp16
                 source = Path(room) / "full.onnx"
                 widen(model, source)
             _fuse(source, encoder, target, Path(room), half=half, large=large)
@@ -154,7 +154,7 @@ def _fuse(
     with quiet():
         folded = room / "folded.onnx"
         _fold(model, folded)
-        # The optimizer copies the model ten times, and computes with projections alone.
+        # The optimizer copies the model ten times, and computes only with projections.
         light = load_whole(folded, largest=encoder.width**2)
         tables = _without_tables(light.graph)
         fused = optimizer.optimize_by_fusion(light, encoder.family, encoder.heads, encoder.width)
@@ -177,16 +177,16 @@ def _fuse(
         fused.save_model_to_file(str(target), use_external_data_format=large)
     if not same:
         logger.warning(
-            "%s is used without fused attention, which changed its answers by %.1e.",
+            "%s is used without fused attention, which changed its logits by %.1e.",
             model,
             difference,
         )
 
 
 def _without_tables(graph: Any) -> dict[str, Any]:
-    """Leave one row of each embedding table whose data was not read; the tables, by name.
+    """Cut each embedding table whose data was not read to one row; return the tables by name.
 
-    The optimizer reads them, though only for their width.
+    The optimizer reads the tables, though only for their width.
     """
     from onnx import numpy_helper
     from onnx.external_data_helper import uses_external_data
@@ -202,9 +202,9 @@ def _without_tables(graph: Any) -> dict[str, Any]:
 
 
 def _fold(model: Path, target: Path) -> None:
-    """Compute what is constant: the optimizer looks for attention among what is left.
+    """Replace constant computations by their results, among which the optimizer finds no attention.
 
-    It would do so itself, but through torch.
+    The optimizer can do so itself, but only with torch.
     """
     ort = import_onnxruntime()
     options = _options(ort)
@@ -217,20 +217,20 @@ def _fold(model: Path, target: Path) -> None:
 
 
 def largest_difference(one: Path, other: Path) -> float:
-    """Between the outputs of two files of a model, on a CPU, on pairs with padding."""
+    """Compare the outputs of two files of a model, on a CPU, on pairs with padding."""
     ort = import_onnxruntime()
     rows, width = CHECKED
     ids = np.arange(rows * width, dtype=np.int64).reshape(CHECKED) % 97 + 1
     mask = (np.arange(width) < np.array([[width], [width - 5], [width // 2]])).astype(np.int64)
     types = (np.arange(width) > width // 3).astype(np.int64) * mask
 
-    def answers(path: Path) -> NDArray[Any]:
+    def outputs(path: Path) -> NDArray[Any]:
         session = _session(ort, path, _options(ort))
-        feed = Inputs(session.get_inputs(), path)(ids, mask, types)
-        found: NDArray[Any] = session.run([session.get_outputs()[0].name], dict(feed))[0]
+        inputs = dict(Inputs(session.get_inputs(), path)(ids, mask, types))
+        found: NDArray[Any] = session.run([session.get_outputs()[0].name], inputs)[0]
         return found
 
-    return float(np.abs(answers(one) - answers(other)).max())
+    return float(np.abs(outputs(one) - outputs(other)).max())
 
 
 def _session(ort: ModuleType, path: Path, options: Any, **more: Any) -> Any:

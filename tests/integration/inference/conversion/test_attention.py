@@ -140,7 +140,7 @@ def test_scores_are_those_of_the_file_as_it_is(request, model, precision, tmp_pa
 
 
 def test_it_is_made_once(tiny_bert, tmp_path, caplog):
-    """A second encoder finds it; a damaged one is made anew, and said once."""
+    """A second encoder finds it; a damaged one is made again, and said once."""
     first = TextCrossEncoder(tiny_bert, cache_dir=tmp_path)
     [made], _ = fused(tmp_path)
     about = made.stat()
@@ -153,7 +153,7 @@ def test_it_is_made_once(tiny_bert, tmp_path, caplog):
         again = TextCrossEncoder(tiny_bert, cache_dir=tmp_path)
     assert again.rerank(QUERY, DOCUMENTS) == first.rerank(QUERY, DOCUMENTS)
     assert made.stat().st_size == about.st_size
-    assert caplog.text.count("is made anew") == 1
+    assert caplog.text.count("is made again") == 1
 
 
 @pytest.mark.parametrize(
