@@ -30,7 +30,6 @@ from qdrant_rerank.inference.batching import (
     pad,
     padded_width,
     plan_batches,
-    plan_in_order,
 )
 from qdrant_rerank.inference.runtime import Runtime
 from qdrant_rerank.inference.threads import Workers
@@ -243,7 +242,6 @@ class PairScorer:
     ) -> Iterator[Batch]:
         """Tokenise pairs into ``work`` and plan their runs: all at once, or block by block."""
         limits = [limit for limit in (batch_size, self._pairs_per_run) if limit is not None]
-        plan = plan_batches if deadline is NO_DEADLINE else plan_in_order
         block = self.runtime.tokens_per_batch // SHORT_PAIR
         if self.runtime.on_gpu:
             block = min(block, max(LEAST_BLOCK, -(-len(pairs) // 2)))
@@ -255,11 +253,12 @@ class PairScorer:
             reading = self._read(pairs[start : start + size])
             before = len(work.rows)
             work.add(reading, time.perf_counter() - began)
-            for run in plan(
+            for run in plan_batches(
                 [len(row) for row in reading.rows],
                 tokens_per_batch=self.runtime.tokens_per_batch,
                 pairs_per_batch=min(limits, default=None),
                 long_pair=self.runtime.long_pair,
+                in_order=deadline is not NO_DEADLINE,
             ):
                 yield Batch(run.rows + before, run.width)
 

@@ -20,7 +20,6 @@ __all__ = [
     "pad",
     "padded_width",
     "plan_batches",
-    "plan_in_order",
 ]
 # Part of a stream that is in memory: enough pairs to sort by length and keep all cores busy, few
 # enough for flat memory (at most 8 MB of token ids at 512 tokens per pair), however long the texts.
@@ -93,68 +92,44 @@ def plan_batches(
     tokens_per_batch: int = TOKENS_PER_BATCH,
     pairs_per_batch: int | None = None,
     long_pair: int | None = None,
+    in_order: bool = False,
 ) -> list[Batch]:
-    """Group pairs of similar length into batches, longest first.
+    """Group pairs into batches.
 
-    Longest first: the last batches to finish are short ones, and no core waits long.
+    Pairs of similar length share a batch, and the longest come first: the last batches to finish
+    are short ones, and no core waits long.
 
     Args:
         lengths: tokens of each pair.
         tokens_per_batch: padded tokens per batch, at most; a longer pair is a batch of its own.
         pairs_per_batch: pairs per batch, at most; None for no limit.
         long_pair: tokens beyond which a pair is a batch of its own; None for no limit.
+        in_order: whether pairs keep their order instead, for when time may not suffice for all.
 
     Returns:
         Batches that together hold each index of ``lengths`` once.
 
     >>> [(b.rows.tolist(), b.width) for b in plan_batches([3, 9, 4, 1], tokens_per_batch=8)]
     [([1], 9), ([2, 0], 4), ([3], 1)]
-    """
-    order = np.argsort(-np.asarray(lengths, dtype=np.intp), kind="stable")
-    batches = []
-    start = 0
-    while start < len(order):
-        width = int(lengths[order[start]])
-        size = max(1, tokens_per_batch // max(1, width))
-        if long_pair is not None and width > long_pair:
-            size = 1
-        if pairs_per_batch is not None:
-            size = min(size, pairs_per_batch)
-        batches.append(Batch(order[start : start + size], width))
-        start += size
-    return batches
-
-
-def plan_in_order(
-    lengths: Sequence[int],
-    *,
-    tokens_per_batch: int = TOKENS_PER_BATCH,
-    pairs_per_batch: int | None = None,
-    long_pair: int | None = None,
-) -> list[Batch]:
-    """Group neighbouring pairs into batches, first to last, for when time may not suffice for all.
-
-    The arguments are those of :func:`plan_batches`.
-
-    Returns:
-        Batches that one after the other hold each index of ``lengths`` once, ascending.
-
-    >>> [(b.rows.tolist(), b.width) for b in plan_in_order([3, 4, 9, 1], tokens_per_batch=8)]
+    >>> in_order = plan_batches([3, 4, 9, 1], tokens_per_batch=8, in_order=True)
+    >>> [(b.rows.tolist(), b.width) for b in in_order]
     [([0, 1], 4), ([2], 9), ([3], 1)]
     """
+    count = len(lengths)
+    order = np.arange(count) if in_order else np.argsort(-np.asarray(lengths), kind="stable")
     batches = []
     start = width = 0
-    for end, length in enumerate(lengths):
-        count = end - start
-        widest = max(width, length)
-        too_many = pairs_per_batch is not None and count >= pairs_per_batch
-        too_many |= long_pair is not None and widest > long_pair
-        if count and (too_many or widest * (count + 1) > tokens_per_batch):
-            batches.append(Batch(np.arange(start, end), width))
-            start, widest = end, length
+    for end, row in enumerate(order):
+        held = end - start
+        widest = max(width, lengths[row])
+        full = pairs_per_batch is not None and held >= pairs_per_batch
+        full |= long_pair is not None and widest > long_pair
+        if held and (full or widest * (held + 1) > tokens_per_batch):
+            batches.append(Batch(order[start:end], width))
+            start, widest = end, lengths[row]
         width = widest
-    if start < len(lengths):
-        batches.append(Batch(np.arange(start, len(lengths)), width))
+    if count:
+        batches.append(Batch(order[start:], width))
     return batches
 
 

@@ -2,7 +2,8 @@
 
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,8 @@ __all__ = [
 ]
 
 ROOT = Path("/")
-Read = Callable[[Path], tuple[int, int]]
+# Files of a cgroup that hold its quota and its period.
+VERSION_2, VERSION_1 = ["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
 # Flags of /proc/cpuinfo: products of unsigned and signed bytes are summed in 32 bits.
 DOT_PRODUCTS = {"amx_int8": "AMX", "avx512_vnni": "VNNI", "avx_vnni": "VNNI"}
 
@@ -92,35 +94,19 @@ def _quotas(root: Path) -> Iterator[int]:
     for line in [*lines, "0::/"]:
         _, controllers, path = line.split(":", 2)
         if not controllers:  # version 2, on a hybrid system beside version 1
-            yield from _along(mount, path, _version_2)
-            yield from _along(mount / "unified", path, _version_2)
+            files, places = VERSION_2, (mount, mount / "unified")
         elif "cpu" in controllers.split(","):
-            for name in ("cpu", controllers):
-                yield from _along(mount / name, path, _version_1)
-
-
-def _along(mount: Path, path: str, read: Read) -> Iterator[int]:
-    """Yield the quota of a cgroup and of those around it.
-
-    In a container the path may be the host's, of which only the root is visible.
-    """
-    inner = mount / path.lstrip("/")
-    for folder in (inner, *inner.parents):
-        if not folder.is_relative_to(mount):
-            return
-        try:
-            quota, period = read(folder)
-        except (OSError, ValueError):
+            files, places = VERSION_1, (mount / "cpu", mount / controllers)
+        else:
             continue
-        if quota > 0 and period > 0:
-            yield -(-quota // period)
-
-
-def _version_2(folder: Path) -> tuple[int, int]:
-    quota, period = (folder / "cpu.max").read_text().split()
-    return (0 if quota == "max" else int(quota)), int(period)
-
-
-def _version_1(folder: Path) -> tuple[int, int]:
-    quota = int((folder / "cpu.cfs_quota_us").read_text())  # -1 for none
-    return quota, int((folder / "cpu.cfs_period_us").read_text())
+        for place in places:
+            # In a container the path may be the host's, of which only the root is visible.
+            inner = place / path.lstrip("/")
+            for folder in (inner, *inner.parents):
+                if not folder.is_relative_to(place):
+                    break
+                with suppress(OSError, ValueError):  # "max" and -1 are no quota
+                    text = " ".join((folder / name).read_text() for name in files)
+                    quota, period = map(int, text.split())
+                    if quota > 0 and period > 0:
+                        yield -(-quota // period)

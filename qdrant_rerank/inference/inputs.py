@@ -93,14 +93,8 @@ class Inputs:
             elif name in LAST_LOGITS:
                 found[name] = np.ones([1] * len(node.shape), dtype=dtype)
             else:
-                found[name] = np.zeros(_empty(node.shape, len(input_ids)), dtype=dtype)
+                # A past of no tokens: (rows, heads, 0, size), as far as the file names these.
+                sizes = [size if isinstance(size, int) else 0 for size in node.shape]
+                sizes[0] = sizes[0] or len(input_ids)
+                found[name] = np.zeros(sizes, dtype=dtype)
         return found
-
-
-def _empty(shape: Sequence[Any], rows: int) -> list[int]:
-    """Return the shape of a past of no tokens: (rows, heads, 0, size)."""
-    first, *rest = shape
-    return [
-        first if isinstance(first, int) else rows,
-        *(size if isinstance(size, int) else 0 for size in rest),
-    ]

@@ -139,44 +139,29 @@ def make_plan(request: Request, source: FilePrecision, machine: Machine | None =
     """
     machine = machine or Machine()
     conversion = choose_conversion(source, request.precision, for_gpu=request.requires_gpu)
-    threads = machine.cores if request.threads is None else request.threads
-    int8 = machine.int8_weights if conversion.quantizes else None
-    if request.engine == "openvino":
-        _require_openvino(request, conversion.precision, machine)
-        return Plan(
-            engine="openvino",
-            required=True,
-            providers=((CPU,),),
-            conversion=conversion,
-            threads=threads,
-        )
+    with_openvino = request.engine == "openvino"
     providers: list[tuple[Provider, ...]] = [(CPU,)]
-    if request.names_provider or conversion.precision != "int8":  # int8 belongs on a CPU
+    if with_openvino:
+        _require_openvino(request, conversion.precision, machine)
+    elif request.names_provider or conversion.precision != "int8":  # int8 belongs on a CPU
         providers = _choose_providers(request, machine)
-    found = Plan(
-        engine="onnxruntime",
-        required=not request.allows_cpu,
-        providers=tuple(providers),
-        conversion=conversion,
-        threads=threads,
-        int8=int8,
-    )
-    if found.on_gpu:
+    if name_of(providers[0][0]) == CUDA:
         conversion = choose_conversion(source, request.precision, for_gpu=True)
-        found = replace(found, conversion=conversion)
-    elif (
-        request.engine == "auto"
-        and not request.names_provider
-        and conversion.precision in {"fp32", "bf16"}
-        and machine.has_openvino
-    ):
-        found = replace(found, engine="openvino")
-    if conversion.precision == "bf16" and found.engine != "openvino":
+    elif request.engine == "auto" and not request.names_provider:
+        with_openvino = conversion.precision in {"fp32", "bf16"} and machine.has_openvino
+    if conversion.precision == "bf16" and not with_openvino:
         raise InvalidInputError(
             "precision is 'bf16', which onnxruntime does not run on a CPU. Pass engine='openvino' "
             'with pip install "qdrant-rerank[openvino]", or another precision.'
         )
-    return found
+    return Plan(
+        engine="openvino" if with_openvino else "onnxruntime",
+        required=request.engine == "openvino" or not request.allows_cpu,
+        providers=tuple(providers),
+        conversion=conversion,
+        threads=machine.cores if request.threads is None else request.threads,
+        int8=machine.int8_weights if conversion.quantizes else None,
+    )
 
 
 def _require_openvino(request: Request, precision: RunPrecision, machine: Machine) -> None:

@@ -20,8 +20,7 @@ from qdrant_rerank.hub.onnx_files import DYNAMIC_QUANTIZATION, names_any
 from qdrant_rerank.inference import openvino
 from qdrant_rerank.inference.cpu import LONG_PAIR, TOKENS_PER_BATCH
 from qdrant_rerank.inference.gpu.devices import CPU, CUDA, Provider, name_of
-from qdrant_rerank.inference.gpu.io_binding import BoundSession
-from qdrant_rerank.inference.gpu.pool import WIDTH_MULTIPLE, GpuPool
+from qdrant_rerank.inference.gpu.pool import WIDTH_MULTIPLE, BoundSession, GpuPool
 from qdrant_rerank.inference.inputs import STATES, Inputs
 from qdrant_rerank.inference.plan import Plan
 from qdrant_rerank.inference.sessions import Session, import_onnxruntime, open_session, size_of
@@ -195,16 +194,8 @@ class Runtime:
     ) -> int:
         """Call ``function`` on each item, ``workers`` at a time.
 
-        See :func:`~qdrant_rerank.inference.threads.for_each`.
-
-        Args:
-            function: called from worker threads.
-            items: begun in order.
-            pool: other threads to use than those that all models share.
-            deadline: no item is begun after it.
-
-        Returns:
-            The number of items done: always the first of them.
+        See :func:`~qdrant_rerank.inference.threads.for_each`; without a ``pool``, the threads are
+        those that all models share.
         """
         return for_each(function, items, pool or self._pool, deadline)
 

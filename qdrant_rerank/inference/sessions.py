@@ -44,19 +44,15 @@ class Session(Protocol):
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> Sequence[Any]:
         """Return the arrays of these outputs."""
-        ...
 
     def get_inputs(self) -> Sequence[Any]:
         """Return nodes with name, type and shape."""
-        ...
 
     def get_outputs(self) -> Sequence[Any]:
         """Return nodes with name, type and shape."""
-        ...
 
     def get_providers(self) -> list[str]:
         """Return the names of the providers, first choice first."""
-        ...
 
 
 def import_onnxruntime() -> ModuleType:

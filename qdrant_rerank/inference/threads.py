@@ -166,7 +166,7 @@ def for_each(
     if not pool.alive:
         return _in_turn(call, items, deadline)
     added = 0
-    errors: list[BaseException] = []
+    error: BaseException | None = None
     try:
         for item in items:
             if deadline.passed or (stop is not None and stop.cancelled):
@@ -175,17 +175,18 @@ def for_each(
             pool.add(call)
             added += 1
         done = 0
-        while done < added and not errors:
-            errors += _errors(call.results.get(timeout=deadline.remaining))
+        while done < added and error is None:
+            error = call.results.get(timeout=deadline.remaining)
             done += 1
     except Empty:  # time is up
         pass
     finally:  # an interrupt stops within one item, too
         call.close()
     for _ in range(done, call.begun):  # items under way
-        errors += _errors(call.results.get())
-    if errors:
-        raise errors[0]
+        later = call.results.get()
+        error = later if error is None else error
+    if error is not None:
+        raise error
     if stop is not None:
         stop.check()
     return call.begun
@@ -197,13 +198,9 @@ def _in_turn(call: _Call, items: Iterable[Any], deadline: Deadline) -> int:
             break
         call.add(item)
         call.do_one()
-        if errors := _errors(call.results.get()):
-            raise errors[0]
+        if (error := call.results.get()) is not None:
+            raise error
     return call.begun
-
-
-def _errors(result: BaseException | None) -> list[BaseException]:
-    return [] if result is None else [result]
 
 
 @atexit.register

@@ -124,20 +124,19 @@ class PairTokenizer:
         return copy
 
     def _tokenize(self, inputs: Sequence[tuple[str, ...]]) -> list[TokenizedPair]:
-        encodings = self._encode(inputs, CHARACTERS_PER_TOKEN)
-        clipped = self.max_length * CHARACTERS_PER_TOKEN
+        first = self.max_length * CHARACTERS_PER_TOKEN
+        encodings = self._encode(inputs, first)
         again = [
             row
             for row, texts in enumerate(inputs)
-            if max(map(len, texts)) > clipped and len(encodings[row]) < self.max_length
+            if max(map(len, texts)) > first and len(encodings[row]) < self.max_length
         ]
+        kept = [first] * len(inputs)
         if again:
-            retried = self._encode([inputs[row] for row in again], MOST_CHARACTERS_PER_TOKEN)
+            most = self.max_length * MOST_CHARACTERS_PER_TOKEN
+            retried = self._encode([inputs[row] for row in again], most)
             for row, encoding in zip(again, retried, strict=True):
-                encodings[row] = encoding
-        kept = [clipped] * len(inputs)
-        for row in again:
-            kept[row] = self.max_length * MOST_CHARACTERS_PER_TOKEN
+                encodings[row], kept[row] = encoding, most
         return [
             TokenizedPair(
                 np.array(encoding.ids, dtype=np.int64),
@@ -152,10 +151,7 @@ class PairTokenizer:
             for encoding, texts, keep in zip(encodings, inputs, kept, strict=True)
         ]
 
-    def _encode(
-        self, inputs: Sequence[tuple[str, ...]], characters_per_token: int
-    ) -> list[Encoding]:
-        keep = self.max_length * characters_per_token
+    def _encode(self, inputs: Sequence[tuple[str, ...]], keep: int) -> list[Encoding]:
         clipped = [tuple(self._clip(text, keep) for text in texts) for texts in inputs]
         try:
             return self._encode_batch(clipped)

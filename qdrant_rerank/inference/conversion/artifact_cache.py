@@ -6,12 +6,12 @@ processes may build the same artifact at the same time. A manifest holds the dig
 files; an artifact that does not match it is made again.
 """
 
+import functools
 import json
 import logging
 import secrets
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -27,9 +27,6 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 BUILDING = ".building-"  # start of the names of unfinished folders
 LEFT_BEHIND_S = 86_400  # age of an unfinished folder whose builder must have died
-
-_logged: set[tuple[Path, str]] = set()
-_logged_lock = threading.Lock()
 
 
 @contextmanager
@@ -139,9 +136,6 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
+@functools.cache
 def _log_once(folder: Path, what: str) -> None:
-    with _logged_lock:
-        if (folder, what) in _logged:
-            return
-        _logged.add((folder, what))
     logger.warning("%s %s.", folder, what)

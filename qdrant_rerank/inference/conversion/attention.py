@@ -10,12 +10,12 @@ An attention is replaced if its mask adds the same number everywhere in a text w
 not if it is causal, local or by segments), and if its results stay the same.
 """
 
-import importlib.util
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def with_fused_attention(model: Path, cache: Path) -> Iterator[Path]:
         The ONNX file to load, inside the ``with`` block.
     """
     files = _files(model)
-    if not files or sum(path.stat().st_size for path in files) > LARGEST or not _has_onnx():
+    if not files or sum(path.stat().st_size for path in files) > LARGEST or not find_spec("onnx"):
         yield model
         return
 
@@ -99,10 +99,6 @@ def _files(model: Path) -> list[Path]:
         return []
 
 
-def _has_onnx() -> bool:
-    return importlib.util.find_spec("onnx") is not None
-
-
 def _fused(path: Path, open_model: OpenModel) -> bytes | None:
     """Return the content of the fused file; None if nothing is fused."""
     try:
@@ -117,7 +113,9 @@ def _fused(path: Path, open_model: OpenModel) -> bytes | None:
             return None
         names = [name for site in sites for name in (site.query, site.result)]
         before = open_model(_with_outputs(model, names).SerializeToString())
-        shapes = _shapes(before, [site.query for site in sites], path)
+        queries = [site.query for site in sites]
+        short = before.run(queries, _texts(before, path, [8]))
+        shapes = {name: array.shape for name, array in zip(queries, short, strict=True)}
         sites = [site for site in sites if len(shapes[site.query]) == 4]
         if not sites:
             return None
@@ -168,12 +166,6 @@ def _evenly_masked(
         if mask.dtype == np.float32 and mask.min() == mask.max()
     }
     return [site for site in sites if site.mask in even]
-
-
-def _shapes(session: Any, names: Sequence[str], path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of these outputs for a short text."""
-    found = session.run(list(names), _texts(session, path, [8]))
-    return {name: array.shape for name, array in zip(names, found, strict=True)}
 
 
 def _with_outputs(model: Any, names: Sequence[str]) -> Any:

@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from qdrant_rerank.errors import MissingDependencyError, ModelFileError
 from qdrant_rerank.inference.conversion.graph import Graph, inputs_of, load_whole, tensors_of
 from qdrant_rerank.inference.gpu.devices import INSTALL_GPU
 
-__all__ = ["halve", "join_casts", "kept_operators", "name_head", "quiet", "widen"]
+__all__ = ["converter_options", "halve", "join_casts", "quiet", "widen"]
 
 FLOAT, FLOAT16 = 1, 10  # onnx.TensorProto's; onnx is imported on use
 CAST_AFTER = "_cast_to_fp16_node"  # the converter's name for the cast after a node in fp32
@@ -46,22 +45,25 @@ def halve(model: Path, target: Path, room: Path, *, large: bool) -> None:
         MissingDependencyError: onnx is not installed.
         ModelFileError: it cannot be converted.
     """
-    float16 = _import_float16(model)
-    import onnx
-
+    try:
+        import onnx
+        from onnxruntime.transformers import float16
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"precision='fp16' of {model} means to convert it, since it has no fp16 file; that "
+            f'needs onnx: {INSTALL_GPU}, or on a CPU pip install "qdrant-rerank[quantize]".'
+        ) from error
     try:
         with quiet():
             source = load_whole(model)
             if any(tensor.data_type == FLOAT16 for tensor in source.graph.initializer):
                 raise ValueError("it is fp16 already, which model_fp16.onnx would be the name for")
-            head = name_head(source.graph)
+            options = converter_options(source.graph)
             if large:  # too large to be inferred in memory: from a file, with its data beside it
                 path = room / "source.onnx"
                 onnx.save(source, path, save_as_external_data=True, location="source.data")
                 source = str(path)
-            half = float16.convert_float_to_float16(
-                source, keep_io_types=True, op_block_list=kept_operators(), node_block_list=head
-            )
+            half = float16.convert_float_to_float16(source, **options)
             join_casts(half.graph)
     except (OSError, ModelFileError):
         raise
@@ -72,11 +74,20 @@ def halve(model: Path, target: Path, room: Path, *, large: bool) -> None:
     onnx.save(half, target, save_as_external_data=large, location="model.onnx_data")
 
 
-def kept_operators() -> list[str]:
-    """Return the operators that stay in fp32: the converter's, and one whose scales have to."""
+def converter_options(graph: Any) -> dict[str, Any]:
+    """Return the converter's options: what stays in fp32. Nodes of the head get names.
+
+    Args:
+        graph: an ``onnx.GraphProto`` in fp32.
+    """
     from onnxruntime.transformers import float16
 
-    return [*float16.DEFAULT_OP_BLOCK_LIST, "DequantizeLinear"]
+    return {
+        "keep_io_types": True,
+        # The scales of the last one have to stay in fp32.
+        "op_block_list": [*float16.DEFAULT_OP_BLOCK_LIST, "DequantizeLinear"],
+        "node_block_list": _name_head(graph),
+    }
 
 
 def widen(model: Path, target: Path) -> None:
@@ -104,15 +115,10 @@ def widen(model: Path, target: Path) -> None:
     onnx.save(whole, target, save_as_external_data=True, location=f"{target.name}_data")
 
 
-def name_head(graph: Any) -> list[str]:
+def _name_head(graph: Any) -> list[str]:
     """Return the names of the nodes after the last normalisation; nodes without a name get one.
 
-    Args:
-        graph: an ``onnx.GraphProto``.
-
-    Returns:
-        The nodes of the head, without products of more than 4 million weights; none if nothing is
-        normalised at all.
+    Products of more than 4 million weights are left out. Without a normalisation there are none.
     """
     sizes = {tensor.name: math.prod(tensor.dims) for tensor in graph.initializer}
     wanted: set[str] = set()
@@ -173,16 +179,3 @@ def quiet() -> Iterator[None]:
     finally:
         for handler in handlers:
             handler.removeFilter(by_others)
-
-
-def _import_float16(model: Path) -> ModuleType:
-    try:
-        import onnx  # noqa: F401
-        from onnxruntime.transformers import float16
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"precision='fp16' of {model} means to convert it, since it has no fp16 file; that "
-            f'needs onnx: {INSTALL_GPU}, or on a CPU pip install "qdrant-rerank[quantize]".'
-        ) from error
-    module: ModuleType = float16
-    return module

@@ -14,8 +14,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,18 +24,17 @@ from numpy.typing import NDArray
 from qdrant_rerank.errors import ModelFileError
 from qdrant_rerank.inference.conversion.artifact_cache import BUILDING, artifact
 from qdrant_rerank.inference.conversion.fp16 import (
+    converter_options,
     halve,
     join_casts,
-    kept_operators,
-    name_head,
     quiet,
     widen,
 )
 from qdrant_rerank.inference.conversion.graph import load_whole
 from qdrant_rerank.inference.conversion.int8 import LARGE
-from qdrant_rerank.inference.gpu.devices import INSTALL_GPU
+from qdrant_rerank.inference.gpu.devices import CPU, INSTALL_GPU
 from qdrant_rerank.inference.inputs import Inputs
-from qdrant_rerank.inference.sessions import import_onnxruntime
+from qdrant_rerank.inference.sessions import import_onnxruntime, open_plain_session
 from qdrant_rerank.inference.tokenizer_files import read_json
 
 __all__ = ["Encoder", "convert_for_gpu", "largest_difference"]
@@ -113,7 +112,7 @@ def convert_for_gpu(
         MissingDependencyError: the model has to be converted, and onnx is not installed.
         ModelFileError: it cannot be converted, or there is no room.
     """
-    if encoder is not None and not _has_optimizer():
+    if encoder is not None and not all(map(find_spec, ("onnx", "sympy"))):
         logger.info("Attention is not fused, which needs onnx and sympy: %s", INSTALL_GPU)
         encoder = None
     if encoder is None and (from_half or not half):
@@ -169,10 +168,7 @@ def _fuse(
         if not same:
             fused = optimizer.OnnxModel(load_whole(folded))
         if half:
-            head = name_head(fused.model.graph)
-            fused.convert_float_to_float16(
-                keep_io_types=True, op_block_list=kept_operators(), node_block_list=head
-            )
+            fused.convert_float_to_float16(**converter_options(fused.model.graph))
             join_casts(fused.model.graph)
         fused.save_model_to_file(str(target), use_external_data_format=large)
     if not same:
@@ -207,13 +203,19 @@ def _fold(model: Path, target: Path) -> None:
     The optimizer can do so itself, but only with torch.
     """
     ort = import_onnxruntime()
-    options = _options(ort)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors arrive as exceptions
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(target)
     prefix = "session.optimized_model_external_initializers_"
     options.add_session_config_entry(f"{prefix}file_name", f"{target.name}_data")
     options.add_session_config_entry(f"{prefix}min_size_in_bytes", "1024")
-    _session(ort, model, options, disabled_optimizers=["ConstantSharing"])
+    try:
+        ort.InferenceSession(
+            str(model), options, providers=[CPU], disabled_optimizers=["ConstantSharing"]
+        )
+    except Exception as error:  # onnxruntime's errors share no base
+        raise ModelFileError(f"{model} cannot be loaded by onnxruntime: {error}") from error
 
 
 def largest_difference(one: Path, other: Path) -> float:
@@ -225,31 +227,9 @@ def largest_difference(one: Path, other: Path) -> float:
     types = (np.arange(width) > width // 3).astype(np.int64) * mask
 
     def outputs(path: Path) -> NDArray[Any]:
-        session = _session(ort, path, _options(ort))
+        session = open_plain_session(ort, path)
         inputs = dict(Inputs(session.get_inputs(), path)(ids, mask, types))
         found: NDArray[Any] = session.run([session.get_outputs()[0].name], inputs)[0]
         return found
 
     return float(np.abs(outputs(one) - outputs(other)).max())
-
-
-def _session(ort: ModuleType, path: Path, options: Any, **more: Any) -> Any:
-    try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], **more)
-    except Exception as error:  # onnxruntime's errors share no base
-        raise ModelFileError(f"{path} cannot be loaded by onnxruntime: {error}") from error
-
-
-def _options(ort: ModuleType) -> Any:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors arrive as exceptions
-    return options
-
-
-def _has_optimizer() -> bool:
-    try:
-        import onnx  # noqa: F401
-        import sympy  # noqa: F401
-    except ImportError:
-        return False
-    return True

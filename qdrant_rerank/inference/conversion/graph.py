@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.errors import ModelFileError
@@ -98,7 +97,10 @@ class Graph:
 
     def constant(self, name: str) -> NDArray[Any] | None:
         """Return the value of a constant tensor; None for another one."""
-        tensor = self._constant(name)
+        node = self.maker(name, "Constant")
+        tensor = self._weights.get(name)
+        if node is not None and node.attribute[0].name == "value":
+            tensor = node.attribute[0].t
         if tensor is None:
             return None
         from onnx import numpy_helper
@@ -108,12 +110,8 @@ class Graph:
 
     def number(self, name: str) -> float | None:
         """Return the only element of a constant tensor; None for another one."""
-        tensor = self._constant(name)
-        if tensor is None or int(np.prod(tensor.dims)) != 1:
-            return None
-        from onnx import numpy_helper
-
-        return float(numpy_helper.to_array(tensor).reshape(()))
+        value = self.constant(name)
+        return None if value is None or value.size != 1 else float(value.reshape(()))
 
     def order(self, name: str) -> tuple[str, tuple[int, ...]] | None:
         """Return the tensor that was transposed into this one, and how; None if none was."""
@@ -121,12 +119,6 @@ class Graph:
         if node is None or not node.attribute:
             return None
         return node.input[0], tuple(node.attribute[0].ints)
-
-    def _constant(self, name: str) -> Any | None:
-        node = self.maker(name, "Constant")
-        if node is not None and node.attribute[0].name == "value":
-            return node.attribute[0].t
-        return self._weights.get(name)
 
 
 def keep_needed(graph: Any, nodes: Sequence[Any]) -> None:

@@ -12,8 +12,8 @@ import io
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -100,7 +100,7 @@ class CudaReport:
     providers: tuple[str, ...]
     built_for: str
     driver: NvidiaDriver
-    problems: tuple[Problem, ...]
+    problems: tuple[Problem, ...] = ()
 
     @property
     def usable(self) -> bool:
@@ -114,89 +114,63 @@ def cuda_report(ort: ModuleType) -> CudaReport:
     Args:
         ort: onnxruntime.
     """
-    providers = tuple(ort.get_available_providers())
-    built_for = str(getattr(ort, "cuda_version", None) or "")
-    has_cuda = CUDA in providers
-    driver = _driver()
-    wheels = installed_wheels()
-    problems = find_problems(
-        version=ort.__version__,
-        wheels=wheels,
-        providers=providers,
-        built_for=built_for,
-        not_loaded=_preload(ort) if has_cuda else (),
-        driver=driver,
-        visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
+    report = CudaReport(
+        onnxruntime=ort.__version__,
+        wheels=installed_wheels(),
+        providers=tuple(ort.get_available_providers()),
+        built_for=str(getattr(ort, "cuda_version", None) or ""),
+        driver=_driver(),
     )
-    return CudaReport(ort.__version__, wheels, providers, built_for, driver, tuple(problems))
+    not_loaded = _preload(ort) if CUDA in report.providers else ()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return replace(report, problems=tuple(find_problems(report, not_loaded, visible)))
 
 
 def find_problems(
-    *,
-    version: str,
-    wheels: Sequence[str],
-    providers: Sequence[str],
-    built_for: str,
-    not_loaded: Sequence[str],
-    driver: NvidiaDriver,
-    visible: str | None,
-) -> list[Problem]:
-    """Return what keeps onnxruntime from using the GPUs. Pure.
+    report: CudaReport, not_loaded: Sequence[str], visible: str | None
+) -> Iterator[Problem]:
+    """Find what keeps onnxruntime from using the GPUs. Pure.
 
     Args:
-        version: of onnxruntime.
-        wheels: distributions of it that are installed.
-        providers: its execution providers.
-        built_for: CUDA version of its wheel, or "".
+        report: the other facts.
         not_loaded: names of libraries that could not be loaded.
-        driver: its answers.
         visible: the environment's CUDA_VISIBLE_DEVICES.
     """
-    found = []
-    if CUDA not in providers:
-        only = ", ".join(providers)
+    version, built_for, driver = report.onnxruntime, report.built_for, report.driver
+    if CUDA not in report.providers:
+        wheels = report.wheels
         both = f" {' and '.join(wheels)} are both installed." if len(wheels) > 1 else ""
         # If both are installed, both: the files that one leaves of the other do not run.
         remove = " ".join(wheels or WHEELS[:1])
-        found.append(
-            Problem(
-                f"onnxruntime {version} is a build without CUDA (it has {only}).{both}",
-                f"Install the GPU build in its place: pip uninstall -y {remove} && {INSTALL_GPU}",
-            )
+        yield Problem(
+            f"onnxruntime {version} is a build without CUDA (it has {', '.join(report.providers)})."
+            f"{both}",
+            f"Install the GPU build in its place: pip uninstall -y {remove} && {INSTALL_GPU}",
         )
     if not_loaded:
         of_cuda = f" of CUDA {built_for}" if built_for else ""
-        found.append(
-            Problem(
-                f"onnxruntime {version} cannot load {', '.join(not_loaded)}{of_cuda}.",
-                f"Install NVIDIA's libraries: {INSTALL_GPU}",
-            )
+        yield Problem(
+            f"onnxruntime {version} cannot load {', '.join(not_loaded)}{of_cuda}.",
+            f"Install NVIDIA's libraries: {INSTALL_GPU}",
         )
     if driver.cuda is None:
-        found.append(
-            Problem(
-                f"No NVIDIA driver: {driver.error}.",
-                "Install the driver; in a container, start it with --gpus all.",
-            )
+        yield Problem(
+            f"No NVIDIA driver: {driver.error}.",
+            "Install the driver; in a container, start it with --gpus all.",
         )
-        return found
+        return
     if built_for and driver.cuda[0] < int(built_for.split(".", maxsplit=1)[0]):
-        found.append(
-            Problem(
-                f"The NVIDIA driver supports CUDA up to {driver.cuda[0]}.{driver.cuda[1]}, and "
-                f"onnxruntime {version} is built for CUDA {built_for}.",
-                "Update the driver, or install an older onnxruntime-gpu.",
-            )
+        yield Problem(
+            f"The NVIDIA driver supports CUDA up to {driver.cuda[0]}.{driver.cuda[1]}, and "
+            f"onnxruntime {version} is built for CUDA {built_for}.",
+            "Update the driver, or install an older onnxruntime-gpu.",
         )
     if not driver.gpus:
         hidden = "" if visible is None else f" CUDA_VISIBLE_DEVICES is {visible!r}."
-        found.append(
-            Problem(
-                f"The NVIDIA driver lists no GPU ({driver.error or 'it counts none'}).{hidden}",
-                "Unset CUDA_VISIBLE_DEVICES; in a container, start it with --gpus all.",
-            )
+        yield Problem(
+            f"The NVIDIA driver lists no GPU ({driver.error or 'it counts none'}).{hidden}",
+            "Unset CUDA_VISIBLE_DEVICES; in a container, start it with --gpus all.",
         )
-    return found
 
 
 @functools.cache
@@ -243,15 +217,7 @@ def _gpu(cuda: ctypes.CDLL, number: int) -> Gpu:
 
 def installed_wheels() -> tuple[str, ...]:
     """Return the installed distributions of onnxruntime: none, one, or both."""
-    return tuple(name for name in WHEELS if _is_installed(name))
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+    return tuple(name for name in WHEELS if any(importlib.metadata.distributions(name=name)))
 
 
 def name_of(provider: Provider) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Protocol
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,8 @@ __all__ = [
     "DEFAULT_TOKENS",
     "LEAST_TOKENS",
     "WIDTH_MULTIPLE",
+    "BoundSession",
     "GpuPool",
-    "GpuSession",
     "PoolOutput",
     "is_out_of_memory",
 ]
@@ -42,6 +43,8 @@ TELLING_TOKENS = 4_096
 WIDTH_MULTIPLE = 16
 # Batches that are prepared per GPU: one is padded and copied while another computes.
 BATCHES_PER_GPU = 2
+SHRINKAGE = "memory.enable_memory_arena_shrinkage"  # of RunOptions
+SILENT = 4  # of RunOptions: failures arrive as exceptions, and some are expected
 # What onnxruntime's arena, CUDA and cuBLAS say when memory is short.
 OUT_OF_MEMORY = (
     "Failed to allocate memory",
@@ -60,12 +63,45 @@ OUT_OF_MEMORY = (
 )
 
 
-class GpuSession(Protocol):
-    """A session that runs one batch at a time."""
+class BoundSession:
+    """An onnxruntime session whose inputs and output are bound; it runs one batch at a time.
+
+    https://onnxruntime.ai/docs/performance/tune-performance/iobinding.html. On a CPU the same calls
+    work.
+
+    Args:
+        ort: onnxruntime.
+        session: its ``InferenceSession``.
+        output: name of the output to return.
+        arena: where the session's memory is, in onnxruntime's words: "gpu:0" or "cpu:0".
+    """
+
+    def __init__(self, ort: ModuleType, session: Any, output: str, arena: str = "gpu:0") -> None:
+        self._session = session
+        self._output = output
+        self._plain, self._shrinking = ort.RunOptions(), ort.RunOptions()
+        for options in (self._plain, self._shrinking):
+            options.log_severity_level = SILENT
+        self._shrinking.add_run_config_entry(SHRINKAGE, arena)
 
     def run(self, inputs: Arrays, *, shrink: bool = False) -> NDArray[Any]:
-        """Return the one output, in the host's memory; ``shrink`` returns unused memory."""
-        ...
+        """Return the output of one batch, in the host's memory.
+
+        Args:
+            inputs: every input, of the types that the model declares.
+            shrink: whether to return unused memory to the GPU afterwards.
+
+        Raises:
+            Exception: onnxruntime's own.
+        """
+        binding = self._session.io_binding()
+        arrays = {name: np.asarray(array, order="C") for name, array in inputs.items()}
+        for name, array in arrays.items():
+            binding.bind_cpu_input(name, array)
+        binding.bind_output(self._output, "cpu")
+        self._session.run_with_iobinding(binding, self._shrinking if shrink else self._plain)
+        found: NDArray[Any] = binding.copy_outputs_to_cpu()[0]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +132,13 @@ class GpuPool:
 
     def __init__(
         self,
-        sessions: Sequence[GpuSession],
+        sessions: Sequence[BoundSession],
         *,
         open_fallback: Callable[[], Callable[[Arrays], NDArray[Any]]],
     ) -> None:
         self.workers = BATCHES_PER_GPU * len(sessions)
         self.tokens_per_batch = DEFAULT_TOKENS
-        self._free: SimpleQueue[GpuSession] = SimpleQueue()
+        self._free: SimpleQueue[BoundSession] = SimpleQueue()
         for session in sessions:
             self._free.put(session)
         self._open_fallback = open_fallback

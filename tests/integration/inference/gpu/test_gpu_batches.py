@@ -20,8 +20,7 @@ from qdrant_rerank.cross_encoder.model_config import ModelConfig
 from qdrant_rerank.cross_encoder.scorer import PairScorer
 from qdrant_rerank.cross_encoder.windows import PairReader
 from qdrant_rerank.errors import ModelOutputError
-from qdrant_rerank.inference.gpu.io_binding import BoundSession
-from qdrant_rerank.inference.gpu.pool import DEFAULT_TOKENS, LEAST_TOKENS, GpuPool
+from qdrant_rerank.inference.gpu.pool import DEFAULT_TOKENS, LEAST_TOKENS, BoundSession, GpuPool
 from qdrant_rerank.inference.plan import make_plan
 from qdrant_rerank.inference.request import Request
 from qdrant_rerank.inference.runtime import Runtime
@@ -40,8 +39,7 @@ needs_it = pytest.mark.skipif(
 LITTLE_MEMORY = """
 import json, logging, sys
 import onnxruntime as ort
-from qdrant_rerank.inference.gpu.io_binding import BoundSession
-from qdrant_rerank.inference.gpu.pool import GpuPool
+from qdrant_rerank.inference.gpu.pool import BoundSession, GpuPool
 import numpy as np
 
 logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
