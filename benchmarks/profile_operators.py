@@ -53,18 +53,8 @@ def main() -> None:
 @contextmanager
 def fused(file: Path) -> Iterator[Path]:
     """The file that the package loads for a CPU."""
-    with (
-        tempfile.TemporaryDirectory() as cache,
-        with_fused_attention(file, Path(cache), ort.__version__, open_model) as made,
-    ):
+    with tempfile.TemporaryDirectory() as cache, with_fused_attention(file, Path(cache)) as made:
         yield made
-
-
-def open_model(model: Path | bytes) -> Any:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    source = model if isinstance(model, bytes) else str(model)
-    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def profile(file: Path, without: list[str], tokens: int, runs: int) -> dict[str, dict[str, float]]:

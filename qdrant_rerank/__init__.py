@@ -4,8 +4,13 @@ Names are loaded on first use, so importing the package costs milliseconds and p
 neither onnxruntime nor qdrant-client.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# onnxruntime 1.29 and later sends telemetry on Linux, and its thread makes a forked child hang at
+# exit. It reads this variable when it is imported, which `import qdrant_client` does, too.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from qdrant_rerank import errors
 from qdrant_rerank._version import __version__

@@ -70,7 +70,7 @@ def run(
     )
     results: dict[str, Any] = {
         "machine": machine(cores),
-        "card": "no card" if given.trial else "; ".join(map(str, report.driver.cards)),
+        "card": "no card" if given.trial else "; ".join(map(str, report.driver.gpus)),
         "driver": report.driver.cuda,
         "trial": given.trial,
         "models": [],

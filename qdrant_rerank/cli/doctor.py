@@ -151,16 +151,15 @@ def _examine(
 
 
 def _model(reranker: str, texts: Sequence[str]) -> "Iterator[Finding]":
-    import onnxruntime
-
     from qdrant_rerank.cli.doctor_checks import check_model
     from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
+    from qdrant_rerank.inference.sessions import import_onnxruntime
 
     encoder = TextCrossEncoder(reranker)
     scored = encoder.score_pairs([(QUERY, text) for text in texts])
     yield from check_model(
         encoder.provider,
-        onnxruntime.get_available_providers(),
+        import_onnxruntime().get_available_providers(),
         len(texts),
         int(scored.truncated.sum()),
         quantised=encoder.precision == "int8",

@@ -299,13 +299,13 @@ def check_cards(report: CudaReport) -> Iterator[Finding]:
         False,
         f"onnxruntime {report.onnxruntime} ({wheels}{cuda}) with {', '.join(report.providers)}.",
     )
-    for card in report.driver.cards:
+    for card in report.driver.gpus:
         yield Finding("cards", False, f"Gpu {card}.")
     if report.driver.cuda is not None:
         major, minor = report.driver.cuda
         yield Finding("cards", False, f"The NVIDIA driver serves CUDA up to {major}.{minor}.")
-    if CUDA not in report.providers and not report.driver.cards:
+    if CUDA not in report.providers and not report.driver.gpus:
         yield Finding("cards", False, "No card, and an onnxruntime for CPUs.")
         return
     for problem in report.problems:
-        yield Finding("cards", True, problem.seen, problem.mend)
+        yield Finding("cards", True, problem.seen, problem.fix)

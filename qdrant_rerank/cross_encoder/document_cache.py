@@ -1,40 +1,43 @@
-"""Runs a split model, and keeps what its trunk said of each text.
+"""A split model whose trunk's states are kept for each text.
 
-Twice to three times as fast for documents that were read before: see
-:mod:`~qdrant_rerank.inference.conversion.split`
-and ``benchmarks/hot_documents.py``. Every text goes through the trunk alone, whether it is kept or
-not, so a score does not depend on what was read before.
+It is two to three times as fast for documents that were read before: see
+:mod:`~qdrant_rerank.inference.conversion.split` and ``benchmarks/hot_documents.py``. Every text
+goes through the trunk alone, whether it is kept or not, so a score does not depend on what was read
+before.
 """
 
 import threading
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.cross_encoder.score_cache import import_lru_cache
+from qdrant_rerank.inference.plan import Plan
 from qdrant_rerank.inference.runtime import Runtime
 
 __all__ = ["SplitRuntime"]
 
-ENTRY_BYTES = 512  # of a kept text, beside its states
+ENTRY_BYTES = 512  # of a kept text, besides its states
 
 
 class SplitRuntime(Runtime):
-    """The trunk and the branches of a model behind the calls of one. Safe to use from many threads.
+    """The trunk and the branches of a model as one runtime. Safe to use from many threads.
 
     Args:
-        trunk: says of a text alone, (1, length) token ids, its states (1, length, width).
-        branches: scores a pair by the states of both texts.
-        max_bytes: memory for states; those of the least recently read texts make room for others.
-        options: of a :class:`Runtime`.
+        branches: file that scores a pair by the states of both texts.
+        plan: where and how both run.
+        prepared: see :class:`Runtime`.
+        first_position: see :class:`Runtime`.
+        trunk: turns a text alone, (1, length) token ids, into its states (1, length, width).
+        max_bytes: memory for states; the states of the least recently read texts make room for
+            others.
 
     Attributes:
-        hits: texts that were kept when they were asked for.
-        misses: texts that were not.
+        hits: texts whose states were kept when they were asked for.
+        misses: texts whose states were not.
 
     Raises:
         MissingDependencyError: cachetools is not installed.
@@ -42,7 +45,14 @@ class SplitRuntime(Runtime):
     """
 
     def __init__(
-        self, trunk: Path, branches: Path, *, max_bytes: int, options: dict[str, Any]
+        self,
+        branches: Path,
+        plan: Plan,
+        *,
+        prepared: Path | None,
+        first_position: int,
+        trunk: Runtime,
+        max_bytes: int,
     ) -> None:
         self._kept = import_lru_cache()(
             max_bytes, getsizeof=lambda states: states.nbytes + ENTRY_BYTES
@@ -50,13 +60,13 @@ class SplitRuntime(Runtime):
         self._kept_lock = threading.Lock()
         self.hits = 0
         self.misses = 0
-        super().__init__(branches, **options)
-        self._trunk = Runtime(trunk, **options)
+        super().__init__(branches, plan, prepared=prepared, first_position=first_position)
+        self._trunk = trunk
         self.pairs_per_batch = 1  # texts of several pairs have several lengths
 
     @property
     def used_bytes(self) -> int:
-        """Memory that states take, at most ``max_bytes``."""
+        """Bytes that states take, at most ``max_bytes``."""
         with self._kept_lock:
             return int(self._kept.currsize)
 
@@ -71,7 +81,7 @@ class SplitRuntime(Runtime):
         states: NDArray[np.float32] | None = None,
         fell_back: Callable[[int], None] | None = None,
     ) -> NDArray[np.float32]:
-        """As :meth:`Runtime.run`, of one pair without padding."""
+        """Run the model on one pair without padding; see :meth:`Runtime.run`."""
         if states is None:
             own = token_type_ids[0]
             texts = [(input_ids[:, own == kind], kind) for kind in (0, 1)]
@@ -87,7 +97,7 @@ class SplitRuntime(Runtime):
         )
 
     def _states(self, ids: NDArray[np.int64], kind: int, spread: bool) -> NDArray[np.float32]:
-        """What the trunk says of a text, (1, length, width)."""
+        """Return a text's states, shape (1, length, width)."""
         key = bytes([kind]) + blake2b(ids.tobytes(), digest_size=20).digest()
         with self._kept_lock:
             found: NDArray[np.float32] | None = self._kept.get(key)
@@ -97,7 +107,7 @@ class SplitRuntime(Runtime):
                 self.hits += 1
         if found is None:
             types = np.full_like(ids, kind)
-            # A copy: the engine's own array would hold a place amid the memory of its runs.
+            # A copy: the engine's own array would keep a place inside the memory of its batches.
             found = self._trunk.run(ids, np.ones_like(ids), types, spread=spread).copy()
             with self._kept_lock:
                 if found.nbytes + ENTRY_BYTES <= self._kept.maxsize:

@@ -3,8 +3,9 @@
 import functools
 import logging
 import threading
+import weakref
 from contextlib import ExitStack
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -17,18 +18,18 @@ from qdrant_rerank.cross_encoder.prompts import PromptTemplate, PromptTokenizer,
 from qdrant_rerank.cross_encoder.score_cache import ScoreCache, model_fingerprint
 from qdrant_rerank.cross_encoder.scorer import PairScorer
 from qdrant_rerank.cross_encoder.windows import PairReader, Windows
-from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.errors import InvalidInputError, ModelFileError
 from qdrant_rerank.hub.locate import ModelFiles
 from qdrant_rerank.hub.onnx_files import external_files
-from qdrant_rerank.hub.precision import Conversion, RunPrecision, choose_conversion
+from qdrant_rerank.inference.conversion.attention import with_fused_attention
 from qdrant_rerank.inference.conversion.dequantize import dequantized
-from qdrant_rerank.inference.conversion.gpu import Encoder, convert_for_gpu, packed_beside
+from qdrant_rerank.inference.conversion.gpu import Encoder, convert_for_gpu
 from qdrant_rerank.inference.conversion.int8 import quantized
 from qdrant_rerank.inference.conversion.split import split
-from qdrant_rerank.inference.cpu import int8_weights
-from qdrant_rerank.inference.providers import CPU, Placement, runs_on_gpu
+from qdrant_rerank.inference.gpu.devices import CPU
+from qdrant_rerank.inference.plan import Plan, make_plan
+from qdrant_rerank.inference.request import Request
 from qdrant_rerank.inference.runtime import Runtime
-from qdrant_rerank.inference.sessions import import_onnxruntime
 from qdrant_rerank.inference.tokenization import PairTokenizer
 from qdrant_rerank.inference.tokenizer_files import TOKENIZER_FILES
 from qdrant_rerank.utils.fork import in_child
@@ -42,30 +43,28 @@ _loaders: "WeakSet[EncoderLoader]" = WeakSet()
 
 @dataclass(eq=False, repr=False)
 class EncoderLoader:
-    """Loads a cross-encoder, once under concurrent first uses too.
+    """Loads a cross-encoder once, also if several threads use it first at the same time.
 
     A pickled copy has loaded nothing: sessions, threads and locks stay in their process.
 
     Attributes:
         files: of the model.
-        artifacts: directory for files that are made from them.
-        asked: the precision that was asked for.
-        running: the other arguments of a ``Runtime``, by name.
+        artifacts: directory for files that are made of them.
+        request: how the user asks for the model to be run.
 
-        The rest are arguments of
+        The others are arguments of
         :class:`~qdrant_rerank.cross_encoder.text_cross_encoder.TextCrossEncoder`.
 
     Raises:
         ModelFileError: a configuration file cannot be read.
-        InvalidInputError: the prompt of a language model is not known, or an instruction is given
-            for a model that takes none.
+        InvalidInputError: the prompt of a language model is not known, an instruction is given
+            for a model that takes none, or a document cache is asked for in fp16.
     """
 
     files: ModelFiles
     _: KW_ONLY
     artifacts: Path
-    asked: RunPrecision
-    running: dict[str, Any]
+    request: Request
     max_length: int | None
     activation: Activation
     label: Label | None
@@ -86,19 +85,17 @@ class EncoderLoader:
                 f"instruction is {self.instruction!r:.80}, but {self.files.name} reads plain "
                 "pairs. Instructions are for language models; leave it out."
             )
-        if self.document_cache is not None and self.asked == "fp16":
+        if self.document_cache is not None and self.request.precision == "fp16":
             raise InvalidInputError(
                 "document_cache runs a model in two parts, which are not made in fp16. Leave out "
                 "one of document_cache and precision='fp16'."
             )
-        names = [each.name for each in fields(Placement)]
-        self._placement = Placement(**{name: self.running[name] for name in names})
         self._lock = threading.Lock()
         _loaders.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__ | {"_lock": None, "loaded_reader": None, "loaded_scorer": None}
-        state.pop("conversion", None)  # it depends on the cards of the machine
+        state.pop("plan", None)  # it depends on the machine
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -107,35 +104,17 @@ class EncoderLoader:
         _loaders.add(self)
 
     @functools.cached_property
-    def conversion(self) -> Conversion:
-        """What is made of the model's file.
+    def plan(self) -> Plan:
+        """Where and how the model runs on this machine.
 
         Raises:
-            InvalidInputError: int8 is asked for on a card.
+            InvalidInputError: what is asked for is not there, or cannot be done with this file.
+            MissingDependencyError: onnxruntime or OpenVINO is needed and not installed.
         """
-        placement = self._placement
-        for_card = self.running["engine"] != "openvino" and (
-            placement.wants_gpu
-            or (placement.names_gpu and runs_on_gpu(import_onnxruntime(), placement))
-        )
-        return choose_conversion(self.files.precision, self.asked, for_card=for_card)
-
-    @property
-    def precision(self) -> RunPrecision:
-        """What the model is run in; of a file that does not tell, fp32."""
-        return self.conversion.precision
-
-    @property
-    def weights(self) -> str:
-        """Their precision, for people."""
-        if self.conversion.dequantizes:
-            return f"{self.precision} (int8 weights)"
-        if self.conversion.quantizes:
-            return f"{self.precision} ({int8_weights()})"
-        return self.precision
+        return make_plan(self.request, self.files.precision)
 
     def reader(self) -> PairReader:
-        """What tokenises, without the ONNX file."""
+        """Return the reader of texts; the ONNX file is not loaded."""
         if self.loaded_reader is None:
             with self._lock:
                 if self.loaded_reader is None:
@@ -143,14 +122,14 @@ class EncoderLoader:
         return self.loaded_reader
 
     def scorer(self) -> PairScorer:
-        """The model, ready to score."""
+        """Return the model, ready to score."""
         reader = self.reader()
         if self.loaded_scorer is None:
             with self._lock:
                 if self.loaded_scorer is None:
-                    runtime = self._runtime()
-                    if self.precision == "fp16" and runtime.provider == CPU:
-                        _say_slower(self.files.name)
+                    runtime = self._runtime(reader)
+                    if self.plan.precision == "fp16" and runtime.provider == CPU:
+                        _log_slower(self.files.name)
                     self.loaded_scorer = PairScorer(
                         reader,
                         runtime,
@@ -159,7 +138,7 @@ class EncoderLoader:
                         label=self.label,
                         cache=self.score_cache,
                         model=self._fingerprint(reader, runtime),
-                        precision=self.weights,
+                        precision=self.plan.weights,
                     )
         return self.loaded_scorer
 
@@ -171,61 +150,72 @@ class EncoderLoader:
             directory, self.prompt, instruction=self.instruction, max_length=self.max_length
         )
 
-    def _runtime(self) -> Runtime:
-        on_card = self._on_card()  # before anything is made: what is asked for may not be there
-        conversion = self.conversion
-        data = self.files.external_data  # before anything reads it
+    def _runtime(self, reader: PairReader) -> Runtime:
+        plan = self.plan  # before anything is made: what is asked for may not be there
+        try:
+            return self._loaded(plan, reader)
+        except ModelFileError as error:
+            if plan.engine != "openvino" or plan.required:
+                raise
+            logger.info("onnxruntime runs the model: %s", error)
+            return self._loaded(plan.without_openvino(), reader)
+
+    def _loaded(self, plan: Plan, reader: PairReader) -> Runtime:
+        """Make the files that the plan needs, and load them."""
+        model, data = self.files.model, self.files.external_data
+        position = self.config.first_position
         with ExitStack() as stack:
-            model = self.files.model
-            options = {
-                **self.running,
-                "precision": self.precision,
-                "first_position": self.config.first_position,
-                "artifacts": self.artifacts,
-            }
-            if conversion.dequantizes:
+
+            def fused(path: Path) -> Path | None:
+                if not plan.fuses_on_cpu:
+                    return None
+                return stack.enter_context(with_fused_attention(path, self.artifacts))
+
+            if plan.conversion.dequantizes:
                 model = stack.enter_context(dequantized(model, data, self.artifacts))
                 data = external_files(model)
-            if conversion.quantizes:
-                model = stack.enter_context(quantized(model, data, self.artifacts))
-            elif self.precision in {"fp32", "fp16"} and self.document_cache is None:
-                # Fused, it takes a text's length for its mask: padding has to be on the right.
-                fuses = on_card and self.reader().tokenizer.padding_side == "right"
-                encoder = Encoder.read(self.files.tokenizer) if fuses else None
-                made = convert_for_gpu(
-                    model,
-                    data,
-                    self.artifacts,
-                    encoder=encoder,
-                    half=self.precision == "fp16",
-                    from_half=conversion.source == "fp16",
+            if plan.int8 is not None:
+                model = stack.enter_context(quantized(model, data, self.artifacts, plan.int8))
+                data = external_files(model)
+            if self.document_cache is not None:
+                trunk, branches = stack.enter_context(split(model, data, self.artifacts))
+                runtime: Runtime = SplitRuntime(
+                    branches,
+                    plan,
+                    prepared=fused(branches),
+                    first_position=position,
+                    trunk=Runtime(trunk, plan, prepared=fused(trunk), first_position=position),
+                    max_bytes=self.document_cache,
                 )
-                model = stack.enter_context(made)
-            if self.precision == "int8" and not self._placement.asks_for_provider:
-                options["cuda"] = False  # a card has no kernels for it
-            if self.document_cache is None:
-                packed = packed_beside(model) if model != self.files.model else None
-                return Runtime(model, fallback=self.files.model, packed=packed, **options)
-            own = [] if conversion.quantizes else data
-            parts = stack.enter_context(split(model, own, self.artifacts))
-            return SplitRuntime(*parts, max_bytes=self.document_cache, options=options)
-
-    def _on_card(self) -> bool:
-        """Whether the model is going to run on a card.
-
-        Raises:
-            InvalidInputError: it was to, and cannot.
-        """
-        if self.running["engine"] == "openvino" or (
-            self.precision == "int8" and not self._placement.asks_for_provider
-        ):
-            return False
-        return runs_on_gpu(import_onnxruntime(), self._placement)
+            else:
+                fallback = model
+                if plan.precision in {"fp32", "fp16"}:
+                    # Fused, it takes a text's length for its mask: padding has to be on the right.
+                    fuses = plan.on_gpu and reader.tokenizer.padding_side == "right"
+                    made = convert_for_gpu(
+                        model,
+                        data,
+                        self.artifacts,
+                        encoder=Encoder.read(self.files.tokenizer) if fuses else None,
+                        half=plan.precision == "fp16",
+                        from_half=plan.conversion.source == "fp16",
+                    )
+                    model = stack.enter_context(made)
+                runtime = Runtime(
+                    model,
+                    plan,
+                    prepared=fused(model),
+                    fallback=fallback,
+                    first_position=position,
+                )
+            # The files may be in a temporary folder, and sessions are opened later, too.
+            weakref.finalize(runtime, stack.pop_all().close)
+            return runtime
 
     def _fingerprint(self, reader: PairReader, runtime: Runtime) -> bytes:
-        """Of all that makes a logit; neither the activation nor the label does."""
+        """Return a digest of all that makes a logit; the activation and the label do not."""
         if self.score_cache is None:
-            return b""  # no need to read a model of gigabytes again
+            return b""  # a model of gigabytes need not be read again
         return model_fingerprint(
             [
                 self.files.model,
@@ -235,7 +225,7 @@ class EncoderLoader:
             {
                 "provider": runtime.provider,
                 "split": self.document_cache is not None,
-                "weights": self.weights,
+                "weights": self.plan.weights,
                 "max_length": reader.tokenizer.max_length,
                 "windows": reader.windows,
                 "prompt": self.prompt,
@@ -245,8 +235,8 @@ class EncoderLoader:
 
 
 @functools.cache
-def _say_slower(model: str) -> None:
-    """Once a model and process."""
+def _log_slower(model: str) -> None:
+    """Log once per model and process."""
     logger.warning(
         "%s runs in fp16 on a CPU, which is slower there than fp32: most of its operators compute "
         "in fp32, with a conversion before and after. precision='fp32' or 'int8' is faster.",
@@ -256,5 +246,5 @@ def _say_slower(model: str) -> None:
 
 @in_child
 def _unlock() -> None:
-    for loader in list(_loaders):  # another thread of the parent may have held its lock
+    for loader in list(_loaders):  # another thread of the parent may have held the lock
         loader._lock = threading.Lock()

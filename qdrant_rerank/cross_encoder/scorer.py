@@ -24,13 +24,12 @@ from qdrant_rerank.cross_encoder.score_cache import PairOutput, ScoreCache, pair
 from qdrant_rerank.cross_encoder.windows import PairReader, Reading, aggregate
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError
 from qdrant_rerank.inference.batching import (
-    Run,
+    Batch,
     TokenizedPair,
+    blocks_of,
     pad,
     padded_width,
-    plan_in_order,
-    plan_runs,
-    windows_of,
+    plan_batches,
 )
 from qdrant_rerank.inference.runtime import Runtime
 from qdrant_rerank.inference.threads import Workers
@@ -128,7 +127,7 @@ class PairScorer:
         require_pairs(pairs, first)
         windows = []
         scored = 0
-        for window in windows_of(pairs):
+        for window in blocks_of(pairs):
             windows.append(self._window(window, batch_size, pool, deadline, first + scored))
             if not windows[-1].scored.all():
                 break
@@ -149,7 +148,7 @@ class PairScorer:
         keys = [] if self._cache is None else [pair_key(self._model, *pair) for pair in pairs]
         kept = [None] * len(pairs) if self._cache is None else self._cache.get(keys)
         rest = [row for row, output in enumerate(kept) if output is None]
-        if self.runtime.on_cards and deadline is NO_DEADLINE:
+        if self.runtime.on_gpu and deadline is NO_DEADLINE:
             # Tokenised block by block while the card works, each of pairs of similar length.
             rest.sort(key=lambda row: sum(map(len, pairs[row])), reverse=True)
         self._run([pairs[row] for row in rest], batch_size, pool, deadline, work)
@@ -182,9 +181,9 @@ class PairScorer:
         count = len(runs) if isinstance(runs, list) else len(pairs)
         spread = self.runtime.has_cores_for(count)
 
-        def execute(run: Run) -> None:
-            rows = [work.rows[row] for row in run.rows]
-            work.done.append((run, self._logits(rows, spread, work.fell_back.append)))
+        def execute(batch: Batch) -> None:
+            rows = [work.rows[row] for row in batch.rows]
+            work.done.append((batch, self._logits(rows, spread, work.fell_back.append)))
 
         self.runtime.for_each(execute, runs, pool, deadline)
 
@@ -240,12 +239,11 @@ class PairScorer:
         batch_size: int | None,
         deadline: Deadline,
         work: "_Work",
-    ) -> Iterator[Run]:
+    ) -> Iterator[Batch]:
         """Tokenise pairs into ``work`` and plan their runs: all at once, or block by block."""
         limits = [limit for limit in (batch_size, self._pairs_per_run) if limit is not None]
-        plan = plan_runs if deadline is NO_DEADLINE else plan_in_order
-        block = self.runtime.tokens_per_run // SHORT_PAIR
-        if self.runtime.on_cards:
+        block = self.runtime.tokens_per_batch // SHORT_PAIR
+        if self.runtime.on_gpu:
             block = min(block, max(LEAST_BLOCK, -(-len(pairs) // 2)))
         size = max(1, len(pairs)) if self._at_once(deadline) else block
         for start in range(0, len(pairs), size):
@@ -255,17 +253,18 @@ class PairScorer:
             reading = self._read(pairs[start : start + size])
             before = len(work.rows)
             work.add(reading, time.perf_counter() - began)
-            for run in plan(
+            for run in plan_batches(
                 [len(row) for row in reading.rows],
-                tokens_per_run=self.runtime.tokens_per_run,
+                tokens_per_batch=self.runtime.tokens_per_batch,
                 pairs_per_batch=min(limits, default=None),
                 long_pair=self.runtime.long_pair,
+                in_order=deadline is not NO_DEADLINE,
             ):
-                yield Run(run.rows + before, run.width)
+                yield Batch(run.rows + before, run.width)
 
     def _at_once(self, deadline: Deadline) -> bool:
         """Whether all pairs are tokenised before the first of them is run."""
-        return deadline is NO_DEADLINE and not self.runtime.on_cards
+        return deadline is NO_DEADLINE and not self.runtime.on_gpu
 
     def _padded(self, width: int) -> int:
         return padded_width(width, self._width_multiple, self._read.tokenizer.max_length)
@@ -316,7 +315,7 @@ class _Work:
     rows: list[TokenizedPair] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     spans: list[tuple[int, int]] = field(default_factory=list)
-    done: list[tuple[Run, NDArray[np.float32]]] = field(default_factory=list)
+    done: list[tuple[Batch, NDArray[np.float32]]] = field(default_factory=list)
     tokenize_s: float = 0.0
     fell_back: list[int] = field(default_factory=list)
 

@@ -1,7 +1,7 @@
-"""Score (query, document) pairs with an ONNX cross-encoder: tokenise -> plan -> run -> scores.
+"""Scores of (query, document) pairs from an ONNX cross-encoder.
 
-``TextCrossEncoder`` has the calls of fastembed's class of that name. A score depends on its
-pair alone: batch size, order, padding and threads never change it.
+``TextCrossEncoder`` has the methods of fastembed's class of that name. A score depends only on its
+pair: batch size, order, padding and threads never change it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -26,13 +26,13 @@ from qdrant_rerank.hub.onnx_files import precision_of
 from qdrant_rerank.hub.precision import RunPrecision
 from qdrant_rerank.hub.registry import listing, register_model, supported_models
 from qdrant_rerank.hub.specs import ModelFile, ModelSource, ModelSpec
-from qdrant_rerank.inference.batching import windows_of
+from qdrant_rerank.inference.batching import blocks_of
 from qdrant_rerank.inference.cpu import available_cores
-from qdrant_rerank.inference.runtime import Engine, Provider
+from qdrant_rerank.inference.gpu.devices import Provider
+from qdrant_rerank.inference.request import Engine, Request
 from qdrant_rerank.inference.threads import shared_pool
 from qdrant_rerank.utils.deadline import Deadline
 from qdrant_rerank.utils.validation import (
-    require_choice,
     require_count,
     require_pairs,
     require_positive,
@@ -47,64 +47,69 @@ SHOW_AFTER_S = 1  # seconds after which a stream of pairs shows its progress
 class TextCrossEncoder:
     """A cross-encoder that scores how well each document answers a query.
 
-    Safe to call from many threads. Differs from fastembed's in that unknown keywords are an
-    error, ``rerank`` is eager, and batches never change a score: to the bit in int8, and but for
-    the rounding of sums in floats, 1e-5 in fp32.
+    Safe to call from many threads. Three things differ from fastembed's class: unknown keywords are
+    an error, ``rerank`` returns a list, and the other pairs of a batch never change a score: to
+    the bit in int8, to the rounding of sums in floats (1e-5 in fp32).
 
     Args:
-        model_name: a name from ``list_supported_models()`` (any case, owner optional), any hub
-            repository with an ONNX file ("owner/name"), or the path of a directory with
-            ``model.onnx`` or ``onnx/model.onnx`` and ``tokenizer.json``, or of an ``.onnx`` file.
-        cache_dir: where downloads are kept; else ``QDRANT_RERANK_CACHE``, else the hub's own.
-        threads: runs at once on a CPU, one core each; None for all that the process may use.
-        providers: onnxruntime's execution providers; excludes ``cuda=True``.
-        cuda: True, False, or "auto": CUDA where a session runs on a card. What is asked for and not
-            there is an error that says what is missing. A model whose file is int8 stays on the CPU
-            unless a card is asked for, which has no kernels for it and runs its weights in floats.
-        device_ids: CUDA devices, one session each, behind one queue.
+        model_name: a name from ``list_supported_models()`` (in any case, with or without the
+            owner); a hub repository with an ONNX file ("owner/name"); the path of a directory with
+            ``model.onnx`` or ``onnx/model.onnx`` and ``tokenizer.json``; or the path of an
+            ``.onnx`` file.
+        cache_dir: where downloads are kept; None for ``QDRANT_RERANK_CACHE``, or else the hub's own
+            cache.
+        threads: batches at the same time on a CPU, each on one core; None for all cores that the
+            process may use.
+        providers: onnxruntime's execution providers, in order; excludes ``cuda=True``.
+        cuda: True, False, or "auto": CUDA if a GPU can be used. True is an error if something is
+            missing, and the error says what. A model whose file is int8 stays on the CPU unless a
+            GPU is asked for: a GPU has no kernels for int8 and runs the weights in floats.
+        device_ids: numbers of GPUs; one session per GPU, and the GPU that is free first takes the
+            next batch.
         lazy_load: load the model at the first score instead of now.
-        device: where to run in a word: "auto", "cpu", "cuda" or "cuda:1".
-        gpu_mem_limit: most bytes that a card's arena may take, beside what CUDA itself does.
+        device: the device as one word: "auto", "cpu", "cuda" or "cuda:1".
+        gpu_mem_limit: bytes that onnxruntime's arena may take on each GPU; CUDA itself takes more.
         revision: a hub branch, tag or commit; None for the commit that was first fetched.
-        precision: "auto" is the model's own file as it is: nothing is ever quantised unasked, for
-            that changes scores. "fp32", "fp16" and others are the file of that name. So is "int8"
-            where there is one, published or beside the model; else the fp32 file is quantised,
-            once, into the cache: ``pip install "qdrant-rerank[quantize]"``; likewise "fp16", which
-            is for cards: on a CPU it is slower. Of a model that has an int8 file alone, "fp32" and
-            "fp16" are its int8 weights in floats, which no longer round what they are multiplied
-            by. "bf16" is the fp32 file in bf16 arithmetic, which OpenVINO alone does.
-        engine: "onnxruntime"; "openvino", on a CPU, for files that are not int8, with the same
-            scores to 1e-4: ``pip install "qdrant-rerank[openvino]"``; "auto": OpenVINO where it is
+        precision: "auto" is the model's own file as it is; it is never quantised, since that
+            changes scores. "fp32", "fp16" and "int8" are the file of that precision, published or
+            beside the model. Without an int8 file, the fp32 file is quantised, once, into the
+            cache: ``pip install "qdrant-rerank[quantize]"``. Without an fp16 file, one is made in
+            the same way; it is for GPUs, and slower than fp32 on a CPU. If a model has only an int8
+            file, "fp32" and "fp16" are its int8 weights in floats, and activations are not rounded.
+            "bf16" is the fp32 file in bf16 arithmetic, which only OpenVINO does.
+        engine: "onnxruntime"; "openvino" on a CPU, for files that are not int8, with the same
+            scores to 1e-4: ``pip install "qdrant-rerank[openvino]"``; "auto" for OpenVINO if it is
             installed and keeps the precision, else onnxruntime.
-        max_length: window in tokens, special tokens included; None for the model's own.
+        max_length: tokens of a pair, special tokens included, at most; None for the model's limit.
         activation: "identity" gives raw logits; "sigmoid" maps them to 0..1; "softmax" is the
-            share of the relevant label among all; "auto" is what the model's configuration says,
-            as sentence-transformers does; or a callable, logits (n,) float32 -> scores (n,)
-            float32, such as a :class:`~qdrant_rerank.cross_encoder.calibration.Calibrator`.
-        label: the label that is relevance, by name or number, where the model has several; None
-            for the only one, or of two the one that the configuration names, else the second.
-        long_documents: "truncate" reads what fits the window; "windows" reads all of a document
-            in overlapping parts and takes the highest score; ``Windows(...)`` says how.
-        instruction: for a language model, what is relevant; None for its prompt's own.
-        prompt: for a language model, what it is asked; None for that of its family (Qwen3).
-        score_cache: keeps what the model said of pairs, so that the same pair is not scored twice:
-            bytes that it may take, or a
-            :class:`~qdrant_rerank.cross_encoder.score_cache.ScoreCache`, which several
-            encoders may share; None for none.
-        document_cache: bytes for what the lower layers of a bundled model say of a text, 3 kB a
-            token, so that a document that was read before takes less than half of the time;
-            None for none. The model is then run in two parts, which differs from the whole as
-            int8 does from fp32; a score does not depend on what was read before.
+            share of the relevant label among all; "auto" is the activation of the model's
+            configuration, as in sentence-transformers; or a callable, logits (n,) float32 ->
+            scores (n,) float32, such as a
+            :class:`~qdrant_rerank.cross_encoder.calibration.Calibrator`.
+        label: name or number of the label that means relevance, if the model has several labels.
+            None for the only one; of two, the one that the configuration names, else the second.
+        long_documents: "truncate" reads a document up to the max length; "windows" reads all of it
+            in overlapping passages and takes the highest score; ``Windows(...)`` says how.
+        instruction: for a language model: what is relevant; None for its prompt's own.
+        prompt: for a language model: the question that it answers; None for that of its family
+            (Qwen3).
+        score_cache: keeps the model's logits of pairs, so that no pair is scored twice: bytes that
+            it may take, or a :class:`~qdrant_rerank.cross_encoder.score_cache.ScoreCache`, which
+            several encoders may share. None disables it.
+        document_cache: bytes for the states of texts in the lower layers of a bundled model, 3 kB
+            per token. A document that was read before then takes less than half of the time. The
+            model runs in two parts, whose scores differ from the whole model's as int8 scores
+            differ from fp32. A score does not depend on what was read before. None disables it.
         local_files_only: never touch the network.
         specific_model_path: a directory to load the named model from instead.
 
     Raises:
-        UnknownModelError: no such name, path or repository.
+        UnknownModelError: there is no such name, path or repository.
         ModelFileError: a file is missing, truncated, could not be fetched or does not fit;
-            DamagedFileError where its bytes are not those that were published.
+            DamagedFileError if its bytes are not those that were published.
         MissingPrecisionError: the model has no file of that precision.
-        MissingDependencyError: onnxruntime is not installed, or cachetools for a score cache, or
-            the quantiser for int8.
+        MissingDependencyError: onnxruntime is not installed, or cachetools for a cache, or the
+            quantiser for int8.
         InvalidInputError: an argument is wrong.
 
     Examples:
@@ -142,9 +147,16 @@ class TextCrossEncoder:
         local_files_only: bool = False,
         specific_model_path: str | Path | None = None,
     ) -> None:
-        require_choice("precision", precision, RunPrecision)
-        require_choice("engine", engine, Engine)
-        require_positive("threads", threads)
+        request = Request(
+            threads=threads,
+            providers=providers,
+            cuda=cuda,
+            device_ids=device_ids,
+            device=device,
+            gpu_mem_limit=gpu_mem_limit,
+            engine=engine,
+            precision=precision,
+        )
         require_positive("max_length", max_length)
         require_activation(activation)
         require_positive("document_cache", document_cache)
@@ -161,16 +173,7 @@ class TextCrossEncoder:
         self._model = EncoderLoader(
             files,
             artifacts=artifact_directory(cache_dir),
-            asked=precision,
-            running={
-                "threads": threads,
-                "providers": providers,
-                "cuda": cuda,
-                "device_ids": device_ids,
-                "device": device,
-                "gpu_mem_limit": gpu_mem_limit,
-                "engine": engine,
-            },
+            request=request,
             max_length=max_length,
             activation=activation,
             label=label,
@@ -190,22 +193,22 @@ class TextCrossEncoder:
 
     @property
     def precision(self) -> RunPrecision:
-        """What the model is run in; of a file that does not tell, fp32."""
-        return self._model.precision
+        """Precision that the model computes in; fp32 if neither its file nor its name tells."""
+        return self._model.plan.precision
 
     @property
     def provider(self) -> str:
-        """Which of onnxruntime's execution providers runs the model, which is loaded for this."""
+        """Name of the execution provider that runs the model; loads the model."""
         return self._model.scorer().runtime.provider
 
     @property
     def max_length(self) -> int:
-        """Window in tokens, special tokens included."""
+        """Tokens of a pair that the model reads, special tokens included."""
         return self._model.reader().tokenizer.max_length
 
     @property
     def score_cache(self) -> ScoreCache | None:
-        """What keeps scores, with its hits and misses; None where nothing does."""
+        """The score cache, with its hits and misses; None without one."""
         return self._model.score_cache
 
     @property
@@ -224,24 +227,23 @@ class TextCrossEncoder:
         """Score documents for one query.
 
         Args:
-            query: any text; longer than half of the window, it may be cut.
-            documents: texts of any length; what does not fit the window is cut, or read in
-                parts, as ``long_documents`` says; ``score_pairs`` tells which were cut.
-            batch_size: most pairs a run may hold; None to let the token budget decide. Never
+            query: a text; it may be cut if it is longer than half of the max length.
+            documents: texts of any length. A pair that is longer than the max length is cut, or
+                read in passages, as ``long_documents`` says. ``score_pairs`` tells which were cut.
+            batch_size: pairs per batch, at most; None to let the token budget decide. It never
                 changes a score.
-            deadline_s: seconds that this may take, exceeded by at most one run; None for no
-                limit. Documents are then scored in their order.
+            deadline_s: seconds that this call may take, exceeded by at most one batch; None for no
+                limit. With a deadline, documents are scored in their order.
 
         Returns:
-            One score a document, in input order; higher is more relevant. Raw logits unless an
-            activation was chosen. No documents, no scores.
+            One score per document, in input order; higher is more relevant. Scores are raw logits
+            unless an activation was chosen. Without documents, the list is empty.
 
         Raises:
             InvalidInputError: a text is not a str, ``batch_size`` is below 1, or ``deadline_s`` is
                 not above 0.
-            DeadlineError: time was up before the last document, since the list would not be one
-                score a document; its ``scores`` are those of the first ones. ``score_pairs``
-                returns them instead.
+            DeadlineError: time was up before the last document. The error's ``scores`` are those
+                of the first documents; ``score_pairs`` returns them instead of an error.
             ModelOutputError: the model failed or returned a score that is not finite.
         """
         deadline = Deadline.after(deadline_s)
@@ -268,24 +270,24 @@ class TextCrossEncoder:
     ) -> Iterator[float]:
         """Score pairs lazily, in bounded memory: a generator of ten million pairs is fine.
 
-        About 1,000 pairs are read ahead, of any queries, and scored together, sorted by length.
+        About 1,000 pairs, of any queries, are read ahead, sorted by length and scored together.
 
         Args:
             pairs: (query, document) texts.
-            batch_size: most pairs a run may hold; None to let the token budget decide.
-            parallel: runs at once; 0 for one a core, None for the encoder's ``threads``. No
-                processes are started. On cards, ``device_ids`` says how many work; each takes the
-                next run when it is free.
-            progress: a progress bar on stderr once it has taken a second; None for one if stderr
-                is a terminal.
+            batch_size: pairs per batch, at most; None to let the token budget decide.
+            parallel: batches at the same time; 0 for one per core, None for the encoder's
+                ``threads``. No processes are started. It has no effect on GPUs: ``device_ids``
+                says how many work.
+            progress: whether a progress bar is shown on stderr after a second; None to show it if
+                stderr is a terminal.
 
         Returns:
-            An iterator of one score a pair, in input order.
+            An iterator of one score per pair, in input order.
 
         Raises:
-            InvalidInputError: at this call for a wrong argument; while iterating for a pair
-                that is not two texts.
-            ModelOutputError: while iterating, the model failed or a score is not finite.
+            InvalidInputError: at this call if an argument is wrong; during iteration if a pair is
+                not two texts.
+            ModelOutputError: during iteration, if the model failed or a score is not finite.
         """
         require_positive("batch_size", batch_size)
         if parallel is not None:
@@ -304,14 +306,14 @@ class TextCrossEncoder:
         *,
         deadline_s: float | None = None,
     ) -> PairScores:
-        """Score pairs at once and say what it cost.
+        """Score pairs and return the scores with their cost: seconds, tokens, padding.
 
         Args:
-            pairs: (query, document) texts, of one query or of many.
-            batch_size: most pairs a run may hold; None to let the token budget decide.
-            deadline_s: seconds that this may take, exceeded by at most one run; None for no
-                limit. Pairs are then scored in their order, and ``scored`` of the result says
-                which were; the scores of the others are NaN.
+            pairs: (query, document) texts, of one query or of several.
+            batch_size: pairs per batch, at most; None to let the token budget decide.
+            deadline_s: seconds that this call may take, exceeded by at most one batch; None for no
+                limit. With a deadline, pairs are scored in their order. ``scored`` of the result
+                says which pairs were scored; the scores of the others are NaN.
 
         Raises:
             InvalidInputError: a text is not a str, ``batch_size`` is below 1, or ``deadline_s`` is
@@ -324,13 +326,13 @@ class TextCrossEncoder:
         return self._model.scorer().score(list(pairs), batch_size, deadline=deadline)
 
     def token_count(self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024) -> int:
-        """Tokens that scoring these pairs would read, after truncation and without padding.
+        """Count the tokens that the model would read of these pairs, without padding.
 
-        Does not load the ONNX file.
+        The ONNX file is not loaded.
 
         Args:
             pairs: (query, document) texts.
-            batch_size: pairs tokenised at a time.
+            batch_size: pairs that are tokenised at a time.
 
         Raises:
             InvalidInputError: a text is not a str, or ``batch_size`` is below 1.
@@ -340,18 +342,18 @@ class TextCrossEncoder:
         reader = self._model.reader()
         source = iter(pairs)
         total = 0
-        while window := list(islice(source, batch_size)):
-            require_pairs(window)
-            total += sum(len(row) for row in reader(window).rows)
+        while block := list(islice(source, batch_size)):
+            require_pairs(block)
+            total += sum(len(row) for row in reader(block).rows)
         return total
 
     @classmethod
     def list_supported_models(cls) -> list[dict[str, Any]]:
-        """Models known by name, bundled and custom ones included.
+        """List the models that are known by name, bundled and custom ones included.
 
         Returns:
-            A dict each with fastembed's keys (model, sources, model_file, description, license,
-            size_in_GB, additional_files) and max_length, labels, activation, template,
+            One dict per model with fastembed's keys (model, sources, model_file, description,
+            license, size_in_GB, additional_files) and max_length, labels, activation, template,
             commercial_use and precisions (name -> file, size_in_GB, repository).
         """
         return [listing(spec) for spec in supported_models()]
@@ -367,19 +369,18 @@ class TextCrossEncoder:
         size_in_gb: float = 0.0,
         additional_files: Sequence[str] | None = None,
     ) -> None:
-        """Register a model of a hub repository by a name of its own, for this process.
+        """Register a model of a hub repository under a new name, for this process.
 
-        An encoder made from it may be sent to another process: it carries what it needs.
+        An encoder that is made of it may be pickled and sent to another process.
 
         Args:
-            model: the name, unique without regard to case; or a ``ModelSpec``, which says all.
-            sources: ``ModelSource(hf="owner/name")``; fastembed's ModelSource serves too.
+            model: the name, unique in any case; or a ``ModelSpec`` with everything.
+            sources: ``ModelSource(hf="owner/name")``, of this package or of fastembed.
             model_file: the ONNX file in the repository.
             description: one sentence.
             license: identifier of the licence.
-            size_in_gb: of the files, decimal gigabytes.
-            additional_files: files needed beside the ONNX file; external data that it names
-                itself need not be listed.
+            size_in_gb: size of the files in decimal gigabytes.
+            additional_files: files that are needed besides the ONNX file and its external data.
 
         Raises:
             InvalidInputError: the name is taken, or there is no hub repository.
@@ -411,8 +412,10 @@ class TextCrossEncoder:
 
     def __repr__(self) -> str:
         model = self._model
-        state = repr(model.loaded_scorer.runtime) if model.loaded_scorer else "not loaded yet"
-        return f"TextCrossEncoder({self.model_name!r}, {model.weights}, {state})"
+        state = "not loaded yet"
+        if model.loaded_scorer is not None:
+            state = f"{model.plan.weights}, {model.loaded_scorer.runtime!r}"
+        return f"TextCrossEncoder({self.model_name!r}, {state})"
 
     def _iterate(
         self,
@@ -435,10 +438,10 @@ class TextCrossEncoder:
                 )
             )
             first = 0
-            for window in windows_of(_checked(pairs)):
-                scores = self._model.scorer().score(window, batch_size, pool, first=first).scores
-                first += len(window)
-                bar.update(len(window))
+            for block in blocks_of(_checked(pairs)):
+                scores = self._model.scorer().score(block, batch_size, pool, first=first).scores
+                first += len(block)
+                bar.update(len(block))
                 yield from scores.tolist()
 
 

@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from qdrant_rerank.errors import ModelOutputError
 from qdrant_rerank.hub.locate import ModelFiles, locate_embedder
-from qdrant_rerank.inference.batching import Run, pad, plan_runs
+from qdrant_rerank.inference.batching import Batch, pad, plan_batches
+from qdrant_rerank.inference.plan import make_plan
+from qdrant_rerank.inference.request import Request
 from qdrant_rerank.inference.runtime import Runtime
 from qdrant_rerank.inference.tokenization import PairTokenizer
 
@@ -53,7 +55,8 @@ class OnnxEmbedder:
         self.name = files.name
         self._tokenizer = PairTokenizer.from_directory(files.tokenizer, max_length=max_length)
         files.require_own_data()
-        self._runtime = Runtime(files.model, threads=threads)
+        request = Request(threads=threads, engine="onnxruntime")
+        self._runtime = Runtime(files.model, make_plan(request, files.precision))
         self.dimension = 0  # until the probe tells
         self.dimension = len(self.embed_query("a"))
 
@@ -68,25 +71,25 @@ class OnnxEmbedder:
         What does not fit the window is cut.
         """
         tokenized = self._tokenizer.single(texts)
-        runs = plan_runs(
+        batches = plan_batches(
             [len(item) for item in tokenized],
-            tokens_per_run=self._runtime.tokens_per_run,
+            tokens_per_batch=self._runtime.tokens_per_batch,
             pairs_per_batch=self._runtime.pairs_per_batch,
         )
         vectors: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(texts)
 
-        def execute(run: Run) -> None:
+        def execute(batch: Batch) -> None:
             ids, mask, type_ids = pad(
-                [tokenized[row] for row in run.rows],
+                [tokenized[row] for row in batch.rows],
                 pad_id=self._tokenizer.pad_id,
                 pad_type_id=self._tokenizer.pad_type_id,
                 side=self._tokenizer.padding_side,
             )
             pooled = self._pool(self._runtime.run(ids, mask, type_ids), mask)
-            for row, vector in zip(run.rows, pooled, strict=True):
+            for row, vector in zip(batch.rows, pooled, strict=True):
                 vectors[row] = vector
 
-        self._runtime.for_each(execute, runs)
+        self._runtime.for_each(execute, batches)
         if not vectors:
             return np.empty((0, self.dimension), dtype=np.float32)
         return np.stack(vectors)

@@ -56,29 +56,29 @@ class Conversion:
 
 
 def choose_conversion(
-    source: FilePrecision, asked: RunPrecision, *, for_card: bool = False
+    source: FilePrecision, asked: RunPrecision, *, for_gpu: bool = False
 ) -> Conversion:
     """What to make of a file.
 
     Args:
         source: precision of the file.
         asked: precision that is asked for.
-        for_card: whether a card is asked for, which computes no int8: "auto" is then fp32.
+        for_gpu: whether a card is asked for, which computes no int8: "auto" is then fp32.
 
     Raises:
         InvalidInputError: int8 is asked for on a card, or what cannot be made of the file.
 
     >>> choose_conversion("int8", "auto").precision
     'int8'
-    >>> choose_conversion("int8", "auto", for_card=True).precision
+    >>> choose_conversion("int8", "auto", for_gpu=True).precision
     'fp32'
     """
-    if for_card and asked == "int8":
+    if for_gpu and asked == "int8":
         raise InvalidInputError(
             "precision is 'int8', which a card does not compute. Pass precision='fp16', which is "
             "made of the fp32 or int8 file where there is no other, or device='cpu'."
         )
-    if asked == "auto" and for_card and source == "int8":
+    if asked == "auto" and for_gpu and source == "int8":
         return Conversion(source, "fp32")
     if asked == "auto":
         return Conversion(source, source)

@@ -1,8 +1,7 @@
-"""Which pairs share a run, and how a run is padded. Pure numpy, no model.
+"""Pairs -> batches, and a batch -> padded arrays. Pure numpy, no model.
 
-On a CPU a batch is a thread pool, not a tensor: a run of about ``TOKENS_PER_BATCH`` padded
-tokens (often one pair) keeps its activations in cache and wastes no work on padding, and
-several runs go side by side, one a core.
+On a CPU a batch of about ``TOKENS_PER_BATCH`` padded tokens (often one pair) keeps its activations
+in cache and wastes no work on padding. Several batches run at the same time, one per core.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,18 +14,17 @@ from numpy.typing import NDArray
 from qdrant_rerank.inference.cpu import TOKENS_PER_BATCH
 
 __all__ = [
-    "Run",
+    "Batch",
     "TokenizedPair",
+    "blocks_of",
     "pad",
     "padded_width",
-    "plan_in_order",
-    "plan_runs",
-    "windows_of",
+    "plan_batches",
 ]
-# What is in memory of a stream: enough pairs to sort by length and keep all cores busy, few enough
-# for flat memory (at most 8 MB of token ids at 512 tokens a pair), however long their texts are.
-PAIRS_PER_WINDOW = 1024
-CHARACTERS_PER_WINDOW = 8_000_000
+# Part of a stream that is in memory: enough pairs to sort by length and keep all cores busy, few
+# enough for flat memory (at most 8 MB of token ids at 512 tokens per pair), however long the texts.
+PAIRS_PER_BLOCK = 1024
+CHARACTERS_PER_BLOCK = 8_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +33,8 @@ class TokenizedPair:
 
     Attributes:
         ids: shape (length,), int64.
-        type_ids: shape (length,), int64; which segment a token is of.
-        truncated: whether the window cut something of the texts off.
+        type_ids: shape (length,), int64; the segment of each token.
+        truncated: whether a part of the texts was cut off to fit the max length.
     """
 
     ids: NDArray[np.int64]
@@ -48,129 +46,100 @@ class TokenizedPair:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Batch:
     """Pairs that go through the model together.
 
     Attributes:
         rows: shape (n,), indices into the pairs that were planned.
-        width: length of the longest of them, in tokens; the others are padded to it.
+        width: tokens of the longest pair; the others are padded to it.
     """
 
     rows: NDArray[np.intp]
     width: int
 
 
-def windows_of(
+def blocks_of(
     pairs: Iterable[tuple[str, str]],
     *,
-    most: int = PAIRS_PER_WINDOW,
-    characters: int = CHARACTERS_PER_WINDOW,
+    most: int = PAIRS_PER_BLOCK,
+    characters: int = CHARACTERS_PER_BLOCK,
 ) -> Iterator[list[tuple[str, str]]]:
-    """Cut a stream of pairs into windows, reading no further than the window.
+    """Cut a stream of pairs into blocks, and read no further than the block.
 
     Args:
         pairs: (query, document) texts.
-        most: pairs a window may hold.
-        characters: that the texts of a window may have, but for its last pair.
+        most: pairs per block, at most.
+        characters: a block ends with the pair that reaches so many characters.
 
-    >>> list(windows_of([("a", "b"), ("c", "def"), ("g", "h")], characters=4))
+    >>> list(blocks_of([("a", "b"), ("c", "def"), ("g", "h")], characters=4))
     [[('a', 'b'), ('c', 'def')], [('g', 'h')]]
     """
-    window: list[tuple[str, str]] = []
+    block: list[tuple[str, str]] = []
     held = 0
     for query, document in pairs:
-        window.append((query, document))
+        block.append((query, document))
         held += len(query) + len(document)
-        if len(window) >= most or held >= characters:
-            yield window
-            window, held = [], 0
-    if window:
-        yield window
+        if len(block) >= most or held >= characters:
+            yield block
+            block, held = [], 0
+    if block:
+        yield block
 
 
-def plan_runs(
+def plan_batches(
     lengths: Sequence[int],
     *,
-    tokens_per_run: int = TOKENS_PER_BATCH,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
     pairs_per_batch: int | None = None,
     long_pair: int | None = None,
-) -> list[Run]:
-    """Group pairs of similar length into runs, longest first.
+    in_order: bool = False,
+) -> list[Batch]:
+    """Group pairs into batches.
 
-    Longest first, so that the last runs to finish are short ones and no core waits long.
+    Pairs of similar length share a batch, and the longest come first: the last batches to finish
+    are short ones, and no core waits long.
 
     Args:
         lengths: tokens of each pair.
-        tokens_per_run: most padded tokens a run may hold; a longer pair is a run of its own.
-        pairs_per_batch: most pairs a run may hold; None for no limit.
-        long_pair: tokens of a pair beyond which it is a run of its own; None for no limit.
+        tokens_per_batch: padded tokens per batch, at most; a longer pair is a batch of its own.
+        pairs_per_batch: pairs per batch, at most; None for no limit.
+        long_pair: tokens beyond which a pair is a batch of its own; None for no limit.
+        in_order: whether pairs keep their order instead, for when time may not suffice for all.
 
     Returns:
-        Runs that together hold each index of ``lengths`` once.
+        Batches that together hold each index of ``lengths`` once.
 
-    >>> [(run.rows.tolist(), run.width) for run in plan_runs([3, 9, 4, 1], tokens_per_run=8)]
+    >>> [(b.rows.tolist(), b.width) for b in plan_batches([3, 9, 4, 1], tokens_per_batch=8)]
     [([1], 9), ([2, 0], 4), ([3], 1)]
-    """
-    order = np.argsort(-np.asarray(lengths, dtype=np.intp), kind="stable")
-    runs = []
-    start = 0
-    while start < len(order):
-        width = int(lengths[order[start]])
-        size = max(1, tokens_per_run // max(1, width))
-        if long_pair is not None and width > long_pair:
-            size = 1
-        if pairs_per_batch is not None:
-            size = min(size, pairs_per_batch)
-        runs.append(Run(order[start : start + size], width))
-        start += size
-    return runs
-
-
-def plan_in_order(
-    lengths: Sequence[int],
-    *,
-    tokens_per_run: int = TOKENS_PER_BATCH,
-    pairs_per_batch: int | None = None,
-    long_pair: int | None = None,
-) -> list[Run]:
-    """Group neighbouring pairs into runs, first to last, for when not all may be run.
-
-    Args:
-        lengths: as in :func:`plan_runs`.
-        tokens_per_run: as in :func:`plan_runs`.
-        pairs_per_batch: as in :func:`plan_runs`.
-        long_pair: as in :func:`plan_runs`.
-
-    Returns:
-        Runs that one after the other hold each index of ``lengths`` once, ascending.
-
-    >>> [(run.rows.tolist(), run.width) for run in plan_in_order([3, 4, 9, 1], tokens_per_run=8)]
+    >>> in_order = plan_batches([3, 4, 9, 1], tokens_per_batch=8, in_order=True)
+    >>> [(b.rows.tolist(), b.width) for b in in_order]
     [([0, 1], 4), ([2], 9), ([3], 1)]
     """
-    runs = []
+    count = len(lengths)
+    order = np.arange(count) if in_order else np.argsort(-np.asarray(lengths), kind="stable")
+    batches = []
     start = width = 0
-    for end, length in enumerate(lengths):
-        count = end - start
-        widest = max(width, length)
-        too_many = pairs_per_batch is not None and count >= pairs_per_batch
-        too_many |= long_pair is not None and widest > long_pair
-        if count and (too_many or widest * (count + 1) > tokens_per_run):
-            runs.append(Run(np.arange(start, end), width))
-            start, widest = end, length
+    for end, row in enumerate(order):
+        held = end - start
+        widest = max(width, lengths[row])
+        full = pairs_per_batch is not None and held >= pairs_per_batch
+        full |= long_pair is not None and widest > long_pair
+        if held and (full or widest * (held + 1) > tokens_per_batch):
+            batches.append(Batch(order[start:end], width))
+            start, widest = end, lengths[row]
         width = widest
-    if start < len(lengths):
-        runs.append(Run(np.arange(start, len(lengths)), width))
-    return runs
+    if count:
+        batches.append(Batch(order[start:], width))
+    return batches
 
 
 def padded_width(width: int, multiple: int, most: int | None) -> int:
-    """The width of a run's rectangle.
+    """Return the width of a batch's arrays.
 
     Args:
         width: tokens of its longest pair.
-        multiple: what the width is rounded up to a multiple of.
-        most: width that rounding does not pass, since the model has no more positions; None for
-            none.
+        multiple: the width is rounded up to a multiple of this.
+        most: rounding stops here, since the model has no more positions; None for no limit.
 
     >>> padded_width(20, 16, 512), padded_width(125, 16, 126), padded_width(20, 1, None)
     (32, 126, 20)
@@ -188,15 +157,15 @@ def pad(
     multiple: int = 1,
     most: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Stack pairs into one rectangle.
+    """Stack pairs into arrays.
 
     Args:
         pairs: one or more.
         pad_id: token id of padding.
-        pad_type_id: its segment.
+        pad_type_id: segment of padding.
         side: where padding goes.
         multiple: see :func:`padded_width`.
-        most: likewise.
+        most: see :func:`padded_width`.
 
     Returns:
         ``(input_ids, attention_mask, token_type_ids)``, each of shape (pairs, width), int64;

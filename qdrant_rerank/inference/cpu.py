@@ -1,8 +1,9 @@
-"""What this process may use of the machine's CPU: how many cores, and which int8 arithmetic."""
+"""The CPU as far as this process may use it: how many cores, and which int8 arithmetic."""
 
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,24 +16,25 @@ __all__ = [
 ]
 
 ROOT = Path("/")
-Read = Callable[[Path], tuple[int, int]]
+# Files of a cgroup that hold its quota and its period.
+VERSION_2, VERSION_1 = ["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
 # Flags of /proc/cpuinfo: products of unsigned and signed bytes are summed in 32 bits.
 DOT_PRODUCTS = {"amx_int8": "AMX", "avx512_vnni": "VNNI", "avx_vnni": "VNNI"}
 
 TOKENS_PER_BATCH = 512  # padded tokens; fastest on a CPU for a 384-wide encoder
 
-# A longer pair is a run of its own on a CPU, since two of them gain less together than attention
-# without a mask does; and since it always is, its score never depends on the others.
+# A longer pair is a batch of its own on a CPU: two of them together gain less than attention
+# without a mask does. Since it always is, its score never depends on other pairs.
 LONG_PAIR = TOKENS_PER_BATCH // 3  # tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Int8Weights:
-    """How a model's weights are best quantised for a CPU.
+    """The kind of int8 weights that a CPU multiplies best.
 
     Attributes:
-        signed: int8, else uint8.
-        because: the instructions that decide, for people.
+        signed: whether they are int8, else uint8.
+        because: the instructions that decide, in words.
     """
 
     signed: bool
@@ -43,9 +45,9 @@ class Int8Weights:
 
 
 def available_cores(root: Path = ROOT) -> int:
-    """Cores this process may use: its CPU affinity, cut by the quota of its cgroups.
+    """Return the cores that this process may use: its CPU affinity, cut by its cgroups' quota.
 
-    A quota of one core and a half counts as two, which then share it: one alone would leave a
+    A quota of one and a half cores counts as two cores, which share it: one core would leave a
     third of it unused.
 
     Args:
@@ -59,7 +61,7 @@ def available_cores(root: Path = ROOT) -> int:
 
 
 def int8_weights(root: Path = ROOT, machine: str | None = None) -> Int8Weights:
-    """Signed weights where they are exact, which is where they are faster, too.
+    """Return signed weights if the CPU multiplies them exactly; there they are faster, too.
 
     On x86 without VNNI, onnxruntime adds pairs of products with signed weights in 16 bits, where
     they may overflow (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html,
@@ -83,7 +85,7 @@ def int8_weights(root: Path = ROOT, machine: str | None = None) -> Int8Weights:
 
 
 def _quotas(root: Path) -> Iterator[int]:
-    """Cores that each cgroup of this process may use, outer ones included; none without a quota."""
+    """Yield the quota in cores of each cgroup of this process, outer ones included."""
     mount = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
@@ -92,35 +94,19 @@ def _quotas(root: Path) -> Iterator[int]:
     for line in [*lines, "0::/"]:
         _, controllers, path = line.split(":", 2)
         if not controllers:  # version 2, on a hybrid system beside version 1
-            yield from _along(mount, path, _version_2)
-            yield from _along(mount / "unified", path, _version_2)
+            files, places = VERSION_2, (mount, mount / "unified")
         elif "cpu" in controllers.split(","):
-            for name in ("cpu", controllers):
-                yield from _along(mount / name, path, _version_1)
-
-
-def _along(mount: Path, path: str, read: Read) -> Iterator[int]:
-    """The quota of a cgroup and of those around it.
-
-    In a container the path may be the host's, of which only the root is to be seen.
-    """
-    inner = mount / path.lstrip("/")
-    for folder in (inner, *inner.parents):
-        if not folder.is_relative_to(mount):
-            return
-        try:
-            quota, period = read(folder)
-        except (OSError, ValueError):
+            files, places = VERSION_1, (mount / "cpu", mount / controllers)
+        else:
             continue
-        if quota > 0 and period > 0:
-            yield -(-quota // period)
-
-
-def _version_2(folder: Path) -> tuple[int, int]:
-    quota, period = (folder / "cpu.max").read_text().split()
-    return (0 if quota == "max" else int(quota)), int(period)
-
-
-def _version_1(folder: Path) -> tuple[int, int]:
-    quota = int((folder / "cpu.cfs_quota_us").read_text())  # -1 for none
-    return quota, int((folder / "cpu.cfs_period_us").read_text())
+        for place in places:
+            # In a container the path may be the host's, of which only the root is visible.
+            inner = place / path.lstrip("/")
+            for folder in (inner, *inner.parents):
+                if not folder.is_relative_to(place):
+                    break
+                with suppress(OSError, ValueError):  # "max" and -1 are no quota
+                    text = " ".join((folder / name).read_text() for name in files)
+                    quota, period = map(int, text.split())
+                    if quota > 0 and period > 0:
+                        yield -(-quota // period)

@@ -1,4 +1,4 @@
-"""What a session is fed, beyond token ids: types, positions, and the empty past of a decoder."""
+"""Inputs of a session beyond token ids: types, positions, and the empty past of a decoder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ from qdrant_rerank.errors import ModelFileError
 __all__ = ["STATES", "Inputs"]
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
-# What the trunk of a split model says of each token; see qdrant_rerank.inference.conversion.split.
+# Of each token, from the trunk of a split model: see qdrant_rerank.inference.conversion.split.
 STATES = "states"
-# A decoder's keys and values of the tokens before; a reranker has none before.
+# A decoder's keys and values of earlier tokens; a reranker has no earlier tokens.
 PAST = "past_key_values."
-# Exports that compute the vocabulary's logits at the last n positions alone.
+# Of exports that compute the vocabulary's logits only at the last n positions.
 LAST_LOGITS = ("num_logits_to_keep", "logits_to_keep")
 TYPES = {
     "tensor(int32)": np.int32,
@@ -35,10 +35,10 @@ class Inputs:
 
     Attributes:
         names: of the inputs.
-        one_row: whether the graph itself allows one pair a run alone.
+        one_row: whether the graph itself allows only one pair per batch.
 
     Raises:
-        ModelFileError: an input that a text encoder or a decoder does not have.
+        ModelFileError: the file has an input that no text encoder or decoder has.
     """
 
     def __init__(self, inputs: Sequence[Any], path: Path) -> None:
@@ -69,12 +69,12 @@ class Inputs:
         token_type_ids: NDArray[np.int64],
         first_position: int = 0,
     ) -> Mapping[str, NDArray[Any]]:
-        """The arrays of one run.
+        """Return the arrays of one batch.
 
         Args:
-            input_ids: shape (n, width).
-            attention_mask: same shape, 1 on tokens and 0 on padding, on either side.
-            token_type_ids: same shape.
+            input_ids: shape (n, width), int64.
+            attention_mask: shape (n, width), int64; 1 on tokens and 0 on padding, on either side.
+            token_type_ids: shape (n, width), int64.
             first_position: of the first token; RoBERTa's positions start after its padding id.
         """
         text = {
@@ -83,24 +83,18 @@ class Inputs:
             "token_type_ids": token_type_ids,
             "position_ids": np.maximum(attention_mask.cumsum(axis=1) - 1, 0) + first_position,
         }
-        fed: dict[str, NDArray[Any]] = {}
+        found: dict[str, NDArray[Any]] = {}
         for name, node in self._inputs.items():
             if name == STATES:
-                continue  # the caller's
+                continue  # the caller adds them
             dtype = TYPES[node.type]
             if name in text:
-                fed[name] = text[name].astype(dtype)
+                found[name] = text[name].astype(dtype)
             elif name in LAST_LOGITS:
-                fed[name] = np.ones([1] * len(node.shape), dtype=dtype)
+                found[name] = np.ones([1] * len(node.shape), dtype=dtype)
             else:
-                fed[name] = np.zeros(_empty(node.shape, len(input_ids)), dtype=dtype)
-        return fed
-
-
-def _empty(shape: Sequence[Any], rows: int) -> list[int]:
-    """A past of no tokens: (rows, heads, 0, size), whichever of these the file names."""
-    first, *rest = shape
-    return [
-        first if isinstance(first, int) else rows,
-        *(size if isinstance(size, int) else 0 for size in rest),
-    ]
+                # A past of no tokens: (rows, heads, 0, size), as far as the file names these.
+                sizes = [size if isinstance(size, int) else 0 for size in node.shape]
+                sizes[0] = sizes[0] or len(input_ids)
+                found[name] = np.zeros(sizes, dtype=dtype)
+        return found

@@ -1,60 +1,62 @@
 """onnxruntime: imported on first use, and its sessions opened.
 
-The only module that imports onnxruntime itself.
+The only module that imports onnxruntime itself. The package's ``__init__`` has switched off its
+telemetry before.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from qdrant_rerank.errors import MissingDependencyError, ModelFileError
+from qdrant_rerank.errors import InvalidInputError, MissingDependencyError, ModelFileError
 from qdrant_rerank.hub.onnx_files import external_data
-from qdrant_rerank.inference.gpu.devices import Provider, installed_wheels, name_of
-from qdrant_rerank.inference.gpu.graph_capture import working
+from qdrant_rerank.inference.gpu.devices import (
+    CPU,
+    CUDA,
+    INSTALL_GPU,
+    Provider,
+    installed_wheels,
+    name_of,
+)
 from qdrant_rerank.inference.gpu.pool import is_out_of_memory
-from qdrant_rerank.inference.providers import CPU, provider_failed
 from qdrant_rerank.utils.warn import warn_caller
 
 __all__ = [
-    "SLOWER_TOGETHER",
     "Session",
     "import_onnxruntime",
-    "import_quantizer",
+    "open_plain_session",
     "open_session",
-    "weight",
+    "provider_failed",
+    "size_of",
 ]
 
-# Left out on a CPU: Add and LayerNormalization as one operator take longer than one by one, 15 %
+# Not used on a CPU: Add and LayerNormalization as one operator take longer than one by one, 15 %
 # of an int8 model's time (benchmarks/README.md).
 SLOWER_TOGETHER = ["SkipLayerNormFusion"]
+SILENT, ERRORS = 4, 3  # log severities; errors arrive as exceptions
 
 
 class Session(Protocol):
-    """What is used of an ``onnxruntime.InferenceSession``."""
+    """The part of an ``onnxruntime.InferenceSession`` that is used."""
 
-    def run(self, outputs: Sequence[str], feed: Mapping[str, NDArray[Any]]) -> Sequence[Any]:
-        """The arrays of these outputs."""
-        ...
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> Sequence[Any]:
+        """Return the arrays of these outputs."""
 
     def get_inputs(self) -> Sequence[Any]:
-        """Nodes with name, type and shape."""
-        ...
+        """Return nodes with name, type and shape."""
 
     def get_outputs(self) -> Sequence[Any]:
-        """Likewise."""
-        ...
+        """Return nodes with name, type and shape."""
 
     def get_providers(self) -> list[str]:
-        """What runs it, first choice first."""
-        ...
+        """Return the names of the providers, first choice first."""
 
 
 def import_onnxruntime() -> ModuleType:
-    """Import onnxruntime, or say how to install it.
+    """Import onnxruntime, or raise an error that says how to install it.
 
     Raises:
         MissingDependencyError: neither the CPU nor the GPU wheel is installed.
@@ -62,7 +64,7 @@ def import_onnxruntime() -> ModuleType:
     if len(installed_wheels()) > 1:
         warn_caller(
             "onnxruntime and onnxruntime-gpu are both installed, as 'pip list' shows; they share "
-            "one directory, so which of them runs depends on the order of installation. Mend it "
+            "one directory, so which of them runs depends on the order of installation. Fix it "
             "with: pip uninstall -y onnxruntime onnxruntime-gpu && "
             'pip install "qdrant-rerank[gpu]" (or [cpu]).',
             RuntimeWarning,
@@ -79,39 +81,21 @@ def import_onnxruntime() -> ModuleType:
     return module
 
 
-def import_quantizer() -> ModuleType:
-    """Import onnxruntime's quantiser, or say how to install what it needs.
-
-    Raises:
-        MissingDependencyError: onnx is not installed.
-    """
-    import_onnxruntime()
-    try:
-        import onnxruntime.quantization as quantizer
-    except ImportError as error:
-        raise MissingDependencyError(
-            "onnxruntime's quantiser needs onnx, which is not installed: "
-            'pip install "qdrant-rerank[quantize]".'
-        ) from error
-    module: ModuleType = quantizer
-    return module
-
-
 def open_session(
     ort: ModuleType,
     path: Path,
-    providers: Iterable[Provider],
+    providers: Sequence[Provider],
     intra_op_threads: int = 1,
     *,
     required: bool = False,
 ) -> Any:
-    """An ``onnxruntime.InferenceSession`` on the first of the providers.
+    """Open an ``onnxruntime.InferenceSession`` on the first of the providers.
 
     Args:
         ort: onnxruntime.
         path: the ``.onnx`` file.
         providers: in order.
-        intra_op_threads: that one run may use on a CPU.
+        intra_op_threads: threads that one batch may use on a CPU.
         required: whether a provider that does not start is an error; else a warning is given.
 
     Raises:
@@ -119,28 +103,28 @@ def open_session(
         InvalidInputError: a provider that is required did not start.
     """
     if not path.is_file():
-        raise ModelFileError(f"No ONNX file at {path}. Fetch the model again, or mend the path.")
+        raise ModelFileError(f"No ONNX file at {path}. Fetch the model again, or fix the path.")
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # A pattern is kept of each shape ever run, and few runs have the same: benchmarks/memory.py.
-    # Two runs of 512 tokens took 100 MB with patterns and 74 without, in the same time.
+    # A pattern is kept of each shape that was ever run, and few batches have the same shape. Two
+    # batches of 512 tokens took 100 MB with patterns and 74 without, in the same time:
+    # benchmarks/memory.py.
     options.enable_mem_pattern = False
-    options.log_severity_level = 3  # errors arrive as exceptions
+    options.log_severity_level = ERRORS
     wanted = [item if isinstance(item, str) else (item[0], dict(item[1])) for item in providers]
     first, failure = name_of(wanted[0]), ""
     session = None
     while session is None:
         try:
-            with working() if wanted[0] != CPU else nullcontext():
-                session = ort.InferenceSession(
-                    str(path),
-                    options,
-                    providers=wanted,
-                    disabled_optimizers=SLOWER_TOGETHER if wanted == [CPU] else None,
-                    enable_fallback=0,  # it would print to stdout, and open the CPU unasked
-                )
+            session = ort.InferenceSession(
+                str(path),
+                options,
+                providers=wanted,
+                disabled_optimizers=SLOWER_TOGETHER if wanted == [CPU] else None,
+                enable_fallback=0,  # it would print to stdout, and open the CPU unasked
+            )
         except (RuntimeError, ValueError) as error:  # of a provider, not of the model
             failure = failure or " ".join(str(error).split())
             if required or len(wanted) == 1:
@@ -149,7 +133,7 @@ def open_session(
         except Exception as error:  # onnxruntime's errors share no base
             if is_out_of_memory(error):
                 raise ModelFileError(
-                    f"There is no memory for the weights of {path} ({weight(path):,} bytes): "
+                    f"There is no memory for the weights of {path} ({size_of(path):,} bytes): "
                     f"{error}. Free some, raise gpu_mem_limit, or pass precision='fp16' or "
                     "cuda=False."
                 ) from error
@@ -171,8 +155,38 @@ def open_session(
     return session
 
 
-def weight(path: Path) -> int:
-    """Bytes of an ONNX file and its external data."""
+def open_plain_session(ort: ModuleType, model: Path | bytes) -> Any:
+    """Open a session on one core of the CPU, to compare a file that was made with its source."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = SILENT
+    source = model if isinstance(model, bytes) else str(model)
+    return ort.InferenceSession(source, options, providers=[CPU])
+
+
+def provider_failed(asked: str, version: str, reason: str = "") -> InvalidInputError:
+    """Return the error of a session that should run on a provider and does not.
+
+    Args:
+        asked: name of the provider.
+        version: of onnxruntime.
+        reason: what onnxruntime said; "" if it said so only on stderr.
+    """
+    told = f"It said: {reason}" if reason else "Its reason is on stderr"
+    if asked != CUDA:
+        return InvalidInputError(
+            f"{asked} was asked for and did not start in onnxruntime {version}. {told}. Install "
+            f"what it needs, or allow the CPU: providers=[{asked!r}, {CPU!r}]."
+        )
+    return InvalidInputError(
+        f"CUDA was asked for and did not start in onnxruntime {version}, though its libraries load "
+        f"and a GPU is there. {told}; usually the GPU is too old or its memory is taken. To fix "
+        f"libraries: {INSTALL_GPU}"
+    )
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of an ONNX file and its external data."""
     return sum(
         each.stat().st_size for each in (path, *(path.parent / n for n in external_data(path)))
     )

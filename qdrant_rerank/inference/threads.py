@@ -1,9 +1,9 @@
-"""The threads that drive models: one pool a process, however many models and callers there are.
+"""Threads that drive models: one pool per process, for any number of models and callers.
 
-The pools of :mod:`concurrent.futures` are left aside, since a Ctrl-C amid their ``submit`` or
-``wait`` may leave a lock taken for ever (their conditions are Python code), so that the next call
-in a notebook, or the process at its end, would hang. What a caller shares with the threads here is
-a lock and queues that are taken and given back in C.
+The pools of :mod:`concurrent.futures` are not used: Ctrl-C during their ``submit`` or ``wait`` may
+leave a lock taken for ever, because their conditions are Python code. The next call in a notebook,
+or the end of the process, would then hang. Here, callers and threads share only a lock and queues
+that are taken and released in C.
 """
 
 import atexit
@@ -20,32 +20,32 @@ from qdrant_rerank.inference.cpu import available_cores
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Cancellation, Deadline, cancellation
 from qdrant_rerank.utils.fork import in_child
 
-__all__ = ["MOST_A_CORE", "Workers", "for_each", "shared_pool"]
+__all__ = ["MOST_PER_CORE", "Workers", "for_each", "shared_pool"]
 
 Item = TypeVar("Item")
 
-# By number of threads, as long as anybody holds them.
+# By number of threads, as long as something holds them.
 _pools: "WeakValueDictionary[int, Workers]" = WeakValueDictionary()
 _lock = threading.Lock()
-MOST_A_CORE = 8  # threads; more gain nothing, and a system has no room for any number
+MOST_PER_CORE = 8  # threads; more gain nothing, and a system has no room for any number
 _ended = threading.Event()  # the interpreter is about to end
 
 
 class Workers:
-    """Threads that do the items of calls, in turn; they wait without spinning.
+    """Threads that do the items of calls in turn, and wait without spinning.
 
-    They end when nobody holds this any more.
+    They end when nothing holds this object any more.
 
     Args:
         count: of the threads.
     """
 
     def __init__(self, count: int) -> None:
-        # One entry an item, and None for the end of a thread.
+        # One entry per item, and None for the end of a thread.
         self._work_queue: SimpleQueue[_Call | None] = SimpleQueue()
         self._process = os.getpid()
         self._threads = [
-            # Daemons: an interpreter that ends waits for them in _join, below.
+            # Daemons: the interpreter waits for them in _join, below, when it ends.
             threading.Thread(
                 target=_work, args=[self._work_queue], name=f"qdrant-rerank_{number}", daemon=True
             )
@@ -57,15 +57,15 @@ class Workers:
 
     @property
     def alive(self) -> bool:
-        """Whether there are threads: not in a forked child, and not at the interpreter's end."""
+        """Whether there are threads: not in a forked child, not at the end of the interpreter."""
         return self._process == os.getpid() and not _ended.is_set()
 
     def add(self, call: "_Call") -> None:
-        """Have an item of this call done."""
+        """Have a thread do the next item of this call."""
         self._work_queue.put(call)
 
     def join(self) -> None:
-        """Wait for the end of the threads; what is under way is finished."""
+        """Wait for the end of the threads; items under way are finished."""
         _end(self._work_queue, len(self._threads))
         for thread in self._threads:
             thread.join()
@@ -73,9 +73,9 @@ class Workers:
 
 def _work(queue: "SimpleQueue[_Call | None]") -> None:
     while (call := queue.get()) is not None:
-        if not _ended.is_set():  # else what waits is left, as its caller is
+        if not _ended.is_set():  # else the items that wait are dropped, as their caller is
             call.do_one()
-        del call  # what it holds may hold these threads
+        del call  # its items may hold these threads
 
 
 def _end(queue: "SimpleQueue[_Call | None]", count: int) -> None:
@@ -84,7 +84,7 @@ def _end(queue: "SimpleQueue[_Call | None]", count: int) -> None:
 
 
 class _Call:
-    """Items of one caller, begun in order until it is closed."""
+    """Items of one caller, begun in order until the call is closed."""
 
     def __init__(self, function: Callable[[Any], None], stop: Cancellation | None) -> None:
         self._function = function
@@ -93,14 +93,14 @@ class _Call:
         self._lock = threading.Lock()
         self._closed = False
         self.begun = 0
-        #: What came of each item that was begun: None, or its error.
+        #: Result of each item that was begun: None, or its error.
         self.results: SimpleQueue[BaseException | None] = SimpleQueue()
 
     def add(self, item: Any) -> None:
         self._items.append(item)
 
     def close(self) -> None:
-        """Begin no further item."""
+        """Begin no other item."""
         with self._lock:
             self._closed = True
 
@@ -116,19 +116,19 @@ class _Call:
             if self._stop is not None:
                 self._stop.check()
             self._function(item)
-        except BaseException as raised:  # the caller's to raise
+        except BaseException as raised:  # the caller raises it
             error = raised
             self.close()
         self.results.put(error)
 
 
 def shared_pool(workers: int) -> Workers:
-    """The process's threads for so many runs at once, but no more than eight a core.
+    """Return the process's threads for so many batches at the same time, at most eight per core.
 
-    All that ask for as many share them, so that eight models, or eight callers, do not have eight
-    times as many threads as there are cores.
+    All callers that ask for the same number share them: eight models or eight callers do not have
+    eight times as many threads as there are cores.
     """
-    workers = min(workers, MOST_A_CORE * available_cores())
+    workers = min(workers, MOST_PER_CORE * available_cores())
     with _lock:
         pool = _pools.get(workers)
         if pool is None:
@@ -142,17 +142,18 @@ def for_each(
     pool: Workers,
     deadline: Deadline = NO_DEADLINE,
 ) -> int:
-    """Call ``function`` on each item in the threads of a pool; the first error stops the rest.
+    """Call ``function`` on each item in the threads of a pool.
 
-    So does a :class:`~qdrant_rerank.utils.deadline.Cancellation` of the calling context, and
-    Ctrl-C.
+    The first error stops the rest; so do Ctrl-C and a
+    :class:`~qdrant_rerank.utils.deadline.Cancellation` of the calling context.
 
     Args:
         function: called from worker threads.
-        items: begun in order. Of a sequence, one item is done in the calling thread; from an
-            iterator the next is drawn there while the workers run.
-        pool: the threads; at the interpreter's end, when it has none, the caller's does it all.
-        deadline: no item is begun after it; those under way are finished.
+        items: begun in order. A sequence of one item is done in the calling thread. The next item
+            of an iterator is drawn in the calling thread while the workers run.
+        pool: the threads. If it has none, at the end of the interpreter, the calling thread does
+            all items.
+        deadline: no item is begun after it; items under way are finished.
 
     Returns:
         The number of items done: always the first of them.
@@ -165,7 +166,7 @@ def for_each(
     if not pool.alive:
         return _in_turn(call, items, deadline)
     added = 0
-    errors: list[BaseException] = []
+    error: BaseException | None = None
     try:
         for item in items:
             if deadline.passed or (stop is not None and stop.cancelled):
@@ -174,17 +175,18 @@ def for_each(
             pool.add(call)
             added += 1
         done = 0
-        while done < added and not errors:
-            errors += _errors(call.results.get(timeout=deadline.remaining))
+        while done < added and error is None:
+            error = call.results.get(timeout=deadline.remaining)
             done += 1
     except Empty:  # time is up
         pass
-    finally:  # an interrupt stops within one run, too
+    finally:  # an interrupt stops within one item, too
         call.close()
-    for _ in range(done, call.begun):  # those under way
-        errors += _errors(call.results.get())
-    if errors:
-        raise errors[0]
+    for _ in range(done, call.begun):  # items under way
+        later = call.results.get()
+        error = later if error is None else error
+    if error is not None:
+        raise error
     if stop is not None:
         stop.check()
     return call.begun
@@ -196,18 +198,14 @@ def _in_turn(call: _Call, items: Iterable[Any], deadline: Deadline) -> int:
             break
         call.add(item)
         call.do_one()
-        if errors := _errors(call.results.get()):
-            raise errors[0]
+        if (error := call.results.get()) is not None:
+            raise error
     return call.begun
-
-
-def _errors(result: BaseException | None) -> list[BaseException]:
-    return [] if result is None else [result]
 
 
 @atexit.register
 def _join() -> None:
-    """No thread may be amid a run while the interpreter is taken down."""
+    """Wait for all threads: none may run a model while the interpreter is taken down."""
     _ended.set()
     for pool in list(_pools.values()):
         pool.join()

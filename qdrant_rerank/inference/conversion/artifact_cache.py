@@ -1,16 +1,17 @@
-"""Files that are made once from a model and kept in the cache: whole, checked, made anew if not.
+"""Artifacts: files that are made once of a model and kept in the cache.
 
 An artifact is a folder, named by a digest of all that it is made of: the contents of files, options
-and versions. It is built under another name and renamed, so that what is found there is whole, and
-two processes may build the same at once. A manifest holds the digest of each of its files.
+and versions. It is built under another name and then renamed, so it is always whole, and two
+processes may build the same artifact at the same time. A manifest holds the digest of each of its
+files; an artifact that does not match it is made again.
 """
 
+import functools
 import json
 import logging
 import secrets
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,11 +25,8 @@ __all__ = ["BUILDING", "artifact"]
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-BUILDING = ".building-"  # first part of the names of what is not finished
-LEFT_BEHIND_S = 86_400  # age of a folder whose builder must have died
-
-_said: set[tuple[Path, str]] = set()
-_said_lock = threading.Lock()
+BUILDING = ".building-"  # start of the names of unfinished folders
+LEFT_BEHIND_S = 86_400  # age of an unfinished folder whose builder must have died
 
 
 @contextmanager
@@ -39,17 +37,17 @@ def artifact(
     options: Mapping[str, object],
     build: Callable[[Path], None],
 ) -> Iterator[Path]:
-    """The folder of an artifact, built if it is not in the cache.
+    """Give the folder of an artifact, built if it is not in the cache.
 
-    Where the cache cannot be written to, it is built in a temporary folder that is gone after the
-    ``with`` block.
+    If the cache cannot be written to, it is built in a temporary folder, which is removed after
+    the ``with`` block.
 
     Args:
         cache: directory of all artifacts.
-        kind: first part of its name.
-        files: what it is made of; their names and contents count.
-        options: what else decides how it comes out; told apart by their ``repr``.
-        build: puts its files into an empty folder.
+        kind: start of the folder's name.
+        files: files that it is made of; their names and contents count.
+        options: other things that decide what is made; they are compared by their ``repr``.
+        build: puts the artifact's files into an empty folder.
 
     Raises:
         ModelFileError: there is no room for it anywhere.
@@ -60,7 +58,7 @@ def artifact(
             try:
                 _build_into(folder, build)
             except OSError as error:
-                _say_once(folder, f"could not be kept ({error}); it is made again each time")
+                _log_once(folder, f"could not be kept ({error}); it is made again each time")
                 try:
                     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
                     build(folder)
@@ -87,12 +85,12 @@ def _build_into(folder: Path, build: Callable[[Path], None]) -> None:
     try:
         build(made)
         (made / MANIFEST).write_text(json.dumps(_digests(made)), encoding="utf-8")
-        made.chmod(0o755)  # mkdtemp's own is for its owner alone; caches are shared
+        made.chmod(0o755)  # mkdtemp gives access only to the owner; caches are shared
         if folder.exists():
             if _is_whole(folder):  # another process was faster
                 return
-            _say_once(folder, "was damaged or not ours, and is made anew")
-            # Aside first: another process may mend it, too, and one of us is the last.
+            _log_once(folder, "was damaged or not ours, and is made again")
+            # Aside first: another process may replace it, too, and one of the two is the last.
             aside = folder.with_name(f"{BUILDING}{secrets.token_hex(8)}")
             with suppress(FileNotFoundError):
                 folder.rename(aside)
@@ -138,9 +136,6 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
-def _say_once(folder: Path, what: str) -> None:
-    with _said_lock:
-        if (folder, what) in _said:
-            return
-        _said.add((folder, what))
+@functools.cache
+def _log_once(folder: Path, what: str) -> None:
     logger.warning("%s %s.", folder, what)

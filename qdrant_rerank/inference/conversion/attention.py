@@ -1,20 +1,21 @@
-"""Attention as one operator instead of a dozen: less memory, and less time for long texts.
+"""Fused attention for a CPU: less memory, and less time for long texts.
 
-ONNX Runtime's MultiHeadAttention on a CPU works block by block where nothing is masked (flash
-attention, https://arxiv.org/abs/2205.14135), so that the weights of each token for each other,
-12.6 MB a copy at 12 heads and 512 tokens, are never in memory: benchmarks/README.md. A pair that is
-a run of its own takes that path. Shorter ones are masked, as before, whether there is padding or
-not, so that a score does not depend on what else is in the run.
+If nothing is masked, ONNX Runtime's MultiHeadAttention works block by block on a CPU (flash
+attention, https://arxiv.org/abs/2205.14135): the attention weights, 12.6 MB per copy at 12 heads
+and 512 tokens, are never in memory as a whole (benchmarks/README.md). A pair that is a batch of its
+own takes that path. Shorter pairs are masked, with padding or without, so that a score does not
+depend on the other pairs of the batch.
 
-An attention is replaced if its mask adds the same to all where nothing is padding (so none that is
-causal, local or of segments), and if what it says stays the same.
+An attention is replaced if its mask adds the same number everywhere in a text without padding (so
+not if it is causal, local or by segments), and if its results stay the same.
 """
 
-import importlib.util
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +34,22 @@ from qdrant_rerank.inference.conversion.attention_pattern import Site, find_site
 from qdrant_rerank.inference.conversion.graph import Graph, keep_needed, load_whole
 from qdrant_rerank.inference.cpu import LONG_PAIR
 from qdrant_rerank.inference.inputs import Inputs
+from qdrant_rerank.inference.sessions import import_onnxruntime, open_plain_session
 
 __all__ = ["with_fused_attention"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 3  # of what is made here; another one is another artifact
-NAME, NOTHING = "model.onnx", "nothing"  # files of an artifact; the latter if nothing was to fuse
+FORMAT = 3  # of the files made here; another number makes another artifact
+NAME, NOTHING = "model.onnx", "nothing"  # an artifact has one of the two files
 LARGEST = 1 << 30  # bytes of a model; the copy of a larger one would fill the cache
 MASK = "attention_mask"
 DOMAIN = "com.microsoft"
 FLOAT, INT32, INT64 = 1, 6, 7  # onnx.TensorProto's; onnx is imported on use
-# A mask is looked at in the first of these widths that the model has positions for.
+# A mask is checked at the first of these widths that the model has positions for.
 WIDTHS = (2048, 1024, 512, 256, 128, 64)
-# By what share of it an attention's result may differ. Of int8, the last digit of an activation
-# before it may be rounded otherwise, which adds up over the layers.
+# Share by which an attention's result may differ. In int8 the last digit of an activation before
+# it may be rounded differently, which adds up over the layers.
 TOLERANCE, TOLERANCE_INT8 = 1e-4, 0.3
 
 # A path or the content of an ONNX file -> an onnxruntime.InferenceSession on the CPU.
@@ -55,33 +57,31 @@ OpenModel = Callable[[Path | bytes], Any]
 
 
 @contextmanager
-def with_fused_attention(
-    model: Path, cache: Path, version: str, open_model: OpenModel
-) -> Iterator[Path]:
-    """The same model with fused attention, from the cache or made now; or the model itself.
+def with_fused_attention(model: Path, cache: Path) -> Iterator[Path]:
+    """Give the same model with fused attention, from the cache or made now.
 
-    Itself where there is nothing to fuse, it is larger than 1 GB, or onnx, by which the other one
-    is made, is not installed.
+    It is the model itself if there is nothing to fuse, the model is larger than 1 GB, or onnx is
+    not installed.
 
     Args:
         model: an ONNX file.
-        cache: directory to keep the other one in.
-        version: of onnxruntime.
-        open_model: loads a model.
+        cache: directory to keep the other file in.
 
     Yields:
         The ONNX file to load, inside the ``with`` block.
     """
     files = _files(model)
-    if not files or sum(path.stat().st_size for path in files) > LARGEST or not _has_onnx():
+    if not files or sum(path.stat().st_size for path in files) > LARGEST or not find_spec("onnx"):
         yield model
         return
 
+    ort = import_onnxruntime()
+
     def build(folder: Path) -> None:
-        found = _fused(model, open_model)
+        found = _fused(model, partial(open_plain_session, ort))
         (folder / (NOTHING if found is None else NAME)).write_bytes(found or b"")
 
-    options = {"format": FORMAT, "onnxruntime": version}
+    options = {"format": FORMAT, "onnxruntime": str(ort.__version__)}
     with ExitStack() as stack:
         made = model
         with suppress(ModelFileError):  # no room: it has been logged
@@ -90,7 +90,7 @@ def with_fused_attention(
 
 
 def _files(model: Path) -> list[Path]:
-    """A model that may have attention, and its external data; empty for any other one."""
+    """Return a model that may have attention, and its external data; nothing for any other."""
     if not names_any(model, [b"Softmax"]):
         return []
     try:
@@ -99,12 +99,8 @@ def _files(model: Path) -> list[Path]:
         return []
 
 
-def _has_onnx() -> bool:
-    return importlib.util.find_spec("onnx") is not None
-
-
 def _fused(path: Path, open_model: OpenModel) -> bytes | None:
-    """The content of the other file; None where there is nothing to fuse, or it does not fit."""
+    """Return the content of the fused file; None if nothing is fused."""
     try:
         model = load_whole(path)
         graph = Graph(model.graph)
@@ -117,11 +113,13 @@ def _fused(path: Path, open_model: OpenModel) -> bytes | None:
             return None
         names = [name for site in sites for name in (site.query, site.result)]
         before = open_model(_with_outputs(model, names).SerializeToString())
-        shapes = _shapes(before, [site.query for site in sites], path)
+        queries = [site.query for site in sites]
+        short = before.run(queries, _texts(before, path, [8]))
+        shapes = {name: array.shape for name, array in zip(queries, short, strict=True)}
         sites = [site for site in sites if len(shapes[site.query]) == 4]
         if not sites:
             return None
-        # A run that quantises what comes holds one pair anyway.
+        # A batch of a model that quantises its activations holds one pair anyway.
         always_alone = names_any(path, DYNAMIC_QUANTIZATION)
         _replace(model, graph, sites, shapes, kinds[MASK], 0 if always_alone else LONG_PAIR)
         made: bytes = model.SerializeToString()
@@ -142,14 +140,14 @@ def _fused(path: Path, open_model: OpenModel) -> bytes | None:
 def _evenly_masked(
     model: Any, sites: Sequence[Site], path: Path, open_model: OpenModel
 ) -> list[Site]:
-    """The sites whose mask adds the same everywhere, in a text that has no padding."""
+    """Return the sites whose mask adds the same number everywhere in a text without padding."""
     from onnx.utils import Extractor
 
     masks = sorted({site.mask for site in sites if site.mask is not None})
     if not masks:
         return list(sites)
     inputs = [node.name for node in model.graph.input]
-    # Without the layers, which do not matter to it: at the greatest width they take long.
+    # Without the layers, which the mask does not need: at the greatest width they take long.
     part = _with_outputs(model, masks)
     part = Extractor(part).extract_model(inputs, masks)
     session = open_model(part.SerializeToString())
@@ -170,14 +168,8 @@ def _evenly_masked(
     return [site for site in sites if site.mask in even]
 
 
-def _shapes(session: Any, names: Sequence[str], path: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of these outputs in a short run."""
-    found = session.run(list(names), _texts(session, path, [8]))
-    return {name: array.shape for name, array in zip(names, found, strict=True)}
-
-
 def _with_outputs(model: Any, names: Sequence[str]) -> Any:
-    """A copy of a model that returns these tensors alone."""
+    """Return a copy of a model whose only outputs are these tensors."""
     import onnx
 
     copy = onnx.ModelProto()
@@ -197,7 +189,7 @@ def _replace(
     mask_type: int,
     shorter: int,
 ) -> None:
-    """Put the fused operator in the place of each site, and leave out what nothing needs then."""
+    """Put the fused operator in the place of each site, and remove nodes that are not needed."""
     from onnx import helper
 
     nodes = [
@@ -229,10 +221,10 @@ def _replace(
 def _fused_nodes(
     graph: Graph, site: Site, own: str, heads: int, size: int, constants: dict[str, Any]
 ) -> list[Any]:
-    """The nodes that take a site's place; the operator wants (batch, tokens, heads x size)."""
+    """Return the nodes that replace a site; the operator takes (batch, tokens, heads x size)."""
     from onnx import helper
 
-    def shape(*sizes: int) -> str:  # 0: as it is
+    def shape(*sizes: int) -> str:  # 0: unchanged
         name = f"fused_shape_{'_'.join(map(str, sizes))}"
         constants[name] = helper.make_tensor(name, INT64, [len(sizes)], sizes)
         return name
@@ -285,7 +277,7 @@ def _fused_nodes(
 
 
 def _largest_difference(before: Any, after: Any, results: Sequence[str], path: Path) -> float:
-    """Of these outputs, for one text and for several, padded on either side: relative."""
+    """Return the largest relative difference of outputs, for one text and several, padded."""
     differences = []
     for lengths in ([9], [33], [24, 7], [-7, 24], [LONG_PAIR + 30]):
         texts = _texts(before, path, lengths)
@@ -301,7 +293,7 @@ def _largest_difference(before: Any, after: Any, results: Sequence[str], path: P
 
 
 def _texts(session: Any, path: Path, lengths: Sequence[int]) -> Mapping[str, NDArray[Any]]:
-    """Inputs of texts that have so many tokens; padded on the left where it is negative."""
+    """Make inputs of texts of so many tokens; a negative number is padded on the left."""
     shape = (len(lengths), max(map(abs, lengths)))
     ids = np.random.default_rng(0).integers(5, 50, shape, dtype=np.int64)
     mask = np.zeros(shape, dtype=np.int64)

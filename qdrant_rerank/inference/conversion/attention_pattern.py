@@ -1,4 +1,4 @@
-"""Where in an ONNX graph softmax(scale * Q K^T + mask) V is, whoever exported it."""
+"""Finds softmax(scale * Q K^T + mask) V in an ONNX graph, by any exporter."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +16,8 @@ class Site:
         query: (batch, heads, tokens, size).
         key: transposed, (batch, heads, size, tokens).
         value: as the query.
-        mask: what is added to the scores, or None.
-        scale: what they are multiplied by.
+        mask: added to the scores; None without a mask.
+        scale: factor of the scores.
         result: as the query.
     """
 
@@ -30,7 +30,7 @@ class Site:
 
 
 def find_sites(graph: Graph) -> list[Site]:
-    """Every attention of a graph, by its softmax."""
+    """Return every attention of a graph, found by its softmax."""
     found = [_site(graph, node) for node in graph.nodes if node.op_type == "Softmax"]
     return [site for site in found if site is not None]
 
@@ -57,7 +57,7 @@ def _site(graph: Graph, softmax: Any) -> Site | None:
 
 
 def _sums(graph: Graph, name: str) -> list[tuple[str, str | None]]:
-    """What may be the scores, and the mask that is added to them."""
+    """Return the possible scores, each with the mask that is added to them."""
     added = graph.maker(name, "Add")
     if added is None:
         return [(name, None)]
@@ -66,7 +66,7 @@ def _sums(graph: Graph, name: str) -> list[tuple[str, str | None]]:
 
 
 def _past_guard(graph: Graph, weights: str) -> str:
-    """Past Where(IsNaN(weights), 0, weights), torch's guard of rows that are wholly masked."""
+    """Skip Where(IsNaN(weights), 0, weights), torch's guard for rows that are wholly masked."""
     takers = graph.takers(weights)
     tests = [node for node in takers if node.op_type == "IsNaN"]
     guards = [node for node in takers if node.op_type == "Where"]

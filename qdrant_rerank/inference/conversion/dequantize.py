@@ -1,10 +1,10 @@
-"""A model with int8 weights -> the same weights in fp32, once, for what computes no int8: a card.
+"""A model with int8 weights -> the same weights in fp32, made once, for a GPU or on request.
 
 Dynamic quantisation computes x W as (x / s_x) (W / s_w) in integers, times s_x s_w, with s_x found
-anew in each run (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
+again for each batch (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
 Here s_w (W - zero point) is computed once, and the product is one of floats. Weights stay as
 coarse as they were; activations are no longer rounded, so a score differs from that of the int8
-file as an fp32 file's does, and does not depend on what else is in a run.
+file as an fp32 file's does, and does not depend on the other pairs of a batch.
 """
 
 import logging
@@ -25,17 +25,17 @@ __all__ = ["dequantized"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # of what is made here; another one is another artifact
+FORMAT = 1  # of the files made here; another number makes another artifact
 
 
 @contextmanager
 def dequantized(model: Path, data: Sequence[Path], cache: Path) -> Iterator[Path]:
-    """The same model with its int8 weights in fp32, from the cache or made now.
+    """Give the same model with its int8 weights in fp32, from the cache or made now.
 
     Args:
         model: an int8 ONNX file.
         data: its external data, in or below its folder.
-        cache: directory to keep it in.
+        cache: directory to keep the other file in.
 
     Yields:
         The ONNX file, to be loaded inside the ``with`` block.
@@ -61,7 +61,7 @@ def _dequantize(source: Path, target: Path) -> None:
             f"{source} has int8 weights, and floats are asked for; making them, once, needs onnx: "
             'pip install "qdrant-rerank[gpu]", or on a CPU pip install "qdrant-rerank[cpu]".'
         ) from error
-    logger.info("Making fp32 weights of those of %s, once, in %s.", source, target.parent)
+    logger.info("Making fp32 weights of the int8 weights of %s in %s.", source, target.parent)
     try:
         model = load_whole(source)
     except (OSError, ModelFileError):
@@ -85,14 +85,14 @@ def _dequantize(source: Path, target: Path) -> None:
         raise ModelFileError(
             f"{source} is quantised in a way that is not undone here (other operators than "
             "onnxruntime's dynamic quantisation makes). Take the model's fp32 or fp16 file for a "
-            "card, or run this one on a CPU: device='cpu'."
+            "GPU, or run this one on a CPU: device='cpu'."
         )
 
 
 def _product(graph: Graph, node: Any) -> tuple[Any, Any] | None:
-    """The weights, and the node that replaces a product of integers with its scaling.
+    """Return the weights, and the node that replaces a product of integers with its scaling.
 
-    Of MatMulInteger -> Cast -> Mul(s_x s_w), where DynamicQuantizeLinear makes the first factor.
+    These are MatMulInteger -> Cast -> Mul(s_x s_w), after a DynamicQuantizeLinear.
     """
     from onnx import helper, numpy_helper
 

@@ -1,8 +1,8 @@
-"""An fp32 graph -> fp16, inputs and outputs and what follows the last normalisation kept in fp32.
+"""An fp32 graph -> fp16, with inputs, outputs and the head in fp32.
 
-The layers before it take the time; what comes after, a pooler and a classifier or the scalars of a
-head, takes almost none, but whatever is rounded there stays in the score. Of the bundled model the
-largest error of a logit is halved so: benchmarks/README.md.
+The head is all that follows the last normalisation: a pooler and a classifier, or the scalars of a
+head. It takes almost no time, but its rounding stays in the score: in fp32 it halves the largest
+error of a logit of the bundled model (benchmarks/README.md).
 
 https://onnxruntime.ai/docs/performance/model-optimizations/float16.html
 """
@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,13 +22,13 @@ from qdrant_rerank.errors import MissingDependencyError, ModelFileError
 from qdrant_rerank.inference.conversion.graph import Graph, inputs_of, load_whole, tensors_of
 from qdrant_rerank.inference.gpu.devices import INSTALL_GPU
 
-__all__ = ["halve", "join_casts", "kept_operators", "name_head", "quiet", "widen"]
+__all__ = ["converter_options", "halve", "join_casts", "quiet", "widen"]
 
 FLOAT, FLOAT16 = 1, 10  # onnx.TensorProto's; onnx is imported on use
-CAST_AFTER = "_cast_to_fp16_node"  # the converter's name for the cast after a node left in fp32
-# Ends of the names of what each layer ends with; exporters spelt it out before opset 17.
+CAST_AFTER = "_cast_to_fp16_node"  # the converter's name for the cast after a node in fp32
+# Ends of the names of a layer's last operator; exporters wrote it as several before opset 17.
 NORMALIZATIONS = ("LayerNormalization", "ReduceMean")
-# Weights of a product that takes time even once a pair; a language model's vocabulary has more.
+# Weights of a product that takes time even once per pair; a language model's vocabulary has more.
 LARGEST_HEAD = 1 << 22
 
 
@@ -39,29 +38,32 @@ def halve(model: Path, target: Path, room: Path, *, large: bool) -> None:
     Args:
         model: an fp32 ONNX file.
         target: the file to write, in a folder of its own.
-        room: an empty folder, for what is in between.
+        room: an empty folder, for a file in between.
         large: whether its weights are more than protobuf holds.
 
     Raises:
         MissingDependencyError: onnx is not installed.
         ModelFileError: it cannot be converted.
     """
-    float16 = _import_float16(model)
-    import onnx
-
+    try:
+        import onnx
+        from onnxruntime.transformers import float16
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"precision='fp16' of {model} means to convert it, since it has no fp16 file; that "
+            f'needs onnx: {INSTALL_GPU}, or on a CPU pip install "qdrant-rerank[quantize]".'
+        ) from error
     try:
         with quiet():
             source = load_whole(model)
             if any(tensor.data_type == FLOAT16 for tensor in source.graph.initializer):
                 raise ValueError("it is fp16 already, which model_fp16.onnx would be the name for")
-            head = name_head(source.graph)
+            options = converter_options(source.graph)
             if large:  # too large to be inferred in memory: from a file, with its data beside it
                 path = room / "source.onnx"
                 onnx.save(source, path, save_as_external_data=True, location="source.data")
                 source = str(path)
-            half = float16.convert_float_to_float16(
-                source, keep_io_types=True, op_block_list=kept_operators(), node_block_list=head
-            )
+            half = float16.convert_float_to_float16(source, **options)
             join_casts(half.graph)
     except (OSError, ModelFileError):
         raise
@@ -72,19 +74,28 @@ def halve(model: Path, target: Path, room: Path, *, large: bool) -> None:
     onnx.save(half, target, save_as_external_data=large, location="model.onnx_data")
 
 
-def kept_operators() -> list[str]:
-    """Kinds of operators that stay in fp32: the converter's, and one whose scales have to."""
+def converter_options(graph: Any) -> dict[str, Any]:
+    """Return the converter's options: what stays in fp32. Nodes of the head get names.
+
+    Args:
+        graph: an ``onnx.GraphProto`` in fp32.
+    """
     from onnxruntime.transformers import float16
 
-    return [*float16.DEFAULT_OP_BLOCK_LIST, "DequantizeLinear"]
+    return {
+        "keep_io_types": True,
+        # The scales of the last one have to stay in fp32.
+        "op_block_list": [*float16.DEFAULT_OP_BLOCK_LIST, "DequantizeLinear"],
+        "node_block_list": _name_head(graph),
+    }
 
 
 def widen(model: Path, target: Path) -> None:
-    """Write an fp16 model in fp32, with the same weights, inputs and outputs in fp32 too.
+    """Write an fp16 model in fp32: its weights, inputs and outputs.
 
     Args:
-        model: an fp16 ONNX file, or one that is fp16 in part.
-        target: the file to write; its data comes beside it.
+        model: an ONNX file that is fp16 in whole or in part.
+        target: the file to write; its data is written beside it.
     """
     import onnx
     from onnx import numpy_helper
@@ -104,15 +115,10 @@ def widen(model: Path, target: Path) -> None:
     onnx.save(whole, target, save_as_external_data=True, location=f"{target.name}_data")
 
 
-def name_head(graph: Any) -> list[str]:
-    """Names of the nodes that nothing normalises after, given to those that have none.
+def _name_head(graph: Any) -> list[str]:
+    """Return the names of the nodes after the last normalisation; nodes without a name get one.
 
-    Args:
-        graph: an ``onnx.GraphProto``.
-
-    Returns:
-        Those of the head, without products with more than 4 million weights; none where nothing is
-        normalised at all.
+    Products of more than 4 million weights are left out. Without a normalisation there are none.
     """
     sizes = {tensor.name: math.prod(tensor.dims) for tensor in graph.initializer}
     wanted: set[str] = set()
@@ -127,11 +133,11 @@ def name_head(graph: Any) -> list[str]:
 
 
 def join_casts(graph: Any) -> None:
-    """Let fp32 nodes read each other's results without rounding them to fp16 in between.
+    """Let fp32 nodes read one another's results without a rounding to fp16 in between.
 
     Args:
-        graph: an ``onnx.GraphProto`` as onnxruntime's converter leaves it, of which a node that
-            stays in fp32 has a cast before and after.
+        graph: an ``onnx.GraphProto`` from onnxruntime's converter, with a cast before and after
+            each node that stays in fp32.
     """
     found = Graph(graph)
     exact: dict[str, str] = {}
@@ -145,7 +151,7 @@ def join_casts(graph: Any) -> None:
         if node.op_type == "Cast" and node.output[0] in exact.keys() & outputs:
             node.input[0] = exact[node.output[0]]  # fp32 to fp32: the output keeps its name
         node.input[:] = [exact.get(name, name) for name in node.input]
-    for _ in range(2):  # the second cast of a pair was all that took the first one's result
+    for _ in range(2):  # only the second cast of a pair took the first one's result
         used = outputs.union(*map(inputs_of, graph.node))
         kept = [n for n in graph.node if n.op_type != "Cast" or used.intersection(n.output)]
         del graph.node[:]
@@ -154,35 +160,22 @@ def join_casts(graph: Any) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the optimizer's remarks on each weight that fp16 rounds, and each fusion.
+    """Hide the optimizer's remarks on each weight that fp16 rounds, and on each fusion.
 
-    Those of this thread alone: what others log meanwhile is logged.
+    Only those of this thread: what other threads log meanwhile is logged.
     """
-    # Once and for good: warnings cannot be set aside for one thread.
+    # Once and for good: warnings cannot be hidden for one thread.
     warnings.filterwarnings("ignore", module=r"(onnxruntime\.transformers\.)?float16")
     own = threading.get_ident()
 
-    def of_others(record: logging.LogRecord) -> bool:
+    def by_others(record: logging.LogRecord) -> bool:
         return record.thread != own
 
     handlers = [one for one in (*logging.root.handlers, logging.lastResort) if one is not None]
     for handler in handlers:
-        handler.addFilter(of_others)
+        handler.addFilter(by_others)
     try:
         yield
     finally:
         for handler in handlers:
-            handler.removeFilter(of_others)
-
-
-def _import_float16(model: Path) -> ModuleType:
-    try:
-        import onnx  # noqa: F401
-        from onnxruntime.transformers import float16
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"precision='fp16' of {model} means to convert it, since it has no fp16 file, which "
-            f'needs onnx: {INSTALL_GPU}, or on a CPU pip install "qdrant-rerank[quantize]".'
-        ) from error
-    module: ModuleType = float16
-    return module
+            handler.removeFilter(by_others)

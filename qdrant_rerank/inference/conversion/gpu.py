@@ -1,12 +1,12 @@
-"""A model's file -> one made for cards: fused attention, and fp16 if asked for. Made once.
+"""A model's file -> a file for GPUs: fused attention, and fp16 if asked for. Made once.
 
-onnxruntime's transformer optimizer replaces the dozen operators of an attention, of a residual
-sum with its normalisation, and of a biased GELU by one each
+onnxruntime's transformer optimizer replaces the operators of an attention by one operator,
+as well as those of a residual sum with its normalisation and of a GELU with its bias
 (https://onnxruntime.ai/docs/performance/transformers-optimization.html). On a CPU that is slower.
-fp16 keeps inputs and outputs as they are, so that nothing else has to know
+An fp16 file keeps the types of its inputs and outputs
 (https://onnxruntime.ai/docs/performance/model-optimizations/float16.html).
 
-A fused model whose answers differ from the original's is not used.
+A fused file whose outputs differ from the original's is not used.
 """
 
 import logging
@@ -14,8 +14,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,21 +24,20 @@ from numpy.typing import NDArray
 from qdrant_rerank.errors import ModelFileError
 from qdrant_rerank.inference.conversion.artifact_cache import BUILDING, artifact
 from qdrant_rerank.inference.conversion.fp16 import (
+    converter_options,
     halve,
     join_casts,
-    kept_operators,
-    name_head,
     quiet,
     widen,
 )
 from qdrant_rerank.inference.conversion.graph import load_whole
 from qdrant_rerank.inference.conversion.int8 import LARGE
-from qdrant_rerank.inference.gpu.devices import INSTALL_GPU
+from qdrant_rerank.inference.gpu.devices import CPU, INSTALL_GPU
 from qdrant_rerank.inference.inputs import Inputs
-from qdrant_rerank.inference.sessions import import_onnxruntime
+from qdrant_rerank.inference.sessions import import_onnxruntime, open_plain_session
 from qdrant_rerank.inference.tokenizer_files import read_json
 
-__all__ = ["Encoder", "convert_for_gpu", "largest_difference", "packed_beside"]
+__all__ = ["Encoder", "convert_for_gpu", "largest_difference"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,21 +49,20 @@ FAMILIES = {
     "roberta": "bert",
     "xlm-roberta": "bert",
 }
-FORMAT = 3  # of what is made here; another one is another artifact
-PACKED = "packed.onnx"
+FORMAT = 4  # of the files made here; another number makes another artifact
 # Largest difference of logits between the original and the fused file, both in fp32.
 SAME = 1e-3
-CHECKED = (3, 16)  # pairs and tokens of the run that compares them
+CHECKED = (3, 16)  # pairs and tokens of the batch that compares them
 
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """What the optimizer has to know of an architecture.
+    """Facts about an architecture that the optimizer needs.
 
     Attributes:
         family: the optimizer's name for it.
-        heads: of its attention.
-        width: of its states.
+        heads: number of attention heads.
+        width: size of its states.
     """
 
     family: str
@@ -73,7 +71,7 @@ class Encoder:
 
     @classmethod
     def read(cls, directory: Path) -> "Encoder | None":
-        """From the ``config.json`` of a model; None where the optimizer does not know it.
+        """Read the ``config.json`` of a model; None if the optimizer does not know the model.
 
         Raises:
             ModelFileError: the file is not a JSON object.
@@ -96,25 +94,25 @@ def convert_for_gpu(
     half: bool,
     from_half: bool = False,
 ) -> Iterator[Path]:
-    """The same model for a card, from the cache or made now.
+    """Give the same model for a GPU, from the cache or made now.
 
     Args:
         model: an ONNX file that is not quantised.
         data: its external data.
-        cache: directory to keep it in.
-        encoder: how to fuse it; None to leave its operators as they are.
-        half: whether it is to be fp16.
-        from_half: whether it is fp16 already.
+        cache: directory to keep the other file in.
+        encoder: how to fuse it; None to keep its operators.
+        half: whether the other file is fp16.
+        from_half: whether the model is fp16 already.
 
     Yields:
-        The ONNX file, to be loaded inside the ``with`` block; the given one where there is nothing
-        to be done.
+        The ONNX file, to be loaded inside the ``with`` block; the given one if nothing is to be
+        done.
 
     Raises:
-        MissingDependencyError: it is to be converted, and onnx is not installed.
+        MissingDependencyError: the model has to be converted, and onnx is not installed.
         ModelFileError: it cannot be converted, or there is no room.
     """
-    if encoder is not None and not _has_optimizer():
+    if encoder is not None and not all(map(find_spec, ("onnx", "sympy"))):
         logger.info("Attention is not fused, which needs onnx and sympy: %s", INSTALL_GPU)
         encoder = None
     if encoder is None and (from_half or not half):
@@ -123,13 +121,13 @@ def convert_for_gpu(
 
     def build(folder: Path) -> None:
         target = folder / "model.onnx"
-        logger.info("Making %s for cards, once, in %s.", model, cache)
+        logger.info("Making a file for GPUs of %s in %s.", model, cache)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=BUILDING) as room:
             if encoder is None:
                 halve(model, target, Path(room), large=large)
                 return
             source = model
-            if from_half:  # a CPU, which folds and compares, has no operators for it
+            if from_half:  # the CPU, which folds and compares, has no operators for fp16
                 source = Path(room) / "full.onnx"
                 widen(model, source)
             _fuse(source, encoder, target, Path(room), half=half, large=large)
@@ -155,7 +153,7 @@ def _fuse(
     with quiet():
         folded = room / "folded.onnx"
         _fold(model, folded)
-        # The optimizer copies the model ten times, and computes with projections alone.
+        # The optimizer copies the model ten times, and computes only with projections.
         light = load_whole(folded, largest=encoder.width**2)
         tables = _without_tables(light.graph)
         fused = optimizer.optimize_by_fusion(light, encoder.family, encoder.heads, encoder.width)
@@ -170,26 +168,21 @@ def _fuse(
         if not same:
             fused = optimizer.OnnxModel(load_whole(folded))
         if half:
-            head = name_head(fused.model.graph)
-            fused.convert_float_to_float16(
-                keep_io_types=True, op_block_list=kept_operators(), node_block_list=head
-            )
+            fused.convert_float_to_float16(**converter_options(fused.model.graph))
             join_casts(fused.model.graph)
         fused.save_model_to_file(str(target), use_external_data_format=large)
-        if half:
-            _pack(fused, target.with_name(PACKED), large=large)
     if not same:
         logger.warning(
-            "%s is used without fused attention, which changed its answers by %.1e.",
+            "%s is used without fused attention, which changed its logits by %.1e.",
             model,
             difference,
         )
 
 
 def _without_tables(graph: Any) -> dict[str, Any]:
-    """Leave one row of each embedding table whose data was not read; the tables, by name.
+    """Cut each embedding table whose data was not read to one row; return the tables by name.
 
-    The optimizer reads them, though only for their width.
+    The optimizer reads the tables, though only for their width.
     """
     from onnx import numpy_helper
     from onnx.external_data_helper import uses_external_data
@@ -204,74 +197,39 @@ def _without_tables(graph: Any) -> dict[str, Any]:
     return tables
 
 
-def packed_beside(model: Path) -> Path | None:
-    """The file with attention that skips padding, beside one made for cards; None without one."""
-    packed = model.with_name(PACKED)
-    return packed if packed.is_file() else None
-
-
-def _pack(fused: Any, target: Path, *, large: bool) -> None:
-    """Attention that skips padding: https://arxiv.org/abs/2210.03052, "padding-free".
-
-    Only CUDA has its operators, so it cannot be checked here: who loads it compares the answers.
-    """
-    from onnxruntime.transformers.convert_to_packing_mode import PackingMode
-
-    if not fused.get_nodes_by_op_type("Attention"):
-        return
-    PackingMode(fused).convert(use_symbolic_shape_infer=False)
-    fused.save_model_to_file(str(target), use_external_data_format=large)
-
-
 def _fold(model: Path, target: Path) -> None:
-    """Compute what is constant: the optimizer looks for attention among what is left.
+    """Replace constant computations by their results, among which the optimizer finds no attention.
 
-    It would do so itself, but through torch.
+    The optimizer can do so itself, but only with torch.
     """
     ort = import_onnxruntime()
-    options = _options(ort)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors arrive as exceptions
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(target)
     prefix = "session.optimized_model_external_initializers_"
     options.add_session_config_entry(f"{prefix}file_name", f"{target.name}_data")
     options.add_session_config_entry(f"{prefix}min_size_in_bytes", "1024")
-    _session(ort, model, options, disabled_optimizers=["ConstantSharing"])
+    try:
+        ort.InferenceSession(
+            str(model), options, providers=[CPU], disabled_optimizers=["ConstantSharing"]
+        )
+    except Exception as error:  # onnxruntime's errors share no base
+        raise ModelFileError(f"{model} cannot be loaded by onnxruntime: {error}") from error
 
 
 def largest_difference(one: Path, other: Path) -> float:
-    """Between the outputs of two files of a model, on a CPU, on pairs with padding."""
+    """Compare the outputs of two files of a model, on a CPU, on pairs with padding."""
     ort = import_onnxruntime()
     rows, width = CHECKED
     ids = np.arange(rows * width, dtype=np.int64).reshape(CHECKED) % 97 + 1
     mask = (np.arange(width) < np.array([[width], [width - 5], [width // 2]])).astype(np.int64)
     types = (np.arange(width) > width // 3).astype(np.int64) * mask
 
-    def answers(path: Path) -> NDArray[Any]:
-        session = _session(ort, path, _options(ort))
-        feed = Inputs(session.get_inputs(), path)(ids, mask, types)
-        found: NDArray[Any] = session.run([session.get_outputs()[0].name], dict(feed))[0]
+    def outputs(path: Path) -> NDArray[Any]:
+        session = open_plain_session(ort, path)
+        inputs = dict(Inputs(session.get_inputs(), path)(ids, mask, types))
+        found: NDArray[Any] = session.run([session.get_outputs()[0].name], inputs)[0]
         return found
 
-    return float(np.abs(answers(one) - answers(other)).max())
-
-
-def _session(ort: ModuleType, path: Path, options: Any, **more: Any) -> Any:
-    try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], **more)
-    except Exception as error:  # onnxruntime's errors share no base
-        raise ModelFileError(f"{path} cannot be loaded by onnxruntime: {error}") from error
-
-
-def _options(ort: ModuleType) -> Any:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors arrive as exceptions
-    return options
-
-
-def _has_optimizer() -> bool:
-    try:
-        import onnx  # noqa: F401
-        import sympy  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    return float(np.abs(outputs(one) - outputs(other)).max())

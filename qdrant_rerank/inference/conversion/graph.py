@@ -1,11 +1,10 @@
-"""An ONNX graph in memory, for what rewrites one: read whole, and who makes what of what."""
+"""An ONNX graph in memory, to be rewritten: its tensors, and the nodes that make and take them."""
 
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.errors import ModelFileError
@@ -14,14 +13,14 @@ __all__ = ["Graph", "inputs_of", "keep_needed", "load_whole", "tensors_of"]
 
 
 def load_whole(path: Path, *, largest: int | None = None) -> Any:
-    """An ``onnx.ModelProto`` with its external data, which may be links, as in the hub's cache.
+    """Read an ``onnx.ModelProto`` with its external data, which may be links as in the hub's cache.
 
-    ``onnx.load`` refuses links, so its callers here come with files that were looked at before:
+    ``onnx.load`` refuses links. The files were checked before:
     see :func:`~qdrant_rerank.hub.onnx_files.external_files`.
 
     Args:
         path: the ONNX file.
-        largest: elements of a tensor beyond which its data is left where it is; None for no limit.
+        largest: elements of a tensor beyond which its data is not read; None for no limit.
 
     Raises:
         ModelFileError: its external data is shorter than it says.
@@ -52,7 +51,7 @@ def load_whole(path: Path, *, largest: int | None = None) -> Any:
 
 
 def tensors_of(graph: Any) -> Iterator[Any]:
-    """Every tensor of a graph: weights, and constants inside nodes."""
+    """Yield every tensor of a graph: weights, and constants inside nodes."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
@@ -64,7 +63,7 @@ def tensors_of(graph: Any) -> Iterator[Any]:
 
 
 class Graph:
-    """Who makes and who takes each tensor.
+    """The nodes that make and take each tensor.
 
     Args:
         graph: an ``onnx.GraphProto``.
@@ -83,22 +82,25 @@ class Graph:
         self._weights = {tensor.name: tensor for tensor in graph.initializer}
 
     def maker(self, name: str, *kinds: str) -> Any | None:
-        """The node that makes a tensor, if it is of one of these kinds."""
+        """Return the node that makes a tensor, if it is of one of these kinds."""
         node = self._makers.get(name)
         return node if node is not None and node.op_type in kinds else None
 
     def takers(self, name: str) -> list[Any]:
-        """The nodes that take a tensor."""
+        """Return the nodes that take a tensor."""
         return self._takers.get(name, [])
 
     def only_taker(self, name: str, kind: str) -> Any | None:
-        """The node that takes a tensor, if it is the only one, and of this kind."""
+        """Return the node that takes a tensor, if it is the only one, and of this kind."""
         takers = self.takers(name)
         return takers[0] if len(takers) == 1 and takers[0].op_type == kind else None
 
     def constant(self, name: str) -> NDArray[Any] | None:
-        """The value of a constant tensor; None for another one."""
-        tensor = self._constant(name)
+        """Return the value of a constant tensor; None for another one."""
+        node = self.maker(name, "Constant")
+        tensor = self._weights.get(name)
+        if node is not None and node.attribute[0].name == "value":
+            tensor = node.attribute[0].t
         if tensor is None:
             return None
         from onnx import numpy_helper
@@ -107,30 +109,20 @@ class Graph:
         return value
 
     def number(self, name: str) -> float | None:
-        """The only element of a constant tensor; None for another one."""
-        tensor = self._constant(name)
-        if tensor is None or int(np.prod(tensor.dims)) != 1:
-            return None
-        from onnx import numpy_helper
-
-        return float(numpy_helper.to_array(tensor).reshape(()))
+        """Return the only element of a constant tensor; None for another one."""
+        value = self.constant(name)
+        return None if value is None or value.size != 1 else float(value.reshape(()))
 
     def order(self, name: str) -> tuple[str, tuple[int, ...]] | None:
-        """Of a transposed tensor, what was transposed, and how."""
+        """Return the tensor that was transposed into this one, and how; None if none was."""
         node = self.maker(name, "Transpose")
         if node is None or not node.attribute:
             return None
         return node.input[0], tuple(node.attribute[0].ints)
 
-    def _constant(self, name: str) -> Any | None:
-        node = self.maker(name, "Constant")
-        if node is not None and node.attribute[0].name == "value":
-            return node.attribute[0].t
-        return self._weights.get(name)
-
 
 def keep_needed(graph: Any, nodes: Sequence[Any]) -> None:
-    """Give a graph other nodes, and leave out those and the weights that its outputs do not need.
+    """Give a graph other nodes, without nodes and weights that its outputs do not need.
 
     Args:
         graph: an ``onnx.GraphProto``.
@@ -149,7 +141,7 @@ def keep_needed(graph: Any, nodes: Sequence[Any]) -> None:
 
 
 def inputs_of(node: Any) -> Iterator[str]:
-    """What a node takes, by itself or in the graphs inside it."""
+    """Yield the inputs of a node and of the graphs inside it."""
     yield from node.input
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):

@@ -1,7 +1,7 @@
-"""An fp32 model -> int8, once, by onnxruntime's own quantiser.
+"""An fp32 model -> int8, made once by onnxruntime's own quantiser.
 
-Weights of matrix products become int8 with one scale a column; activations are quantised as they
-come (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
+Weights of matrix products become int8 with one scale per column. Activations are quantised at run
+time (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
 """
 
 import logging
@@ -14,26 +14,26 @@ from pathlib import Path
 from qdrant_rerank.errors import MissingDependencyError, ModelFileError
 from qdrant_rerank.hub.onnx_files import is_quantized
 from qdrant_rerank.inference.conversion.artifact_cache import BUILDING, artifact
-from qdrant_rerank.inference.cpu import Int8Weights, int8_weights
-from qdrant_rerank.inference.sessions import import_onnxruntime, import_quantizer
+from qdrant_rerank.inference.cpu import Int8Weights
+from qdrant_rerank.inference.sessions import import_onnxruntime
 
 __all__ = ["quantized"]
 
-# Weights beside the ONNX file, which protobuf limits to 2 GiB: from this size of the source on.
+# From this size of the source, weights are written beside the ONNX file: protobuf ends at 2 GiB.
 LARGE = 1 << 31  # bytes
 
 
 @contextmanager
 def quantized(
-    model: Path, data: Sequence[Path], cache: Path, weights: Int8Weights | None = None
+    model: Path, data: Sequence[Path], cache: Path, weights: Int8Weights
 ) -> Iterator[Path]:
-    """The same model in int8, from the cache or made now.
+    """Give the same model in int8, from the cache or made now.
 
     Args:
         model: an fp32 ONNX file.
         data: its external data, in or below its folder.
-        cache: directory to keep it in.
-        weights: None for what is best on this CPU.
+        cache: directory to keep the other file in.
+        weights: signed or unsigned.
 
     Yields:
         The int8 ONNX file, to be loaded inside the ``with`` block.
@@ -42,7 +42,6 @@ def quantized(
         MissingDependencyError: onnx is not installed, and the file is not in the cache.
         ModelFileError: nothing in the model can be quantised, or there is no room.
     """
-    weights = weights or int8_weights()
 
     def build(folder: Path) -> None:
         _quantize(model, data, folder / "model.onnx", signed=weights.signed)
@@ -59,12 +58,14 @@ def quantized(
 
 def _quantize(model: Path, data: Sequence[Path], target: Path, *, signed: bool) -> None:
     try:
-        quantizer = import_quantizer()
-    except MissingDependencyError as error:
+        import onnx
+        from onnxruntime import quantization
+    except ImportError as error:
         raise MissingDependencyError(
-            f"precision='int8' of {model} means to quantise it, since it has no int8 file: {error}"
+            f"precision='int8' of {model} means to quantise it, since it has no int8 file: "
+            "onnxruntime's quantiser needs onnx, which is not installed: "
+            'pip install "qdrant-rerank[quantize]".'
         ) from error
-    import onnx
 
     # The quantiser writes beside its source, which may be the hub's cache or read-only.
     room = tempfile.TemporaryDirectory(dir=target.parent.parent, prefix=BUILDING)
@@ -75,16 +76,16 @@ def _quantize(model: Path, data: Sequence[Path], target: Path, *, signed: bool) 
             beside.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, beside)  # onnx refuses links of either kind
         graph = onnx.load(model, load_external_data=False)
-        # Else it logs advice, to the root logger.
-        quantizer.quant_utils.add_pre_process_metadata(graph)
+        # Without it, the quantiser logs advice to the root logger.
+        quantization.quant_utils.add_pre_process_metadata(graph)
         onnx.save(graph, source)
         size = sum(path.stat().st_size for path in (model, *data))
-        quantizer.quantize_dynamic(
+        quantization.quantize_dynamic(
             source,
             target,
             op_types_to_quantize=["MatMul"],
             per_channel=True,
-            weight_type=quantizer.QuantType.QInt8 if signed else quantizer.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8 if signed else quantization.QuantType.QUInt8,
             use_external_data_format=size >= LARGE,
         )
     if not is_quantized(target):
@@ -96,10 +97,10 @@ def _quantize(model: Path, data: Sequence[Path], target: Path, *, signed: bool) 
 
 @contextmanager
 def _without_root_handlers() -> Iterator[None]:
-    """Logging stays as the application set it up.
+    """Keep logging as the application set it up.
 
     The quantiser calls ``logging.info`` and ``logging.warning``, which set up logging for the whole
-    process where nobody has.
+    process if the application has not.
     """
     if logging.root.handlers:
         yield

@@ -1,8 +1,8 @@
-"""A cross-encoder whose lower layers see each text alone, as two ONNX files.
+"""A cross-encoder whose lower layers see each text alone -> two ONNX files.
 
-Of such a model, one *trunk* reads a text alone, so that what it says of a document serves every
-query; the *branches* read what the trunk said of both. The cut is found by the exporter's names:
-values that lead from ``/trunk/...`` to ``/branches/...`` and hold a state a token.
+The *trunk* reads one text alone, so the states of a document serve every query. The *branches* read
+the states of both texts. The cut is found by the exporter's names: values that lead from
+``/trunk/...`` to ``/branches/...`` and hold one state per token.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,22 +19,22 @@ __all__ = ["split"]
 
 TRUNK, BRANCHES = "/trunk/", "/branches/"
 FLOAT = 1  # onnx.TensorProto.FLOAT; onnx is imported on use
-FORMAT = 1  # of the two files; another one is another artifact
+FORMAT = 1  # of the two files; another number makes another artifact
 
 
 @contextmanager
 def split(model: Path, data: Sequence[Path], cache: Path) -> Iterator[tuple[Path, Path]]:
-    """A model's trunk and branches, from the cache or made now.
+    """Give a model's trunk and branches, from the cache or made now.
 
     Args:
         model: an ONNX file.
         data: its external data.
-        cache: directory to keep both in.
+        cache: directory to keep both files in.
 
     Yields:
         The trunk, which returns ``states`` (batch, sequence, width) of a text, and the branches,
-        which take those of a query and a document one after the other as a further input; to be
-        loaded inside the ``with`` block.
+        which take the states of the query and then those of the document as one more input. Both
+        are to be loaded inside the ``with`` block.
 
     Raises:
         InvalidInputError: the model has no such trunk.
@@ -65,7 +65,7 @@ def _split(model: Path, trunk: Path, branches: Path) -> None:
     if not cut:
         raise InvalidInputError(
             f"document_cache is for a model whose lower layers see each text alone, as the bundled "
-            f"ones do; {model} is none. Leave it out; score_cache is for any model."
+            f"ones do; {model} is not. Leave it out; score_cache is for any model."
         )
     whole = load_whole(model)
     widths = list(cut.values())
@@ -95,7 +95,7 @@ def _split(model: Path, trunk: Path, branches: Path) -> None:
 
 
 def _cut(graph: Any) -> dict[str, int]:
-    """The states that lead from the trunk to the branches, in the graph's order, and their widths.
+    """Return the states that lead from the trunk to the branches, in order, and their widths.
 
     A layer ends with a normalisation, whose scale is as wide as its states.
     """

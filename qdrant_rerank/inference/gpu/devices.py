@@ -1,7 +1,7 @@
-"""Which NVIDIA cards are here, and what is missing before onnxruntime can use them.
+"""NVIDIA GPUs of this machine, and what is missing before onnxruntime can use them.
 
-The driver is asked for its cards (https://docs.nvidia.com/cuda/cuda-driver-api), so their numbers
-are those that CUDA counts by, under ``CUDA_VISIBLE_DEVICES`` too. No session is opened.
+The driver lists its GPUs (https://docs.nvidia.com/cuda/cuda-driver-api), so their numbers are those
+of CUDA, also under ``CUDA_VISIBLE_DEVICES``. No session is opened.
 """
 
 import contextlib
@@ -12,12 +12,13 @@ import io
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
 __all__ = [
+    "CPU",
     "CUDA",
     "INSTALL_GPU",
     "CudaReport",
@@ -29,6 +30,7 @@ __all__ = [
     "name_of",
 ]
 
+CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 #: Installs the CUDA wheel of onnxruntime with NVIDIA's libraries.
 INSTALL_GPU = 'pip install "qdrant-rerank[gpu]"'
@@ -44,7 +46,7 @@ Provider = str | tuple[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One card: its number, its name, and its memory in bytes."""
+    """One GPU: its number, its name, and its memory in bytes."""
 
     number: int
     name: str
@@ -56,152 +58,126 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What keeps onnxruntime from the cards, and what mends it."""
+    """A reason why onnxruntime cannot use the GPUs, and how to fix it."""
 
     seen: str
-    mend: str
+    fix: str
 
     def __str__(self) -> str:
-        return f"{self.seen} {self.mend}"
+        return f"{self.seen} {self.fix}"
 
 
 @dataclass(frozen=True, slots=True)
-class Driver:
-    """What NVIDIA's driver says.
+class NvidiaDriver:
+    """Answers of NVIDIA's driver.
 
     Attributes:
-        cards: in CUDA's order.
-        cuda: the newest CUDA it serves, major and minor; None where there is no driver.
-        error: why it shows no card, or "".
+        gpus: in CUDA's order.
+        cuda: the newest CUDA that it supports, major and minor; None without a driver.
+        error: why it lists no GPU, or "".
     """
 
-    cards: tuple[Gpu, ...] = ()
+    gpus: tuple[Gpu, ...] = ()
     cuda: tuple[int, int] | None = None
     error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class CudaReport:
-    """Whether onnxruntime can use a card here.
+    """Facts that decide whether onnxruntime can use a GPU here.
 
     Attributes:
         onnxruntime: its version.
         wheels: distributions of it that are installed; they share one directory.
         providers: its execution providers.
         built_for: the CUDA version that its wheel needs, or "".
-        driver: see :class:`Driver`.
-        problems: what is missing; empty where cards can be used.
+        driver: see :class:`NvidiaDriver`.
+        problems: what is missing; empty if GPUs can be used.
     """
 
     onnxruntime: str
     wheels: tuple[str, ...]
     providers: tuple[str, ...]
     built_for: str
-    driver: Driver
-    problems: tuple[Problem, ...]
+    driver: NvidiaDriver
+    problems: tuple[Problem, ...] = ()
 
     @property
     def usable(self) -> bool:
-        """Whether nothing is missing that can be told without a session."""
+        """Whether nothing is missing, as far as can be known without a session."""
         return not self.problems
 
 
 def cuda_report(ort: ModuleType) -> CudaReport:
-    """Look at the installed onnxruntime, its CUDA libraries, the driver and the cards.
+    """Look at the installed onnxruntime, its CUDA libraries, the driver and the GPUs.
 
     Args:
         ort: onnxruntime.
     """
-    providers = tuple(ort.get_available_providers())
-    built_for = str(getattr(ort, "cuda_version", None) or "")
-    has_cuda = CUDA in providers
-    driver = _driver()
-    wheels = installed_wheels()
-    problems = find_problems(
-        version=ort.__version__,
-        wheels=wheels,
-        providers=providers,
-        built_for=built_for,
-        not_loaded=_preload(ort) if has_cuda else (),
-        driver=driver,
-        visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
+    report = CudaReport(
+        onnxruntime=ort.__version__,
+        wheels=installed_wheels(),
+        providers=tuple(ort.get_available_providers()),
+        built_for=str(getattr(ort, "cuda_version", None) or ""),
+        driver=_driver(),
     )
-    return CudaReport(ort.__version__, wheels, providers, built_for, driver, tuple(problems))
+    not_loaded = _preload(ort) if CUDA in report.providers else ()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return replace(report, problems=tuple(find_problems(report, not_loaded, visible)))
 
 
 def find_problems(
-    *,
-    version: str,
-    wheels: Sequence[str],
-    providers: Sequence[str],
-    built_for: str,
-    not_loaded: Sequence[str],
-    driver: Driver,
-    visible: str | None,
-) -> list[Problem]:
-    """What keeps onnxruntime from the cards; pure.
+    report: CudaReport, not_loaded: Sequence[str], visible: str | None
+) -> Iterator[Problem]:
+    """Find what keeps onnxruntime from using the GPUs. Pure.
 
     Args:
-        version: of onnxruntime.
-        wheels: distributions of it that are installed.
-        providers: its execution providers.
-        built_for: CUDA version of its wheel, or "".
+        report: the other facts.
         not_loaded: names of libraries that could not be loaded.
-        driver: what the driver says.
         visible: the environment's CUDA_VISIBLE_DEVICES.
     """
-    found = []
-    if CUDA not in providers:
-        only = ", ".join(providers)
+    version, built_for, driver = report.onnxruntime, report.built_for, report.driver
+    if CUDA not in report.providers:
+        wheels = report.wheels
         both = f" {' and '.join(wheels)} are both installed." if len(wheels) > 1 else ""
-        # Both where there are both: what one leaves of the other's files does not run.
+        # If both are installed, both: the files that one leaves of the other do not run.
         remove = " ".join(wheels or WHEELS[:1])
-        found.append(
-            Problem(
-                f"onnxruntime {version} is a build without CUDA (it has {only}).{both}",
-                f"Install the GPU build in its place: pip uninstall -y {remove} && {INSTALL_GPU}",
-            )
+        yield Problem(
+            f"onnxruntime {version} is a build without CUDA (it has {', '.join(report.providers)})."
+            f"{both}",
+            f"Install the GPU build in its place: pip uninstall -y {remove} && {INSTALL_GPU}",
         )
     if not_loaded:
         of_cuda = f" of CUDA {built_for}" if built_for else ""
-        found.append(
-            Problem(
-                f"onnxruntime {version} cannot load {', '.join(not_loaded)}{of_cuda}.",
-                f"Install NVIDIA's libraries: {INSTALL_GPU}",
-            )
+        yield Problem(
+            f"onnxruntime {version} cannot load {', '.join(not_loaded)}{of_cuda}.",
+            f"Install NVIDIA's libraries: {INSTALL_GPU}",
         )
     if driver.cuda is None:
-        found.append(
-            Problem(
-                f"No NVIDIA driver: {driver.error}.",
-                "Install the driver; in a container, start it with --gpus all.",
-            )
+        yield Problem(
+            f"No NVIDIA driver: {driver.error}.",
+            "Install the driver; in a container, start it with --gpus all.",
         )
-        return found
+        return
     if built_for and driver.cuda[0] < int(built_for.split(".", maxsplit=1)[0]):
-        found.append(
-            Problem(
-                f"The NVIDIA driver serves CUDA up to {driver.cuda[0]}.{driver.cuda[1]}, and "
-                f"onnxruntime {version} is built for CUDA {built_for}.",
-                "Update the driver, or install an older onnxruntime-gpu.",
-            )
+        yield Problem(
+            f"The NVIDIA driver supports CUDA up to {driver.cuda[0]}.{driver.cuda[1]}, and "
+            f"onnxruntime {version} is built for CUDA {built_for}.",
+            "Update the driver, or install an older onnxruntime-gpu.",
         )
-    if not driver.cards:
+    if not driver.gpus:
         hidden = "" if visible is None else f" CUDA_VISIBLE_DEVICES is {visible!r}."
-        found.append(
-            Problem(
-                f"The NVIDIA driver shows no card ({driver.error or 'it counts none'}).{hidden}",
-                "Unset CUDA_VISIBLE_DEVICES; in a container, start it with --gpus all.",
-            )
+        yield Problem(
+            f"The NVIDIA driver lists no GPU ({driver.error or 'it counts none'}).{hidden}",
+            "Unset CUDA_VISIBLE_DEVICES; in a container, start it with --gpus all.",
         )
-    return found
 
 
 @functools.cache
 def _preload(ort: ModuleType) -> tuple[str, ...]:
-    """Load the CUDA and cuDNN libraries of the nvidia-* wheels; names of those that are missing.
+    """Load the CUDA and cuDNN libraries of the nvidia-* wheels; return the names of missing ones.
 
-    Once a process: what it prints goes to stdout, which is set aside meanwhile.
+    Once per process. What onnxruntime prints on stdout meanwhile is read and not shown.
     """
     preload = getattr(ort, "preload_dlls", None)
     if preload is None:  # before onnxruntime 1.21
@@ -212,25 +188,25 @@ def _preload(ort: ModuleType) -> tuple[str, ...]:
 
 
 @functools.cache
-def _driver() -> Driver:
-    """Ask the driver; its library is loaded, and no context is made on any card."""
+def _driver() -> NvidiaDriver:
+    """Ask the driver. Its library is loaded, and no context is made on any GPU."""
     library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         cuda = ctypes.CDLL(library)
     except OSError as error:
-        return Driver(error=str(error))
+        return NvidiaDriver(error=str(error))
     version, count = ctypes.c_int(), ctypes.c_int()
     cuda.cuDriverGetVersion(ctypes.byref(version))
-    served = (version.value // 1000, version.value % 1000 // 10)
+    supported = (version.value // 1000, version.value % 1000 // 10)
     status = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
     if status != SUCCESS:
         name = ctypes.c_char_p()
         cuda.cuGetErrorName(status, ctypes.byref(name))
-        return Driver(cuda=served, error=(name.value or b"an unknown error").decode())
-    return Driver(tuple(_card(cuda, number) for number in range(count.value)), served)
+        return NvidiaDriver(cuda=supported, error=(name.value or b"an unknown error").decode())
+    return NvidiaDriver(tuple(_gpu(cuda, number) for number in range(count.value)), supported)
 
 
-def _card(cuda: ctypes.CDLL, number: int) -> Gpu:
+def _gpu(cuda: ctypes.CDLL, number: int) -> Gpu:
     device, memory = ctypes.c_int(), ctypes.c_size_t()
     name = ctypes.create_string_buffer(NAME_BYTES)
     cuda.cuDeviceGet(ctypes.byref(device), number)
@@ -240,18 +216,10 @@ def _card(cuda: ctypes.CDLL, number: int) -> Gpu:
 
 
 def installed_wheels() -> tuple[str, ...]:
-    """The distributions of onnxruntime that are here: none, one, or both."""
-    return tuple(name for name in WHEELS if _is_installed(name))
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+    """Return the installed distributions of onnxruntime: none, one, or both."""
+    return tuple(name for name in WHEELS if any(importlib.metadata.distributions(name=name)))
 
 
 def name_of(provider: Provider) -> str:
-    """A provider's name."""
+    """Return a provider's name."""
     return provider if isinstance(provider, str) else provider[0]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from qdrant_rerank import HybridSearcher, TextCrossEncoder
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError
-from qdrant_rerank.inference.batching import PAIRS_PER_WINDOW, windows_of
+from qdrant_rerank.inference.batching import PAIRS_PER_BLOCK, blocks_of
 from tests.models import variants
 from tests.models.build import WORDS
 
@@ -45,7 +45,7 @@ def encoder(tiny_bert):
 )
 def test_windows_hold_all_pairs_in_order_within_their_bounds(pairs, most, characters):
     """By pairs, and by characters but for the last pair."""
-    windows = list(windows_of(iter(pairs), most=most, characters=characters))
+    windows = list(blocks_of(iter(pairs), most=most, characters=characters))
     assert [pair for window in windows for pair in window] == pairs
     for number, window in enumerate(windows):
         held = [len(query) + len(document) for query, document in window]
@@ -67,9 +67,9 @@ def test_a_generator_is_read_no_further_than_the_window_ahead(encoder):
 
     scores = encoder.rerank_pairs(source(), progress=False)
     assert drawn == 0
-    for taken, _ in enumerate(itertools.islice(scores, 2 * PAIRS_PER_WINDOW + 1), start=1):
-        assert taken <= drawn < taken + PAIRS_PER_WINDOW
-    assert drawn == 3 * PAIRS_PER_WINDOW
+    for taken, _ in enumerate(itertools.islice(scores, 2 * PAIRS_PER_BLOCK + 1), start=1):
+        assert taken <= drawn < taken + PAIRS_PER_BLOCK
+    assert drawn == 3 * PAIRS_PER_BLOCK
 
 
 def test_a_window_of_long_texts_is_short(encoder):
@@ -92,7 +92,7 @@ def test_a_stream_gives_what_each_pair_gives_alone(encoder, pairs, size):
     """Of any queries, in input order, wherever windows end."""
     expected = [encoder.score_pairs([pair]).scores[0] for pair in pairs]
     assert list(encoder.rerank_pairs(iter(pairs))) == pytest.approx(expected, abs=1e-5)
-    parts = [encoder.score_pairs(window) for window in windows_of(pairs, most=size)]
+    parts = [encoder.score_pairs(window) for window in blocks_of(pairs, most=size)]
     joined = encoder.score_pairs(pairs[:0]).joined(parts, len(pairs)) if parts else None
     if joined is not None:
         assert joined.scores == pytest.approx(expected, abs=1e-5)
@@ -101,22 +101,22 @@ def test_a_stream_gives_what_each_pair_gives_alone(encoder, pairs, size):
 
 def test_more_pairs_than_a_window_at_once(encoder):
     """Scores, order and costs are those of the windows together."""
-    pairs = [(f"bread {i % 3}", "rises " * (i % 5)) for i in range(PAIRS_PER_WINDOW + 30)]
+    pairs = [(f"bread {i % 3}", "rises " * (i % 5)) for i in range(PAIRS_PER_BLOCK + 30)]
     found = encoder.score_pairs(pairs)
     assert found.scores.shape == found.scored.shape == found.windows.shape == (len(pairs),)
     assert found.scored.all()
     assert found.tokens == encoder.token_count(pairs)
-    rows = [0, 1, 14, PAIRS_PER_WINDOW - 1, PAIRS_PER_WINDOW, len(pairs) - 1]
+    rows = [0, 1, 14, PAIRS_PER_BLOCK - 1, PAIRS_PER_BLOCK, len(pairs) - 1]
     alone = [encoder.score_pairs([pairs[row]]).scores[0] for row in rows]
     assert found.scores[rows] == pytest.approx(alone, abs=1e-5)
 
 
 def test_errors_name_the_pair_by_its_place_in_the_stream(encoder, tiny_bert, tmp_path):
     """Not by its place in a window; the windows before were scored."""
-    pairs = [("a", "b")] * (PAIRS_PER_WINDOW + 2)
+    pairs = [("a", "b")] * (PAIRS_PER_BLOCK + 2)
     scores = encoder.rerank_pairs([*pairs, ("a", None)])
-    assert len(list(itertools.islice(scores, PAIRS_PER_WINDOW))) == PAIRS_PER_WINDOW
-    with pytest.raises(InvalidInputError, match=f"document of pair {PAIRS_PER_WINDOW + 2} is"):
+    assert len(list(itertools.islice(scores, PAIRS_PER_BLOCK))) == PAIRS_PER_BLOCK
+    with pytest.raises(InvalidInputError, match=f"document of pair {PAIRS_PER_BLOCK + 2} is"):
         next(scores)
     broken = TextCrossEncoder(variants.nan_logits(tiny_bert, tmp_path / "m"))
     with pytest.raises(ModelOutputError, match="the first at index 0"):

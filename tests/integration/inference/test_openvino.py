@@ -9,15 +9,16 @@ import pytest
 
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError, ModelFileError
-from qdrant_rerank.inference.openvino import is_installed
+from qdrant_rerank.inference.plan import Machine
 from tests.models import variants
 from tests.models.build import WORDS
 
 QUERY = "which bread rises?"
 DOCUMENTS = [" ".join(WORDS[n : n + 3 + n % 40]) for n in range(0, 300, 10)] + ["", "rye " * 300]
 
-needs_openvino = pytest.mark.skipif(not is_installed(), reason="openvino is not installed")
-without_openvino = pytest.mark.skipif(is_installed(), reason="openvino is installed")
+INSTALLED = Machine().has_openvino
+needs_openvino = pytest.mark.skipif(not INSTALLED, reason="openvino is not installed")
+without_openvino = pytest.mark.skipif(INSTALLED, reason="openvino is installed")
 
 
 @pytest.fixture(scope="module", params=["tiny_bert", "tiny_xlmr"])

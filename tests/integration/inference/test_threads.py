@@ -1,5 +1,8 @@
 """Threads of an encoder: as many as it may use, shared, and several a run where few runs are."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +17,18 @@ from tests.models import variants
 
 QUERY = "which bread rises?"
 LONG = "rye bread rises in the oven " * 80
+NOT_KEPT = """
+import gc, os, sys, tempfile
+from qdrant_rerank import TextCrossEncoder
+encoder = TextCrossEncoder(sys.argv[1], threads=4, cache_dir=sys.argv[2], engine="onnxruntime")
+[short] = encoder.rerank("which bread rises?", ["rye bread " * 80])
+runtime = encoder._model.scorer().runtime
+print(runtime._spreading is not None, runtime._spreading is not runtime._session)
+print(len(os.listdir(tempfile.gettempdir())))
+del encoder, runtime
+gc.collect()
+print(len(os.listdir(tempfile.gettempdir())))
+"""
 DOCUMENTS = ["bread rises", LONG, "the sea " * 30, LONG[:900]]
 
 
@@ -76,11 +91,32 @@ def test_a_run_on_several_cores_has_the_same_scores(request, model):
 def test_a_file_that_was_replaced_is_not_opened_a_second_time(tiny_bert, tiny_xlmr, tmp_path):
     """Two sessions of two files would give a pair two scores."""
     path = variants.copy_of(tiny_bert, tmp_path / "m")
-    encoder = TextCrossEncoder(path, threads=4)
-    [expected] = TextCrossEncoder(path, threads=1).rerank(QUERY, [LONG])
-    (path / variants.ONNX).write_bytes((tiny_xlmr / variants.ONNX).read_bytes())
+    cache = tmp_path / "cache"
+    encoder = TextCrossEncoder(path, threads=4, cache_dir=cache)
+    [expected] = TextCrossEncoder(path, threads=1, cache_dir=cache).rerank(QUERY, [LONG])
+    replaced = [path / variants.ONNX, *cache.rglob("attention-*/model.onnx")]
+    assert len(replaced) == 2
+    for file in replaced:
+        file.write_bytes((tiny_xlmr / variants.ONNX).read_bytes())
     assert encoder.rerank(QUERY, [LONG]) == [pytest.approx(expected, abs=1e-6)]
     assert runtime(encoder)._spreading is runtime(encoder)._session
+
+
+def test_a_file_that_cannot_be_kept_stays_as_long_as_its_model(tiny_bert, tmp_path):
+    """The second session is opened from it, too; then it is removed."""
+    (tmp_path / "file").write_text("")  # no directory can be made in its place
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    command = [sys.executable, "-W", "error", "-c", NOT_KEPT, tiny_bert, tmp_path / "file"]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout.split() == ["True", "True", "1", "0"]
 
 
 def test_no_time_is_spent_when_idle(bundled):

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from qdrant_rerank.cli.doctor_checks import check_cards, check_model
 from qdrant_rerank.cli.main import main
-from qdrant_rerank.inference.gpu.devices import CudaReport, Driver, Gpu, Problem
+from qdrant_rerank.inference.gpu.devices import CudaReport, Gpu, NvidiaDriver, Problem
 
 CARD = Gpu(0, "NVIDIA H100 80GB HBM3", 85_000_000_000)
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -21,7 +21,7 @@ def findings(providers, driver, *problems, wheels=("onnxruntime-gpu",), built_fo
 
 def test_a_card_that_works_is_listed_with_the_versions():
     """Nothing is wrong."""
-    assert findings((CUDA, CPU), Driver((CARD,), (13, 1))) == [
+    assert findings((CUDA, CPU), NvidiaDriver((CARD,), (13, 1))) == [
         (
             False,
             f"onnxruntime 1.31.1 (onnxruntime-gpu, for CUDA 13.0) with {CUDA}, {CPU}.",
@@ -36,16 +36,16 @@ def test_a_cpu_build_is_wrong_only_beside_a_card():
     """On a machine without one it is as it should be."""
     lacks = Problem("It has no CUDA.", "Install it.")
     wheels = {"wheels": ("onnxruntime",), "built_for": ""}
-    without = findings((CPU,), Driver(error="no driver"), lacks, **wheels)
+    without = findings((CPU,), NvidiaDriver(error="no driver"), lacks, **wheels)
     assert [wrong for wrong, *_ in without] == [False, False]
-    beside = findings((CPU,), Driver((CARD,), (13, 1)), lacks, **wheels)
+    beside = findings((CPU,), NvidiaDriver((CARD,), (13, 1)), lacks, **wheels)
     assert beside[-1] == (True, "It has no CUDA.", "Install it.")
 
 
 def test_what_a_gpu_build_lacks_is_wrong():
     """Each with what mends it."""
     lacks = [Problem("No library.", "pip install it"), Problem("No driver.", "Install one.")]
-    found = findings((CUDA, CPU), Driver(error="none"), *lacks)
+    found = findings((CUDA, CPU), NvidiaDriver(error="none"), *lacks)
     assert found[1:] == [
         (True, "No library.", "pip install it"),
         (True, "No driver.", "Install one."),

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from qdrant_rerank.inference.cpu import available_cores
-from qdrant_rerank.inference.threads import MOST_A_CORE, for_each, shared_pool
+from qdrant_rerank.inference.threads import MOST_PER_CORE, for_each, shared_pool
 
 FORK = """
 import os
@@ -122,7 +122,7 @@ def test_threads_that_nobody_holds_end():
     assert ours() <= before
     many = shared_pool(10**9)
     assert many is shared_pool(10**8)
-    assert ours() - before <= MOST_A_CORE * available_cores()
+    assert ours() - before <= MOST_PER_CORE * available_cores()
 
 
 AT_EXIT = """

@@ -12,12 +12,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qdrant_rerank import TextCrossEncoder
 from qdrant_rerank.inference.conversion.attention import with_fused_attention
+from qdrant_rerank.inference.plan import make_plan
+from qdrant_rerank.inference.request import Request
 from qdrant_rerank.inference.runtime import Runtime
 from tests.models.build import WORDS
 
 QUERY = "which bread rises?"
 DOCUMENTS = [" ".join(WORDS[n : n + 3 + n % 90]) for n in range(0, 400, 10)]
 HEADS, SIZE = 2, 8
+PLAN = make_plan(Request(threads=1, engine="onnxruntime", cuda=False), "fp32")
 WITHOUT_ONNX = """
 import sys
 sys.modules["onnx"] = None
@@ -126,7 +129,7 @@ def test_scores_are_those_of_the_file_as_it_is(request, model, precision, tmp_pa
     assert operators(made[0]).count("MultiHeadAttention") == 4
     assert not {"Softmax", "IsNaN"} & set(operators(made[0]))
     runtime = encoder._model.scorer().runtime
-    plain = Runtime(runtime.path, threads=1)
+    plain = Runtime(runtime.path, PLAN)
     draw = np.random.default_rng(0)
     for lengths in ([40], [3], [12, 40, 40], [40, 1, 7]):
         ids = draw.integers(5, 40, (len(lengths), 40))[:, : max(lengths)]
@@ -137,7 +140,7 @@ def test_scores_are_those_of_the_file_as_it_is(request, model, precision, tmp_pa
 
 
 def test_it_is_made_once(tiny_bert, tmp_path, caplog):
-    """A second encoder finds it; a damaged one is made anew, and said once."""
+    """A second encoder finds it; a damaged one is made again, and said once."""
     first = TextCrossEncoder(tiny_bert, cache_dir=tmp_path)
     [made], _ = fused(tmp_path)
     about = made.stat()
@@ -150,7 +153,7 @@ def test_it_is_made_once(tiny_bert, tmp_path, caplog):
         again = TextCrossEncoder(tiny_bert, cache_dir=tmp_path)
     assert again.rerank(QUERY, DOCUMENTS) == first.rerank(QUERY, DOCUMENTS)
     assert made.stat().st_size == about.st_size
-    assert caplog.text.count("is made anew") == 1
+    assert caplog.text.count("is made again") == 1
 
 
 @pytest.mark.parametrize(
@@ -161,12 +164,13 @@ def test_it_is_made_once(tiny_bert, tmp_path, caplog):
 def test_a_mask_that_is_not_of_padding_alone_stays(mask, fuses, tmp_path):
     """Also where it does nothing to short texts."""
     path = attention(tmp_path / "model.onnx", mask)
-    runtime = Runtime(path, threads=1, artifacts=tmp_path / "cache")
+    with with_fused_attention(path, tmp_path / "cache") as file:
+        runtime = Runtime(path, PLAN, prepared=file)
     made, left = fused(tmp_path)
     assert (len(made), left) == (int(fuses), int(not fuses))
     ids = np.random.default_rng(1).integers(0, 60, (2, 300))
     ones = np.ones_like(ids)
-    expected = Runtime(path, threads=1).run(ids, ones, ids * 0)
+    expected = Runtime(path, PLAN).run(ids, ones, ids * 0)
     assert runtime.run(ids, ones, ids * 0) == pytest.approx(expected, abs=1e-4)
 
 
@@ -190,6 +194,6 @@ def test_a_file_that_is_none_is_left_to_whoever_loads_it(tmp_path):
         path = tmp_path / "model.onnx"
         if content is not None:
             path.write_bytes(content)
-        with with_fused_attention(path, tmp_path / "cache", "1", open) as file:
+        with with_fused_attention(path, tmp_path / "cache") as file:
             assert file == path
     assert not (tmp_path / "cache").exists()

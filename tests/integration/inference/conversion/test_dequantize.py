@@ -1,4 +1,4 @@
-"""int8 weights in floats: for a card, or where fp32 or fp16 is asked for and no such file is."""
+"""int8 weights in floats: for a GPU, or where fp32 or fp16 is asked for and no such file is."""
 
 import logging
 import os
@@ -156,7 +156,7 @@ def test_it_is_made_once_and_has_scores_of_its_own(tiny_bert, tmp_path):
     "name", ["tiny-bert", "tiny-bert-eager", "tiny-xlmr", "tiny-deberta", "tiny-modernbert"]
 )
 def test_files_with_quantised_embeddings(name, tiny_bert, tmp_path):
-    """As onnxruntime's quantiser makes them by default, in fp32, fp16 and for a card."""
+    """As onnxruntime's quantiser makes them by default, in fp32, fp16 and for a GPU."""
     source = tiny_bert.parent / name
     made = variants.copy_of(source, tmp_path / "m")
     path = made / "onnx" / "model.onnx"
@@ -172,10 +172,10 @@ def test_files_with_quantised_embeddings(name, tiny_bert, tmp_path):
     if encoder is None:
         return
     [full] = (tmp_path / "c").rglob("dequantized-*/model.onnx")
-    with convert_for_gpu(full, [], tmp_path / "c", encoder=encoder, half=True) as card:
-        (made / "onnx" / "model_fp16.onnx").write_bytes(card.read_bytes())
-    on_card = TextCrossEncoder(made, precision="fp16", **options).rerank(QUERY, DOCUMENTS)
-    assert on_card == pytest.approx(fp32, abs=2e-2)
+    with convert_for_gpu(full, [], tmp_path / "c", encoder=encoder, half=True) as fused:
+        (made / "onnx" / "model_fp16.onnx").write_bytes(fused.read_bytes())
+    fast = TextCrossEncoder(made, precision="fp16", **options).rerank(QUERY, DOCUMENTS)
+    assert fast == pytest.approx(fp32, abs=2e-2)
 
 
 def test_others_log_while_a_model_is_made(tmp_path, caplog):
@@ -232,7 +232,7 @@ def test_weights_that_are_a_link_are_read(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on Windows")
-def test_a_child_forked_amid_a_load_loads_for_itself():
+def test_a_child_forked_during_a_load_loads_for_itself():
     """It would wait for the parent's thread for ever."""
     command = [sys.executable, "-W", "ignore", "-c", FORKED]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
@@ -287,7 +287,7 @@ def test_what_is_quantised_in_another_way_is_refused(tiny_bert, tmp_path):
 
 
 def test_without_onnx_the_command_is_named(tiny_bert, tmp_path):
-    """For a card and for a CPU."""
+    """For a GPU and for a CPU."""
     directory = int8_only(tiny_bert, tmp_path / "int8")
     command = [sys.executable, "-c", WITHOUT_ONNX, directory, tmp_path / "c"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
@@ -303,7 +303,7 @@ def test_what_nothing_can_be_made_of_is_refused(tiny_bert, tmp_path):
         TextCrossEncoder(made, precision="fp16")
 
 
-def test_nothing_is_made_for_a_card_that_is_not_there(tiny_bert, tmp_path):
+def test_nothing_is_made_for_a_gpu_that_is_not_there(tiny_bert, tmp_path):
     """The error comes first."""
     directory = int8_only(tiny_bert, tmp_path / "int8")
     for where in ({"device": "cuda:99"}, {"providers": ["CUDAExecutionProvider"]}):
@@ -314,7 +314,7 @@ def test_nothing_is_made_for_a_card_that_is_not_there(tiny_bert, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "asked", "for_card", "precision", "made"),
+    ("source", "asked", "for_gpu", "precision", "made"),
     [
         ("fp32", "auto", False, "fp32", ""),
         ("fp32", "auto", True, "fp32", ""),
@@ -332,9 +332,9 @@ def test_nothing_is_made_for_a_card_that_is_not_there(tiny_bert, tmp_path):
         ("q4f16", "auto", True, "q4f16", ""),
     ],
 )
-def test_what_is_made_of_which_file(source, asked, for_card, precision, made):
-    """A card is given floats; elsewhere a file is run as it is, unless another is asked for."""
-    found = choose_conversion(source, asked, for_card=for_card)
+def test_what_is_made_of_which_file(source, asked, for_gpu, precision, made):
+    """A GPU is given floats; elsewhere a file is run as it is, unless another is asked for."""
+    found = choose_conversion(source, asked, for_gpu=for_gpu)
     assert found.precision == precision
     steps = ("quantizes", "dequantizes")
     assert " ".join(step for step in steps if getattr(found, step)) == made
@@ -366,8 +366,8 @@ def test_a_document_cache_in_fp16_is_refused():
         TextCrossEncoder(DEFAULT_RERANKER, precision="fp16", document_cache=1_000_000)
 
 
-def test_int8_on_a_card_is_refused():
+def test_int8_on_a_gpu_is_refused():
     """Nobody would be told that it ran on a CPU."""
     for source in ("fp32", "int8"):
         with pytest.raises(InvalidInputError, match="which a card does not compute"):
-            choose_conversion(source, "int8", for_card=True)
+            choose_conversion(source, "int8", for_gpu=True)

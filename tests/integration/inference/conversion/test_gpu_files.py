@@ -1,13 +1,11 @@
-"""Files for cards: fused attention, fp16 with inputs and outputs kept, made once."""
+"""Files for GPUs: fused attention, fp16 with inputs and outputs kept, made once."""
 
 import collections
 import logging
 import subprocess
 import sys
 
-import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from qdrant_rerank import ScoreCache, TextCrossEncoder
@@ -16,15 +14,12 @@ from qdrant_rerank.inference.conversion.gpu import (
     Encoder,
     convert_for_gpu,
     largest_difference,
-    packed_beside,
 )
-from qdrant_rerank.inference.runtime import Runtime
 from tests.models import variants
 from tests.models.build import WORDS
 
 QUERY = "which bread rises?"
 DOCUMENTS = [" ".join(WORDS[n : n + 3 + n % 40]) for n in range(0, 400, 10)]
-AS_A_CARD = ["AzureExecutionProvider", "CPUExecutionProvider"]
 WITHOUT = """
 import logging, sys
 for name in sys.argv[3].split():
@@ -56,7 +51,7 @@ def cache(tmp_path_factory):
 
 
 def made_of(directory, cache, tmp_path, *, half, fused=True):
-    """A copy of the model's directory with the file for cards, and that file's operators."""
+    """A copy of the model's directory with the file for GPUs, and that file's operators."""
     encoder = Encoder.read(directory) if fused else None
     copy = variants.copy_of(directory, tmp_path / "copy")
     source = directory / "onnx" / "model.onnx"
@@ -106,7 +101,6 @@ def test_a_published_fp16_file_is_fused(eager, cache, tmp_path, capfd):
     with convert_for_gpu(source, [], cache, encoder=None, half=True, from_half=True) as made:
         assert made == source
     with convert_for_gpu(source, [], cache, encoder=encoder, half=True, from_half=True) as made:
-        assert packed_beside(made)
         graph = onnx.load(made).graph
         source.write_bytes(made.read_bytes())
     assert sum(node.op_type == "Attention" for node in graph.node) == 2
@@ -114,28 +108,6 @@ def test_a_published_fp16_file_is_fused(eager, cache, tmp_path, capfd):
     scores = TextCrossEncoder(copy, engine="onnxruntime").rerank(QUERY, DOCUMENTS)
     assert scores == pytest.approx(expected, abs=2e-2)
     assert capfd.readouterr() == ("", "")
-
-
-def test_attention_that_skips_padding_lies_beside(eager, tiny_bert, cache):
-    """Where attention was fused; only CUDA runs it, so a session elsewhere goes without."""
-    for directory, packs in ((eager, True), (tiny_bert, False)):
-        source = directory / "onnx" / "model.onnx"
-        encoder = Encoder.read(directory)
-        with convert_for_gpu(source, [], cache, encoder=encoder, half=True) as made:
-            packed = packed_beside(made)
-            assert (packed is not None) == packs
-            if packed is None:
-                continue
-            operators = [node.op_type for node in onnx.load(packed).graph.node]
-            counts = [operators.count(name) for name in ("PackedAttention", "Attention")]
-            assert counts == [2, 0]
-            assert operators.count("RemovePadding") == operators.count("RestorePadding") == 1
-            if AS_A_CARD[0] in onnxruntime.get_available_providers():
-                runtime = Runtime(made, providers=AS_A_CARD, packed=packed, artifacts=cache)
-                ids = np.arange(5, 25).reshape(2, 10)
-                plain = Runtime(made, cuda=False)
-                feed = (ids, np.ones_like(ids), np.zeros_like(ids))
-                np.testing.assert_allclose(runtime.run(*feed), plain.run(*feed), atol=1e-3)
 
 
 @pytest.mark.parametrize("fused", [False, True])

@@ -132,7 +132,7 @@ def test_weights_are_signed_or_not_as_the_cpu_wants(tiny_bert, tmp_path, signed)
 def test_a_file_beside_the_model_is_taken_and_nothing_is_made(tiny_bert, tmp_path):
     """Whatever it is called, and if the model's only file is int8 already."""
     made = variants.copy_of(tiny_bert, tmp_path / "m")
-    with quantized(made / "onnx" / "model.onnx", [], tmp_path / "q") as file:
+    with quantized(made / "onnx" / "model.onnx", [], tmp_path / "q", int8_weights()) as file:
         (made / "onnx" / "model_quantized.onnx").write_bytes(file.read_bytes())
         only = variants.flat(tiny_bert, tmp_path / "only")
         (only / "model.onnx").write_bytes(file.read_bytes())
@@ -159,7 +159,7 @@ def test_external_data_is_read_and_the_source_is_left_alone(tiny_bert, tmp_path)
     assert sorted(path.parent.iterdir()) == before
 
 
-def test_a_damaged_entry_is_made_anew(tiny_bert, tmp_path, caplog):
+def test_a_damaged_entry_is_made_again(tiny_bert, tmp_path, caplog):
     """And said once."""
     made = TextCrossEncoder(tiny_bert, precision="int8", cache_dir=tmp_path)
     [path] = tmp_path.rglob("int8-*/model.onnx")
@@ -167,7 +167,7 @@ def test_a_damaged_entry_is_made_anew(tiny_bert, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         again = TextCrossEncoder(tiny_bert, precision="int8", cache_dir=tmp_path)
     assert again.rerank(QUERY, DOCUMENTS) == made.rerank(QUERY, DOCUMENTS)
-    assert caplog.text.count("is made anew") == 1
+    assert caplog.text.count("is made again") == 1
 
 
 def test_a_cache_that_cannot_be_written_costs_time_alone(tiny_bert, tmp_path, caplog):
@@ -198,7 +198,7 @@ def test_what_cannot_be_quantised_or_is_not_there_is_refused(tiny_bert, tmp_path
     onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), plain)
     with (
         pytest.raises(ModelFileError, match="nothing of it can be quantised"),
-        quantized(plain, [], tmp_path / "q"),
+        quantized(plain, [], tmp_path / "q", int8_weights()),
     ):
         pass
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-# Numbers of cards are not what the driver hands out for them: here 7 and 8.
+# The numbers of GPUs are not the handles that the driver gives for them: here 7 and 8.
 DRIVER = r"""
 #include <stddef.h>
 #include <string.h>
@@ -34,7 +34,7 @@ import json
 import onnxruntime
 from qdrant_rerank.inference.gpu.devices import cuda_report
 driver = cuda_report(onnxruntime).driver
-print(json.dumps([[str(card) for card in driver.cards], driver.cuda, driver.error]))
+print(json.dumps([[str(gpu) for gpu in driver.gpus], driver.cuda, driver.error]))
 """
 COMPILER = shutil.which("cc")
 
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def asked(folder, *, init):
-    """What a process with that driver finds: cards, the newest CUDA, and an error."""
+    """What a process with that driver finds: GPUs, the newest CUDA, and an error."""
     source = folder / "driver.c"
     source.write_text(DRIVER)
     library = folder / "libcuda.so.1"
@@ -63,13 +63,13 @@ def asked(folder, *, init):
     return json.loads(done.stdout)
 
 
-def test_cards_are_told_by_the_drivers_own_numbers(tmp_path):
+def test_gpus_are_listed_by_the_drivers_own_numbers(tmp_path):
     """With names, memory and the newest CUDA it serves."""
-    cards, cuda, error = asked(tmp_path, init=0)
-    assert cards == ["0: NVIDIA One, 86 GB", "1: NVIDIA Two, 17 GB"]
+    gpus, cuda, error = asked(tmp_path, init=0)
+    assert gpus == ["0: NVIDIA One, 86 GB", "1: NVIDIA Two, 17 GB"]
     assert (cuda, error) == ([13, 1], "")
 
 
 def test_a_driver_that_does_not_start_says_why(tmp_path):
-    """As where no card is visible."""
+    """As if no GPU is visible."""
     assert asked(tmp_path, init=100) == [[], [13, 1], "CUDA_ERROR_NO_DEVICE"]

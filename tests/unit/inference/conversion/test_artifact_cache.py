@@ -1,4 +1,4 @@
-"""Artifacts: kept whole, made anew when anything differs, never a reason to fail."""
+"""Artifacts: kept whole, made again when anything differs, never a reason to fail."""
 
 import logging
 import os
@@ -64,7 +64,7 @@ def test_it_is_built_once_and_again_when_anything_differs(tmp_path, source):
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "added", "manifest", "file", "empty"])
-def test_a_damaged_or_foreign_entry_is_made_anew_and_said_once(tmp_path, source, damage, caplog):
+def test_a_damaged_or_foreign_entry_is_made_again_and_said_once(tmp_path, source, damage, caplog):
     """Whatever lies there."""
     build, cache = Builder(), tmp_path / "cache"
     _, folder = made(cache, source, build)
@@ -87,7 +87,7 @@ def test_a_damaged_or_foreign_entry_is_made_anew_and_said_once(tmp_path, source,
         assert made(cache, source, build) == ("content", folder)
     assert build.times == 2
     assert [record.message for record in caplog.records] == [
-        f"{folder} was damaged or not ours, and is made anew."
+        f"{folder} was damaged or not ours, and is made again."
     ]
     assert list(cache.iterdir()) == [folder]
 
