@@ -9,15 +9,16 @@ from numpy.typing import NDArray
 from qdrant_client.models import ScoredPoint
 
 from qdrant_rerank.options import Blend
-from qdrant_rerank.types import RerankedPoint, Snippet, id_key
+from qdrant_rerank.types import RerankedPoint, Snippet
 
 __all__ = [
     "blend_scores",
     "keep_order",
     "order_by_score",
 ]
-# Cormack, Clarke and Buettcher, Reciprocal Rank Fusion, SIGIR 2009, found 60 to do well; what the
-# first place is worth against the second falls as it grows.
+
+# Cormack, Clarke and Buettcher, Reciprocal Rank Fusion, SIGIR 2009, found that 60 works well. The
+# higher it is, the less the first place counts against the second.
 RRF_K = 60
 NO_SNIPPETS: Mapping[int, Snippet] = MappingProxyType({})
 
@@ -25,16 +26,16 @@ NO_SNIPPETS: Mapping[int, Snippet] = MappingProxyType({})
 def blend_scores(
     retrieval: Sequence[float], rerank: NDArray[np.float32], blend: Blend
 ) -> NDArray[np.float32]:
-    """What orders the hits of one query when both stages have a say.
+    """Mix the retrieval scores and the rerank scores of one query's hits.
 
-    A share of 0 < blend <= 1 is the weight of the retrieval score in a sum of the two scores, each
-    scaled to 0..1 by its least and its greatest value (Bruch, Gai and Ingber, An Analysis of Fusion
+    A blend of 0 < share <= 1 is the weight of the retrieval score in a sum of the two scores, each
+    scaled to 0..1 by its lowest and highest value (Bruch, Gai and Ingber, An Analysis of Fusion
     Functions for Hybrid Retrieval, TOIS 2023). "rrf" sums 1 / (60 + rank) over the two orders.
 
     Args:
         retrieval: shape (n,), of the scored hits in retrieval order.
         rerank: shape (n,), float32, of the same hits.
-        blend: 0 for the rerank score as it is.
+        blend: the share, or "rrf"; 0 returns the rerank scores as they are.
 
     Returns:
         Shape (n,), float32; higher is better.
@@ -70,25 +71,26 @@ def order_by_score(
     blend: Blend = 0.0,
     snippets: Mapping[int, Snippet] = NO_SNIPPETS,
 ) -> list[RerankedPoint]:
-    """Points by rerank score, or its blend, highest first; ties by retrieval rank, then id.
+    """Order points by rerank score, or its blend, highest first; ties by retrieval rank.
 
     Args:
-        points: in retrieval order.
+        points: points in retrieval order.
         scored: rows of ``points`` that have a score, ascending.
-        scores: shape (len(scored),), finite.
+        scores: their scores, shape (len(scored),), finite.
         keep_unscored: whether the other rows follow, in retrieval order.
-        late: rows that would have a score had there been time, or had the reranker not failed;
-            they follow in retrieval order whatever the threshold, and where nothing was scored
-            they keep their retrieval score.
-        limit: points kept; None for all.
-        score_threshold: lowest score kept; other unscored points do not reach it.
+        late: rows without a score because the time was up or the reranker failed. They follow in
+            retrieval order, whatever the threshold. If nothing was scored, they keep their
+            retrieval score.
+        limit: number of points to keep; None for all.
+        score_threshold: lowest score to keep. It also removes the points without a score, except
+            the late ones.
         blend: see :func:`blend_scores`.
-        snippets: by row of ``points``, the part of the text that the score comes from.
+        snippets: the part of the text that the score comes from, by row of ``points``.
     """
     rerank_score = dict(zip(scored, (float(score) for score in scores), strict=True))
     blended = blend_scores([points[row].score for row in scored], scores, blend)
     by_row = dict(zip(scored, (float(score) for score in blended), strict=True))
-    ranked = sorted(by_row, key=lambda row: (-by_row[row], row, id_key(points[row].id)))
+    ranked = sorted(by_row, key=lambda row: (-by_row[row], row))
     waiting = frozenset(late)
     if score_threshold is not None:
         ranked = [row for row in ranked if by_row[row] >= score_threshold]
@@ -117,13 +119,13 @@ def keep_order(
     score_threshold: float | None = None,
     skipped: int = 0,
 ) -> list[RerankedPoint]:
-    """Points in retrieval order, unscored: what a search without a reranker returns.
+    """Keep points in retrieval order, without a rerank score, for a search without a reranker.
 
     Args:
-        points: in retrieval order.
-        limit: points kept; None for all.
-        score_threshold: lowest score kept.
-        skipped: points before them, which retrieval skipped.
+        points: points in retrieval order.
+        limit: number of points to keep; None for all.
+        score_threshold: lowest retrieval score to keep.
+        skipped: number of points before the first one, which Qdrant skipped.
     """
     kept = [
         (row, point)
