@@ -19,7 +19,7 @@ from qdrant_rerank.utils.validation import require_positive, require_several
 __all__ = ["Cascade"]
 
 # Distance from the lowest score of a stage to the best document that did not reach it. It is large
-# enough that float32 tells them apart, whatever the size of the logits.
+# enough that float32 tells them apart, for users who keep scores in it.
 STEP = 1e-2
 
 
@@ -128,20 +128,19 @@ class Cascade:
             ModelOutputError: a stage failed, or did not return one finite score per document.
         """
         rows = np.arange(len(documents))
-        values = np.empty(0, dtype=np.float32)
+        values = np.empty(0)
         layers = []  # (rows, scores) by the stage where they ended, the lowest first
         late = 0
         for number, (reranker, keep) in enumerate(self.stages):
-            [found] = score(
-                reranker, [(query, [documents[row] for row in rows.tolist()])], deadline
-            ).scores
+            scored = score(reranker, [(query, [documents[row] for row in rows.tolist()])], deadline)
+            [found], [logits] = scored.scores, scored.logits
             done = len(found)
             late = len(rows) - done
             if late and number == 0:
                 first: list[float] = found.tolist()
                 return first, late
             layers.append((rows[done:], values[done:]))
-            best = np.argsort(-found, kind="stable")
+            best = np.lexsort((-logits, -found))
             going_on = 0 if late or number == len(self.stages) - 1 else keep
             layers.append((rows[best[going_on:]], found[best[going_on:]]))
             rows, values = rows[best[:going_on]], found[best[:going_on]]
@@ -155,10 +154,10 @@ class Cascade:
 
 
 def _stacked(
-    layers: Sequence[tuple[NDArray[np.intp], NDArray[np.float32]]], count: int
-) -> NDArray[np.float32]:
+    layers: Sequence[tuple[NDArray[np.intp], NDArray[np.float64]]], count: int
+) -> NDArray[np.float64]:
     """Return the scores by row: those of each layer are moved down below the next layer."""
-    scores = np.empty(count, dtype=np.float32)
+    scores = np.empty(count)
     lowest = None
     for rows, values in reversed(layers):
         if len(rows):

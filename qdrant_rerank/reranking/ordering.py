@@ -24,8 +24,11 @@ NO_SNIPPETS: Mapping[int, Snippet] = MappingProxyType({})
 
 
 def blend_scores(
-    retrieval: Sequence[float], rerank: NDArray[np.float32], blend: Blend
-) -> NDArray[np.float32]:
+    retrieval: Sequence[float],
+    rerank: NDArray[np.float64],
+    blend: Blend,
+    logits: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
     """Mix the retrieval scores and the rerank scores of one query's hits.
 
     A blend of 0 < share <= 1 is the weight of the retrieval score in a sum of the two scores, each
@@ -34,22 +37,23 @@ def blend_scores(
 
     Args:
         retrieval: shape (n,), of the scored hits in retrieval order.
-        rerank: shape (n,), float32, of the same hits.
+        rerank: shape (n,), of the same hits.
         blend: the share, or "rrf"; 0 returns the rerank scores as they are.
+        logits: shape (n,), orders hits with equal rerank scores; None for the retrieval order.
 
     Returns:
-        Shape (n,), float32; higher is better.
+        Shape (n,), float64; higher is better.
     """
     if blend == 0 or not len(rerank):
         return rerank
     if blend == "rrf":
         first = np.arange(len(rerank))
         second = np.empty_like(first)
-        second[np.argsort(-rerank, kind="stable")] = first
-        return (1 / (RRF_K + 1 + first) + 1 / (RRF_K + 1 + second)).astype(np.float32)
+        second[np.lexsort((-(rerank if logits is None else logits), -rerank))] = first
+        fused: NDArray[np.float64] = 1 / (RRF_K + 1 + first) + 1 / (RRF_K + 1 + second)
+        return fused
     share = float(blend)
-    mixed = share * _scaled(np.asarray(retrieval)) + (1 - share) * _scaled(rerank)
-    return mixed.astype(np.float32)
+    return share * _scaled(np.asarray(retrieval)) + (1 - share) * _scaled(rerank)
 
 
 def _scaled(scores: NDArray[Any]) -> NDArray[np.float64]:
@@ -62,8 +66,9 @@ def _scaled(scores: NDArray[Any]) -> NDArray[np.float64]:
 def order_by_score(
     points: Sequence[ScoredPoint],
     scored: Sequence[int],
-    scores: NDArray[np.float32],
+    scores: NDArray[np.float64],
     *,
+    logits: NDArray[np.float64] | None = None,
     keep_unscored: bool,
     late: Collection[int] = (),
     limit: int | None = None,
@@ -71,12 +76,14 @@ def order_by_score(
     blend: Blend = 0.0,
     snippets: Mapping[int, Snippet] = NO_SNIPPETS,
 ) -> list[RerankedPoint]:
-    """Order points by rerank score, or its blend, highest first; ties by retrieval rank.
+    """Order points by rerank score, or its blend, highest first; ties by logit, then rank.
 
     Args:
         points: points in retrieval order.
         scored: rows of ``points`` that have a score, ascending.
         scores: their scores, shape (len(scored),), finite.
+        logits: what orders points with equal scores, of the same shape; None for nothing. An
+            activation such as sigmoid may give one score for several logits.
         keep_unscored: whether the other rows follow, in retrieval order.
         late: rows without a score because the time was up or the reranker failed. They follow in
             retrieval order, whatever the threshold. If nothing was scored, they keep their
@@ -87,10 +94,12 @@ def order_by_score(
         blend: see :func:`blend_scores`.
         snippets: the part of the text that the score comes from, by row of ``points``.
     """
-    rerank_score = dict(zip(scored, (float(score) for score in scores), strict=True))
-    blended = blend_scores([points[row].score for row in scored], scores, blend)
-    by_row = dict(zip(scored, (float(score) for score in blended), strict=True))
-    ranked = sorted(by_row, key=lambda row: (-by_row[row], row))
+    rerank_score = dict(zip(scored, scores.tolist(), strict=True))
+    logits = scores if logits is None else logits
+    blended = blend_scores([points[row].score for row in scored], scores, blend, logits)
+    by_row = dict(zip(scored, blended.tolist(), strict=True))
+    ties = logits if blend == 0 else np.zeros(len(scored))  # a blend has its say in the logits
+    ranked = [scored[place] for place in np.lexsort((-ties, -blended)).tolist()]
     waiting = frozenset(late)
     if score_threshold is not None:
         ranked = [row for row in ranked if by_row[row] >= score_threshold]

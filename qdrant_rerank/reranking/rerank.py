@@ -161,6 +161,7 @@ class SecondStage:
                     hits,
                     done,
                     scored.scores[place],
+                    logits=scored.logits[place],
                     keep_unscored=self._on_missing != "drop",
                     late=rows[len(done) :],
                     limit=limit,

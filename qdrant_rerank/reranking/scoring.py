@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 _loading = threading.Lock()
 
-NO_SCORES: NDArray[np.float32] = np.empty(0, dtype=np.float32)
+NO_SCORES: NDArray[np.float64] = np.empty(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,10 @@ class Scored:
     Where an attribute may be None, None means that the reranker does not report it.
 
     Attributes:
-        scores: one array per query, shape (documents of the query,), float32, finite. With a
+        scores: one array per query, shape (documents of the query,), float64, finite. With a
             deadline, maybe only the scores of its first documents.
+        logits: arrays of the same shapes, which order documents with equal scores: an activation
+            such as sigmoid may give one score for several logits.
         waiting: documents of each query that were not scored, or not by all stages of a cascade:
             the time was up, or the reranker failed.
         causes: type and message of the error that the reranker raised for each query; None for a
@@ -61,7 +63,8 @@ class Scored:
             a cache.
     """
 
-    scores: list[NDArray[np.float32]]
+    scores: list[NDArray[np.float64]]
+    logits: list[NDArray[np.float64]]
     waiting: list[int]
     causes: list[str | None]
     tokenize_s: float
@@ -165,7 +168,7 @@ def score(
         ModelOutputError: the reranker did not return one finite score per document.
     """
     began = time.perf_counter()
-    scores: list[NDArray[np.float32]] = []
+    scores: list[NDArray[np.float64]] = []
     causes: list[str | None] = [None] * len(work)
     late = [0] * len(work)
     if isinstance(reranker, TextCrossEncoder):
@@ -179,7 +182,7 @@ def score(
             try:
                 if isinstance(reranker, TimedReranker):
                     done, late[place] = reranker.rerank_until(query, documents, deadline)
-                    scores.append(np.asarray(done, dtype=np.float32))
+                    scores.append(np.asarray(done, dtype=np.float64))
                 else:
                     scores.append(_ask(reranker, query, [] if deadline.passed else documents))
             except Exception as error:
@@ -189,7 +192,7 @@ def score(
         max(len(documents) - len(done), behind)
         for (_, documents), done, behind in zip(work, scores, late, strict=True)
     ]
-    return Scored(scores, waiting, causes, 0.0, time.perf_counter() - began)
+    return Scored(scores, scores, waiting, causes, 0.0, time.perf_counter() - began)
 
 
 def _cause(error: Exception, on_error: OnRerankError) -> str:
@@ -220,6 +223,7 @@ def _pooled(
     padded, spans = pooled.padded_tokens, pooled.spans
     return Scored(
         scores=[pooled.scores[part] for part in rows],
+        logits=[pooled.logits[part] for part in rows],
         waiting=[
             len(documents) - len(part) for (_, documents), part in zip(work, rows, strict=True)
         ],
@@ -240,7 +244,7 @@ def _pooled(
     )
 
 
-def _ask(reranker: Reranker, query: str, documents: Sequence[str]) -> NDArray[np.float32]:
+def _ask(reranker: Reranker, query: str, documents: Sequence[str]) -> NDArray[np.float64]:
     """Call a user's reranker, and check what it returns."""
     if not documents:
         return NO_SCORES
@@ -253,7 +257,7 @@ def _ask(reranker: Reranker, query: str, documents: Sequence[str]) -> NDArray[np
         raise ModelOutputError(f"{name} returned {a_type(answer)}; {expected}") from error
     answer = list(answer)
     try:
-        scores = np.asarray(answer, dtype=np.float32)
+        scores = np.asarray(answer, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ModelOutputError(
             f"{name} returned {answer[0]!r:.80} as a score; {expected}"
