@@ -4,7 +4,6 @@ Takes a name, a directory or an encoder of the caller's, and gives an ``Embedder
 ``SparseEncoder``; an encoder that Qdrant runs itself stays as it is.
 """
 
-import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from qdrant_rerank.embedders.static import StaticEmbedder
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
 from qdrant_rerank.types import Embedder, SparseEncoder
+from qdrant_rerank.utils.fork import ForkLock
 from qdrant_rerank.utils.validation import a_type
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
     "load_sparse",
 ]
 
-_loading = threading.Lock()
+_loading = ForkLock()
 
 
 def load_embedder(embedder: Any) -> Embedder | QdrantInference:

@@ -5,7 +5,6 @@ user's. :func:`score` calls all of them, and checks what they return.
 """
 
 import logging
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +20,14 @@ from qdrant_rerank.errors import InvalidInputError, ModelOutputError
 from qdrant_rerank.options import OnRerankError
 from qdrant_rerank.types import Reranker, Status
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
-from qdrant_rerank.utils.fork import in_child
+from qdrant_rerank.utils.fork import ForkLock
 from qdrant_rerank.utils.validation import a_type
 
 __all__ = ["Scored", "load_reranker", "score"]
 
 logger = logging.getLogger(__name__)
 
-_loading = threading.Lock()
+_loading = ForkLock()
 
 NO_SCORES: NDArray[np.float64] = np.empty(0)
 
@@ -101,12 +100,6 @@ class Scored:
         if self.causes[query] is not None:
             return "degraded"
         return "partial" if self.waiting[query] else "reranked"
-
-
-@in_child
-def _unlock() -> None:
-    global _loading  # noqa: PLW0603 - another thread of the parent may have held it
-    _loading = threading.Lock()
 
 
 def load_reranker(reranker: Reranker | str | Path) -> Reranker:
