@@ -1,7 +1,7 @@
 """Rerank Qdrant hits with an ONNX cross-encoder.
 
-Names are loaded on first use, so importing the package costs milliseconds and pulls in
-neither onnxruntime nor qdrant-client.
+Names are loaded on first use, so importing the package takes milliseconds and imports neither
+onnxruntime nor qdrant-client.
 """
 
 import os
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
         SparseEncoder,
     )
 
-# Where each name that is loaded on first use lives.
+# The module of each name that is loaded on first use.
 _HOME = {
     "AsyncHybridSearcher": "search.async_searcher",
     "Bm25Encoder": "embedders",

@@ -1,4 +1,4 @@
-"""SearchOptions, and what their values may be."""
+"""The options of a search, and the values that they may have."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,58 +25,57 @@ __all__ = [
     "require_options",
 ]
 
-#: What becomes of a hit without text: an error, the end of the list, or nothing.
+#: What happens to a hit without text: an error, the end of the list, or left out.
 OnMissingText = Literal["raise", "last", "drop"]
-
-#: How dense and sparse hits become one list: reciprocal rank fusion, or the sum of the scores
-#: normalised by their distribution; both are done by Qdrant.
+#: How Qdrant merges dense and sparse hits: reciprocal rank fusion, or distribution-based score
+#: fusion.
 Fusion = Literal["rrf", "dbsf"]
-#: What the order after reranking is by: the rerank score (0), the retrieval score's share of a
-#: weighted sum (up to 1), or both ranks fused.
+#: What orders the reranked hits: the rerank score (0), a weighted sum in which the retrieval score
+#: has this share (up to 1), or the fusion of both ranks.
 Blend = float | Literal["rrf"]
-
-#: What becomes of a search whose reranker fails: the error, or the first stage's order.
+#: What happens when the reranker fails: its error, or the retrieval order.
 OnRerankError = Literal["raise", "recall"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchOptions:
-    """What is seldom changed from one search to the next; vary one with ``dataclasses.replace``.
+    """Settings that seldom change between searches. Use ``dataclasses.replace`` to change one.
 
     Attributes:
-        on_missing_text: a hit without text raises MissingTextError, follows the others in
-            retrieval order ("last"), or is dropped.
+        on_missing_text: "raise" raises MissingTextError for a hit without text; "last" puts it
+            after the others, in retrieval order; "drop" leaves it out.
         dense_vector: name of the dense vector to search; None for the one that has the embedder's
-            size. Several names are several searches, fused. A multivector must be named.
-        sparse_vector: name, or names, of the sparse vector to search; None for the only one.
+            size. Several names are several searches, which are fused. A multivector must be named.
+        sparse_vector: name or names of the sparse vector to search; None if there is only one.
         fusion: how dense and sparse hits become one list: "rrf", "dbsf" (see Qdrant's hybrid
-            queries), or ``models.Rrf(k=..., weights=[...])`` with a weight for each search, dense
-            ones first. Nothing is fused where recall is one search.
-        dense_candidates: hits of each dense search that are fused; None for as many as are
+            queries), or ``models.Rrf(k=..., weights=[...])`` with one weight per search, dense
+            searches first. A single search is not fused.
+        dense_candidates: hits per dense search before the fusion; None for as many as are
             reranked.
-        sparse_candidates: likewise of each sparse search.
-        recall_threshold: lowest retrieval score of a candidate: of the one search, or fused.
-        blend: the retrieval score's share of the score that orders the reranked hits, 0 to 1,
-            after both are scaled to 0..1 over the candidates; or "rrf" to fuse both ranks.
-        diversity: 0 to 1; above 0 the hits stand in the order of maximal marginal relevance, by
-            their scores and their dense vectors (the stored ones, else the embedder's), so that
-            one that says the same as those before it comes later. Scores stay as they are.
-        search_params: of the dense search: ``hnsw_ef``, ``exact``, quantisation.
-        two_phase: whether recall fetches only the text of the candidates, and a second request the
-            payload of the returned hits. None for whether that spares 16 KiB, by the payloads
-            of the collection's first answers, and there is no deadline. A selection of the
-            payload, or vectors, always take two.
+        sparse_candidates: the same for each sparse search.
+        recall_threshold: lowest retrieval score of a candidate: of the fused score, or of the
+            only search.
+        blend: share of the retrieval score in the score that orders the reranked hits, 0 to 1;
+            both scores are first scaled to 0..1 over the candidates. "rrf" fuses both ranks.
+        diversity: 0 to 1. Above 0, the hits are ordered by maximal marginal relevance, so that a
+            hit that repeats earlier hits comes later. It compares the scores and the dense
+            vectors: the stored ones, else the embedder's. The scores do not change.
+        search_params: parameters of the dense search: ``hnsw_ef``, ``exact``, quantization.
+        two_phase: whether the first request fetches only the text of the candidates, and a second
+            request the payload of the returned hits. None decides: yes if that saves 16 KiB,
+            estimated from the payloads of the first search, and there is no deadline. If you
+            select payload fields, or ask for vectors, there are always two requests.
         consistency: replicas that must agree on a read: a number, "majority", "quorum" or "all".
-        timeout_s: whole seconds that Qdrant may take; None for the client's own.
-        on_rerank_error: a reranker that fails (any exception, a score that is not finite) raises,
-            or "recall": the hits stay in the first stage's order, whatever the threshold, and
-            ``trace.status`` is "degraded".
-        retries: times that a request is sent again whose failure may pass: Qdrant cannot be
-            reached, breaks off, is too slow, too busy (429, and it is asked again when it says),
-            or behind a gateway that says 502, 503 or 504. With growing, jittered waits from 0.1 s.
+        timeout_s: whole seconds that Qdrant may take; None for the client's own timeout.
+        on_rerank_error: what happens if the reranker raises, or returns a score that is not finite.
+            "raise" raises the error. "recall" keeps the retrieval order, ignores the threshold,
+            and sets ``trace.status`` to "degraded".
+        retries: how often a request is sent again after a failure that may be temporary: no
+            connection, a broken connection, a timeout, 429, 502, 503 or 504. The waits start at
+            0.1 s, grow, and have jitter; after a 429 the wait is the one that Qdrant asks for.
 
     Raises:
-        InvalidInputError: a value out of range, or of the wrong kind.
+        InvalidInputError: a value has the wrong type or is out of range.
     """
 
     on_missing_text: OnMissingText = "last"
@@ -96,36 +95,32 @@ class SearchOptions:
     retries: int = 0
 
     def __post_init__(self) -> None:
-        _require_values(self)
+        require_choice("on_missing_text", self.on_missing_text, OnMissingText)
+        require_choice("on_rerank_error", self.on_rerank_error, OnRerankError)
+        require_blend(self.blend)
+        if isinstance(self.fusion, models.Rrf):
+            _require_rrf(self.fusion)
+        else:
+            require_choice("fusion", self.fusion, Fusion)
+        for name in ("dense_vector", "sparse_vector"):
+            _require_names(name, getattr(self, name))
+        for name in ("dense_candidates", "sparse_candidates", "timeout_s"):
+            require_positive(name, getattr(self, name))
+        _require_consistency(self.consistency)
+        if self.recall_threshold is not None:
+            require_number("recall_threshold", self.recall_threshold, "a retrieval score")
+        require_number("diversity", self.diversity, "0 to 1")
+        if not 0 <= self.diversity <= 1:
+            raise InvalidInputError(f"diversity is {self.diversity}; expected 0 to 1.")
+        if self.two_phase not in {None, True, False}:
+            raise InvalidInputError(f"two_phase is {self.two_phase!r}; expected a bool or None.")
+        require_count("retries", self.retries)
 
 
-def require_options(options: SearchOptions) -> None:
-    """Raise InvalidInputError unless they are SearchOptions."""
+def require_options(options: Any) -> None:
+    """Raise InvalidInputError unless the value is a SearchOptions."""
     if not isinstance(options, SearchOptions):
         raise InvalidInputError(f"options is {a_type(options)}; expected SearchOptions.")
-
-
-def _require_values(options: SearchOptions) -> None:
-    require_choice("on_missing_text", options.on_missing_text, OnMissingText)
-    require_choice("on_rerank_error", options.on_rerank_error, OnRerankError)
-    require_blend(options.blend)
-    if isinstance(options.fusion, models.Rrf):
-        _require_rrf(options.fusion)
-    else:
-        require_choice("fusion", options.fusion, Fusion)
-    for name in ("dense_vector", "sparse_vector"):
-        _require_names(name, getattr(options, name))
-    for name in ("dense_candidates", "sparse_candidates", "timeout_s"):
-        require_positive(name, getattr(options, name))
-    _require_consistency(options.consistency)
-    if options.recall_threshold is not None:
-        require_number("recall_threshold", options.recall_threshold, "a retrieval score")
-    require_number("diversity", options.diversity, "0 to 1")
-    if not 0 <= options.diversity <= 1:
-        raise InvalidInputError(f"diversity is {options.diversity}; expected 0 to 1.")
-    if options.two_phase not in {None, True, False}:
-        raise InvalidInputError(f"two_phase is {options.two_phase!r}; expected a bool or None.")
-    require_count("retries", options.retries)
 
 
 def _require_rrf(rrf: models.Rrf) -> None:

@@ -1,4 +1,4 @@
-"""What a search returns, and the protocols of what it can be made of."""
+"""Results of a search, and the protocols of its parts: reranker, embedder, sparse encoder."""
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client.models import ScoredPoint, SparseVector
 
+from qdrant_rerank.errors import MissingDependencyError
+
 if TYPE_CHECKING:
     import pandas as pd
-
 
 __all__ = [
     "Embedder",
@@ -25,11 +26,10 @@ __all__ = [
     "Snippet",
     "SparseEncoder",
     "Status",
-    "id_key",
     "in_retrieval_order",
 ]
 
-#: What became of a search; see ``SearchTrace.status``.
+#: How a search ended; see ``SearchTrace.status``.
 Status = Literal["reranked", "partial", "degraded", "recall only", "no candidates"]
 
 LONGEST_CELL = 200  # characters of a text shown in a table
@@ -39,10 +39,10 @@ PointId = int | str | UUID
 
 @runtime_checkable
 class Reranker(Protocol):
-    """Anything that scores documents for a query; fastembed's TextCrossEncoder is one."""
+    """Any object that scores documents for a query, such as fastembed's TextCrossEncoder."""
 
     def rerank(self, query: str, documents: Iterable[str]) -> Iterable[float]:
-        """One score a document, in input order; higher is more relevant."""
+        """Return one score per document, in input order; higher is more relevant."""
         ...
 
 
@@ -51,7 +51,8 @@ class Embedder(Protocol):
     """Turns texts into dense vectors.
 
     Attributes:
-        name: recorded in a collection that we create, and compared when it is searched.
+        name: name of the model. A collection that this package creates records it, and a search
+            compares it.
         dimension: length of a vector.
     """
 
@@ -66,11 +67,11 @@ class Embedder(Protocol):
         ...
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """Shape (dimension,), float32."""
+        """Return the vector of a query: shape (dimension,), float32."""
         ...
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Shape (n, dimension), float32, input order."""
+        """Return the vectors of n texts: shape (n, dimension), float32, input order."""
         ...
 
 
@@ -84,24 +85,24 @@ class SparseEncoder(Protocol):
         ...
 
     def embed_query(self, text: str) -> SparseVector:
-        """Non-zero entries of the query's vector."""
+        """Return the vector of a query: the indices and values that are not zero."""
         ...
 
     def embed_documents(self, texts: Sequence[str]) -> list[SparseVector]:
-        """One vector a text, input order."""
+        """Return one vector per text, in input order."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Snippet:
-    """The part of a long document that its score comes from.
+    """The part of a long document that the document's score comes from.
 
     Attributes:
-        text: the part.
-        start: its first character, counted in the field's text.
-        end: the character after its last.
-        field: payload field or path that it is of; None where the text was a template's or a
-            function's, and ``start`` and ``end`` count in that text.
+        text: the part itself.
+        start: position of its first character in the text of the field.
+        end: position after its last character.
+        field: payload field or path that holds the part. None if the text comes from a template
+            or a function; then ``start`` and ``end`` are positions in that text.
     """
 
     text: str
@@ -114,14 +115,14 @@ class RerankedPoint(ScoredPoint):
     """A ``ScoredPoint`` with the scores of both stages.
 
     Attributes:
-        score: what the list is ordered by: the rerank score, or its blend with the retrieval
-            score; the retrieval score where nothing was reranked; minus infinity for a hit
-            without text, or one that there was no time to score.
+        score: the score that orders the list: the rerank score, or its blend with the retrieval
+            score; the retrieval score if nothing was reranked; minus infinity for a hit that has
+            no text, or that was not scored in time.
         rerank_score: the reranker's score; None if the hit was not scored.
         retrieval_score: the score that Qdrant returned.
         retrieval_rank: 1-based place before reranking.
-        snippet: the part of the text that the score comes from, where the reranker reads long
-            documents in windows; else None.
+        snippet: the part of the text that the score comes from, if the reranker reads long
+            documents in passages; else None.
     """
 
     rerank_score: float | None
@@ -132,35 +133,36 @@ class RerankedPoint(ScoredPoint):
 
 @dataclass(frozen=True, slots=True)
 class SearchTrace:
-    """What a search did and how long it took, in seconds.
+    """What a search did, and how long it took.
 
-    For ``search_batch`` the times are those of the whole batch, the counts those of one query.
+    All times are in seconds. For ``search_batch`` the times and ``retries`` are those of the whole
+    batch, the other values those of one query. Where an attribute may be None, None means that the
+    reranker does not report it.
 
     Attributes:
-        embed_s: query text to vectors.
-        recall_s: waiting for Qdrant.
-        tokenize_s: pairs to token ids; 0 where the reranker does not tell.
-        infer_s: the reranker, without tokenising where it tells.
-        total_s: the whole call.
-        candidates: hits that recall returned.
-        pairs: hits that were scored; with a deadline maybe only the first of the candidates.
-        tokens: tokens scored, padding left out; None where the reranker does not tell.
-        padding_share: padding in what the model read, 0 to 1; None likewise.
-        truncated: hits whose text, or the query beside it, did not fit the model's window and was
-            cut; None likewise.
-        windows: rows that the model read, more than ``pairs`` where it reads long documents in
-            parts; None likewise.
-        activation: what made the scores of the model's logits, "identity" for none; None likewise.
-        engine: what ran the model: onnxruntime's execution provider, or OpenVINO; None likewise.
-        precision: of the model's weights, "int8" say, and how they were quantised if it was done
-            here; None likewise.
-        cache_hit_rate: share of the pairs whose score the score cache held, 0 to 1; they took no
-            tokens. None without a score cache.
-        status: "reranked"; "partial" (time was up, so the candidates after the first ``pairs``
-            follow in retrieval order); "degraded" (the reranker failed, so the order is the first
-            stage's); "recall only" (no reranker); or "no candidates".
-        retries: requests to Qdrant that were sent again; of the whole batch, too.
-        cause: of "degraded": the type of the reranker's error and its message; else None.
+        embed_s: time to make vectors of the query.
+        recall_s: time to wait for Qdrant.
+        tokenize_s: time to tokenize the pairs; 0 if the reranker does not report it.
+        infer_s: time of the reranker, without ``tokenize_s``.
+        total_s: time of the whole call.
+        candidates: hits that Qdrant returned.
+        pairs: hits that were scored; with a deadline these may be only the first candidates.
+        tokens: tokens that were scored, without padding.
+        padding_share: share of padding in the model's inputs, 0 to 1.
+        truncated: hits that were cut, because query and text together exceed the max length.
+        windows: rows of the model's inputs; more than ``pairs`` if long documents are read in
+            passages.
+        activation: function that turned the model's logits into scores; "identity" for none.
+        engine: what ran the model: an execution provider of onnxruntime, or OpenVINO.
+        precision: precision of the model's weights, such as "int8", and how they were quantized
+            if this package did it.
+        cache_hit_rate: share of the pairs whose score came from the score cache, 0 to 1; they
+            count no tokens. None without a score cache.
+        status: "reranked"; "partial" (the time was up: the candidates after the first ``pairs``
+            follow in retrieval order); "degraded" (the reranker failed: the hits are in retrieval
+            order); "recall only" (no reranker); "no candidates".
+        retries: requests that were sent to Qdrant again.
+        cause: type and message of the reranker's error if the status is "degraded"; else None.
     """
 
     embed_s: float = 0.0
@@ -184,11 +186,11 @@ class SearchTrace:
 
 
 class SearchResults(list[RerankedPoint]):
-    """The hits, best first. A list, and a table in a notebook.
+    """A list of hits, best first. A notebook shows it as a table.
 
     Attributes:
-        query: what was searched for.
-        trace: what it took.
+        query: the query as text.
+        trace: what the search did, and how long it took.
     """
 
     def __init__(self, points: Iterable[RerankedPoint], *, query: str, trace: SearchTrace) -> None:
@@ -197,9 +199,10 @@ class SearchResults(list[RerankedPoint]):
         self.trace = trace
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One JSON-ready dict a hit: rank, id, the scores, the payload (vector and snippet if any).
+        """Return one dict per hit, ready for JSON.
 
-        A score that JSON cannot hold (minus infinity: a hit that was not scored) is None.
+        Its keys are rank, id, the scores and payload; also vector and snippet if the hit has them.
+        The score is None if it is minus infinity, which JSON cannot hold.
         """
         rows = []
         for rank, point in enumerate(self, start=1):
@@ -220,7 +223,9 @@ class SearchResults(list[RerankedPoint]):
         return rows
 
     def to_pandas(self) -> "pd.DataFrame":
-        """One row a hit, in order, with columns ``payload.<field>`` and ``snippet.<part>``.
+        """Return a table with one row per hit, best first.
+
+        The payload is in columns ``payload.<field>``, a snippet in ``snippet.<attribute>``.
 
         Raises:
             MissingDependencyError: pandas is not installed.
@@ -228,10 +233,8 @@ class SearchResults(list[RerankedPoint]):
         try:
             import pandas as pd
         except ImportError as error:
-            from qdrant_rerank.errors import MissingDependencyError
-
             raise MissingDependencyError(
-                "to_pandas() needs pandas: pip install pandas. to_dicts() needs nothing."
+                "to_pandas() needs pandas: pip install pandas. to_dicts() works without it."
             ) from error
         columns = ["rank", "id", "score", "rerank_score", "retrieval_score", "retrieval_rank"]
         rows = []
@@ -248,7 +251,7 @@ class SearchResults(list[RerankedPoint]):
         return f"SearchResults({self.query!r}, {len(self)} hits, {list.__repr__(self)})"
 
     def _repr_html_(self) -> str:
-        """A table for notebooks; everything from the payload is escaped."""
+        """Return a table for notebooks. All text of query and payload is escaped."""
         head = "".join(
             f"<th>{name}</th>" for name in ("rank", "was", "score", "recall", "id", "payload")
         )
@@ -293,19 +296,19 @@ def _shown(value: Any) -> str:
     return html.escape(text if len(text) <= LONGEST_CELL else text[:LONGEST_CELL] + "…")
 
 
-def id_key(point_id: PointId) -> tuple[bool, str, int]:
-    """Sorts ids: numbers by value, then UUIDs by text."""
+def _id_key(point_id: PointId) -> tuple[bool, str, int]:
+    """Return a sort key for ids: numbers by value, then UUIDs by text."""
     if isinstance(point_id, int):
         return (False, "", point_id)
     return (True, str(point_id), 0)
 
 
 def in_retrieval_order(points: Iterable[ScoredPoint]) -> list[ScoredPoint]:
-    """Points as Qdrant ordered them, neighbours of one score by id.
+    """Order neighbours that have the same score by id.
 
-    Engines order ties differently, so the same data would rank differently from one to another.
+    Engines order ties differently, so without this the same data would rank differently.
     """
     ordered: list[ScoredPoint] = []
     for _, ties in groupby(points, key=lambda point: point.score):
-        ordered.extend(sorted(ties, key=lambda point: id_key(point.id)))
+        ordered.extend(sorted(ties, key=lambda point: _id_key(point.id)))
     return ordered

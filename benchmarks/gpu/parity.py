@@ -18,7 +18,7 @@ TOP = 10
 MEASURE = "nDCG@10"
 
 Pairs = list[tuple[str, str]]
-Scores = NDArray[np.float32]
+Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

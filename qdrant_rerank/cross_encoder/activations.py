@@ -15,11 +15,18 @@ from qdrant_rerank.cross_encoder.model_config import ModelConfig
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError
 from qdrant_rerank.utils.warn import warn_caller
 
-__all__ = ["Activation", "activate", "activation_name", "choose_activation", "require_activation"]
+__all__ = [
+    "Activation",
+    "activate",
+    "activation_name",
+    "choose_activation",
+    "order_logits",
+    "require_activation",
+]
 
 NamedActivation = Literal["auto", "identity", "sigmoid", "softmax"]
 #: A name, or relevance logits (n,) float32 -> scores (n,) float32, such as a ``Calibrator``.
-Activation = NamedActivation | Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Activation = NamedActivation | Callable[[NDArray[np.float32]], NDArray[np.floating[Any]]]
 
 # The last part of the dotted paths that sentence-transformers writes. Nothing is imported.
 KNOWN_PATHS: dict[str, Literal["identity", "sigmoid", "softmax"]] = {
@@ -66,7 +73,7 @@ def activation_name(activation: Activation) -> str:
 
 def activate(
     activation: Activation, head: Head, logits: NDArray[np.float32]
-) -> NDArray[np.float32]:
+) -> NDArray[np.float64]:
     """Scores from label logits.
 
     Args:
@@ -75,24 +82,26 @@ def activate(
         logits: shape (n, labels), float32, finite.
 
     Returns:
-        Shape (n,), float32; higher is more relevant.
+        Shape (n,), float64, since a sigmoid in float32 is 1 for every logit above 17; higher is
+        more relevant.
 
     Raises:
         ModelOutputError: a callable did not return one finite score a pair.
     """
     if activation == "softmax":
+        logits = logits.astype(np.float64)
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares = shifted / shifted.sum(axis=1, keepdims=True)
-        return np.asarray(shares[:, head.column], dtype=np.float32)
+        return np.asarray(shares[:, head.column])
     relevance = head.relevance(logits)
     if activation == "sigmoid":
-        # exp overflows to inf for logits below -88, which still gives the right limit, 0.
+        # exp overflows to inf for logits below -709, which still gives the right limit, 0.
         with np.errstate(over="ignore"):
-            return np.asarray(1 / (1 + np.exp(-relevance)), dtype=np.float32)
+            return np.asarray(1 / (1 + np.exp(-relevance.astype(np.float64))))
     if callable(activation):
         made = activation(relevance)
         try:
-            scores = np.asarray(made, dtype=np.float32)
+            scores = np.asarray(made, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise ModelOutputError(
                 f"The activation {activation_name(activation)} returned {made!r:.80} for "
@@ -104,7 +113,27 @@ def activate(
                 f"{len(relevance)} logits; expected as many finite scores."
             )
         return scores
-    return relevance
+    return relevance.astype(np.float64)
+
+
+def order_logits(
+    activation: Activation, head: Head, logits: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Logits that order pairs whose scores are equal, since an activation may saturate.
+
+    Args:
+        activation: not "auto".
+        head: which labels are relevance.
+        logits: shape (n, labels), float32, finite.
+
+    Returns:
+        Shape (n,), float64: the relevance logit; for softmax the log-odds of the label.
+    """
+    if activation != "softmax":
+        return head.relevance(logits).astype(np.float64)
+    others = np.delete(logits, head.column, axis=1).astype(np.float64)
+    odds: NDArray[np.float64] = logits[:, head.column] - np.logaddexp.reduce(others, axis=1)
+    return odds
 
 
 def _configured(config: ModelConfig, default: Activation) -> Activation:

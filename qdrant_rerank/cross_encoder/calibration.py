@@ -83,15 +83,15 @@ class Calibrator:
         """What a trace calls it."""
         return f"calibrated ({self.method})"
 
-    def __call__(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores (n,) -> probabilities (n,), float32, 0 to 1."""
+    def __call__(self, scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Scores (n,) -> probabilities (n,), float64, 0 to 1."""
         values = np.asarray(scores, dtype=np.float64)
         if self.method == "isotonic":
             mapped = np.interp(values, self.scores, self.probabilities)
         else:
             with np.errstate(over="ignore"):  # exp(-x) of a very low score is inf, its limit 0
                 mapped = 1 / (1 + np.exp(-(self.slope * values + self.intercept)))
-        return mapped.astype(np.float32)
+        return np.asarray(mapped)
 
     @classmethod
     def fit(

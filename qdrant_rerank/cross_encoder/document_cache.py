@@ -6,7 +6,6 @@ goes through the trunk alone, whether it is kept or not, so a score does not dep
 before.
 """
 
-import threading
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from qdrant_rerank.cross_encoder.score_cache import import_lru_cache
 from qdrant_rerank.inference.plan import Plan
 from qdrant_rerank.inference.runtime import Runtime
+from qdrant_rerank.utils.fork import ForkLock
 
 __all__ = ["SplitRuntime"]
 
@@ -57,7 +57,7 @@ class SplitRuntime(Runtime):
         self._kept = import_lru_cache()(
             max_bytes, getsizeof=lambda states: states.nbytes + ENTRY_BYTES
         )
-        self._kept_lock = threading.Lock()
+        self._kept_lock = ForkLock()
         self.hits = 0
         self.misses = 0
         super().__init__(branches, plan, prepared=prepared, first_position=first_position)

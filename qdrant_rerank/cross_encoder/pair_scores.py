@@ -15,8 +15,10 @@ class PairScores:
     """Scores, and what they cost.
 
     Attributes:
-        scores: shape (n,), float32, input order, after activation; higher is more relevant; NaN
+        scores: shape (n,), float64, input order, after activation; higher is more relevant; NaN
             where there was no time to score.
+        logits: shape (n,), float64; orders pairs with equal scores, since an activation may give
+            one score for several logits. Of a long document the logit of its best window.
         scored: shape (n,), bool; which pairs were scored: all, or with a deadline the first ones.
         tokenize_s: seconds spent tokenising.
         infer_s: seconds spent in the model.
@@ -34,7 +36,8 @@ class PairScores:
             took no tokens; None without a score cache.
     """
 
-    scores: NDArray[np.float32]
+    scores: NDArray[np.float64]
+    logits: NDArray[np.float64]
     scored: NDArray[np.bool_]
     tokenize_s: float
     infer_s: float
@@ -67,6 +70,7 @@ class PairScores:
         spans = [window.spans for window in windows if window.spans is not None]
         return cls(
             scores=array("scores", np.nan),
+            logits=array("logits", np.nan),
             scored=array("scored", False),
             tokenize_s=sum(window.tokenize_s for window in windows),
             infer_s=sum(window.infer_s for window in windows),

@@ -4,7 +4,6 @@ The logits are kept, not the scores, so that the activation may be anything. A k
 the model, the query and the document; nothing is kept of the texts themselves.
 """
 
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b, file_digest
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.errors import MissingDependencyError
+from qdrant_rerank.utils.fork import ForkLock
 from qdrant_rerank.utils.validation import require_positive
 
 __all__ = [
@@ -90,7 +90,7 @@ class ScoreCache:
         self.max_bytes = max_bytes
         self.hits = 0
         self.misses = 0
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._kept = import_lru_cache()(max_bytes, getsizeof=lambda output: output.size)
 
     @property

@@ -16,6 +16,7 @@ from qdrant_rerank.cross_encoder.activations import (
     activate,
     activation_name,
     choose_activation,
+    order_logits,
 )
 from qdrant_rerank.cross_encoder.heads import Label, choose_head, label_logits
 from qdrant_rerank.cross_encoder.model_config import ModelConfig
@@ -201,14 +202,18 @@ class PairScorer:
             [np.empty((0, self.head.labels), np.float32), *(output.logits for output in outputs)]
         )
         head = activate(self.activation, self.head, logits)
+        order = order_logits(self.activation, self.head, logits)
         counts = [len(output.logits) for output in outputs]
         spans = None
         if self._windows is not None:
-            head, best = aggregate(head, counts, self._windows)
+            head, best = aggregate(head, counts, self._windows, order)
+            order = order[best]
             parts = [span for output in outputs for span in output.spans]
             spans = [parts[row] for row in best]
-        scores = np.full(pairs, np.nan, dtype=np.float32)
+        scores = np.full(pairs, np.nan)
         scores[:count] = head
+        ordering = np.full(pairs, np.nan)
+        ordering[:count] = order
         truncated = np.zeros(pairs, dtype=np.bool_)
         truncated[:count] = [output.truncated for output in outputs]
         windows = np.zeros(pairs, dtype=np.intp)
@@ -219,6 +224,7 @@ class PairScorer:
             cached[:count] = [output is not None for output in kept[:count]]
         return PairScores(
             scores=scores,
+            logits=ordering,
             scored=np.arange(pairs) < count,
             tokenize_s=work.tokenize_s,
             infer_s=seconds - work.tokenize_s,

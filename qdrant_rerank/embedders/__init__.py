@@ -1,6 +1,9 @@
-"""Texts -> vectors: what recall searches with."""
+"""Texts -> vectors, dense and sparse, that a search retrieves by.
 
-import threading
+Takes a name, a directory or an encoder of the caller's, and gives an ``Embedder`` or a
+``SparseEncoder``; an encoder that Qdrant runs itself stays as it is.
+"""
+
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,8 @@ from qdrant_rerank.embedders.static import StaticEmbedder
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
 from qdrant_rerank.types import Embedder, SparseEncoder
+from qdrant_rerank.utils.fork import ForkLock
+from qdrant_rerank.utils.validation import a_type
 
 __all__ = [
     "Bm25Encoder",
@@ -24,31 +29,31 @@ __all__ = [
     "load_sparse",
 ]
 
-_loading = threading.Lock()
+_loading = ForkLock()
 
 
 def load_embedder(embedder: Any) -> Embedder | QdrantInference:
-    """A dense encoder from what a caller may pass.
+    """Return the dense encoder that an ``embedder=`` argument stands for.
 
     Args:
-        embedder: an ``Embedder`` or a ``QdrantInference`` as it is; a ``fastembed.TextEmbedding``
-            wrapped; the bundled name, a hub name or a directory loaded, once a process.
+        embedder: an ``Embedder`` or a ``QdrantInference`` (returned as it is), a
+            ``fastembed.TextEmbedding`` (wrapped), or the bundled name, a hub name or a directory
+            (loaded once per process).
 
     Raises:
-        ModelFileError: its files are missing, damaged, or could not be fetched.
-        InvalidInputError: not something that embeds.
+        ModelFileError: files of the model are missing, damaged, or cannot be downloaded.
+        InvalidInputError: the value does not embed.
     """
     if isinstance(embedder, str | Path):
-        with _loading:  # or two threads that come first would both load it
+        with _loading:  # otherwise two threads would both load the model
             return _shared(str(embedder))
     if callable(getattr(embedder, "query_embed", None)) and hasattr(embedder, "embedding_size"):
         return FastembedDense(embedder)
     if isinstance(embedder, Embedder | QdrantInference):
         return embedder
     raise InvalidInputError(
-        f"embedder is a {type(embedder).__name__}; expected a model name, a directory, a "
-        "fastembed TextEmbedding, or an object with name, dimension, embed_query and "
-        "embed_documents."
+        f"embedder is {a_type(embedder)}; expected a model name, a directory, a fastembed "
+        "TextEmbedding, or an object with name, dimension, embed_query and embed_documents."
     )
 
 
@@ -60,14 +65,14 @@ def _shared(name: str) -> Embedder:
 
 
 def load_sparse(sparse: Any) -> SparseEncoder | QdrantInference | TextIndex:
-    """A sparse encoder from what a caller may pass.
+    """Return the sparse encoder that a ``sparse=`` argument stands for.
 
     Args:
-        sparse: "auto" or "Qdrant/bm25" for BM25, a ``SparseEncoder``, a ``QdrantInference``
-            or a ``TextIndex`` as it is, or a ``fastembed.SparseTextEmbedding`` wrapped.
+        sparse: "auto" or "Qdrant/bm25" for BM25; a ``SparseEncoder``, a ``QdrantInference`` or a
+            ``TextIndex`` (returned as it is); or a ``fastembed.SparseTextEmbedding`` (wrapped).
 
     Raises:
-        InvalidInputError: not something that encodes.
+        InvalidInputError: the value does not encode.
     """
     if isinstance(sparse, str) and sparse.lower() in {"auto", "qdrant/bm25"}:
         return Bm25Encoder()

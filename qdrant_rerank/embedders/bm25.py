@@ -1,10 +1,10 @@
 """BM25 as sparse vectors: the same numbers as fastembed's ``Qdrant/bm25`` for English.
 
 A document's vector holds the term-frequency part of BM25, a query's vector holds ones, and
-Qdrant multiplies by the inverse document frequency (``Modifier.IDF``), so a collection indexed
-by fastembed, or by the server's own BM25, can be searched with this encoder and the other way
-round. (The server also splits at underscores and keeps words of over 40 characters; fastembed, and
-so this encoder, does neither.)
+Qdrant multiplies by the inverse document frequency (``Modifier.IDF``). So this encoder can search
+a collection that fastembed or the server's own BM25 has filled, and the reverse. (The server also
+splits at underscores and keeps words of more than 40 characters; fastembed and this encoder do
+neither.)
 """
 
 import re
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Bm25Encoder"]
 
-# NLTK's English list, which fastembed and the Qdrant server use, without its contractions:
-# the tokenizer splits at apostrophes, so those never match.
+# NLTK's English list, which fastembed and the Qdrant server use, without its contractions. The
+# tokenizer splits at apostrophes, so contractions never match.
 STOP_WORDS = frozenset(
     """
     i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she
@@ -36,15 +36,15 @@ STOP_WORDS = frozenset(
     doesn hadn hasn haven isn ma mightn mustn needn shan shouldn wasn weren won wouldn
     """.split()
 )
-LONGEST_TOKEN = 40  # characters; longer ones are noise such as base64
+LONGEST_TOKEN = 40  # characters; longer tokens are noise, such as base64
 _SEPARATOR = re.compile(r"[^\w]")
 
 
 class Bm25Encoder:
-    """Encodes English text for BM25 scoring in Qdrant. Stateless; safe from many threads.
+    """Encodes English text for BM25 scoring in Qdrant. Safe to call from many threads.
 
-    Term weight, for a term that occurs f times in a document of n terms (Robertson and
-    Zaragoza 2009, with the average document length fixed ahead, as in fastembed)::
+    The weight of a term that occurs f times in a document of n terms is (Robertson and Zaragoza
+    2009; the average document length is a constant, as in fastembed)::
 
         f * (k + 1) / (f + k * (1 - b + b * n / avg_len))
 
@@ -54,7 +54,7 @@ class Bm25Encoder:
         avg_len: assumed average document length in terms.
 
     Raises:
-        InvalidInputError: a parameter is out of its range.
+        InvalidInputError: a parameter is out of range.
 
     Examples:
         >>> vector = Bm25Encoder().embed_query("the running dogs")
@@ -76,15 +76,16 @@ class Bm25Encoder:
         self._stem = SnowballStemmer("english").stem_word
 
     def embed_documents(self, texts: Sequence[str]) -> "list[SparseVector]":
-        """Term weights of documents; a text without a term gives an empty vector.
+        """Return the term weights of documents; a text without terms gives an empty vector.
 
         Returns:
-            One vector a text: ``indices`` are term hashes (0 to 2**31), ``values`` are above 0.
+            One vector per text: ``indices`` are hashes of terms (0 to 2**31), ``values`` are
+            above 0.
         """
         return [self._document_vector(self._terms(text)) for text in texts]
 
     def embed_query(self, text: str) -> "SparseVector":
-        """The terms of a query, each once with weight 1.0."""
+        """Return the terms of a query, each once with weight 1.0."""
         from qdrant_client.models import SparseVector
 
         indices = sorted({_term_id(term) for term in self._terms(text)})
@@ -94,7 +95,7 @@ class Bm25Encoder:
         from qdrant_client.models import SparseVector
 
         norm = self.k * (1 - self.b + self.b * len(terms) / self.avg_len)
-        # Of two terms with one hash the later wins, as in fastembed.
+        # If two terms have the same hash, the later one wins, as in fastembed.
         weights = {
             _term_id(term): count * (self.k + 1) / (count + norm)
             for term, count in Counter(terms).items()
@@ -104,7 +105,7 @@ class Bm25Encoder:
     def _terms(self, text: str) -> list[str]:
         stems = (
             self._stem(token)
-            # A lone surrogate is no word, and the stemmer takes only what UTF-8 can hold.
+            # Lone surrogates become spaces, because the stemmer takes only valid UTF-8.
             for token in _SEPARATOR.sub(" ", text.lower()).split()
             if token not in STOP_WORDS and token != "_" and len(token) <= LONGEST_TOKEN
         )

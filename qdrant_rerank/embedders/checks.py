@@ -1,4 +1,4 @@
-"""What an encoder returned, checked before anything is sent: numbers, and finite ones."""
+"""Checks of an encoder's vectors before they are sent: they must be finite numbers."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ __all__ = ["all_finite", "dense_output", "require_finite"]
 
 
 def dense_output(name: str, made: Any) -> NDArray[np.float32]:
-    """Vectors of an embedder, float32; of any shape.
+    """Return the output of an embedder as float32, of any shape.
 
     Raises:
-        ModelOutputError: not numbers, or vectors of several lengths.
+        ModelOutputError: the output is not numbers, or its vectors differ in length.
     """
     try:
-        with np.errstate(over="ignore"):  # to infinity, which is refused
+        with np.errstate(over="ignore"):  # becomes infinity, which is refused later
             return np.asarray(made, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise ModelOutputError(
@@ -30,21 +30,21 @@ def require_finite(name: str, vector: Any, of: str) -> None:
     """Raise ModelOutputError for a vector with NaN or infinity, which no search would find.
 
     Args:
-        name: of the encoder.
-        vector: dense or sparse, or several.
-        of: what it was made of.
+        name: name of the encoder.
+        vector: a dense or sparse vector, or several.
+        of: what was embedded, for the message.
     """
     if not all_finite(vector):
         raise ModelOutputError(
             f"The encoder {name!r} returned NaN or infinity in the vector of {of}; expected finite "
-            "numbers. Check the model, and its input for what it cannot read."
+            "numbers. Check the model and its input."
         )
 
 
 def all_finite(vector: Any) -> bool:
-    """Whether a vector, dense or sparse, has no NaN or infinity, as float32.
+    """Return whether a dense or sparse vector has no NaN or infinity in float32.
 
-    True of what is no vector, such as a ``models.Document``.
+    Other values, such as a ``models.Document``, count as finite.
     """
     values = vector.values if isinstance(vector, models.SparseVector) else vector
     if not isinstance(values, list | tuple | np.ndarray):

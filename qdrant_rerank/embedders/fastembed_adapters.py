@@ -1,4 +1,4 @@
-"""fastembed's models behind our two protocols."""
+"""Adapters that make fastembed's models an ``Embedder`` or a ``SparseEncoder``."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,11 +25,11 @@ class FastembedDense:
         self.dimension: int = model.embedding_size
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """Shape (dimension,), float32."""
+        """Return the vector of a query: shape (dimension,), float32."""
         return np.asarray(next(iter(self._model.query_embed(text))), dtype=np.float32)
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Shape (n, dimension), float32, input order."""
+        """Return the vectors of n texts: shape (n, dimension), float32, input order."""
         vectors = np.asarray(list(self._model.passage_embed(list(texts))), dtype=np.float32)
         return vectors.reshape(len(texts), self.dimension)
 
@@ -46,11 +46,11 @@ class FastembedSparse:
         self.name: str = model.model_name
 
     def embed_query(self, text: str) -> "SparseVector":
-        """Non-zero entries of the query's vector."""
+        """Return the vector of a query: the indices and values that are not zero."""
         return _sparse_vector(next(iter(self._model.query_embed(text))))
 
     def embed_documents(self, texts: Sequence[str]) -> "list[SparseVector]":
-        """One vector a text, input order."""
+        """Return one vector per text, in input order."""
         return [_sparse_vector(vector) for vector in self._model.passage_embed(list(texts))]
 
 

@@ -20,23 +20,26 @@ __all__ = ["OnnxEmbedder"]
 class OnnxEmbedder:
     """Mean-pooled, unit-length sentence vectors, as sentence-transformers computes them.
 
-    For models with mean pooling (all-MiniLM, E5 without prefixes, paraphrase-*); for others wrap
-    fastembed's ``TextEmbedding`` or give vectors of your own. Safe to call from many threads.
+    For models with mean pooling (all-MiniLM, E5 without prefixes, paraphrase-*). For other models
+    pass fastembed's ``TextEmbedding``, or an ``Embedder`` of your own. Safe to call from many
+    threads.
 
     Args:
-        model_name: "all-MiniLM-L6-v2" or a hub repository with ``onnx/model.onnx``, fetched once;
-            or a directory with ``model.onnx`` or ``onnx/model.onnx`` and ``tokenizer.json``.
-        cache_dir: where downloads are kept; else ``QDRANT_RERANK_CACHE``, else the hub's own.
-        threads: runs at once on a CPU; None for one a core.
-        max_length: window in tokens; None for the model's own.
-        local_files_only: never touch the network.
+        model_name: "all-MiniLM-L6-v2" or a hub repository with ``onnx/model.onnx``, which is
+            downloaded once; or a directory with ``model.onnx`` or ``onnx/model.onnx`` and
+            ``tokenizer.json``.
+        cache_dir: where downloads are kept; None for ``QDRANT_RERANK_CACHE``, or else the hub's
+            own cache.
+        threads: batches that run at the same time on a CPU; None for one per core.
+        max_length: longest text in tokens; longer texts are cut. None for the model's own limit.
+        local_files_only: whether to never use the network.
 
     Attributes:
         name: the hub repository, or the name of the directory.
         dimension: length of a vector.
 
     Raises:
-        ModelFileError: a file is missing, damaged, or could not be fetched.
+        ModelFileError: a file is missing, damaged, or cannot be downloaded.
         ModelOutputError: the model does not return token or sentence vectors.
     """
 
@@ -57,18 +60,18 @@ class OnnxEmbedder:
         files.require_own_data()
         request = Request(threads=threads, engine="onnxruntime")
         self._runtime = Runtime(files.model, make_plan(request, files.precision))
-        self.dimension = 0  # until the probe tells
+        self.dimension = 0  # until the first vector shows it
         self.dimension = len(self.embed_query("a"))
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """Shape (dimension,), float32, unit length."""
+        """Return the vector of a query: shape (dimension,), float32, unit length."""
         vector: NDArray[np.float32] = self.embed_documents([text])[0]
         return vector
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Shape (n, dimension), float32, unit length, input order.
+        """Return the vectors of n texts: shape (n, dimension), float32, unit length, input order.
 
-        What does not fit the window is cut.
+        A text that exceeds the max length is cut.
         """
         tokenized = self._tokenizer.single(texts)
         batches = plan_batches(

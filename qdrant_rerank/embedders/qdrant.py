@@ -1,4 +1,4 @@
-"""Encoders that are Qdrant's own: the text is sent, and what to search with is made there."""
+"""Encoders that Qdrant runs itself: it gets the text, and makes the vectors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BM25_MODEL", "QdrantInference", "TextIndex"]
 
-#: The model that every server since 1.15.3 runs; all others are Qdrant Cloud's.
+#: The model that every server since 1.15.3 runs; only Qdrant Cloud runs others.
 BM25_MODEL = "qdrant/bm25"
 
 
@@ -19,13 +19,13 @@ BM25_MODEL = "qdrant/bm25"
 class QdrantInference:
     """A model that Qdrant runs; for ``embedder=`` or ``sparse=``.
 
-    The server's ``Qdrant/bm25`` needs Qdrant 1.15.3 or newer; others need Qdrant Cloud's inference
-    and ``QdrantClient(..., cloud_inference=True)``. The embedded engine runs none.
+    ``Qdrant/bm25`` needs Qdrant 1.15.3 or newer. Other models need Qdrant Cloud and
+    ``QdrantClient(..., cloud_inference=True)``. The embedded engine runs no models.
 
     Attributes:
-        name: of the model, such as "Qdrant/bm25".
-        dimension: length of its dense vectors; only ``add`` needs it, to create a collection.
-        options: handed to the model, such as ``{"language": "german"}``.
+        name: name of the model, such as "Qdrant/bm25".
+        dimension: length of its dense vectors; needed only when ``add`` creates a collection.
+        options: options of the model, such as ``{"language": "german"}``.
 
     Examples:
         >>> QdrantInference("Qdrant/bm25").document("melting iron").model
@@ -38,15 +38,17 @@ class QdrantInference:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
-            raise InvalidInputError(f"name is {self.name!r}; expected a model's, as Qdrant has it.")
+            raise InvalidInputError(
+                f"name is {self.name!r}; expected the name of a model of Qdrant."
+            )
 
     @property
     def built_in(self) -> bool:
-        """Whether every server runs it, not only Qdrant Cloud."""
+        """Whether every server runs the model, not only Qdrant Cloud."""
         return self.name.lower() == BM25_MODEL
 
     def document(self, text: str) -> "models.Document":
-        """What Qdrant makes a vector of."""
+        """Return the document that Qdrant makes a vector of."""
         from qdrant_client import models
 
         options = None if self.options is None else dict(self.options)
@@ -55,15 +57,15 @@ class QdrantInference:
 
 @dataclass(frozen=True, slots=True)
 class TextIndex:
-    """Recall by BM25 over a payload field's text index, without sparse vectors; for ``sparse=``.
+    """Retrieval by BM25 over the text index of a payload field; for ``sparse=``.
 
-    Needs Qdrant 1.20 or newer, and an index made with ``TextIndexParams(type="text",
-    scoring=True)``; ``add`` makes it with the collection.
+    The collection then needs no sparse vectors. It needs Qdrant 1.20 or newer and an index with
+    ``TextIndexParams(type="text", scoring=True)``, which ``add`` makes with the collection.
 
     Attributes:
         field: the payload field.
-        k: saturation of the term frequency, 0 or more; None for Qdrant's 1.2.
-        b: weight of the document length, 0 to 1; None for Qdrant's 0.75.
+        k: saturation of the term frequency, 0 or more; None for Qdrant's default, 1.2.
+        b: weight of the document length, 0 to 1; None for Qdrant's default, 0.75.
 
     Examples:
         >>> TextIndex("body").query("melting iron").text
@@ -82,11 +84,11 @@ class TextIndex:
 
     @property
     def name(self) -> str:
-        """As errors name it."""
+        """Its name in error messages."""
         return f"text index of {self.field}"
 
     def query(self, text: str) -> "models.TextQuery":
-        """What Qdrant ranks by."""
+        """Return the query that Qdrant ranks by."""
         from qdrant_client import models
 
         if self.k is None and self.b is None:

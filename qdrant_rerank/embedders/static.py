@@ -1,4 +1,4 @@
-"""Static token vectors: no model to run, so a text is embedded in microseconds.
+"""Static token vectors: there is no model to run, so embedding a text takes microseconds.
 
 The vector of a text is the mean of its tokens' vectors, scaled to unit length (as in model2vec).
 The vectors were distilled from all-MiniLM-L6-v2 by ``training/static_embedder.py``, with each
@@ -19,7 +19,7 @@ from qdrant_rerank.inference.tokenizer_files import read_json
 
 __all__ = ["StaticEmbedder"]
 
-# Characters of a text that are read: 100 pages, and a 10 MB document stays cheap.
+# Characters of a text that are read (100 pages), so that a document of 10 MB stays cheap.
 MOST_CHARACTERS = 200_000
 TEXTS_AT_ONCE = 1024  # so that memory stays flat
 
@@ -28,18 +28,18 @@ class StaticEmbedder:
     """Embeds texts by averaging token vectors. Safe to call from many threads.
 
     Args:
-        vectors: shape (tokens, dimension), int8; row i is the vector of token id i, up to a
-            factor of its own.
-        scales: shape (tokens,), float32; those factors.
-        tokenizer: its truncation and padding are reset.
-        name: recorded in a collection that is created with it.
+        vectors: shape (tokens, dimension), int8; row i, times ``scales[i]``, is the vector of
+            token id i.
+        scales: shape (tokens,), float32.
+        tokenizer: the tokenizer; its truncation and padding are switched off.
+        name: name of the model, recorded in a collection that is created with it.
 
     Attributes:
         name: name of the model.
         dimension: length of a vector.
 
     Raises:
-        ModelFileError: the shapes do not fit each other or the tokenizer.
+        ModelFileError: the arrays do not fit each other or the tokenizer.
 
     Examples:
         >>> embedder = StaticEmbedder.bundled()
@@ -72,12 +72,12 @@ class StaticEmbedder:
 
     @classmethod
     def bundled(cls) -> "StaticEmbedder":
-        """The one that ships with the package; loads with no network."""
+        """Load the embedder that is part of the package; uses no network."""
         return cls.from_directory(BUNDLED_DIRECTORY / DEFAULT_EMBEDDER)
 
     @classmethod
     def from_directory(cls, directory: str | Path) -> "StaticEmbedder":
-        """Load ``vectors.npy``, ``scales.npy``, ``tokenizer.json`` and, if there, ``config.json``.
+        """Load ``vectors.npy``, ``scales.npy``, ``tokenizer.json`` and an optional ``config.json``.
 
         Raises:
             ModelFileError: a file is missing, damaged, or does not fit the others.
@@ -90,7 +90,7 @@ class StaticEmbedder:
         except Exception as error:  # the tokenizer library raises bare Exceptions
             raise ModelFileError(
                 f"{directory} holds no readable static embedder ({error}). Expected vectors.npy, "
-                "scales.npy and tokenizer.json; fetch or build it again."
+                "scales.npy and tokenizer.json. Download or build it again."
             ) from error
         name = read_json(directory / "config.json").get("name", directory.name)
         return cls(vectors, scales, tokenizer, name=name)
@@ -101,20 +101,23 @@ class StaticEmbedder:
         return int(self._vectors.shape[1])
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """Shape (dimension,), float32, unit length; zeros for a text without a token."""
+        """Return the vector of a query: shape (dimension,), float32, unit length.
+
+        A text without a token gives zeros.
+        """
         vector: NDArray[np.float32] = self.embed_documents([text])[0]
         return vector
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Shape (n, dimension), float32, unit length, input order.
+        """Return the vectors of n texts: shape (n, dimension), float32, unit length, input order.
 
-        A text without a token gives zeros, which Qdrant scores 0 for every query. Of a text
-        longer than 200,000 characters the start is read.
+        A text without a token gives zeros, which Qdrant scores 0 for every query. Only the first
+        200,000 characters of a text are read.
         """
         made = np.zeros((len(texts), self.dimension), dtype=np.float32)
         for start in range(0, len(texts), TEXTS_AT_ONCE):
-            window = [text[:MOST_CHARACTERS] for text in texts[start : start + TEXTS_AT_ONCE]]
-            for row, ids in enumerate(self._token_ids(window), start=start):
+            batch = [text[:MOST_CHARACTERS] for text in texts[start : start + TEXTS_AT_ONCE]]
+            for row, ids in enumerate(self._token_ids(batch), start=start):
                 if ids:
                     total = self._scales[ids] @ self._vectors[ids].astype(np.float32)
                     made[row] = total / max(float(np.linalg.norm(total)), 1e-12)

@@ -207,7 +207,8 @@ class _Sweep:
             ordered = order_by_score(
                 hits,
                 rows,
-                np.array([by_id[hits[row].id] for row in rows], dtype=np.float32),
+                np.array([by_id[hits[row].id][0] for row in rows]),
+                logits=np.array([by_id[hits[row].id][1] for row in rows]),
                 keep_unscored=setting.model is None
                 or self._first.options.on_missing_text != "drop",
                 blend=setting.blend,
@@ -252,14 +253,18 @@ class _Sweep:
         self._depths.setdefault(key, []).append(len(hits))
         return hits
 
-    def _score(self, model: Model, query: str, texts: Mapping[Any, str]) -> dict[Any, float]:
+    def _score(
+        self, model: Model, query: str, texts: Mapping[Any, str]
+    ) -> dict[Any, tuple[float, float]]:
+        """Return the score and the logit of each text."""
         scored = score(self._models[model], [(query, list(texts.values()))])
         seconds, pairs = self._scored[model]
         self._scored[model] = (
             seconds + scored.tokenize_s + scored.infer_s,
             pairs + len(texts),
         )
-        return dict(zip(texts, scored.scores[0].tolist(), strict=True))
+        values = zip(scored.scores[0].tolist(), scored.logits[0].tolist(), strict=True)
+        return dict(zip(texts, values, strict=True))
 
 
 def _load(name: str | Path, precision: Precision) -> Reranker:

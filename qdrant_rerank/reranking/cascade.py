@@ -1,7 +1,7 @@
-"""A cascade of rerankers: a small one prunes, a larger one finishes.
+"""A cascade of rerankers: a small one removes most documents, a larger one reads the rest.
 
-Most of the time of reranking goes into documents that end up far down. A small model finds these
-for a fraction of the price; the large one then reads only what is left.
+Most of the time of reranking is spent on documents that end up far down. A small model finds these
+at a fraction of the cost.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,22 +18,24 @@ from qdrant_rerank.utils.validation import require_positive, require_several
 
 __all__ = ["Cascade"]
 
-# From the lowest score of a stage to the best document that never reached it: enough to tell
-# them apart in float32 at any size that a logit has.
+# Distance from the lowest score of a stage to the best document that did not reach it. It is large
+# enough that float32 tells them apart, for users who keep scores in it.
 STEP = 1e-2
 
 
 class Cascade:
-    """Rerankers in a row, each on the best documents of the one before. A ``Reranker``.
+    """A chain of rerankers, in which each one reranks the best documents of the one before.
+
+    A cascade is itself a ``Reranker``.
 
     Args:
-        stages: (reranker, keep), the cheapest first: a model name, a path or an object with
-            ``rerank(query, documents)``, and how many of its best documents go on to the next
-            stage. Of the last stage, which nothing follows, ``keep`` may be None.
+        stages: (reranker, keep) for each stage, the cheapest first. The reranker is a model name,
+            a path or an object with ``rerank(query, documents)``; ``keep`` is how many of its best
+            documents the next stage gets. For the last stage ``keep`` may be None.
 
     Raises:
-        InvalidInputError: no stage, a ``keep`` below 1 or above that of the stage before, or
-            something that does not rerank.
+        InvalidInputError: there is no stage, a ``keep`` is below 1 or above that of the stage
+            before, or a stage does not rerank.
         ModelError: a model cannot be found or loaded.
 
     Examples:
@@ -58,13 +60,13 @@ class Cascade:
             require_positive(f"keep of stage {number}", keep)
             if keep is None and number < len(stages) - 1:
                 raise InvalidInputError(
-                    f"keep of stage {number} is None, so it would prune nothing. Say how many of "
-                    "its best documents go on to the next stage."
+                    f"keep of stage {number} is None, so it would remove nothing. Say how many of "
+                    "its best documents the next stage gets."
                 )
             if keep is not None and most is not None and keep > most:
                 raise InvalidInputError(
                     f"keep of stage {number} is {keep}, but only {most} documents reach it. "
-                    "Expected it to be no more than that of the stage before."
+                    "Expected at most the keep of the stage before."
                 )
             most = keep
         self.stages = [(load_reranker(reranker), keep) for reranker, keep in stages]
@@ -77,19 +79,20 @@ class Cascade:
         Args:
             query: any text.
             documents: texts.
-            deadline_s: seconds that this may take; None for no limit. See :meth:`rerank_until`.
+            deadline_s: seconds that the call may take; None for no limit. See
+                :meth:`rerank_until`.
 
         Returns:
-            One score a document, in input order. Those that reached the last stage have its
-            scores. The others follow below: a stage's scores, moved down so that the best of them
-            is just under everything that went on. Higher is more relevant throughout, but only the
-            last stage's scores are worth comparing with a threshold.
+            One score per document, in input order. Documents that reached the last stage have its
+            scores. The others have the scores of the stage where they ended, moved down below all
+            documents that went on. Higher is always more relevant, but only the scores of the last
+            stage can be compared with a threshold.
 
         Raises:
             InvalidInputError: ``deadline_s`` is not above 0.
-            DeadlineError: time was up before the first stage had scored every document; its
-                ``scores`` are those of the first ones.
-            ModelOutputError: a stage failed, or did not return one finite score a document.
+            DeadlineError: the time was up before the first stage had scored every document; its
+                ``scores`` are those of the first documents.
+            ModelOutputError: a stage failed, or did not return one finite score per document.
         """
         require_several("documents", documents)
         texts = list(documents)
@@ -97,7 +100,8 @@ class Cascade:
         if len(scores) < len(texts):
             raise DeadlineError(
                 f"{len(scores)} of {len(texts)} documents were scored in {deadline_s} s. Their "
-                "scores are in this error's scores. Give it longer, or fewer documents.",
+                "scores are in the scores attribute of this error. Pass a longer deadline_s, or "
+                "fewer documents.",
                 scores,
             )
         return scores
@@ -105,11 +109,11 @@ class Cascade:
     def rerank_until(
         self, query: str, documents: Sequence[str], deadline: Deadline
     ) -> tuple[list[float], int]:
-        """What can be scored by a deadline.
+        """Score as many documents as a deadline allows.
 
-        The first stage scores documents in their order, each other one the best of the stage
-        before first. Where time is up, documents that a later stage did not reach follow those
-        that it did, in the order of the stage before.
+        The first stage scores documents in their order; each later stage starts with the best
+        documents of the stage before. When the time is up, the documents that a stage did not
+        reach follow those that it scored, in the order of the stage before.
 
         Args:
             query: any text.
@@ -117,27 +121,26 @@ class Cascade:
             deadline: given to each stage; see :func:`~qdrant_rerank.reranking.scoring.score`.
 
         Returns:
-            One score a document, in input order, maybe only of the first documents; and how many
-            documents a stage had no time for.
+            One score per document, in input order, maybe only of the first documents; and the
+            number of documents that a stage had no time for.
 
         Raises:
-            ModelOutputError: a stage failed, or did not return one finite score a document.
+            ModelOutputError: a stage failed, or did not return one finite score per document.
         """
         rows = np.arange(len(documents))
-        values = np.empty(0, dtype=np.float32)
-        layers = []  # rows and values of the stage that they ended at, the lowest first
+        values = np.empty(0)
+        layers = []  # (rows, scores) by the stage where they ended, the lowest first
         late = 0
         for number, (reranker, keep) in enumerate(self.stages):
-            [found] = score(
-                reranker, [(query, [documents[row] for row in rows.tolist()])], deadline
-            ).scores
+            scored = score(reranker, [(query, [documents[row] for row in rows.tolist()])], deadline)
+            [found], [logits] = scored.scores, scored.logits
             done = len(found)
             late = len(rows) - done
             if late and number == 0:
                 first: list[float] = found.tolist()
                 return first, late
             layers.append((rows[done:], values[done:]))
-            best = np.argsort(-found, kind="stable")
+            best = np.lexsort((-logits, -found))
             going_on = 0 if late or number == len(self.stages) - 1 else keep
             layers.append((rows[best[going_on:]], found[best[going_on:]]))
             rows, values = rows[best[:going_on]], found[best[:going_on]]
@@ -151,10 +154,10 @@ class Cascade:
 
 
 def _stacked(
-    layers: Sequence[tuple[NDArray[np.intp], NDArray[np.float32]]], count: int
-) -> NDArray[np.float32]:
-    """Scores by row: the last layer's as they are, each other moved down below the next."""
-    scores = np.empty(count, dtype=np.float32)
+    layers: Sequence[tuple[NDArray[np.intp], NDArray[np.float64]]], count: int
+) -> NDArray[np.float64]:
+    """Return the scores by row: those of each layer are moved down below the next layer."""
+    scores = np.empty(count)
     lowest = None
     for rows, values in reversed(layers):
         if len(rows):

@@ -1,4 +1,4 @@
-"""Maximal marginal relevance: results that are relevant and unlike each other. Pure: no I/O."""
+"""Maximal marginal relevance: hits that are relevant and differ from each other."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -20,22 +20,22 @@ def mmr_order(
     diversity: float,
     limit: int | None = None,
 ) -> list[int]:
-    """Rows in the order that maximal marginal relevance chooses them.
+    """Choose rows by maximal marginal relevance.
 
-    Each next row is the one with the greatest ``(1 - diversity) * relevance - diversity *
-    similarity``, where relevance is scaled to 0..1 over all rows and similarity is the greatest
-    cosine to a row chosen before (Carbonell and Goldstein, The Use of MMR, Diversity-Based
-    Reranking for Reordering Documents and Producing Summaries, SIGIR 1998; their lambda is
-    ``1 - diversity``). Nothing is chosen before the first, so it is the most relevant.
+    The first row is the most relevant one. Each next row has the highest
+    ``(1 - diversity) * relevance - diversity * similarity``, where relevance is scaled to 0..1 over
+    all rows, and similarity is the highest cosine to a row that was chosen before (Carbonell and
+    Goldstein, The Use of MMR, Diversity-Based Reranking for Reordering Documents and Producing
+    Summaries, SIGIR 1998; their lambda is ``1 - diversity``).
 
     Args:
-        relevance: shape (n,), finite, any unit; higher is better.
-        vectors: shape (n, d); of any length, the zero vector is like nothing.
-        diversity: 0 for the order by relevance, 1 for dissimilarity alone after the first.
-        limit: rows to choose; None for all.
+        relevance: shape (n,), finite, any scale; higher is better.
+        vectors: shape (n, d), not necessarily of unit length. A zero vector is similar to nothing.
+        diversity: 0 orders by relevance; 1 orders by dissimilarity alone, after the first row.
+        limit: number of rows to choose; None for all.
 
     Returns:
-        Distinct rows, at most ``limit``; of equals the earlier row comes first.
+        Distinct rows, at most ``limit``; of equal rows the earlier one comes first.
     """
     count = len(relevance)
     most = count if limit is None else min(limit, count)
@@ -49,28 +49,28 @@ def mmr_order(
     lengths = np.linalg.norm(units, axis=1, keepdims=True)
     units = np.divide(units, lengths, out=np.zeros_like(units), where=lengths > 0)
     chosen = [int(np.argmax(scores))]
-    left = np.ones(count, dtype=bool)
-    left[chosen[0]] = False
+    remaining = np.ones(count, dtype=bool)
+    remaining[chosen[0]] = False
     nearest = units @ units[chosen[0]]
     while len(chosen) < most:
-        # Rounded, so that equals stay equal whatever the order of a sum inside BLAS.
-        marginal = np.where(left, np.round(gain - diversity * nearest, 12), -np.inf)
+        # Rounded, so that equal rows stay equal, whatever the order of a sum inside BLAS.
+        marginal = np.where(remaining, np.round(gain - diversity * nearest, 12), -np.inf)
         best = int(np.argmax(marginal))
         chosen.append(best)
-        left[best] = False
+        remaining[best] = False
         nearest = np.maximum(nearest, units @ units[best])
     return chosen
 
 
 def one_vector(vector: Any, name: str) -> Sequence[float] | None:
-    """The dense vector of that name in what Qdrant returns with a point.
+    """Return one dense vector of a point.
 
     Args:
-        vector: a bare vector, a mapping of names to vectors, or None.
-        name: "" for the unnamed one.
+        vector: the point's vectors as Qdrant returns them: a list, a dict by name, or None.
+        name: name of the vector; "" for the unnamed one.
 
     Returns:
-        The vector, of a multivector the mean of its rows; None where the point has none.
+        The vector, or the mean of the rows of a multivector; None if the point has none.
     """
     if isinstance(vector, dict):
         vector = vector.get(name)
@@ -91,17 +91,17 @@ def diversified(
     embedder: Any,
     limit: int | None,
 ) -> list[list[RerankedPoint]]:
-    """The hits of each query in the order of maximal marginal relevance, by their ``score``.
+    """Order the hits of each query by maximal marginal relevance of their ``score``.
 
-    Hits without a score, for lack of a text or of time, follow in the order that they had.
+    Hits that were not scored follow in the order that they had.
 
     Args:
-        orders: hits by score, with their dense vectors where they have any.
+        orders: hits of each query by score, with their stored dense vectors, if any.
         diversity: see :func:`mmr_order`.
-        using: name of that vector; None where none is stored.
-        text: reads what is embedded for hits that have none.
-        embedder: does so, if it is an ``Embedder``.
-        limit: hits kept of each query; None for all.
+        using: name of the stored vector; None if none is stored.
+        text: reads the text of hits that have no vector.
+        embedder: embeds these texts, if it is an ``Embedder``.
+        limit: number of hits to keep per query; None for all.
 
     Raises:
         InvalidInputError: a hit has no vector, and there is no embedder to make one.
@@ -119,14 +119,14 @@ def diversified(
 
 
 def without_vectors(points: Iterable[RerankedPoint]) -> list[RerankedPoint]:
-    """Points less the vectors that were needed for their order."""
+    """Remove the vectors, which were only needed for the order."""
     return [point.model_copy(update={"vector": None}) for point in points]
 
 
 def _vectors(
     points: Sequence[RerankedPoint], using: str | None, text: PayloadText, embedder: Any
 ) -> NDArray[np.float32]:
-    """Shape (n, d), the stored vectors, or those of the texts where a point has none."""
+    """Return stored vectors, or those of the texts for points without one; shape (n, d)."""
     found = [None if using is None else one_vector(point.vector, using) for point in points]
     missing = [row for row, vector in enumerate(found) if vector is None]
     if missing:

@@ -1,4 +1,4 @@
-"""Ordered chunks -> groups of chunks, such as documents. No I/O."""
+"""Ordered chunks -> groups of chunks, such as documents. Pure: no I/O."""
 
 from collections.abc import Iterable
 
@@ -8,31 +8,27 @@ from qdrant_rerank.payload import GroupId, group_ids
 from qdrant_rerank.types import RerankedPoint, SearchTrace
 from qdrant_rerank.utils.warn import warn_caller
 
-__all__ = [
-    "GroupedResults",
-    "RerankedGroup",
-    "group_points",
-]
+__all__ = ["GroupedResults", "RerankedGroup", "group_points"]
 
 
 class RerankedGroup(models.PointGroup):
     """A ``PointGroup`` whose hits have the scores of both stages.
 
     Attributes:
-        id: the value that its hits have in common.
-        hits: the best of them, best first.
-        lookup: the point of that id in the collection of ``with_lookup``, if there is one.
+        id: the value that all its hits have in the ``group_by`` field.
+        hits: its best hits, best first.
+        lookup: the point with that id in the collection of ``with_lookup``; None if there is none.
     """
 
     hits: list[RerankedPoint]  # type: ignore[assignment]
 
 
 class GroupedResults(list[RerankedGroup]):
-    """The groups, best first.
+    """A list of groups, best first.
 
     Attributes:
-        query: what was searched for.
-        trace: what it took.
+        query: the query as text.
+        trace: what the search did, and how long it took.
     """
 
     def __init__(self, groups: Iterable[RerankedGroup], *, query: str, trace: SearchTrace) -> None:
@@ -41,8 +37,8 @@ class GroupedResults(list[RerankedGroup]):
         self.trace = trace
 
     @property
-    def groups(self) -> "list[RerankedGroup]":
-        """The groups, as ``GroupsResult`` has them."""
+    def groups(self) -> list[RerankedGroup]:
+        """The groups as a plain list, named as in qdrant-client's ``GroupsResult``."""
         return list(self)
 
     def __repr__(self) -> str:
@@ -52,16 +48,17 @@ class GroupedResults(list[RerankedGroup]):
 def group_points(
     points: Iterable[RerankedPoint], group_by: str, *, group_size: int, limit: int | None = None
 ) -> list[RerankedGroup]:
-    """Groups in the order of their best chunks.
+    """Group chunks; the groups are in the order of their best chunks.
 
     Args:
-        points: chunks, best first, with the payload that holds ``group_by``.
-        group_by: see :func:`group_ids`. A chunk of several groups is in each of them.
-        group_size: most chunks of a group.
-        limit: most groups; None for all.
+        points: chunks, best first, with the payload field of ``group_by``.
+        group_by: see :func:`~qdrant_rerank.payload.group_ids`. A chunk that belongs to several
+            groups is in each of them.
+        group_size: maximum number of chunks per group.
+        limit: maximum number of groups; None for all.
 
     Warns:
-        UserWarning: there are chunks, and none of them is in a group.
+        UserWarning: there are chunks, but none of them is in a group.
     """
     groups: dict[GroupId, list[RerankedPoint]] = {}
     count = 0
@@ -73,7 +70,7 @@ def group_points(
     if count and not groups:
         warn_caller(
             f"None of the {count} hits has a whole number or a text at group_by={group_by!r}, so "
-            "there are no groups. Check the name; nested fields are written 'outer.inner'."
+            "there are no groups. Check the name. Write a nested field as 'outer.inner'."
         )
     return [
         RerankedGroup.model_construct(id=value, hits=hits, lookup=None)

@@ -9,46 +9,51 @@ from numpy.typing import NDArray
 from qdrant_client.models import ScoredPoint
 
 from qdrant_rerank.options import Blend
-from qdrant_rerank.types import RerankedPoint, Snippet, id_key
+from qdrant_rerank.types import RerankedPoint, Snippet
 
 __all__ = [
     "blend_scores",
     "keep_order",
     "order_by_score",
 ]
-# Cormack, Clarke and Buettcher, Reciprocal Rank Fusion, SIGIR 2009, found 60 to do well; what the
-# first place is worth against the second falls as it grows.
+
+# Cormack, Clarke and Buettcher, Reciprocal Rank Fusion, SIGIR 2009, found that 60 works well. The
+# higher it is, the less the first place counts against the second.
 RRF_K = 60
 NO_SNIPPETS: Mapping[int, Snippet] = MappingProxyType({})
 
 
 def blend_scores(
-    retrieval: Sequence[float], rerank: NDArray[np.float32], blend: Blend
-) -> NDArray[np.float32]:
-    """What orders the hits of one query when both stages have a say.
+    retrieval: Sequence[float],
+    rerank: NDArray[np.float64],
+    blend: Blend,
+    logits: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Mix the retrieval scores and the rerank scores of one query's hits.
 
-    A share of 0 < blend <= 1 is the weight of the retrieval score in a sum of the two scores, each
-    scaled to 0..1 by its least and its greatest value (Bruch, Gai and Ingber, An Analysis of Fusion
+    A blend of 0 < share <= 1 is the weight of the retrieval score in a sum of the two scores, each
+    scaled to 0..1 by its lowest and highest value (Bruch, Gai and Ingber, An Analysis of Fusion
     Functions for Hybrid Retrieval, TOIS 2023). "rrf" sums 1 / (60 + rank) over the two orders.
 
     Args:
         retrieval: shape (n,), of the scored hits in retrieval order.
-        rerank: shape (n,), float32, of the same hits.
-        blend: 0 for the rerank score as it is.
+        rerank: shape (n,), of the same hits.
+        blend: the share, or "rrf"; 0 returns the rerank scores as they are.
+        logits: shape (n,), orders hits with equal rerank scores; None for the retrieval order.
 
     Returns:
-        Shape (n,), float32; higher is better.
+        Shape (n,), float64; higher is better.
     """
     if blend == 0 or not len(rerank):
         return rerank
     if blend == "rrf":
         first = np.arange(len(rerank))
         second = np.empty_like(first)
-        second[np.argsort(-rerank, kind="stable")] = first
-        return (1 / (RRF_K + 1 + first) + 1 / (RRF_K + 1 + second)).astype(np.float32)
+        second[np.lexsort((-(rerank if logits is None else logits), -rerank))] = first
+        fused: NDArray[np.float64] = 1 / (RRF_K + 1 + first) + 1 / (RRF_K + 1 + second)
+        return fused
     share = float(blend)
-    mixed = share * _scaled(np.asarray(retrieval)) + (1 - share) * _scaled(rerank)
-    return mixed.astype(np.float32)
+    return share * _scaled(np.asarray(retrieval)) + (1 - share) * _scaled(rerank)
 
 
 def _scaled(scores: NDArray[Any]) -> NDArray[np.float64]:
@@ -61,8 +66,9 @@ def _scaled(scores: NDArray[Any]) -> NDArray[np.float64]:
 def order_by_score(
     points: Sequence[ScoredPoint],
     scored: Sequence[int],
-    scores: NDArray[np.float32],
+    scores: NDArray[np.float64],
     *,
+    logits: NDArray[np.float64] | None = None,
     keep_unscored: bool,
     late: Collection[int] = (),
     limit: int | None = None,
@@ -70,25 +76,30 @@ def order_by_score(
     blend: Blend = 0.0,
     snippets: Mapping[int, Snippet] = NO_SNIPPETS,
 ) -> list[RerankedPoint]:
-    """Points by rerank score, or its blend, highest first; ties by retrieval rank, then id.
+    """Order points by rerank score, or its blend, highest first; ties by logit, then rank.
 
     Args:
-        points: in retrieval order.
+        points: points in retrieval order.
         scored: rows of ``points`` that have a score, ascending.
-        scores: shape (len(scored),), finite.
+        scores: their scores, shape (len(scored),), finite.
+        logits: what orders points with equal scores, of the same shape; None for nothing. An
+            activation such as sigmoid may give one score for several logits.
         keep_unscored: whether the other rows follow, in retrieval order.
-        late: rows that would have a score had there been time, or had the reranker not failed;
-            they follow in retrieval order whatever the threshold, and where nothing was scored
-            they keep their retrieval score.
-        limit: points kept; None for all.
-        score_threshold: lowest score kept; other unscored points do not reach it.
+        late: rows without a score because the time was up or the reranker failed. They follow in
+            retrieval order, whatever the threshold. If nothing was scored, they keep their
+            retrieval score.
+        limit: number of points to keep; None for all.
+        score_threshold: lowest score to keep. It also removes the points without a score, except
+            the late ones.
         blend: see :func:`blend_scores`.
-        snippets: by row of ``points``, the part of the text that the score comes from.
+        snippets: the part of the text that the score comes from, by row of ``points``.
     """
-    rerank_score = dict(zip(scored, (float(score) for score in scores), strict=True))
-    blended = blend_scores([points[row].score for row in scored], scores, blend)
-    by_row = dict(zip(scored, (float(score) for score in blended), strict=True))
-    ranked = sorted(by_row, key=lambda row: (-by_row[row], row, id_key(points[row].id)))
+    rerank_score = dict(zip(scored, scores.tolist(), strict=True))
+    logits = scores if logits is None else logits
+    blended = blend_scores([points[row].score for row in scored], scores, blend, logits)
+    by_row = dict(zip(scored, blended.tolist(), strict=True))
+    ties = logits if blend == 0 else np.zeros(len(scored))  # a blend has its say in the logits
+    ranked = [scored[place] for place in np.lexsort((-ties, -blended)).tolist()]
     waiting = frozenset(late)
     if score_threshold is not None:
         ranked = [row for row in ranked if by_row[row] >= score_threshold]
@@ -117,13 +128,13 @@ def keep_order(
     score_threshold: float | None = None,
     skipped: int = 0,
 ) -> list[RerankedPoint]:
-    """Points in retrieval order, unscored: what a search without a reranker returns.
+    """Keep points in retrieval order, without a rerank score, for a search without a reranker.
 
     Args:
-        points: in retrieval order.
-        limit: points kept; None for all.
-        score_threshold: lowest score kept.
-        skipped: points before them, which retrieval skipped.
+        points: points in retrieval order.
+        limit: number of points to keep; None for all.
+        score_threshold: lowest retrieval score to keep.
+        skipped: number of points before the first one, which Qdrant skipped.
     """
     kept = [
         (row, point)

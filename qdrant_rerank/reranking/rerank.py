@@ -1,7 +1,7 @@
-"""The second stage alone: hits that the caller already has, in a better order.
+"""Hits -> hits in the order of a reranker's scores.
 
-``SecondStage`` reads the texts, has them scored and orders the hits; ``rerank_points`` and
-``HybridSearcher`` both go through it.
+``SecondStage`` reads the texts, gets their scores and orders the hits. ``rerank_points`` and
+``HybridSearcher`` both use it.
 """
 
 import time
@@ -18,13 +18,7 @@ from qdrant_rerank.options import Blend, OnMissingText, OnRerankError
 from qdrant_rerank.payload import PayloadText, TextSource
 from qdrant_rerank.reranking.ordering import order_by_score
 from qdrant_rerank.reranking.scoring import Scored, load_reranker, score
-from qdrant_rerank.types import (
-    RerankedPoint,
-    Reranker,
-    SearchResults,
-    SearchTrace,
-    Snippet,
-)
+from qdrant_rerank.types import RerankedPoint, Reranker, SearchResults, SearchTrace
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 from qdrant_rerank.utils.validation import (
     require_choice,
@@ -50,30 +44,31 @@ def rerank_points(
     deadline_s: float | None = None,
     on_rerank_error: OnRerankError = "raise",
 ) -> SearchResults:
-    r"""Put hits in the order a cross-encoder chooses.
+    r"""Order hits by the scores of a reranker.
 
     Args:
-        query: what the hits should answer.
-        points: hits of any query of any client, with the payload that holds their text; their
+        query: the question that the hits should answer.
+        points: hits of any query of any client, with the payload that holds their text. Their
             order is the retrieval order.
         reranker: a model name, a path, or an object with ``rerank(query, documents)``.
         text: where the text is: a payload field, a dotted path, several fields, a template such
             as ``"{title}\n{body}"``, or a function of the payload.
-        limit: hits to keep; None for all.
-        score_threshold: lowest rerank score to keep, in the reranker's own unit.
-        on_missing_text: a hit without text raises, follows the others, or is dropped.
-        deadline_s: seconds that this may take; None for no limit. See
+        limit: number of hits to keep; None for all.
+        score_threshold: lowest rerank score to keep, on the reranker's own scale.
+        on_missing_text: "raise" raises an error for a hit without text; "last" puts it after the
+            others; "drop" leaves it out.
+        deadline_s: seconds that the call may take; None for no limit. See
             :meth:`HybridSearcher.search`.
-        on_rerank_error: a reranker that fails raises, or ("recall") the hits stay as they are and
-            ``trace.status`` is "degraded".
+        on_rerank_error: what happens if the reranker fails: "raise" raises its error; "recall"
+            keeps the hits as they are and sets ``trace.status`` to "degraded".
 
     Returns:
-        The hits by rerank score, highest first; ties by retrieval rank, then id.
+        The hits by rerank score, highest first; ties by retrieval rank.
 
     Raises:
         InvalidInputError: an empty query, or an argument out of range.
-        MissingTextError: a hit without text, if ``on_missing_text="raise"``.
-        ModelOutputError: the reranker failed, or did not return one finite score a document.
+        MissingTextError: a hit has no text, and ``on_missing_text="raise"``.
+        ModelOutputError: the reranker failed, or did not return one finite score per document.
 
     Examples:
         >>> from qdrant_client.models import ScoredPoint
@@ -116,13 +111,13 @@ def rerank_points(
 
 
 class SecondStage:
-    """Texts of hits, their scores, and the order that follows.
+    """Reads the texts of hits, gets their scores, and orders the hits.
 
     Args:
         reranker: scores the texts.
-        text: reads them.
-        on_missing_text: what becomes of a hit without one.
-        on_rerank_error: what becomes of hits that the reranker fails on.
+        text: reads the texts.
+        on_missing_text: what happens to a hit without text.
+        on_rerank_error: what happens if the reranker fails.
     """
 
     def __init__(
@@ -146,58 +141,55 @@ class SecondStage:
         blend: Blend = 0.0,
         deadline: Deadline = NO_DEADLINE,
     ) -> tuple[list[list[RerankedPoint]], Scored]:
-        """Order the hits of each query; the pairs of all queries are scored together.
+        """Order the hits of each query. The pairs of all queries are scored together.
 
-        All texts are read before anything is scored, so a missing one costs no work.
+        All texts are read before anything is scored, so a missing text costs no work.
         """
-        rows: list[list[int]] = []
-        work: list[tuple[str, list[str]]] = []
-        for query, hits in hits_of_queries:
-            texts = [self._text(hit.payload) for hit in hits]
-            if self._on_missing == "raise":
-                self._require(hits)
-            kept = [row for row, text in enumerate(texts) if text is not None]
-            if hits and not kept:
-                warn_caller(
-                    f"None of the {len(hits)} hits has text to rerank, so their order stays. "
-                    + self._text.missing(hits[0].payload, f"Point {hits[0].id!r}")
-                )
-            rows.append(kept)
-            work.append((query, [text for text in texts if text is not None]))
+        texts = [self._texts(hits) for _, hits in hits_of_queries]
+        work = [
+            (query, list(found.values()))
+            for (query, _), found in zip(hits_of_queries, texts, strict=True)
+        ]
         scored = score(self._reranker, work, deadline, self._on_error)
         ordered = []
-        for place, ((_, hits), kept) in enumerate(zip(hits_of_queries, rows, strict=True)):
-            done = kept[: len(scored.scores[place])]
+        for place, ((_, hits), found) in enumerate(zip(hits_of_queries, texts, strict=True)):
+            rows = list(found)
+            done = rows[: len(scored.scores[place])]
+            spans = [] if scored.spans is None else scored.spans[place]
             ordered.append(
                 order_by_score(
                     hits,
                     done,
                     scored.scores[place],
+                    logits=scored.logits[place],
                     keep_unscored=self._on_missing != "drop",
-                    late=kept[len(done) :],
+                    late=rows[len(done) :],
                     limit=limit,
                     score_threshold=score_threshold,
                     blend=blend,
-                    snippets={}
-                    if scored.spans is None
-                    else self._snippets(hits, done, scored.spans[place]),
+                    snippets={
+                        row: self._text.locate(hits[row].payload, *span)
+                        for row, span in zip(done, spans, strict=False)
+                    },
                 )
             )
         return ordered, scored
 
-    def _snippets(
-        self, hits: Sequence[ScoredPoint], kept: Sequence[int], spans: Sequence[tuple[int, int]]
-    ) -> dict[int, Snippet]:
-        return {
-            row: self._text.locate(hits[row].payload, *span)
-            for row, span in zip(kept, spans, strict=True)
-        }
-
-    def _require(self, hits: Sequence[ScoredPoint]) -> None:
-        for hit in hits:
-            try:
-                self._text.require(hit.payload, f"Point {hit.id!r}")
-            except MissingTextError as error:
+    def _texts(self, hits: Sequence[ScoredPoint]) -> dict[int, str]:
+        """Return the text of each hit that has one, by its row."""
+        found = {}
+        for row, hit in enumerate(hits):
+            text = self._text(hit.payload)
+            if text is not None:
+                found[row] = text
+            elif self._on_missing == "raise":
                 raise MissingTextError(
-                    f"{error} Or let such hits follow the others: on_missing_text='last'."
-                ) from None
+                    f"{self._text.missing(hit.payload, f'Point {hit.id!r}')} "
+                    "Or put such hits after the others: on_missing_text='last'."
+                )
+        if hits and not found:
+            warn_caller(
+                f"None of the {len(hits)} hits has text to rerank, so they stay in retrieval "
+                f"order. {self._text.missing(hits[0].payload, f'Point {hits[0].id!r}')}"
+            )
+        return found

@@ -1,10 +1,10 @@
-"""What scores documents: a model's name, a ``TextCrossEncoder``, a ``Cascade``, any other reranker.
+"""Queries and documents -> scores, by any reranker.
 
-All of them are asked here, by :func:`score`, and what they answer is checked here.
+A reranker is a ``TextCrossEncoder`` (or the name of one), a ``Cascade``, or an object of the
+user's. :func:`score` calls all of them, and checks what they return.
 """
 
 import logging
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,43 +20,50 @@ from qdrant_rerank.errors import InvalidInputError, ModelOutputError
 from qdrant_rerank.options import OnRerankError
 from qdrant_rerank.types import Reranker, Status
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
-from qdrant_rerank.utils.fork import in_child
+from qdrant_rerank.utils.fork import ForkLock
 from qdrant_rerank.utils.validation import a_type
 
 __all__ = ["Scored", "load_reranker", "score"]
 
 logger = logging.getLogger(__name__)
 
-_loading = threading.Lock()
+_loading = ForkLock()
 
-NO_SCORES: NDArray[np.float32] = np.empty(0, dtype=np.float32)
+NO_SCORES: NDArray[np.float64] = np.empty(0)
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Scores of the documents of several queries, and what they cost.
+    """Scores of the documents of several queries, and how they were made.
+
+    Where an attribute may be None, None means that the reranker does not report it.
 
     Attributes:
-        scores: one array a query, shape (documents of the query,), float32, finite; with a
-            deadline maybe only of its first documents.
-        waiting: documents of a query that were not scored, or not by all stages of a cascade: time
-            was up, or the reranker failed.
-        causes: what made the reranker fail for a query; None where nothing did.
-        tokens: tokens a query; None where the reranker does not tell.
+        scores: one array per query, shape (documents of the query,), float64, finite. With a
+            deadline, maybe only the scores of its first documents.
+        logits: arrays of the same shapes, which order documents with equal scores: an activation
+            such as sigmoid may give one score for several logits.
+        waiting: documents of each query that were not scored, or not by all stages of a cascade:
+            the time was up, or the reranker failed.
+        causes: type and message of the error that the reranker raised for each query; None for a
+            query without error.
         tokenize_s: seconds.
         infer_s: seconds.
-        padding_share: padding in what the model read, 0 to 1; None likewise.
-        truncated: documents of a query that did not fit the window; None likewise.
-        windows: rows that the model read for a query; None likewise.
-        spans: the parts that speak for a query's scored documents, start and end character; None
-            where the reranker does not read in parts.
-        activation: what made the scores of logits; None where the reranker does not tell.
-        engine: what ran the model; None likewise.
-        precision: of the model's weights; None likewise.
-        cache_hit_rates: share of a query's pairs that the score cache held; None without one.
+        tokens: tokens per query, rounded.
+        padding_share: share of padding in the model's inputs, 0 to 1.
+        truncated: documents of each query that were cut to the max length.
+        windows: rows of the model's inputs, for each query.
+        spans: start and end character of the best passage of each scored document; None if the
+            reranker does not read documents in passages.
+        activation: function that turned logits into scores.
+        engine: what ran the model.
+        precision: precision of the model's weights.
+        cache_hit_rates: share of each query's pairs that came from the score cache; None without
+            a cache.
     """
 
-    scores: list[NDArray[np.float32]]
+    scores: list[NDArray[np.float64]]
+    logits: list[NDArray[np.float64]]
     waiting: list[int]
     causes: list[str | None]
     tokenize_s: float
@@ -72,7 +79,7 @@ class Scored:
     cache_hit_rates: list[float] | None = None
 
     def trace(self, query: int) -> dict[str, Any]:
-        """What a trace tells of one query's second stage; times are of all queries."""
+        """Return the fields of one query's ``SearchTrace``. Times are those of all queries."""
         return {
             "tokenize_s": self.tokenize_s,
             "infer_s": self.infer_s,
@@ -95,29 +102,23 @@ class Scored:
         return "partial" if self.waiting[query] else "reranked"
 
 
-@in_child
-def _unlock() -> None:
-    global _loading  # noqa: PLW0603 - another thread of the parent may have held it
-    _loading = threading.Lock()
-
-
 def load_reranker(reranker: Reranker | str | Path) -> Reranker:
-    """A reranker from what a caller may pass: an object as it is, a name or a path loaded.
+    """Load a reranker by its name or path; return an object that reranks as it is.
 
-    A named model is loaded once a process and shared.
+    A named model is loaded once per process and shared.
 
     Raises:
-        UnknownModelError: no such name or path.
-        ModelFileError: its files are missing or damaged.
-        InvalidInputError: not something that reranks.
+        UnknownModelError: there is no model of that name, or no such path.
+        ModelFileError: the files of the model are missing or damaged.
+        InvalidInputError: the value does not rerank.
     """
     if isinstance(reranker, str | Path):
-        with _loading:  # or two threads that come first would both load it
+        with _loading:  # otherwise two threads would both load the model
             return _shared(str(reranker))
     if not callable(getattr(reranker, "rerank", None)):
         raise InvalidInputError(
-            f"reranker is a {type(reranker).__name__}; expected a model name, a path, an object "
-            "with rerank(query, documents), or None for the recall order."
+            f"reranker is {a_type(reranker)}; expected a model name, a path, an object with "
+            "rerank(query, documents), or None for the retrieval order."
         )
     return reranker
 
@@ -129,12 +130,12 @@ def _shared(name: str) -> Reranker:
 
 @runtime_checkable
 class TimedReranker(Reranker, Protocol):
-    """A reranker that keeps a deadline, as a cascade does."""
+    """A reranker that can stop at a deadline, such as a ``Cascade``."""
 
     def rerank_until(
         self, query: str, documents: Sequence[str], deadline: Deadline
     ) -> tuple[Sequence[float], int]:
-        """Scores of the first documents, and how many documents were not read to the end."""
+        """Return the scores of the first documents, and how many documents are not finished."""
         ...
 
 
@@ -147,25 +148,26 @@ def score(
     """Score the documents of several queries.
 
     Args:
-        reranker: a ``TextCrossEncoder`` scores all pairs in one pool; any other is asked once a
-            query.
-        work: (query, documents) each.
-        deadline: a ``TextCrossEncoder`` stops at it, having scored the first documents of each
-            query; a ``Cascade`` passes it on. Any other cannot be stopped: it is asked if there is
+        reranker: a ``TextCrossEncoder`` scores all pairs together; any other reranker is called
+            once per query.
+        work: (query, documents) for each query.
+        deadline: a ``TextCrossEncoder`` stops at it after the first documents of each query, and
+            so does a ``Cascade``. Any other reranker cannot be stopped; it is called if there is
             time left.
-        on_error: with "recall", nothing is scored where the reranker fails.
+        on_error: "raise" raises the reranker's error; "recall" returns no scores for a query
+            whose scoring failed.
 
     Raises:
-        ModelOutputError: not one finite score a document.
+        ModelOutputError: the reranker did not return one finite score per document.
     """
     began = time.perf_counter()
-    scores: list[NDArray[np.float32]] = []
+    scores: list[NDArray[np.float64]] = []
     causes: list[str | None] = [None] * len(work)
     late = [0] * len(work)
     if isinstance(reranker, TextCrossEncoder):
         try:
             return _pooled(reranker, work, deadline)
-        except Exception as error:  # whatever it is, the first stage's order is left
+        except Exception as error:  # whatever it is, there is still the retrieval order
             causes = [_cause(error, on_error)] * len(work)
             scores = [NO_SCORES] * len(work)
     else:
@@ -173,47 +175,48 @@ def score(
             try:
                 if isinstance(reranker, TimedReranker):
                     done, late[place] = reranker.rerank_until(query, documents, deadline)
-                    scores.append(np.asarray(done, dtype=np.float32))
+                    scores.append(np.asarray(done, dtype=np.float64))
                 else:
                     scores.append(_ask(reranker, query, [] if deadline.passed else documents))
-            except Exception as error:  # as above
+            except Exception as error:
                 causes[place] = _cause(error, on_error)
                 scores.append(NO_SCORES)
     waiting = [
         max(len(documents) - len(done), behind)
         for (_, documents), done, behind in zip(work, scores, late, strict=True)
     ]
-    return Scored(scores, waiting, causes, 0.0, time.perf_counter() - began)
+    return Scored(scores, scores, waiting, causes, 0.0, time.perf_counter() - began)
 
 
 def _cause(error: Exception, on_error: OnRerankError) -> str:
-    """What to say of an error that is not to be raised."""
+    """Describe an error in the log and the trace; raise it if that is what was asked for."""
     if on_error == "raise":
         raise error
     cause = f"{type(error).__name__}: {error}"
-    logger.warning("The reranker failed, so the first stage's order is kept: %s", cause)
+    logger.warning("The reranker failed, so the hits stay in retrieval order: %s", cause)
     return cause
 
 
 def _pooled(
     encoder: TextCrossEncoder, work: Sequence[tuple[str, Sequence[str]]], deadline: Deadline
 ) -> Scored:
-    """All pairs at once."""
+    """Score the pairs of all queries together."""
     places = [
         (rank, query) for query, (_, documents) in enumerate(work) for rank in range(len(documents))
     ]
     if deadline is not NO_DEADLINE:
-        places.sort()  # the first document of each query, then the second of each, and so on
-    left = deadline.remaining
+        places.sort()  # the first document of every query, then the second ones, and so on
+    remaining = deadline.remaining
     pairs = [(work[query][0], work[query][1][rank]) for rank, query in places]
-    pooled = encoder.score_pairs([] if left == 0 else pairs, deadline_s=left or None)
-    # What was scored comes first, so of each query, too, the first documents were.
+    pooled = encoder.score_pairs([] if remaining == 0 else pairs, deadline_s=remaining or None)
+    # The scored pairs are the first ones, so they are the first documents of each query.
     rows: list[list[int]] = [[] for _ in work]
     for row in np.flatnonzero(pooled.scored).tolist():
         rows[places[row][1]].append(row)
     padded, spans = pooled.padded_tokens, pooled.spans
     return Scored(
         scores=[pooled.scores[part] for part in rows],
+        logits=[pooled.logits[part] for part in rows],
         waiting=[
             len(documents) - len(part) for (_, documents), part in zip(work, rows, strict=True)
         ],
@@ -234,34 +237,32 @@ def _pooled(
     )
 
 
-def _ask(reranker: Reranker, query: str, documents: Sequence[str]) -> NDArray[np.float32]:
-    name = type(reranker).__name__
+def _ask(reranker: Reranker, query: str, documents: Sequence[str]) -> NDArray[np.float64]:
+    """Call a user's reranker, and check what it returns."""
     if not documents:
         return NO_SCORES
+    name = f"{type(reranker).__name__}.rerank"
+    expected = "expected one float per document, in input order."
     answer: Any = reranker.rerank(query, documents)
     try:
         answer = iter(answer)
     except TypeError as error:
-        raise ModelOutputError(
-            f"{name}.rerank returned {a_type(answer)}; expected a float a document, in input order."
-        ) from error
+        raise ModelOutputError(f"{name} returned {a_type(answer)}; {expected}") from error
     answer = list(answer)
     try:
-        scores = np.asarray(answer, dtype=np.float32)
+        scores = np.asarray(answer, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ModelOutputError(
-            f"{name}.rerank returned {answer[0]!r:.80} as a score; expected a float a document, in "
-            "input order."
+            f"{name} returned {answer[0]!r:.80} as a score; {expected}"
         ) from error
     if scores.shape != (len(documents),):
         raise ModelOutputError(
-            f"{name}.rerank returned scores of shape {scores.shape} for {len(documents)} "
-            "documents; expected one float a document, in input order."
+            f"{name} returned scores of shape {scores.shape} for {len(documents)} documents; "
+            f"{expected}"
         )
     broken = np.flatnonzero(~np.isfinite(scores))
     if len(broken):
         raise ModelOutputError(
-            f"{name}.rerank returned {scores[broken[0]]} for document {broken[0]}; expected finite "
-            "scores."
+            f"{name} returned {scores[broken[0]]} for document {broken[0]}; expected finite scores."
         )
     return scores

@@ -1,4 +1,4 @@
-"""Help that knows nothing of search: checked arguments, deadlines, files, warnings, forks.
+"""Helpers that know nothing of search: checks of arguments, deadlines, files, warnings, forks.
 
-Takes plain values, and gives plain values or an error of :mod:`qdrant_rerank.errors`.
+They take plain values, and return plain values or raise an error of :mod:`qdrant_rerank.errors`.
 """

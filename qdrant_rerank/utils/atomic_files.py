@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: another name first, then a rename."""
+"""Files that are written whole or not at all: under a temporary name first, then renamed."""
 
 import gzip
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ __all__ = ["atomic_binary", "atomic_text", "write_whole"]
 
 @contextmanager
 def atomic_text(path: str | Path) -> Iterator[IO[str]]:
-    """A text file (gzipped if it ends in ``.gz``) that is written whole or not at all.
+    """Open a text file (gzipped if it ends in ``.gz``) that is written whole or not at all.
 
-    It appears under its name when the block ends without an error.
+    It gets its name when the block ends without an error.
 
     Raises:
         InvalidInputError: the path cannot be written.
@@ -34,7 +34,7 @@ def atomic_text(path: str | Path) -> Iterator[IO[str]]:
 
 @contextmanager
 def atomic_binary(path: str | Path) -> Iterator[IO[bytes]]:
-    """The same for bytes.
+    """Open a binary file that is written whole or not at all.
 
     Raises:
         InvalidInputError: the path cannot be written.
@@ -47,7 +47,7 @@ def atomic_binary(path: str | Path) -> Iterator[IO[bytes]]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """The same at once, of a file of ours that a caller can do without.
+    """Write a text file of this package, whole or not at all, in one call.
 
     Raises:
         OSError: the path cannot be written.
@@ -59,7 +59,7 @@ def write_whole(path: Path, text: str) -> None:
 @contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not by tempfile: its files are for their owner alone, and caches are shared.
+    # Not by tempfile: only the owner can read its files, and caches are shared.
     partial = path.with_name(f".{token_hex(8)}.partial")
     try:
         with partial.open("xb") as file:

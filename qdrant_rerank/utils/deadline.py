@@ -1,4 +1,4 @@
-"""When work ends early: at a deadline, or when nobody waits for its result any more."""
+"""Work that ends early: at a deadline, or when nobody waits for its result any more."""
 
 import asyncio
 import math
@@ -22,7 +22,7 @@ __all__ = [
     "request_deadline",
 ]
 
-#: Seconds, three years; more is no deadline. Timeouts of sockets and locks end at some 1e10.
+#: Seconds (three years). More counts as no deadline: sockets and locks take no timeout above 1e10.
 LONGEST_S = 10**8
 
 Result = TypeVar("Result")
@@ -33,17 +33,19 @@ class Deadline:
     """A point in time, on the clock of ``time.monotonic``.
 
     Attributes:
-        at: seconds on that clock; infinity for no deadline.
+        at: seconds on that clock; infinity means no deadline.
     """
 
     at: float = math.inf
 
     @classmethod
     def after(cls, deadline_s: Any) -> "Deadline":
-        """So many seconds from now; none for None, and for more than ``LONGEST_S``.
+        """Return the deadline that is so many seconds from now.
+
+        None, and more than ``LONGEST_S`` seconds, mean no deadline.
 
         Raises:
-            InvalidInputError: not a number above 0.
+            InvalidInputError: ``deadline_s`` is not a number above 0.
         """
         if deadline_s is None:
             return NO_DEADLINE
@@ -59,13 +61,13 @@ class Deadline:
 
     @property
     def remaining(self) -> float | None:
-        """Seconds left, 0 or more, as a timeout takes them; None for no deadline."""
+        """Seconds until the deadline, at least 0; None for no deadline."""
         if self.at == math.inf:
             return None
         return max(0.0, self.at - time.monotonic())
 
     def sooner(self, seconds: float | None) -> "Deadline":
-        """This, or so many seconds from now if that is earlier; None for this."""
+        """Return the earlier of this deadline and so many seconds from now; None means this."""
         if seconds is None or seconds > LONGEST_S:
             return self
         return Deadline(min(self.at, time.monotonic() + seconds))
@@ -77,36 +79,36 @@ class Deadline:
 
 
 NO_DEADLINE = Deadline()
-#: When requests of the calling thread to a Qdrant server are given up.
+#: The deadline of the calling thread's requests to a Qdrant server.
 request_deadline: ContextVar[Deadline] = ContextVar("request_deadline", default=NO_DEADLINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """Stops work in other threads whose caller has gone.
+    """Stops work in other threads after its caller has gone.
 
-    It reaches all that is called by work that it is bound to, code of others in between included,
-    and is looked at between two runs of a model.
+    It reaches everything that the bound work calls, through other people's code too. It is checked
+    between two batches of a model.
     """
 
     _event: threading.Event = field(default_factory=threading.Event)
 
     def cancel(self) -> None:
-        """Nobody waits any more."""
+        """Stop the work: nobody waits any more."""
         self._event.set()
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody waits any more."""
+        """Whether the work was stopped."""
         return self._event.is_set()
 
     def check(self) -> None:
-        """Raise asyncio.CancelledError once nobody waits any more."""
+        """Raise asyncio.CancelledError if the work was stopped."""
         if self._event.is_set():
             raise asyncio.CancelledError
 
     def bind(self, work: Callable[[], Result]) -> Callable[[], Result]:
-        """The same work for another thread, in the caller's context, and stopped by this."""
+        """Return the work for another thread: in the caller's context, and stopped by this."""
         context = copy_context()
         context.run(_current.set, self)
 
@@ -121,5 +123,5 @@ _current: ContextVar[Cancellation | None] = ContextVar("cancellation", default=N
 
 
 def cancellation() -> Cancellation | None:
-    """What may stop the work that this is called from; None where nothing may."""
+    """Return the Cancellation of the calling work; None if it has none."""
     return _current.get()

@@ -1,13 +1,57 @@
-"""What a forked child makes anew: it has none of its parent's threads, only their locks."""
+"""What a forked child must make new: it has the locks of its parent's threads, not the threads."""
 
 import os
+import threading
 from collections.abc import Callable
+from types import TracebackType
+from weakref import WeakSet
 
-__all__ = ["in_child"]
+__all__ = ["ForkLock", "in_child"]
 
 
 def in_child(function: Callable[[], None]) -> Callable[[], None]:
-    """Have a function called in each child right after the fork; a decorator."""
+    """Call a function in each child right after the fork; use it as a decorator."""
     if hasattr(os, "register_at_fork"):  # not on Windows
         os.register_at_fork(after_in_child=function)
     return function
+
+
+class ForkLock:
+    """A lock that is open in a forked child, whichever thread of the parent held it.
+
+    A ``threading.Lock`` stays closed in the child for ever, because the thread that would open it
+    does not exist there. What the lock guards must be usable at any time: the other thread may
+    have been in the middle of its work.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        _locks.add(self)
+
+    def acquire(self) -> bool:
+        """Wait for the lock."""
+        return self._lock.acquire()
+
+    def release(self) -> None:
+        """Open the lock."""
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+
+
+_locks: "WeakSet[ForkLock]" = WeakSet()
+
+
+@in_child
+def _open_all() -> None:
+    for lock in list(_locks):
+        lock._lock = threading.Lock()

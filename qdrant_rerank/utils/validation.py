@@ -1,4 +1,4 @@
-"""Checks of arguments that several calls share; each says what was seen and what was expected."""
+"""Checks of arguments. Each error says what was seen and what was expected."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
@@ -21,7 +21,7 @@ __all__ = [
 
 
 def a_type(value: Any) -> str:
-    """The type of a value with its article.
+    """Return the type of a value with its article.
 
     >>> a_type(3), a_type([])
     ('an int', 'a list')
@@ -31,7 +31,7 @@ def a_type(value: Any) -> str:
 
 
 def require_query(query: Any) -> None:
-    """Raise InvalidInputError unless there is something to search for."""
+    """Raise InvalidInputError unless the query is a str that is not blank."""
     if not isinstance(query, str):
         raise InvalidInputError(f"query is {a_type(query)}; expected a str.")
     if not query.strip():
@@ -39,7 +39,7 @@ def require_query(query: Any) -> None:
 
 
 def require_several(name: str, values: Any) -> None:
-    """Raise InvalidInputError for one of what an iterable is expected of, and for a table."""
+    """Raise InvalidInputError for a single value where several are expected, and for a table."""
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         one = {"queries": "query"}.get(name, name.removesuffix("s"))
         raise InvalidInputError(
@@ -47,13 +47,13 @@ def require_several(name: str, values: Any) -> None:
         )
     if hasattr(values, "columns"):
         raise InvalidInputError(
-            f"{name} is {a_type(values)}, of which the names of its columns would be taken. Pass "
-            "one of them, such as df['text'], or its rows: df.to_dict('records')."
+            f"{name} is {a_type(values)}, and iterating it gives only the names of its columns. "
+            "Pass one column, such as df['text'], or its rows: df.to_dict('records')."
         )
 
 
 def require_positive(name: str, value: Any, *, optional: bool = True) -> None:
-    """Raise InvalidInputError unless it is a whole number of 1 or more, or, if optional, None."""
+    """Raise InvalidInputError unless the value is an int >= 1, or None if ``optional``."""
     if value is None and optional:
         return
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
@@ -63,19 +63,19 @@ def require_positive(name: str, value: Any, *, optional: bool = True) -> None:
 
 
 def require_number(name: str, value: Any, expected: str) -> None:
-    """Raise InvalidInputError unless it is a number; ``expected`` says which."""
+    """Raise InvalidInputError unless the value is a number; ``expected`` is for the message."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or value != value:  # noqa: PLR0124
         raise InvalidInputError(f"{name} is {value!r:.80}; expected {expected}.")
 
 
 def require_count(name: str, value: Any) -> None:
-    """Refuse what is not a whole number of 0 or more."""
+    """Raise InvalidInputError unless the value is an int >= 0."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
         raise InvalidInputError(f"{name} is {value!r}; expected a whole number of 0 or more.")
 
 
 def require_choice(name: str, value: Any, choices: Any) -> None:
-    """Raise InvalidInputError unless it is one of the values of a ``Literal``."""
+    """Raise InvalidInputError unless the value is one of those of a ``Literal``."""
     if value not in get_args(choices):
         raise InvalidInputError(
             f"{name} is {value!r}; expected one of {', '.join(map(repr, get_args(choices)))}."
@@ -83,7 +83,7 @@ def require_choice(name: str, value: Any, choices: Any) -> None:
 
 
 def require_blend(value: Any) -> None:
-    """Raise InvalidInputError unless it is a share of 0 to 1, or "rrf"."""
+    """Raise InvalidInputError unless the value is a share of 0 to 1, or "rrf"."""
     if value == "rrf":
         return
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
@@ -93,7 +93,7 @@ def require_blend(value: Any) -> None:
 
 
 def require_pairs(pairs: Sequence[Any], first: int = 0) -> None:
-    """Raise InvalidInputError unless each is two texts; ``first`` is the first one's number."""
+    """Raise InvalidInputError unless each pair is two texts; ``first`` numbers the first one."""
     for index, pair in enumerate(pairs, first):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InvalidInputError(

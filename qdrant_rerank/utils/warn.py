@@ -1,4 +1,4 @@
-"""Warnings that name the line of the caller's program, not one of this package's."""
+"""Warnings that name the line of the caller's program, not a line of this package."""
 
 import sys
 import warnings
@@ -9,7 +9,7 @@ PACKAGE = __name__.partition(".")[0]
 
 
 def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the nearest line outside this package, so that Python shows it once a line there."""
+    """Warn at the nearest line outside this package. Python shows it once for each such line."""
     # From Python 3.12 on, skip_file_prefixes=(package directory,) does the same.
     level = 1
     frame = sys._getframe()

@@ -51,7 +51,7 @@ def test_every_export_loads():
 
 
 def test_without_onnxruntime_only_running_a_model_fails():
-    """With the command that mends it."""
+    """With the command that fixes it."""
     said = python(WITHOUT_ONNXRUNTIME)
     assert said.startswith("MissingDependencyError")
     assert 'pip install "qdrant-rerank[cpu]"' in said

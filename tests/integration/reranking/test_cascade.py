@@ -76,10 +76,10 @@ def test_a_search_takes_it(client, small, large):
     [
         ([], "stages is empty"),
         ([("x", 0), ("y", None)], "keep of stage 0 is 0"),
-        ([("x", None), ("y", None)], "keep of stage 0 is None, so it would prune nothing"),
+        ([("x", None), ("y", None)], "keep of stage 0 is None, so it would remove nothing"),
         ([("x", 5), ("y", 9)], "keep of stage 1 is 9, but only 5 documents reach it"),
         (["x"], r"Stage 0 is 'x'; expected \(reranker, keep\)"),
-        ([(3, 1)], "reranker is a int"),
+        ([(3, 1)], "reranker is an int"),
     ],
 )
 def test_a_wrong_stage_is_named_before_any_model_is_loaded(stages, said):

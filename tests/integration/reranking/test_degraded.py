@@ -1,4 +1,4 @@
-"""A reranker that fails: an error, or the first stage's order; never an empty page."""
+"""A reranker that fails: an error, or the retrieval order; never an empty page."""
 
 import math
 
@@ -13,7 +13,7 @@ TEXTS = ["Iron melts at 1538 C.", "Bread is baked.", "Ore is mined.", "A furnace
 
 
 class Failing:
-    """Raises, or returns what is no score."""
+    """Raises an error, or returns something that is not a score."""
 
     def __init__(self, failure, query=None):
         self.failure, self.query = failure, query
@@ -27,7 +27,7 @@ class Failing:
 
 
 FAILURES = [
-    (RuntimeError("the card fell off"), "RuntimeError: the card fell off"),
+    (RuntimeError("the GPU fell off"), "RuntimeError: the GPU fell off"),
     (MemoryError("4 GB"), "MemoryError: 4 GB"),
     (TimeoutError("late"), "TimeoutError: late"),
     ([0.5, math.nan, 1, 2], "ModelOutputError: Failing.rerank returned nan for document 1"),
@@ -48,7 +48,7 @@ def filled(client):
 
 @pytest.mark.parametrize(("failure", "cause"), FAILURES)
 @pytest.mark.parametrize("threshold", [None, 1e9])
-def test_the_first_stage_s_order_is_what_is_left(filled, client, failure, cause, threshold, caplog):
+def test_the_retrieval_order_is_what_is_left(filled, client, failure, cause, threshold, caplog):
     """With its scores, whatever the threshold, and the trace says why."""
     plain = filled.search("iron", limit=3, with_payload=["n"])
     searcher = HybridSearcher("docs", client=client, reranker=Failing(failure), options=RECALL)
@@ -59,7 +59,7 @@ def test_the_first_stage_s_order_is_what_is_left(filled, client, failure, cause,
     assert [set(hit.payload) for hit in found] == [{"n"}] * 3
     assert (found.trace.status, found.trace.pairs) == ("degraded", 0)
     assert found.trace.cause.startswith(cause)
-    assert "first stage's order is kept" in caplog.text
+    assert "hits stay in retrieval order" in caplog.text
 
 
 @pytest.mark.parametrize(("failure", "cause"), FAILURES)

@@ -41,7 +41,7 @@ def test_probabilities_lie_in_0_to_1_and_never_turn_the_order(method, pairs, oth
     calibrate = fitted(pairs, method)
     ordered = np.sort(np.array(others, dtype=np.float32))
     probabilities = calibrate(ordered)
-    assert probabilities.dtype == np.float32
+    assert probabilities.dtype == np.float64
     assert ((probabilities >= 0) & (probabilities <= 1)).all()
     assert (np.diff(probabilities) >= 0).all()
 

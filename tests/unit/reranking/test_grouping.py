@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
-from qdrant_rerank.payload import group_ids, lookup_ids
 from qdrant_rerank.reranking.grouping import GroupedResults, group_points
 from qdrant_rerank.reranking.ordering import keep_order
 from qdrant_rerank.types import SearchTrace
@@ -93,30 +92,3 @@ def test_a_field_that_no_chunk_has_is_said():
     with pytest.warns(UserWarning, match="None of the 2 hits has .* group_by='dco'"):
         assert group_points(chunks([{"doc": "b"}, None]), "dco", group_size=2) == []
     assert group_points([], "dco", group_size=2) == []
-
-
-@pytest.mark.parametrize(
-    ("payload", "ids"),
-    [
-        ({"tags": [{"id": 1}, {"id": 2}, {"id": 1}]}, [1, 2]),
-        ({"tags": [{"id": 1}, {"id": True}]}, []),
-        ({"tags": []}, []),
-        (None, []),
-    ],
-)
-def test_paths_reach_into_arrays(payload, ids):
-    """As in Qdrant's filters."""
-    assert group_ids(payload, "tags[].id") == ids
-
-
-def test_only_what_can_be_an_id_is_looked_up():
-    """A group of another name has no point of its own."""
-    found = group_points(
-        chunks([{"d": 3}, {"d": -1}, {"d": "abc"}, {"d": "936DA01F9ABD4d9d80C702AF85C822A8"}]),
-        "d",
-        group_size=1,
-    )
-    assert lookup_ids(found) == {
-        3: 3,
-        "936DA01F9ABD4d9d80C702AF85C822A8": "936da01f-9abd-4d9d-80c7-02af85c822a8",
-    }

@@ -64,6 +64,19 @@ def test_order_is_by_score_then_retrieval_rank_and_keeps_every_field(ids, data):
         assert (point.retrieval_score, point.rerank_score) == (before.score, point.score)
 
 
+def test_equal_scores_are_in_the_order_of_their_logits():
+    """As a saturated sigmoid gives them; a blend of 1 is the retrieval order all the same."""
+    points = points_of([1, 2, 3], [0.9, 0.9, 0.9])
+    scores, logits = np.ones(3), np.array([18.0, 20.0, 19.0])
+    for blend, ids in ((0.0, [2, 3, 1]), (1.0, [1, 2, 3])):
+        ordered = order_by_score(
+            points, range(3), scores, logits=logits, keep_unscored=True, blend=blend
+        )
+        assert [point.id for point in ordered] == ids
+    fused = blend_scores([0.9, 0.8, 0.7], scores, "rrf", logits)
+    assert fused.tolist() == blend_scores([0.9, 0.8, 0.7], logits, "rrf").tolist()
+
+
 def test_unscored_hits_follow_in_retrieval_order_or_are_dropped():
     """Their rerank score is None and their score is below every other."""
     points = points_of([1, 2, 3, 4])
@@ -105,9 +118,9 @@ def test_a_blend_agrees_with_both_orders_where_they_agree(rerank, data, blend):
         data.draw(st.lists(st.floats(0, 1, width=16), min_size=len(rerank), max_size=len(rerank))),
         reverse=True,
     )
-    scores = np.array(rerank, dtype=np.float32)
+    scores = np.array(rerank)
     blended = blend_scores(retrieval, scores, blend)
-    assert blended.dtype == np.float32
+    assert blended.dtype == np.float64
     for better in range(len(scores)):
         for worse in range(better + 1, len(scores)):
             if scores[better] >= scores[worse]:
