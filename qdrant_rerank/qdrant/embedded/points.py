@@ -13,38 +13,38 @@ from qdrant_rerank.errors import QdrantRequestError
 __all__ = [
     "DEEPEST",
     "DONE",
-    "edge_id",
-    "edge_payload_selector",
-    "edge_points",
-    "edge_vector",
-    "edge_vectors",
     "point_id",
     "record",
     "scored_point",
     "shallow_json",
-    "vector_selector",
+    "to_id",
+    "to_payload_selector",
+    "to_points",
+    "to_vector",
+    "to_vector_selector",
+    "to_vectors",
     "vectors",
 ]
 
-#: What a change answers.
+#: The answer to a change.
 DONE = models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
-#: Levels of objects and arrays in a payload. The engine logs more, and from 124 on cannot read its
-#: log any more, nor open the collection.
+#: Levels of objects and arrays in a payload. The engine logs deeper ones, but with 124 levels or more
+#: it cannot read its log again, nor open the collection.
 DEEPEST = 100
 
 
-def edge_id(given: Any) -> int | str:
-    """A point's id as the engine takes it."""
+def to_id(given: Any) -> int | str:
+    """Convert a point's id."""
     return str(given) if isinstance(given, uuid.UUID) else given
 
 
 def point_id(found: Any) -> int | str:
-    """A point's id as qdrant-client gives it."""
+    """Return a point's id as qdrant-client gives it."""
     return str(found) if isinstance(found, uuid.UUID) else found
 
 
-def edge_vector(vector: Any) -> Any:
-    """One vector: dense, multi or sparse."""
+def to_vector(vector: Any) -> Any:
+    """Convert one vector: dense, sparse or a multivector."""
     if isinstance(vector, models.SparseVector):
         return edge.SparseVector(indices=vector.indices, values=vector.values)
     if isinstance(vector, models.Document | models.Image | models.InferenceObject):
@@ -55,21 +55,21 @@ def edge_vector(vector: Any) -> Any:
     return vector
 
 
-def edge_vectors(given: Any) -> Any:
-    """A point's vectors: by name, or the unnamed one."""
+def to_vectors(given: Any) -> Any:
+    """Convert a point's vectors: a mapping by name, or the unnamed vector."""
     if isinstance(given, Mapping):
-        return {name: edge_vector(vector) for name, vector in given.items()}
-    return edge_vector(given)
+        return {name: to_vector(vector) for name, vector in given.items()}
+    return to_vector(given)
 
 
-def edge_points(points: models.Batch | Iterable[models.PointStruct]) -> list[edge.Point]:
-    """Points to store."""
+def to_points(points: models.Batch | Iterable[models.PointStruct]) -> list[edge.Point]:
+    """Convert points to store."""
     if isinstance(points, models.Batch):
         points = _rows(points)
     return [
         edge.Point(
-            edge_id(point.id),
-            edge_vectors({} if point.vector is None else point.vector),
+            to_id(point.id),
+            to_vectors({} if point.vector is None else point.vector),
             shallow_json(point.payload or {}, f"The payload of point {point.id!r}"),
         )
         for point in points
@@ -77,16 +77,16 @@ def edge_points(points: models.Batch | Iterable[models.PointStruct]) -> list[edg
 
 
 def shallow_json(value: Any, what: str, *, above: int = 0, deepest: int = DEEPEST) -> Any:
-    """A value as JSON has it, as on a server: dates and UUIDs become text.
+    """Return a value as JSON has it. Dates and UUIDs become text, as on a server.
 
     Args:
-        value: to store.
-        what: it is, named in errors.
-        above: levels that it will be below.
-        deepest: levels that it may have.
+        value: value to store.
+        what: name of the value in errors.
+        above: levels of the payload that will be above the value.
+        deepest: levels allowed.
 
     Raises:
-        QdrantRequestError: it is nested too deeply, or JSON has nothing for it.
+        QdrantRequestError: the value is nested too deeply, or JSON cannot hold it.
     """
     try:
         made = to_jsonable_python(value)
@@ -126,7 +126,7 @@ def _rows(batch: models.Batch) -> list[models.PointStruct]:
 
 
 def vectors(found: Any) -> Any:
-    """Vectors of an answer."""
+    """Return the vectors of an answer as qdrant-client's models."""
     if isinstance(found, Mapping):
         return {name: _vector(vector) for name, vector in found.items()}
     return None if found is None else _vector(found)
@@ -139,7 +139,7 @@ def _vector(found: Any) -> Any:
 
 
 def record(found: edge.Record) -> models.Record:
-    """A stored point."""
+    """Convert a stored point of an answer."""
     return models.Record(
         id=point_id(found.id),
         payload=found.payload,
@@ -149,7 +149,7 @@ def record(found: edge.Record) -> models.Record:
 
 
 def scored_point(found: edge.ScoredPoint) -> models.ScoredPoint:
-    """A hit."""
+    """Convert a hit of an answer."""
     return models.ScoredPoint(
         id=point_id(found.id),
         version=found.version,
@@ -160,8 +160,8 @@ def scored_point(found: edge.ScoredPoint) -> models.ScoredPoint:
     )
 
 
-def edge_payload_selector(wanted: Any) -> Any:
-    """Which payload to return."""
+def to_payload_selector(wanted: Any) -> Any:
+    """Convert the choice of payload fields to return."""
     if isinstance(wanted, models.PayloadSelectorInclude):
         return edge.PayloadSelector.Include(wanted.include)
     if isinstance(wanted, models.PayloadSelectorExclude):
@@ -169,6 +169,6 @@ def edge_payload_selector(wanted: Any) -> Any:
     return list(wanted) if isinstance(wanted, Sequence) else bool(wanted)
 
 
-def vector_selector(wanted: Any) -> bool | list[str]:
-    """Which vectors to return."""
+def to_vector_selector(wanted: Any) -> bool | list[str]:
+    """Convert the choice of vectors to return."""
     return list(wanted) if isinstance(wanted, Sequence) else bool(wanted)

@@ -9,10 +9,10 @@ from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
 from qdrant_rerank.qdrant.embedded.config import same_name
-from qdrant_rerank.qdrant.embedded.formulas import edge_expression
-from qdrant_rerank.qdrant.embedded.points import edge_id
+from qdrant_rerank.qdrant.embedded.formulas import to_expression
+from qdrant_rerank.qdrant.embedded.points import to_id
 
-__all__ = ["VectorOf", "edge_filter", "edge_params", "edge_query", "excluding"]
+__all__ = ["VectorOf", "excluding", "to_filter", "to_params", "to_query"]
 
 #: The vector that stands for what a query gives: itself, or that of the point with this id.
 VectorOf = Callable[[Any], Any]
@@ -21,7 +21,7 @@ PREFETCH_LIMIT = 10
 RRF_K = 2  # Qdrant's own
 
 
-def edge_query(  # noqa: PLR0912 - a line or two for each kind
+def to_query(  # noqa: PLR0912 - a line or two for each kind
     query: Any, using: str | None, limit: int, vector_of: VectorOf
 ) -> Any:
     """A query of any kind.
@@ -65,13 +65,11 @@ def edge_query(  # noqa: PLR0912 - a line or two for each kind
             context = edge.ContextQuery(_pairs(query.context, vector_of))
             return edge.Query.Context(context, using=using)
         case models.OrderByQuery():
-            return edge_order(query.order_by)
+            return to_order(query.order_by)
         case models.SampleQuery():
             return edge.Sample.Random
         case models.FormulaQuery():
-            return edge.Formula(
-                edge_expression(query.formula, edge_condition), defaults=query.defaults
-            )
+            return edge.Formula(to_expression(query.formula, to_condition), defaults=query.defaults)
         case models.TextQuery():
             return _text_query(query.text, using)
         case models.RelevanceFeedbackQuery():
@@ -133,7 +131,7 @@ def _feedback(wanted: models.RelevanceFeedbackInput, using: str | None, vector_o
     return edge.Query.FeedbackNaive(query, using=using)
 
 
-def edge_order(order: str | models.OrderBy) -> edge.OrderBy:
+def to_order(order: str | models.OrderBy) -> edge.OrderBy:
     """By which payload field points are ordered."""
     if isinstance(order, str):
         return edge.OrderBy(order)
@@ -145,7 +143,7 @@ def edge_order(order: str | models.OrderBy) -> edge.OrderBy:
     )
 
 
-def edge_params(params: models.SearchParams | None) -> edge.SearchParams | None:
+def to_params(params: models.SearchParams | None) -> edge.SearchParams | None:
     """How to search."""
     if params is None:
         return None
@@ -164,7 +162,7 @@ def edge_params(params: models.SearchParams | None) -> edge.SearchParams | None:
         else edge.AcornSearchParams(
             enable=bool(params.acorn.enable), max_selectivity=params.acorn.max_selectivity
         ),
-        idf=None if corpus is None else edge.IdfParams(corpus=edge_filter(corpus)),
+        idf=None if corpus is None else edge.IdfParams(corpus=to_filter(corpus)),
     )
 
 
@@ -178,7 +176,7 @@ def excluding(given: models.Filter | None, ids: Sequence[Any]) -> models.Filter 
     return models.Filter(must=[given], must_not=[not_these])
 
 
-def edge_filter(given: models.Filter | None) -> edge.Filter | None:
+def to_filter(given: models.Filter | None) -> edge.Filter | None:
     """A filter."""
     if given is None:
         return None
@@ -196,10 +194,10 @@ def edge_filter(given: models.Filter | None) -> edge.Filter | None:
 def _conditions(given: Any) -> list[Any] | None:
     if given is None:
         return None
-    return [edge_condition(one) for one in (given if isinstance(given, list) else [given])]
+    return [to_condition(one) for one in (given if isinstance(given, list) else [given])]
 
 
-def edge_condition(given: Any) -> Any:
+def to_condition(given: Any) -> Any:
     """One condition of a filter.
 
     Raises:
@@ -207,7 +205,7 @@ def edge_condition(given: Any) -> Any:
     """
     match given:
         case models.Filter():
-            return edge_filter(given)
+            return to_filter(given)
         case models.FieldCondition():
             return _field_condition(given)
         case models.IsEmptyCondition():
@@ -215,7 +213,7 @@ def edge_condition(given: Any) -> Any:
         case models.IsNullCondition():
             return edge.IsNullCondition(given.is_null.key)
         case models.HasIdCondition():
-            return edge.HasIdCondition({edge_id(one) for one in given.has_id})
+            return edge.HasIdCondition({to_id(one) for one in given.has_id})
         case models.HasVectorCondition():
             return edge.HasVectorCondition(given.has_vector)
         case models.SliceCondition():
@@ -223,7 +221,7 @@ def edge_condition(given: Any) -> Any:
                 total=given.slice.total, index=given.slice.index
             )
         case models.NestedCondition():
-            inner = edge_filter(given.nested.filter)
+            inner = to_filter(given.nested.filter)
             assert inner is not None  # the model requires one
             return edge.NestedCondition(given.nested.key, inner)
         case _:

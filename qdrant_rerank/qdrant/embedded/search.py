@@ -12,27 +12,27 @@ from qdrant_rerank.errors import QdrantRequestError
 from qdrant_rerank.payload import lookup_ids, whole_field
 from qdrant_rerank.qdrant.embedded.groups import complete, grouped, with_prefetch_limit
 from qdrant_rerank.qdrant.embedded.points import (
-    edge_id,
-    edge_payload_selector,
-    edge_vector,
     point_id,
     record,
     scored_point,
-    vector_selector,
+    to_id,
+    to_payload_selector,
+    to_vector,
+    to_vector_selector,
 )
 from qdrant_rerank.qdrant.embedded.queries import (
     PREFETCH_LIMIT,
     VectorOf,
-    edge_filter,
-    edge_order,
-    edge_params,
-    edge_query,
     excluding,
+    to_filter,
+    to_order,
+    to_params,
+    to_query,
 )
 from qdrant_rerank.qdrant.embedded.shards import Shards
 from qdrant_rerank.types import in_retrieval_order
 
-__all__ = ["EdgeSearch"]
+__all__ = ["PointSearch"]
 
 LIMIT = 10  # of a query that does not say, as on a server
 # Hits first read a wanted hit of a group, so that one pass mostly fills the groups; then four times
@@ -43,7 +43,7 @@ GROUP_READ = 4
 TIES = 8
 
 
-class EdgeSearch:
+class PointSearch:
     """Searches.
 
     Args:
@@ -171,12 +171,12 @@ class EdgeSearch:
         with self._shards.errors(collection):
             found, following = shard.scroll(
                 edge.ScrollRequest(
-                    offset=None if offset is None else edge_id(offset),
+                    offset=None if offset is None else to_id(offset),
                     limit=limit,
-                    filter=edge_filter(given),
-                    with_payload=edge_payload_selector(with_payload),
-                    with_vector=vector_selector(with_vectors),
-                    order_by=None if order_by is None else edge_order(order_by),
+                    filter=to_filter(given),
+                    with_payload=to_payload_selector(with_payload),
+                    with_vector=to_vector_selector(with_vectors),
+                    order_by=None if order_by is None else to_order(order_by),
                 )
             )
             records = [record(one) for one in found]
@@ -187,10 +187,10 @@ class EdgeSearch:
     ) -> list[models.Record]:
         """Points by id, in the order asked for; those that do not exist are left out."""
         shard = self._shards.shard(collection)
-        wanted: list[Any] = list(dict.fromkeys(edge_id(one) for one in ids))
+        wanted: list[Any] = list(dict.fromkeys(to_id(one) for one in ids))
         with self._shards.errors(collection):
             found = shard.retrieve(
-                wanted, edge_payload_selector(with_payload), vector_selector(with_vectors)
+                wanted, to_payload_selector(with_payload), to_vector_selector(with_vectors)
             )
             by_id = {str(one.id): record(one) for one in found}
         return [by_id[str(one)] for one in map(_canonical, wanted) if str(one) in by_id]
@@ -200,7 +200,7 @@ class EdgeSearch:
         shard = self._shards.shard(collection)
         with self._shards.errors(collection):
             return models.CountResult(
-                count=shard.count(edge.CountRequest(exact=True, filter=edge_filter(given)))
+                count=shard.count(edge.CountRequest(exact=True, filter=to_filter(given)))
             )
 
     def facet(
@@ -210,7 +210,7 @@ class EdgeSearch:
         shard = self._shards.shard(collection)
         with self._shards.errors(collection):
             found = shard.facet(
-                edge.FacetRequest(key, limit=limit, exact=exact, filter=edge_filter(given))
+                edge.FacetRequest(key, limit=limit, exact=exact, filter=to_filter(given))
             )
             return models.FacetResponse(
                 hits=[models.FacetValueHit(value=hit.value, count=hit.count) for hit in found]
@@ -225,10 +225,10 @@ class EdgeSearch:
             query=query,
             prefetches=self._prefetches(collection, request.prefetch),
             filter=conditions,
-            params=edge_params(request.params),
+            params=to_params(request.params),
             score_threshold=request.score_threshold,
-            with_payload=edge_payload_selector(request.with_payload),
-            with_vector=vector_selector(request.with_vector),
+            with_payload=to_payload_selector(request.with_payload),
+            with_vector=to_vector_selector(request.with_vector),
         )
 
     def _prefetches(self, collection: str, given: Any) -> list[edge.Prefetch]:
@@ -243,7 +243,7 @@ class EdgeSearch:
             query=query,
             prefetches=self._prefetches(collection, given.prefetch),
             filter=conditions,
-            params=edge_params(given.params),
+            params=to_params(given.params),
             score_threshold=given.score_threshold,
         )
 
@@ -253,8 +253,8 @@ class EdgeSearch:
         """The query, and the filter without the points of this collection that it names."""
         named: list[Any] = []
         find = self._finder(collection, asked.using, asked.lookup_from, named)
-        query = edge_query(asked.query, asked.using, limit, find)
-        return query, edge_filter(excluding(asked.filter, named))
+        query = to_query(asked.query, asked.using, limit, find)
+        return query, to_filter(excluding(asked.filter, named))
 
     def _finder(
         self,
@@ -269,7 +269,7 @@ class EdgeSearch:
 
         def vector_of(given: Any) -> Any:
             if not isinstance(given, int | str | UUID):
-                return edge_vector(given)
+                return to_vector(given)
             found = self._shards.shard(source).retrieve(
                 [UUID(given) if isinstance(given, str) else given], False, True
             )

@@ -21,7 +21,7 @@ from qdrant_rerank.errors import (
     QdrantRequestError,
     QdrantRerankError,
 )
-from qdrant_rerank.qdrant.embedded.config import edge_config
+from qdrant_rerank.qdrant.embedded.config import to_config
 from qdrant_rerank.qdrant.embedded.directory import Directory, Entry, Listing
 
 __all__ = ["KEPT_FREE", "Shards"]
@@ -139,7 +139,7 @@ class Shards:
             folder = self._directory.new_folder()
             with self.errors(name):
                 try:
-                    settings = edge_config(config, durable=self._durable)
+                    settings = to_config(config, durable=self._durable)
                     shard = edge.EdgeShard.create(str(folder), settings)
                 except BaseException:
                     shutil.rmtree(folder, ignore_errors=True)

@@ -13,12 +13,12 @@ from qdrant_rerank.errors import QdrantRequestError
 from qdrant_rerank.qdrant.embedded.points import (
     DEEPEST,
     DONE,
-    edge_id,
-    edge_points,
-    edge_vectors,
     shallow_json,
+    to_id,
+    to_points,
+    to_vectors,
 )
-from qdrant_rerank.qdrant.embedded.queries import edge_filter
+from qdrant_rerank.qdrant.embedded.queries import to_filter
 from qdrant_rerank.qdrant.embedded.shards import Shards
 
 __all__ = ["WriteCalls"]
@@ -35,7 +35,7 @@ UPDATE_MODES = {
 
 
 class WriteCalls:
-    """What :class:`~qdrant_rerank.qdrant.embedded.engine.EdgeEngine` does to points."""
+    """What :class:`~qdrant_rerank.qdrant.embedded.engine.EmbeddedEngine` does to points."""
 
     _shards: Shards
 
@@ -51,7 +51,7 @@ class WriteCalls:
         return self._update(
             collection_name,
             lambda: edge.UpdateOperation.upsert_points(
-                edge_points(points),
+                to_points(points),
                 condition=_logged(update_filter),
                 update_mode=UPDATE_MODES[update_mode],
             ),
@@ -105,7 +105,7 @@ class WriteCalls:
         return self._update(
             collection_name,
             lambda: edge.UpdateOperation.update_vectors(
-                [edge.PointVectors(edge_id(p.id), edge_vectors(p.vector)) for p in points],
+                [edge.PointVectors(to_id(p.id), to_vectors(p.vector)) for p in points],
                 condition=_logged(update_filter),
             ),
         )
@@ -196,7 +196,7 @@ class WriteCalls:
         if isinstance(selected, models.Filter):
             method = getattr(edge.UpdateOperation, f"{operation}_by_filter")
             return self._update(collection_name, lambda: method(_logged(selected), *args))
-        ids = [edge_id(one) for one in selected]
+        ids = [to_id(one) for one in selected]
         method = getattr(edge.UpdateOperation, operation)
         return self._update(collection_name, lambda: method(ids, *args))
 
@@ -204,7 +204,7 @@ class WriteCalls:
 def _logged(given: models.Filter | None) -> edge.Filter | None:
     """A filter that a change is logged with."""
     shallow_json(given, "The filter of the change", deepest=DEEPEST_FILTER)
-    return edge_filter(given)
+    return to_filter(given)
 
 
 def _steps(key: str | None) -> int:
