@@ -9,7 +9,7 @@ from pathlib import Path
 from qdrant_client import QdrantClient
 
 from qdrant_rerank.errors import MissingDependencyError, QdrantConnectionError
-from qdrant_rerank.qdrant.embedded.directory import LISTING
+from qdrant_rerank.qdrant.embedded.directory import LISTING, at
 
 __all__ = ["embedded_client", "engine_name", "holds_collections"]
 
@@ -26,7 +26,8 @@ def embedded_client(path: str | Path | None) -> QdrantClient:
         MissingDependencyError: qdrant-edge wrote the directory and is not installed.
         QdrantConnectionError: the directory cannot be used, or another process has it open.
     """
-    if path is not None and (Path(path) / LOCAL_LISTING).is_file():
+    path = None if path is None else at(path)
+    if path is not None and (path / LOCAL_LISTING).is_file():
         return _local(path)
     if importlib.util.find_spec("qdrant_edge") is not None:
         from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
@@ -34,7 +35,7 @@ def embedded_client(path: str | Path | None) -> QdrantClient:
         return EmbeddedClient(path)
     if path is None:
         return QdrantClient(location=":memory:")
-    if (Path(path) / LISTING).is_file():
+    if (path / LISTING).is_file():
         raise MissingDependencyError(
             f"{path} was written by qdrant-edge-py, which is not installed. Run: pip install "
             "'qdrant-rerank[embedded]'"
@@ -51,16 +52,16 @@ def engine_name(client: QdrantClient) -> str:
 
 def holds_collections(path: str | Path) -> bool:
     """Return whether an embedded engine has written to the directory, without opening it."""
-    return any((Path(path) / listing).is_file() for listing in (LISTING, LOCAL_LISTING))
+    return any((at(path) / listing).is_file() for listing in (LISTING, LOCAL_LISTING))
 
 
-def _local(path: str | Path) -> QdrantClient:
+def _local(path: Path) -> QdrantClient:
     try:
         return QdrantClient(path=str(path))
     except RuntimeError as error:
         raise QdrantConnectionError(
-            f"The Qdrant directory {path} cannot be opened: {error} Close the other process, or "
-            "use a server (QDRANT_URL), which both can."
+            f"The Qdrant directory {path} cannot be opened: {error} Close the other client, in "
+            "this process or in another, or use a server (QDRANT_URL), which both can use."
         ) from error
     except (OSError, ValueError) as error:
         raise QdrantConnectionError(

@@ -7,7 +7,6 @@ come in the order of their ids. Searches run side by side, writes one after the 
 
 import os
 import shutil
-import tempfile
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from qdrant_client import QdrantClient
 
+from qdrant_rerank.qdrant.embedded.directory import at, temporary_folder
 from qdrant_rerank.qdrant.embedded.engine import EmbeddedEngine
 
 __all__ = ["EdgeClient", "EmbeddedClient"]
@@ -25,14 +25,16 @@ class EmbeddedClient(QdrantClient):
 
     Args:
         path: directory of the collections. A write that has returned survives a crash of the
-            process. None makes a temporary directory, which is removed when the client is closed
-            or the process ends.
+            process. Clients of one process share an open directory. None makes a temporary
+            directory, which is removed when the client is closed or the process ends. The next
+            client in memory removes those of processes that were killed.
 
     Attributes:
         concurrent: True, since many threads may call at once.
 
     Raises:
-        QdrantConnectionError: the directory cannot be used, or another process has it open.
+        QdrantConnectionError: the directory holds something else, cannot be used, or another
+            process has it open.
 
     Examples:
         >>> from qdrant_client import models
@@ -51,19 +53,17 @@ class EmbeddedClient(QdrantClient):
 
     def __init__(self, path: str | Path | None = None) -> None:
         removed: Callable[[], object] | None = None
-        if path is None:
-            folder = Path(tempfile.mkdtemp(prefix="qdrant-rerank-"))
-            removed = weakref.finalize(self, _remove, folder, os.getpid())
-        else:
-            folder = Path(path)
+        folder = temporary_folder() if path is None else at(path)
         engine = EmbeddedEngine(folder, durable=path is not None)
+        if path is None:
+            removed = weakref.finalize(self, _remove, folder, os.getpid())
         # Local mode, for what QdrantClient does before it hands a call on; then our engine.
         super().__init__(location=":memory:")
         self._client = engine
         self._engine = engine
         self._removed = removed
         if path is not None:
-            self._init_options.update(location=None, path=str(path))
+            self._init_options.update(location=None, path=str(folder))
 
     def optimize(self, collection_name: str) -> bool:
         """Build the HNSW graph and the sparse index, and free the space of deleted points.
@@ -80,7 +80,7 @@ class EmbeddedClient(QdrantClient):
         return self._engine.optimize(collection_name)
 
     def close(self, grpc_grace: float | None = None, **kwargs: Any) -> None:
-        """Write everything to disk and let other processes open the directory."""
+        """Write everything to disk; the last client on a directory lets other processes open it."""
         super().close(grpc_grace=grpc_grace, **kwargs)
         removed = getattr(self, "_removed", None)  # not there if the constructor failed
         if removed is not None:

@@ -41,7 +41,7 @@ class EmbeddedEngine(CollectionCalls, WriteCalls, ReadCalls, QdrantBase):
         self._shards.close()
 
     def info(self) -> models.VersionInfo:
-        """Return the name of the engine and the version of qdrant-client, whose calls it answers."""
+        """Return the engine's name, and the version of the client whose calls it answers."""
         return models.VersionInfo(
             title=f"qdrant-edge-py {importlib.metadata.version('qdrant-edge-py')}",
             version=importlib.metadata.version("qdrant-client"),

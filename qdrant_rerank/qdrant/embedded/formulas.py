@@ -31,7 +31,8 @@ def to_expression(  # noqa: PLR0912 - a line for each kind
     match given:
         case bool() | None:
             raise QdrantRequestError(
-                f"{given!r} cannot be part of a formula; expected a number, a payload field or an expression."
+                f"{given!r} cannot be part of a formula; expected a number, a payload field or an "
+                "expression."
             )
         case int() | float():
             return E.Constant(float(given))

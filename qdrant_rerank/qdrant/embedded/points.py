@@ -28,8 +28,8 @@ __all__ = [
 
 #: The answer to a change.
 DONE = models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
-#: Levels of objects and arrays in a payload. The engine logs deeper ones, but with 124 levels or more
-#: it cannot read its log again, nor open the collection.
+#: Levels of objects and arrays in a payload. The engine logs deeper ones, but with 124 levels or
+#: more it cannot read its log again, nor open the collection.
 DEEPEST = 100
 
 

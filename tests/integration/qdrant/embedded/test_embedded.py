@@ -1,5 +1,6 @@
 """The embedded engine: what it keeps, who may open it, what goes wrong, and what it can do."""
 
+import gc
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -118,18 +120,6 @@ def test_a_process_killed_while_it_adds_loses_nothing_that_add_returned_for(tmp_
         assert found
 
 
-def test_what_a_killed_process_left_half_made_is_removed(tmp_path):
-    """A folder that the list does not name."""
-    with closing(EmbeddedClient(tmp_path)) as client:
-        client.create_collection("points", **VECTORS)
-    (tmp_path / "shards" / "half-made").mkdir()
-    with closing(EmbeddedClient(tmp_path)) as client:
-        assert [one.name for one in client.get_collections().collections] == ["points"]
-        assert len(list((tmp_path / "shards").iterdir())) == 1
-        client.delete_collection("points")
-        assert list((tmp_path / "shards").iterdir()) == []
-
-
 def test_in_memory_leaves_no_files(tmp_path, monkeypatch):
     """After close, and after a process that forgot it."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -150,20 +140,59 @@ def test_in_memory_leaves_no_files(tmp_path, monkeypatch):
 # --- who may open it
 
 
-def test_a_directory_is_open_once(tmp_path):
-    """A second client and a second process get one clear error."""
-    with closing(EmbeddedClient(tmp_path)):
-        with pytest.raises(QdrantConnectionError, match="already accessed by another") as caught:
-            EmbeddedClient(tmp_path)
-        assert str(caught.value).count("cannot be opened") == 1
-        second = run(
+def test_a_directory_is_open_in_one_process(tmp_path):
+    """A second process gets one clear error until the last client of the first one is closed."""
+
+    def opened_elsewhere():
+        done = run(
             "from qdrant_rerank.qdrant.embedded.client import EmbeddedClient\n"
-            f"EmbeddedClient({str(tmp_path)!r})"
+            f"EmbeddedClient({str(tmp_path)!r}).close()"
         )
-        assert "QdrantConnectionError: The Qdrant directory" in second.stderr
-        assert "use a server (QDRANT_URL)" in second.stderr
+        return done.stderr
+
+    with closing(EmbeddedClient(tmp_path)), closing(EmbeddedClient(tmp_path)) as second:
+        refused = opened_elsewhere()
+        assert "QdrantConnectionError: The Qdrant directory" in refused
+        assert "already accessed by another" in refused
+        assert refused.count("cannot be opened") == 1
+        assert "use a server (QDRANT_URL)" in refused
+        second.close()
+        assert "already accessed by another" in opened_elsewhere()
+    assert opened_elsewhere() == ""
     with closing(EmbeddedClient(tmp_path)) as client:
         assert client.get_collections().collections == []
+
+
+def test_clients_of_one_process_share_an_open_directory(tmp_path, monkeypatch):
+    """Both see what the other writes; a closed one is closed, and the other goes on."""
+    monkeypatch.chdir(tmp_path)
+    one, other = EmbeddedClient(tmp_path / "db"), EmbeddedClient("db/../db")
+    one.create_collection("points", **VECTORS)
+    other.upsert("points", rows(1, 2))
+    assert one.count("points").count == 2
+    one.close()
+    with pytest.raises(QdrantConnectionError, match="is closed"):
+        one.count("points")
+    one.close()
+    other.upsert("points", rows(3))
+    other.close()
+    with closing(EmbeddedClient(tmp_path / "db")) as client:
+        assert client.count("points").count == 3
+
+
+def test_a_forgotten_client_lets_the_directory_go(tmp_path):
+    """One that nobody closes and nothing refers to any more."""
+    client = EmbeddedClient(tmp_path)
+    client.create_collection("points", **VECTORS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        del client
+        gc.collect()
+    done = run(
+        "from qdrant_rerank.qdrant.embedded.client import EmbeddedClient\n"
+        f"print(EmbeddedClient({str(tmp_path)!r}).count('points'))"
+    )
+    assert done.stdout == "count=0\n"
 
 
 def test_a_directory_stays_with_the_engine_that_made_it(tmp_path):
