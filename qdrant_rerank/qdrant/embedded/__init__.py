@@ -13,7 +13,8 @@ from the caller inwards::
     shards          collections that are opened and locked; the engine's errors as ours
     directory       the list of collections on disk, and who may open it
 
-Four modules convert the models of one side into those of the other, without I/O: ``config``
-(settings), ``points`` (points and vectors), ``queries`` (queries and filters) and ``formulas``.
-``groups`` puts hits into groups.
+These modules convert the models of one side into those of the other, without I/O: ``config``
+(settings), ``points`` (points and vectors), ``operations`` (changes of points), ``queries``,
+``filters`` and ``formulas``. ``checks`` refuses what the engine would log and then not be able to
+apply. ``groups`` puts hits into groups.
 """

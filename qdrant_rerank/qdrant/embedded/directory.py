@@ -22,7 +22,16 @@ from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantConnectionError
 
-__all__ = ["ASIDE", "LISTING", "Directory", "Entry", "Listing", "at", "temporary_folder"]
+__all__ = [
+    "ASIDE",
+    "LISTING",
+    "SHARDS",
+    "Directory",
+    "Entry",
+    "Listing",
+    "at",
+    "temporary_folder",
+]
 
 logger = logging.getLogger(__name__)
 

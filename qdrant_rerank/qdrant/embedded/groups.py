@@ -6,6 +6,7 @@ from typing import Any
 from qdrant_client import models
 
 from qdrant_rerank.payload import group_ids
+from qdrant_rerank.qdrant.embedded.checks import as_model
 
 __all__ = ["complete", "grouped", "with_prefetch_limit"]
 
@@ -41,6 +42,6 @@ def with_prefetch_limit(prefetch: Any, limit: int) -> Any:
         return None
     if isinstance(prefetch, list):
         return [with_prefetch_limit(one, limit) for one in prefetch]
-    assert isinstance(prefetch, models.Prefetch)
+    prefetch = as_model(models.Prefetch, prefetch)
     inner = with_prefetch_limit(prefetch.prefetch, limit)
     return prefetch.model_copy(update={"limit": limit, "prefetch": inner})

@@ -9,6 +9,7 @@ from pydantic_core import to_jsonable_python
 from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
+from qdrant_rerank.qdrant.embedded.checks import require_sparse, require_vectors
 
 __all__ = [
     "DEEPEST",
@@ -19,11 +20,11 @@ __all__ = [
     "shallow_json",
     "to_id",
     "to_payload_selector",
+    "to_point_vectors",
     "to_points",
     "to_vector",
     "to_vector_selector",
-    "to_vectors",
-    "vectors",
+    "vector_rows",
 ]
 
 #: The answer to a change.
@@ -34,8 +35,20 @@ DEEPEST = 100
 
 
 def to_id(given: Any) -> int | str:
-    """Convert a point's id."""
-    return str(given) if isinstance(given, uuid.UUID) else given
+    """Convert a point's id.
+
+    Raises:
+        QdrantRequestError: it is neither an integer from 0 to 2**64 - 1 nor a UUID.
+    """
+    if hasattr(given, "__index__") and not isinstance(given, bool) and 0 <= given < 2**64:
+        return int(given)
+    try:
+        return str(given if isinstance(given, uuid.UUID) else uuid.UUID(given))
+    except (ValueError, AttributeError, TypeError):
+        raise QdrantRequestError(
+            f"{given!r} is no id of a point; expected an integer from 0 to 2**64 - 1 or a UUID. "
+            "uuid.uuid5(uuid.NAMESPACE_URL, text) makes one from any text."
+        ) from None
 
 
 def point_id(found: Any) -> int | str:
@@ -46,6 +59,7 @@ def point_id(found: Any) -> int | str:
 def to_vector(vector: Any) -> Any:
     """Convert one vector: dense, sparse or a multivector."""
     if isinstance(vector, models.SparseVector):
+        require_sparse(vector, "A sparse vector")
         return edge.SparseVector(indices=vector.indices, values=vector.values)
     if isinstance(vector, models.Document | models.Image | models.InferenceObject):
         raise QdrantRequestError(
@@ -62,18 +76,38 @@ def to_vectors(given: Any) -> Any:
     return to_vector(given)
 
 
-def to_points(points: models.Batch | Iterable[models.PointStruct]) -> list[edge.Point]:
-    """Convert points to store."""
-    if isinstance(points, models.Batch):
-        points = _rows(points)
+def to_points(
+    points: models.Batch | Iterable[models.PointStruct], params: models.CollectionParams
+) -> list[edge.Point]:
+    """Convert points to store in a collection with these parameters.
+
+    Raises:
+        QdrantRequestError: the collection cannot hold one of them.
+    """
     return [
         edge.Point(
             to_id(point.id),
-            to_vectors({} if point.vector is None else point.vector),
+            _checked_vectors(point, params),
             shallow_json(point.payload or {}, f"The payload of point {point.id!r}"),
         )
-        for point in points
+        for point in (_rows(points) if isinstance(points, models.Batch) else points)
     ]
+
+
+def to_point_vectors(
+    points: Iterable[models.PointVectors], params: models.CollectionParams
+) -> list[edge.PointVectors]:
+    """Convert vectors to store with points that exist.
+
+    Raises:
+        QdrantRequestError: the collection cannot hold one of them.
+    """
+    return [edge.PointVectors(to_id(point.id), _checked_vectors(point, params)) for point in points]
+
+
+def _checked_vectors(point: Any, params: models.CollectionParams) -> Any:
+    require_vectors(point.vector, params, f"Point {point.id!r}")
+    return to_vectors({} if point.vector is None else point.vector)
 
 
 def shallow_json(value: Any, what: str, *, above: int = 0, deepest: int = DEEPEST) -> Any:
@@ -113,16 +147,26 @@ def shallow_json(value: Any, what: str, *, above: int = 0, deepest: int = DEEPES
 
 
 def _rows(batch: models.Batch) -> list[models.PointStruct]:
-    given: Any = batch.vectors
-    rows: Iterable[Any] = given
-    if isinstance(given, Mapping):
-        columns = zip(*given.values(), strict=True)
-        rows = (dict(zip(given, column, strict=True)) for column in columns)
     payloads: Sequence[Any] = batch.payloads or [None] * len(batch.ids)
-    return [
-        models.PointStruct(id=found, vector=vector, payload=payload)
-        for found, vector, payload in zip(batch.ids, rows, payloads, strict=True)
-    ]
+    try:
+        return [
+            models.PointStruct.model_construct(id=found, vector=vector, payload=payload)
+            for found, vector, payload in zip(
+                batch.ids, vector_rows(batch.vectors), payloads, strict=True
+            )
+        ]
+    except ValueError as error:
+        raise QdrantRequestError(
+            f"The columns of the batch have different lengths: {error}. Nothing was done."
+        ) from error
+
+
+def vector_rows(given: Any) -> Iterable[Any]:
+    """Return the vectors of each point, from columns by name or one row per point."""
+    if not isinstance(given, Mapping):
+        return given  # type: ignore[no-any-return]
+    columns = zip(*given.values(), strict=True)
+    return (dict(zip(given, column, strict=True)) for column in columns)
 
 
 def vectors(found: Any) -> Any:
@@ -148,14 +192,14 @@ def record(found: edge.Record) -> models.Record:
     )
 
 
-def scored_point(found: edge.ScoredPoint) -> models.ScoredPoint:
-    """Convert a hit of an answer."""
+def scored_point(found: edge.ScoredPoint, *, with_vector: bool) -> models.ScoredPoint:
+    """Convert a hit of an answer; MMR brings vectors that nobody asked for."""
     return models.ScoredPoint(
         id=point_id(found.id),
         version=found.version,
         score=found.score,
         payload=found.payload,
-        vector=vectors(found.vector),
+        vector=vectors(found.vector) if with_vector else None,
         order_value=found.order_value,
     )
 

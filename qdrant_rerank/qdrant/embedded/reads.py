@@ -151,4 +151,4 @@ class ReadCalls:
         **kwargs: Any,
     ) -> models.FacetResponse:
         """The most frequent values of an indexed payload field."""
-        return self._search.facet(collection_name, key, facet_filter, limit=limit, exact=exact)
+        return self._search.facet(collection_name, key, facet_filter, limit=limit)

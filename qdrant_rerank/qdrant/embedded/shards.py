@@ -8,7 +8,8 @@ import ctypes
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from qdrant_rerank.errors import (
     QdrantRerankError,
 )
 from qdrant_rerank.qdrant.embedded.config import to_config
-from qdrant_rerank.qdrant.embedded.directory import ASIDE, Directory, Entry, Listing
+from qdrant_rerank.qdrant.embedded.directory import ASIDE, SHARDS, Directory, Entry, Listing
 from qdrant_rerank.utils.fork import in_child
 
 __all__ = ["KEPT_FREE", "Shards"]
@@ -40,6 +41,8 @@ FORMULA_FAILED = "cancelled by service"
 #: (SIGBUS) that touches a page of them for which the disk has no room.
 KEPT_FREE = 64 * 2**20
 TO_OPEN = 32 * 2**20
+LOG = "wal"  # folder of a shard's log, in files of 32 MiB
+FLUSH_S = 5.0  # seconds of writes that a killed process has to replay, as on a server
 FORBIDDEN = '<>:"/\\|?*\0\x1f'  # in names, as on a server
 LONGEST_NAME = 255
 
@@ -54,6 +57,7 @@ class _Opened:
         directory: the directory, locked.
         listing: its list of collections.
         shards: opened collections by folder name.
+        flushed: filled files of their logs, and the time, when they were written to disk last.
         writing: the lock that a writer holds.
         users: the clients that have the directory open.
     """
@@ -61,6 +65,7 @@ class _Opened:
     def __init__(self, folder: Path) -> None:
         self.writing = threading.RLock()
         self.shards: dict[str, edge.EdgeShard] = {}
+        self.flushed: dict[str, tuple[set[str], float]] = {}
         self.users: WeakSet[Shards] = WeakSet()
         self.directory = Directory(folder)
         try:
@@ -180,6 +185,42 @@ class Shards:
                 self.require_room(TO_OPEN)
                 shards[folder] = edge.EdgeShard.load(str(path))
             return shards[folder]
+
+    def text_fields(self, name: str) -> frozenset[str]:
+        """Return the payload fields of a collection that have a text index."""
+        return frozenset(
+            field
+            for field, info in self.entry(name).indexes.items()
+            if info.data_type == models.PayloadSchemaType.TEXT
+        )
+
+    def update(self, name: str, operations: Iterable[edge.UpdateOperation]) -> None:
+        """Log and apply checked operations, and write to disk what the log has held for long.
+
+        Raises:
+            QdrantConnectionError: the disk is full, or files cannot be written.
+            QdrantRequestError: the engine refused an operation.
+        """
+        shard = self.shard(name)
+        with self.writing, self.errors(name):
+            for operation in operations:
+                self.require_room()
+                shard.update(operation)
+            if self._durable:
+                self._trim(self.entry(name).folder, shard)
+
+    def _trim(self, folder: str, shard: edge.EdgeShard) -> None:
+        """Flush a shard whose log has a full file or is old, so that the log can be cut off.
+
+        The engine replays what was not flushed when it opens a collection.
+        """
+        log = self._directory.path / SHARDS / folder / LOG
+        filled = {file.name for file in log.glob("closed-*")}
+        now = time.monotonic()
+        known, flushed = self._opened.flushed.setdefault(folder, (filled, now))
+        if filled - known or now - flushed > FLUSH_S:
+            shard.flush()
+            self._opened.flushed[folder] = filled, now
 
     @property
     def _directory(self) -> Directory:
