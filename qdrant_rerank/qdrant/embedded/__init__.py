@@ -1,17 +1,20 @@
-"""The embedded Qdrant engine behind qdrant-client's calls; importing this loads no engine.
+"""Qdrant's own engine in this process, behind qdrant-client's calls.
 
-Where a change goes, from the caller inwards::
+Takes and returns the models of qdrant-client. Importing this package loads no engine. The modules,
+from the caller inwards::
 
-    choice              which engine: the real one, or qdrant-client's local mode
-    edge                EdgeClient, a QdrantClient: opened, optimised, closed
-    edge_engine           its calls, in three parts:
-      edge_collections      collections, aliases, payload indexes
-      edge_writes           points stored, changed, deleted
-      edge_reads            qdrant-client's arguments of searches, for
-        edge_search           the Query API, groups, scroll, count
-    edge_shards           collections opened and locked; the engine's errors as ours
-    directory             their list on disk, and who may open it
+    choice          which engine opens a directory: qdrant-edge, or qdrant-client's local mode
+    client          EmbeddedClient, a QdrantClient that can be opened, optimised and closed
+    engine          its calls, in three parts:
+      collections     collections, aliases and payload indexes
+      writes          points that are stored, changed and deleted
+      reads           the arguments of searches, for
+        search          the Query API, groups, scroll, count
+    shards          collections that are opened and locked; the engine's errors as ours
+    directory       the list of collections on disk, and who may open it
 
-Conversions between both sides' models, pure: ``edge_config`` (settings), ``edge_points`` (points
-and vectors), ``edge_query`` (queries and filters), ``edge_formula``, ``edge_groups``, ``enums``.
+These modules convert the models of one side into those of the other, without I/O: ``config``
+(settings), ``points`` (points and vectors), ``operations`` (changes of points), ``queries``,
+``filters`` and ``formulas``. ``checks`` refuses what the engine would log and then not be able to
+apply. ``groups`` puts hits into groups.
 """

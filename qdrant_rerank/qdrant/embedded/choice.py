@@ -1,6 +1,6 @@
-"""Which embedded engine: the real one where its wheel is installed, else qdrant-client's own.
+"""Choose the embedded engine: qdrant-edge where it is installed, else qdrant-client's local mode.
 
-A directory stays with the engine that made it.
+A directory stays with the engine that created it.
 """
 
 import importlib.util
@@ -9,7 +9,7 @@ from pathlib import Path
 from qdrant_client import QdrantClient
 
 from qdrant_rerank.errors import MissingDependencyError, QdrantConnectionError
-from qdrant_rerank.qdrant.embedded.directory import LISTING
+from qdrant_rerank.qdrant.embedded.directory import LISTING, at
 
 __all__ = ["embedded_client", "engine_name", "holds_collections"]
 
@@ -17,24 +17,25 @@ LOCAL_LISTING = "meta.json"  # of local mode
 
 
 def embedded_client(path: str | Path | None) -> QdrantClient:
-    """A client with its engine in this process.
+    """Open a client whose engine runs in this process.
 
     Args:
-        path: directory of the collections; None for an engine that is gone with the client.
+        path: directory of the collections. None keeps them until the client is closed.
 
     Raises:
-        MissingDependencyError: the directory is of the real engine, which is not installed.
+        MissingDependencyError: qdrant-edge wrote the directory and is not installed.
         QdrantConnectionError: the directory cannot be used, or another process has it open.
     """
-    if path is not None and (Path(path) / LOCAL_LISTING).is_file():
+    path = None if path is None else at(path)
+    if path is not None and (path / LOCAL_LISTING).is_file():
         return _local(path)
     if importlib.util.find_spec("qdrant_edge") is not None:
-        from qdrant_rerank.qdrant.embedded.client import EdgeClient
+        from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
 
-        return EdgeClient(path)
+        return EmbeddedClient(path)
     if path is None:
         return QdrantClient(location=":memory:")
-    if (Path(path) / LISTING).is_file():
+    if (path / LISTING).is_file():
         raise MissingDependencyError(
             f"{path} was written by qdrant-edge-py, which is not installed. Run: pip install "
             "'qdrant-rerank[embedded]'"
@@ -43,24 +44,24 @@ def embedded_client(path: str | Path | None) -> QdrantClient:
 
 
 def engine_name(client: QdrantClient) -> str:
-    """What a client's embedded engine is called; local mode gives itself the server's name."""
+    """Name the embedded engine of a client."""
     if getattr(client, "concurrent", False):
         return str(client.info().title)
     return "qdrant-client's local mode"
 
 
 def holds_collections(path: str | Path) -> bool:
-    """Whether an embedded engine has written to the directory; nothing is made or opened."""
-    return any((Path(path) / listing).is_file() for listing in (LISTING, LOCAL_LISTING))
+    """Return whether an embedded engine has written to the directory, without opening it."""
+    return any((at(path) / listing).is_file() for listing in (LISTING, LOCAL_LISTING))
 
 
-def _local(path: str | Path) -> QdrantClient:
+def _local(path: Path) -> QdrantClient:
     try:
         return QdrantClient(path=str(path))
     except RuntimeError as error:
         raise QdrantConnectionError(
-            f"The Qdrant directory {path} cannot be opened: {error} Close the other process, or "
-            "use a server (QDRANT_URL), which both can."
+            f"The Qdrant directory {path} cannot be opened: {error} Close the other client, in "
+            "this process or in another, or use a server (QDRANT_URL), which both can use."
         ) from error
     except (OSError, ValueError) as error:
         raise QdrantConnectionError(

@@ -1,13 +1,12 @@
-"""The embedded engine: qdrant-edge, which is Qdrant itself in the process, as a ``QdrantClient``.
+"""The embedded engine: qdrant-edge, which is Qdrant in this process, as a ``QdrantClient``.
 
-``EdgeClient`` takes and returns qdrant-client's own models, so a searcher cannot tell it from a
-server. Answers equal those of qdrant-client's local mode, at a fraction of the time; points of
-equal score come in the order of their ids. Searches run side by side, writes one after the other.
+``EmbeddedClient`` takes and returns qdrant-client's models, so a searcher uses it like a server. It
+gives the answers of qdrant-client's local mode in a fraction of the time. Points of equal score
+come in the order of their ids. Searches run side by side, writes one after the other.
 """
 
 import os
 import shutil
-import tempfile
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -15,28 +14,31 @@ from typing import Any
 
 from qdrant_client import QdrantClient
 
-from qdrant_rerank.qdrant.embedded.engine import EdgeEngine
+from qdrant_rerank.qdrant.embedded.directory import at, temporary_folder
+from qdrant_rerank.qdrant.embedded.engine import EmbeddedEngine
 
-__all__ = ["EdgeClient"]
+__all__ = ["EdgeClient", "EmbeddedClient"]
 
 
-class EdgeClient(QdrantClient):
+class EmbeddedClient(QdrantClient):
     """A ``QdrantClient`` whose Qdrant is in this process.
 
     Args:
-        path: directory to keep the collections in; what a write returned for is there after a
-            crash of the process. None for a temporary directory, removed when the client is closed
-            or the process ends.
+        path: directory of the collections. A write that has returned survives a crash of the
+            process. Clients of one process share an open directory. None makes a temporary
+            directory, which is removed when the client is closed or the process ends. The next
+            client in memory removes those of processes that were killed.
 
     Attributes:
-        concurrent: calls may come from many threads at once.
+        concurrent: True, since many threads may call at once.
 
     Raises:
-        QdrantConnectionError: the directory cannot be used, or another process has it open.
+        QdrantConnectionError: the directory holds something else, cannot be used, or another
+            process has it open.
 
     Examples:
         >>> from qdrant_client import models
-        >>> client = EdgeClient()
+        >>> client = EmbeddedClient()
         >>> size_2 = models.VectorParams(size=2, distance=models.Distance.DOT)
         >>> client.create_collection("points", vectors_config=size_2)
         True
@@ -51,28 +53,26 @@ class EdgeClient(QdrantClient):
 
     def __init__(self, path: str | Path | None = None) -> None:
         removed: Callable[[], object] | None = None
+        folder = temporary_folder() if path is None else at(path)
+        engine = EmbeddedEngine(folder, durable=path is not None)
         if path is None:
-            folder = Path(tempfile.mkdtemp(prefix="qdrant-rerank-"))
             removed = weakref.finalize(self, _remove, folder, os.getpid())
-        else:
-            folder = Path(path)
-        engine = EdgeEngine(folder, durable=path is not None)
         # Local mode, for what QdrantClient does before it hands a call on; then our engine.
         super().__init__(location=":memory:")
         self._client = engine
         self._engine = engine
         self._removed = removed
         if path is not None:
-            self._init_options.update(location=None, path=str(path))
+            self._init_options.update(location=None, path=str(folder))
 
     def optimize(self, collection_name: str) -> bool:
-        """Build the HNSW graph and the sparse index of what was added, and drop what was deleted.
+        """Build the HNSW graph and the sparse index, and free the space of deleted points.
 
-        Until then, and for what is added later, a search reads every vector: exact, and fast
-        enough for some 100,000 of them. The graph is approximate and takes minutes.
+        A search reads every vector that is not in the graph. That is exact, and fast enough for
+        about 100,000 vectors. The graph is approximate, and building it takes minutes.
 
         Args:
-            collection_name: of the collection.
+            collection_name: name of the collection.
 
         Returns:
             Whether there was anything to do.
@@ -80,14 +80,17 @@ class EdgeClient(QdrantClient):
         return self._engine.optimize(collection_name)
 
     def close(self, grpc_grace: float | None = None, **kwargs: Any) -> None:
-        """Write everything out and let other processes open the directory."""
+        """Write everything to disk; the last client on a directory lets other processes open it."""
         super().close(grpc_grace=grpc_grace, **kwargs)
         removed = getattr(self, "_removed", None)  # not there if the constructor failed
         if removed is not None:
             removed()
 
 
+EdgeClient = EmbeddedClient  # the name in earlier versions
+
+
 def _remove(folder: Path, process: int) -> None:
-    """Remove a directory; not from a process forked from the one that made it."""
+    """Remove a directory, unless this process was forked from the one that made it."""
     if process == os.getpid():
         shutil.rmtree(folder, ignore_errors=True)

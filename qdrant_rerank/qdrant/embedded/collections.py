@@ -9,7 +9,7 @@ from pydantic_core import to_jsonable_python
 from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
-from qdrant_rerank.qdrant.embedded.config import edge_index, full_config, index_info
+from qdrant_rerank.qdrant.embedded.config import full_config, index_info, to_index
 from qdrant_rerank.qdrant.embedded.points import DONE
 from qdrant_rerank.qdrant.embedded.shards import Shards
 
@@ -17,7 +17,7 @@ __all__ = ["CollectionCalls"]
 
 
 class CollectionCalls:
-    """What :class:`~qdrant_rerank.qdrant.embedded.engine.EdgeEngine` does with collections."""
+    """What :class:`~qdrant_rerank.qdrant.embedded.engine.EmbeddedEngine` does with collections."""
 
     _shards: Shards
 
@@ -174,7 +174,7 @@ class CollectionCalls:
         with self._shards.writing, self._shards.errors(collection_name):
             self._shards.require_room()
             info = index_info(schema)
-            operation = edge.UpdateOperation.create_field_index(field_name, edge_index(info))
+            operation = edge.UpdateOperation.create_field_index(field_name, to_index(info))
             self._shards.shard(collection_name).update(operation)
             entry = self._shards.entry(collection_name)
             indexes = {**entry.indexes, field_name: info}

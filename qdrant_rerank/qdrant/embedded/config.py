@@ -10,11 +10,11 @@ from qdrant_client import models
 from qdrant_rerank.errors import QdrantRequestError
 
 __all__ = [
-    "edge_config",
-    "edge_index",
     "full_config",
     "index_info",
     "same_name",
+    "to_config",
+    "to_index",
 ]
 
 # Qdrant's own settings, where a collection is created without any.
@@ -77,7 +77,7 @@ def full_config(
     )
 
 
-def edge_config(config: models.CollectionConfig, *, durable: bool) -> edge.EdgeConfig:
+def to_config(config: models.CollectionConfig, *, durable: bool) -> edge.EdgeConfig:
     """The engine's settings for a collection.
 
     Args:
@@ -203,7 +203,7 @@ def index_info(schema: Any, points: int = 0) -> models.PayloadIndexInfo:
     return models.PayloadIndexInfo(data_type=schema.type.value, params=schema, points=points)
 
 
-def edge_index(info: models.PayloadIndexInfo) -> Any:
+def to_index(info: models.PayloadIndexInfo) -> Any:
     """The engine's settings for an index."""
     if info.params is None:
         return same_name(edge.PayloadSchemaType, info.data_type)

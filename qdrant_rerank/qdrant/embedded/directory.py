@@ -1,14 +1,19 @@
-"""A directory of collections: which there are, in one JSON file, and who may write to it.
+"""A directory of collections: the list of them, in one JSON file, and who may write to it.
 
-A collection's own files are the engine's. The list of collections is written whole or not at all,
-and always before files are deleted and after they are made, so that a process killed in between
-leaves at most a folder that nobody names; it is removed the next time.
+The files of a collection are the engine's. The list of collections is written whole or not at all.
+It is written before files are deleted and after they are created, so a process that is killed in
+between leaves at most a folder that the list does not name. Opening a directory removes nothing:
+such a folder is set aside. Only a folder with our name and our mark in it is ever removed.
 """
 
 import json
+import logging
 import os
+import re
 import shutil
+import tempfile
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -17,13 +22,41 @@ from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantConnectionError
 
-__all__ = ["Directory", "Entry", "Listing"]
+__all__ = [
+    "ASIDE",
+    "LISTING",
+    "SHARDS",
+    "Directory",
+    "Entry",
+    "Listing",
+    "at",
+    "temporary_folder",
+]
+
+logger = logging.getLogger(__name__)
 
 LISTING = "collections.json"
 SHARDS = "shards"
+ASIDE = "set-aside"
+#: A file in each folder that this engine made.
+MARK = ".qdrant-rerank"
+FOLDER_NAME = re.compile("[0-9a-f]{32}")
 #: The file that qdrant-client's local mode locks too, so that the two exclude each other.
 LOCK = ".lock"
 FORMAT = 1
+DESCRIPTORS = Path("/proc/self/fd")  # open files of this process, on Linux
+TEMPORARY = "qdrant-rerank-"  # first part of the names of temporary directories
+TEMPORARY_MARK = ".temporary"  # a file in them
+#: Names in a directory that counts as empty.
+HARMLESS = {
+    LOCK,
+    TEMPORARY_MARK,
+    ".DS_Store",
+    ".gitignore",
+    ".gitkeep",
+    "lost+found",
+    "collections.part",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +65,7 @@ class Entry:
 
     Attributes:
         folder: name of the folder with its files.
-        config: what ``get_collection`` says.
+        config: settings, as ``get_collection`` returns them.
         indexes: payload indexes by field.
     """
 
@@ -43,11 +76,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All collections of a directory, and their other names.
+    """All collections of a directory, and their aliases.
 
     Attributes:
-        collections: by name.
-        aliases: collection's name by alias.
+        collections: entries by name.
+        aliases: names of collections by alias.
     """
 
     collections: dict[str, Entry] = field(default_factory=dict)
@@ -55,21 +88,24 @@ class Listing:
 
 
 class Directory:
-    """A directory that this process alone writes to, until it is closed.
+    """A directory of collections that this process alone writes to, until it is closed.
 
     Args:
-        path: made where there is none.
+        path: directory. It is created where there is none. A directory that holds something else
+            is refused, and nothing is changed in it.
 
     Attributes:
         path: of the directory.
 
     Raises:
-        QdrantConnectionError: it cannot be used, or another process has it open.
+        QdrantConnectionError: the directory holds something else, cannot be used, or another
+            process has it open.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            _require_ours(path)
             (path / SHARDS).mkdir(parents=True, exist_ok=True)
             lock = (path / LOCK).open("a", encoding="utf-8")
         except OSError as error:
@@ -81,10 +117,13 @@ class Directory:
         self._lock: IO[str] | None = lock
 
     def read(self) -> Listing:
-        """The collections, as they were written last.
+        """Read the list of collections; make an empty list in a new directory.
+
+        Folders that the list does not name are left where they are or set aside, and named in a
+        warning of the log. Nothing is removed.
 
         Raises:
-            QdrantConnectionError: the list cannot be read.
+            QdrantConnectionError: the list cannot be read or written.
         """
         file = self.path / LISTING
         try:
@@ -93,20 +132,27 @@ class Directory:
                 raise ValueError(f"format is {content['format']!r}; expected {FORMAT}")
             listing = Listing(
                 {name: _entry(found) for name, found in content["collections"].items()},
-                content["aliases"],
+                dict(content["aliases"]),
             )
+            _require_consistent(listing)
         except FileNotFoundError:
             listing = Listing()
+            try:
+                self.write(listing)
+            except OSError as error:
+                raise QdrantConnectionError(
+                    f"{file} cannot be written: {error}. Is the disk full?"
+                ) from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise QdrantConnectionError(
-                f"{file} cannot be read: {error}. It lists the collections of the embedded Qdrant; "
-                "restore it, or index into another directory."
+                f"{file} cannot be read: {error}. It lists the collections of the embedded Qdrant, "
+                "whose files are untouched. Restore it, or index into another directory."
             ) from error
-        self._remove_unnamed(listing)
+        self._set_aside_unlisted(listing)
         return listing
 
     def write(self, listing: Listing) -> None:
-        """Record the collections."""
+        """Write the list of collections, whole or not at all."""
         content = {
             "format": FORMAT,
             "collections": {
@@ -130,29 +176,161 @@ class Directory:
             os.fsync(opened.fileno())
         part.replace(file)
 
-    def new_folder(self) -> Path:
-        """Where the files of a new collection go; no name of a collection can lead outside."""
-        return self.path / SHARDS / uuid.uuid4().hex
+    def new_folder(self, collection: str) -> Path:
+        """Make and mark the folder of a new collection. Its name is never chosen by a caller."""
+        folder = self.path / SHARDS / uuid.uuid4().hex
+        folder.mkdir()
+        (folder / MARK).write_text(collection, encoding="utf-8")
+        return folder
 
     def folder(self, entry: Entry) -> Path:
-        """Where a collection's files are."""
-        return self.path / SHARDS / Path(entry.folder).name
+        """Return the folder of a collection's files."""
+        return self.path / SHARDS / entry.folder
+
+    def remove(self, folder: Path) -> None:
+        """Remove the folder of a collection, if this engine made it."""
+        if _is_ours(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            logger.warning("%s was not made by the embedded Qdrant, and is left there", folder)
+
+    def set_aside(self, folder: Path) -> Path:
+        """Move a collection's folder to where nothing reads it; return where it is now."""
+        place = self.path / ASIDE
+        place.mkdir(exist_ok=True)
+        moved = place / folder.name
+        folder.rename(moved)
+        return moved
 
     def close(self) -> None:
-        """Let others open it."""
+        """Let other processes open the directory, those forked from this one too."""
         if self._lock is not None:
+            import portalocker
+
+            # Closing alone does not do it while a forked process has the file open.
+            portalocker.unlock(self._lock)
             self._lock.close()
             self._lock = None
 
-    def _remove_unnamed(self, listing: Listing) -> None:
+    def let_go(self) -> None:
+        """Close all files of the directory in a process that was forked with them open."""
+        if self._lock is not None:
+            self._lock.close()  # the lock stays with the other process
+            self._lock = None
+        within = f"{os.path.realpath(self.path)}{os.sep}"
+        for descriptor in DESCRIPTORS.iterdir() if DESCRIPTORS.is_dir() else ():
+            with suppress(OSError):
+                if str(descriptor.readlink()).startswith(within):
+                    os.close(int(descriptor.name))
+
+    def _set_aside_unlisted(self, listing: Listing) -> None:
         named = {entry.folder for entry in listing.collections.values()}
         for folder in (self.path / SHARDS).iterdir():
-            if folder.name not in named:
-                shutil.rmtree(folder, ignore_errors=True)
+            if folder.name in named:
+                continue
+            if not _is_ours(folder):
+                logger.warning("%s is none of the embedded Qdrant's folders; left there", folder)
+                continue
+            try:
+                moved = self.set_aside(folder)
+            except OSError as error:
+                logger.warning("%s is not in %s, and stays there: %s", folder, LISTING, error)
+            else:
+                mark = moved / MARK
+                logger.warning(
+                    "%s of the collection %r is not in %s and was moved to %s. A killed process "
+                    "left it, or the list is older than it. Remove it if no collection is missing.",
+                    folder,
+                    mark.read_text("utf-8") if mark.is_file() else "(unknown)",
+                    LISTING,
+                    moved,
+                )
+
+
+def at(path: str | Path) -> Path:
+    """Return the path of a directory, ``~`` replaced by the home directory.
+
+    Raises:
+        QdrantConnectionError: there is no home directory.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise QdrantConnectionError(
+            f"The Qdrant directory {path} cannot be opened: {error} Set HOME, or write the path "
+            "without '~'."
+        ) from error
+
+
+def temporary_folder() -> Path:
+    """Make a temporary directory, and remove those that killed processes left.
+
+    Raises:
+        QdrantConnectionError: no temporary directory can be written to.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY))
+        (folder / TEMPORARY_MARK).touch()
+    except OSError as error:
+        raise QdrantConnectionError(
+            f"The embedded Qdrant has no room for collections in memory: {error}. Set TMPDIR to a "
+            "directory to write to, or QDRANT_PATH to one that keeps the collections."
+        ) from error
+    for other in folder.parent.glob(f"{TEMPORARY}*"):
+        # The list is written after the lock is taken, so a process that lives holds the lock.
+        if (
+            other != folder
+            and not other.is_symlink()
+            and all((other / name).is_file() for name in (TEMPORARY_MARK, LISTING))
+        ):
+            with suppress(OSError, QdrantConnectionError):
+                with (other / LOCK).open("r+", encoding="utf-8") as lock:
+                    _take(lock, other)
+                shutil.rmtree(other, ignore_errors=True)
+    return folder
+
+
+def _require_ours(path: Path) -> None:
+    """Raise QdrantConnectionError for a directory with files of others; change nothing in it."""
+    if not path.is_dir() or (path / LISTING).is_file():
+        return
+    there = sorted(one.name for one in path.iterdir() if one.name not in HARMLESS)
+    shards = path / SHARDS
+    if there == [SHARDS] and shards.is_dir():
+        there = [f"{SHARDS}/{one.name}" for one in sorted(shards.iterdir())]
+    if there:
+        raise QdrantConnectionError(
+            f"{path} is no directory of the embedded Qdrant: it has no {LISTING}, but it has "
+            f"{', '.join(there[:3])}{' and more' if len(there) > 3 else ''}. Nothing was changed. "
+            f"Use an empty or a new directory, or restore {LISTING}."
+        )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Return whether this engine made a folder of a collection."""
+    return (
+        FOLDER_NAME.fullmatch(folder.name) is not None
+        and not folder.is_symlink()
+        # The second is in the folders of version 0.1, which had no mark.
+        and ((folder / MARK).is_file() or (folder / "edge_config.json").is_file())
+    )
+
+
+def _require_consistent(listing: Listing) -> None:
+    """Raise ValueError for a list that the engine cannot have written."""
+    folders = [entry.folder for entry in listing.collections.values()]
+    for folder in folders:
+        if not isinstance(folder, str) or FOLDER_NAME.fullmatch(folder) is None:
+            raise ValueError(f"a folder is {folder!r}; expected 32 hexadecimal digits")
+        if folders.count(folder) > 1:
+            raise ValueError(f"two collections have the folder {folder!r}; expected one each")
+    for alias, name in listing.aliases.items():
+        if name not in listing.collections:
+            raise ValueError(f"the alias {alias!r} stands for {name!r}, which is no collection")
 
 
 def _take(lock: IO[str], path: Path) -> None:
-    """Lock a directory's file, or close it and raise QdrantConnectionError."""
+    """Lock the file of a directory, or close it and raise QdrantConnectionError."""
     import portalocker  # comes with qdrant-client; slow to import
 
     try:

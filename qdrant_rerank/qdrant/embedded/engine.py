@@ -1,8 +1,8 @@
 """qdrant-edge behind the interface that qdrant-client's own engines implement.
 
-The calls are in three parts: about collections, that change points, that read points. Those that
-only make sense of a server (snapshots, clusters, shard keys) raise NotImplementedError, as in
-qdrant-client's base.
+The calls are in three parts: those about collections, those that change points and those that read
+points. Calls that need a server (snapshots, clusters, shard keys) raise NotImplementedError, as in
+qdrant-client's base class.
 """
 
 import importlib.metadata
@@ -14,34 +14,34 @@ from qdrant_client.client_base import QdrantBase
 
 from qdrant_rerank.qdrant.embedded.collections import CollectionCalls
 from qdrant_rerank.qdrant.embedded.reads import ReadCalls
-from qdrant_rerank.qdrant.embedded.search import EdgeSearch
+from qdrant_rerank.qdrant.embedded.search import PointSearch
 from qdrant_rerank.qdrant.embedded.shards import KEPT_FREE, Shards
 from qdrant_rerank.qdrant.embedded.writes import WriteCalls
 
-__all__ = ["EdgeEngine"]
+__all__ = ["EmbeddedEngine"]
 
 
-class EdgeEngine(CollectionCalls, WriteCalls, ReadCalls, QdrantBase):
-    """The engine of an :class:`~qdrant_rerank.qdrant.embedded.client.EdgeClient`.
+class EmbeddedEngine(CollectionCalls, WriteCalls, ReadCalls, QdrantBase):
+    """The engine of an :class:`~qdrant_rerank.qdrant.embedded.client.EmbeddedClient`.
 
-    Arguments are those of ``QdrantClient``; timeouts, consistency and shard keys mean nothing here.
+    The arguments are those of ``QdrantClient``. Timeouts, consistency and shard keys are ignored.
 
     Args:
-        folder: of the collections.
-        durable: whether every write is logged, to survive a crash.
+        folder: directory of the collections.
+        durable: whether every write is logged, so that it survives a crash.
     """
 
     def __init__(self, folder: Path, *, durable: bool) -> None:
         super().__init__()
         self._shards = Shards(folder, durable=durable)
-        self._search = EdgeSearch(self._shards)
+        self._search = PointSearch(self._shards)
 
     def close(self, **kwargs: Any) -> None:
-        """Write everything out and let others open the directory."""
+        """Write everything to disk and let other processes open the directory."""
         self._shards.close()
 
     def info(self) -> models.VersionInfo:
-        """Which engine this is; the version is that of the client, whose calls it answers."""
+        """Return the engine's name, and the version of the client whose calls it answers."""
         return models.VersionInfo(
             title=f"qdrant-edge-py {importlib.metadata.version('qdrant-edge-py')}",
             version=importlib.metadata.version("qdrant-client"),
@@ -49,7 +49,7 @@ class EdgeEngine(CollectionCalls, WriteCalls, ReadCalls, QdrantBase):
         )
 
     def optimize(self, collection_name: str) -> bool:
-        """Build the graphs of what was added; whether there was anything to do."""
+        """Build the graphs; return whether there was anything to do."""
         with self._shards.writing, self._shards.errors(collection_name):
             self._shards.require_room(KEPT_FREE + self._shards.used(collection_name))  # a copy
             return self._shards.shard(collection_name).optimize()

@@ -1,4 +1,4 @@
-"""Formulas of qdrant-client as qdrant-edge's. Pure: no I/O."""
+"""Formulas: qdrant-client's models to qdrant-edge's. Pure: no I/O."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,29 +8,32 @@ from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
 
-__all__ = ["edge_expression"]
+__all__ = ["to_expression"]
 
 
-def edge_expression(  # noqa: PLR0912 - a line for each kind
+def to_expression(  # noqa: PLR0912 - a line for each kind
     given: Any, condition: Callable[[Any], Any]
 ) -> edge.Expression:
-    """A formula, or a part of one.
+    """Convert a formula, or a part of one.
 
     Args:
         given: one of ``models.Expression``.
-        condition: converts the conditions in it.
+        condition: converts the conditions in the formula.
 
     Raises:
-        QdrantRequestError: the engine does not know a part.
+        QdrantRequestError: a part cannot be computed, or the engine does not know it.
     """
 
     def inner(part: Any) -> edge.Expression:
-        return edge_expression(part, condition)
+        return to_expression(part, condition)
 
     E = edge.Expression  # noqa: N806 - a line for each kind
     match given:
         case bool() | None:
-            raise QdrantRequestError(f"{given!r} is no part of a formula.")
+            raise QdrantRequestError(
+                f"{given!r} cannot be part of a formula; expected a number, a payload field or an "
+                "expression."
+            )
         case int() | float():
             return E.Constant(float(given))
         case str():

@@ -9,43 +9,57 @@ from pydantic_core import to_jsonable_python
 from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
+from qdrant_rerank.qdrant.embedded.checks import require_sparse, require_vectors
 
 __all__ = [
     "DEEPEST",
     "DONE",
-    "edge_id",
-    "edge_payload_selector",
-    "edge_points",
-    "edge_vector",
-    "edge_vectors",
     "point_id",
     "record",
     "scored_point",
     "shallow_json",
-    "vector_selector",
-    "vectors",
+    "to_id",
+    "to_payload_selector",
+    "to_point_vectors",
+    "to_points",
+    "to_vector",
+    "to_vector_selector",
+    "vector_rows",
 ]
 
-#: What a change answers.
+#: The answer to a change.
 DONE = models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
-#: Levels of objects and arrays in a payload. The engine logs more, and from 124 on cannot read its
-#: log any more, nor open the collection.
+#: Levels of objects and arrays in a payload. The engine logs deeper ones, but with 124 levels or
+#: more it cannot read its log again, nor open the collection.
 DEEPEST = 100
 
 
-def edge_id(given: Any) -> int | str:
-    """A point's id as the engine takes it."""
-    return str(given) if isinstance(given, uuid.UUID) else given
+def to_id(given: Any) -> int | str:
+    """Convert a point's id.
+
+    Raises:
+        QdrantRequestError: it is neither an integer from 0 to 2**64 - 1 nor a UUID.
+    """
+    if hasattr(given, "__index__") and not isinstance(given, bool) and 0 <= given < 2**64:
+        return int(given)
+    try:
+        return str(given if isinstance(given, uuid.UUID) else uuid.UUID(given))
+    except (ValueError, AttributeError, TypeError):
+        raise QdrantRequestError(
+            f"{given!r} is no id of a point; expected an integer from 0 to 2**64 - 1 or a UUID. "
+            "uuid.uuid5(uuid.NAMESPACE_URL, text) makes one from any text."
+        ) from None
 
 
 def point_id(found: Any) -> int | str:
-    """A point's id as qdrant-client gives it."""
+    """Return a point's id as qdrant-client gives it."""
     return str(found) if isinstance(found, uuid.UUID) else found
 
 
-def edge_vector(vector: Any) -> Any:
-    """One vector: dense, multi or sparse."""
+def to_vector(vector: Any) -> Any:
+    """Convert one vector: dense, sparse or a multivector."""
     if isinstance(vector, models.SparseVector):
+        require_sparse(vector, "A sparse vector")
         return edge.SparseVector(indices=vector.indices, values=vector.values)
     if isinstance(vector, models.Document | models.Image | models.InferenceObject):
         raise QdrantRequestError(
@@ -55,38 +69,58 @@ def edge_vector(vector: Any) -> Any:
     return vector
 
 
-def edge_vectors(given: Any) -> Any:
-    """A point's vectors: by name, or the unnamed one."""
+def to_vectors(given: Any) -> Any:
+    """Convert a point's vectors: a mapping by name, or the unnamed vector."""
     if isinstance(given, Mapping):
-        return {name: edge_vector(vector) for name, vector in given.items()}
-    return edge_vector(given)
+        return {name: to_vector(vector) for name, vector in given.items()}
+    return to_vector(given)
 
 
-def edge_points(points: models.Batch | Iterable[models.PointStruct]) -> list[edge.Point]:
-    """Points to store."""
-    if isinstance(points, models.Batch):
-        points = _rows(points)
+def to_points(
+    points: models.Batch | Iterable[models.PointStruct], params: models.CollectionParams
+) -> list[edge.Point]:
+    """Convert points to store in a collection with these parameters.
+
+    Raises:
+        QdrantRequestError: the collection cannot hold one of them.
+    """
     return [
         edge.Point(
-            edge_id(point.id),
-            edge_vectors({} if point.vector is None else point.vector),
+            to_id(point.id),
+            _checked_vectors(point, params),
             shallow_json(point.payload or {}, f"The payload of point {point.id!r}"),
         )
-        for point in points
+        for point in (_rows(points) if isinstance(points, models.Batch) else points)
     ]
 
 
-def shallow_json(value: Any, what: str, *, above: int = 0, deepest: int = DEEPEST) -> Any:
-    """A value as JSON has it, as on a server: dates and UUIDs become text.
-
-    Args:
-        value: to store.
-        what: it is, named in errors.
-        above: levels that it will be below.
-        deepest: levels that it may have.
+def to_point_vectors(
+    points: Iterable[models.PointVectors], params: models.CollectionParams
+) -> list[edge.PointVectors]:
+    """Convert vectors to store with points that exist.
 
     Raises:
-        QdrantRequestError: it is nested too deeply, or JSON has nothing for it.
+        QdrantRequestError: the collection cannot hold one of them.
+    """
+    return [edge.PointVectors(to_id(point.id), _checked_vectors(point, params)) for point in points]
+
+
+def _checked_vectors(point: Any, params: models.CollectionParams) -> Any:
+    require_vectors(point.vector, params, f"Point {point.id!r}")
+    return to_vectors({} if point.vector is None else point.vector)
+
+
+def shallow_json(value: Any, what: str, *, above: int = 0, deepest: int = DEEPEST) -> Any:
+    """Return a value as JSON has it. Dates and UUIDs become text, as on a server.
+
+    Args:
+        value: value to store.
+        what: name of the value in errors.
+        above: levels of the payload that will be above the value.
+        deepest: levels allowed.
+
+    Raises:
+        QdrantRequestError: the value is nested too deeply, or JSON cannot hold it.
     """
     try:
         made = to_jsonable_python(value)
@@ -113,20 +147,30 @@ def shallow_json(value: Any, what: str, *, above: int = 0, deepest: int = DEEPES
 
 
 def _rows(batch: models.Batch) -> list[models.PointStruct]:
-    given: Any = batch.vectors
-    rows: Iterable[Any] = given
-    if isinstance(given, Mapping):
-        columns = zip(*given.values(), strict=True)
-        rows = (dict(zip(given, column, strict=True)) for column in columns)
     payloads: Sequence[Any] = batch.payloads or [None] * len(batch.ids)
-    return [
-        models.PointStruct(id=found, vector=vector, payload=payload)
-        for found, vector, payload in zip(batch.ids, rows, payloads, strict=True)
-    ]
+    try:
+        return [
+            models.PointStruct.model_construct(id=found, vector=vector, payload=payload)
+            for found, vector, payload in zip(
+                batch.ids, vector_rows(batch.vectors), payloads, strict=True
+            )
+        ]
+    except ValueError as error:
+        raise QdrantRequestError(
+            f"The columns of the batch have different lengths: {error}. Nothing was done."
+        ) from error
+
+
+def vector_rows(given: Any) -> Iterable[Any]:
+    """Return the vectors of each point, from columns by name or one row per point."""
+    if not isinstance(given, Mapping):
+        return given  # type: ignore[no-any-return]
+    columns = zip(*given.values(), strict=True)
+    return (dict(zip(given, column, strict=True)) for column in columns)
 
 
 def vectors(found: Any) -> Any:
-    """Vectors of an answer."""
+    """Return the vectors of an answer as qdrant-client's models."""
     if isinstance(found, Mapping):
         return {name: _vector(vector) for name, vector in found.items()}
     return None if found is None else _vector(found)
@@ -139,7 +183,7 @@ def _vector(found: Any) -> Any:
 
 
 def record(found: edge.Record) -> models.Record:
-    """A stored point."""
+    """Convert a stored point of an answer."""
     return models.Record(
         id=point_id(found.id),
         payload=found.payload,
@@ -148,20 +192,20 @@ def record(found: edge.Record) -> models.Record:
     )
 
 
-def scored_point(found: edge.ScoredPoint) -> models.ScoredPoint:
-    """A hit."""
+def scored_point(found: edge.ScoredPoint, *, with_vector: bool) -> models.ScoredPoint:
+    """Convert a hit of an answer; MMR brings vectors that nobody asked for."""
     return models.ScoredPoint(
         id=point_id(found.id),
         version=found.version,
         score=found.score,
         payload=found.payload,
-        vector=vectors(found.vector),
+        vector=vectors(found.vector) if with_vector else None,
         order_value=found.order_value,
     )
 
 
-def edge_payload_selector(wanted: Any) -> Any:
-    """Which payload to return."""
+def to_payload_selector(wanted: Any) -> Any:
+    """Convert the choice of payload fields to return."""
     if isinstance(wanted, models.PayloadSelectorInclude):
         return edge.PayloadSelector.Include(wanted.include)
     if isinstance(wanted, models.PayloadSelectorExclude):
@@ -169,6 +213,6 @@ def edge_payload_selector(wanted: Any) -> Any:
     return list(wanted) if isinstance(wanted, Sequence) else bool(wanted)
 
 
-def vector_selector(wanted: Any) -> bool | list[str]:
-    """Which vectors to return."""
+def to_vector_selector(wanted: Any) -> bool | list[str]:
+    """Convert the choice of vectors to return."""
     return list(wanted) if isinstance(wanted, Sequence) else bool(wanted)

@@ -1,6 +1,7 @@
-"""Queries, filters and formulas of qdrant-client as qdrant-edge's. Pure: no I/O."""
+"""Queries: qdrant-client's models to qdrant-edge's. Pure: no I/O."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,12 @@ import qdrant_edge as edge
 from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
+from qdrant_rerank.qdrant.embedded.checks import as_list, as_model
 from qdrant_rerank.qdrant.embedded.config import same_name
-from qdrant_rerank.qdrant.embedded.formulas import edge_expression
-from qdrant_rerank.qdrant.embedded.points import edge_id
+from qdrant_rerank.qdrant.embedded.filters import to_condition, to_filter
+from qdrant_rerank.qdrant.embedded.formulas import to_expression
 
-__all__ = ["VectorOf", "edge_filter", "edge_params", "edge_query", "excluding"]
+__all__ = ["VectorOf", "to_order", "to_params", "to_query"]
 
 #: The vector that stands for what a query gives: itself, or that of the point with this id.
 VectorOf = Callable[[Any], Any]
@@ -21,8 +23,8 @@ PREFETCH_LIMIT = 10
 RRF_K = 2  # Qdrant's own
 
 
-def edge_query(  # noqa: PLR0912 - a line or two for each kind
-    query: Any, using: str | None, limit: int, vector_of: VectorOf
+def to_query(  # noqa: PLR0912 - a line or two for each kind
+    query: Any, using: str | None, limit: int, vector_of: VectorOf, indexed: Container[str]
 ) -> Any:
     """A query of any kind.
 
@@ -31,6 +33,7 @@ def edge_query(  # noqa: PLR0912 - a line or two for each kind
         using: name of the vector to search.
         limit: points wanted; the number of candidates of an MMR query that does not say.
         vector_of: finds vectors.
+        indexed: payload fields with a text index.
 
     Raises:
         QdrantRequestError: the engine does not know that kind.
@@ -65,12 +68,13 @@ def edge_query(  # noqa: PLR0912 - a line or two for each kind
             context = edge.ContextQuery(_pairs(query.context, vector_of))
             return edge.Query.Context(context, using=using)
         case models.OrderByQuery():
-            return edge_order(query.order_by)
+            return to_order(query.order_by)
         case models.SampleQuery():
             return edge.Sample.Random
         case models.FormulaQuery():
             return edge.Formula(
-                edge_expression(query.formula, edge_condition), defaults=query.defaults
+                to_expression(query.formula, partial(to_condition, indexed=indexed)),
+                defaults=query.defaults,
             )
         case models.TextQuery():
             return _text_query(query.text, using)
@@ -108,8 +112,10 @@ def _is_dense(vector: Any) -> bool:
 
 
 def _pairs(context: Any, vector_of: VectorOf) -> list[edge.ContextPair]:
-    pairs = context if isinstance(context, list) else [context]
-    return [edge.ContextPair(vector_of(pair.positive), vector_of(pair.negative)) for pair in pairs]
+    return [
+        edge.ContextPair(vector_of(pair.positive), vector_of(pair.negative))
+        for pair in as_list(context)
+    ]
 
 
 def _text_query(text: Any, using: str | None) -> edge.TextQuery:
@@ -133,7 +139,7 @@ def _feedback(wanted: models.RelevanceFeedbackInput, using: str | None, vector_o
     return edge.Query.FeedbackNaive(query, using=using)
 
 
-def edge_order(order: str | models.OrderBy) -> edge.OrderBy:
+def to_order(order: str | models.OrderBy) -> edge.OrderBy:
     """By which payload field points are ordered."""
     if isinstance(order, str):
         return edge.OrderBy(order)
@@ -145,8 +151,11 @@ def edge_order(order: str | models.OrderBy) -> edge.OrderBy:
     )
 
 
-def edge_params(params: models.SearchParams | None) -> edge.SearchParams | None:
-    """How to search."""
+def to_params(
+    params: models.SearchParams | None, indexed: Container[str]
+) -> edge.SearchParams | None:
+    """Convert the parameters of a search."""
+    params = as_model(models.SearchParams, params)
     if params is None:
         return None
     wanted, corpus = params.quantization, getattr(params.idf, "corpus", None)
@@ -164,130 +173,5 @@ def edge_params(params: models.SearchParams | None) -> edge.SearchParams | None:
         else edge.AcornSearchParams(
             enable=bool(params.acorn.enable), max_selectivity=params.acorn.max_selectivity
         ),
-        idf=None if corpus is None else edge.IdfParams(corpus=edge_filter(corpus)),
+        idf=None if corpus is None else edge.IdfParams(corpus=to_filter(corpus, indexed)),
     )
-
-
-def excluding(given: models.Filter | None, ids: Sequence[Any]) -> models.Filter | None:
-    """The filter without the points that a query names, which Qdrant leaves out."""
-    if not ids:
-        return given
-    not_these = models.HasIdCondition(has_id=list(ids))
-    if given is None:
-        return models.Filter(must_not=[not_these])
-    return models.Filter(must=[given], must_not=[not_these])
-
-
-def edge_filter(given: models.Filter | None) -> edge.Filter | None:
-    """A filter."""
-    if given is None:
-        return None
-    at_least = given.min_should
-    return edge.Filter(
-        must=_conditions(given.must),
-        should=_conditions(given.should),
-        must_not=_conditions(given.must_not),
-        min_should=None
-        if at_least is None
-        else edge.MinShould(_conditions(at_least.conditions) or [], at_least.min_count),
-    )
-
-
-def _conditions(given: Any) -> list[Any] | None:
-    if given is None:
-        return None
-    return [edge_condition(one) for one in (given if isinstance(given, list) else [given])]
-
-
-def edge_condition(given: Any) -> Any:
-    """One condition of a filter.
-
-    Raises:
-        QdrantRequestError: the engine does not know it.
-    """
-    match given:
-        case models.Filter():
-            return edge_filter(given)
-        case models.FieldCondition():
-            return _field_condition(given)
-        case models.IsEmptyCondition():
-            return edge.IsEmptyCondition(given.is_empty.key)
-        case models.IsNullCondition():
-            return edge.IsNullCondition(given.is_null.key)
-        case models.HasIdCondition():
-            return edge.HasIdCondition({edge_id(one) for one in given.has_id})
-        case models.HasVectorCondition():
-            return edge.HasVectorCondition(given.has_vector)
-        case models.SliceCondition():
-            return edge.SliceCondition(  # type: ignore[attr-defined]  # not in its stubs
-                total=given.slice.total, index=given.slice.index
-            )
-        case models.NestedCondition():
-            inner = edge_filter(given.nested.filter)
-            assert inner is not None  # the model requires one
-            return edge.NestedCondition(given.nested.key, inner)
-        case _:
-            raise QdrantRequestError(
-                f"The embedded Qdrant does not know the condition {type(given).__name__}."
-            )
-
-
-def _field_condition(given: models.FieldCondition) -> edge.FieldCondition:
-    box, radius, polygon = given.geo_bounding_box, given.geo_radius, given.geo_polygon
-    count = given.values_count
-    return edge.FieldCondition(
-        given.key,
-        match=_match(given.match),
-        range=_range(given.range),
-        geo_bounding_box=None
-        if box is None
-        else edge.GeoBoundingBox(_place(box.top_left), _place(box.bottom_right)),
-        geo_radius=None if radius is None else edge.GeoRadius(_place(radius.center), radius.radius),
-        geo_polygon=None
-        if polygon is None
-        else edge.GeoPolygon(
-            [_place(point) for point in polygon.exterior.points],
-            [[_place(point) for point in line.points] for line in polygon.interiors or []],
-        ),
-        values_count=None
-        if count is None
-        else edge.ValuesCount(lt=count.lt, gt=count.gt, lte=count.lte, gte=count.gte),
-        is_empty=given.is_empty,
-        is_null=given.is_null,
-    )
-
-
-def _match(given: Any) -> Any:
-    match given:
-        case None:
-            return None
-        case models.MatchValue():
-            return edge.MatchValue(given.value)
-        case models.MatchText():
-            return edge.MatchText(given.text)
-        case models.MatchTextAny():
-            return edge.MatchTextAny(given.text_any)
-        case models.MatchPhrase():
-            return edge.MatchPhrase(given.phrase)
-        case models.MatchPrefix():
-            return edge.MatchPrefix(given.prefix)
-        case models.MatchSubstring():
-            return edge.MatchSubstring(given.substring)
-        case models.MatchAny():
-            return edge.MatchAny(given.any)
-        case _:
-            return edge.MatchExcept(given.except_)
-
-
-def _range(given: Any) -> Any:
-    if given is None:
-        return None
-    limits = {name: getattr(given, name) for name in ("gte", "gt", "lte", "lt")}
-    if isinstance(given, models.DatetimeRange):
-        dates = {n: None if v is None else v.isoformat() for n, v in limits.items()}
-        return edge.RangeDateTime(**dates)
-    return edge.RangeFloat(**limits)
-
-
-def _place(point: models.GeoPoint) -> edge.GeoPoint:
-    return edge.GeoPoint(lon=point.lon, lat=point.lat)

@@ -1,4 +1,4 @@
-"""The embedded engine's calls that read points: qdrant-client's arguments for ``EdgeSearch``."""
+"""The embedded engine's calls that read points: qdrant-client's arguments for ``PointSearch``."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 from qdrant_client import models
 from qdrant_client.http.models import QueryResponse
 
-from qdrant_rerank.qdrant.embedded.search import EdgeSearch
+from qdrant_rerank.qdrant.embedded.search import PointSearch
 
 __all__ = ["ReadCalls"]
 
 
 class ReadCalls:
-    """What :class:`~qdrant_rerank.qdrant.embedded.engine.EdgeEngine` finds."""
+    """What :class:`~qdrant_rerank.qdrant.embedded.engine.EmbeddedEngine` finds."""
 
-    _search: EdgeSearch
+    _search: PointSearch
 
     def query_points(
         self,
@@ -151,4 +151,4 @@ class ReadCalls:
         **kwargs: Any,
     ) -> models.FacetResponse:
         """The most frequent values of an indexed payload field."""
-        return self._search.facet(collection_name, key, facet_filter, limit=limit, exact=exact)
+        return self._search.facet(collection_name, key, facet_filter, limit=limit)

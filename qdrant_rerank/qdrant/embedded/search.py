@@ -10,29 +10,29 @@ from qdrant_client.http.models import QueryResponse
 
 from qdrant_rerank.errors import QdrantRequestError
 from qdrant_rerank.payload import lookup_ids, whole_field
+from qdrant_rerank.qdrant.embedded.checks import as_list, as_model, require_finite
+from qdrant_rerank.qdrant.embedded.filters import excluding, to_filter
 from qdrant_rerank.qdrant.embedded.groups import complete, grouped, with_prefetch_limit
 from qdrant_rerank.qdrant.embedded.points import (
-    edge_id,
-    edge_payload_selector,
-    edge_vector,
     point_id,
     record,
     scored_point,
-    vector_selector,
+    to_id,
+    to_payload_selector,
+    to_vector,
+    to_vector_selector,
 )
 from qdrant_rerank.qdrant.embedded.queries import (
     PREFETCH_LIMIT,
     VectorOf,
-    edge_filter,
-    edge_order,
-    edge_params,
-    edge_query,
-    excluding,
+    to_order,
+    to_params,
+    to_query,
 )
 from qdrant_rerank.qdrant.embedded.shards import Shards
 from qdrant_rerank.types import in_retrieval_order
 
-__all__ = ["EdgeSearch"]
+__all__ = ["PointSearch"]
 
 LIMIT = 10  # of a query that does not say, as on a server
 # Hits first read a wanted hit of a group, so that one pass mostly fills the groups; then four times
@@ -41,9 +41,10 @@ GROUP_READ = 4
 # Hits read beyond a fused page: two branches give the same score to their hits of one rank, and
 # which of equals the engine puts first changes from call to call.
 TIES = 8
+EVERY = 2**31  # more than there are values
 
 
-class EdgeSearch:
+class PointSearch:
     """Searches.
 
     Args:
@@ -67,6 +68,7 @@ class EdgeSearch:
             return []
         for request in requests:
             _require_one("limit", _limit(request))
+            require_finite(request, "The query")
         answers = self._answers(collection, [_beyond(request, TIES) for request in requests])
         return [
             QueryResponse(points=self._page(collection, request, hits))
@@ -77,6 +79,8 @@ class EdgeSearch:
         self, collection: str, request: models.QueryRequest, hits: list[models.ScoredPoint]
     ) -> list[models.ScoredPoint]:
         """The hits that a request wants, of those and some further ones."""
+        if isinstance(request.query, models.SampleQuery):
+            return hits[request.offset or 0 :]
         if not _is_fused(request):
             return in_retrieval_order(hits) if _by_score(request.query) else hits
         if _ends_amid_ties(hits, request):
@@ -94,7 +98,10 @@ class EdgeSearch:
                 found = [shard.query(asked[0])]
             else:
                 found = shard.query_batch(edge.QueryBatchRequest(asked))
-            return [[scored_point(hit) for hit in hits] for hits in found]
+            return [
+                [scored_point(hit, with_vector=bool(request.with_vector)) for hit in hits]
+                for request, hits in zip(requests, found, strict=True)
+            ]
 
     def groups(
         self,
@@ -171,12 +178,12 @@ class EdgeSearch:
         with self._shards.errors(collection):
             found, following = shard.scroll(
                 edge.ScrollRequest(
-                    offset=None if offset is None else edge_id(offset),
+                    offset=None if offset is None else to_id(offset),
                     limit=limit,
-                    filter=edge_filter(given),
-                    with_payload=edge_payload_selector(with_payload),
-                    with_vector=vector_selector(with_vectors),
-                    order_by=None if order_by is None else edge_order(order_by),
+                    filter=to_filter(given, self._shards.text_fields(collection)),
+                    with_payload=to_payload_selector(with_payload),
+                    with_vector=to_vector_selector(with_vectors),
+                    order_by=None if order_by is None else to_order(order_by),
                 )
             )
             records = [record(one) for one in found]
@@ -187,34 +194,43 @@ class EdgeSearch:
     ) -> list[models.Record]:
         """Points by id, in the order asked for; those that do not exist are left out."""
         shard = self._shards.shard(collection)
-        wanted: list[Any] = list(dict.fromkeys(edge_id(one) for one in ids))
+        wanted: list[Any] = list(dict.fromkeys(to_id(one) for one in ids))
         with self._shards.errors(collection):
             found = shard.retrieve(
-                wanted, edge_payload_selector(with_payload), vector_selector(with_vectors)
+                wanted, to_payload_selector(with_payload), to_vector_selector(with_vectors)
             )
             by_id = {str(one.id): record(one) for one in found}
-        return [by_id[str(one)] for one in map(_canonical, wanted) if str(one) in by_id]
+        return [by_id[str(one)] for one in wanted if str(one) in by_id]
 
     def count(self, collection: str, given: models.Filter | None) -> models.CountResult:
         """How many points pass a filter."""
         shard = self._shards.shard(collection)
         with self._shards.errors(collection):
             return models.CountResult(
-                count=shard.count(edge.CountRequest(exact=True, filter=edge_filter(given)))
+                count=shard.count(
+                    edge.CountRequest(
+                        exact=True,
+                        filter=to_filter(given, self._shards.text_fields(collection)),
+                    )
+                )
             )
 
     def facet(
-        self, collection: str, key: str, given: models.Filter | None, *, limit: int, exact: bool
+        self, collection: str, key: str, given: models.Filter | None, *, limit: int
     ) -> models.FacetResponse:
-        """The most frequent values of an indexed payload field."""
+        """Return the most frequent values of an indexed payload field, of equals the least."""
+        _require_one("limit", limit)
         shard = self._shards.shard(collection)
+        indexed = self._shards.text_fields(collection)
         with self._shards.errors(collection):
+            # All of them, since which of equals the engine puts first changes from call to call.
             found = shard.facet(
-                edge.FacetRequest(key, limit=limit, exact=exact, filter=edge_filter(given))
+                edge.FacetRequest(key, limit=EVERY, exact=True, filter=to_filter(given, indexed))
             )
-            return models.FacetResponse(
-                hits=[models.FacetValueHit(value=hit.value, count=hit.count) for hit in found]
-            )
+        hits = sorted(found, key=lambda hit: (-hit.count, hit.value))[:limit]
+        return models.FacetResponse(
+            hits=[models.FacetValueHit(value=hit.value, count=hit.count) for hit in hits]
+        )
 
     def _request(self, collection: str, request: models.QueryRequest) -> edge.QueryRequest:
         limit = _limit(request)
@@ -225,14 +241,14 @@ class EdgeSearch:
             query=query,
             prefetches=self._prefetches(collection, request.prefetch),
             filter=conditions,
-            params=edge_params(request.params),
+            params=to_params(request.params, self._shards.text_fields(collection)),
             score_threshold=request.score_threshold,
-            with_payload=edge_payload_selector(request.with_payload),
-            with_vector=vector_selector(request.with_vector),
+            with_payload=to_payload_selector(request.with_payload),
+            with_vector=to_vector_selector(request.with_vector),
         )
 
     def _prefetches(self, collection: str, given: Any) -> list[edge.Prefetch]:
-        every = given if isinstance(given, list) else [given] if given is not None else []
+        every = [as_model(models.Prefetch, one) for one in as_list(given)]
         return [self._prefetch(collection, one) for one in every]
 
     def _prefetch(self, collection: str, given: models.Prefetch) -> edge.Prefetch:
@@ -243,7 +259,7 @@ class EdgeSearch:
             query=query,
             prefetches=self._prefetches(collection, given.prefetch),
             filter=conditions,
-            params=edge_params(given.params),
+            params=to_params(given.params, self._shards.text_fields(collection)),
             score_threshold=given.score_threshold,
         )
 
@@ -253,8 +269,10 @@ class EdgeSearch:
         """The query, and the filter without the points of this collection that it names."""
         named: list[Any] = []
         find = self._finder(collection, asked.using, asked.lookup_from, named)
-        query = edge_query(asked.query, asked.using, limit, find)
-        return query, edge_filter(excluding(asked.filter, named))
+        indexed = self._shards.text_fields(collection)
+        query = to_query(asked.query, asked.using, limit, find, indexed)
+        conditions = as_model(models.Filter, asked.filter)
+        return query, to_filter(excluding(conditions, named), indexed)
 
     def _finder(
         self,
@@ -269,10 +287,8 @@ class EdgeSearch:
 
         def vector_of(given: Any) -> Any:
             if not isinstance(given, int | str | UUID):
-                return edge_vector(given)
-            found = self._shards.shard(source).retrieve(
-                [UUID(given) if isinstance(given, str) else given], False, True
-            )
+                return to_vector(given)
+            found = self._shards.shard(source).retrieve([to_id(given)], False, True)
             vectors: Any = found[0].vector if found else None
             if isinstance(vectors, dict):
                 vectors = vectors.get(name or "")
@@ -296,8 +312,13 @@ def _is_fused(request: models.QueryRequest) -> bool:
 
 
 def _beyond(request: models.QueryRequest, further: int) -> models.QueryRequest:
-    """A fused request from the first hit to some behind its page; another as it is."""
-    if not _is_fused(request):
+    """Return a fused request from the first hit to some behind its page; others as they are.
+
+    The engine takes the offset of a sample off its limit, so a sample is read from its start, too.
+    """
+    if isinstance(request.query, models.SampleQuery):
+        further = 0
+    elif not _is_fused(request):
         return request
     end = (request.offset or 0) + _limit(request)
     return request.model_copy(update={"offset": 0, "limit": end + further})
@@ -311,7 +332,7 @@ def _ends_amid_ties(points: Sequence[models.ScoredPoint], request: models.QueryR
 
 def _most(prefetch: Any) -> int:
     """Hits that prefetches can give."""
-    every = prefetch if isinstance(prefetch, list) else [prefetch] if prefetch is not None else []
+    every = [as_model(models.Prefetch, one) for one in as_list(prefetch)]
     return sum(PREFETCH_LIMIT if one.limit is None else one.limit for one in every)
 
 
@@ -326,11 +347,6 @@ def _complete(hit: models.ScoredPoint, found: models.Record | None) -> models.Sc
     return hit.model_copy(
         update={"payload": found and found.payload, "vector": found and found.vector}
     )
-
-
-def _canonical(given: int | str) -> int | str:
-    """A UUID as the engine writes it."""
-    return str(UUID(given)) if isinstance(given, str) else given
 
 
 def _require_one(name: str, value: int) -> None:

@@ -1,16 +1,19 @@
-"""The collections of the embedded engine: made, opened, renamed, removed; and its errors as ours.
+"""The collections of the embedded engine: created, opened, renamed, removed; its errors as ours.
 
-The order of a change: files first where something is made, the list first where something is
-removed, so that a process killed in between loses no collection that was there.
+The order of a change: files first where something is created, the list first where something is
+removed. So a process that is killed in between loses no collection that was there.
 """
 
+import ctypes
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from weakref import WeakSet, WeakValueDictionary
 
 import qdrant_edge as edge
 from qdrant_client import models
@@ -21,8 +24,9 @@ from qdrant_rerank.errors import (
     QdrantRequestError,
     QdrantRerankError,
 )
-from qdrant_rerank.qdrant.embedded.config import edge_config
-from qdrant_rerank.qdrant.embedded.directory import Directory, Entry, Listing
+from qdrant_rerank.qdrant.embedded.config import to_config
+from qdrant_rerank.qdrant.embedded.directory import ASIDE, SHARDS, Directory, Entry, Listing
+from qdrant_rerank.utils.fork import in_child
 
 __all__ = ["KEPT_FREE", "Shards"]
 
@@ -37,34 +41,88 @@ FORMULA_FAILED = "cancelled by service"
 #: (SIGBUS) that touches a page of them for which the disk has no room.
 KEPT_FREE = 64 * 2**20
 TO_OPEN = 32 * 2**20
+LOG = "wal"  # folder of a shard's log, in files of 32 MiB
+FLUSH_S = 5.0  # seconds of writes that a killed process has to replay, as on a server
 FORBIDDEN = '<>:"/\\|?*\0\x1f'  # in names, as on a server
 LONGEST_NAME = 255
 
 
-class Shards:
-    """Every collection of a directory; each is opened on first use.
+class _Opened:
+    """A directory that is open in this process, once for all clients on it.
 
     Args:
-        folder: of the collections.
-        durable: whether every write is logged, to survive a crash.
+        folder: directory of the collections.
+
+    Attributes:
+        directory: the directory, locked.
+        listing: its list of collections.
+        shards: opened collections by folder name.
+        flushed: filled files of their logs, and the time, when they were written to disk last.
+        writing: the lock that a writer holds.
+        users: the clients that have the directory open.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.writing = threading.RLock()
+        self.shards: dict[str, edge.EdgeShard] = {}
+        self.flushed: dict[str, tuple[set[str], float]] = {}
+        self.users: WeakSet[Shards] = WeakSet()
+        self.directory = Directory(folder)
+        try:
+            self.listing = self.directory.read()
+        except BaseException:
+            self.directory.close()
+            raise
+
+    def let_go(self) -> None:
+        """Leave the files to the parent process, of which this one is a fork."""
+        for shard in self.shards.values():
+            # Never freed here, since that would write to the parent's files.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(shard))
+        self.directory.let_go()
+
+
+# A directory whose clients are all forgotten is closed without their help.
+_opened: WeakValueDictionary[Path, _Opened] = WeakValueDictionary()
+_opening = threading.Lock()
+
+
+@in_child
+def _let_go() -> None:
+    """Close the parent's files, which would stay locked for as long as this process lives."""
+    global _opening  # noqa: PLW0603 - another thread of the parent may have held it
+    _opening = threading.Lock()
+    for opened in list(_opened.values()):
+        opened.let_go()
+    _opened.clear()
+
+
+class Shards:
+    """Every collection of a directory. Each is opened on first use.
+
+    Clients of one process share an open directory; the last one that is closed lets it go.
+
+    Args:
+        folder: directory of the collections.
+        durable: whether every write is logged, so that it survives a crash.
 
     Raises:
-        QdrantConnectionError: the directory cannot be used, or another process has it open.
+        QdrantConnectionError: the directory holds something else, cannot be used, or another
+            process has it open.
     """
 
     def __init__(self, folder: Path, *, durable: bool) -> None:
-        self._writing = threading.RLock()
         self._process = os.getpid()
         self.where = f"The embedded Qdrant at {folder if durable else ':memory:'}"
         self._durable = durable
-        self._directory = Directory(folder)
-        self._open: dict[str, edge.EdgeShard] = {}
         self._closed = False
-        try:
-            self._listing = self._directory.read()
-        except BaseException:
-            self._directory.close()
-            raise
+        self._key = Path(os.path.realpath(folder))
+        with _opening:
+            opened = _opened.get(self._key)
+            if opened is None:
+                opened = _opened[self._key] = _Opened(folder)
+            opened.users.add(self)
+        self._opened = opened
 
     @property
     def writing(self) -> threading.RLock:
@@ -74,7 +132,7 @@ class Shards:
             QdrantConnectionError: another process opened the engine.
         """
         self._require_own()
-        return self._writing
+        return self._opened.writing
 
     @property
     def listing(self) -> Listing:
@@ -86,13 +144,13 @@ class Shards:
         self._require_own()
         if self._closed:
             raise QdrantConnectionError(f"{self.where} is closed. Open it again.")
-        return self._listing
+        return self._opened.listing
 
     def entry(self, name: str) -> Entry:
-        """What is recorded of a collection.
+        """Return what is recorded of a collection.
 
         Raises:
-            CollectionNotFoundError: there is none of that name.
+            CollectionNotFoundError: there is no collection or alias of that name.
         """
         listing = self.listing
         found = listing.collections.get(listing.aliases.get(name, name))
@@ -106,25 +164,70 @@ class Shards:
         return found
 
     def shard(self, name: str) -> edge.EdgeShard:
-        """A collection's shard.
+        """Return the shard of a collection, opened if it is not.
 
         Raises:
-            CollectionNotFoundError: there is none of that name.
+            CollectionNotFoundError: there is no collection or alias of that name.
             QdrantConnectionError: its files cannot be read.
         """
         folder = self.entry(name).folder
-        found = self._open.get(folder)
+        found = self._opened.shards.get(folder)
         if found is not None:
             return found
         with self.writing, self.errors(name):
-            if folder not in self._open:
+            shards, path = self._opened.shards, self._directory.folder(self.entry(name))
+            if folder not in shards:
+                if not path.is_dir():
+                    raise QdrantConnectionError(
+                        f"{self.where} lacks the files of {name!r}: there is no {path}. Restore "
+                        f"it from a copy, or from the folder {ASIDE!r} beside {path.parent.name!r}."
+                    )
                 self.require_room(TO_OPEN)
-                path = self._directory.folder(self.entry(name))
-                self._open[folder] = edge.EdgeShard.load(str(path))
-            return self._open[folder]
+                shards[folder] = edge.EdgeShard.load(str(path))
+            return shards[folder]
+
+    def text_fields(self, name: str) -> frozenset[str]:
+        """Return the payload fields of a collection that have a text index."""
+        return frozenset(
+            field
+            for field, info in self.entry(name).indexes.items()
+            if info.data_type == models.PayloadSchemaType.TEXT
+        )
+
+    def update(self, name: str, operations: Iterable[edge.UpdateOperation]) -> None:
+        """Log and apply checked operations, and write to disk what the log has held for long.
+
+        Raises:
+            QdrantConnectionError: the disk is full, or files cannot be written.
+            QdrantRequestError: the engine refused an operation.
+        """
+        shard = self.shard(name)
+        with self.writing, self.errors(name):
+            for operation in operations:
+                self.require_room()
+                shard.update(operation)
+            if self._durable:
+                self._trim(self.entry(name).folder, shard)
+
+    def _trim(self, folder: str, shard: edge.EdgeShard) -> None:
+        """Flush a shard whose log has a full file or is old, so that the log can be cut off.
+
+        The engine replays what was not flushed when it opens a collection.
+        """
+        log = self._directory.path / SHARDS / folder / LOG
+        filled = {file.name for file in log.glob("closed-*")}
+        now = time.monotonic()
+        known, flushed = self._opened.flushed.setdefault(folder, (filled, now))
+        if filled - known or now - flushed > FLUSH_S:
+            shard.flush()
+            self._opened.flushed[folder] = filled, now
+
+    @property
+    def _directory(self) -> Directory:
+        return self._opened.directory
 
     def create(self, name: str, config: models.CollectionConfig) -> None:
-        """Make a collection.
+        """Create a collection.
 
         Raises:
             QdrantRequestError: the name is taken or forbidden, or the settings are.
@@ -136,20 +239,20 @@ class Shards:
             for kind, taken in (("Collection", listing.collections), ("Alias", listing.aliases)):
                 if name in taken:
                     raise QdrantRequestError(f"{kind} {name!r} already exists in {self.where}.")
-            folder = self._directory.new_folder()
             with self.errors(name):
+                settings = to_config(config, durable=self._durable)
+                folder = self._directory.new_folder(name)
                 try:
-                    settings = edge_config(config, durable=self._durable)
                     shard = edge.EdgeShard.create(str(folder), settings)
+                    entry = Entry(folder.name, config)
+                    self._record(replace(listing, collections={**listing.collections, name: entry}))
                 except BaseException:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    self._directory.remove(folder)
                     raise
-                self._open[folder.name] = shard
-                entry = Entry(folder.name, config)
-                self._record(replace(listing, collections={**listing.collections, name: entry}))
+                self._opened.shards[folder.name] = shard
 
     def delete(self, name: str) -> bool:
-        """Remove a collection and its aliases; whether there was one."""
+        """Remove a collection and its aliases; return whether there was one."""
         with self.writing:
             listing = self.listing
             entry = listing.collections.get(name)
@@ -162,39 +265,44 @@ class Shards:
                 )
             )
             with self.errors(name):
-                shard = self._open.pop(entry.folder, None)
+                shard = self._opened.shards.pop(entry.folder, None)
                 if shard is not None:
                     shard.close()
-            shutil.rmtree(self._directory.folder(entry), ignore_errors=True)
+            self._directory.remove(self._directory.folder(entry))
             return True
 
     def change(self, name: str, entry: Entry) -> None:
-        """Record something else of a collection."""
+        """Record other settings of a collection."""
         listing = self.listing
         real = listing.aliases.get(name, name)
         self._record(replace(listing, collections={**listing.collections, real: entry}))
 
     def rename(self, aliases: Mapping[str, str]) -> None:
-        """Record other aliases; all at once, so that no search falls in between."""
+        """Record other aliases, all at once, so that no search falls in between."""
         self._record(replace(self.listing, aliases=dict(aliases)))
 
     def close(self) -> None:
-        """Write everything out and let others open the directory."""
+        """Let the directory go; the last client on it writes everything to disk."""
         if self._process != os.getpid():
-            return  # they are the other process's to write, and to let go
-        with self.writing:
+            return  # the files are the other process's to write, and to let go
+        with _opening, self.writing:
             if self._closed:
                 return
             self._closed = True
+            opened = self._opened
+            opened.users.discard(self)
+            if opened.users:
+                return
+            del _opened[self._key]
             try:
                 with self.errors("all"):
-                    for shard in self._open.values():
+                    for shard in opened.shards.values():
                         if self._durable:
                             shard.flush()
                         shard.close()
             finally:
-                self._open.clear()
-                self._directory.close()
+                opened.shards.clear()
+                opened.directory.close()
 
     def require_room(self, needed: int = KEPT_FREE) -> None:
         """Raise QdrantConnectionError unless so many bytes are free on the disk."""
@@ -206,17 +314,17 @@ class Shards:
             )
 
     def used(self, name: str) -> int:
-        """Bytes that a collection's files take on the disk; they have holes."""
+        """Return the bytes that a collection takes on the disk, where its files have holes."""
         folder = self._directory.folder(self.entry(name))
         return sum(file.stat().st_blocks * 512 for file in folder.rglob("*"))
 
     @contextmanager
     def errors(self, name: str) -> Iterator[None]:
-        """The engine's bare exceptions as ours, with the cause attached.
+        """Raise the engine's bare exceptions as ours, with the cause attached.
 
         Raises:
             QdrantConnectionError: files cannot be read or written, or the engine broke down.
-            QdrantRequestError: it refused.
+            QdrantRequestError: the engine refused the request.
         """
         try:
             yield
@@ -266,7 +374,7 @@ class Shards:
                 f"{self.where} cannot read or write its files: {error}. Is the disk full, or the "
                 "directory not writable?"
             ) from error
-        self._listing = listing
+        self._opened.listing = listing
 
     def _require_name(self, name: str) -> None:
         wrong = next((sign for sign in name if sign in FORBIDDEN), None)

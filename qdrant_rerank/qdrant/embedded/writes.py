@@ -1,41 +1,23 @@
 """The embedded engine's calls that change points: one at a time, logged once they return."""
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
+from itertools import islice, repeat
 from typing import Any
 
-import qdrant_edge as edge
-from pydantic_core import to_jsonable_python
 from qdrant_client import models
 
-from qdrant_rerank.errors import QdrantRequestError
-from qdrant_rerank.qdrant.embedded.points import (
-    DEEPEST,
-    DONE,
-    edge_id,
-    edge_points,
-    edge_vectors,
-    shallow_json,
-)
-from qdrant_rerank.qdrant.embedded.queries import edge_filter
+from qdrant_rerank.qdrant.embedded.operations import to_operation
+from qdrant_rerank.qdrant.embedded.points import DONE, vector_rows
 from qdrant_rerank.qdrant.embedded.shards import Shards
 
 __all__ = ["WriteCalls"]
 
 UPLOAD_BATCH = 256
-# Levels of a filter that is logged; one condition in the place of a list has a level more there.
-DEEPEST_FILTER = DEEPEST // 2
-UPDATE_MODES = {
-    None: None,
-    models.UpdateMode.UPSERT: edge.UpdateMode.Upsert,
-    models.UpdateMode.INSERT_ONLY: edge.UpdateMode.InsertOnly,
-    models.UpdateMode.UPDATE_ONLY: edge.UpdateMode.UpdateOnly,
-}
 
 
 class WriteCalls:
-    """What :class:`~qdrant_rerank.qdrant.embedded.engine.EdgeEngine` does to points."""
+    """Calls of :class:`~qdrant_rerank.qdrant.embedded.engine.EmbeddedEngine` on points."""
 
     _shards: Shards
 
@@ -48,14 +30,13 @@ class WriteCalls:
         **kwargs: Any,
     ) -> models.UpdateResult:
         """Store points, in the place of those with the same ids."""
-        return self._update(
-            collection_name,
-            lambda: edge.UpdateOperation.upsert_points(
-                edge_points(points),
-                condition=_logged(update_filter),
-                update_mode=UPDATE_MODES[update_mode],
-            ),
+        conditions: dict[str, Any] = {"update_filter": update_filter, "update_mode": update_mode}
+        given = (
+            models.PointsBatch.model_construct(batch=points, **conditions)
+            if isinstance(points, models.Batch)
+            else models.PointsList.model_construct(points=points, **conditions)
         )
+        return self._update(collection_name, models.UpsertOperation.model_construct(upsert=given))
 
     def upload_points(
         self,
@@ -79,17 +60,18 @@ class WriteCalls:
         ids: Iterable[models.ExtendedPointId] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Store points given as columns."""
-        if isinstance(vectors, Mapping):
-            columns = zip(*vectors.values(), strict=True)
-            vectors = (dict(zip(vectors, column, strict=True)) for column in columns)
-        found = iter(ids) if ids is not None else iter(lambda: str(uuid.uuid4()), None)
-        payloads = iter(payload) if payload is not None else iter(dict, None)
+        """Store points given as columns, or as one vector or mapping of vectors per point."""
+        rows = zip(
+            vector_rows(vectors),
+            iter(lambda: str(uuid.uuid4()), None) if ids is None else ids,
+            repeat({}) if payload is None else payload,
+            strict=False,
+        )
         self.upload_points(
             collection_name,
             (
-                models.PointStruct(id=i, vector=to_jsonable_python(_listed(v)), payload=p)
-                for v, i, p in zip(vectors, found, payloads, strict=False)
+                models.PointStruct.model_construct(id=i, vector=_as_lists(v), payload=p)
+                for v, i, p in rows
             ),
             **kwargs,
         )
@@ -102,25 +84,26 @@ class WriteCalls:
         **kwargs: Any,
     ) -> models.UpdateResult:
         """Replace vectors of points."""
+        given = models.UpdateVectors.model_construct(points=points, update_filter=update_filter)
         return self._update(
-            collection_name,
-            lambda: edge.UpdateOperation.update_vectors(
-                [edge.PointVectors(edge_id(p.id), edge_vectors(p.vector)) for p in points],
-                condition=_logged(update_filter),
-            ),
+            collection_name, models.UpdateVectorsOperation.model_construct(update_vectors=given)
         )
 
     def delete_vectors(
         self, collection_name: str, vectors: Sequence[str], points: Any, **kwargs: Any
     ) -> models.UpdateResult:
         """Remove vectors of points."""
-        return self._update_some(collection_name, points, "delete_vectors", list(vectors))
+        given = models.DeleteVectors.model_construct(vector=vectors, **_selected(points))
+        return self._update(
+            collection_name, models.DeleteVectorsOperation.model_construct(delete_vectors=given)
+        )
 
     def delete(
         self, collection_name: str, points_selector: Any, **kwargs: Any
     ) -> models.UpdateResult:
         """Remove points."""
-        return self._update_some(collection_name, points_selector, "delete_points")
+        given = models.DeleteVectors.model_construct(**_selected(points_selector))
+        return self._update(collection_name, models.DeleteOperation.model_construct(delete=given))
 
     def set_payload(
         self,
@@ -131,8 +114,10 @@ class WriteCalls:
         **kwargs: Any,
     ) -> models.UpdateResult:
         """Add to the payload of points."""
-        given = shallow_json(payload, "The payload", above=_steps(key))
-        return self._update_some(collection_name, points, "set_payload", given, key)
+        given = models.SetPayload.model_construct(payload=payload, key=key, **_selected(points))
+        return self._update(
+            collection_name, models.SetPayloadOperation.model_construct(set_payload=given)
+        )
 
     def overwrite_payload(
         self,
@@ -143,74 +128,61 @@ class WriteCalls:
         **kwargs: Any,
     ) -> models.UpdateResult:
         """Replace the payload of points."""
-        given = shallow_json(payload, "The payload", above=_steps(key))
-        return self._update_some(collection_name, points, "overwrite_payload", given, key)
+        given = models.SetPayload.model_construct(payload=payload, key=key, **_selected(points))
+        return self._update(
+            collection_name,
+            models.OverwritePayloadOperation.model_construct(overwrite_payload=given),
+        )
 
     def delete_payload(
         self, collection_name: str, keys: Sequence[str], points: Any, **kwargs: Any
     ) -> models.UpdateResult:
         """Remove payload fields of points."""
-        return self._update_some(collection_name, points, "delete_payload", list(keys))
+        given = models.DeletePayload.model_construct(keys=keys, **_selected(points))
+        return self._update(
+            collection_name, models.DeletePayloadOperation.model_construct(delete_payload=given)
+        )
 
     def clear_payload(
         self, collection_name: str, points_selector: Any, **kwargs: Any
     ) -> models.UpdateResult:
         """Remove the payload of points."""
-        return self._update_some(collection_name, points_selector, "clear_payload")
+        given = models.DeleteVectors.model_construct(**_selected(points_selector))
+        return self._update(
+            collection_name, models.ClearPayloadOperation.model_construct(clear_payload=given)
+        )
 
     def batch_update_points(
         self, collection_name: str, update_operations: Sequence[Any], **kwargs: Any
     ) -> list[models.UpdateResult]:
-        """Not in one step here."""
-        raise QdrantRequestError(
-            "The embedded Qdrant has no batch of mixed changes. Make them one by one."
-        )
+        """Make several changes, one after the other; none if one of them is refused."""
+        self._update(collection_name, *update_operations)
+        return [DONE] * len(update_operations)
 
-    def _update(
-        self, collection_name: str, operation: Callable[[], edge.UpdateOperation]
-    ) -> models.UpdateResult:
-        shard = self._shards.shard(collection_name)
+    def _update(self, collection_name: str, *operations: Any) -> models.UpdateResult:
+        """Convert and check all operations, then apply them."""
+        params = self._shards.entry(collection_name).config.params
+        indexed = self._shards.text_fields(collection_name)
         with self._shards.errors(collection_name):
-            made = operation()
-            with self._shards.writing:
-                self._shards.require_room()
-                shard.update(made)
+            made = [to_operation(operation, params, indexed) for operation in operations]
+        self._shards.update(collection_name, made)
         return DONE
 
-    def _update_some(
-        self, collection_name: str, selector: Any, operation: str, *args: Any
-    ) -> models.UpdateResult:
-        """Change the points that a selector names.
 
-        Args:
-            collection_name: of the collection.
-            selector: ids, a filter, or a ``models.PointsSelector``.
-            operation: what the engine calls it for ids; ``_by_filter`` is added for a filter.
-            args: of the operation.
-        """
-        selected: Any = selector
-        if isinstance(selected, models.FilterSelector):
-            selected = selected.filter
-        elif isinstance(selected, models.PointIdsList):
-            selected = selected.points
-        if isinstance(selected, models.Filter):
-            method = getattr(edge.UpdateOperation, f"{operation}_by_filter")
-            return self._update(collection_name, lambda: method(_logged(selected), *args))
-        ids = [edge_id(one) for one in selected]
-        method = getattr(edge.UpdateOperation, operation)
-        return self._update(collection_name, lambda: method(ids, *args))
+def _selected(selector: Any) -> dict[str, Any]:
+    """Return the points that a selector names: ids, a filter, or a ``models.PointsSelector``."""
+    if isinstance(selector, models.FilterSelector):
+        selector = selector.filter
+    elif isinstance(selector, models.PointIdsList):
+        selector = selector.points
+    by_filter = isinstance(selector, models.Filter)
+    return {"points": None if by_filter else selector, "filter": selector if by_filter else None}
 
 
-def _logged(given: models.Filter | None) -> edge.Filter | None:
-    """A filter that a change is logged with."""
-    shallow_json(given, "The filter of the change", deepest=DEEPEST_FILTER)
-    return edge_filter(given)
-
-
-def _steps(key: str | None) -> int:
-    """Levels of a payload that are above what a path names; at most so many."""
-    return 0 if key is None else key.count(".") + key.count("[") + 1
-
-
-def _listed(vector: Any) -> Any:
-    return vector.tolist() if hasattr(vector, "tolist") else vector
+def _as_lists(vectors: Any) -> Any:
+    """Return vectors with numpy's arrays as lists."""
+    if isinstance(vectors, dict):
+        return {name: _as_lists(one) for name, one in vectors.items()}
+    if isinstance(vectors, list | tuple) and vectors and hasattr(vectors[0], "tolist"):
+        return [one.tolist() for one in vectors]
+    return vectors.tolist() if hasattr(vectors, "tolist") else vectors

@@ -1,5 +1,6 @@
 """The embedded engine: what it keeps, who may open it, what goes wrong, and what it can do."""
 
+import gc
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -24,7 +26,7 @@ from qdrant_rerank.errors import (
     QdrantRequestError,
 )
 from qdrant_rerank.qdrant.embedded.choice import embedded_client
-from qdrant_rerank.qdrant.embedded.client import EdgeClient
+from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
 
 VECTORS = {"vectors_config": models.VectorParams(size=2, distance=models.Distance.DOT)}
 
@@ -37,7 +39,7 @@ def rows(*ids, **payload):
 @pytest.fixture
 def edge():
     """The engine, in memory, with a collection of three points."""
-    with closing(EdgeClient()) as client:
+    with closing(EmbeddedClient()) as client:
         client.create_collection("points", **VECTORS)
         client.upsert("points", rows(1, 2, 3))
         yield client
@@ -61,7 +63,7 @@ def run(code, arguments=(), **environment):
 def test_collections_indexes_and_aliases_are_there_the_next_time(tmp_path):
     """As they were, with their settings and metadata."""
     path = tmp_path / "db"
-    with closing(EdgeClient(path)) as client:
+    with closing(EmbeddedClient(path)) as client:
         client.create_collection(
             "points",
             **VECTORS,
@@ -77,7 +79,7 @@ def test_collections_indexes_and_aliases_are_there_the_next_time(tmp_path):
         client.update_collection("points", metadata={"since": 2026})
         client.update_collection_aliases([_alias("current", "points")])
         before = client.get_collection("points")
-    with closing(EdgeClient(path)) as client:
+    with closing(EmbeddedClient(path)) as client:
         after = client.get_collection("current")
         assert after.config == before.config
         assert after.payload_schema == before.payload_schema
@@ -111,29 +113,17 @@ def test_a_process_killed_while_it_adds_loses_nothing_that_add_returned_for(tmp_
                 break
         returned = 8 + len(process.stdout.readlines())
     assert process.returncode == -signal.SIGKILL
-    with closing(EdgeClient(tmp_path / "db")) as client:
+    with closing(EmbeddedClient(tmp_path / "db")) as client:
         texts = {record.payload["text"] for record in client.scroll("docs", limit=10_000)[0]}
         assert texts >= {f"document {b} {n}" for b in range(returned) for n in range(20)}
         found = HybridSearcher("docs", client=client, reranker=None).search("document", limit=1)
         assert found
 
 
-def test_what_a_killed_process_left_half_made_is_removed(tmp_path):
-    """A folder that the list does not name."""
-    with closing(EdgeClient(tmp_path)) as client:
-        client.create_collection("points", **VECTORS)
-    (tmp_path / "shards" / "half-made").mkdir()
-    with closing(EdgeClient(tmp_path)) as client:
-        assert [one.name for one in client.get_collections().collections] == ["points"]
-        assert len(list((tmp_path / "shards").iterdir())) == 1
-        client.delete_collection("points")
-        assert list((tmp_path / "shards").iterdir()) == []
-
-
 def test_in_memory_leaves_no_files(tmp_path, monkeypatch):
     """After close, and after a process that forgot it."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    client = EdgeClient()
+    client = EmbeddedClient()
     client.create_collection("points", **VECTORS)
     assert len(list(tmp_path.glob("qdrant-rerank-*"))) == 1
     client.close()
@@ -150,20 +140,59 @@ def test_in_memory_leaves_no_files(tmp_path, monkeypatch):
 # --- who may open it
 
 
-def test_a_directory_is_open_once(tmp_path):
-    """A second client and a second process get one clear error."""
-    with closing(EdgeClient(tmp_path)):
-        with pytest.raises(QdrantConnectionError, match="already accessed by another") as caught:
-            EdgeClient(tmp_path)
-        assert str(caught.value).count("cannot be opened") == 1
-        second = run(
-            "from qdrant_rerank.qdrant.embedded.client import EdgeClient\n"
-            f"EdgeClient({str(tmp_path)!r})"
+def test_a_directory_is_open_in_one_process(tmp_path):
+    """A second process gets one clear error until the last client of the first one is closed."""
+
+    def opened_elsewhere():
+        done = run(
+            "from qdrant_rerank.qdrant.embedded.client import EmbeddedClient\n"
+            f"EmbeddedClient({str(tmp_path)!r}).close()"
         )
-        assert "QdrantConnectionError: The Qdrant directory" in second.stderr
-        assert "use a server (QDRANT_URL)" in second.stderr
-    with closing(EdgeClient(tmp_path)) as client:
+        return done.stderr
+
+    with closing(EmbeddedClient(tmp_path)), closing(EmbeddedClient(tmp_path)) as second:
+        refused = opened_elsewhere()
+        assert "QdrantConnectionError: The Qdrant directory" in refused
+        assert "already accessed by another" in refused
+        assert refused.count("cannot be opened") == 1
+        assert "use a server (QDRANT_URL)" in refused
+        second.close()
+        assert "already accessed by another" in opened_elsewhere()
+    assert opened_elsewhere() == ""
+    with closing(EmbeddedClient(tmp_path)) as client:
         assert client.get_collections().collections == []
+
+
+def test_clients_of_one_process_share_an_open_directory(tmp_path, monkeypatch):
+    """Both see what the other writes; a closed one is closed, and the other goes on."""
+    monkeypatch.chdir(tmp_path)
+    one, other = EmbeddedClient(tmp_path / "db"), EmbeddedClient("db/../db")
+    one.create_collection("points", **VECTORS)
+    other.upsert("points", rows(1, 2))
+    assert one.count("points").count == 2
+    one.close()
+    with pytest.raises(QdrantConnectionError, match="is closed"):
+        one.count("points")
+    one.close()
+    other.upsert("points", rows(3))
+    other.close()
+    with closing(EmbeddedClient(tmp_path / "db")) as client:
+        assert client.count("points").count == 3
+
+
+def test_a_forgotten_client_lets_the_directory_go(tmp_path):
+    """One that nobody closes and nothing refers to any more."""
+    client = EmbeddedClient(tmp_path)
+    client.create_collection("points", **VECTORS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        del client
+        gc.collect()
+    done = run(
+        "from qdrant_rerank.qdrant.embedded.client import EmbeddedClient\n"
+        f"print(EmbeddedClient({str(tmp_path)!r}).count('points'))"
+    )
+    assert done.stdout == "count=0\n"
 
 
 def test_a_directory_stays_with_the_engine_that_made_it(tmp_path):
@@ -174,7 +203,7 @@ def test_a_directory_stays_with_the_engine_that_made_it(tmp_path):
         assert type(client) is QdrantClient
         assert client.collection_exists("points")
     with closing(embedded_client(tmp_path / "edge")) as client:
-        assert isinstance(client, EdgeClient)
+        assert isinstance(client, EmbeddedClient)
         client.create_collection("points", **VECTORS)
     without = (
         "import sys; sys.modules['qdrant_edge'] = None\n"
@@ -203,7 +232,7 @@ import os, shutil, sys
 from contextlib import closing
 from pathlib import Path
 from qdrant_rerank import HybridSearcher
-from qdrant_rerank.qdrant.embedded.client import EdgeClient
+from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
 
 disk = Path(sys.argv[1])
 
@@ -218,7 +247,7 @@ def tried(call):
         return f"{type(error).__name__} {'left on its disk; expected more' in str(error)}"
 
 for megabytes in (90, 50, 10, 90):
-    with closing(EdgeClient(disk / "db")) as client:
+    with closing(EmbeddedClient(disk / "db")) as client:
         searcher = HybridSearcher("docs", client=client, reranker=None)
         if megabytes != 90:
             left(megabytes)
@@ -272,7 +301,7 @@ def test_a_full_disk_is_one_clear_error_and_keeps_what_was_added(tmp_path):
     assert "QdrantConnectionError: The embedded Qdrant at" in done.stderr
     assert "Is the disk full" in done.stderr
     added = int(re.search(r"(\d+) documents before it were added", done.stderr)[1])
-    with closing(EdgeClient(tmp_path / "db")) as client:
+    with closing(EmbeddedClient(tmp_path / "db")) as client:
         assert 0 < added < client.count("docs").count < 50
 
 
@@ -365,11 +394,11 @@ def test_a_closed_client_says_so(edge):
 @pytest.mark.parametrize("content", ["", "[]", '{"format": 2}', '{"format": 1, "collections": 3}'])
 def test_a_broken_list_of_collections_is_named_and_left_alone(tmp_path, content):
     """Nothing is removed on its account."""
-    with closing(EdgeClient(tmp_path)) as client:
+    with closing(EmbeddedClient(tmp_path)) as client:
         client.create_collection("points", **VECTORS)
     (tmp_path / "collections.json").write_text(content)
     with pytest.raises(QdrantConnectionError, match=r"collections\.json cannot be read"):
-        EdgeClient(tmp_path)
+        EmbeddedClient(tmp_path)
     assert len(list((tmp_path / "shards").iterdir())) == 1
     assert (tmp_path / "collections.json").read_text() == content
 
@@ -434,12 +463,12 @@ def filters(count):
 )
 def test_what_is_nested_too_deeply_is_refused_before_it_is_logged(tmp_path, call, seen):
     """The engine would log it, and not open the collection any more."""
-    with closing(EdgeClient(tmp_path)) as client:
+    with closing(EmbeddedClient(tmp_path)) as client:
         client.create_collection("points", **VECTORS)
         client.upsert("points", rows(1, 2, 3))
         with pytest.raises(QdrantRequestError, match=seen):
             call(client)
-    with closing(EdgeClient(tmp_path)) as client:
+    with closing(EmbeddedClient(tmp_path)) as client:
         assert client.count("points").count == 3
         assert [hit.id for hit in client.query_points("points", query=[1.0, 0.0]).points] == [
             3,
@@ -450,27 +479,27 @@ def test_what_is_nested_too_deeply_is_refused_before_it_is_logged(tmp_path, call
 
 def test_what_is_nested_as_deeply_as_it_may_be_is_there_the_next_time(tmp_path):
     """However it came in, by filters in filters, too."""
-    with closing(EdgeClient(tmp_path)) as client:
+    with closing(EmbeddedClient(tmp_path)) as client:
         client.create_collection("points", **VECTORS)
         client.upsert("points", rows(1, **nested(100)))
         client.upsert("points", rows(2, 3), update_filter=filters(47))
         client.set_payload("points", nested(50), [2], key=".".join("b" * 50))
         client.set_payload("points", nested(100), [3])
         client.clear_payload("points", filters(47))
-    with closing(EdgeClient(tmp_path)) as client:
+    with closing(EmbeddedClient(tmp_path)) as client:
         points, _ = client.scroll("points")
     assert [point.payload for point in points][0::2] == [nested(100)] * 2
 
 
 def test_a_log_that_cannot_be_made_out_is_told_as_damage(tmp_path):
     """Not as a full disk: what is nested more deeply than the engine reads, written past us."""
-    with closing(EdgeClient(tmp_path)) as client:
+    with closing(EmbeddedClient(tmp_path)) as client:
         client.create_collection("points", **VECTORS)
         point = qdrant_edge.Point(1, [1.0, 2.0], nested(126))
         shard = client._engine._shards.shard("points")
         shard.update(qdrant_edge.UpdateOperation.upsert_points([point]))
     with (
-        closing(EdgeClient(tmp_path)) as client,
+        closing(EmbeddedClient(tmp_path)) as client,
         pytest.raises(QdrantConnectionError, match="cannot make out the files of 'points'"),
     ):
         client.count("points")
@@ -480,7 +509,7 @@ FORKED = """
 import os, sys
 from contextlib import closing
 from qdrant_client import models
-from qdrant_rerank.qdrant.embedded.client import EdgeClient
+from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
 from qdrant_rerank.errors import QdrantConnectionError
 
 def tried(call):
@@ -489,7 +518,7 @@ def tried(call):
     except QdrantConnectionError as error:
         return error
 
-with closing(EdgeClient(sys.argv[1] or None)) as client:
+with closing(EmbeddedClient(sys.argv[1] or None)) as client:
     client.create_collection(
         "points", vectors_config=models.VectorParams(size=2, distance=models.Distance.DOT)
     )
@@ -640,7 +669,7 @@ def test_every_kind_of_query_is_answered_as_local_mode_does(edge):
 def test_a_collection_without_vectors_is_searched_by_its_text_index(tmp_path):
     """Recall by words alone, as in local mode; there the next time."""
     found = []
-    for opened in (partial(QdrantClient, ":memory:"), *[partial(EdgeClient, tmp_path)] * 2):
+    for opened in (partial(QdrantClient, ":memory:"), *[partial(EmbeddedClient, tmp_path)] * 2):
         with closing(opened()) as client:
             searcher = HybridSearcher(
                 "docs", client=client, embedder=None, sparse=TextIndex("text"), reranker=None
@@ -747,7 +776,7 @@ def _alias(alias, collection):
 
 def test_the_directory_holds_no_name_that_a_caller_chose(tmp_path):
     """A collection's name cannot lead outside of it."""
-    with closing(EdgeClient(tmp_path / "db")) as client:
+    with closing(EmbeddedClient(tmp_path / "db")) as client:
         client.create_collection("..hidden name", **VECTORS)
     names = {path.name for path in Path(tmp_path).rglob("*")}
     assert "..hidden name" not in names

@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
-from qdrant_rerank.qdrant.embedded.client import EdgeClient
+from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
 
 SIZE = 4
 WORDS = ("red", "green", "blue")
@@ -108,7 +108,7 @@ def engines(monkeypatch_module):
     """Both engines, in memory; in a file system in memory where there is one, for its speed."""
     if Path("/dev/shm").is_dir():
         monkeypatch_module.setattr(tempfile, "tempdir", "/dev/shm")
-    with closing(QdrantClient(":memory:")) as local, closing(EdgeClient()) as edge:
+    with closing(QdrantClient(":memory:")) as local, closing(EmbeddedClient()) as edge:
         yield local, edge
 
 

@@ -1,0 +1,328 @@
+"""The directory of the embedded engine: whose it is, and that nothing of others is removed."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from qdrant_client import QdrantClient, models
+
+from qdrant_rerank import HybridSearcher
+from qdrant_rerank.errors import QdrantConnectionError
+from qdrant_rerank.qdrant.embedded.choice import embedded_client, holds_collections
+from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
+
+VECTORS = {"vectors_config": models.VectorParams(size=2, distance=models.Distance.DOT)}
+POINT = models.PointStruct(id=1, vector=[1.0, 2.0])
+
+
+def contents(path):
+    """Every file below a directory, with its text where it is short."""
+    return {
+        str(file.relative_to(path)): file.read_bytes()[:100] for file in path.rglob("*")
+        if file.is_file()
+    }  # fmt: skip
+
+
+def filled(path, *names):
+    """A directory with collections of one point each."""
+    with closing(EmbeddedClient(path)) as client:
+        for name in names:
+            client.create_collection(name, **VECTORS)
+            client.upsert(name, [POINT])
+    return json.loads((path / "collections.json").read_text())
+
+
+def folders(path):
+    """Names of the folders of collections."""
+    return {one.name for one in (path / "shards").iterdir()}
+
+
+# --- directories of others
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "shards/train/000.tar",
+        "shards/0123456789abcdef0123456789abcdef/edge_config.json",
+        "docs.jsonl",
+        ".git/config",
+        "set-aside/x",
+    ],
+)
+def test_a_directory_of_others_is_refused_and_nothing_in_it_changes(tmp_path, file):
+    """However it is opened: by a client, and by a searcher."""
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text("theirs")
+    before = contents(tmp_path)
+    for opened in (EmbeddedClient, embedded_client):
+        with pytest.raises(
+            QdrantConnectionError, match=r"no directory of the embedded Qdrant"
+        ) as e:
+            opened(tmp_path)
+        assert file.split("/")[0] in str(e.value)
+        assert "Nothing was changed" in str(e.value)
+    assert contents(tmp_path) == before
+    assert not holds_collections(tmp_path)
+
+
+def test_the_searcher_names_a_directory_of_others(tmp_path, monkeypatch):
+    """By QDRANT_PATH, with the files of a training set in it."""
+    (tmp_path / "shards" / "train").mkdir(parents=True)
+    (tmp_path / "shards" / "train" / "000.tar").touch()
+    monkeypatch.setenv("QDRANT_PATH", str(tmp_path))
+    with pytest.raises(QdrantConnectionError, match="shards/train"):
+        HybridSearcher("docs", reranker=None)
+    assert (tmp_path / "shards" / "train" / "000.tar").is_file()
+
+
+@pytest.mark.parametrize(
+    "there", [[], [".lock"], [".lock", "shards/"], [".gitkeep", "lost+found/"]]
+)
+def test_an_empty_directory_is_taken(tmp_path, there):
+    """Also one in which a process was killed before it wrote anything."""
+    for name in there:
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
+    assert filled(tmp_path, "points")["format"] == 1
+
+
+def test_folders_of_others_beside_collections_are_left_and_named(tmp_path, caplog):
+    """In a directory that the version before made among them."""
+    filled(tmp_path, "points")
+    (tmp_path / "shards" / "train").mkdir()
+    (tmp_path / "shards" / "train" / "000.tar").touch()
+    with caplog.at_level(logging.WARNING), closing(EmbeddedClient(tmp_path)) as client:
+        assert client.count("points").count == 1
+    assert "train is none of the embedded Qdrant's folders" in caplog.text
+    assert (tmp_path / "shards" / "train" / "000.tar").is_file()
+
+
+def test_a_directory_of_the_version_before_opens(tmp_path):
+    """Its folders have no mark; a collection of it can be removed, and nothing else goes."""
+    listed = filled(tmp_path, "points", "others")
+    for marker in tmp_path.glob("shards/*/.qdrant-rerank"):
+        marker.unlink()
+    with closing(EmbeddedClient(tmp_path)) as client:
+        assert client.count("points").count == client.count("others").count == 1
+        client.delete_collection("points")
+    assert folders(tmp_path) == {listed["collections"]["others"]["folder"]}
+
+
+# --- lists that are lost, damaged or wrong
+
+
+def test_a_killed_process_leaves_a_folder_that_is_set_aside(tmp_path, caplog):
+    """Its files are kept and named; the collections of the list are as they were."""
+    listed = filled(tmp_path, "points", "lost")
+    kept, lost = (listed["collections"][name]["folder"] for name in ("points", "lost"))
+    del listed["collections"]["lost"]
+    (tmp_path / "collections.json").write_text(json.dumps(listed))
+    files = contents(tmp_path / "shards" / lost)
+    with caplog.at_level(logging.WARNING), closing(EmbeddedClient(tmp_path)) as client:
+        assert [one.name for one in client.get_collections().collections] == ["points"]
+        assert client.count("points").count == 1
+    assert folders(tmp_path) == {kept}
+    assert contents(tmp_path / "set-aside" / lost) == files
+    assert f"set-aside/{lost}" in caplog.text
+    assert "'lost'" in caplog.text
+
+
+def test_a_list_restored_from_an_old_copy_loses_nothing(tmp_path, caplog):
+    """What the copy lacks is set aside; what it has and is gone is told, and comes back."""
+    filled(tmp_path, "points")
+    old = (tmp_path / "collections.json").read_text()
+    newer = filled(tmp_path, "newer")
+    (tmp_path / "collections.json").write_text(old)
+    filled(tmp_path)
+    folder = newer["collections"]["newer"]["folder"]
+    assert (tmp_path / "set-aside" / folder).is_dir()
+    (tmp_path / "collections.json").write_text(json.dumps(newer))
+    with closing(EmbeddedClient(tmp_path)) as client:
+        with pytest.raises(QdrantConnectionError, match="lacks the files of 'newer'.*'set-aside'"):
+            client.count("newer")
+        assert client.count("points").count == 1
+    (tmp_path / "set-aside" / folder).rename(tmp_path / "shards" / folder)
+    with closing(EmbeddedClient(tmp_path)) as client:
+        assert client.count("newer").count == 1
+
+
+def test_without_its_list_a_directory_is_refused(tmp_path):
+    """And not opened as an empty one."""
+    filled(tmp_path, "points")
+    (tmp_path / "collections.json").unlink()
+    before = contents(tmp_path)
+    with pytest.raises(QdrantConnectionError, match=r"restore collections\.json"):
+        EmbeddedClient(tmp_path)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "folder", ["..", "", ".", "/", "../..", "x/../..", None, 3, "0" * 31, "A" * 32, "other"]
+)
+def test_a_folder_of_the_list_that_leads_elsewhere_is_refused(tmp_path, folder):
+    """Nothing outside, and nothing inside, is read, written or removed."""
+    directory = tmp_path / "db"
+    listed = filled(directory, "points", "other")
+    (tmp_path / "outside").write_text("theirs")
+    if folder == "other":  # of another collection
+        folder = listed["collections"]["other"]["folder"]
+    listed["collections"]["points"]["folder"] = folder
+    (directory / "collections.json").write_text(json.dumps(listed))
+    before = contents(tmp_path)
+    with pytest.raises(QdrantConnectionError, match=r"collections\.json cannot be read: .*folder"):
+        EmbeddedClient(directory)
+    assert contents(tmp_path) == before
+
+
+def test_a_link_in_the_place_of_a_folder_is_not_followed_by_a_removal(tmp_path):
+    """The files that it points to stay."""
+    directory, theirs = tmp_path / "db", tmp_path / "theirs"
+    folder = directory / "shards" / filled(directory, "points")["collections"]["points"]["folder"]
+    folder.rename(theirs)
+    folder.symlink_to(theirs)
+    before = contents(theirs)
+    with closing(EmbeddedClient(directory)) as client:
+        client.delete_collection("points")
+    assert contents(theirs) == before
+
+
+# --- who has it open
+
+
+CHILD_LIVES = """
+import os, sys, time
+from qdrant_client import models
+from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
+
+client = EmbeddedClient(sys.argv[1])
+client.create_collection("points", vectors_config={})
+client.count("points")
+child = os.fork()
+if child == 0:
+    time.sleep(600)
+print(child, flush=True)
+if sys.argv[2] == "close":
+    client.close()
+    EmbeddedClient(sys.argv[1]).count("points")
+    sys.stdin.read()
+else:
+    os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+@pytest.mark.parametrize("how", ["close", "exit"])
+def test_a_forked_child_keeps_no_directory_locked(tmp_path, how):
+    """Once the process that opened it has closed it, or is gone."""
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD_LIVES, tmp_path / "db", how],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        child = int(process.stdout.readline())
+        try:
+            process.stdin.close()
+            assert process.wait(60) == 0
+            with closing(EmbeddedClient(tmp_path / "db")) as client:
+                assert client.count("points").count == 0
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_what_a_killed_process_had_in_memory_is_removed_by_the_next(tmp_path, monkeypatch):
+    """After SIGTERM and SIGKILL; not what a process that lives has, nor what others made."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    filled(tmp_path / "qdrant-rerank-mine", "points")  # a directory that a user chose
+    code = (
+        "from qdrant_rerank.qdrant.embedded.client import EmbeddedClient\n"
+        "client = EmbeddedClient(); client.create_collection('points', vectors_config={})\n"
+        "print(client._engine._shards._directory.path, flush=True); input()"
+    )
+    with closing(EmbeddedClient()) as alive:
+        alive.create_collection("points", **VECTORS)
+        left = []
+        for sent in (signal.SIGTERM, signal.SIGKILL):
+            with subprocess.Popen(
+                [sys.executable, "-c", code],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "TMPDIR": str(tmp_path)},
+            ) as process:
+                left.append(Path(process.stdout.readline().strip()))
+                process.send_signal(sent)
+        assert left[1].is_dir()
+        with closing(EmbeddedClient()):
+            pass
+        assert not any(folder.exists() for folder in left)
+        assert alive.count("points").count == 0
+    assert [one.name for one in tmp_path.glob("qdrant*")] == ["qdrant-rerank-mine"]
+
+
+# --- where it is
+
+
+def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
+    """Of the argument, of QDRANT_PATH, and of a directory of local mode."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QDRANT_PATH", "~/db")
+    with HybridSearcher("docs", reranker=None) as searcher:
+        searcher.add(["a text"], progress=False)
+    with closing(EmbeddedClient("~/db")) as client:
+        assert client.count("docs").count == 1
+    assert holds_collections("~/db")
+    with closing(QdrantClient(path=str(tmp_path / "local"))) as local:
+        local.create_collection("points", **VECTORS)
+    with closing(embedded_client("~/local")) as client:
+        assert client.collection_exists("points")
+    assert {one.name for one in tmp_path.iterdir()} == {"db", "local"}
+
+
+def test_a_tilde_without_a_home_directory_is_our_error(tmp_path):
+    """As in a container without HOME and without an entry of its user."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os, pwd\n"
+            "pwd.getpwuid = lambda uid: (_ for _ in ()).throw(KeyError(uid))\n"
+            "del os.environ['HOME']\n"
+            "from qdrant_rerank.qdrant.embedded.choice import embedded_client\n"
+            f"embedded_client({str(tmp_path / 'db')!r}).close()\n"
+            "embedded_client('~/db')",
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert "QdrantConnectionError: The Qdrant directory ~/db cannot be opened" in done.stderr
+    assert "Set HOME" in done.stderr
+    assert (tmp_path / "db").is_dir()
+
+
+def test_no_temporary_directory_is_our_error(tmp_path, monkeypatch):
+    """Where nothing can be written for an engine in memory."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    with pytest.raises(QdrantConnectionError, match="Set TMPDIR to a directory to write to"):
+        EmbeddedClient()
+
+
+def test_two_searchers_on_one_path_share_the_engine(tmp_path, monkeypatch):
+    """A cell of a notebook that is run again, and another collection."""
+    monkeypatch.setenv("QDRANT_PATH", str(tmp_path / "db"))
+    with HybridSearcher("docs", reranker=None) as one, HybridSearcher("docs", reranker=None) as two:
+        one.add(["a text"], progress=False)
+        assert len(two.search("text")) == 1
+        with HybridSearcher("others", reranker=None) as third:
+            third.add(["another text"], progress=False)
+        assert {c.name for c in one.client.get_collections().collections} == {"docs", "others"}
+    shutil.rmtree(tmp_path / "db")
