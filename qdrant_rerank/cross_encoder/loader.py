@@ -114,11 +114,11 @@ class EncoderLoader:
             InvalidInputError: int8 is asked for on a card.
         """
         placement = self._placement
-        for_card = self.running["engine"] != "openvino" and (
+        for_gpu = self.running["engine"] != "openvino" and (
             placement.wants_gpu
             or (placement.names_gpu and runs_on_gpu(import_onnxruntime(), placement))
         )
-        return choose_conversion(self.files.precision, self.asked, for_card=for_card)
+        return choose_conversion(self.files.precision, self.asked, for_gpu=for_gpu)
 
     @property
     def precision(self) -> RunPrecision:

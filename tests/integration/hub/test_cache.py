@@ -272,8 +272,8 @@ def test_any_repository_with_an_onnx_file_works(online, hub, tmp_path, tiny_bert
     hub.requests.clear()
     assert "model" in online.locate(OWN, cache_dir=tmp_path)
     assert hub.requests == []
-    said = online.locate(OWN, cache_dir=tmp_path, precision="int8")
-    assert "has no ONNX file of precision int8; its ONNX files: onnx/model.onnx." in said
+    said = online.locate(OWN, cache_dir=tmp_path, precision="q4f16")
+    assert "has no ONNX file of precision q4f16; its ONNX files: onnx/model.onnx." in said
     without = shutil.copytree(tiny_bert, tmp_path / "copy")
     (without / "onnx" / "model.onnx").rename(without / "pytorch_model.bin")
     hub.repositories["someone/torch"] = without

@@ -314,7 +314,7 @@ def test_nothing_is_made_for_a_card_that_is_not_there(tiny_bert, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "asked", "for_card", "precision", "made"),
+    ("source", "asked", "for_gpu", "precision", "made"),
     [
         ("fp32", "auto", False, "fp32", ""),
         ("fp32", "auto", True, "fp32", ""),
@@ -332,9 +332,9 @@ def test_nothing_is_made_for_a_card_that_is_not_there(tiny_bert, tmp_path):
         ("q4f16", "auto", True, "q4f16", ""),
     ],
 )
-def test_what_is_made_of_which_file(source, asked, for_card, precision, made):
+def test_what_is_made_of_which_file(source, asked, for_gpu, precision, made):
     """A card is given floats; elsewhere a file is run as it is, unless another is asked for."""
-    found = choose_conversion(source, asked, for_card=for_card)
+    found = choose_conversion(source, asked, for_gpu=for_gpu)
     assert found.precision == precision
     steps = ("quantizes", "dequantizes")
     assert " ".join(step for step in steps if getattr(found, step)) == made
@@ -369,5 +369,5 @@ def test_a_document_cache_in_fp16_is_refused():
 def test_int8_on_a_card_is_refused():
     """Nobody would be told that it ran on a CPU."""
     for source in ("fp32", "int8"):
-        with pytest.raises(InvalidInputError, match="which a card does not compute"):
-            choose_conversion(source, "int8", for_card=True)
+        with pytest.raises(InvalidInputError, match="in which a GPU does not compute"):
+            choose_conversion(source, "int8", for_gpu=True)
