@@ -1,4 +1,4 @@
-"""A Hugging Face hub on loopback: what huggingface_hub asks when it lists and fetches files.
+"""A Hugging Face hub on loopback: it answers the requests that list and fetch files.
 
 Large files are stored as the hub stores them with LFS: the listing and the headers give their
 sha256; of the others they give git's object id.
@@ -21,7 +21,7 @@ LFS_SUFFIXES = {".onnx", ".onnx_data", ".data"}
 
 @dataclass
 class Hub:
-    """A running hub, and what is wrong with it.
+    """A running hub, and its faults.
 
     Attributes:
         url: for ``HF_ENDPOINT``.
@@ -53,8 +53,8 @@ class Hub:
     closed: threading.Event = field(default_factory=threading.Event)
     snapshots: dict[str, Path] = field(default_factory=dict)
 
-    def well(self) -> None:
-        """Mend all that is wrong, and forget what was asked."""
+    def repair(self) -> None:
+        """Remove all faults, and forget the requests."""
         self.status, self.hangs = 200, None
         for each in (self.headers, self.drops, self.stalls, self.altered, self.licenses):
             each.clear()
@@ -62,7 +62,7 @@ class Hub:
             asked.clear()
 
     def commit(self, name: str) -> str:
-        """Full hash of what the default branch shows; older ones stay available."""
+        """Full hash of the default branch's commit; older commits stay available."""
         folder = self.repositories[name]
         commit = hashlib.sha1(f"{name} {folder}".encode(), usedforsecurity=False).hexdigest()
         self.snapshots[commit] = folder
@@ -200,7 +200,7 @@ def hub_of(repositories: dict[str, Path]) -> Iterator[Hub]:
 
 
 def described(path: Path, folder: Path) -> dict[str, Any]:
-    """A file as the hub's listing gives it."""
+    """Describe a file as the hub's listing does."""
     size = path.stat().st_size
     blob, digest = digests(path, size, path.stat().st_mtime_ns)
     about = {"rfilename": path.relative_to(folder).as_posix(), "size": size, "blobId": blob}

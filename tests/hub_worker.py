@@ -66,7 +66,7 @@ class Worker:
         self._process.wait(60)
 
     def answer(self):
-        """What a call that was sent came to."""
+        """Wait for the answer to a call that was sent."""
         line = self._process.stdout.readline()
         assert line, "the process ended"
         said = json.loads(line)
@@ -85,7 +85,7 @@ class Worker:
 
 @contextmanager
 def worker(hub, **environment):
-    """A process whose hub is this one."""
+    """Start a process that uses this hub."""
     made = Worker({"HF_ENDPOINT": hub if isinstance(hub, str) else hub.url, **environment})
     try:
         yield made

@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.gpu.parity import Judged, Scores, compared
 from benchmarks.peers.machine import machine
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
-from qdrant_rerank.hub.locate import ModelFiles, locate_convertible
+from qdrant_rerank.hub.locate import ModelFiles, locate
 from qdrant_rerank.hub.onnx_files import external_files
 from qdrant_rerank.inference.conversion.dequantize import dequantized
 from qdrant_rerank.inference.conversion.fp16 import quiet
@@ -47,7 +47,7 @@ def main() -> None:
     given = parser.parse_args()
     judged = Judged.read(given.data, queries=given.queries)
     with tempfile.TemporaryDirectory() as room:
-        files = locate_convertible(given.model, precision="fp32")
+        files = locate(given.model, precision="fp32")
         made = {"fp16": Path(room) / "ours", "fp16, all of it": Path(room) / "all"}
         for label, directory in made.items():
             make_rounded(files, directory, ours=label == "fp16")

@@ -14,7 +14,7 @@ from qdrant_rerank.hub.specs import DEFAULT_RERANKER
 if TYPE_CHECKING:
     from qdrant_rerank.evaluation.evaluation_result import Evaluation
     from qdrant_rerank.evaluation.tuning_result import Tuning
-    from qdrant_rerank.hub.locate import Precision
+    from qdrant_rerank.hub.precision import Precision
     from qdrant_rerank.options import Blend, Fusion
 
 __all__ = ["COMMANDS"]
@@ -144,11 +144,11 @@ def tune_command(
     """
     from qdrant_rerank.evaluation.metrics import require_measures
     from qdrant_rerank.evaluation.tune import tune
-    from qdrant_rerank.hub.locate import locate_convertible
+    from qdrant_rerank.hub.locate import locate
 
     require_measures([measure])
     for name, precision in product(rerankers, precisions):
-        locate_convertible(name, precision=precision)  # a wrong name costs no indexing
+        locate(name, precision=precision)  # a wrong name costs no indexing
     data = read_data(given, None)
     with searchers_for(given, data, {"none": None}) as searchers:
         found = tune(

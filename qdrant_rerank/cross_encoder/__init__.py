@@ -1,4 +1,4 @@
-"""A cross-encoder: pairs of query and document -> scores.
+"""Cross-encoders: pairs of query and document -> scores.
 
 Takes a model name or directory, and gives one score per pair.
 """

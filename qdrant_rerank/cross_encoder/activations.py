@@ -1,7 +1,7 @@
 """Logits -> scores.
 
-"auto" is what sentence-transformers' ``CrossEncoder`` does: the activation that the model's
-configuration names, else sigmoid for one label and the logit for several.
+"auto" does what sentence-transformers' ``CrossEncoder`` does: it uses the activation that the
+model's configuration names, else sigmoid for one label and the logit for several.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 NamedActivation = Literal["auto", "identity", "sigmoid", "softmax"]
-#: A name, or relevance logits (n,) float32 -> scores (n,) float32, such as a ``Calibrator``.
+#: A name, or a callable such as a ``Calibrator``: logits (n,) float32 -> scores (n,) float32.
 Activation = NamedActivation | Callable[[NDArray[np.float32]], NDArray[np.floating[Any]]]
 
 # The last part of the dotted paths that sentence-transformers writes. Nothing is imported.
@@ -47,10 +47,10 @@ def require_activation(activation: Any) -> None:
 
 
 def choose_activation(activation: Activation, config: ModelConfig, head: Head) -> Activation:
-    """What "auto" stands for with this model; any other activation as it is.
+    """Replace "auto" by the model's own activation; return any other activation as it is.
 
     Raises:
-        InvalidInputError: softmax over one label, which is 1 whatever the pair.
+        InvalidInputError: softmax over one label, which is 1 for every pair.
     """
     if activation == "auto":
         default: Activation = "sigmoid" if head.labels == 1 or head.log_odds else "identity"
@@ -64,7 +64,7 @@ def choose_activation(activation: Activation, config: ModelConfig, head: Head) -
 
 
 def activation_name(activation: Activation) -> str:
-    """What to call it in a trace."""
+    """Return the name of an activation, for a trace."""
     if isinstance(activation, str):
         return activation
     own = getattr(activation, "name", None) or getattr(activation, "__qualname__", None)
@@ -74,11 +74,11 @@ def activation_name(activation: Activation) -> str:
 def activate(
     activation: Activation, head: Head, logits: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Scores from label logits.
+    """Compute scores from label logits.
 
     Args:
         activation: not "auto".
-        head: which labels are relevance.
+        head: how relevance is read from the logits.
         logits: shape (n, labels), float32, finite.
 
     Returns:
@@ -86,7 +86,7 @@ def activate(
         more relevant.
 
     Raises:
-        ModelOutputError: a callable did not return one finite score a pair.
+        ModelOutputError: a callable did not return one finite score per pair.
     """
     if activation == "softmax":
         logits = logits.astype(np.float64)
@@ -95,7 +95,7 @@ def activate(
         return np.asarray(shares[:, head.column])
     relevance = head.relevance(logits)
     if activation == "sigmoid":
-        # exp overflows to inf for logits below -709, which still gives the right limit, 0.
+        # exp overflows to inf for logits below -709, and the score is then the right limit, 0.
         with np.errstate(over="ignore"):
             return np.asarray(1 / (1 + np.exp(-relevance.astype(np.float64))))
     if callable(activation):

@@ -1,7 +1,7 @@
 """Scores -> probabilities that a document is relevant, learnt from judged pairs.
 
-A reranker's logits order documents; they are no probabilities, and one threshold means another
-thing for each model. A ``Calibrator`` is fitted once on scores and judgments, kept as a small JSON
+A reranker's logits order documents. They are not probabilities, and one threshold means something
+else for each model. A ``Calibrator`` is fitted once on scores and judgments, kept as a small JSON
 file beside the model, and used as the activation.
 """
 
@@ -22,30 +22,30 @@ from qdrant_rerank.utils.validation import require_choice
 
 __all__ = ["CalibrationMethod", "Calibrator"]
 
-#: A logistic curve (two numbers, keeps the order strictly), or the best curve of steps that rises
-#: (needs some hundred judgments; scores on one step become equal).
+#: "platt" is a logistic curve: two numbers, different scores stay different. "isotonic" is the best
+#: rising curve of steps: it needs some hundred judgments, and scores on one step become equal.
 CalibrationMethod = Literal["platt", "isotonic"]
 FORMAT = 1
-# Inverse strength of regularisation; the targets below 1 keep the curve finite by themselves.
+# Inverse strength of regularisation; targets below 1 already keep the curve finite.
 NO_REGULARISATION = 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrator:
-    """Maps scores to probabilities, never turning their order round. A callable.
+    """A callable that maps scores to probabilities and never reverses their order.
 
-    Made by :meth:`fit` or :meth:`load`. Pass it as ``TextCrossEncoder(activation=...)``: then
-    ``score_threshold=0.5`` keeps what is more likely relevant than not.
+    :meth:`fit` or :meth:`load` makes one. Pass it as ``TextCrossEncoder(activation=...)``: then
+    ``score_threshold=0.5`` keeps the documents that are more likely relevant than not.
 
     Attributes:
         method: how it was fitted.
-        slope: of a logistic curve 1 / (1 + exp(-(slope * score + intercept))); above 0.
-        intercept: of the same.
-        scores: knots of a curve of steps, ascending; empty for a logistic one.
-        probabilities: at the knots, ascending, 0 to 1; straight lines between them.
+        slope: for the logistic curve 1 / (1 + exp(-(slope * score + intercept))); above 0.
+        intercept: for the same curve.
+        scores: knots of an isotonic curve, ascending; empty for a logistic curve.
+        probabilities: values at the knots, ascending, 0 to 1; straight lines join them.
 
     Raises:
-        InvalidInputError: not a curve that rises between 0 and 1.
+        InvalidInputError: the values are not a curve that rises between 0 and 1.
 
     Examples:
         >>> calibrate = Calibrator("platt", slope=1.0, intercept=-2.0)
@@ -74,17 +74,17 @@ class Calibrator:
         )
         if not rises:
             raise InvalidInputError(
-                f"This {self.method} calibration is no curve that rises from 0 to 1. Fit it again: "
-                "Calibrator.fit(scores, labels)."
+                f"This {self.method} calibration is not a curve that rises from 0 to 1. Fit it "
+                "again: Calibrator.fit(scores, labels)."
             )
 
     @property
     def name(self) -> str:
-        """What a trace calls it."""
+        """Name in a trace."""
         return f"calibrated ({self.method})"
 
     def __call__(self, scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Scores (n,) -> probabilities (n,), float64, 0 to 1."""
+        """Map scores (n,) to probabilities (n,), float64, 0 to 1."""
         values = np.asarray(scores, dtype=np.float64)
         if self.method == "isotonic":
             mapped = np.interp(values, self.scores, self.probabilities)
@@ -103,18 +103,19 @@ class Calibrator:
         """Learn the curve from judged pairs; needs scikit-learn.
 
         Platt scaling (Platt, Probabilistic Outputs for Support Vector Machines, 1999) fits a
-        logistic curve to targets that are drawn in from 0 and 1 by the number of judgments;
-        isotonic regression (Zadrozny and Elkan, KDD 2002) the least-squares curve that rises.
+        logistic curve to targets that move from 0 and 1 inwards, the more the fewer judgments
+        there are. Isotonic regression (Zadrozny and Elkan, KDD 2002) fits the rising curve with
+        the least squared error.
 
         Args:
-            scores: of a reranker with the activation that it will be used with otherwise:
-                "identity" for a Calibrator, which takes logits.
-            labels: for each score, 1 for relevant and 0 for not, or a probability between.
-            method: "platt" from some tens of judgments on, "isotonic" from some hundreds on.
+            scores: the reranker's logits: its scores with the activation "identity".
+            labels: for each score, 1 for relevant and 0 for not relevant, or a probability.
+            method: "platt" needs some tens of judgments, "isotonic" some hundreds.
 
         Raises:
-            InvalidInputError: not as many finite scores as labels, labels outside of 0 to 1 or all
-                the same, scores all the same, or relevance that falls as the scores rise.
+            InvalidInputError: scores and labels differ in number, a score is not finite, a label
+                is outside of 0 to 1, all scores or all labels are equal, or relevance falls as the
+                scores rise.
             MissingDependencyError: scikit-learn is not installed.
         """
         require_choice("method", method, CalibrationMethod)
@@ -124,7 +125,7 @@ class Calibrator:
         return _fit_platt(x, y)
 
     def save(self, path: str | Path) -> None:
-        """Write a JSON file (gzipped if it ends in ``.gz``), whole or not at all.
+        """Write a JSON file (gzipped if the name ends in ``.gz``), whole or not at all.
 
         Raises:
             InvalidInputError: the path cannot be written.
@@ -140,10 +141,10 @@ class Calibrator:
 
     @classmethod
     def load(cls, path: str | Path) -> "Calibrator":
-        """Read what :meth:`save` wrote; the curve is the same to the bit.
+        """Read a file that :meth:`save` wrote; the curve is the same to the bit.
 
         Raises:
-            ModelFileError: no such file, or not a calibration.
+            ModelFileError: there is no such file, or it is not a calibration.
         """
         advice = "Save one with Calibrator.fit(scores, labels).save(path)."
         try:
@@ -156,7 +157,7 @@ class Calibrator:
             ) from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ModelFileError(
-                f"{path} holds no calibration of format {FORMAT}, which is what is read. {advice}"
+                f"{path} is not a calibration of format {FORMAT}, the only one known. {advice}"
             )
         try:
             return cls(
@@ -177,11 +178,11 @@ def _checked(
         x = np.asarray(list(scores), dtype=np.float64)
         y = np.asarray(list(labels), dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"scores and labels are to be numbers: {error}.") from error
+        raise InvalidInputError(f"scores and labels must be numbers: {error}.") from error
     if x.ndim != 1 or x.shape != y.shape or len(x) < 2:
         raise InvalidInputError(
-            f"scores have shape {x.shape} and labels {y.shape}; expected one label a score, and at "
-            "least two of them."
+            f"scores have shape {x.shape} and labels {y.shape}; expected one label per score, and "
+            "at least two of them."
         )
     if not np.isfinite(x).all():
         raise InvalidInputError(
@@ -190,7 +191,7 @@ def _checked(
     outside = np.flatnonzero(~((y >= 0) & (y <= 1)))
     if len(outside):
         raise InvalidInputError(
-            f"Label {outside[0]} is {y[outside[0]]}; expected 0, 1 or a probability between. Map "
+            f"Label {outside[0]} is {y[outside[0]]}; expected 0, 1 or a probability. Map "
             "graded judgments first, such as grade >= 2 to 1."
         )
     for name, values in (("labels", y), ("scores", x)):
@@ -204,11 +205,11 @@ def _checked(
 
 def _fit_platt(x: NDArray[np.float64], y: NDArray[np.float64]) -> Calibrator:
     regression = _sklearn("linear_model", "LogisticRegression")
-    # Platt's targets: as if one more pair of each kind had been seen.
+    # Platt's targets: as if there were one more judgment of each kind.
     positives, negatives = y.sum(), (1 - y).sum()
     targets = y * (positives + 1) / (positives + 2) + (1 - y) / (negatives + 2)
-    # Each score once as relevant and once as not, weighted by its target: logistic regression on
-    # probabilities. Scaled, so that the solver works at any unit of the scores.
+    # Logistic regression on probabilities: each score once as relevant and once as not, weighted by
+    # its target. The scores are scaled, so that the solver works with scores of any size.
     centre, unit = x.mean(), x.std()
     scaled = (x - centre) / unit
     model = regression(C=NO_REGULARISATION, solver="newton-cholesky", tol=1e-10, max_iter=1000).fit(

@@ -1,12 +1,12 @@
-"""Which column of a model's output is relevance.
+"""Heads: which column of a model's output is relevance.
 
 ========================  =======================================================================
-one label                 that one
-two labels                the one that the configuration names (relevant, yes, true, entailment,
-                          LABEL_1, ...), else column 1
-several labels            the one that the caller names
-yes and no tokens         of a language model, at the last position: the logit of yes less that of
-                          no, whose sigmoid is the probability of yes among the two
+one label                 this label
+two labels                the label that the configuration names as relevance (relevant, yes, true,
+                          entailment, LABEL_1, ...), else column 1
+several labels            the label that the caller names
+yes and no tokens         of a language model, at the last position: the logit of yes minus the
+                          logit of no; its sigmoid is the probability of yes among the two
 ========================  =======================================================================
 """
 
@@ -24,7 +24,7 @@ __all__ = ["Head", "Label", "choose_head", "label_logits"]
 #: A label's name in the model's configuration, or its column.
 Label = str | int
 
-# Names of two-label heads seen on the hub; compared in lower case, separators as underscores.
+# Names in two-label heads on the hub; compared in lower case, with underscores as separators.
 RELEVANT_NAMES = frozenset(
     "1 entailment label_1 match positive relevance relevant related true yes".split()
 )
@@ -33,12 +33,12 @@ MOST_LABELS_LISTED = 20
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """How relevance is read from label logits.
+    """The rule by which relevance is read from label logits.
 
     Attributes:
-        labels: columns of the logits.
-        column: the one that is relevance.
-        log_odds: whether relevance is column 1 less column 0 (yes and no tokens).
+        labels: number of columns.
+        column: the column that is relevance.
+        log_odds: whether relevance is column 1 minus column 0 (yes and no tokens).
     """
 
     labels: int
@@ -46,7 +46,7 @@ class Head:
     log_odds: bool = False
 
     def relevance(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (n, labels) -> relevance (n,), float32, unbounded."""
+        """Map logits (n, labels) to relevance (n,), float32, unbounded."""
         if self.log_odds:
             return logits[:, 1] - logits[:, 0]
         return logits[:, self.column]
@@ -55,13 +55,13 @@ class Head:
 def label_logits(
     output: NDArray[np.float32], pairs: int, path: Path, no_yes: tuple[int, int] | None = None
 ) -> NDArray[np.float32]:
-    """A run's output as one row of labels a pair.
+    """Reshape the output of a batch to one row of labels per pair.
 
     Args:
-        output: shape (n,) or (n, labels); of a language model also (n, vocabulary), or (n, 2)
-            where the export kept only (no, yes).
+        output: shape (n,) or (n, labels). A language model may also give (n, vocabulary), or
+            (n, 2) if its export kept only (no, yes).
         pairs: n.
-        path: the ONNX file, for errors.
+        path: the ONNX file, named in errors.
         no_yes: ids of the two tokens that a language model answers with.
 
     Returns:
@@ -93,18 +93,18 @@ def choose_head(
     *,
     no_yes: bool = False,
 ) -> Head:
-    """The head that a first run shows.
+    """Choose the head by the output of a first batch.
 
     Args:
         logits: shape (n, labels), as :func:`label_logits` returns them.
-        names: the labels' names, in order; may be empty.
+        names: names of the labels, in order; may be empty.
         label: the caller's choice; None for the rule in the module's docstring.
-        path: the ONNX file, for errors.
+        path: the ONNX file, named in errors.
         no_yes: whether the columns are a language model's no and yes tokens.
 
     Raises:
         InvalidInputError: no such label.
-        ModelOutputError: more than two labels, and none was chosen.
+        ModelOutputError: there are more than two labels, and the caller chose none.
     """
     count = logits.shape[1]
     if no_yes and count == 2:

@@ -1,6 +1,6 @@
-"""What a model's own configuration says about the meaning of its output.
+"""A model's own configuration: what its output means.
 
-Read, never obeyed: a dotted path in a configuration is a name to look up, nothing is imported.
+A dotted path in a configuration is only a name to look up. Nothing is imported.
 """
 
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ __all__ = ["ModelConfig"]
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """The entries of ``config.json`` that scoring needs; all may be absent.
+    """The entries of a model's configuration that scoring needs; all may be absent.
 
     Attributes:
-        source: the file, for errors.
-        model_type: the architecture's family, "bert"; empty where not said.
-        labels: names of the output's columns, in order; empty where not said.
+        source: ``config.json``, named in errors.
+        model_type: family of the architecture, such as "bert"; empty if not given.
+        labels: names of the output's columns, in order; empty if not given.
         activation: dotted path of the activation that the model was trained with, or None.
-        causal: whether the model is a decoder that predicts the next token.
-        first_position: of a text's first token, where the model is told positions.
+        causal: whether the model is a decoder, which predicts the next token.
+        first_position: position of the first token, for models that take positions as an input.
     """
 
     source: Path
@@ -34,10 +34,10 @@ class ModelConfig:
 
     @classmethod
     def read(cls, directory: Path) -> "ModelConfig":
-        """From the files in a directory; without any, everything is unknown.
+        """Read the files of a directory; without any, everything is unknown.
 
         Raises:
-            ModelFileError: a file that is there is not a JSON object.
+            ModelFileError: a file exists and is not a JSON object.
         """
         source = directory / "config.json"
         config = read_json(source)
@@ -69,7 +69,7 @@ def _labels(config: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _activation(sentence_transformers: dict[str, Any], config: dict[str, Any]) -> str | None:
-    """Where sentence-transformers looks, in its order."""
+    """Return the first activation found, in the order in which sentence-transformers looks."""
     nested = config.get("sentence_transformers")
     for place, key in (
         (sentence_transformers, "activation_fn"),

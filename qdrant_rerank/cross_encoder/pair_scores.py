@@ -1,7 +1,7 @@
-"""Scores of pairs, and what they cost."""
+"""Scores of pairs, and their cost."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,28 +12,28 @@ __all__ = ["PairScores"]
 
 @dataclass(frozen=True, slots=True)
 class PairScores:
-    """Scores, and what they cost.
+    """Scores, and their cost.
 
     Attributes:
         scores: shape (n,), float64, input order, after activation; higher is more relevant; NaN
-            where there was no time to score.
+            for a pair that was not scored before the deadline.
         logits: shape (n,), float64; orders pairs with equal scores, since an activation may give
-            one score for several logits. Of a long document the logit of its best window.
-        scored: shape (n,), bool; which pairs were scored: all, or with a deadline the first ones.
+            one score for several logits. For a long document the logit of its best passage.
+        scored: shape (n,), bool; the pairs that were scored: all, or with a deadline the first.
         tokenize_s: seconds spent tokenising.
         infer_s: seconds spent in the model.
-        tokens: tokens scored, padding left out.
-        padded_tokens: tokens scored, padding included.
-        truncated: shape (n,), bool; pairs of which the window cut something off.
-        windows: shape (n,); rows that the model read for each pair, now or when it was first
-            scored; more than 1 where it read a long document in parts.
-        spans: of each scored document, start and end character of the part that speaks for it;
-            None where long documents are truncated.
-        activation: name of the activation that made the scores of logits.
-        engine: what ran the model: onnxruntime's execution provider, or OpenVINO.
-        precision: of the weights, and why where they were quantised here.
-        cached: shape (n,), bool; which scores are of logits that the score cache held, and so
-            took no tokens; None without a score cache.
+        tokens: tokens that the model read, without padding.
+        padded_tokens: tokens that the model read, with padding.
+        truncated: shape (n,), bool; pairs that were longer than the max length and were cut.
+        windows: shape (n,), int; passages that the model read for each pair, now or when it was
+            first scored; more than 1 for a long document that was read in passages.
+        spans: for each scored document, start and end character of its best passage; None if
+            long documents are truncated.
+        activation: name of the activation that turned logits into scores.
+        engine: onnxruntime's execution provider, or OpenVINO.
+        precision: precision of the weights, and the reason if they were quantised on this machine.
+        cached: shape (n,), bool; pairs whose logits came from the score cache, so that the model
+            read no tokens; None without a score cache.
     """
 
     scores: NDArray[np.float64]
@@ -52,35 +52,33 @@ class PairScores:
     cached: NDArray[np.bool_] | None = None
 
     @classmethod
-    def joined(cls, windows: Sequence["PairScores"], pairs: int) -> "PairScores":
-        """The scores of windows that follow on one another; what is left is not scored.
+    def joined(cls, parts: Sequence["PairScores"], pairs: int) -> "PairScores":
+        """Join the scores of parts of a list, in order; the pairs after them are not scored.
 
         Args:
-            windows: one or more.
-            pairs: in all.
+            parts: one or more.
+            pairs: number of pairs in the whole list.
         """
-        if len(windows) == 1 and len(windows[0].scores) == pairs:
-            return windows[0]
-        left = pairs - sum(len(window.scores) for window in windows)
+        if len(parts) == 1 and len(parts[0].scores) == pairs:
+            return parts[0]
+        missing = pairs - sum(len(part.scores) for part in parts)
 
         def array(name: str, filling: float) -> NDArray[Any]:
-            parts = [getattr(window, name) for window in windows]
-            return np.concatenate([*parts, np.full(left, filling, dtype=parts[0].dtype)])
+            arrays = [getattr(part, name) for part in parts]
+            return np.concatenate([*arrays, np.full(missing, filling, dtype=arrays[0].dtype)])
 
-        spans = [window.spans for window in windows if window.spans is not None]
-        return cls(
+        first = parts[0]
+        return replace(
+            first,
             scores=array("scores", np.nan),
             logits=array("logits", np.nan),
             scored=array("scored", False),
-            tokenize_s=sum(window.tokenize_s for window in windows),
-            infer_s=sum(window.infer_s for window in windows),
-            tokens=sum(window.tokens for window in windows),
-            padded_tokens=sum(window.padded_tokens for window in windows),
+            tokenize_s=sum(part.tokenize_s for part in parts),
+            infer_s=sum(part.infer_s for part in parts),
+            tokens=sum(part.tokens for part in parts),
+            padded_tokens=sum(part.padded_tokens for part in parts),
             truncated=array("truncated", False),
             windows=array("windows", 0),
-            spans=[span for part in spans for span in part] if spans else None,
-            activation=windows[0].activation,
-            engine=windows[0].engine,
-            precision=windows[0].precision,
-            cached=None if windows[0].cached is None else array("cached", False),
+            spans=None if first.spans is None else [s for part in parts for s in part.spans or ()],
+            cached=None if first.cached is None else array("cached", False),
         )

@@ -1,8 +1,8 @@
-"""Language models as rerankers: a prompt around each pair, answered by yes or no.
+"""Language models as rerankers: a prompt around each pair, which the model answers with yes or no.
 
-What the model is asked is a ``PromptTemplate``; the score is the logit of "yes" less that of "no"
-at the last position. Its sigmoid equals the softmax over the two, which the model card of
-Qwen3-Reranker computes.
+A ``PromptTemplate`` is the question. The score is the logit of "yes" minus the logit of "no" at the
+last position. Its sigmoid equals the softmax over the two, which the model card of Qwen3-Reranker
+computes.
 """
 
 import string
@@ -27,26 +27,26 @@ from qdrant_rerank.inference.tokenizer_files import TokenizerFiles
 
 __all__ = ["QWEN3_RERANKER", "PromptTemplate", "PromptTokenizer", "choose_prompt"]
 
-# Of the model card's code; what the decoder could read, 40,960, would take gigabytes of logits.
+# As in the model card's code. The decoder could read 40,960, which takes gigabytes of logits.
 PROMPT_MAX_LENGTH = 8192
-# Tokens that may come about where the texts meet the prompt.
+# Tokens that may arise where the texts meet the prompt.
 JOINTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
-    """What a language model is asked about a pair.
+    """A question to a language model about a pair.
 
     Attributes:
-        prefix: before the pair, special tokens included.
-        body: the pair; holds {query} and {document}, and {instruction} where there is one.
-        suffix: after the pair, up to where the model's answer starts.
-        instruction: what is relevant, unless a caller says otherwise.
+        prefix: text before the pair, special tokens included.
+        body: the pair; holds {query} and {document}, and {instruction} if there is one.
+        suffix: text after the pair, up to the start of the model's answer.
+        instruction: what counts as relevant; a caller may replace it.
         yes: the token that answers "relevant".
         no: the token that answers "not relevant".
 
     Raises:
-        InvalidInputError: the body lacks a field, or has another.
+        InvalidInputError: the body lacks a field, or has an unknown one.
     """
 
     prefix: str
@@ -87,15 +87,15 @@ QWEN3_RERANKER = PromptTemplate(
 def choose_prompt(
     prompt: PromptTemplate | None, config: ModelConfig, spec: ModelSpec | None = None
 ) -> PromptTemplate | None:
-    """The caller's prompt, else the model family's; None for a model that reads plain pairs.
+    """Return the caller's prompt, else that of the model's family; None for plain pairs.
 
     Args:
         prompt: the caller's choice.
-        config: of the model.
-        spec: its entry in the registry, for a model that has no configuration file.
+        config: the model's configuration.
+        spec: the model's entry in the registry, for a model without a configuration file.
 
     Raises:
-        InvalidInputError: a language model whose prompt is not known.
+        InvalidInputError: the model is a language model whose prompt is not known.
     """
     if prompt is not None:
         return prompt
@@ -114,27 +114,27 @@ def choose_prompt(
 class PromptTokenizer:
     """Tokenises pairs inside a prompt. Safe to call from many threads.
 
-    Special tokens that a query or a document spells out are read as plain text, so that a document
-    cannot end the prompt and answer for the model.
+    Special tokens in a query or a document are read as plain text, so that a document cannot end
+    the prompt and answer for the model.
 
     Args:
         tokenizer: a loaded tokenizer; its truncation and padding are reset.
-        prompt: around the pairs.
+        prompt: the prompt around each pair.
         instruction: replaces the prompt's own.
-        max_length: window in tokens, the prompt included.
+        max_length: tokens of a prompt with its pair.
         pad_id: id that fills up shorter rows, on their left.
-        source: named in errors.
+        source: the tokenizer's file, named in errors.
 
     Attributes:
         max_length: as given.
-        specials: tokens of the window that belong to neither text.
+        specials: tokens of ``max_length`` that belong to neither text.
         no_yes: ids of the two answers.
         pad_id: as given.
         pad_type_id: 0.
-        padding_side: "left", since the answer is read at the last position.
+        padding_side: "left", because the answer is read at the last position.
 
     Raises:
-        InvalidInputError: no room for a pair beside the prompt.
+        InvalidInputError: ``max_length`` leaves no room for a pair.
         ModelFileError: an answer is not one token.
     """
 
@@ -189,13 +189,14 @@ class PromptTokenizer:
         instruction: str | None = None,
         max_length: int | None = None,
     ) -> "PromptTokenizer":
-        """Load ``tokenizer.json``, and the configuration files beside it where they exist.
+        """Load ``tokenizer.json``, and the configuration files beside it if they exist.
 
         Args:
             directory: holds ``tokenizer.json``.
-            prompt: around the pairs.
+            prompt: the prompt around each pair.
             instruction: replaces the prompt's own.
-            max_length: window in tokens; None for the model's own, at most 8,192.
+            max_length: tokens of a prompt with its pair; None for the model's own limit, at most
+                8,192.
 
         Raises:
             ModelFileError: no tokenizer, or a file that cannot be read.
@@ -215,10 +216,10 @@ class PromptTokenizer:
         )
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[TokenizedPair]:
-        """Tokenise pairs, in order; what does not fit is cut from the document's end.
+        """Tokenise pairs, in order, and cut a document's end if a pair does not fit.
 
-        Of a query longer than half of the room, only as much as the document leaves is kept.
-        Texts are clipped before tokenising as in a :class:`PairTokenizer`.
+        A query longer than half of the room is cut to what the document leaves. Texts are clipped
+        before tokenising as in a :class:`PairTokenizer`.
         """
         rows = self._rows(pairs, CHARACTERS_PER_TOKEN)
         clipped = self.max_length * CHARACTERS_PER_TOKEN
@@ -233,7 +234,7 @@ class PromptTokenizer:
         return rows
 
     def without_truncation(self) -> Tokenizer:
-        """A copy of the tokenizer that cuts nothing off."""
+        """Return a copy of the tokenizer, which never truncates."""
         copy = Tokenizer.from_str(self._tokenizer.to_str())
         copy.encode_special_tokens = True
         return copy

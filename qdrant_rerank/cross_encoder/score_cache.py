@@ -1,7 +1,7 @@
-"""What a model said of pairs seen before, kept in bounded memory.
+"""A cache of a model's logits for pairs, in bounded memory.
 
-The logits are kept, not the scores, so that the activation may be anything. A key is a digest of
-the model, the query and the document; nothing is kept of the texts themselves.
+It keeps logits and not scores, so that any activation can use it. A key is a digest of the model,
+the query and the document; the texts themselves are not kept.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,24 +26,23 @@ __all__ = [
     "pair_key",
 ]
 
-DIGEST_BYTES = 20  # two of 10^12 pairs collide with a probability of 1e-24
-# Memory of an entry beside its logits and spans: key, value, and places in the library's three
-# dictionaries. Measured with tracemalloc at 200 to 33,000 entries while others make room: 515 to
-# 680, and 144 to 175 a span.
+DIGEST_BYTES = 20  # among 10^12 pairs, two collide with a probability of 1e-24
+# Memory of an entry without its logits and spans: key, value, and entries in the library's three
+# dictionaries. Measured with tracemalloc at 200 to 33,000 entries in a full cache: 515 to 680
+# bytes, and 144 to 175 per span.
 ENTRY_BYTES = 704
 SPAN_BYTES = 192
 
 
 @dataclass(frozen=True, slots=True)
 class PairOutput:
-    """What a model said of one pair.
+    """A model's output for one pair.
 
     Attributes:
-        logits: shape (rows, labels), float32; more than one row where a long document was read in
-            parts.
-        truncated: whether the window cut something off.
-        spans: of each row, start and end character of its part; empty where nothing is read in
-            parts.
+        logits: shape (rows, labels), float32; one row for each passage of a long document.
+        truncated: whether the pair was longer than the max length and was cut.
+        spans: for each row, start and end character of its passage; may be empty if documents are
+            not read in passages.
     """
 
     logits: NDArray[np.float32]
@@ -57,18 +56,18 @@ class PairOutput:
 
 
 class ScoreCache:
-    """Scores of pairs, the least recently used of which make room for others.
+    """A cache of scores, which drops the pairs that were not used for the longest time.
 
-    May be shared by several encoders, since each pair is kept by its model; safe to use from many
+    Several encoders may share it: each pair is kept by its model. It is safe to use from many
     threads. A pickled copy is empty.
 
     Args:
-        max_bytes: memory that it may take; about 700 bytes a pair.
+        max_bytes: memory that it may take; about 700 bytes per pair.
 
     Attributes:
         max_bytes: as given.
-        hits: pairs that were found, since it was made.
-        misses: pairs that were not.
+        hits: number of pairs found so far.
+        misses: number of pairs not found so far.
 
     Raises:
         InvalidInputError: ``max_bytes`` is not a whole number of 1 or more.
@@ -95,19 +94,19 @@ class ScoreCache:
 
     @property
     def used_bytes(self) -> int:
-        """Memory taken, at most ``max_bytes``."""
+        """Memory in use, at most ``max_bytes``."""
         with self._lock:
             return int(self._kept.currsize)
 
     @property
     def hit_rate(self) -> float:
-        """Share of the pairs asked for that were found, 0 to 1; 0 before the first."""
+        """Share of pairs that were found, 0 to 1; 0 before the first pair."""
         with self._lock:
             asked = self.hits + self.misses
             return self.hits / asked if asked else 0.0
 
     def get(self, keys: Sequence[bytes]) -> list[PairOutput | None]:
-        """What is kept of each key; None where nothing is."""
+        """Return the output kept under each key, or None."""
         with self._lock:
             found = [self._kept.get(key) for key in keys]
             hits = sum(output is not None for output in found)
@@ -116,14 +115,14 @@ class ScoreCache:
         return found
 
     def put(self, items: Iterable[tuple[bytes, PairOutput]]) -> None:
-        """Keep outputs by their keys; one that is larger than the cache is passed over."""
+        """Keep outputs under their keys; an output larger than the cache is not kept."""
         with self._lock:
             for key, output in items:
                 if output.size <= self.max_bytes:
                     self._kept[key] = output
 
     def clear(self) -> None:
-        """Forget everything, the counts too."""
+        """Drop all entries and reset the counts."""
         with self._lock:
             self._kept.clear()
             self.hits = self.misses = 0
@@ -140,7 +139,7 @@ class ScoreCache:
 
 
 def import_lru_cache() -> Any:
-    """The library's cache, or how to install it.
+    """Return the class of the library's cache.
 
     Raises:
         MissingDependencyError: cachetools is not installed.
@@ -150,16 +149,16 @@ def import_lru_cache() -> Any:
     except ImportError as error:
         raise MissingDependencyError(
             "score_cache and document_cache need cachetools, which is not installed: "
-            'pip install "qdrant-rerank[cache]". Without a cache nothing more is needed.'
+            'pip install "qdrant-rerank[cache]". Nothing else needs it.'
         ) from error
     return LRUCache
 
 
 def as_score_cache(score_cache: ScoreCache | int | None) -> ScoreCache | None:
-    """A cache as it is, or a new one of so many bytes.
+    """Return the cache itself, or a new cache of this many bytes.
 
     Raises:
-        InvalidInputError: neither a cache nor a whole number of 1 or more.
+        InvalidInputError: the value is neither a cache nor a whole number of 1 or more.
         MissingDependencyError: cachetools is not installed.
     """
     if score_cache is None or isinstance(score_cache, ScoreCache):
@@ -169,12 +168,12 @@ def as_score_cache(score_cache: ScoreCache | int | None) -> ScoreCache | None:
 
 
 def model_fingerprint(files: Iterable[Path], options: Mapping[str, object]) -> bytes:
-    """A digest of all that makes a pair's logits.
+    """Compute a digest of everything that decides a pair's logits.
 
     Args:
-        files: of the model and its tokenizer; their contents count, and those that are not there
-            are passed over.
-        options: whatever else changes a logit; told apart by their ``repr``.
+        files: files of the model and its tokenizer; their names and contents count. A file that
+            does not exist is skipped.
+        options: everything else that changes a logit, compared by its ``repr``.
 
     Returns:
         32 bytes.
@@ -188,7 +187,7 @@ def model_fingerprint(files: Iterable[Path], options: Mapping[str, object]) -> b
 
 
 def pair_key(model: bytes, query: str, document: str) -> bytes:
-    """What stands for a pair read by a model.
+    """Return the key of a pair that a model reads.
 
     The query's length comes first, so that no letter can move from one text to the other.
 

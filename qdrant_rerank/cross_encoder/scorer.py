@@ -1,4 +1,4 @@
-"""Pairs -> scores: tokenise -> plan -> run -> label logits -> activation -> aggregate.
+"""Pairs -> scores: tokenise -> plan batches -> run -> label logits -> activation -> aggregate.
 
 ``PairScorer`` takes finished parts; :mod:`~qdrant_rerank.cross_encoder.text_cross_encoder` loads
 them.
@@ -39,33 +39,33 @@ from qdrant_rerank.utils.validation import require_pairs
 
 __all__ = ["PairScorer"]
 
-# A run's worth of short pairs, 8 on a CPU, is tokenised at a time where a deadline may pass in
-# between: a millisecond or so.
+# With a deadline, one batch of short pairs (8 on a CPU) is tokenised at once, in about 1 ms.
 SHORT_PAIR = 64  # tokens
-# Pairs that a card is given at least, where it works on the first half while the second is read.
-LEAST_BLOCK = 32
+# On a GPU, the second half of the pairs is tokenised while the GPU works on the first half, unless
+# the halves have fewer pairs than this.
+FEWEST_PAIRS_FOR_GPU = 32
 
 
 class PairScorer:
     """Scores pairs with one loaded model. Safe to call from many threads.
 
     Args:
-        reader: tokenises for the model.
-        runtime: the model.
-        config: what the model's files say about its output.
+        reader: the model's tokenizer.
+        runtime: the loaded model.
+        config: the model's configuration.
         activation: see :mod:`~qdrant_rerank.cross_encoder.activations`.
         label: see :mod:`~qdrant_rerank.cross_encoder.heads`.
-        cache: where to keep what the model says; None to forget it.
-        model: digest of all that makes a logit, under which the cache keeps it.
-        precision: what to say of the model's weights.
+        cache: keeps the model's logits; None to keep nothing.
+        model: digest of everything that decides a logit, as the cache's key.
+        precision: precision of the weights, for the result.
 
     Attributes:
         runtime: as given.
-        head: which labels are relevance.
-        activation: as given, "auto" resolved.
+        head: how relevance is read from the logits.
+        activation: as given, but "auto" is replaced by the model's own.
 
     Raises:
-        ModelOutputError: the model does not run on the tokenizer's ids, or is no reranker.
+        ModelOutputError: the model does not run on the tokenizer's ids, or is not a reranker.
         InvalidInputError: the activation or the label does not fit the model's head.
     """
 
@@ -86,21 +86,21 @@ class PairScorer:
         self._model = model
         self._read = reader
         self._windows = windows = reader.windows
-        self._pairs_per_run = runtime.pairs_per_batch
+        self._pairs_per_batch = runtime.pairs_per_batch
         self._width_multiple = runtime.width_multiple
         if reader.tokenizer.no_yes is not None and "position_ids" not in runtime.inputs:
-            self._pairs_per_run = 1  # its own positions would count the padding on the left
+            self._pairs_per_batch = 1  # the model counts positions from the padding on the left
             self._width_multiple = 1
         self.runtime = runtime
-        # One short pair shows now, not amid a ranking, that the two fit, and what comes out.
+        # One short pair shows now, and not at the first search, that tokenizer and model fit.
         probe = self._logits(reader.tokenizer([("a", "b")]))
-        answers = reader.tokenizer.no_yes is not None
-        self.head = choose_head(probe, config.labels, label, runtime.path, no_yes=answers)
+        no_yes = reader.tokenizer.no_yes is not None
+        self.head = choose_head(probe, config.labels, label, runtime.path, no_yes=no_yes)
         self.activation = choose_activation(activation, config, self.head)
         if windows is not None and windows.aggregate == "sum" and self.activation == "identity":
             raise InvalidInputError(
-                "aggregate is 'sum' and the scores are raw logits, which may be negative, so that "
-                "a longer document would lose. Pass activation='sigmoid', or aggregate='mean'."
+                "aggregate is 'sum' and the scores are raw logits, which may be negative: a longer "
+                "document would get a lower score. Pass activation='sigmoid', or aggregate='mean'."
             )
 
     def score(
@@ -112,30 +112,30 @@ class PairScorer:
         *,
         first: int = 0,
     ) -> PairScores:
-        """Score pairs at once, a window at a time: their tokens are never all in memory.
+        """Score pairs block by block, so that their tokens are never all in memory.
 
         Args:
             pairs: (query, document) texts, of one query or of many.
-            batch_size: most pairs a run may hold; None to let the token budget decide.
-            pool: other threads to use than the runtime's own.
-            deadline: with one, pairs are run in their order, and no run is begun after it.
-            first: what errors call the first pair, where these are part of a longer list.
+            batch_size: most pairs in one batch; None to let the token budget decide.
+            pool: threads to use instead of the runtime's own.
+            deadline: pairs are then scored in their order, and no batch starts after it.
+            first: number of the first pair in errors, if the pairs are part of a longer list.
 
         Raises:
             InvalidInputError: a text is not a str.
             ModelOutputError: the model failed or returned a score that is not finite.
         """
         require_pairs(pairs, first)
-        windows = []
+        parts = []
         scored = 0
-        for window in blocks_of(pairs):
-            windows.append(self._window(window, batch_size, pool, deadline, first + scored))
-            if not windows[-1].scored.all():
+        for block in blocks_of(pairs):
+            parts.append(self._score(block, batch_size, pool, deadline, first + scored))
+            if not parts[-1].scored.all():
                 break
-            scored += len(window)
-        return PairScores.joined(windows or [self._scores([], 0, [], _Work(), 0.0)], len(pairs))
+            scored += len(block)
+        return PairScores.joined(parts or [self._scores([], 0, [], _Work(), 0.0)], len(pairs))
 
-    def _window(
+    def _score(
         self,
         pairs: Sequence[tuple[str, str]],
         batch_size: int | None,
@@ -143,14 +143,14 @@ class PairScorer:
         deadline: Deadline,
         first: int,
     ) -> PairScores:
-        """Scores of a window of pairs: those in the cache, and the model's of the others."""
+        """Score a block of pairs, by the cache if it has their logits, else by the model."""
         began = time.perf_counter()
         work = _Work()
         keys = [] if self._cache is None else [pair_key(self._model, *pair) for pair in pairs]
         kept = [None] * len(pairs) if self._cache is None else self._cache.get(keys)
         rest = [row for row, output in enumerate(kept) if output is None]
         if self.runtime.on_gpu and deadline is NO_DEADLINE:
-            # Tokenised block by block while the card works, each of pairs of similar length.
+            # Tokenised part by part while the GPU works, each part of pairs of similar length.
             rest.sort(key=lambda row: sum(map(len, pairs[row])), reverse=True)
         self._run([pairs[row] for row in rest], batch_size, pool, deadline, work)
         fresh = work.outputs(self.head.labels)
@@ -162,7 +162,7 @@ class PairScorer:
             self._cache.put((keys[row], output) for row, output in zip(rest, fresh, strict=False))
         done: list[PairOutput] = []
         for output in outputs:
-            if output is None:  # no time; what follows is not scored, though it may be kept
+            if output is None:  # not before the deadline; later pairs do not count, even if kept
                 break
             done.append(output)
         return self._scores(done, len(pairs), kept, work, time.perf_counter() - began)
@@ -175,18 +175,18 @@ class PairScorer:
         deadline: Deadline,
         work: "_Work",
     ) -> None:
-        """Tokenise pairs and have them read by the model, into ``work``."""
-        drawn = self._runs(pairs, batch_size, deadline, work)
-        # With a deadline, and on a card, the next pairs are tokenised while the first ones run.
-        runs = list(drawn) if self._at_once(deadline) else drawn
-        count = len(runs) if isinstance(runs, list) else len(pairs)
+        """Tokenise pairs and run the model on them, into ``work``."""
+        planned = self._batches(pairs, batch_size, deadline, work)
+        # With a deadline, and on a GPU, the next pairs are tokenised while the first ones run.
+        batches = list(planned) if self._at_once(deadline) else planned
+        count = len(batches) if isinstance(batches, list) else len(pairs)
         spread = self.runtime.has_cores_for(count)
 
         def execute(batch: Batch) -> None:
             rows = [work.rows[row] for row in batch.rows]
             work.done.append((batch, self._logits(rows, spread, work.fell_back.append)))
 
-        self.runtime.for_each(execute, runs, pool, deadline)
+        self.runtime.for_each(execute, batches, pool, deadline)
 
     def _scores(
         self,
@@ -196,7 +196,7 @@ class PairScorer:
         work: "_Work",
         seconds: float,
     ) -> PairScores:
-        """Scores of a window, of which the first pairs have outputs."""
+        """Make the scores of a block, of which the first pairs have outputs."""
         count = len(outputs)
         logits = np.concatenate(
             [np.empty((0, self.head.labels), np.float32), *(output.logits for output in outputs)]
@@ -208,8 +208,8 @@ class PairScorer:
         if self._windows is not None:
             head, best = aggregate(head, counts, self._windows, order)
             order = order[best]
-            parts = [span for output in outputs for span in output.spans]
-            spans = [parts[row] for row in best]
+            passages = [span for output in outputs for span in output.spans]
+            spans = [passages[row] for row in best]
         scores = np.full(pairs, np.nan)
         scores[:count] = head
         ordering = np.full(pairs, np.nan)
@@ -228,8 +228,8 @@ class PairScorer:
             scored=np.arange(pairs) < count,
             tokenize_s=work.tokenize_s,
             infer_s=seconds - work.tokenize_s,
-            tokens=sum(len(work.rows[row]) for run, _ in work.done for row in run.rows),
-            padded_tokens=sum(len(run.rows) * self._padded(run.width) for run, _ in work.done),
+            tokens=sum(len(work.rows[row]) for batch, _ in work.done for row in batch.rows),
+            padded_tokens=sum(len(each.rows) * self._padded(each.width) for each, _ in work.done),
             truncated=truncated,
             windows=windows,
             spans=spans,
@@ -239,19 +239,20 @@ class PairScorer:
             cached=cached,
         )
 
-    def _runs(
+    def _batches(
         self,
         pairs: Sequence[tuple[str, str]],
         batch_size: int | None,
         deadline: Deadline,
         work: "_Work",
     ) -> Iterator[Batch]:
-        """Tokenise pairs into ``work`` and plan their runs: all at once, or block by block."""
-        limits = [limit for limit in (batch_size, self._pairs_per_run) if limit is not None]
-        block = self.runtime.tokens_per_batch // SHORT_PAIR
+        """Tokenise pairs into ``work`` and plan their batches: all at once, or part by part."""
+        limits = [limit for limit in (batch_size, self._pairs_per_batch) if limit is not None]
+        size = self.runtime.tokens_per_batch // SHORT_PAIR
         if self.runtime.on_gpu:
-            block = min(block, max(LEAST_BLOCK, -(-len(pairs) // 2)))
-        size = max(1, len(pairs)) if self._at_once(deadline) else block
+            size = min(size, max(FEWEST_PAIRS_FOR_GPU, -(-len(pairs) // 2)))
+        if self._at_once(deadline):
+            size = max(1, len(pairs))
         for start in range(0, len(pairs), size):
             if deadline.passed:
                 return
@@ -259,17 +260,17 @@ class PairScorer:
             reading = self._read(pairs[start : start + size])
             before = len(work.rows)
             work.add(reading, time.perf_counter() - began)
-            for run in plan_batches(
+            for batch in plan_batches(
                 [len(row) for row in reading.rows],
                 tokens_per_batch=self.runtime.tokens_per_batch,
                 pairs_per_batch=min(limits, default=None),
                 long_pair=self.runtime.long_pair,
                 in_order=deadline is not NO_DEADLINE,
             ):
-                yield Batch(run.rows + before, run.width)
+                yield Batch(batch.rows + before, batch.width)
 
     def _at_once(self, deadline: Deadline) -> bool:
-        """Whether all pairs are tokenised before the first of them is run."""
+        """Return whether all pairs are tokenised before the first batch runs."""
         return deadline is NO_DEADLINE and not self.runtime.on_gpu
 
     def _padded(self, width: int) -> int:
@@ -281,7 +282,7 @@ class PairScorer:
         spread: bool = False,
         fell_back: Callable[[int], None] | None = None,
     ) -> NDArray[np.float32]:
-        """Label logits of one run, shape (pairs, labels)."""
+        """Run one batch; returns label logits, shape (pairs, labels)."""
         tokenizer = self._read.tokenizer
         inputs = pad(
             pairs,
@@ -316,7 +317,7 @@ class PairScorer:
 
 @dataclass(slots=True)
 class _Work:
-    """What has been tokenised and scored so far."""
+    """The pairs of a block that were tokenised and run so far."""
 
     rows: list[TokenizedPair] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
@@ -326,7 +327,7 @@ class _Work:
     fell_back: list[int] = field(default_factory=list)
 
     def engine(self, provider: str) -> str:
-        """What ran the pairs, and how many of them did not fit its memory."""
+        """Name what ran the pairs, and how many did not fit its memory."""
         pairs = sum(self.fell_back)
         return provider if not pairs else f"{provider}, and a CPU for {pairs} that did not fit it"
 
@@ -337,11 +338,11 @@ class _Work:
         self.tokenize_s += seconds
 
     def outputs(self, labels: int) -> list[PairOutput]:
-        """Of the first pairs, those of which all rows were read."""
-        read = sum(len(run.rows) for run, _ in self.done)
+        """Return the outputs of the first pairs, up to one that was not read whole."""
+        read = sum(len(batch.rows) for batch, _ in self.done)
         logits = np.empty((read, labels), dtype=np.float32)
-        for run, output in self.done:
-            logits[run.rows] = output
+        for batch, output in self.done:
+            logits[batch.rows] = output
         found = []
         start = 0
         for count in self.counts:
@@ -350,6 +351,6 @@ class _Work:
             if start > read:
                 break
             truncated = any(row.truncated for row in self.rows[rows])
-            # A copy: kept in a cache, a view would hold the logits of all the others.
+            # A copy, because a view in the cache would keep the logits of the whole block alive.
             found.append(PairOutput(logits[rows].copy(), truncated, tuple(self.spans[rows])))
         return found

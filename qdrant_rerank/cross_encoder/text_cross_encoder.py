@@ -21,9 +21,8 @@ from qdrant_rerank.cross_encoder.score_cache import ScoreCache, as_score_cache
 from qdrant_rerank.cross_encoder.windows import LongDocuments, as_windows
 from qdrant_rerank.errors import DeadlineError, InvalidInputError
 from qdrant_rerank.hub.cache import artifact_directory
-from qdrant_rerank.hub.locate import locate_convertible
-from qdrant_rerank.hub.onnx_files import precision_of
-from qdrant_rerank.hub.precision import RunPrecision
+from qdrant_rerank.hub.locate import locate
+from qdrant_rerank.hub.precision import RunPrecision, precision_of
 from qdrant_rerank.hub.registry import listing, register_model, supported_models
 from qdrant_rerank.hub.specs import ModelFile, ModelSource, ModelSpec
 from qdrant_rerank.inference.batching import blocks_of
@@ -162,7 +161,7 @@ class TextCrossEncoder:
         require_positive("document_cache", document_cache)
         windows = as_windows(long_documents)
         cache = as_score_cache(score_cache)
-        files = locate_convertible(
+        files = locate(
             model_name,
             precision="fp32" if precision == "bf16" else precision,
             revision=revision,

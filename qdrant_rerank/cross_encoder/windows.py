@@ -1,8 +1,8 @@
-"""Documents longer than the window: overlapping parts, each paired with the query.
+"""Documents longer than the max length: overlapping passages, each paired with the query.
 
-A part is a piece of the document's own text, cut between words where there are any, so scoring
-it again alone gives the same score. Parts share ``overlap`` tokens with their neighbours and
-together hold the whole document.
+A passage is a piece of the document's own text, cut between words if possible. So a passage that is
+scored alone gets the same score. Passages share ``overlap`` tokens with their neighbours, and
+together they hold the whole document.
 """
 
 import re
@@ -31,14 +31,14 @@ __all__ = [
     "as_windows",
 ]
 
-#: The score of a document from those of its windows: the highest, their mean, the first one's,
-#: or the sum of the best few.
+#: How a document's score is made of those of its passages: the highest, their mean, the first, or
+#: the sum of the best few.
 Aggregate = Literal["max", "mean", "first", "sum"]
 Span = tuple[int, int]
 
-# Characters tokenised at a time for each token wanted; real text has 4 to 6.
+# Characters tokenised at once for each token of a passage; real text has 4 to 6 per token.
 CHARACTERS_PER_TOKEN = 8
-# Pairs tokenised at a time. The library takes 100 bytes a token, also for those that it cuts off:
+# Pairs tokenised at once. The library takes 100 bytes per token, also for tokens that it cuts off:
 # 1,000 documents of 16,000 characters took 746 MB at once, and no less time.
 TOKENIZED_AT_ONCE = 16
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -46,14 +46,15 @@ LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """How a document that is longer than the window is read in parts.
+    """Options for reading a document that is longer than the max length in passages.
 
     Attributes:
-        overlap: tokens that a part shares with the one before; None for an eighth of the window.
-        aggregate: "max", "mean", "first", or "sum" of the ``best`` highest scores. Sums are for
-            scores of 0 or more (an activation of 0 to 1): by logits, which may be negative, a
-            document would lose by each part.
-        best: parts that "sum" adds up.
+        overlap: tokens that a passage shares with the one before; None for an eighth of the max
+            length.
+        aggregate: "max", "mean", "first", or "sum" of the ``best`` highest scores. Sums need scores
+            of 0 or more (an activation of 0 to 1): logits may be negative, and then each further
+            passage would lower a document's score.
+        best: number of passages that "sum" adds up.
 
     Raises:
         InvalidInputError: a value out of range.
@@ -70,15 +71,15 @@ class Windows:
         require_positive("best", self.best)
 
 
-#: "truncate" reads what fits the window, "windows" all of it in parts.
+#: "truncate" cuts a document at the max length; "windows" reads all of it, in passages.
 LongDocuments = Literal["truncate", "windows"] | Windows
 
 
 def as_windows(long_documents: LongDocuments) -> Windows | None:
-    """The options of reading in parts, or None for truncation.
+    """Return the options for reading in passages, or None for truncation.
 
     Raises:
-        InvalidInputError: neither.
+        InvalidInputError: the value is neither.
     """
     if isinstance(long_documents, Windows):
         return long_documents
@@ -92,12 +93,12 @@ def as_windows(long_documents: LongDocuments) -> Windows | None:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Pairs as the model will read them.
+    """Pairs as the model reads them.
 
     Attributes:
-        rows: tokenised pairs, a document's parts one after the other.
-        counts: rows of each pair, 1 or more.
-        spans: of each row, where in the document its part is: start and end character.
+        rows: tokenised pairs; the passages of one document follow each other.
+        counts: number of rows of each pair, 1 or more.
+        spans: for each row, start and end character of its passage in the document.
     """
 
     rows: list[TokenizedPair]
@@ -106,11 +107,11 @@ class Reading:
 
 
 class PairReader:
-    """Tokenises pairs; those that do not fit the window in parts, if so told.
+    """Tokenises pairs, and splits long documents into passages if told to.
 
     Args:
-        tokenizer: of the model.
-        windows: how to read documents longer than the window; None to truncate them.
+        tokenizer: the model's tokenizer.
+        windows: how to read documents longer than the max length; None to truncate them.
 
     Attributes:
         tokenizer: as given.
@@ -135,14 +136,14 @@ class PairReader:
             for row in self.tokenizer(pairs[start : start + TOKENIZED_AT_ONCE])
         )
         for (query, document), row in zip(pairs, tokenized, strict=True):
-            parts = [(0, len(document))]
+            passages = [(0, len(document))]
             if self._splitter is None or not row.truncated:
                 rows.append(row)
             else:
-                parts = self._splitter(query, document)
-                rows += self.tokenizer([(query, document[start:end]) for start, end in parts])
-            counts.append(len(parts))
-            spans += parts
+                passages = self._splitter(query, document)
+                rows += self.tokenizer([(query, document[start:end]) for start, end in passages])
+            counts.append(len(passages))
+            spans += passages
         return Reading(rows, counts, spans)
 
 
@@ -152,17 +153,17 @@ def aggregate(
     windows: Windows,
     order: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """The score of each document, and which of its windows speaks for it.
+    """Compute the score of each document, and find its best passage.
 
     Args:
-        scores: shape (rows,), the windows of one document after the other.
-        counts: windows of each document, 1 or more.
+        scores: shape (rows,); the passages of one document follow each other.
+        counts: passages of each document, 1 or more.
         windows: how to aggregate.
         order: shape (rows,), chooses among windows with equal scores; None for the first of them.
 
     Returns:
         ``(scores, rows)``, both of shape (documents,): the aggregated scores, float64, and the row
-        of the window with the highest score (of "first", the first).
+        of the passage with the highest score (for "first", of the first).
 
     >>> aggregate(np.array([1, 3, 2], dtype=np.float32), [2, 1], Windows(aggregate="mean"))
     (array([2., 2.]), array([1, 2]))
@@ -188,11 +189,11 @@ def aggregate(
 
 
 class Splitter:
-    """Cuts documents into windows. Safe to call from many threads.
+    """Splits documents into passages. Safe to call from many threads.
 
     Args:
-        tokenizer: of the model.
-        overlap: tokens; None for an eighth of the window.
+        tokenizer: the model's tokenizer.
+        overlap: tokens; None for an eighth of the max length.
 
     Raises:
         InvalidInputError: the overlap is more than half of what a long query leaves.
@@ -201,42 +202,42 @@ class Splitter:
     def __init__(self, tokenizer: PairTokenizer | PromptTokenizer, overlap: int | None) -> None:
         self._whole = tokenizer.without_truncation()
         self._capacity = tokenizer.max_length - tokenizer.specials
-        # A query takes at most half of the window, so there is always room for a document.
+        # A query takes at most half of the room, so that some is left for the document.
         least = self._capacity // 2
         if overlap is None:
             overlap = min(tokenizer.max_length // 8, least // 2)
         if overlap > least // 2:
             raise InvalidInputError(
-                f"overlap is {overlap} tokens, but of a window of {tokenizer.max_length} a long "
-                f"query leaves {least} to the document. Pass an overlap of at most {least // 2}, "
-                "or a longer max_length."
+                f"overlap is {overlap} tokens, but with max_length {tokenizer.max_length} a long "
+                f"query leaves {least} tokens to the document. Pass an overlap of at most "
+                f"{least // 2}, or a longer max_length."
             )
         self._overlap = overlap
 
     def __call__(self, query: str, document: str) -> list[Span]:
-        """Spans of characters, in order, that together hold all of the document but blanks.
+        """Return spans of characters, in order, that hold all of the document except blanks.
 
-        A query longer than half of the window is cut to that half, as in a pair that fits.
+        A query longer than half of the room is cut to that half, as in a pair that fits.
         """
         text = LONE_SURROGATE.sub("\ufffd", document)
         room = self._room(query)
         spans: list[Span] = []
         start = _skip_blanks(text, 0)
         while start < len(text):
-            end, start_of_next = self._window(text, start, room)
+            end, start_of_next = self._passage(text, start, room)
             spans.append((start, start + len(text[start:end].rstrip())))
             start = _skip_blanks(text, start_of_next)
         return spans or [(0, len(document))]
 
     def _room(self, query: str) -> int:
-        """Tokens that the query leaves to a document."""
+        """Return the number of tokens that the query leaves to a document."""
         return self._capacity - min(
             len(self._encode(LONE_SURROGATE.sub("\ufffd", query[: self._capacity * 1024]))),
             self._capacity - self._capacity // 2,
         )
 
-    def _window(self, text: str, start: int, room: int) -> tuple[int, int]:
-        """Where the window that starts here ends, and where the next one starts."""
+    def _passage(self, text: str, start: int, room: int) -> tuple[int, int]:
+        """Return where the passage that starts here ends, and where the next one starts."""
         reach = room * CHARACTERS_PER_TOKEN
         while True:
             piece = text[start : start + reach]
@@ -261,7 +262,7 @@ class Splitter:
 
 
 def _between_words(text: str, starts: Sequence[int], token: int, reach: int) -> int:
-    """The nearest token at or before this one that starts a word; else this one."""
+    """Return the nearest token at or before this one that starts a word; else this one."""
     for candidate in range(token, max(token - reach, 0), -1):
         at = starts[candidate]
         if at == 0 or text[at].isspace() or text[at - 1].isspace():

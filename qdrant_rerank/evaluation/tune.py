@@ -24,7 +24,7 @@ from qdrant_rerank.evaluation.compare import with_reranker
 from qdrant_rerank.evaluation.metrics import by_query, require_measures
 from qdrant_rerank.evaluation.trec import Qrels
 from qdrant_rerank.evaluation.tuning_result import Point, Tuning, constructor_call, pareto_front
-from qdrant_rerank.hub.locate import Precision
+from qdrant_rerank.hub.precision import Precision
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
 from qdrant_rerank.options import Blend, Fusion
 from qdrant_rerank.reranking.ordering import order_by_score

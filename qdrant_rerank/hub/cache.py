@@ -1,8 +1,8 @@
-"""Where the hub's cache keeps a repository on this disk, and what is remembered about it.
+"""The hub's cache on this disk: where it keeps a repository, and our notes on it.
 
-The layout is huggingface_hub's own, so what other tools fetched is found, and they find ours.
-Beside it, in a folder ``qdrant-rerank``, lie the listing of each commit fetched (names, sizes,
-digests) and which files have been found whole. Nothing here touches the network.
+The layout is huggingface_hub's own, so other tools find our files, and we find theirs. A folder
+``qdrant-rerank`` in a repository's folder holds our notes: the listing of each commit that was
+fetched (names, sizes, digests), and which files were found whole. Nothing here uses the network.
 """
 
 import json
@@ -30,7 +30,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-#: The ref under which the commit of the default branch is remembered; other tools do not move it.
+#: Ref that remembers the commit of the default branch; other tools do not move it.
 OWN_REF = "qdrant-rerank"
 
 
@@ -39,8 +39,8 @@ class Listing:
     """The files of a repository at one commit.
 
     Attributes:
-        files: relative path -> what the hub reports of it.
-        license: identifier, or "".
+        files: relative path -> what the hub reports about the file.
+        license: identifier, or "" if unknown.
     """
 
     files: Mapping[str, Digest] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class CachedRepository:
-    """A hub repository in a cache directory, whether anything of it is there or not.
+    """A hub repository's place in a cache directory, which may be empty.
 
     Attributes:
         name: "owner/name".
@@ -61,20 +61,20 @@ class CachedRepository:
 
     @property
     def folder(self) -> Path:
-        """All that is kept of the repository."""
+        """Folder of all files of the repository."""
         return self.cache / f"models--{self.name.replace('/', '--')}"
 
     @property
     def blob_folders(self) -> tuple[Path, Path]:
-        """Where the links of a snapshot may lead."""
+        """Folders that the links of a snapshot may lead to."""
         return self.folder / "blobs", self.cache / "blobs"
 
     def snapshot(self, commit: str) -> Path:
-        """The directory of a commit's files."""
+        """Return the directory of a commit's files."""
         return self.folder / "snapshots" / commit
 
     def remembered(self, revision: str | None) -> str | None:
-        """The commit that a branch or tag stood for when last fetched.
+        """Return the commit that a branch or tag stood for when it was last fetched, or None.
 
         Args:
             revision: None for the default branch.
@@ -87,11 +87,11 @@ class CachedRepository:
         return None
 
     def remember(self, revision: str | None, commit: str) -> None:
-        """Keep which commit a branch or tag stands for."""
+        """Remember which commit a branch or tag stands for."""
         write_whole(self.folder / "refs" / (revision or OWN_REF), commit)
 
     def listing(self, commit: str) -> Listing | None:
-        """The files of a commit, as the hub listed them when it was fetched."""
+        """Return the listing of a commit that was fetched, or None."""
         kept = _read_json(self._notes / f"{commit}.json")
         try:
             files = {name: Digest(**digest) for name, digest in kept["files"].items()}
@@ -100,11 +100,11 @@ class CachedRepository:
             return None
 
     def keep_listing(self, commit: str, listing: Listing) -> None:
-        """Keep the files of a commit."""
+        """Remember the listing of a commit."""
         write_whole(self._notes / f"{commit}.json", json.dumps(asdict(listing)))
 
     def verified(self) -> Verified:
-        """The files found whole; where the cache is read-only, this process alone remembers."""
+        """Return which files were found whole; a read-only cache learns no new ones."""
         path = self._notes / "verified.json"
 
         def save(known: dict[str, list[int | str]]) -> None:
@@ -114,15 +114,14 @@ class CachedRepository:
         return Verified(_read_json(path), save)
 
     def hard_linked(self, commit: str, model: Path, data: Sequence[Path]) -> Path:
-        """An ONNX file of a snapshot with its external data really beside it, not through links.
+        """Put an ONNX file of a snapshot and its external data into one folder, as hard links.
 
         onnxruntime 1.24 refuses external data whose link leads out of the model's directory, as
         all links of a snapshot do (https://github.com/microsoft/onnxruntime/issues/27353); 1.25
-        allows it only where both links lead to one directory, which those to the cache's shared
-        blobs do not.
+        allows it only if both links lead to one directory, which is not so for shared blobs.
 
         Returns:
-            The linked file; the given one where the cache is read-only or has no hard links.
+            The linked ONNX file; the given one if the cache is read-only or has no hard links.
         """
         root = self.snapshot(commit)
         try:
@@ -130,7 +129,7 @@ class CachedRepository:
                 link, target = self._notes / commit / path.relative_to(root), path.resolve()
                 link.parent.mkdir(parents=True, exist_ok=True)
                 if not (link.exists() and link.samefile(target)):
-                    made = link.with_name(f".{secrets.token_hex(8)}")  # others may do the same
+                    made = link.with_name(f".{secrets.token_hex(8)}")  # others may make one, too
                     made.hardlink_to(target)
                     made.replace(link)
                     made.unlink(missing_ok=True)
@@ -140,7 +139,7 @@ class CachedRepository:
         return self._notes / commit / model.relative_to(root)
 
     def names(self, commit: str) -> list[str]:
-        """The files of a commit that are here."""
+        """Return the files of a commit that are in the cache."""
         root = self.snapshot(commit)
         return [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
 
@@ -150,7 +149,7 @@ class CachedRepository:
 
 
 def cache_directory(cache_dir: str | Path | None = None) -> Path:
-    """``cache_dir``, else ``QDRANT_RERANK_CACHE``, else the hub's own cache."""
+    """Return ``cache_dir``, else ``QDRANT_RERANK_CACHE``, else the hub's own cache."""
     from huggingface_hub import constants
 
     chosen = cache_dir or os.environ.get("QDRANT_RERANK_CACHE") or constants.HF_HUB_CACHE
@@ -158,25 +157,25 @@ def cache_directory(cache_dir: str | Path | None = None) -> Path:
 
 
 def artifact_directory(cache_dir: str | Path | None = None) -> Path:
-    """Where in that cache lies what is made of models, such as quantised ones."""
+    """Return the folder in that cache for files made of models, such as quantised ones."""
     return cache_directory(cache_dir) / "qdrant-rerank"
 
 
 def is_offline() -> bool:
-    """Whether ``HF_HUB_OFFLINE`` forbids requests."""
+    """Return whether ``HF_HUB_OFFLINE`` forbids requests."""
     from huggingface_hub import constants
 
     return constants.HF_HUB_OFFLINE
 
 
 def is_commit(revision: str | None) -> bool:
-    """Whether it is a full commit hash, which never moves, rather than a branch or tag."""
+    """Return whether a revision is a full commit hash, which never moves."""
     return bool(revision and re.fullmatch("[0-9a-f]{40}", revision))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # absent, or of no use: it can be made again
+    except (OSError, ValueError):  # absent or damaged: it can be made again
         return {}
     return content if isinstance(content, dict) else {}

@@ -6,9 +6,7 @@ from typing import Literal
 
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER, ModelFile, ModelSource, ModelSpec
 
-__all__ = [
-    "BUILT_IN",
-]
+__all__ = ["BUILT_IN"]
 
 
 def _hub(
@@ -48,8 +46,8 @@ def _int8(
     return ModelFile(path, "int8", size_in_gb, source=source)
 
 
-# Sizes are those of the hub's pages. No commit is pinned here, because none has been verified: the
-# default branch is resolved when a model is first fetched, and that commit is kept.
+# Sizes are those of the hub's pages. No commit is pinned: the default branch is resolved when a
+# model is first fetched, and that commit is kept.
 #: Lower-case name -> model.
 BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
     {
@@ -66,7 +64,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
             ModelSpec(
                 model="grown-minilm-l3-v2",
                 sources=None,
-                description="Bundled, its student: prunes in a cascade.",
+                description="Bundled, English, half the layers: the first stage of a cascade.",
                 license="apache-2.0",
                 files=(ModelFile("onnx/student.onnx", "int8", 0.018, ("onnx/weights.bin",)),),
                 max_length=512,
@@ -74,7 +72,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
             ),
             _hub(
                 "Xenova/ms-marco-TinyBERT-L-2-v2",
-                "The smallest, on MS MARCO, English.",
+                "2 layers, on MS MARCO, English.",
                 _fp32(0.018),
                 _int8(0.0045),
                 max_length=512,
@@ -199,7 +197,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
             ),
             _hub(
                 "Qwen/Qwen3-Reranker-0.6B",
-                "A language model asked for yes or no.",
+                "A language model that answers yes or no.",
                 _int8(0.573),
                 ModelFile("onnx/model_q4f16.onnx", "q4f16", 0.518),
                 max_length=40960,

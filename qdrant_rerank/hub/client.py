@@ -1,8 +1,8 @@
 """All requests to the Hugging Face hub; huggingface_hub makes them.
 
 Each failure becomes one ModelFileError that says what to do. A hub that is down is asked once for
-the listing and once a file, never for minutes: huggingface_hub would ask for a file's metadata six
-times with 60 s each, unless told that the file has to come from the hub (``force_download``).
+the listing and once per file. Without ``force_download``, huggingface_hub would ask six times for a
+file's metadata, and wait 60 s each time.
 """
 
 import errno
@@ -21,19 +21,19 @@ from qdrant_rerank.hub.integrity import Digest
 
 __all__ = ["current_commit", "describe", "download", "is_not_found", "lock"]
 
-ABANDONED_AFTER_S = 3600  # a part that has not grown for an hour is of a process that was killed
+ABANDONED_AFTER_S = 3600  # the process of a part that has not grown for an hour was killed
 CLIENT: dict[str, Any] = {"library_name": "qdrant-rerank", "library_version": __version__}
 
 
 def describe(repository: CachedRepository, revision: str | None) -> tuple[str, Listing]:
-    """Ask for the commit of a revision and its files; one request.
+    """Ask for the commit of a revision and its files, in one request.
 
     Raises:
-        ModelFileError: the hub does not say.
+        ModelFileError: the hub does not answer.
     """
     from huggingface_hub import HfApi, constants
 
-    with _told_in_one_line(repository):
+    with _errors_in_one_line(repository):
         info = HfApi(**CLIENT).model_info(
             repository.name,
             revision=revision,
@@ -54,14 +54,14 @@ def describe(repository: CachedRepository, revision: str | None) -> tuple[str, L
 
 
 def current_commit(repository: CachedRepository, revision: str, file: str) -> str:
-    """Ask which commit a branch or tag stands for now; one HEAD.
+    """Ask which commit a branch or tag stands for now, in one HEAD request.
 
     Raises:
-        ModelFileError: the hub does not say.
+        ModelFileError: the hub does not answer.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
-    with _told_in_one_line(repository):
+    with _errors_in_one_line(repository):
         metadata = get_hf_file_metadata(
             hf_hub_url(repository.name, file, revision=revision),
             timeout=constants.HF_HUB_ETAG_TIMEOUT,
@@ -72,16 +72,16 @@ def current_commit(repository: CachedRepository, revision: str, file: str) -> st
 
 @contextmanager
 def lock(repository: CachedRepository) -> Iterator[None]:
-    """Let one process at a time fetch a repository; the others find its files when it is done.
+    """Let one process at a time fetch a repository; the others then find its files.
 
     Raises:
         ModelFileError: the cache cannot be written.
     """
-    # In the package's documentation, but not in its types.
+    # Documented by the package, but not in its types.
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
     path = repository.cache / ".locks" / repository.folder.name / "qdrant-rerank.lock"
-    with _told_in_one_line(repository):
+    with _errors_in_one_line(repository):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     with WeakFileLock(path):
@@ -100,24 +100,24 @@ def download(
     A connection that drops is resumed where it broke.
 
     Args:
-        repository: where to.
+        repository: where the files go.
         commit: full hash.
-        files: relative path -> what the hub reports of it.
-        force: fetch those that are there, too.
+        files: relative path -> what the hub reports about the file.
+        force: fetch also the files that are in the cache.
 
     Raises:
-        ModelFileError: a file did not come, or there is no room for them.
+        ModelFileError: a file could not be fetched, or there is no room for the files.
     """
     from huggingface_hub import hf_hub_download
 
-    with _told_in_one_line(repository):
+    with _errors_in_one_line(repository):
         blobs = repository.folder / "blobs"
         blobs.mkdir(parents=True, exist_ok=True)
         _remove_abandoned_parts(blobs)
     _require_room(repository, files)
     for name, digest in files.items():
         shared = digest.wanted is not None and (blobs / digest.wanted).exists()
-        with _told_in_one_line(repository, name):
+        with _errors_in_one_line(repository, name):
             hf_hub_download(
                 repository.name,
                 name,
@@ -129,7 +129,7 @@ def download(
 
 
 def is_not_found(error: ModelFileError) -> bool:
-    """Whether the hub said that there is no such repository, or none that it shows to us."""
+    """Return whether the hub has no such repository, or does not show it to this user."""
     return any(_status(cause) in {401, 404} for cause in _causes(error))
 
 
@@ -151,7 +151,7 @@ def _require_room(repository: CachedRepository, files: dict[str, Digest]) -> Non
 
 
 @contextmanager
-def _told_in_one_line(repository: CachedRepository, file: str | None = None) -> Iterator[None]:
+def _errors_in_one_line(repository: CachedRepository, file: str | None = None) -> Iterator[None]:
     try:
         yield
     except (_http_error(), OSError, ValueError) as error:
@@ -162,14 +162,14 @@ def _told_in_one_line(repository: CachedRepository, file: str | None = None) -> 
 
 
 def _http_error() -> type[Exception]:
-    """The base of all errors of huggingface_hub's HTTP client: httpx, and httpx2 from 2.0 on."""
+    """Return the base of all errors of huggingface_hub's client: httpx, or httpx2 from 2.0 on."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """The error and what it came from: huggingface_hub wraps the telling one."""
+    """Return the error and its causes: huggingface_hub wraps the one that tells the reason."""
     causes = [error]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
@@ -181,7 +181,7 @@ def _status(error: BaseException) -> int | None:
 
 
 def _reason(causes: Sequence[BaseException], repository: CachedRepository) -> str:
-    """What happened and how to mend it, in one line."""
+    """Say what happened and how to fix it, in one line."""
     from huggingface_hub import constants
 
     late = importlib.import_module(_http_error().__module__.partition(".")[0]).TimeoutException

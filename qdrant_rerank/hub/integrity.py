@@ -1,8 +1,8 @@
-"""Are a file's bytes those that were published? Sizes and digests, checked once and remembered."""
+"""Checks that a file's bytes are those that were published, by size and digest, once."""
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,18 +11,19 @@ from qdrant_rerank.errors import DamagedFileError
 __all__ = ["Digest", "Verified", "check_file"]
 
 READ_AT_ONCE = 1 << 20  # bytes
-#: Path -> size, mtime in nanoseconds and digest of a file found whole.
+#: Path -> size, modification time in nanoseconds and digest of a file that was found whole.
 Known = dict[str, list[int | str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What is known of a file's contents.
+    """Facts by which a file's contents are checked.
 
     Attributes:
-        size: in bytes.
-        sha256: hex digest, which the hub reports of every file that it stores with LFS.
-        git: hex SHA-1 of "blob SIZE", a zero byte and the contents: git's name of any other file.
+        size: bytes; None if unknown.
+        sha256: hex digest, which the hub reports for every file that it stores with LFS.
+        git: hex SHA-1 of "blob SIZE", a zero byte and the contents, by which git names any other
+            file.
     """
 
     size: int | None = None
@@ -31,7 +32,7 @@ class Digest:
 
     @classmethod
     def of_blob(cls, path: Path) -> "Digest":
-        """What the hub cache tells by the name of the blob that a link leads to."""
+        """Read the digest from the name of the blob that a link of the hub's cache leads to."""
         name = path.resolve().name
         if re.fullmatch("[0-9a-f]{64}", name):
             return cls(sha256=name)
@@ -39,7 +40,7 @@ class Digest:
 
     @property
     def wanted(self) -> str | None:
-        """The digest to compare with; None where only the size is known."""
+        """Digest to compare with; None if only the size is known."""
         return self.sha256 or self.git
 
 
@@ -47,7 +48,7 @@ def check_file(path: Path, expected: Digest) -> None:
     """Read a file and compare it with what was published.
 
     Raises:
-        DamagedFileError: it differs; the message has both digests.
+        DamagedFileError: the file differs; the message has both sizes or digests.
     """
     size = path.stat().st_size
     if expected.size is not None and size != expected.size:
@@ -70,23 +71,22 @@ def check_file(path: Path, expected: Digest) -> None:
 
 
 class Verified:
-    """Files found whole before. A file that has changed since is checked again.
+    """A memory of the files that were found whole. A file that has changed is checked again.
 
     Args:
-        known: path -> size, mtime in nanoseconds, digest; as kept.
-        save: keeps it; may do nothing where the cache is read-only.
+        known: the files that were found whole before.
+        save: stores them; may do nothing if the cache is read-only.
     """
 
     def __init__(self, known: Known, save: Callable[[Known], None]) -> None:
         self._known = known
         self._save = save
 
-    def check(self, files: dict[Path, Digest], *, again: bool = False) -> None:
+    def check(self, files: Mapping[Path, Digest]) -> None:
         """Check each file that is not known to be whole.
 
         Args:
             files: path -> what was published.
-            again: check those known, too.
 
         Raises:
             DamagedFileError: a file differs.
@@ -94,7 +94,7 @@ class Verified:
         stale = {
             path: expected
             for path, expected in files.items()
-            if again or self._known.get(str(path)) != _state(path, expected)
+            if self._known.get(str(path)) != _state(path, expected)
         }
         for path, expected in stale.items():
             self._known.pop(str(path), None)

@@ -1,8 +1,10 @@
-"""A model's name or path -> the files to load, fetched from the hub where they must be."""
+"""A model's name or path -> the files to load, fetched from the hub if they are not cached."""
 
+import functools
 import re
 import shlex
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,29 +18,22 @@ from qdrant_rerank.errors import (
 from qdrant_rerank.hub import snapshots
 from qdrant_rerank.hub.cache import CachedRepository, cache_directory
 from qdrant_rerank.hub.client import is_not_found
-from qdrant_rerank.hub.onnx_files import (
+from qdrant_rerank.hub.onnx_files import external_files, is_quantized
+from qdrant_rerank.hub.precision import (
+    MADE_OF,
+    FilePrecision,
+    Precision,
     choose_file,
-    external_files,
-    is_quantized,
     precision_of,
     usual_names,
 )
-from qdrant_rerank.hub.precision import MADE_OF, FilePrecision, Precision
 from qdrant_rerank.hub.registry import find_model, forbids_commercial_use, nearest_names
 from qdrant_rerank.hub.snapshots import Wanted
 from qdrant_rerank.hub.specs import ModelSource, ModelSpec
 from qdrant_rerank.utils.validation import require_choice
 from qdrant_rerank.utils.warn import warn_caller
 
-__all__ = [
-    "ModelFiles",
-    "Precision",
-    "find_spec",
-    "locate",
-    "locate_convertible",
-    "locate_embedder",
-    "wanted_of",
-]
+__all__ = ["ModelFiles", "find_spec", "locate", "locate_embedder", "wanted_of"]
 
 # "owner/name" as the hub allows it.
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -49,13 +44,13 @@ _warned_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """Where a model lies on disk.
+    """The files of a model on disk.
 
     Attributes:
-        name: what to call it.
+        name: registered name, or name of the directory or file.
         model: the ONNX file, its external data beside it.
         tokenizer: the directory that holds ``tokenizer.json`` and ``config.json``.
-        spec: its entry in the registry; None for a path and a repository that is not in it.
+        spec: its entry in the registry; None for a path, and for a repository that is not in it.
         trusted: directories that links of its external data may lead to.
     """
 
@@ -67,24 +62,23 @@ class ModelFiles:
 
     @property
     def precision(self) -> FilePrecision:
-        """Of the ONNX file, by its name; int8, too, where it computes in int8."""
+        """Precision of the ONNX file by its name; int8 as well if it computes in int8."""
         named = precision_of(self.model.name)
         return "int8" if named == "fp32" and is_quantized(self.model) else named
 
     @property
     def external_data(self) -> list[Path]:
-        """The files that the ONNX file reads its weights from.
+        """Files that the ONNX file reads its weights from.
 
         Raises:
-            ModelFileError: one is missing, or does not lie in the model's directory.
+            ModelFileError: a file is missing, or does not lie in the model's directory.
         """
         return external_files(self.model, trusted=self.trusted)
 
     def require_own_data(self) -> None:
         """Raise ModelFileError unless the external data lies in the model's directory.
 
-        For callers to ask right before the ONNX file is loaded, which may be long after it was
-        found.
+        Call it right before the ONNX file is loaded, which may be long after it was found.
         """
         _ = self.external_data
 
@@ -98,100 +92,65 @@ def locate(
     local_files_only: bool = False,
     specific_model_path: str | Path | None = None,
 ) -> ModelFiles:
-    """Find a model's files, downloading those of a hub model that are not cached.
+    """Find a model's files, and download the files of a hub model that are not cached.
 
     Args:
         model_name: a registered or bundled name, a directory, an ``.onnx`` file, or a hub
             repository as "owner/name".
-        precision: which file of the model; "auto" is the one it is registered with.
+        precision: which file of the model; "auto" is the file that it is registered with. If the
+            model has no file of this precision, a file that it can be made of, see
+            :data:`~qdrant_rerank.hub.precision.MADE_OF`.
         revision: a hub branch, tag or commit; None for the commit first fetched.
-        cache_dir: where downloads are kept; else ``QDRANT_RERANK_CACHE``, else the hub's own.
-        local_files_only: never touch the network.
+        cache_dir: where downloads are kept; else ``QDRANT_RERANK_CACHE``, else the hub's own cache.
+        local_files_only: never use the network.
         specific_model_path: a directory to load the named model from instead.
 
     Raises:
         UnknownModelError: no such name, path or repository.
         ModelFileError: a file is missing, damaged or could not be fetched.
-        MissingPrecisionError: the model has no file of that precision.
-        InvalidInputError: the precision is not one of those there are.
+        MissingPrecisionError: the model has no such file, nor one that it could be made of.
+        InvalidInputError: the precision is not one of the known ones.
     """
     require_choice("precision", precision, Precision)
+    find: Callable[[Precision], ModelFiles]
     if specific_model_path is not None:
-        return _in_directory(str(model_name), Path(specific_model_path), precision)
-    spec = find_spec(model_name)
-    if spec is None:
+        find = functools.partial(_in_directory, str(model_name), Path(specific_model_path))
+    elif (spec := find_spec(model_name)) is None:
         path = Path(model_name).expanduser()
-        return _in_directory(path.name, path, precision) if path.is_dir() else _beside(path)
-    if spec.sources is None:
-        root = spec.directory
-        return ModelFiles(spec.model, root / spec.file(precision).path, root, spec)
-    registered = spec.files != ()
-    wanted = wanted_of(spec, precision=precision, revision=revision, cache_dir=cache_dir)
-    try:
-        found = snapshots.obtain(wanted, local_files_only=local_files_only)
-    except ModelFileError as error:
-        if registered or not is_not_found(error):
-            raise
-        raise UnknownModelError(
-            f"No model named {spec.model!r}, and no such file or directory. As a hub repository: "
-            f"{error} {nearest_names(spec.model)}".rstrip()
-        ) from error
-    _warn_of_license(spec.model, spec.license or found.listing.license)
-    return ModelFiles(
-        spec.model,
-        found.model,
-        found.tokenizer,
-        spec if registered else None,
-        wanted.repository.blob_folders,
-    )
-
-
-def locate_convertible(
-    model_name: str | Path,
-    *,
-    precision: Precision = "auto",
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
-    specific_model_path: str | Path | None = None,
-) -> ModelFiles:
-    """As :func:`locate`, but a file that the one asked for can be made of, where that is missing.
-
-    See :data:`~qdrant_rerank.hub.precision.MADE_OF`.
-
-    Raises:
-        MissingPrecisionError: the model has none of them.
-    """
-
-    def of(precision: Precision) -> ModelFiles:
-        return locate(
-            model_name,
-            precision=precision,
+        if not path.is_dir():
+            return _beside(path)
+        find = functools.partial(_in_directory, path.name, path)
+    elif spec.sources is None:
+        find = functools.partial(_bundled, spec)
+    else:
+        find = functools.partial(
+            _in_cache,
+            spec,
             revision=revision,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
-            specific_model_path=specific_model_path,
         )
-
     try:
-        return of(precision)
+        return find(precision)
     except MissingPrecisionError as missing:
         sources = MADE_OF.get(precision, ())
         for source in sources:
             with suppress(MissingPrecisionError):
-                return of(source)
-        if sources:
-            raise MissingPrecisionError(
-                f"{missing} Nor has it a file that one could be made of: {' or '.join(sources)}."
-            ) from None
-        raise
+                return find(source)
+        if not sources:
+            raise
+        raise MissingPrecisionError(
+            f"{missing} It has no file to make one of, either: {' or '.join(sources)}."
+        ) from None
 
 
 def find_spec(model_name: str | Path) -> ModelSpec | None:
-    """The model of a name: registered, else a hub repository without files; None for a path.
+    """Find what a name means: a registered model, else a hub repository; None for a path.
+
+    The spec of a repository that is not registered has no ``files``.
 
     Raises:
-        UnknownModelError: no such name or path, and it cannot be a repository.
+        UnknownModelError: no such name or path, and the name cannot be a repository.
     """
     try:
         return find_model(str(model_name))
@@ -211,10 +170,10 @@ def wanted_of(
     revision: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> Wanted:
-    """What to have of the hub for a model that is not bundled.
+    """Name the files to have of the hub, for a model that is not bundled.
 
     Raises:
-        InvalidInputError: the model has no file of that precision.
+        MissingPrecisionError: the model has no file of that precision.
     """
     options = {
         "--precision": precision if precision != "auto" else None,
@@ -245,13 +204,13 @@ def locate_embedder(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> ModelFiles:
-    """Find the files of an ONNX embedding model, downloading those that are not cached.
+    """Find the files of an ONNX embedding model, and download the files that are not cached.
 
     Args:
         model_name: a hub repository ("sentence-transformers/" may be left out), a directory, or
             an ``.onnx`` file.
         cache_dir: as in :func:`locate`.
-        local_files_only: never touch the network.
+        local_files_only: never use the network.
 
     Raises:
         ModelFileError: a file is missing, damaged or could not be fetched.
@@ -264,11 +223,42 @@ def locate_embedder(
     name = str(model_name)
     repository = name if "/" in name else f"sentence-transformers/{name}"
     spec = ModelSpec(model=repository, sources=ModelSource(hf=repository))
-    wanted = wanted_of(spec, cache_dir=cache_dir)
-    found = snapshots.obtain(wanted, local_files_only=local_files_only)
-    _warn_of_license(repository, found.listing.license)
-    trusted = wanted.repository.blob_folders
-    return ModelFiles(repository, found.model, found.tokenizer, trusted=trusted)
+    return _in_cache(
+        spec, "auto", revision=None, cache_dir=cache_dir, local_files_only=local_files_only
+    )
+
+
+def _bundled(spec: ModelSpec, precision: Precision) -> ModelFiles:
+    root = spec.directory
+    return ModelFiles(spec.model, root / spec.file(precision).path, root, spec)
+
+
+def _in_cache(
+    spec: ModelSpec,
+    precision: Precision,
+    *,
+    revision: str | None,
+    cache_dir: str | Path | None,
+    local_files_only: bool,
+) -> ModelFiles:
+    wanted = wanted_of(spec, precision=precision, revision=revision, cache_dir=cache_dir)
+    try:
+        found = snapshots.obtain(wanted, local_files_only=local_files_only)
+    except ModelFileError as error:
+        if spec.files or not is_not_found(error):
+            raise
+        raise UnknownModelError(
+            f"No model named {spec.model!r}, and no such file or directory. As a hub repository: "
+            f"{error} {nearest_names(spec.model)}".rstrip()
+        ) from error
+    _warn_of_license(spec.model, spec.license or found.listing.license)
+    return ModelFiles(
+        spec.model,
+        found.model,
+        found.tokenizer,
+        spec if spec.files else None,
+        wanted.repository.blob_folders,
+    )
 
 
 def _in_directory(name: str, directory: Path, precision: Precision) -> ModelFiles:
@@ -287,7 +277,7 @@ def _in_directory(name: str, directory: Path, precision: Precision) -> ModelFile
 
 
 def _beside(model: Path, name: str | None = None) -> ModelFiles:
-    """The tokenizer of an ONNX file: beside it, or beside its ``onnx/`` folder."""
+    """Find the tokenizer of an ONNX file: beside it, or beside its ``onnx/`` folder."""
     in_folder = model.absolute().parent.name == "onnx"
     roots = [model.parent, model.absolute().parent.parent] if in_folder else [model.parent]
     tokenizer = next((root for root in roots if (root / "tokenizer.json").is_file()), roots[-1])
@@ -295,7 +285,7 @@ def _beside(model: Path, name: str | None = None) -> ModelFiles:
 
 
 def _warn_of_license(name: str, license: str) -> None:
-    """Warn once a process and model."""
+    """Warn once per process and model."""
     if not forbids_commercial_use(license):
         return
     with _warned_lock:

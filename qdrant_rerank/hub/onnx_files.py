@@ -1,7 +1,7 @@
-"""What the files of a model are called, and which further files an ONNX file reads.
+"""Facts about an ONNX file without loading it: its operators, and which further files it reads.
 
-Weights of more than 2 GB lie in files beside the ONNX file, which names them. They are found by
-walking the protobuf's wire format (https://protobuf.dev/programming-guides/encoding/) over a
+Weights of more than 2 GB lie in files beside the ONNX file, which names them. The names are found
+by a walk over protobuf's wire format (https://protobuf.dev/programming-guides/encoding/) in a
 memory map: nothing is executed and no weight is read.
 """
 
@@ -10,42 +10,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from qdrant_rerank.errors import ModelFileError
-from qdrant_rerank.hub.precision import FilePrecision, Precision
 
 __all__ = [
     "DYNAMIC_QUANTIZATION",
-    "choose_file",
     "external_data",
     "external_files",
     "is_quantized",
     "names_any",
-    "precision_of",
-    "usual_names",
 ]
 
-# Names under which exporters publish each precision, best known first: transformers.js and
-# optimum, then sentence-transformers.
-NAMES_OF_PRECISION: dict[FilePrecision, tuple[str, ...]] = {
-    "fp32": ("model.onnx",),
-    "int8": (
-        "model_int8.onnx",
-        "model_quantized.onnx",
-        "model_qint8_avx512_vnni.onnx",
-        "model_qint8_avx512.onnx",
-        "model_quint8_avx2.onnx",
-        "model_qint8_arm64.onnx",
-        "model_uint8.onnx",
-    ),
-    "fp16": ("model_fp16.onnx",),
-    "q4f16": ("model_q4f16.onnx",),
-}
-
-# Operators that quantise activations as they come, with a scale of the whole run.
+# Operators that quantise activations at run time, with one scale for the whole batch.
 DYNAMIC_QUANTIZATION = (b"DynamicQuantizeLinear", b"DynamicQuantizeMatMul")
-# With those, operators of every int8 export that onnxruntime and optimum make.
+# With those: the operators of every int8 export that onnxruntime and optimum make.
 QUANTIZATION = (*DYNAMIC_QUANTIZATION, b"QLinearMatMul", b"MatMulInteger", b"QuantizeLinear")
 
-# onnx.proto: message -> field number -> message in it. Tensors occur in all of these.
+# onnx.proto: message -> field number -> message in it, for all messages that lead to a tensor.
 MESSAGES: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -56,69 +35,35 @@ MESSAGES: dict[str, dict[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {13: "entry"},
 }
-DEEPEST = 100  # messages in messages, protobuf's own limit
+DEEPEST = 100  # levels of nested messages, protobuf's own limit
 LONGEST_VARINT = 10  # bytes
 
 
-def choose_file(names: Iterable[str], precision: Precision) -> str | None:
-    """The ONNX file of that precision among a repository's or a directory's files.
-
-    Args:
-        names: relative paths with forward slashes.
-        precision: "auto" takes fp32 where it exists, else int8, fp16, q4f16.
-
-    Returns:
-        A file at the top or under ``onnx/``, or None.
-    """
-    present = set(names)
-    for name in usual_names(precision):
-        for path in (name, f"onnx/{name}"):
-            if path in present:
-                return path
-    return None
-
-
-def usual_names(precision: Precision) -> tuple[str, ...]:
-    """File names that a model of that precision goes by, best known first."""
-    if precision == "auto":
-        return tuple(name for names in NAMES_OF_PRECISION.values() for name in names)
-    return NAMES_OF_PRECISION[precision]
-
-
-def precision_of(path: str) -> FilePrecision:
-    """The precision that a file's name tells; fp32 where it tells none."""
-    name = PurePosixPath(path).name
-    for precision, names in NAMES_OF_PRECISION.items():
-        if name in names:
-            return precision
-    return "fp32"
-
-
 def names_any(model: Path, operators: Iterable[bytes]) -> bool:
-    """Whether an ONNX file names one of these operators; False where it is not to be read."""
+    """Return whether an ONNX file names one of these operators; False if it cannot be read."""
     try:
         with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return any(data.find(name) >= 0 for name in operators)
-    except (OSError, ValueError):  # absent, or empty: what loads it says so
+    except (OSError, ValueError):  # absent or empty: loading it raises the error
         return False
 
 
 def is_quantized(model: Path) -> bool:
-    """Whether an ONNX file computes in int8."""
+    """Return whether an ONNX file computes in int8."""
     return names_any(model, QUANTIZATION)
 
 
 def external_files(model: Path, *, trusted: Sequence[Path] = ()) -> list[Path]:
-    """The files that an ONNX file reads its weights from, each in the model's own directory.
+    """Return the files that an ONNX file reads its weights from, all in the model's own directory.
 
     Args:
         model: the ONNX file.
-        trusted: directories that links may lead to, such as the hub cache's blobs.
+        trusted: directories that links may lead to, such as the blob folders of the hub's cache.
 
     Raises:
-        ModelFileError: the file is damaged, or one it names lies outside or is missing.
+        ModelFileError: the file is damaged, or a file that it names is missing or lies outside.
     """
-    # A link may lead to where the ONNX file's own link leads, as it does in the hub's cache.
+    # A link may lead where the ONNX file's own link leads, as it does in the hub's cache.
     homes = [model.parent.resolve(), model.resolve().parent, *(path.resolve() for path in trusted)]
     found = []
     for location in external_data(model):
@@ -138,10 +83,10 @@ def external_files(model: Path, *, trusted: Sequence[Path] = ()) -> list[Path]:
 
 
 def external_data(model: Path) -> list[str]:
-    """The locations of external data that an ONNX file names, relative to its directory.
+    """Return the places of the external data that an ONNX file names, relative to its directory.
 
     Raises:
-        ModelFileError: the file is no ONNX file, is cut off, or names a file elsewhere.
+        ModelFileError: the file is not an ONNX file, is cut off, or names a file elsewhere.
     """
     try:
         with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -186,7 +131,7 @@ def _locations(data: mmap.mmap, at: int, end: int, message: str, depth: int) -> 
 
 
 def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(number, start, stop) of each length-delimited field; the others are passed over."""
+    """Yield (number, start, stop) of each length-delimited field, and skip the other fields."""
     while at < end:
         tag, at = _varint(data, at, end)
         kind = tag & 7
@@ -199,20 +144,20 @@ def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, int, int]
         elif kind == 2:
             length, at = _varint(data, at, end)
             if at + length > end:
-                raise ValueError("it ends amid a field")
+                raise ValueError("it ends inside a field")
             yield tag >> 3, at, at + length
             at += length
         else:
             raise ValueError(f"unknown wire type {kind}")
     if at > end:
-        raise ValueError("it ends amid a field")
+        raise ValueError("it ends inside a field")
 
 
 def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
     value = 0
     for shift in range(LONGEST_VARINT):
         if at >= end:
-            raise ValueError("it ends amid a number")
+            raise ValueError("it ends inside a number")
         byte = data[at]
         at += 1
         value |= (byte & 127) << (7 * shift)

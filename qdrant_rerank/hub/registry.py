@@ -1,4 +1,4 @@
-"""Names -> models: those that are built in, and custom ones added for the life of the process."""
+"""Names -> models: the built-in ones, and those that this process has added."""
 
 import difflib
 import threading
@@ -23,7 +23,7 @@ _custom_lock = threading.Lock()
 
 
 def supported_models() -> list[ModelSpec]:
-    """Every model known by name: built in, then those added in this process."""
+    """Return every model known by name: the built-in ones, then those added in this process."""
     with _custom_lock:
         return [*BUILT_IN.values(), *_custom.values()]
 
@@ -32,8 +32,8 @@ def register_model(spec: ModelSpec) -> None:
     """Add a model for the life of this process.
 
     Raises:
-        InvalidInputError: the name is taken, a file's path is not a plain relative one, or there
-            is no hub repository.
+        InvalidInputError: the name is taken, there is no hub repository, or the path of a file
+            leads out of it.
     """
     if spec.sources is None or not spec.sources.hf:
         raise InvalidInputError(
@@ -41,7 +41,9 @@ def register_model(spec: ModelSpec) -> None:
             '"owner/name"), or load local files with TextCrossEncoder("/path/to/directory").'
         )
     if not spec.files:
-        raise InvalidInputError(f"Model {spec.model!r} has no files; expected a ModelFile or more.")
+        raise InvalidInputError(
+            f"Model {spec.model!r} has no files; expected one ModelFile or more."
+        )
     for path in (path for file in spec.files for path in (file.path, *file.additional_files)):
         if not path or path.startswith("/") or "\\" in path or ".." in path.split("/"):
             raise InvalidInputError(
@@ -58,13 +60,13 @@ def register_model(spec: ModelSpec) -> None:
 
 
 def find_model(name: str) -> ModelSpec:
-    """The model of that name, in any case, with or without its owner.
+    """Find the model of a name, in any case of letters, with or without its owner.
 
-    A full name wins over a short one, and a built-in model over a custom one, so that adding a
-    model never changes what a name that worked before means.
+    A full name wins over a short one, and a built-in model over a custom one. So a name that worked
+    before means the same after a model was added.
 
     Raises:
-        UnknownModelError: there is none; the message lists the nearest names.
+        UnknownModelError: there is no such model; the message lists the nearest names.
     """
     specs = supported_models()
     wanted = name.lower()
@@ -84,7 +86,7 @@ def find_model(name: str) -> ModelSpec:
 
 
 def nearest_names(name: str) -> str:
-    """A sentence with the supported names nearest to one that is not, ending in a blank."""
+    """Return a sentence with the supported names nearest to an unknown one, and a blank."""
     names = [spec.model for spec in supported_models()]
     by_key = {name.lower(): name for name in names}
     by_key |= {name.lower().rpartition("/")[2]: name for name in names}
@@ -95,12 +97,12 @@ def nearest_names(name: str) -> str:
 
 
 def forbids_commercial_use(license: str) -> bool:
-    """Whether an identifier such as "cc-by-nc-4.0" has a non-commercial clause."""
+    """Return whether a license such as "cc-by-nc-4.0" has a non-commercial clause."""
     return "nc" in license.lower().split("-") or "noncommercial" in license.lower()
 
 
 def listing(spec: ModelSpec) -> dict[str, Any]:
-    """One entry of ``TextCrossEncoder.list_supported_models()``: fastembed's keys, then more."""
+    """Return an entry of ``list_supported_models()``: fastembed's keys, then further ones."""
     first = spec.files[0]
     return {
         "model": spec.model,

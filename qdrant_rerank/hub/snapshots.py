@@ -1,7 +1,7 @@
 """A hub repository -> the files of one commit on this disk, whole and checked.
 
-What is in the cache is used with no request. What is missing is listed once, fetched under a lock,
-and checked against the listing's digests before anything reads it.
+A file in the cache is used without a request. Missing files are listed once, fetched under a lock,
+and checked against the listing's digests before anything reads them.
 """
 
 import logging
@@ -13,10 +13,10 @@ from qdrant_rerank.errors import DamagedFileError, MissingPrecisionError, ModelF
 from qdrant_rerank.hub import client as hub_client
 from qdrant_rerank.hub.cache import CachedRepository, Listing, is_commit, is_offline
 from qdrant_rerank.hub.integrity import Digest, check_file
-from qdrant_rerank.hub.onnx_files import choose_file, external_data, external_files, usual_names
-from qdrant_rerank.hub.precision import Precision
+from qdrant_rerank.hub.onnx_files import external_data, external_files
+from qdrant_rerank.hub.precision import Precision, choose_file, usual_names
 
-__all__ = ["TOKENIZER_FILES", "Snapshot", "Wanted", "find", "obtain", "with_data"]
+__all__ = ["Snapshot", "Wanted", "find", "obtain", "with_data"]
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -31,16 +31,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which files of which repository.
+    """A request for files of a repository.
 
     Attributes:
-        repository: with its place in the cache.
-        pull: the command that fetches it, named in errors.
+        repository: the repository, with its place in the cache.
+        pull: the command that fetches it; errors name it.
         revision: branch, tag or commit; None for the default branch as first fetched.
         path: the ONNX file; None for any of the usual names of the precision.
-        precision: of the ONNX file.
-        additional: further files, relative to the repository.
-        sha256: of the ONNX file, besides what the hub reports.
+        precision: precision of the ONNX file.
+        additional: further files, by their place in the repository.
+        sha256: digest of the ONNX file, in addition to the one that the hub reports.
     """
 
     repository: CachedRepository
@@ -61,8 +61,8 @@ class Snapshot:
         model: the ONNX file, its external data beside it.
         tokenizer: the directory of ``tokenizer.json``.
         root: the directory of the commit.
-        files: each file -> what is known of its contents.
-        listing: as the hub reports the commit; empty where another tool fetched it.
+        files: file -> digest to check it by.
+        listing: the hub's listing of the commit; empty if another tool fetched it.
     """
 
     commit: str
@@ -73,7 +73,7 @@ class Snapshot:
     listing: Listing
 
     def published(self, path: Path) -> Digest:
-        """What is known of a file's contents: by the hub, else by the name of its blob."""
+        """Return a file's digest by the hub's listing, else by the name of its blob."""
         known = self.listing.files.get(path.relative_to(self.root).as_posix())
         return known or Digest.of_blob(path)
 
@@ -85,13 +85,13 @@ def obtain(
     force: bool = False,
     update: bool = False,
 ) -> Snapshot:
-    """The snapshot, fetched where it is not complete, and checked.
+    """Return the snapshot, after fetching what is missing and checking all of it.
 
     Args:
         wanted: which files.
         local_files_only: make no request; ``HF_HUB_OFFLINE`` does the same.
-        force: fetch the files again though they are there.
-        update: let the default branch stand for its commit of now.
+        force: fetch also the files that are in the cache.
+        update: move on to the commit that the default branch stands for now.
 
     Raises:
         ModelFileError: a file is missing, could not be fetched, or is damaged.
@@ -102,29 +102,29 @@ def obtain(
     try:
         found = None if commit is None or force else find(wanted, commit, partial=offline)
         if found is not None:
-            verified.check(dict(found.files))  # before the ONNX file is read for its data's names
+            verified.check(found.files)  # before the ONNX file is read for the names of its data
             found = with_data(found)
         if found is None:
             if offline:
                 raise ModelFileError(_absence(wanted, commit, local_files_only))
             found = _fetch(wanted, commit, force=force)
-        verified.check(dict(found.files))
+        verified.check(found.files)
     except DamagedFileError as error:
         raise DamagedFileError(f"{error} Fetch it again: {wanted.pull} --force") from error
     return replace(found, model=_with_its_data(wanted.repository, found))
 
 
 def find(wanted: Wanted, commit: str | None = None, *, partial: bool = True) -> Snapshot | None:
-    """What the cache has, unchecked and without external data; makes no request.
+    """Return what the cache has, unchecked and without external data; makes no request.
 
     Args:
         wanted: which files.
         commit: full hash; None for the one remembered.
-        partial: take a snapshot of another tool though it may lack files that the repository
-            has; else it is None, so that the hub is asked, once.
+        partial: accept a snapshot that another tool fetched, although it may lack files that the
+            repository has. False makes the caller ask the hub, once.
 
     Returns:
-        The snapshot, or None where a file is missing.
+        The snapshot, or None if a file is missing.
     """
     repository = wanted.repository
     commit = commit or _commit_of(wanted, offline=True)
@@ -143,7 +143,7 @@ def find(wanted: Wanted, commit: str | None = None, *, partial: bool = True) -> 
 
 
 def with_data(found: Snapshot) -> Snapshot | None:
-    """The same with the external data that its ONNX file names; None where some is missing."""
+    """Add the external data that the ONNX file names; None if some of it is missing."""
     data = [found.model.parent / name for name in external_data(found.model)]
     if not all(path.is_file() for path in data):
         return None
@@ -159,7 +159,7 @@ class _Plan:
 
 
 def _commit_of(wanted: Wanted, offline: bool) -> str | None:
-    """The commit to load, where it is known; one request at most, and only for a branch or tag."""
+    """Return the commit to load, or None; one request at most, and only for a branch or tag."""
     revision = wanted.revision
     if is_commit(revision):
         return revision
@@ -190,7 +190,7 @@ def _pick(wanted: Wanted, names: Collection[str]) -> str | None:
 
 
 def _plan(wanted: Wanted, names: Collection[str]) -> _Plan:
-    """The files to have, of those that the repository has."""
+    """Choose the files to have among those of the repository."""
     name = wanted.repository.name
     model = _pick(wanted, names)
     onnx = sorted(each for each in names if each.endswith(".onnx"))
@@ -199,7 +199,7 @@ def _plan(wanted: Wanted, names: Collection[str]) -> _Plan:
         raise MissingPrecisionError(
             f"{name} has no {sought}; its ONNX files: {', '.join(onnx) or 'none'}. "
             + (
-                "Pass precision=, or specific_model_path= with a file that was fetched by hand."
+                "Pass precision=, or specific_model_path= with a file that you fetched yourself."
                 if onnx
                 else "Pass a repository with an ONNX export of the model."
             )
@@ -237,7 +237,7 @@ def _fetch(wanted: Wanted, commit: str | None, *, force: bool) -> Snapshot:
         data = [_in(folder, name) for name in external_data(found.model)]
         data = [name for name in data if name not in plan.files]
         _complete(wanted, commit, listing, data, force=force)
-        # Last: what another process finds here is complete.
+        # Last, so that what another process finds is complete.
         repository.keep_listing(commit, listing)
         if not is_commit(wanted.revision):
             repository.remember(wanted.revision, commit)
@@ -251,7 +251,7 @@ def _complete(
     root = repository.snapshot(commit)
     if unknown := [name for name in names if name not in listing.files]:
         raise ModelFileError(
-            f"{repository.name} has no {', '.join(unknown)}, which the model needs. Take another "
+            f"{repository.name} has no {', '.join(unknown)}, which the model needs. Use another "
             "revision or repository."
         )
     todo = {name: listing.files[name] for name in (names if force else _missing(root, names))}
@@ -266,7 +266,7 @@ def _complete(
             path.resolve().unlink()
             path.unlink(missing_ok=True)
             raise DamagedFileError(
-                f"{error} It arrived so, and was removed: a proxy or mirror may alter files."
+                f"{error} It arrived like this and was removed: a proxy or mirror may alter files."
             ) from error
 
 
@@ -281,7 +281,7 @@ def _snapshot(wanted: Wanted, commit: str, plan: _Plan, listing: Listing) -> Sna
 
 
 def _with_its_data(repository: CachedRepository, found: Snapshot) -> Path:
-    """The ONNX file, its external data beside it in a way that onnxruntime takes."""
+    """Return the ONNX file with its external data beside it in a way that onnxruntime accepts."""
     data = external_files(found.model, trusted=repository.blob_folders)
     if not any(path.is_symlink() for path in data):
         return found.model

@@ -1,4 +1,4 @@
-"""The cross-encoders that come with their facts. Frozen data; no I/O."""
+"""A model as it is known before anything is read: frozen data, no I/O."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +17,20 @@ __all__ = [
 ]
 
 BUNDLED_DIRECTORY = Path(__file__).parent.parent / "bundled"
-#: The cross-encoder that ships with the package: 29 MB, English, loads with no network.
+#: The cross-encoder that ships with the package: 29 MB, English. It loads without a network.
 DEFAULT_RERANKER = "grown-minilm-l6-v2"
-#: The static embedder that ships with the package: 256 dimensions, loads with no network.
+#: The static embedder that ships with the package: 256 dimensions. It loads without a network.
 DEFAULT_EMBEDDER = "static-minilm-l6-v1"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model's files are.
+    """The place where a model's files are published.
 
     Attributes:
         hf: a Hugging Face hub repository, "owner/name".
-        url: kept for fastembed's signature; a bare archive URL is not fetched.
-        revision: the commit to load; None for the default branch as it was when first fetched.
+        url: is kept for fastembed's signature; an archive is not fetched from it.
+        revision: the commit to load; None means the default branch as it was when first fetched.
     """
 
     hf: str | None = None
@@ -43,13 +43,13 @@ class ModelFile:
     """One ONNX file of a model.
 
     Attributes:
-        path: relative to the repository, with forward slashes.
-        precision: of its weights.
-        size_in_gb: with its external data, decimal gigabytes; 0 where unknown.
-        additional_files: fetched with it, relative to the repository. External data that the ONNX
-            file itself names need not be listed.
-        sha256: hex digest, checked besides the one that the hub reports.
-        source: where it is published, if not with the model's other files.
+        path: place in the repository, with forward slashes.
+        precision: precision of its weights.
+        size_in_gb: size with its external data, in decimal gigabytes; 0 if unknown.
+        additional_files: further files to fetch, by their place in the repository. External data
+            that the ONNX file itself names need not be listed.
+        sha256: hex digest; it is checked in addition to the one that the hub reports.
+        source: where this file is published, if not with the model's other files.
     """
 
     path: str = "onnx/model.onnx"
@@ -64,20 +64,21 @@ class ModelFile:
 class ModelSpec:
     """One cross-encoder.
 
-    What a model's own configuration files say when it is loaded wins over the numbers here.
+    When a model is loaded, its own configuration files win over the numbers here.
 
     Attributes:
-        model: the name it goes by, unique without regard to case.
+        model: its name, unique in any case of letters.
         sources: where the files are; None for a bundled model.
         description: one sentence.
         license: SPDX-like identifier, lower case.
-        files: one a precision; the first is the one that is loaded unless asked otherwise.
-        max_length: window in tokens, special tokens included, as published.
-        labels: outputs of its head.
-        activation: what turns its logit into the score that its authors publish.
+        files: one file per precision; precision "auto" loads the first.
+        max_length: tokens of a pair, special tokens included, as published.
+        labels: number of outputs of its head.
+        activation: turns its logit into the score that its authors publish.
         template: how it reads a pair: "pair" is the tokenizer's own pair template, "qwen3" a chat
-            prompt that is answered by yes or no.
-        bundled_with: of a bundled model, the one whose folder, tokenizer and weights it shares.
+            prompt that the model answers with yes or no.
+        bundled_with: the bundled model whose folder, tokenizer and weights this one shares; None
+            if it has its own.
     """
 
     model: str
@@ -97,10 +98,10 @@ class ModelSpec:
         return BUNDLED_DIRECTORY / (self.bundled_with or self.model)
 
     def file(self, precision: Precision = "auto") -> ModelFile:
-        """The file of that precision; "auto" is the first.
+        """Return the file of a precision; "auto" is the first file.
 
         Raises:
-            MissingPrecisionError: there is none; the message lists those there are.
+            MissingPrecisionError: the model has no such file; the message lists what it has.
         """
         for file in self.files:
             if precision in {"auto", file.precision}:

@@ -31,7 +31,7 @@ TEXTS = st.lists(
 
 
 def recorded(name):
-    """The pairs, and what transformers made of them."""
+    """The pairs, and the scores of transformers."""
     content = json.loads((MODELS / name / "transformers.json").read_text(encoding="utf-8"))
     return [tuple(pair) for pair in content["pairs"]], content
 
@@ -50,7 +50,7 @@ def qwen():
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_classifiers_logits_are_transformers_own(name):
-    """To 1e-4: plain pairs, other scripts, nothing, and more than the window holds."""
+    """To 1e-4: plain pairs, other scripts, nothing, and more than the max length."""
     pairs, theirs = recorded(name)
     ours = TextCrossEncoder(MODELS / name).score_pairs(pairs)
     assert np.abs(ours.scores - theirs["logits"]).max() < 1e-4
@@ -63,7 +63,7 @@ def test_a_decoders_answers_are_transformers_own(qwen):
     no, yes = np.array(theirs["no_yes"]).T
     own = TextCrossEncoder(QWEN, activation="auto")
     assert own.activation == "sigmoid"
-    # The last two queries alone overfill the window: transformers then drops the document.
+    # The last two queries alone fill the max length: transformers then drops the document.
     assert np.abs(np.array(qwen.score_pairs(pairs).scores) - (yes - no))[:-2].max() < 1e-4
     assert np.abs(np.array(own.score_pairs(pairs).scores) - theirs["scores"])[:-2].max() < 1e-4
     assert qwen.score_pairs(pairs).truncated.tolist()[-3:] == [True] * 3
@@ -205,7 +205,7 @@ def two_answers(model):
 
 @pytest.mark.parametrize("change", [with_cache_inputs, without_positions, two_answers])
 def test_other_exports_of_a_decoder_score_the_same(qwen, tmp_path, change):
-    """With an empty past, with positions of their own (one row a run), with two logits."""
+    """With an empty past, with positions of their own (one row per batch), with two logits."""
     made = TextCrossEncoder(as_exported(change, tmp_path / "m"))
     rng = random.Random(0)
     documents = [" ".join(rng.choices(WORDS, k=n)) for n in (1, 40, 7, 23)]
@@ -233,7 +233,7 @@ def one_row_only(model):
 
 
 def fused_attention(model):
-    """What the runtime's optimiser writes, which reads lengths from the mask's sum."""
+    """An operator of the runtime's optimiser, which reads lengths from the mask's sum."""
     model.graph.node[0].doc_string = "com.microsoft.GroupQueryAttention"
 
 

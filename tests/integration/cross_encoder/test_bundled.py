@@ -28,7 +28,7 @@ def test_each_finds_the_answer_among_others(name):
 
 @pytest.mark.parametrize("name", [DEFAULT_RERANKER, STUDENT])
 def test_a_score_depends_on_its_pair_alone(name):
-    """To the last bit: int8 runs hold one pair."""
+    """To the last bit: int8 batches hold one pair."""
     encoder = TextCrossEncoder(name)
     pairs = [(query, answer) for query in QUESTIONS for answer in QUESTIONS.values()]
     together = encoder.score_pairs(pairs).scores

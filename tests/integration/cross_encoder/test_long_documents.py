@@ -1,4 +1,4 @@
-"""Long documents: windows against truncation, snippets, and what a trace says of it."""
+"""Long documents: passages against truncation, snippets, and the trace."""
 
 import json
 import pickle
@@ -36,13 +36,13 @@ TEXTS = st.lists(
 
 @pytest.fixture(scope="module")
 def windowed():
-    """The bundled model, reading long documents in parts."""
+    """The bundled model, reading long documents in passages."""
     return TextCrossEncoder(DEFAULT_RERANKER, long_documents="windows")
 
 
 @pytest.fixture(scope="module", params=["tiny-bert", "tiny-xlmr", "tiny-qwen3"])
 def tiny(request):
-    """A name, and the model reading in parts."""
+    """A tiny model, reading long documents in passages."""
     return TextCrossEncoder(MODELS / request.param, long_documents=Windows(overlap=8))
 
 
@@ -54,7 +54,7 @@ def points(*texts, field="text"):
     ]
 
 
-def test_windows_find_an_answer_that_truncation_hides(bundled, windowed):
+def test_passages_find_an_answer_that_truncation_hides(bundled, windowed):
     """It lies beyond 512 tokens; the snippet shows it."""
     assert bundled.token_count([(QUERY, FILLER * 25)]) == 512
     cut = rerank_points(QUERY, points(HIDDEN, *DECOYS), reranker=bundled)
@@ -70,7 +70,7 @@ def test_windows_find_an_answer_that_truncation_hides(bundled, windowed):
 
 
 def test_a_snippet_scored_alone_gives_its_documents_score(bundled, windowed):
-    """A part is a text like any other; what fits is its own snippet."""
+    """A passage is a text like any other; a short document is its own snippet."""
     best, *rest = rerank_points(QUERY, points(HIDDEN, *DECOYS), reranker=windowed)
     assert bundled.rerank(QUERY, [best.snippet.text]) == [best.rerank_score]
     for hit in rest:
@@ -127,7 +127,7 @@ def test_a_search_returns_snippets_and_counts_for_each_query(client, windowed, b
 @settings(max_examples=10, deadline=None)
 @given(texts=TEXTS, data=st.data())
 def test_companions_never_change_a_score_or_a_part(tiny, texts, data):
-    """Alone, in any order, in runs of any size."""
+    """Alone, in any order, in batches of any size."""
     alone = [tiny.score_pairs([("bread", text)]) for text in texts]
     order = data.draw(st.permutations(range(len(texts))))
     size = data.draw(st.none() | st.integers(1, 5))
@@ -142,14 +142,14 @@ def test_companions_never_change_a_score_or_a_part(tiny, texts, data):
 
 @settings(max_examples=4, deadline=None)
 @given(texts=TEXTS)
-def test_int8_scores_of_windows_are_the_same_to_the_bit(windowed, texts):
-    """Runs hold one part."""
+def test_int8_scores_of_passages_are_the_same_to_the_bit(windowed, texts):
+    """Batches hold one passage."""
     texts = [text[:1200] for text in texts]
     alone = [windowed.rerank("bread", [text])[0] for text in texts]
     assert windowed.rerank("bread", texts) == alone
 
 
-def test_every_way_of_calling_reads_in_parts(tiny):
+def test_every_way_of_calling_reads_in_passages(tiny):
     """Eager, lazy, counted, in another process."""
     texts = ["bread " * 500, "short", ""]
     scores = tiny.rerank("rises", texts)
@@ -163,8 +163,8 @@ def test_every_way_of_calling_reads_in_parts(tiny):
     assert (len(empty.scores), empty.spans) == (0, [])
 
 
-def test_aggregates_of_the_parts(tiny_bert):
-    """From the same windows' scores."""
+def test_aggregates_of_the_passages(tiny_bert):
+    """From the scores of the same passages."""
     document = " ".join(WORDS[:300])
     parts = TextCrossEncoder(tiny_bert, long_documents="windows", activation="sigmoid")
     spans = parts._model.reader()([("bread", document)]).spans
@@ -185,7 +185,7 @@ def test_aggregates_of_the_parts(tiny_bert):
 
 
 def test_a_threshold_means_something_with_a_calibration(client, bundled, tmp_path):
-    """0.5 keeps what is more likely relevant than not; the trace says what made the scores."""
+    """0.5 keeps documents that are more likely relevant than not; the trace names the curve."""
     judged = [
         (QUERY, ANSWER, 1),
         (QUERY, "The melting point of iron is 1538 °C, its boiling point 2862 °C.", 1),

@@ -42,7 +42,7 @@ def test_a_cache_never_changes_a_score(bundled, kept, pairs):
 @settings(max_examples=20, deadline=None)
 @given(texts=st.lists(st.lists(st.sampled_from(WORDS), max_size=40).map(" ".join), max_size=5))
 def test_parts_and_spans_are_kept_as_well(tiny_bert, parts, texts):
-    """Long documents in parts, with the part that speaks for each."""
+    """Long documents in passages, with the best passage of each."""
     plain, cached = parts
     pairs = [("bread", text) for text in texts]
     expected = plain.score_pairs(pairs)
@@ -58,7 +58,7 @@ def test_parts_and_spans_are_kept_as_well(tiny_bert, parts, texts):
 
 @pytest.fixture(scope="module")
 def parts(tiny_bert):
-    """Without and with a cache; a window of 16 tokens, so that most texts are long."""
+    """Without and with a cache; a max length of 16, so that most texts are long."""
     options = {"max_length": 16, "long_documents": PARTS}
     return (
         TextCrossEncoder(tiny_bert, **options),
@@ -134,7 +134,7 @@ def test_the_trace_tells_the_share_of_hits(tiny_bert):
 
 
 def test_with_a_deadline_what_is_kept_takes_no_time(tiny_bert):
-    """It is found before anything is run; what was not scored is not kept."""
+    """It is found before any batch runs; a pair that was not scored is not kept."""
     encoder = TextCrossEncoder(tiny_bert, score_cache=10**6)
     pairs = [("bread", f"rises {i}") for i in range(30)]
     encoder.score_pairs(pairs[:20])

@@ -1,4 +1,4 @@
-"""Many pairs: read a window ahead, scored together, in flat memory, in input order."""
+"""Many pairs: read a block ahead, scored together, in flat memory, in input order."""
 
 import itertools
 import subprocess
@@ -43,7 +43,7 @@ def encoder(tiny_bert):
     st.integers(1, 9),
     st.integers(1, 40),
 )
-def test_windows_hold_all_pairs_in_order_within_their_bounds(pairs, most, characters):
+def test_blocks_hold_all_pairs_in_order_within_their_bounds(pairs, most, characters):
     """By pairs, and by characters but for the last pair."""
     windows = list(blocks_of(iter(pairs), most=most, characters=characters))
     assert [pair for window in windows for pair in window] == pairs
@@ -55,7 +55,7 @@ def test_windows_hold_all_pairs_in_order_within_their_bounds(pairs, most, charac
         assert full or number == len(windows) - 1
 
 
-def test_a_generator_is_read_no_further_than_the_window_ahead(encoder):
+def test_a_generator_is_read_no_further_than_a_block_ahead(encoder):
     """All along the stream."""
     drawn = 0
 
@@ -72,7 +72,7 @@ def test_a_generator_is_read_no_further_than_the_window_ahead(encoder):
     assert drawn == 3 * PAIRS_PER_BLOCK
 
 
-def test_a_window_of_long_texts_is_short(encoder):
+def test_a_block_of_long_texts_is_short(encoder):
     """Megabytes of text are not held by the thousand."""
     drawn = 0
 
@@ -89,7 +89,7 @@ def test_a_window_of_long_texts_is_short(encoder):
 @settings(max_examples=15, deadline=None)
 @given(pairs=st.lists(st.tuples(TEXTS, TEXTS), max_size=30), size=st.integers(1, 9))
 def test_a_stream_gives_what_each_pair_gives_alone(encoder, pairs, size):
-    """Of any queries, in input order, wherever windows end."""
+    """Of any queries, in input order, wherever blocks end."""
     expected = [encoder.score_pairs([pair]).scores[0] for pair in pairs]
     assert list(encoder.rerank_pairs(iter(pairs))) == pytest.approx(expected, abs=1e-5)
     parts = [encoder.score_pairs(window) for window in blocks_of(pairs, most=size)]
@@ -99,8 +99,8 @@ def test_a_stream_gives_what_each_pair_gives_alone(encoder, pairs, size):
         assert joined.tokens == sum(part.tokens for part in parts)
 
 
-def test_more_pairs_than_a_window_at_once(encoder):
-    """Scores, order and costs are those of the windows together."""
+def test_more_pairs_than_a_block_at_once(encoder):
+    """Scores, order and costs are those of the blocks together."""
     pairs = [(f"bread {i % 3}", "rises " * (i % 5)) for i in range(PAIRS_PER_BLOCK + 30)]
     found = encoder.score_pairs(pairs)
     assert found.scores.shape == found.scored.shape == found.windows.shape == (len(pairs),)
@@ -112,7 +112,7 @@ def test_more_pairs_than_a_window_at_once(encoder):
 
 
 def test_errors_name_the_pair_by_its_place_in_the_stream(encoder, tiny_bert, tmp_path):
-    """Not by its place in a window; the windows before were scored."""
+    """Not by its place in a block; the blocks before were scored."""
     pairs = [("a", "b")] * (PAIRS_PER_BLOCK + 2)
     scores = encoder.rerank_pairs([*pairs, ("a", None)])
     assert len(list(itertools.islice(scores, PAIRS_PER_BLOCK))) == PAIRS_PER_BLOCK
@@ -157,7 +157,7 @@ def test_a_large_batch_of_queries_goes_in_parts(encoder, client, monkeypatch, ca
 
 
 def test_tokenising_many_long_documents_takes_bounded_memory(tiny_bert):
-    """What the window cuts off is not held for all of them."""
+    """Tokens beyond the max length are not held for all of them."""
     done = subprocess.run(
         [sys.executable, "-c", LONG_DOCUMENTS, str(tiny_bert)],
         capture_output=True,

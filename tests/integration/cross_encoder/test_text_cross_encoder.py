@@ -76,7 +76,7 @@ def test_batches_order_and_companions_never_change_a_score(encoder, texts, data)
 @settings(max_examples=10, deadline=None)
 @given(texts=TEXTS, data=st.data())
 def test_int8_scores_are_the_same_to_the_bit(bundled, texts, data):
-    """Runs hold one pair, so no companion sets its scale."""
+    """Batches hold one pair, so no companion sets its scale."""
     alone = [bundled.rerank(QUERY, [text])[0] for text in texts]
     order = data.draw(st.permutations(range(len(texts))))
     assert bundled.rerank(QUERY, [texts[i] for i in order]) == [alone[i] for i in order]
@@ -84,7 +84,7 @@ def test_int8_scores_are_the_same_to_the_bit(bundled, texts, data):
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_threads_never_change_a_score(directory, encoder, threads):
-    """However many runs go on at once."""
+    """However many batches run at once."""
     other = TextCrossEncoder(directory, threads=threads)
     assert other.rerank(QUERY, DOCUMENTS) == pytest.approx(
         encoder.rerank(QUERY, DOCUMENTS), abs=1e-5
@@ -102,7 +102,7 @@ def test_rerank_is_eager_and_returns_floats_in_input_order(encoder):
 
 
 def test_rerank_pairs_reads_an_endless_generator_lazily(encoder):
-    """It takes what it needs, and no more than a window ahead."""
+    """It reads no more than a block ahead."""
     drawn = itertools.count()
 
     def endless():
@@ -202,7 +202,7 @@ def test_a_copy_in_another_process_loads_its_own(encoder):
     )
 
 
-def test_pairs_that_the_window_cuts_are_told(encoder):
+def test_pairs_that_were_cut_are_told(encoder):
     """By the query or by the document; blanks that are cut off are not missed."""
     fits = "rye " * 20
     pairs = [
@@ -237,7 +237,7 @@ def test_activations(directory, encoder):
 
 
 def test_the_models_own_activation_on_request(directory, encoder, tmp_path):
-    """Raw logits unless asked; then what its configuration says."""
+    """Raw logits unless asked; then the activation of its configuration."""
     logits = encoder.rerank(QUERY, DOCUMENTS)
     assert encoder.activation == "identity"
     own = TextCrossEncoder(directory, activation="auto", lazy_load=True)
@@ -271,7 +271,7 @@ def test_heads_of_several_labels(directory, encoder, tmp_path):
 
 
 def test_max_length_cuts(directory, encoder):
-    """A shorter window reads less of a long document."""
+    """A shorter max length reads less of a long document."""
     short = TextCrossEncoder(directory, max_length=16)
     assert short.max_length == 16
     assert short.token_count([(QUERY, "rye " * 300)]) == 16

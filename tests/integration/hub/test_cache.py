@@ -1,4 +1,4 @@
-"""What is in the cache: one commit, checked, with no request; the real huggingface_hub."""
+"""Models in the cache: one commit, checked, without a request; the real huggingface_hub."""
 
 import json
 import os
@@ -43,8 +43,8 @@ def serving(tiny_bert, large):
 
 @pytest.fixture
 def hub(serving, tiny_bert):
-    """The hub, well."""
-    serving.well()
+    """The hub, without faults."""
+    serving.repair()
     serving.repositories[NAME] = tiny_bert
     return serving
 
@@ -76,7 +76,7 @@ def in_cache(cache, name, file="onnx/model.onnx"):
 
 
 def test_a_warm_cache_makes_no_request(online, hub, tmp_path):
-    """One listing, then a HEAD and a GET a file; after that nothing, in milliseconds."""
+    """One listing, then a HEAD and a GET per file; after that nothing, in milliseconds."""
     first = online.locate(NAME, cache_dir=tmp_path)
     assert hub.requests[0] == f"GET /api/models/{NAME}"
     assert len(hub.requests) == 1 + 2 * 5
@@ -146,7 +146,7 @@ def test_a_branch_is_asked_for_with_one_head(online, hub, tmp_path, tiny_xlmr):
 
 
 def test_a_revision_that_is_not_there_is_named(online, tmp_path):
-    """With the place where they can be seen."""
+    """With the page where they are listed."""
     said = online.locate(NAME, cache_dir=tmp_path, revision="v9")
     assert said.startswith("ModelFileError")
     assert "404: no such revision at http" in said
@@ -154,7 +154,7 @@ def test_a_revision_that_is_not_there_is_named(online, tmp_path):
 
 @pytest.mark.parametrize("file", ["onnx/model.onnx", "config.json"])
 def test_a_wrong_byte_is_found_and_fetched_again(online, offline, hub, tmp_path, file):
-    """The size is the same; the error has both digests, and the command it names mends it."""
+    """The size is the same; the error has both digests, and the command it names fixes it."""
     online.locate(NAME, cache_dir=tmp_path)
     path = in_cache(tmp_path, NAME, file)
     blob = path.resolve()
@@ -272,8 +272,8 @@ def test_any_repository_with_an_onnx_file_works(online, hub, tmp_path, tiny_bert
     hub.requests.clear()
     assert "model" in online.locate(OWN, cache_dir=tmp_path)
     assert hub.requests == []
-    said = online.locate(OWN, cache_dir=tmp_path, precision="int8")
-    assert "has no ONNX file of precision int8; its ONNX files: onnx/model.onnx." in said
+    said = online.locate(OWN, cache_dir=tmp_path, precision="q4f16")
+    assert "has no ONNX file of precision q4f16; its ONNX files: onnx/model.onnx." in said
     without = shutil.copytree(tiny_bert, tmp_path / "copy")
     (without / "onnx" / "model.onnx").rename(without / "pytorch_model.bin")
     hub.repositories["someone/torch"] = without

@@ -23,8 +23,8 @@ def serving(tiny_bert):
 
 @pytest.fixture
 def hub(serving):
-    """The hub, well."""
-    serving.well()
+    """The hub, without faults."""
+    serving.repair()
     return serving
 
 
@@ -59,8 +59,8 @@ def varint(number):
 
 
 def is_whole(process, hub, cache, tiny_bert):
-    """Whether a well hub gives the file that it serves, and the cache no part of one."""
-    hub.well()
+    """Whether a hub without faults gives the whole file, and the cache no part of one."""
+    hub.repair()
     found = Path(process.locate(NAME, cache_dir=cache)["model"])
     return found.read_bytes() == (tiny_bert / "onnx" / "model.onnx").read_bytes()
 
@@ -142,10 +142,10 @@ def test_a_process_that_is_killed_leaves_no_half(process, hub, tmp_path, tiny_be
 
 
 def test_two_processes_fetch_once(process, hub, tmp_path):
-    """The second waits, and finds what the first fetched."""
+    """The second waits, and finds the files of the first."""
     with worker(hub) as other:
         other.locate(NAME, cache_dir=tmp_path / "elsewhere")  # imported all it needs
-        hub.well()
+        hub.repair()
         for each in (process, other):
             each.send(NAME, cache_dir=tmp_path / "both")
         assert process.answer() == other.answer()
@@ -153,7 +153,7 @@ def test_two_processes_fetch_once(process, hub, tmp_path):
 
 
 def test_a_read_only_cache_serves_what_it_has(process, hub, volume):
-    """And what it lacks is one line."""
+    """And a missing file is one line."""
     first = process.locate(NAME, cache_dir=volume)
     (volume / "other").mkdir()
     subprocess.run(["mount", "-o", "remount,ro", volume], check=True)
@@ -168,7 +168,7 @@ def test_a_read_only_cache_serves_what_it_has(process, hub, volume):
 
 
 def test_a_full_disk_is_told_before_anything_is_fetched(process, hub, volume):
-    """With what is needed and what is left."""
+    """With the size needed and the space left."""
     (volume / "ballast").write_bytes(bytes(1_900_000))
     said = process.locate(NAME, cache_dir=volume)
     assert said.startswith(f"ModelFileError: {NAME} needs ")

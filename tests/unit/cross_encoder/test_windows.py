@@ -1,4 +1,4 @@
-"""Documents longer than the window, in parts."""
+"""Documents longer than the max length, in passages."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def tokenizer(request):
 
 @settings(max_examples=40, deadline=None)
 @given(query=QUERIES, document=LONG)
-def test_windows_hold_all_of_the_document_and_fit(tokenizer, query, document):
+def test_passages_hold_all_of_the_document_and_fit(tokenizer, query, document):
     """In order, overlapping, none of them cut; only blanks may be missing."""
     reading = PairReader(tokenizer, Windows())([(query, document)])
     spans = reading.spans
@@ -57,8 +57,8 @@ def test_windows_hold_all_of_the_document_and_fit(tokenizer, query, document):
 
 @settings(max_examples=20, deadline=None)
 @given(document=LONG)
-def test_windows_of_a_query_that_fills_the_window(tokenizer, document):
-    """It is cut to half, so that each part is still read whole."""
+def test_passages_of_a_query_that_is_longer_than_the_max_length(tokenizer, document):
+    """It is cut to half, so that each passage is still read whole."""
     query = " ".join(WORDS[:400])
     [cut] = tokenizer([(query, "bread")])
     reading = PairReader(tokenizer, Windows())([(query, document or "bread")])
@@ -72,8 +72,8 @@ def test_windows_of_a_query_that_fills_the_window(tokenizer, document):
         assert len(own) <= room - room // 2
 
 
-def test_windows_end_between_words_and_share_some(tokenizer):
-    """Where there are words; the overlap is about what was asked for."""
+def test_passages_end_between_words_and_share_some(tokenizer):
+    """If there are words; the overlap is about as long as asked for."""
     words = [f"{word}" for word in WORDS] * 2
     document = " ".join(words)
     [first, second, *_] = Splitter(tokenizer, 10)("bread", document)
@@ -86,8 +86,8 @@ def test_windows_end_between_words_and_share_some(tokenizer):
     assert second[0] == first[1] + 1
 
 
-def test_no_overlap_may_eat_the_window(tokenizer):
-    """The error names what would do."""
+def test_an_overlap_may_not_take_all_the_room(tokenizer):
+    """The error names the longest overlap that works."""
     with pytest.raises(InvalidInputError, match="Pass an overlap of at most"):
         Splitter(tokenizer, 100)
 
@@ -114,7 +114,7 @@ SCORES = np.array([1, 3, 2, 0, 5], dtype=np.float32)
     ],
 )
 def test_aggregates(windows, values, rows):
-    """Three documents of three, one and one windows."""
+    """Three documents of three, one and one passages."""
     scores, best = aggregate(SCORES, [3, 1, 1], windows)
     assert scores.tolist() == values
     assert best.tolist() == rows

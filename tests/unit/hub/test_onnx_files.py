@@ -1,4 +1,4 @@
-"""Which ONNX file is meant, and which files it reads its weights from."""
+"""Which files an ONNX file reads its weights from."""
 
 import shutil
 from contextlib import suppress
@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from qdrant_rerank import OnnxEmbedder, TextCrossEncoder
 from qdrant_rerank.errors import ModelFileError
-from qdrant_rerank.hub.onnx_files import choose_file, external_data, external_files, precision_of
+from qdrant_rerank.hub.onnx_files import external_data, external_files
 
 
 def tensor(location):
@@ -117,17 +117,3 @@ def test_external_data_in_a_local_directory_loads(tmp_path, tiny_bert):
     expected = TextCrossEncoder(tiny_bert).rerank("which bread rises?", documents)
     found = TextCrossEncoder(folder).rerank("which bread rises?", documents)
     assert found == pytest.approx(expected, abs=1e-6)
-
-
-def test_the_usual_names_are_chosen_in_order():
-    """As exporters publish them, at the top or under onnx/."""
-    sentence_transformers = ["onnx/model.onnx", "onnx/model_O4.onnx", "onnx/model_quint8_avx2.onnx"]
-    assert choose_file(sentence_transformers, "auto") == "onnx/model.onnx"
-    assert choose_file(sentence_transformers, "int8") == "onnx/model_quint8_avx2.onnx"
-    assert choose_file(sentence_transformers, "fp16") is None
-    only_small = ["onnx/model_q4f16.onnx", "onnx/model_quantized.onnx", "model.onnx.txt"]
-    assert choose_file(only_small, "auto") == "onnx/model_quantized.onnx"
-    assert choose_file(only_small, "q4f16") == "onnx/model_q4f16.onnx"
-    assert choose_file(only_small, "fp32") is None
-    assert precision_of("onnx/model_quantized.onnx") == "int8"
-    assert precision_of("onnx/anything.onnx") == "fp32"

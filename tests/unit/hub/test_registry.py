@@ -35,7 +35,7 @@ def test_names_are_found_in_any_case_and_without_their_owner():
 
 
 def test_a_miss_lists_the_nearest_names():
-    """A typo mends itself."""
+    """The user need not look the name up."""
     with pytest.raises(UnknownModelError, match="Did you mean .*bge-reranker-base"):
         TextCrossEncoder("bge-reranker-bse")
     with pytest.raises(UnknownModelError, match="Supported: "):
@@ -59,7 +59,7 @@ def test_the_listing_has_fastembeds_keys():
 
 
 def test_the_registry_states_its_facts():
-    """Each name once, short names too; sizes, windows and licences of all, digests where known."""
+    """Each name once, short names too; sizes, max lengths and licences of all."""
     listed = [listing(spec) for spec in BUILT_IN.values()]
     assert {entry["model"].rpartition("/")[2] for entry in listed} >= set(
         "ms-marco-MiniLM-L-6-v2 ms-marco-MiniLM-L-12-v2 ms-marco-TinyBERT-L-2-v2 bge-reranker-base "

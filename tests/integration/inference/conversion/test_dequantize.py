@@ -369,5 +369,5 @@ def test_a_document_cache_in_fp16_is_refused():
 def test_int8_on_a_gpu_is_refused():
     """Nobody would be told that it ran on a CPU."""
     for source in ("fp32", "int8"):
-        with pytest.raises(InvalidInputError, match="which a card does not compute"):
+        with pytest.raises(InvalidInputError, match="in which a GPU does not compute"):
             choose_conversion(source, "int8", for_gpu=True)
