@@ -5,7 +5,8 @@ in brackets is a second base: callers who catch that one catch ours too::
 
     QdrantRerankError
     ├── InvalidInputError (ValueError)          an argument or a document is wrong
-    │   └── MissingTextError                    a hit has no text to rerank
+    │   ├── MissingTextError                    a hit has no text to rerank
+    │   └── UnknownDocumentError                a judged document is not in the corpus
     ├── MissingDependencyError (ImportError)    an optional package is not installed
     ├── DeadlineError (TimeoutError)            the time was up; holds the scores so far
     ├── ModelError                              a model cannot be found, loaded or trusted
@@ -53,6 +54,7 @@ __all__ = [
     "QdrantRequestError",
     "QdrantRerankError",
     "SchemaMismatchError",
+    "UnknownDocumentError",
     "UnknownModelError",
 ]
 
@@ -67,6 +69,10 @@ class InvalidInputError(QdrantRerankError, ValueError):
 
 class MissingTextError(InvalidInputError):
     """A hit has no text in the place that the text source names."""
+
+
+class UnknownDocumentError(InvalidInputError):
+    """A judgment or a run names a document that the corpus does not have."""
 
 
 class MissingDependencyError(QdrantRerankError, ImportError):

@@ -1,26 +1,17 @@
-"""The command that compares two rerankers where there are no judgments."""
+"""``qdrant-rerank compare``: compare two rerankers on queries without judgments."""
 
 import os
 from pathlib import Path
 
 import click
 
-from qdrant_rerank.cli.shared import (
-    NONE,
-    collection_options,
-    console,
-    json_option,
-    print_json,
-    searcher_for,
-)
+from qdrant_rerank.cli.options import NONE, Source, json_option, model, source_options
+from qdrant_rerank.cli.output import console, print_json
+from qdrant_rerank.cli.searchers import searcher_for
 from qdrant_rerank.errors import InvalidInputError, UnknownModelError
 from qdrant_rerank.hub.registry import find_model
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
-from qdrant_rerank.utils.text_files import (
-    GZIP_MAGIC,
-    name_of,
-    open_lines,
-)
+from qdrant_rerank.utils.text_files import GZIP_MAGIC, name_of, open_lines
 
 __all__ = ["compare"]
 
@@ -29,17 +20,21 @@ ONE_OR_MORE = click.IntRange(min=1)
 
 @click.command()
 @click.argument("queries", type=click.Path(allow_dash=True))
-@collection_options
+@source_options
 @click.option(
     "--reranker",
     "rerankers",
     multiple=True,
     default=(NONE, DEFAULT_RERANKER),
     show_default=True,
-    help="Twice: a name from 'models', a path, or 'none' for the recall order.",
+    help="Give it twice: a name from 'models', a path, or 'none' for the first stage's order.",
 )
 @click.option(
-    "--limit", type=ONE_OR_MORE, default=10, show_default=True, help="Hits to compare a query."
+    "--limit",
+    type=ONE_OR_MORE,
+    default=10,
+    show_default=True,
+    help="Hits to compare per query.",
 )
 @click.option(
     "--candidates", type=ONE_OR_MORE, default=50, show_default=True, help="Hits to rerank."
@@ -48,21 +43,17 @@ ONE_OR_MORE = click.IntRange(min=1)
 @json_option
 def compare(
     queries: str,
-    collection: str,
-    url: str | None,
-    path: str | None,
-    text: tuple[str, ...],
-    embedder: str,
+    source: Source,
     rerankers: tuple[str, ...],
     limit: int,
     candidates: int,
     html: str | None,
     as_json: bool,
 ) -> None:
-    """Show what changes from one reranker to another, on your own QUERIES.
+    """Show what two rerankers do differently on your QUERIES.
 
-    QUERIES is a text file with one query a line ('-' for stdin), or a BEIR queries.jsonl, gzipped
-    or not. Needs no judgments, and so does not say which is better.
+    QUERIES is a text file with one query per line ('-' for stdin), or a BEIR queries.jsonl, gzipped
+    or not. The comparison needs no judgments, and so does not say which reranker is better.
     """
     first, second = two_rerankers(rerankers)
     if candidates < limit:
@@ -73,23 +64,23 @@ def compare(
     if html is not None:
         require_writable(Path(html))
     texts = queries_of(queries)
-    with searcher_for(collection, url, path, text, embedder, first) as searcher:
+    with searcher_for(source, first) as searcher:
         from qdrant_rerank.evaluation.compare import compare as compare_searchers
         from qdrant_rerank.evaluation.compare import with_reranker
 
         comparison = compare_searchers(
             searcher,
-            with_reranker(searcher, second),
+            with_reranker(searcher, model(second)),
             texts,
             limit=limit,
             candidates=candidates,
-            names=(first or "recall order", second or "recall order"),
+            names=(model(first) or "recall order", model(second) or "recall order"),
         )
     hits = [hit for query in comparison.queries for hit in query.hits]
     if hits and not any(hit.text for hit in hits):
         raise InvalidInputError(
-            f"No hit of any query has text at {' or '.join(map(repr, text))}, so there is nothing "
-            "to rerank and to compare. Name the field that has it with --text."
+            f"No hit of any query has text at {' or '.join(map(repr, source.text))}, so there is "
+            "nothing to rerank and to compare. Name the field that has text with --text."
         )
     if html is not None:
         comparison.save_html(html)
@@ -101,8 +92,8 @@ def compare(
         click.echo(f"Every query is in {html}")
 
 
-def two_rerankers(names: tuple[str, ...]) -> tuple[str | None, str | None]:
-    """The two, None for the recall order.
+def two_rerankers(names: tuple[str, ...]) -> tuple[str, str]:
+    """Return the two names.
 
     Raises:
         InvalidInputError: not two, or the same one twice.
@@ -117,12 +108,11 @@ def two_rerankers(names: tuple[str, ...]) -> tuple[str | None, str | None]:
             f"--reranker {names[0]} and --reranker {names[1]} are the same; expected two that "
             "differ."
         )
-    first, second = (None if name == NONE else name for name in names)
-    return first, second
+    return names[0], names[1]
 
 
 def identity(reranker: str) -> str:
-    """Equal for two ways of writing one model."""
+    """Return what is equal for two ways of writing one model."""
     try:
         return find_model(reranker).model
     except UnknownModelError:
@@ -130,7 +120,7 @@ def identity(reranker: str) -> str:
 
 
 def require_writable(path: Path) -> None:
-    """Raise InvalidInputError if a file could not be written there; folders may be missing."""
+    """Raise InvalidInputError if a file cannot be written there; folders may be missing."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir():
         raise InvalidInputError(f"{path} cannot be written: {folder} is not a folder.")
@@ -139,7 +129,7 @@ def require_writable(path: Path) -> None:
 
 
 def queries_of(file: str) -> list[str]:
-    """The queries of a file, told apart by what it holds: JSONL, gzipped or not, or lines.
+    """Read the queries of a file: JSONL, gzipped or not, or lines; its start says which.
 
     Raises:
         InvalidInputError: there are none, one is blank, or the file cannot be read.
@@ -169,5 +159,5 @@ def queries_of(file: str) -> list[str]:
             raise InvalidInputError(f"{where} is blank; expected a query. Remove the line.")
         queries.append(query)
     if not queries:
-        raise InvalidInputError(f"{name} holds no queries; expected one a line.")
+        raise InvalidInputError(f"{name} holds no queries; expected one per line.")
     return queries

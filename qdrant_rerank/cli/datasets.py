@@ -1,67 +1,74 @@
-"""What eval and tune measure: their options, the files read and checked, the searchers made."""
+"""The data that eval and tune measure on: their options, the files, the searchers, the results."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields
-from functools import wraps
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from qdrant_rerank.cli.shared import NONE, counted, qdrant_place, searcher_for, text_source
-from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.cli.options import Source, gathered, model, text_source
+from qdrant_rerank.cli.output import console, counted, print_json
+from qdrant_rerank.cli.searchers import qdrant_place, searcher_for
+from qdrant_rerank.errors import InvalidInputError, UnknownDocumentError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
 
 if TYPE_CHECKING:
+    from qdrant_rerank.evaluation.evaluation_result import Evaluation
     from qdrant_rerank.evaluation.trec import Qrels, Run
+    from qdrant_rerank.evaluation.tuning_result import Tuning
     from qdrant_rerank.search.searcher import HybridSearcher
 
-__all__ = ["Data", "Given", "data_options", "read_data", "searchers_for"]
+__all__ = ["Data", "Given", "data_options", "read_data", "searchers_for", "show"]
 
-#: The name of a collection that is indexed in memory for the length of a command.
+#: Name of a collection that is indexed in memory while a command runs.
 IN_MEMORY = "corpus"
-#: Where the text of a BEIR document is.
+#: Payload fields with the text of a BEIR document.
 BEIR_TEXT = ("title", "text")
 
 DATA_OPTIONS = (
     click.option("--corpus", help="A BEIR folder, or the corpus.jsonl[.gz] of one."),
-    click.option("--queries", "queries_file", help="queries.jsonl[.gz]; the folder's by default."),
+    click.option("--queries", "queries_file", help="queries.jsonl[.gz]; default: the folder's."),
     click.option(
-        "--qrels", "qrels_file", help="Judgments, TSV or TREC; else the folder's qrels[/test].tsv."
+        "--qrels",
+        "qrels_file",
+        help="Judgments, TSV or TREC; default: the folder's qrels.tsv or qrels/test.tsv.",
     ),
     click.option(
         "--partial-corpus",
         is_flag=True,
         help="The qrels may name documents that the corpus lacks: relevant ones count as missed.",
     ),
-    click.option("--limit-queries", type=click.IntRange(min=1), help="Only the first so many."),
+    click.option(
+        "--limit-queries", type=click.IntRange(min=1), help="Use only the first so many queries."
+    ),
     click.option("--collection", help="Search this collection instead of indexing the corpus."),
-    click.option("--url", help="Qdrant server of the collection; else QDRANT_URL."),
+    click.option("--url", help="Server of the collection; else QDRANT_URL."),
     click.option("--path", help="Directory of an embedded Qdrant with it; else QDRANT_PATH."),
     click.option(
         "--text",
         multiple=True,
         default=BEIR_TEXT,
         show_default=True,
-        help="Payload fields with the text, or a template; of the collection.",
+        help="Payload fields of the collection with the text, or a template.",
     ),
     click.option(
         "--id-field",
         default="_id",
         show_default=True,
-        help="Payload field with the id that the qrels use; a point without it goes by its own.",
+        help="Payload field with the id that the qrels use; without it, a point's own id counts.",
     ),
     click.option("--embedder", default=DEFAULT_EMBEDDER, show_default=True, help="Dense encoder."),
-    click.option("--out", type=click.Path(file_okay=False), help="Folder for JSON, runs, picture."),
-    click.option("--seed", default=0, show_default=True, help="Of everything that is drawn."),
+    click.option("--out", type=click.Path(file_okay=False), help="Folder for JSON, runs and plot."),
+    click.option("--seed", default=0, show_default=True, help="Seed of all that is random."),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What DATA_OPTIONS were given."""
+    """The values of DATA_OPTIONS."""
 
     corpus: str | None
     queries_file: str | None
@@ -77,21 +84,14 @@ class Given:
     out: str | None
     seed: int
 
+    @property
+    def source(self) -> Source:
+        """The collection to search; that of the corpus if none is named."""
+        return Source(self.collection or IN_MEMORY, self.url, self.path, self.text, self.embedder)
 
-def data_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say what is measured, handed to the command as ``given``."""
 
-    @wraps(command)
-    def with_given(**options: Any) -> None:
-        given = Given(**{field.name: options.pop(field.name) for field in fields(Given)})
-        if given.out is not None:
-            require_folder(Path(given.out))
-        command(given=given, **options)
-
-    wrapped: Callable[..., None] = with_given
-    for option in reversed(DATA_OPTIONS):
-        wrapped = option(wrapped)
-    return wrapped
+#: Adds DATA_OPTIONS to a command, which gets them as ``given``.
+data_options = gathered(Given, "given", DATA_OPTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +99,11 @@ class Data:
     """Queries, judgments and candidates, read and checked against each other.
 
     Attributes:
-        corpus: the corpus file; None where a collection is searched.
+        corpus: the corpus file; None if a collection is searched.
         queries: texts by id.
         qrels: grades.
-        run: candidates; None where they are searched for.
-        files: what was read, recorded in the JSON.
+        run: candidates; None if they are searched for.
+        files: the files that were read, as the JSON records them.
     """
 
     corpus: Path | None
@@ -114,7 +114,7 @@ class Data:
 
 
 def read_data(given: Given, run_file: str | None) -> Data:
-    """Read everything but the documents' texts, and check it, before any work is done.
+    """Read and check everything but the documents' texts, before any work is done.
 
     Raises:
         InvalidInputError: a file is missing, wrong, or does not fit another.
@@ -137,6 +137,8 @@ def read_data(given: Given, run_file: str | None) -> Data:
             "--run brings the candidates, so it goes with --corpus, which has their texts, and "
             "not with --collection."
         )
+    if given.out is not None:
+        require_folder(Path(given.out))
     if given.collection is not None:
         qdrant_place(given.url, given.path)
     beir = None if given.corpus is None else find_beir(given.corpus)
@@ -153,9 +155,8 @@ def read_data(given: Given, run_file: str | None) -> Data:
         qrels = read_qrels(
             qrels_path, queries=queries, documents=None if given.partial_corpus else documents
         )
-    except InvalidInputError as error:
-        if "in the corpus" in str(error):
-            error.add_note("If the corpus is a part of the judged one, pass --partial-corpus.")
+    except UnknownDocumentError as error:
+        error.add_note("If the corpus is a part of the judged one, pass --partial-corpus.")
         raise
     if run is None:
         require_overlap(queries, qrels, found_in=queries_path, qrels_in=qrels_path)
@@ -194,37 +195,40 @@ def _required(path: str | Path | None, option: str, given: Given) -> str | Path:
 def searchers_for(
     given: Given, data: Data, rerankers: Mapping[str, str | None]
 ) -> "Iterator[dict[str, HybridSearcher]]":
-    """A searcher a reranker, all of one collection; the client is closed afterwards.
+    """Make a searcher per reranker, all of one collection; close their client afterwards.
 
     Rerankers are loaded first: a wrong name costs no indexing.
     """
     from qdrant_rerank.evaluation.compare import with_reranker
-    from qdrant_rerank.qdrant.embedded.choice import embedded_client
     from qdrant_rerank.reranking.scoring import load_reranker
-    from qdrant_rerank.search.searcher import HybridSearcher
 
     loaded = {name: None if r is None else load_reranker(r) for name, r in rerankers.items()}
-    if given.collection is not None:
-        with searcher_for(
-            given.collection, given.url, given.path, given.text, given.embedder, None
-        ) as searcher:
-            yield {name: with_reranker(searcher, reranker) for name, reranker in loaded.items()}
-        return
-    assert data.corpus is not None  # read_data asks for one of the two
+    collection = corpus_in_memory(given, data) if given.collection is None else None
+    with collection or searcher_for(given.source) as searcher:
+        yield {name: with_reranker(searcher, reranker) for name, reranker in loaded.items()}
+
+
+@contextmanager
+def corpus_in_memory(given: Given, data: Data) -> "Iterator[HybridSearcher]":
+    """Index the corpus for a searcher without a reranker."""
+    from qdrant_rerank.qdrant.embedded.choice import embedded_client
+    from qdrant_rerank.search.searcher import HybridSearcher
+
+    assert data.corpus is not None  # read_data requires one of the two
     with closing(embedded_client(None)) as client:
         searcher = HybridSearcher(
             IN_MEMORY,
             client=client,
             text=text_source(given.text),
-            embedder=None if given.embedder == NONE else given.embedder,
+            embedder=model(given.embedder),
             reranker=None,
         )
         index_corpus(searcher, data.corpus)
-        yield {name: with_reranker(searcher, reranker) for name, reranker in loaded.items()}
+        yield searcher
 
 
 def index_corpus(searcher: "HybridSearcher", corpus: Path) -> None:
-    """Add the documents of a corpus; those without text cannot be found and are counted."""
+    """Add the documents of a corpus. Those without text are only counted: nothing finds them."""
     from qdrant_client.models import PointStruct
 
     from qdrant_rerank.evaluation.corpus import iter_corpus
@@ -238,12 +242,23 @@ def index_corpus(searcher: "HybridSearcher", corpus: Path) -> None:
                 empty += 1
                 continue
             payload = {"_id": document.id, "title": document.title, "text": document.text}
-            # Not the id of the text: two documents may have the same one.
+            # Not the id made from the text: two documents may have the same text.
             yield PointStruct(id=row, vector={}, payload=payload)
 
     searcher.add(points())
     if empty:
         click.echo(f"Without text, and so not indexed: {counted(empty, 'document')}.", err=True)
+
+
+def show(found: "Evaluation | Tuning", given: Given, as_json: bool) -> None:
+    """Print a result, and save it if that was asked for."""
+    written = [] if given.out is None else found.save(given.out)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        console().print(found.table())
+    for path in written:
+        click.echo(f"Wrote {path}", err=True)
 
 
 def require_folder(folder: Path) -> None:

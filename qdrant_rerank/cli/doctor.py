@@ -1,26 +1,23 @@
-"""``qdrant-rerank doctor``: gather what the checks look at, and print what they find."""
+"""``qdrant-rerank doctor``: collect what the checks look at, and print what they find."""
 
-import functools
 import importlib.metadata
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
-from qdrant_rerank.cli.shared import (
+from qdrant_rerank.cli.options import (
     NONE,
-    collection_options,
-    console,
+    Source,
     json_option,
-    print_json,
+    optional_source_options,
     reranker_option,
-    searcher_for,
 )
+from qdrant_rerank.cli.output import print_json, print_table
+from qdrant_rerank.cli.searchers import asking, searcher_for
 from qdrant_rerank.errors import (
     CollectionError,
     InvalidInputError,
@@ -28,7 +25,7 @@ from qdrant_rerank.errors import (
     ModelError,
     QdrantError,
 )
-from qdrant_rerank.payload import require_path
+from qdrant_rerank.utils.rendering import Column, Table, one_line
 
 if TYPE_CHECKING:
     from qdrant_rerank.cli.doctor_checks import Finding
@@ -36,18 +33,18 @@ if TYPE_CHECKING:
 
 __all__ = ["doctor"]
 
-#: What the sampled texts are read beside, to see what fits the model's window.
+#: Query that the sampled texts are read with, to see which of them fit the model's max length.
 QUERY = "a question of usual length about it"
 
 
 @click.command()
-@functools.partial(collection_options, required=False)
+@optional_source_options
 @reranker_option("a path, or 'none'")
 @click.option(
     "--filter",
     "filters",
     multiple=True,
-    help="Payload field that your searches filter by. May be repeated.",
+    help="Payload field that your searches filter by. Repeatable.",
 )
 @click.option(
     "--sample",
@@ -58,32 +55,26 @@ QUERY = "a question of usual length about it"
 )
 @json_option
 def doctor(
-    collection: str | None,
-    url: str | None,
-    path: str | None,
-    text: tuple[str, ...],
-    embedder: str,
-    reranker: str,
-    filters: tuple[str, ...],
-    sample: int,
-    as_json: bool,
+    source: Source, reranker: str, filters: tuple[str, ...], sample: int, as_json: bool
 ) -> None:
-    """Say what is wrong with a collection, its server or the model, and how to mend it.
+    """Find what is wrong, and how to fix it.
 
-    Without --collection: which providers onnxruntime has, which cards, and what they lack.
+    Looks at the collection, its server and the model. Without --collection it looks at onnxruntime:
+    which execution providers it has, which GPUs, and what they lack.
 
     Exit code 1 if something is wrong, 2 on bad input.
     """
+    from qdrant_rerank.payload import require_path
+
     for name in filters:
         require_path("--filter", name)
     findings: list[Finding] = []
     try:
+        # What was found before a failure stays.
         findings.extend(_installed())
-        if collection is None:
-            _say(findings, as_json=as_json)
-        with searcher_for(collection, url, path, text, embedder, None) as searcher:
-            # What was found before a failure stays.
-            findings.extend(_examine(searcher, reranker, filters, sample))
+        if source.collection:
+            with searcher_for(source) as searcher:
+                findings.extend(_examine(searcher, reranker, filters, sample))
     except InvalidInputError:
         raise
     except (QdrantError, CollectionError, ModelError, MissingDependencyError) as error:
@@ -92,26 +83,40 @@ def doctor(
 
 
 def _say(findings: "Sequence[Finding]", *, as_json: bool) -> NoReturn:
+    wrong = sum(finding.wrong for finding in findings)
     if as_json:
-        print_json([asdict(finding) for finding in findings])
+        # "mend" is the old name of "fix".
+        print_json([{**asdict(finding), "mend": finding.fix} for finding in findings])
     else:
-        _print(findings)
-    raise SystemExit(1 if any(finding.wrong for finding in findings) else 0)
+        print_table(Table(COLUMNS, [_row(finding) for finding in findings]))
+        click.echo(f"{wrong} wrong." if wrong else "Nothing is wrong.")
+    raise SystemExit(1 if wrong else 0)
+
+
+COLUMNS = (Column("", "name"), Column("about", "name"), Column("seen"), Column("fix"))
+
+
+def _row(finding: "Finding") -> tuple[Text | str, ...]:
+    if finding.wrong:
+        mark = Text("wrong", style="bold red")
+    else:
+        mark = Text("note", style="yellow") if finding.fix else Text("ok", style="green")
+    return mark, finding.about, one_line(finding.seen), one_line(finding.fix)
 
 
 def _installed() -> "Iterator[Finding]":
-    """Packages, and the cards that onnxruntime finds."""
-    from qdrant_rerank.cli.doctor_checks import check_cards, check_packages
+    """Look at the packages, and the GPUs that onnxruntime finds."""
+    from qdrant_rerank.cli.doctor_checks import check_gpus, check_packages
     from qdrant_rerank.inference.gpu.devices import cuda_report
     from qdrant_rerank.inference.sessions import import_onnxruntime
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of two wheels, which is a finding
+        warnings.simplefilter("ignore")  # about two wheels, which is a finding
         ort = import_onnxruntime()
     yield from check_packages(
         str(found.metadata["Name"]).lower() for found in importlib.metadata.distributions()
     )
-    yield from check_cards(cuda_report(ort))
+    yield from check_gpus(cuda_report(ort))
 
 
 def _examine(
@@ -121,21 +126,15 @@ def _examine(
     from qdrant_rerank.qdrant.embedded.choice import engine_name
     from qdrant_rerank.qdrant.schema import CollectionSchema
     from qdrant_rerank.qdrant.transport.client import is_local
-    from qdrant_rerank.qdrant.transport.driver import CallLimits, Driver
 
     client, name = searcher.client, searcher.collection
-    talk = Driver(client, name, CallLimits())
-
-    def ask(send: Callable[[Any], Any]) -> Any:
-        return talk.ask(lambda asked, timeout: send(asked))
-
+    ask = asking(searcher)
     embedded = is_local(client)
-    version = ask(lambda asked: asked.info())
+    version = ask(lambda asked: asked.info()).version
     if embedded:
         yield checks.Finding("server", False, f"Embedded: {engine_name(client)}.")
     else:
-        ours = importlib.metadata.version("qdrant-client")
-        yield from checks.check_versions(version.version, ours)
+        yield from checks.check_versions(version, importlib.metadata.version("qdrant-client"))
     info = ask(lambda asked: asked.get_collection(name))
     yield from checks.check_collection(info, embedded=embedded)
     schema = CollectionSchema.from_info(name, info)
@@ -145,9 +144,8 @@ def _examine(
     yield from checks.check_texts(payloads, searcher.text)
     indexes = not embedded or getattr(client, "concurrent", False)
     yield from checks.check_filters(filters, schema, payloads, indexes=indexes)
-    texts = [text for text in map(searcher.text, payloads) if text]
     if reranker != NONE:
-        yield from _model(reranker, texts)
+        yield from _model(reranker, [text for text in map(searcher.text, payloads) if text])
 
 
 def _model(reranker: str, texts: Sequence[str]) -> "Iterator[Finding]":
@@ -167,9 +165,9 @@ def _model(reranker: str, texts: Sequence[str]) -> "Iterator[Finding]":
 
 
 def _mismatch(searcher: "HybridSearcher") -> str | None:
-    """Why the encoders do not fit the collection; None if they do."""
+    """Return why the encoders do not fit the collection; None if they do."""
     try:
-        searcher.is_hybrid()  # it reads the schema, and raises
+        searcher.is_hybrid()  # reads the schema, and raises
     except CollectionError as error:
         return str(error)
     return None
@@ -183,15 +181,3 @@ def _failure(error: Exception) -> "Finding":
     if isinstance(error, ModelError | MissingDependencyError):
         return Finding("model", True, str(error))
     return Finding("collection", True, str(error))
-
-
-def _print(findings: "Sequence[Finding]") -> None:
-    table = Table("", "about", "seen", "to mend it", box=box.SIMPLE_HEAD)
-    for finding in findings:
-        mark = Text("wrong", style="bold red") if finding.wrong else Text("ok", style="green")
-        if not finding.wrong and finding.mend:
-            mark = Text("note", style="yellow")
-        table.add_row(mark, finding.about, Text(finding.seen), Text(finding.mend))
-    console().print(table)
-    wrong = sum(finding.wrong for finding in findings)
-    click.echo("Nothing is wrong." if not wrong else f"{wrong} wrong.")

@@ -1,6 +1,6 @@
-"""What is wrong with a collection, a server or a model, and how to mend it. Pure: no I/O.
+"""The checks of ``qdrant-rerank doctor``: what is wrong, and how to fix it. Pure: no I/O.
 
-What the checks look at is gathered by the command ``qdrant-rerank doctor``.
+The command collects what the checks look at.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,9 +17,9 @@ from qdrant_rerank.qdrant.server_version import Version, parse_version
 
 __all__ = [
     "Finding",
-    "check_cards",
     "check_collection",
     "check_filters",
+    "check_gpus",
     "check_model",
     "check_packages",
     "check_schema",
@@ -27,78 +27,73 @@ __all__ = [
     "check_versions",
 ]
 
-Kind = Literal["collection", "schema", "text", "filters", "server", "model", "packages", "cards"]
+Kind = Literal["collection", "schema", "text", "filters", "server", "model", "packages", "gpus"]
 
-#: Share of points without text, and of truncated texts, from which on it is wrong and not a remark.
+#: Least share of points without text, or of truncated texts, that counts as wrong.
 MANY = 0.05
-#: Points from which on a server that has built no graph is slow.
+#: Least number of points that make a server without a graph slow.
 NEEDS_GRAPH = 20_000
 SHOWN = 5  # names in a message
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was seen.
+    """One thing that a check has seen.
 
     Attributes:
         about: what was looked at.
-        wrong: whether results suffer; else it is a remark, or all is well.
+        wrong: whether results suffer; if not, it is a note, or all is well.
         seen: what was found.
-        mend: what to do; "" where nothing is to be done.
+        fix: what to do; "" if there is nothing to do.
     """
 
     about: Kind
     wrong: bool
     seen: str
-    mend: str = ""
+    fix: str = ""
 
 
 def check_collection(info: models.CollectionInfo, *, embedded: bool) -> Iterator[Finding]:
-    """State, size and graph.
+    """Check the state, the size and the graph of a collection.
 
     Args:
-        info: of the collection.
-        embedded: whether the engine is in this process.
+        info: what ``get_collection`` returned.
+        embedded: whether the engine runs in this process.
     """
     points = info.points_count or 0
-    status = info.status.value
-    yield Finding("collection", False, f"{points:,} points, status {status}.")
+    yield Finding("collection", False, f"{points:,} points, status {info.status.value}.")
     if info.status == models.CollectionStatus.RED:
         yield Finding(
             "collection",
             True,
             "Status red: operations of Qdrant failed.",
-            "Read the server's log; a full disk and a lack of memory are the usual causes.",
+            "Read the server's log. The usual causes are a full disk and too little memory.",
         )
     if isinstance(info.optimizer_status, models.OptimizersStatusOneOf1):
         yield Finding(
             "collection",
             True,
             f"The optimiser failed: {info.optimizer_status.error}",
-            "Mend what it names, then change any setting of the collection to start it again.",
+            "Fix what it names, then change any setting of the collection to start it again.",
         )
     if not points:
-        yield Finding(
-            "collection",
-            True,
-            "It has no points.",
-            "Fill it: qdrant-rerank index FILE --collection ...",
-        )
+        fix = "Fill it: qdrant-rerank index FILE --collection ..."
+        yield Finding("collection", True, "It has no points.", fix)
     if not embedded and points >= NEEDS_GRAPH and not info.indexed_vectors_count:
         yield Finding(
             "collection",
             True,
-            f"No vector of {points:,} points is in a graph, so every search reads all of them.",
+            f"No vector of its {points:,} points is in a graph, so each search reads all of them.",
             "Wait for the optimiser (status yellow or grey), or lower indexing_threshold.",
         )
 
 
 def check_schema(schema: CollectionSchema, mismatch: str | None) -> Iterator[Finding]:
-    """Vectors against encoders.
+    """Check the vectors of a collection against the encoders.
 
     Args:
-        schema: of the collection.
-        mismatch: why the encoders do not fit it; None if they do.
+        schema: the collection's vectors and indexes.
+        mismatch: why the encoders do not fit the collection; None if they do.
     """
     yield Finding("schema", False, f"It has {schema}.")
     if mismatch is not None:
@@ -107,16 +102,17 @@ def check_schema(schema: CollectionSchema, mismatch: str | None) -> Iterator[Fin
         yield Finding(
             "schema",
             False,
-            "Nobody recorded which embedder filled it; only the length of the vectors is checked.",
-            "HybridSearcher.add records it when it creates a collection.",
+            "It has no record of the embedder that filled it, so only the length of its vectors is "
+            "checked.",
+            "'qdrant-rerank index' and HybridSearcher.add record it when they create a collection.",
         )
     plain = [n for n, params in schema.sparse.items() if params.modifier != models.Modifier.IDF]
     if plain:
         yield Finding(
             "schema",
             False,
-            f"Sparse vectors without the modifier IDF: {_names(plain)}. BM25 is left out for them.",
-            "For BM25: client.update_collection(..., sparse_vectors_config={name: "
+            f"Sparse vectors without the modifier IDF: {_names(plain)}. BM25 does not use them.",
+            "If they hold BM25: client.update_collection(..., sparse_vectors_config={name: "
             "SparseVectorParams(modifier='idf')}).",
         )
 
@@ -124,11 +120,11 @@ def check_schema(schema: CollectionSchema, mismatch: str | None) -> Iterator[Fin
 def check_texts(
     payloads: Sequence[Mapping[str, Any] | None], text: PayloadText
 ) -> Iterator[Finding]:
-    """Whether the reranker finds something to read.
+    """Check that the reranker finds texts to read.
 
     Args:
-        payloads: of a sample of points.
-        text: where a payload's text is.
+        payloads: payloads of a sample of points.
+        text: reads the text of a payload.
     """
     if not payloads:
         return
@@ -143,8 +139,8 @@ def check_texts(
         "text",
         len(missing) / len(payloads) >= MANY,
         f"{seen} Those without have {_names(fields) if fields else 'no payload'}.",
-        "Name the field with --text (text=...), or add the texts; hits without one are not "
-        "reranked.",
+        "Name the field with --text (in Python: text=...), or add the texts. Hits without text are "
+        "not reranked.",
     )
 
 
@@ -155,12 +151,12 @@ def check_filters(
     *,
     indexes: bool,
 ) -> Iterator[Finding]:
-    """Whether the payload fields that are filtered by have an index, and exist.
+    """Check that the payload fields of filters exist and have an index.
 
     Args:
-        fields: that are filtered by.
-        schema: of the collection.
-        payloads: of a sample of points.
+        fields: payload fields that searches filter by.
+        schema: the collection's vectors and indexes.
+        payloads: payloads of a sample of points.
         indexes: whether the engine has payload indexes at all.
     """
     for name in fields:
@@ -172,7 +168,7 @@ def check_filters(
                 "filters",
                 True,
                 f"No sampled point has the payload field {name!r}.",
-                "Check its spelling; nested fields are written 'outer.inner'.",
+                "Check its spelling. Write a nested field as 'outer.inner'.",
             )
         elif not indexes:
             yield Finding("filters", False, f"{name!r}: qdrant-client's local mode has no indexes.")
@@ -183,25 +179,25 @@ def check_filters(
             yield Finding(
                 "filters",
                 True,
-                f"{name!r} has no payload index, so a filter on it reads every point.",
+                f"{name!r} has no payload index, so a filter on it reads each point.",
                 f"client.create_payload_index({schema.collection!r}, {name!r}, {kind!r})",
             )
 
 
 def check_versions(server: str, client: str) -> Iterator[Finding]:
-    """The server's version against the client's: Qdrant supports one minor version of difference.
+    """Check the server's version against the client's: they may be one minor version apart.
 
     Args:
-        server: its version.
-        client: of qdrant-client.
+        server: version of the server.
+        client: version of qdrant-client.
     """
     ours, theirs = parse_version(client), parse_version(server)
     seen = f"Qdrant {server}, qdrant-client {client}."
     if ours is None or theirs is None or _compatible(ours, theirs):
         yield Finding("server", False, seen)
         return
-    mend = "Upgrade the server" if theirs < ours else "Upgrade qdrant-client"
-    yield Finding("server", True, f"{seen} They are more than one minor version apart.", f"{mend}.")
+    fix = "Upgrade the server." if theirs < ours else "Upgrade qdrant-client."
+    yield Finding("server", True, f"{seen} They are more than one minor version apart.", fix)
 
 
 def check_model(
@@ -212,35 +208,32 @@ def check_model(
     *,
     quantised: bool = False,
 ) -> Iterator[Finding]:
-    """Where the reranker runs, and how much of the texts it reads.
+    """Check where the reranker runs, and how much of the texts it reads.
 
     Args:
-        provider: of onnxruntime that runs it.
-        available: those that this onnxruntime has.
-        read: sampled texts.
-        truncated: those of them that did not fit the model's window.
-        quantised: whether it is an int8 model, which belongs on a CPU.
+        provider: onnxruntime's execution provider that runs the model.
+        available: the execution providers that this onnxruntime has.
+        read: number of sampled texts.
+        truncated: number of those that are longer than the model's max length.
+        quantised: whether the model is int8, which is for a CPU.
     """
-    cards = [name for name in available if name.startswith(("CUDA", "Tensorrt"))]
-    aside = bool(cards) and provider not in cards
-    idle = aside and not quantised
-    mend = "Pass cuda=True to see why the card is not used." if idle else ""
-    if aside and quantised:
-        mend = "It is int8, for a CPU. On a card: device='cuda', precision='fp16'."
-    yield Finding(
-        "model",
-        idle,
-        f"It runs on {provider}; this onnxruntime has {', '.join(available)}.",
-        mend,
-    )
+    gpu = [name for name in available if name.startswith(("CUDA", "Tensorrt"))]
+    unused = bool(gpu) and provider not in gpu
+    fix = ""
+    if unused and quantised:
+        fix = "It is int8, for a CPU. To use the GPU: device='cuda', precision='fp16'."
+    elif unused:
+        fix = "Pass cuda=True to see why the GPU is not used."
+    seen = f"It runs on {provider}; this onnxruntime has {', '.join(available)}."
+    yield Finding("model", unused and not quantised, seen, fix)
     if read:
         share = truncated / read
         yield Finding(
             "model",
             share >= MANY,
-            f"{truncated:,} of {read:,} sampled texts ({share:.0%}) do not fit its window and are "
-            "cut.",
-            "TextCrossEncoder(name, long_documents='windows') reads all of them; or add shorter "
+            f"{truncated:,} of {read:,} sampled texts ({share:.0%}) are longer than its max length "
+            "and are cut.",
+            "TextCrossEncoder(name, long_documents='windows') reads whole texts. Or add shorter "
             "passages."
             if truncated
             else "",
@@ -248,10 +241,10 @@ def check_model(
 
 
 def check_packages(installed: Iterable[str]) -> Iterator[Finding]:
-    """Packages that spoil each other.
+    """Check for packages that break each other.
 
     Args:
-        installed: names of distributions.
+        installed: names of the installed distributions.
     """
     runtimes = sorted(name for name in installed if name in {"onnxruntime", "onnxruntime-gpu"})
     if len(runtimes) > 1:
@@ -263,12 +256,39 @@ def check_packages(installed: Iterable[str]) -> Iterator[Finding]:
         )
 
 
+def check_gpus(report: CudaReport) -> Iterator[Finding]:
+    """Check versions, execution providers and GPUs: what keeps a GPU from being used is wrong.
+
+    An onnxruntime for CPUs on a machine without a GPU is as it should be.
+
+    Args:
+        report: what this machine has.
+    """
+    wheels = " and ".join(report.wheels) or "built here"
+    cuda = f", for CUDA {report.built_for}" if report.built_for else ""
+    yield Finding(
+        "packages",
+        False,
+        f"onnxruntime {report.onnxruntime} ({wheels}{cuda}) with {', '.join(report.providers)}.",
+    )
+    for gpu in report.driver.gpus:
+        yield Finding("gpus", False, f"GPU {gpu}.")
+    if report.driver.cuda is not None:
+        major, minor = report.driver.cuda
+        yield Finding("gpus", False, f"The NVIDIA driver supports CUDA up to {major}.{minor}.")
+    if CUDA not in report.providers and not report.driver.gpus:
+        yield Finding("gpus", False, "No GPU, and an onnxruntime for CPUs.")
+        return
+    for problem in report.problems:
+        yield Finding("gpus", True, problem.seen, problem.fix)
+
+
 def _compatible(one: Version, other: Version) -> bool:
     return one[0] == other[0] and abs(one[1] - other[1]) <= 1
 
 
 def _index_type(values: Sequence[Any]) -> str:
-    """The type of index for these values."""
+    """Return the type of index for these values."""
     kinds = {type(value) for value in values}
     if kinds == {bool}:
         return "bool"
@@ -282,30 +302,3 @@ def _index_type(values: Sequence[Any]) -> str:
 def _names(names: Sequence[str]) -> str:
     more = ", ..." if len(names) > SHOWN else ""
     return ", ".join(map(repr, names[:SHOWN])) + more
-
-
-def check_cards(report: CudaReport) -> Iterator[Finding]:
-    """Versions, providers and cards; what keeps a card from being used is wrong.
-
-    A build for CPUs where there is no card is as it should be.
-
-    Args:
-        report: of this machine.
-    """
-    wheels = " and ".join(report.wheels) or "built here"
-    cuda = f", for CUDA {report.built_for}" if report.built_for else ""
-    yield Finding(
-        "packages",
-        False,
-        f"onnxruntime {report.onnxruntime} ({wheels}{cuda}) with {', '.join(report.providers)}.",
-    )
-    for card in report.driver.gpus:
-        yield Finding("cards", False, f"Gpu {card}.")
-    if report.driver.cuda is not None:
-        major, minor = report.driver.cuda
-        yield Finding("cards", False, f"The NVIDIA driver serves CUDA up to {major}.{minor}.")
-    if CUDA not in report.providers and not report.driver.gpus:
-        yield Finding("cards", False, "No card, and an onnxruntime for CPUs.")
-        return
-    for problem in report.problems:
-        yield Finding("cards", True, problem.seen, problem.fix)

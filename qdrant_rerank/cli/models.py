@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
-from rich import box
-from rich.table import Table
-from rich.text import Text
 
-from qdrant_rerank.cli.shared import BadInput, console, counted, json_option, print_json
+from qdrant_rerank.cli.options import json_option
+from qdrant_rerank.cli.output import BadInput, console, counted, print_json, print_table
 from qdrant_rerank.errors import InvalidInputError, ModelFileError
 from qdrant_rerank.hub.precision import Precision
 from qdrant_rerank.hub.registry import listing, supported_models
 from qdrant_rerank.hub.specs import ModelSpec
+from qdrant_rerank.utils.rendering import Column, Table
 
 __all__ = ["models"]
 
@@ -23,20 +22,20 @@ WIDE = 100  # columns of a terminal that has room for descriptions
 cache_option = click.option(
     "--cache-dir",
     type=click.Path(file_okay=False),
-    help="Where downloads are kept; else QDRANT_RERANK_CACHE, else the hub's own cache.",
+    help="Folder of downloads; else QDRANT_RERANK_CACHE, else the hub's own cache.",
 )
 precision_option = click.option(
     "--precision",
     type=click.Choice(get_args(Precision)),
     default="auto",
     show_default=True,
-    help="Which file of the model; auto is the one it is registered with.",
+    help="Which file of the model; auto takes the registered one.",
 )
-revision_option = click.option("--revision", help="A branch, tag or commit of the repository.")
+revision_option = click.option("--revision", help="Branch, tag or commit of the repository.")
 
 
 def file_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say which files of a model."""
+    """Add the options that say which files of a model."""
     for option in (cache_option, revision_option, precision_option):
         command = option(command)
     return command
@@ -46,7 +45,7 @@ def file_options(command: Callable[..., None]) -> Callable[..., None]:
 @json_option
 @click.pass_context
 def models(context: click.Context, as_json: bool) -> None:
-    """List the cross-encoders known by name; fetch, check and remove their files."""
+    """List, fetch, check and remove cross-encoders."""
     if context.invoked_subcommand is None:
         show_models(as_json)
     elif as_json:
@@ -61,33 +60,34 @@ def list_command(as_json: bool) -> None:
 
 
 def show_models(as_json: bool) -> None:
-    """Print the registry; a terminal of 80 columns holds all but the descriptions."""
+    """Print the registry; a terminal of 80 columns has room for all but the descriptions."""
     listed = [listing(spec) for spec in supported_models()]
     if as_json:
         print_json(listed)
         return
-    output = console()
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("model", no_wrap=True)
-    for precision in SIZES:
-        table.add_column(precision, justify="right", no_wrap=True)
-    table.add_column("tokens", justify="right", no_wrap=True)
-    table.add_column("license", no_wrap=True)
-    if output.width >= WIDE:
-        table.add_column("description")
-    for item in listed:
-        row = [
+    columns: list[Column | str] = [
+        Column("model", "name"),
+        *SIZES,
+        "tokens",
+        Column("license", "name"),
+        Column("description"),
+    ]
+    if console().width < WIDE:
+        columns.pop()
+    rows = [
+        (
             item["model"],
             *(_megabytes(item["precisions"].get(precision)) for precision in SIZES),
             f"{item['max_length']:,}" if item["max_length"] else "",
             item["license"],
             item["description"],
-        ]
-        table.add_row(*map(Text, row[: len(table.columns)]))
-    output.print(table)
+        )[: len(columns)]
+        for item in listed
+    ]
+    print_table(Table(columns, rows, gap=1, rule=False))
     restricted = {item["license"] for item in listed if not item["commercial_use"]}
     notes = [f"{license}: not for commercial use." for license in sorted(restricted)]
-    output.print(Text(" ".join(["Sizes in MB.", *notes, "--json says more."])))
+    click.echo(" ".join(["Sizes in MB.", *notes, "--json prints more."]))
 
 
 def _megabytes(file: dict[str, Any] | None) -> str:
@@ -100,8 +100,8 @@ def _megabytes(file: dict[str, Any] | None) -> str:
 @models.command("pull")
 @click.argument("name")
 @file_options
-@click.option("--force", is_flag=True, help="Fetch the files again though they are there.")
-@click.option("--update", is_flag=True, help="Move on to the newest commit of the default branch.")
+@click.option("--force", is_flag=True, help="Fetch the files again, even if they are there.")
+@click.option("--update", is_flag=True, help="Fetch the newest commit of the default branch.")
 @json_option
 def pull_command(
     name: str,
@@ -114,7 +114,7 @@ def pull_command(
 ) -> None:
     """Fetch the model NAME and check its files.
 
-    A model stays at the commit that was first fetched, until --update.
+    A model stays at the commit that was first fetched, until --update is given.
     """
     from qdrant_rerank.hub.locate import wanted_of
     from qdrant_rerank.hub.snapshots import obtain
@@ -153,9 +153,9 @@ def verify_command(
     cache_dir: str | None,
     as_json: bool,
 ) -> None:
-    """Read the files of the model NAME and compare them with what was published.
+    """Read the files of the model NAME and compare them with those published.
 
-    Makes no request. Exit code 2 where a file differs.
+    Makes no request. Exit code 2 if a file differs.
     """
     from qdrant_rerank.hub.integrity import check_file
     from qdrant_rerank.hub.locate import wanted_of
@@ -169,7 +169,7 @@ def verify_command(
     damage = ""
     try:
         found = with_data(found) or found
-    except ModelFileError as error:  # so damaged that it cannot say what else it reads
+    except ModelFileError as error:  # too damaged to say which other files it reads
         damage = str(error)
     for path, expected in found.files.items():
         try:
@@ -182,10 +182,9 @@ def verify_command(
     if as_json:
         print_json({"commit": found.commit, "files": rows})
     else:
-        table = Table("file", "published digest", "state", box=box.SIMPLE)
-        for row in rows:
-            table.add_row(row["file"], (row["digest"] or "")[:12], row["state"])
-        console().print(table)
+        columns = (Column("file"), Column("published digest", "name"), Column("state", "name"))
+        cells = [(row["file"], (row["digest"] or "")[:12], row["state"]) for row in rows]
+        print_table(Table(columns, cells))
     if damage:
         raise BadInput(f"{damage} Fetch it again: {wanted.pull} --force")
 
@@ -194,7 +193,10 @@ def verify_command(
 @click.argument("name")
 @cache_option
 def rm_command(name: str, cache_dir: str | None) -> None:
-    """Remove the model NAME from the cache: its repositories, whoever fetched what of them."""
+    """Remove the model NAME from the cache: all files of its repositories.
+
+    This includes files that other programs have fetched.
+    """
     from huggingface_hub import scan_cache_dir
 
     from qdrant_rerank.hub.cache import cache_directory
@@ -238,11 +240,11 @@ def path_command(
 
 
 def fetchable(name: str) -> ModelSpec:
-    """The model of a name that has files in the hub's cache.
+    """Return the model of a name, if its files come from the hub.
 
     Raises:
-        InvalidInputError: it is bundled, or a path.
-        UnknownModelError: no such name.
+        InvalidInputError: the model is bundled, or the name is a path.
+        UnknownModelError: there is no such name.
     """
     from qdrant_rerank.hub.locate import find_spec
 
@@ -258,5 +260,5 @@ def fetchable(name: str) -> ModelSpec:
 
 
 def absent(repository: str, pull: str) -> str:
-    """The message for a model that is not, or not wholly, in the cache."""
+    """Write the message for a model that is not complete in the cache."""
     return f"{repository} is not complete in the cache. Fetch it: {pull}"

@@ -1,39 +1,33 @@
-"""``qdrant-rerank reindex``: build a collection anew beside the old one, then switch to it.
+"""``qdrant-rerank reindex``: build a collection again beside the old one, then switch to it.
 
-Searches go through an alias. A new collection is filled behind it, checked, and the alias moves to
-it in one request, so no search finds a half-filled index; then the old one is removed.
+Searches go through an alias. A new collection is filled, and then the alias moves to it in one
+request, so no search meets a half-filled index. The old collection is removed last.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import Any
 
 import click
 
-from qdrant_rerank.cli.files import (
-    documents_in,
-)
-from qdrant_rerank.cli.shared import (
-    collection_options,
-    documents_are,
-    json_option,
-    print_json,
-    searcher_for,
-)
+from qdrant_rerank.cli.documents import documents_in
+from qdrant_rerank.cli.options import Source, json_option, source_options
+from qdrant_rerank.cli.output import documents_are, print_json
+from qdrant_rerank.cli.searchers import asking, searcher_for
 from qdrant_rerank.errors import InvalidInputError, QdrantError
 
-if TYPE_CHECKING:
-    from qdrant_rerank.qdrant.transport.driver import Driver
-
 __all__ = ["reindex"]
+
+Ask = Callable[[Callable[[Any], Any]], Any]
 
 
 @click.command()
 @click.argument("file", type=click.Path(allow_dash=True))
-@collection_options
-@click.option("--batch-size", default=256, show_default=True, help="Documents a request.")
-@click.option("--parallel", default=1, show_default=True, help="Requests at a time.")
+@source_options
+@click.option("--batch-size", default=256, show_default=True, help="Documents per request.")
+@click.option("--parallel", default=1, show_default=True, help="Requests at the same time.")
 @click.option("--keep-old", is_flag=True, help="Keep the collection that was searched before.")
 @click.option("--shards", type=int, help="Parts that a cluster spreads over its nodes.")
 @click.option("--replicas", type=int, help="Copies of each part.")
@@ -44,16 +38,12 @@ __all__ = ["reindex"]
     "indexes",
     multiple=True,
     metavar="FIELD:TYPE",
-    help="Payload index, such as year:integer. May be repeated.",
+    help="Payload index, such as year:integer. Repeatable.",
 )
 @json_option
 def reindex(
     file: str,
-    collection: str,
-    url: str | None,
-    path: str | None,
-    text: tuple[str, ...],
-    embedder: str,
+    source: Source,
     batch_size: int,
     parallel: int,
     keep_old: bool,
@@ -64,13 +54,13 @@ def reindex(
     indexes: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Build the index of a JSONL FILE ('-' for stdin) anew, and switch to it with no gap.
+    """Build a collection again, and switch to it without a gap.
 
-    COLLECTION is an alias, or a name that nothing has yet: the documents go into a new collection,
-    and once all are stored the alias moves to it. If anything fails, the old index stays.
+    FILE is JSONL, as in 'index'. The name in --collection is an alias, or is not used yet. The
+    documents go into a new collection. When all are stored, the alias moves to it. If anything
+    fails, the old collection stays.
     """
     from qdrant_rerank.qdrant.settings import CollectionSettings
-    from qdrant_rerank.qdrant.transport.driver import CallLimits, Driver
 
     settings = CollectionSettings(
         shard_number=shards,
@@ -79,47 +69,45 @@ def reindex(
         on_disk_vectors=on_disk or None,
         payload_indexes=dict(_index(given) for given in indexes),
     )
-    new = f"{collection}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
+    alias = source.collection
+    new = f"{alias}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
     with (
-        searcher_for(new, url, path, text, embedder, None) as searcher,
-        documents_in(file, text) as documents,
+        searcher_for(replace(source, collection=new)) as searcher,
+        documents_in(file, source.text) as documents,
     ):
-        talk = Driver(searcher.client, collection, CallLimits())
-        old = _target(talk, collection)
+        ask = asking(searcher, alias)
+        old = _target(ask, alias)
         try:
             added = searcher.add(
-                documents,
-                batch_size=batch_size,
-                parallel=parallel,
-                settings=settings,
+                documents, batch_size=batch_size, parallel=parallel, settings=settings
             )
         except BaseException:
-            with suppress(QdrantError):  # what failed first is what is told
-                talk.ask(lambda client, timeout: client.delete_collection(new))
+            with suppress(QdrantError):  # the first failure is the one to report
+                ask(lambda client: client.delete_collection(new))
             raise
-        # Neither is undone from here on: a request whose answer was lost may have been carried out.
+        # Nothing is undone from here on: a request may have worked although its answer was lost.
         stored = f"{documents_are(added)} in {new!r}"
-        with _saying_if_it_fails(
-            f"{stored}, which is kept: {collection!r} may stand for "
-            "it already. Look, and reindex again or delete the one that is not needed."
+        with _told_if_it_fails(
+            f"{stored}, which is kept: {alias!r} may stand for it already. Look, and reindex "
+            "again or delete the collection that is not needed."
         ):
-            _switch(talk, collection, new, replaces=old is not None)
+            _switch(ask, alias, new, replaces=old is not None)
         if old is not None and not keep_old:
-            with _saying_if_it_fails(
-                f"{collection!r} stands for {new!r} now, which has all documents; only "
+            with _told_if_it_fails(
+                f"{alias!r} stands for {new!r} now, which has all documents; only "
                 f"{old!r} was not removed."
             ):
-                talk.ask(lambda client, timeout: client.delete_collection(old))
+                ask(lambda client: client.delete_collection(old))
     if as_json:
-        print_json({"alias": collection, "collection": new, "added": added, "replaced": old})
+        print_json({"alias": alias, "collection": new, "added": added, "replaced": old})
         return
-    click.echo(f"{stored}, which {collection!r} now stands for.")
+    click.echo(f"{stored}, which {alias!r} now stands for.")
     if old is not None:
         click.echo(f"{old!r} is {'kept' if keep_old else 'removed'}.")
 
 
 @contextmanager
-def _saying_if_it_fails(state: str) -> Iterator[None]:
+def _told_if_it_fails(state: str) -> Iterator[None]:
     try:
         yield
     except QdrantError:
@@ -127,17 +115,16 @@ def _saying_if_it_fails(state: str) -> Iterator[None]:
         raise
 
 
-def _target(talk: "Driver", alias: str) -> str | None:
-    """The collection that the alias stands for; None if there is no such alias yet.
+def _target(ask: Ask, alias: str) -> str | None:
+    """Return the collection that the alias stands for; None if there is no such alias yet.
 
     Raises:
-        InvalidInputError: it is a collection itself.
+        InvalidInputError: the name is that of a collection.
     """
-    found = talk.ask(lambda client, timeout: client.get_aliases())
-    for one in found.aliases:
+    for one in ask(lambda client: client.get_aliases()).aliases:
         if one.alias_name == alias:
             return str(one.collection_name)
-    if talk.ask(lambda client, timeout: client.collection_exists(alias)):
+    if ask(lambda client: client.collection_exists(alias)):
         raise InvalidInputError(
             f"{alias!r} is a collection, and only an alias can be switched. Reindex under another "
             "name, search that one, and delete this collection."
@@ -145,21 +132,19 @@ def _target(talk: "Driver", alias: str) -> str | None:
     return None
 
 
-def _switch(talk: "Driver", alias: str, collection: str, *, replaces: bool) -> None:
+def _switch(ask: Ask, alias: str, collection: str, *, replaces: bool) -> None:
     """Let the alias stand for the collection, in one request."""
     from qdrant_client import models
 
-    operations: list[models.AliasOperations] = []
-    if replaces:
-        operations.append(
-            models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))
-        )
-    operations.append(
+    operations: list[models.AliasOperations] = [
         models.CreateAliasOperation(
             create_alias=models.CreateAlias(collection_name=collection, alias_name=alias)
         )
-    )
-    talk.ask(lambda client, timeout: client.update_collection_aliases(operations))
+    ]
+    if replaces:
+        removal = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))
+        operations.insert(0, removal)
+    ask(lambda client: client.update_collection_aliases(operations))
 
 
 def _index(given: str) -> tuple[str, str]:

@@ -1,7 +1,8 @@
-"""What reranking buys and costs, measured on your own queries and judgments.
+"""Measures what reranking gains and costs, on your own queries and judgments.
 
-Data goes one way: ``files`` reads, ``evaluate`` and ``tune`` search and score, ``measures`` says
-how good and how sure, ``results`` and ``pictures`` show it. ``compare`` needs no judgments.
+Data goes one way: ``corpus`` and ``trec`` read files, ``evaluate`` and ``tune`` search and score,
+``metrics`` computes how good the results are and how certain that is, and the results render
+themselves. ``compare`` needs no judgments.
 """
 
 from qdrant_rerank.evaluation.compare import Comparison, compare, with_reranker

@@ -1,4 +1,4 @@
-"""Search with every judged query; keep ids, scores and times, and nothing of the texts."""
+"""Search with each judged query; keep ids, scores and times, but no texts."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,9 +14,9 @@ from qdrant_rerank.evaluation.trec import Qrels, Run, require_overlap
 from qdrant_rerank.types import RerankedPoint, SearchResults
 from qdrant_rerank.utils.validation import a_type, require_query
 
-__all__ = ["Gathered", "Search", "document_id", "gather", "judged_queries", "progress_bar"]
+__all__ = ["Collected", "Search", "collect", "document_id", "judged_queries", "progress_bar"]
 
-# Queries after which not one judged candidate means that the ids do not agree.
+# If no candidate of so many queries is judged, the ids do not match.
 QUERIES_UNTIL_DOUBT = 50
 HIGHEST_GRADE = 2**31 - 1  # trec_eval's numbers have 32 bits
 
@@ -25,10 +25,10 @@ Search = Callable[[str, str], tuple[SearchResults, Callable[[RerankedPoint], str
 
 
 def judged_queries(queries: Mapping[str, str], qrels: Qrels) -> dict[str, str]:
-    """The queries that have judgments.
+    """Return the queries that have judgments.
 
     Raises:
-        InvalidInputError: none has, one of them has no text, or a judgment is none.
+        InvalidInputError: no query has judgments, one of them has no text, or a grade is invalid.
     """
     for name, given, expected in (
         ("queries", queries, "texts by id"),
@@ -65,8 +65,8 @@ def _require_grades(query: str, grades: Any) -> None:
             )
 
 
-class Gathered:
-    """Ids, scores and times, query after query; nothing of a document's text."""
+class Collected:
+    """Ids, scores and times of all queries, but no texts."""
 
     def __init__(self) -> None:
         self.before: Run = {}
@@ -76,34 +76,34 @@ class Gathered:
         self.without_text = 0
 
 
-def gather(
+def collect(
     search: Search, judged: Mapping[str, str], qrels: Qrels, *, drops: bool, bar: Any
-) -> Gathered:
-    """One configuration over all judged queries.
+) -> Collected:
+    """Search with one configuration for all judged queries.
 
     Args:
-        search: asks it.
+        search: searches with the configuration.
         judged: texts by id.
-        qrels: grades, to notice that the ids of the candidates are of another kind.
-        drops: whether hits that were not scored are gone after reranking.
-        bar: moved on by each query.
+        qrels: grades, to notice candidates whose ids do not match.
+        drops: whether the configuration drops hits that were not scored.
+        bar: progress bar; each query advances it.
 
     Raises:
         InvalidInputError: no candidate is judged.
     """
-    gathered = Gathered()
+    collected = Collected()
     known = 0
     for number, (query, text) in enumerate(judged.items(), start=1):
         results, identify = search(query, text)
         before, after = _orders(results, identify, drops=drops)
-        gathered.before[query], gathered.after[query] = before, after
+        collected.before[query], collected.after[query] = before, after
         trace = results.trace
         times = (trace.embed_s, trace.recall_s, trace.tokenize_s, trace.infer_s, trace.total_s)
         for stage, seconds in zip(STAGES, times, strict=True):
-            gathered.seconds[stage].append(seconds)
-        gathered.pairs += trace.pairs
+            collected.seconds[stage].append(seconds)
+        collected.pairs += trace.pairs
         if trace.status == "reranked":
-            gathered.without_text += trace.candidates - trace.pairs
+            collected.without_text += trace.candidates - trace.pairs
         known += len(before.keys() & qrels[query].keys())
         if not known and number in {QUERIES_UNTIL_DOUBT, len(judged)}:
             raise InvalidInputError(
@@ -113,13 +113,13 @@ def gather(
                 "payload field that holds their ids (id_field)."
             )
         bar.update()
-    return gathered
+    return collected
 
 
 def _orders(
     results: SearchResults, identify: Callable[[RerankedPoint], str], *, drops: bool
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Score by document, best first: of the first stage, and of the results as they are."""
+    """Return document -> score, best first: before reranking, and after it."""
     before: dict[str, float] = {}
     for hit in sorted(results, key=lambda hit: hit.retrieval_rank):
         before.setdefault(identify(hit), hit.retrieval_score)
@@ -130,20 +130,20 @@ def _orders(
             lowest = hit.score
         elif drops:
             continue
-        # JSON and TREC runs hold no minus infinity; the order is what counts.
+        # JSON and TREC runs cannot hold minus infinity; only the order counts.
         after.setdefault(identify(hit), hit.score if np.isfinite(hit.score) else lowest - 1)
     return before, after
 
 
 @contextmanager
 def progress_bar(total: int, progress: bool | None) -> Iterator[Any]:
-    """A bar on stderr: for True, or for None where stderr is a terminal."""
+    """Make a bar on stderr if ``progress`` is True, or if it is None and stderr is a terminal."""
     disable = None if progress is None else not progress
     with tqdm(total=total, unit="query", disable=disable, leave=False) as bar:
         yield bar
 
 
 def document_id(hit: ScoredPoint, field: str | None) -> str:
-    """The id that the qrels use: a payload field's value, else the point's own id."""
+    """Return the id that the qrels use: a payload field's value, else the point's own id."""
     value = None if field is None else (hit.payload or {}).get(field)
     return str(hit.id if value is None else value)

@@ -1,6 +1,6 @@
 """Two configurations side by side on queries without judgments: what changes, and how much.
 
-Nothing here says which order is better; it says where to look.
+This does not say which order is better. It says where to look.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +18,6 @@ from qdrant_rerank.evaluation.comparison_result import (
     ComparedHit,
     ComparedQuery,
     ComparisonResult,
-    one_line,
-    shortened,
 )
 from qdrant_rerank.evaluation.comparison_table import tables
 from qdrant_rerank.evaluation.overlap import overlap, rank_biased_overlap
@@ -27,6 +25,7 @@ from qdrant_rerank.reranking.scoring import load_reranker
 from qdrant_rerank.search.searcher import HybridSearcher
 from qdrant_rerank.types import RerankedPoint, Reranker
 from qdrant_rerank.utils.atomic_files import atomic_text
+from qdrant_rerank.utils.rendering import one_line, shortened
 from qdrant_rerank.utils.validation import require_positive, require_query, require_several
 
 __all__ = ["compare", "with_reranker"]
@@ -36,13 +35,13 @@ OPENING = 300  # characters of a hit's text kept
 
 @dataclass(frozen=True, slots=True)
 class Comparison(ComparisonResult):
-    """Two configurations on the same queries. Prints as a table in rich and in notebooks."""
+    """Two configurations on the same queries; a table in rich and in notebooks."""
 
     def save_html(self, path: str | Path) -> None:
         """Write one self-contained page, whole or not at all.
 
         Raises:
-            InvalidInputError: nothing can be written there.
+            InvalidInputError: the path cannot be written.
         """
         with atomic_text(path) as file:
             file.write(page(self))
@@ -51,7 +50,7 @@ class Comparison(ComparisonResult):
         return tables(self)
 
     def _repr_html_(self) -> str:
-        """The summary and the queries that changed most, for notebooks; all text is escaped."""
+        """Render the summary and the queries that changed most; all text is escaped."""
         return excerpt(self)
 
 
@@ -65,23 +64,23 @@ def compare(
     names: tuple[str, str] | None = None,
     progress: bool | None = None,
 ) -> Comparison:
-    """Ask two configurations the same queries and set their answers side by side.
+    """Search with two configurations, and set their hits side by side.
 
-    A query is searched once where one configuration is the recall order of the other, as that is
-    told by the reranked hits.
+    If one configuration is the first stage of the other, each query is searched once: the reranked
+    hits hold both orders.
 
     Args:
-        first: usually what is in use now.
-        second: what might replace it; of the same collection, or one with the same ids.
+        first: usually the searcher that is in use now.
+        second: a searcher that may replace it, on the same collection or one with the same ids.
         queries: texts, or a mapping of ids to texts as ``read_queries`` returns it.
-        limit: hits to compare a query.
-        candidates: hits to recall, ``limit`` or more; None for each searcher's own.
-        names: of the two, for tables; None for those of their rerankers.
-        progress: a progress bar on stderr; None for one if stderr is a terminal.
+        limit: hits to compare per query.
+        candidates: hits to retrieve, ``limit`` or more; None takes each searcher's own number.
+        names: names of the two for tables; None takes the names of their rerankers.
+        progress: whether to show a progress bar on stderr; None shows one if stderr is a terminal.
 
     Raises:
-        InvalidInputError: no queries, an empty one, or an argument out of range.
-        QdrantRerankError: as :meth:`HybridSearcher.search`.
+        InvalidInputError: there are no queries, one is empty, or an argument is out of range.
+        QdrantRerankError: see :meth:`HybridSearcher.search`.
 
     Examples:
         >>> searcher = HybridSearcher("docs")
@@ -119,11 +118,11 @@ def compare(
 def with_reranker(
     searcher: HybridSearcher, reranker: Reranker | str | Path | None
 ) -> HybridSearcher:
-    """The same first stage under another second stage; both share the client.
+    """Return a copy of a searcher with another reranker; both share the client.
 
     Args:
-        searcher: stays as it is. Closing either closes a client that it made.
-        reranker: as in ``HybridSearcher``; None for the recall order.
+        searcher: is not changed. Closing either of the two closes a client that it made.
+        reranker: as in ``HybridSearcher``; None keeps the order of the first stage.
 
     Raises:
         ModelError: the model cannot be found or loaded.
@@ -136,7 +135,7 @@ def with_reranker(
 def _orders(
     query: str, searchers: Sequence[HybridSearcher], depths: Sequence[int], *, once: bool
 ) -> list[list[RerankedPoint]]:
-    """All candidates in the order of each searcher."""
+    """Return all candidates in the order of each searcher."""
     if once:
         [reranking] = [searcher for searcher in searchers if searcher.reranker is not None]
         found = reranking.search(query, depths[0], candidates=depths[0])
@@ -189,7 +188,7 @@ def _texts(queries: Iterable[str] | Mapping[str, str]) -> list[str]:
 
 
 def _one_recalls_for_the_other(first: HybridSearcher, second: HybridSearcher) -> bool:
-    """Whether one is the recall order of the other, given as many candidates."""
+    """Return whether one is the first stage of the other, with as many candidates."""
     # A query's BM25 vector does not depend on the encoder's parameters.
     sparse_alike = first.sparse is second.sparse or (
         isinstance(first.sparse, Bm25Encoder) and isinstance(second.sparse, Bm25Encoder)
@@ -201,8 +200,8 @@ def _one_recalls_for_the_other(first: HybridSearcher, second: HybridSearcher) ->
         and first.embedder is second.embedder
         and sparse_alike
         and first.options == second.options
-        and first.options.on_missing_text != "drop"  # what is dropped has a place in recall
-        and first.options.diversity == 0  # which goes by the scores of either
+        and first.options.on_missing_text != "drop"  # a dropped hit has a rank before reranking
+        and first.options.diversity == 0  # diversity depends on the scores of each
     )
 
 
@@ -211,7 +210,7 @@ def _labels(
 ) -> tuple[str, str]:
     if names is not None:
         if len(names) != 2 or not all(isinstance(name, str) and name.strip() for name in names):
-            raise InvalidInputError(f"names is {names!r}; expected two names, one a searcher.")
+            raise InvalidInputError(f"names is {names!r}; expected two names, one per searcher.")
         return one_line(names[0]), one_line(names[1])
     labels = _label(first.reranker), _label(second.reranker)
     if labels[0] == labels[1]:

@@ -1,7 +1,7 @@
 """A comparison as HTML: one page that needs nothing else, and an excerpt for notebooks.
 
-Every text is escaped where it enters a template. The page's Content-Security-Policy lets nothing
-be loaded and only its own script run, so that even a mistake here could do no harm.
+Each text is escaped where it enters a template. The page's Content-Security-Policy forbids loading
+anything and running any script but its own, so that a mistake here would do no harm.
 """
 
 import base64
@@ -14,9 +14,9 @@ from qdrant_rerank.evaluation.comparison_result import ComparedHit, ComparedQuer
 
 __all__ = ["excerpt", "page"]
 
-OPEN = 3  # queries that are unfolded at first
+OPEN = 3  # queries that are open at first
 EXCERPT = 5  # queries shown in a notebook
-MOVES = 5  # of the biggest moves
+MOVES = 5  # biggest moves shown
 
 PAGE = Template("""\
 <!DOCTYPE html>
@@ -175,7 +175,7 @@ STYLE = """
 
 
 def page(comparison: ComparisonResult) -> str:
-    """A whole page with every query, those that changed most first."""
+    """Return a whole page with all queries, the most changed first."""
     digest = hashlib.sha256(SCRIPT.encode()).digest()
     return PAGE.substitute(
         first=escape(comparison.names[0]),
@@ -189,25 +189,25 @@ def page(comparison: ComparisonResult) -> str:
 
 
 def excerpt(comparison: ComparisonResult) -> str:
-    """The summary and the queries that changed most."""
+    """Return the summary and the queries that changed most."""
     ordered = comparison.by_change()
-    left = len(ordered) - EXCERPT
+    more = len(ordered) - EXCERPT
     return EXCERPT_PAGE.substitute(
         style=STYLE,
         summary=summary(comparison),
         queries=queries(comparison, ordered[:EXCERPT], unfolded=1),
-        note=f"and {left:,} more; save_html(path) writes them all" if left > 0 else "",
+        note=f"and {more:,} more; save_html(path) writes them all" if more > 0 else "",
     )
 
 
 def summary(comparison: ComparisonResult) -> str:
-    """The figures and the biggest moves."""
+    """Return the figures and the biggest moves."""
     rows = [
         MOVE.substitute(
             way=direction(hit),
             was=place(hit.first_rank),
             now=place(hit.second_rank),
-            text=opening(hit),
+            text=escape(hit.shown),
             query=escape(query.query),
         )
         for query, hit in comparison.biggest_moves(MOVES)
@@ -229,7 +229,7 @@ def summary(comparison: ComparisonResult) -> str:
 
 
 def queries(comparison: ComparisonResult, shown: Iterable[ComparedQuery], *, unfolded: int) -> str:
-    """One fold a query, with both lists and the lines between them."""
+    """Return one section per query, with both lists and the lines between them."""
     return "\n".join(
         QUERY.substitute(
             open=" open" if at < unfolded else "",
@@ -249,14 +249,14 @@ def queries(comparison: ComparisonResult, shown: Iterable[ComparedQuery], *, unf
 
 
 def row(hit: ComparedHit, rank: int, mark: str) -> str:
-    """A hit in one of the lists."""
+    """Return a hit in one of the lists."""
     return HIT.substitute(
-        id=escape(str(hit.id)), rank=rank, text=opening(hit), way=direction(hit), mark=mark
+        id=escape(str(hit.id)), rank=rank, text=escape(hit.shown), way=direction(hit), mark=mark
     )
 
 
 def line(hit: ComparedHit, limit: int) -> str:
-    """From the hit's row on the left to that on the right; a stub where it has but one."""
+    """Draw a line between the two rows of a hit; a stub if it has only one."""
     left, right = (
         rank if rank is not None and rank <= limit else None
         for rank in (hit.first_rank, hit.second_rank)
@@ -273,7 +273,7 @@ def line(hit: ComparedHit, limit: int) -> str:
 
 
 def direction(hit: ComparedHit) -> str:
-    """The class of a hit: up, down or same; one that is new came up, one that left fell."""
+    """Return the class of a hit: up, down or same. A new hit is up, one that left is down."""
     if hit.rise is None:
         return "up" if hit.first_rank is None else "down"
     if hit.rise == 0:
@@ -282,12 +282,12 @@ def direction(hit: ComparedHit) -> str:
 
 
 def went(hit: ComparedHit) -> str:
-    """Where a hit of the first list stands in the second."""
+    """Write where a hit of the first list is in the second."""
     return "=" if hit.rise == 0 else f"→ {place(hit.second_rank)}"
 
 
 def came(hit: ComparedHit) -> str:
-    """Where a hit of the second list stood in the first."""
+    """Write where a hit of the second list was in the first."""
     if hit.rise == 0:
         return "="
     if hit.first_rank is None:
@@ -296,10 +296,5 @@ def came(hit: ComparedHit) -> str:
 
 
 def place(rank: int | None) -> str:
-    """A rank, or what to say of a hit that was not recalled."""
+    """Write a rank, or "out" for a hit that was not retrieved."""
     return "out" if rank is None else str(rank)
-
-
-def opening(hit: ComparedHit) -> str:
-    """The escaped opening of the text; the id where there is none."""
-    return escape(hit.text) if hit.text else f"{escape(str(hit.id))} (no text)"

@@ -1,19 +1,10 @@
-"""A comparison in the terminal: a summary, the queries that changed most, then all of them.
+"""A comparison in a terminal: a summary, the queries that changed most, then all of them."""
 
-Texts are rich ``Text`` throughout, so that nothing in them is read as markup.
-"""
-
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from qdrant_rerank.evaluation.comparison_result import (
-    ComparedHit,
-    ComparedQuery,
-    ComparisonResult,
-    shortened,
-)
+from qdrant_rerank.evaluation.comparison_result import ComparedHit, ComparedQuery, ComparisonResult
+from qdrant_rerank.utils.rendering import Column, Table, move, rich_table, shortened
 
 __all__ = ["tables"]
 
@@ -23,111 +14,87 @@ LONGEST_CELL = 200  # characters; rich cuts further to the width of the terminal
 
 
 def tables(comparison: ComparisonResult) -> Group:
-    """What ``Console().print(comparison)`` shows."""
+    """Return what ``Console().print(comparison)`` shows."""
     changed = [query for query in comparison.by_change() if not query.same]
     parts: list[RenderableType] = [summary(comparison)]
-    parts += [side_by_side(comparison, query) for query in changed[:IN_FULL]]
-    parts.append(every_query(comparison))
-    return Group(*parts)
+    for query in changed[:IN_FULL]:
+        parts += ["", rich_table(side_by_side(comparison, query))]
+    return Group(*parts, "", rich_table(every_query(comparison)))
 
 
-def summary(comparison: ComparisonResult) -> Table:
-    """The configurations and the means."""
+def summary(comparison: ComparisonResult) -> Text:
+    """Show the names of the configurations and the means."""
     count = len(comparison.queries)
     candidates = " and ".join(str(depth) for depth in dict.fromkeys(comparison.candidates))
-    table = Table.grid(padding=(0, 2))
-    table.add_row("first", Text(comparison.names[0], style="bold"))
-    table.add_row("second", Text(comparison.names[1], style="bold"))
-    table.add_row("queries", f"{count:,}, {comparison.limit} hits each, of {candidates} candidates")
-    table.add_row(f"overlap@{comparison.limit}", f"{comparison.mean_overlap:.2f}")
-    table.add_row("rank-biased overlap", f"{comparison.mean_rbo:.2f}")
-    table.add_row("new first hit", f"{comparison.new_first_hits:,} of {count:,}")
-    table.add_row("unchanged", f"{comparison.unchanged:,} of {count:,}")
-    return table
+    lines = {
+        "first": comparison.names[0],
+        "second": comparison.names[1],
+        "queries": f"{count:,}, {comparison.limit} hits each, of {candidates} candidates",
+        f"overlap@{comparison.limit}": f"{comparison.mean_overlap:.2f}",
+        "rank-biased overlap": f"{comparison.mean_rbo:.2f}",
+        "new first hit": f"{comparison.new_first_hits:,} of {count:,}",
+        "unchanged": f"{comparison.unchanged:,} of {count:,}",
+    }
+    return Text("\n".join(f"{label:<21}{value}" for label, value in lines.items()))
 
 
 def side_by_side(comparison: ComparisonResult, query: ComparedQuery) -> Table:
-    """Both lists of a query, with where each hit went and where it came from."""
-    table = Table(
-        title=Text.assemble("\n", (query.query, "bold")),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        expand=True,
-        pad_edge=False,
-    )
-    table.add_column("#", justify="right", no_wrap=True)
-    table.add_column(Text(comparison.names[0]), ratio=1, no_wrap=True)
-    table.add_column("now", justify="right", no_wrap=True)
-    table.add_column(Text(comparison.names[1]), ratio=1, no_wrap=True)
-    table.add_column("was", justify="right", no_wrap=True)
+    """Set both lists of a query side by side, with where each hit went and where it came from."""
+    first, second = comparison.names
+    rows = []
     for row in range(max(len(query.first), len(query.second))):
-        before = query.first[row] if row < len(query.first) else None
-        after = query.second[row] if row < len(query.second) else None
-        table.add_row(
-            str(row + 1),
-            Text() if before is None else cell(before),
-            Text() if before is None else went(before, comparison.limit),
-            Text() if after is None else cell(after),
-            Text() if after is None else came(after),
-        )
-    return table
+        cells: list[str | Text] = [str(row + 1)]
+        if row < len(query.first):
+            hit = query.first[row]
+            out = hit.second_rank is None or hit.second_rank > comparison.limit
+            cells += [opening(hit), Text(rank(hit.second_rank), "red" if out else "dim")]
+        else:
+            cells += ["", ""]
+        if row < len(query.second):
+            cells += [opening(query.second[row]), came(query.second[row])]
+        rows.append(cells)
+    columns = ("#", Column(first, "line"), "now", Column(second, "line"), "was")
+    return Table(columns, rows, title=query.query)
 
 
 def every_query(comparison: ComparisonResult) -> Table:
-    """A line a query, those that changed most first, with the furthest move of each."""
+    """List the queries, the most changed first, with the furthest move of each."""
     ordered = comparison.by_change()
     moves = {id(query): hit for query, hit in comparison.biggest_moves(len(ordered))}
-    left = len(ordered) - LISTED
-    table = Table(
-        title="\nQueries, most changed first",
-        title_justify="left",
-        title_style="bold",
-        caption=f"and {left:,} more" if left > 0 else None,
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        expand=True,
-        pad_edge=False,
-    )
-    table.add_column(f"@{comparison.limit}", justify="right", no_wrap=True)
-    table.add_column("rbo", justify="right", no_wrap=True)
-    table.add_column("query", ratio=1, no_wrap=True)
-    table.add_column("was", justify="right", no_wrap=True)
-    table.add_column("now", justify="right", no_wrap=True)
-    table.add_column("furthest move", ratio=1, no_wrap=True)
+    rows = []
     for query in ordered[:LISTED]:
         hit = moves.get(id(query))
-        table.add_row(
-            f"{query.overlap:.2f}",
-            f"{query.rbo:.2f}",
-            Text(shortened(query.query, LONGEST_CELL)),
-            "" if hit is None else place(hit.first_rank),
-            "" if hit is None else place(hit.second_rank),
-            Text() if hit is None else cell(hit),
-        )
-    return table
+        moved = (rank(hit.first_rank), rank(hit.second_rank), opening(hit)) if hit else ()
+        name = shortened(query.query, LONGEST_CELL)
+        rows.append((f"{query.overlap:.2f}", f"{query.rbo:.2f}", name, *moved))
+    more = len(ordered) - LISTED
+    return Table(
+        (
+            f"@{comparison.limit}",
+            "rbo",
+            Column("query", "line"),
+            "was",
+            "now",
+            Column("furthest move", "line"),
+        ),
+        rows,
+        title="Queries, most changed first",
+        caption=f"and {more:,} more" if more > 0 else "",
+    )
 
 
-def cell(hit: ComparedHit) -> Text:
-    """The opening of a hit's text, or its id."""
-    return Text(shortened(hit.text, LONGEST_CELL) or f"{hit.id} (no text)")
-
-
-def went(hit: ComparedHit, limit: int) -> Text:
-    """Where a hit of the first list stands in the second."""
-    out = hit.second_rank is None or hit.second_rank > limit
-    return Text(place(hit.second_rank), style="red" if out else "dim")
+def opening(hit: ComparedHit) -> str:
+    """Return the opening of a hit's text, or its id."""
+    return shortened(hit.shown, LONGEST_CELL)
 
 
 def came(hit: ComparedHit) -> Text:
-    """Where a hit of the second list stood in the first, and how far it moved."""
-    if hit.rise is None:
+    """Show where a hit of the second list was in the first, and how far it moved."""
+    if hit.first_rank is None or hit.second_rank is None:
         return Text("new", style="green")
-    if hit.rise == 0:
-        return Text(f"{hit.first_rank} =", style="dim")
-    arrow, style = ("▲", "green") if hit.rise > 0 else ("▼", "red")
-    return Text(f"{hit.first_rank} {arrow}{abs(hit.rise)}", style=style)
+    return move(hit.first_rank, hit.second_rank)
 
 
-def place(rank: int | None) -> str:
-    """A rank, or a dash for what was not recalled."""
-    return "–" if rank is None else str(rank)  # noqa: RUF001
+def rank(value: int | None) -> str:
+    """Write a rank, or a dash for a hit that was not retrieved."""
+    return "–" if value is None else str(value)  # noqa: RUF001

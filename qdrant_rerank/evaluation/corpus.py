@@ -2,10 +2,10 @@
 
 BEIR's format, gzipped or not::
 
-    corpus.jsonl   {"_id", "title", "text"} a line
-    queries.jsonl  {"_id", "text"} a line
+    corpus.jsonl   {"_id", "title", "text"} per line
+    queries.jsonl  {"_id", "text"} per line
 
-Every error names the file and the line, and says how to mend it.
+Each error names the file and the line, and says how to fix it.
 """
 
 from collections.abc import Collection, Iterator
@@ -41,13 +41,13 @@ class Document:
 
     @property
     def content(self) -> str:
-        """Title and text, a line each, as a reranker reads them; empty if both are."""
+        """Title and text on one line each, as a reranker reads them; empty if both are."""
         return "\n".join(part for part in (self.title.strip(), self.text.strip()) if part)
 
 
 @dataclass(frozen=True, slots=True)
 class BeirFolder:
-    """The files of a BEIR folder; None for one that is not there."""
+    """The files of a BEIR folder; None for a missing one."""
 
     corpus: Path
     queries: Path | None
@@ -55,14 +55,14 @@ class BeirFolder:
 
 
 def find_beir(corpus: str | Path) -> BeirFolder:
-    """The files that belong to a corpus.
+    """Find the files that belong to a corpus.
 
     Args:
         corpus: a BEIR folder (``corpus.jsonl``, ``queries.jsonl``, ``qrels.tsv`` or
             ``qrels/test.tsv``, each gzipped or not), or the corpus file alone.
 
     Raises:
-        InvalidInputError: there is no such path, or no corpus in the folder.
+        InvalidInputError: there is no such path, or the folder has no corpus.
     """
     path = Path(corpus)
     if path.is_file():
@@ -84,14 +84,14 @@ def find_beir(corpus: str | Path) -> BeirFolder:
 
 
 def iter_corpus(path: str | Path) -> Iterator[Document]:
-    """The documents of a corpus file, one at a time.
+    """Yield the documents of a corpus file.
 
     Args:
         path: a JSONL file, or a BEIR folder.
 
     Raises:
-        InvalidInputError: while iterating, for a line that is not such a document, an id that
-            comes twice, or a file that is empty or damaged.
+        InvalidInputError: while iterating, for a line that is not a document, an id that occurs
+            twice, or a file that is empty or damaged.
     """
     path = find_beir(path).corpus
     for number, identifier, record in records(path, "documents"):
@@ -104,14 +104,14 @@ def iter_corpus(path: str | Path) -> Iterator[Document]:
 
 
 def read_corpus(path: str | Path, only: Collection[str] | None = None) -> dict[str, Document]:
-    """Documents by id.
+    """Read documents by id.
 
     Args:
         path: a JSONL file, or a BEIR folder.
-        only: ids to keep; None for all. The others are checked, and not held in memory.
+        only: ids to keep; None keeps all. Other documents are checked, but not kept in memory.
 
     Raises:
-        InvalidInputError: as :func:`iter_corpus`.
+        InvalidInputError: see :func:`iter_corpus`.
     """
     return {
         document.id: document
@@ -121,11 +121,11 @@ def read_corpus(path: str | Path, only: Collection[str] | None = None) -> dict[s
 
 
 def read_queries(path: str | Path) -> dict[str, str]:
-    """Query texts by id, in the order of the file.
+    """Read query texts by id, in the order of the file.
 
     Raises:
-        InvalidInputError: a line that is not such a query, an id that comes twice, a query
-            without text, or a file that is empty or damaged.
+        InvalidInputError: a line is not a query, an id occurs twice, a query has no text, or the
+            file is empty or damaged.
     """
     path = Path(path)
     queries = {}

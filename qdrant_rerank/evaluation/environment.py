@@ -3,16 +3,13 @@
 import platform
 from importlib import metadata
 
-__all__ = [
-    "PACKAGES",
-    "versions",
-]
+__all__ = ["PACKAGES", "versions"]
 
 PACKAGES = ("qdrant-rerank", "qdrant-client", "onnxruntime", "onnxruntime-gpu", "ir-measures")
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that figures depend on."""
+    """Return the versions of Python and of the packages that figures depend on."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -1,7 +1,7 @@
-"""Search with every judged query, keep ids and scores, measure before and after.
+"""Search with each judged query, and measure the orders before and after reranking.
 
-``evaluate`` asks searchers; ``evaluate_run`` reorders candidates that are given, with no Qdrant.
-Both go the same way: one query at a time, of which only ids, scores and times are kept.
+``evaluate`` uses searchers. ``evaluate_run`` reranks given candidates, without Qdrant. Both take
+one query at a time, and keep only ids, scores and times.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +14,10 @@ from qdrant_client.models import ScoredPoint
 
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.evaluation.collect import (
-    Gathered,
+    Collected,
     Search,
+    collect,
     document_id,
-    gather,
     judged_queries,
     progress_bar,
 )
@@ -28,7 +28,7 @@ from qdrant_rerank.evaluation.metrics import (
     best_order,
     by_query,
     gain_of,
-    require_measures,
+    require_metrics,
 )
 from qdrant_rerank.evaluation.trec import Qrels, Run
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
@@ -39,10 +39,10 @@ from qdrant_rerank.search.searcher import HybridSearcher
 from qdrant_rerank.types import RerankedPoint, Reranker, SearchResults, SearchTrace
 from qdrant_rerank.utils.validation import a_type, require_number, require_positive
 
-__all__ = ["MEASURES", "evaluate", "evaluate_run"]
+__all__ = ["METRICS", "evaluate", "evaluate_run"]
 
-#: nDCG as trec_eval computes it (linear gain), reciprocal rank, average precision.
-MEASURES = ("nDCG@10", "RR", "AP")
+#: nDCG as trec_eval computes it (with linear gain), reciprocal rank, average precision.
+METRICS = ("nDCG@10", "RR", "AP")
 RECALL_AT = (10, 20, 50, 100, 200, 500, 1000)
 RerankerLike = Reranker | str | Path | None
 
@@ -54,30 +54,30 @@ def evaluate(
     *,
     candidates: int | None = None,
     id_field: str | None = "_id",
-    measures: Sequence[str] = MEASURES,
+    measures: Sequence[str] = METRICS,
     resamples: int = RESAMPLES,
     seed: int = 0,
     progress: bool | None = None,
 ) -> Evaluation:
-    """What reranking buys and costs on judged queries.
+    """Measure what reranking gains and costs on judged queries.
 
     Args:
-        searcher: one, or several by name, which the tables show side by side.
-        queries: texts by id. Those without judgments are counted and not searched.
+        searcher: one searcher, or several by name, which the tables compare.
+        queries: texts by id. Queries without judgments are counted, but not searched.
         qrels: grades by query and document id; those of other queries are ignored.
-        candidates: hits to rerank; None for each searcher's own.
-        id_field: payload field with the document id that the qrels use; a point that lacks it, or
-            all of them for None, goes by its own id. Of several points of one document the best
-            counts.
-        measures: names of ir-measures; the first is the one that pictures show.
-        resamples: of the intervals and tests.
-        seed: of the intervals and tests.
-        progress: a progress bar on stderr; None for one if stderr is a terminal.
+        candidates: hits to rerank; None takes each searcher's own number.
+        id_field: payload field with the document id that the qrels use. For a point without it, or
+            if this is None, the point's own id counts. If several points belong to one document,
+            the best one counts.
+        measures: metrics, by their names in ir-measures; plots show the first.
+        resamples: resamples of the intervals and tests.
+        seed: seed of the intervals and tests.
+        progress: whether to show a progress bar on stderr; None shows one if stderr is a terminal.
 
     Raises:
-        InvalidInputError: an argument is wrong, no query is judged, or no candidate is.
+        InvalidInputError: an argument is wrong, no query is judged, or no candidate is judged.
         MissingDependencyError: ir-measures is not installed.
-        QdrantRerankError: as ``HybridSearcher.search``.
+        QdrantRerankError: see ``HybridSearcher.search``.
 
     Examples:
         >>> searcher = HybridSearcher("docs")
@@ -99,7 +99,7 @@ def evaluate(
 
     def search_with(one: HybridSearcher) -> Search:
         depth = candidates or one.candidates
-        # A hit that is dropped for want of text was a candidate all the same.
+        # A hit that is dropped because it has no text was still a candidate.
         missing = one.options.on_missing_text
         options = replace(one.options, on_missing_text="last" if missing == "drop" else missing)
 
@@ -140,21 +140,21 @@ def evaluate_run(
     *,
     reranker: RerankerLike | Mapping[str, RerankerLike] = DEFAULT_RERANKER,
     candidates: int | None = None,
-    measures: Sequence[str] = MEASURES,
+    measures: Sequence[str] = METRICS,
     resamples: int = RESAMPLES,
     seed: int = 0,
     progress: bool | None = None,
 ) -> Evaluation:
-    """The same for candidates that are given: a published run, another engine's hits, pools.
+    """Measure reranking of given candidates: a published run, or another engine's hits.
 
     Args:
         run: documents of each query, best first.
         corpus: documents by id; those of the run are enough.
         queries: as in :func:`evaluate`.
         qrels: as in :func:`evaluate`.
-        reranker: a name, a path, an object with ``rerank(query, documents)``, None for the order
-            as it is, or several of them by name.
-        candidates: of the run to rerank; None for all of them.
+        reranker: a name, a path, an object with ``rerank(query, documents)``, None to keep the
+            order, or several of them by name.
+        candidates: documents per query to rerank; None reranks all.
         measures: as in :func:`evaluate`.
         resamples: as in :func:`evaluate`.
         seed: as in :func:`evaluate`.
@@ -162,9 +162,9 @@ def evaluate_run(
 
     Raises:
         InvalidInputError: an argument is wrong, a document of the run is not in the corpus, no
-            query is judged, or no candidate is.
+            query is judged, or no candidate is judged.
         MissingDependencyError: ir-measures is not installed.
-        ModelError: a reranker cannot be loaded, or failed.
+        ModelError: a reranker cannot be loaded, or it failed.
     """
     named = reranker if isinstance(reranker, Mapping) else {_reranker_name(reranker): reranker}
     require_positive("candidates", candidates)
@@ -236,8 +236,8 @@ def _evaluate(
     progress: bool | None,
     arguments: Mapping[str, Any],
 ) -> Evaluation:
-    """Every configuration over every judged query; a search is (search, depth, drops)."""
-    require_measures(measures)
+    """Measure each configuration on all judged queries; ``searches`` has (search, depth, drops)."""
+    require_metrics(measures)
     require_positive("resamples", resamples)
     require_names(list(searches))
     if not searches:
@@ -247,10 +247,10 @@ def _evaluate(
     with progress_bar(len(judged) * len(searches), progress) as bar:
         for name, (search, depth, drops) in searches.items():
             bar.set_description(name)
-            gathered = gather(search, judged, qrels, drops=drops, bar=bar)
+            collected = collect(search, judged, qrels, drops=drops, bar=bar)
             configurations.append(
                 _configuration(
-                    name, depth, gathered, judged, qrels, tuple(measures), resamples, seed
+                    name, depth, collected, judged, qrels, tuple(measures), resamples, seed
                 )
             )
     return Evaluation(
@@ -268,7 +268,7 @@ def _evaluate(
 def _configuration(
     name: str,
     depth: int,
-    gathered: Gathered,
+    collected: Collected,
     judged: Mapping[str, str],
     qrels: Qrels,
     measures: tuple[str, ...],
@@ -277,24 +277,24 @@ def _configuration(
 ) -> Configuration:
     queries = list(judged)
     recall_at = [f"R@{k}" for k in sorted({k for k in RECALL_AT if k < depth} | {depth})]
-    first = by_query([*measures, *recall_at], qrels, gathered.before, queries)
-    after = by_query(measures, qrels, gathered.after, queries)
-    best = by_query(measures, qrels, best_order(qrels, gathered.before), queries)
+    first = by_query([*measures, *recall_at], qrels, collected.before, queries)
+    after = by_query(measures, qrels, collected.after, queries)
+    best = by_query(measures, qrels, best_order(qrels, collected.before), queries)
     before = {measure: first[measure] for measure in measures}
     return Configuration(
         name=name,
         candidates=depth,
-        before=gathered.before,
-        after=gathered.after,
+        before=collected.before,
+        after=collected.after,
         values={"before": before, "after": after, "best": best},
         recall={k: first[k] for k in recall_at},
         gains={
             measure: gain_of(before[measure], after[measure], resamples=resamples, seed=seed)
             for measure in measures
         },
-        seconds={stage: np.array(values) for stage, values in gathered.seconds.items()},
-        pairs=gathered.pairs,
-        without_text=gathered.without_text,
+        seconds={stage: np.array(values) for stage, values in collected.seconds.items()},
+        pairs=collected.pairs,
+        without_text=collected.without_text,
     )
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation found: tables, JSON, TREC runs and a picture of it.
+"""The result of an evaluation: tables, JSON, TREC runs and a plot.
 
 ``Evaluation.save`` writes into a folder::
 
@@ -9,10 +9,10 @@
 
     {"schema": 1,
      "versions": {package: version},
-     "arguments": {...},                            as they were given
+     "arguments": {...},                            as given
      "queries": {"judged", "unjudged", "without_relevant"},
      "configurations": {NAME: {
-         "candidates", "pairs", "without_text",     most a query; in all; hits that had no text
+         "candidates", "pairs", "without_text",     most per query; in all; hits without text
          "recall": {"R@10": mean},                  of the first stage
          "measures": {"nDCG@10": {"before", "after", "best", "gain", "low", "high", "p"}},
          "ms": {"embed", "recall", "tokenise", "infer", "total"},    median over queries
@@ -20,8 +20,6 @@
      "differences": {NAME: {"nDCG@10": {"mean", "low", "high", "p"}}}}   against the first
 """
 
-import html
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,9 +33,8 @@ from rich.text import Text
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.evaluation.environment import versions
 from qdrant_rerank.evaluation.metrics import Gain, gain_of
-from qdrant_rerank.evaluation.tables import Block, html_table, rich_table
 from qdrant_rerank.evaluation.trec import Run, write_run
-from qdrant_rerank.utils.atomic_files import atomic_text
+from qdrant_rerank.utils.rendering import Column, Table, html_tables, rich_table, write_json
 
 __all__ = [
     "STAGES",
@@ -45,28 +42,28 @@ __all__ = [
     "Evaluation",
 ]
 
-#: Stages of a search, in the order of their time; "total" is all of it.
+#: Stages of a search, in order; "total" is the whole search.
 STAGES = ("embed", "recall", "tokenise", "infer", "total")
-NAMES_WIDTH = 22  # characters; the same for all tables, so that their columns stand alike
+NAMES_WIDTH = 22  # characters; one width for all tables, so that their columns line up
 SAFE = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Configuration:
-    """One way of searching, measured.
+    """A measured configuration of a search.
 
     Attributes:
-        name: what it is called in tables and files.
-        candidates: the most that recall hands to the reranker.
+        name: its name in tables and files.
+        candidates: most hits per query that the reranker gets.
         before: run of the first stage.
-        after: run of the second stage; the same where there is no reranker.
-        values: "before", "after" and "best" (the best order of the same candidates) -> measure ->
+        after: run of the second stage; equal to ``before`` without a reranker.
+        values: "before", "after" and "best" (the best order of the same candidates) -> metric ->
             shape (queries,), in the order of the evaluation's queries.
         recall: "R@k" -> shape (queries,), of the first stage.
-        gains: what "after" is above "before", by measure.
+        gains: metric -> gain from "before" to "after".
         seconds: stage -> shape (queries,).
-        pairs: pairs that were scored, in all.
-        without_text: hits that had no text to score.
+        pairs: number of all pairs that were scored.
+        without_text: number of all hits that had no text to score.
     """
 
     name: str
@@ -81,7 +78,7 @@ class Configuration:
     without_text: int
 
     def ms(self, stage: str) -> float:
-        """Median milliseconds that a query spends in a stage."""
+        """Return the median milliseconds of a stage over all queries."""
         return float(np.median(self.seconds[stage])) * 1000
 
 
@@ -91,13 +88,13 @@ class Evaluation:
 
     Attributes:
         queries: texts of the judged queries by id, in the order of all arrays.
-        unjudged: queries without any judgment; they were not searched.
-        without_relevant: judged queries that no document is relevant for; they count as 0.
-        measures: names, the first of them the one that pictures show.
-        configurations: in the order given.
-        arguments: recorded in the JSON.
-        resamples: of every interval and test.
-        seed: of every interval and test.
+        unjudged: number of queries without judgments; they were not searched.
+        without_relevant: number of judged queries without a relevant document; they count as 0.
+        measures: names of the metrics; plots show the first.
+        configurations: the configurations, in the order given.
+        arguments: the arguments, as the JSON records them.
+        resamples: resamples of each interval and test.
+        seed: seed of each interval and test.
     """
 
     queries: Mapping[str, str]
@@ -116,7 +113,7 @@ class Evaluation:
         raise KeyError(name)
 
     def difference(self, name: str, other: str, measure: str) -> Gain:
-        """What configuration ``name`` is above ``other`` after reranking, paired by query."""
+        """Return the gain from ``other`` to ``name`` after reranking, paired by query."""
         return gain_of(
             self[other].values["after"][measure],
             self[name].values["after"][measure],
@@ -125,7 +122,7 @@ class Evaluation:
         )
 
     def differences(self) -> dict[str, dict[str, Gain]]:
-        """Configuration -> measure -> what it is above the first one, after reranking."""
+        """Return configuration -> metric -> gain over the first configuration, after reranking."""
         first, *others = self.configurations
         return {
             other.name: {
@@ -136,7 +133,7 @@ class Evaluation:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; the module's docstring has the schema."""
+        """Return what JSON can hold; the module's docstring has the schema."""
         return {
             "schema": 1,
             "versions": versions(),
@@ -159,21 +156,20 @@ class Evaluation:
         }
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write JSON, TREC runs and a picture; each file whole or not at all.
+        """Write JSON, TREC runs and a plot, each file whole or not at all.
 
         Returns:
             The files.
 
         Raises:
-            InvalidInputError: the folder cannot be written, or an id does not fit a TREC run.
+            InvalidInputError: the folder cannot be written, or a TREC run cannot hold an id.
             MissingDependencyError: matplotlib is not installed; the other files are written.
         """
         from qdrant_rerank.evaluation.plots import draw_gains, save_figure
 
         folder = Path(folder)
         written = [folder / "evaluation.json"]
-        with atomic_text(written[0]) as file:
-            json.dump(self.to_dict(), file, ensure_ascii=False, indent=1)
+        write_json(written[0], self.to_dict())
         for configuration, stem in zip(self.configurations, self._stems(), strict=True):
             runs = (("first", configuration.before), ("reranked", configuration.after))
             for stage, run in runs:
@@ -190,15 +186,13 @@ class Evaluation:
         return written
 
     def table(self) -> RenderableType:
-        """Tables for a terminal; what comes from the data is never read as markup."""
-        return Group(*(rich_table(block) for block in self._blocks()), Text(self._summary(), "dim"))
+        """Return tables for a terminal; nothing from the data is read as markup."""
+        return Group(*map(rich_table, self._tables()), Text(self._summary(), "dim"))
 
-    def __rich__(self) -> RenderableType:
-        return self.table()
+    __rich__ = table
 
     def _repr_html_(self) -> str:
-        tables = "".join(html_table(block) for block in self._blocks())
-        return f"{tables}<p>{html.escape(self._summary())}</p>"
+        return html_tables(self._tables(), self._summary())
 
     def __repr__(self) -> str:
         names = ", ".join(repr(c.name) for c in self.configurations)
@@ -218,7 +212,7 @@ class Evaluation:
         )
         return " ".join(parts)
 
-    def _blocks(self) -> list[Block]:
+    def _tables(self) -> list[Table]:
         found = self.configurations
         recall_at = sorted({k for c in found for k in c.recall}, key=lambda k: int(k[2:]))
         recall = [
@@ -233,25 +227,25 @@ class Evaluation:
             )
             for c in found
         ]
-        columns = ("Reranked", "before", "after", "gain", "95 %", "p", "best")
+        gain_columns = ("before", "after", "gain", "95 %", "p", "best")
         return [
-            Block(("First stage", *recall_at), recall, narrowest=NAMES_WIDTH),
-            Block(columns, self._measure_rows(), narrowest=NAMES_WIDTH),
-            Block(("Milliseconds, median", *STAGES, "pairs"), times, narrowest=NAMES_WIDTH),
+            Table((Column(name, narrowest=NAMES_WIDTH), *columns), rows, gap=1)
+            for name, columns, rows in (
+                ("First stage", recall_at, recall),
+                ("Reranked", gain_columns, self._gain_rows()),
+                ("Milliseconds, median", (*STAGES, "pairs"), times),
+            )
         ]
 
-    def _measure_rows(self) -> list[tuple[str, ...]]:
+    def _gain_rows(self) -> list[tuple[str, ...]]:
         first, *others = self.configurations
         gains = self.differences()
         rows: list[tuple[str, ...]] = []
-        for measure in self.measures:
-            rows += [(measure,), _measure_row(first, measure)]
+        for metric in self.measures:
+            rows += [(metric,), _gain_row(first, metric)]
             for other in others:
-                against = _gain_cells(gains[other.name][measure])
-                rows += [
-                    _measure_row(other, measure),
-                    (f"  against {first.name}", "", "", *against),
-                ]
+                against = _gain_cells(gains[other.name][metric])
+                rows += [_gain_row(other, metric), (f"  against {first.name}", "", "", *against)]
         return rows
 
     def _configuration_dict(self, configuration: Configuration) -> dict[str, Any]:
@@ -277,7 +271,7 @@ class Evaluation:
         }
 
     def _stems(self) -> list[str]:
-        """A file name for each configuration; two that come out alike are numbered."""
+        """Return a file name per configuration; equal ones get a number."""
         stems: list[str] = []
         for number, configuration in enumerate(self.configurations, start=1):
             stem = "".join(letter if letter in SAFE else "_" for letter in configuration.name)[:80]
@@ -286,7 +280,7 @@ class Evaluation:
 
 
 def require_names(names: Sequence[Any]) -> None:
-    """Raise InvalidInputError unless each is a text to call a configuration by."""
+    """Raise InvalidInputError unless each is a text that can name a configuration."""
     for name in names:
         if not isinstance(name, str) or not name.strip():
             raise InvalidInputError(f"A configuration is called {name!r}; expected a name.")
@@ -297,9 +291,8 @@ def _gain_cells(gain: Gain) -> tuple[str, str, str]:
     return f"{gain.mean:+.4f}", f"{gain.low:+.3f} {gain.high:+.3f}", p
 
 
-def _measure_row(configuration: Configuration, measure: str) -> tuple[str, ...]:
+def _gain_row(configuration: Configuration, metric: str) -> tuple[str, ...]:
     before, after, best = (
-        f"{configuration.values[stage][measure].mean():.4f}"
-        for stage in ("before", "after", "best")
+        f"{configuration.values[stage][metric].mean():.4f}" for stage in ("before", "after", "best")
     )
-    return configuration.name, before, after, *_gain_cells(configuration.gains[measure]), best
+    return configuration.name, before, after, *_gain_cells(configuration.gains[metric]), best

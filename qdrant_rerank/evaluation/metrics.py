@@ -1,8 +1,8 @@
-"""Measures by query, and how sure a difference of two runs is. Pure: no I/O, no model.
+"""Metrics by query, and how certain a difference of two runs is. Pure: no I/O, no model.
 
-The measures are those of ir-measures (that is, of trec_eval). What is here is what they leave
-open: which queries count, what the best order of given candidates would reach, and the interval
-and the test of a paired difference.
+ir-measures (which uses trec_eval) computes the metrics. This module adds what it leaves open: which
+queries count, what the best order of given candidates reaches, and the interval and the test of a
+paired difference.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,11 +22,11 @@ __all__ = [
     "by_query",
     "gain_of",
     "randomisation_p",
-    "require_measures",
+    "require_metrics",
 ]
 
-RESAMPLES = 10_000  # moves the ends of an interval by about 1 % of its width
-VALUES_AT_ONCE = 4_000_000  # resampled values held at a time: 32 MB
+RESAMPLES = 10_000  # another seed moves the ends of an interval by about 1 % of its width
+VALUES_AT_ONCE = 4_000_000  # resampled values in memory at the same time: 32 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,10 @@ class Gain:
     """The mean of a paired difference over queries.
 
     Attributes:
-        mean: of the differences.
+        mean: mean of the differences.
         low: lower end of its 95 % bootstrap interval.
-        high: upper end.
-        p: of the two-sided randomisation test that there is no difference.
+        high: upper end of that interval.
+        p: p-value of the two-sided randomisation test that there is no difference.
     """
 
     mean: float
@@ -49,20 +49,20 @@ class Gain:
 def by_query(
     measures: Sequence[str], qrels: Qrels, run: Run, queries: Sequence[str]
 ) -> dict[str, NDArray[np.float64]]:
-    """Measures of each query.
+    """Compute metrics for each query.
 
     Args:
         measures: names of ir-measures, such as "nDCG@10", "RR", "AP", "R@100".
         qrels: grades; each of the queries has some.
-        run: documents of each query, best first. The order counts, the scores do not: scores that
-            tie would else be ordered by document id.
-        queries: the queries that count. One that the run lacks, or has nothing for, scores 0.
+        run: documents of each query, best first. Only the order counts, not the scores: trec_eval
+            would order equal scores by document id.
+        queries: the queries that count. A query without documents in the run scores 0.
 
     Returns:
-        By measure, shape (len(queries),), float64, in the order of ``queries``.
+        Metric -> shape (len(queries),), float64, in the order of ``queries``.
 
     Raises:
-        InvalidInputError: ir-measures knows no such measure.
+        InvalidInputError: ir-measures has no such metric.
         MissingDependencyError: ir-measures is not installed.
     """
     parsed = {name: _parse(name) for name in measures}
@@ -71,7 +71,7 @@ def by_query(
         for query in queries
         if run.get(query)
     }
-    # trec_eval takes Python's own whole numbers alone.
+    # trec_eval takes only Python's own whole numbers.
     judged = {q: {document: int(grade) for document, grade in qrels[q].items()} for q in queries}
     found = {(measure, query): 0.0 for measure in parsed.values() for query in queries}
     if ordered:
@@ -84,10 +84,10 @@ def by_query(
 
 
 def best_order(qrels: Qrels, run: Run) -> Run:
-    """The candidates by grade: what no reranking of them can beat.
+    """Order the candidates by grade, which no reranking of them can beat.
 
-    Highest grade first is at once the best order for nDCG (exchange two neighbours that stand the
-    other way round, and the DCG grows), reciprocal rank, average precision and recall.
+    The highest grade first is the best order for nDCG (swapping two neighbours in the wrong order
+    raises the DCG), for reciprocal rank, for average precision and for recall.
     """
     return {
         query: {
@@ -108,13 +108,13 @@ def gain_of(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Gain:
-    """What the second is above the first, query by query.
+    """Compute the gain from the first to the second, paired by query.
 
     Args:
         before: shape (queries,).
         after: shape (queries,), the same queries.
-        resamples: of the interval and of the test.
-        seed: of both; the same gives the same.
+        resamples: resamples of the interval and of the test.
+        seed: seed of both; the same seed gives the same result.
     """
     differences = after - before
     low, high = bootstrap_interval(differences, resamples=resamples, seed=seed)
@@ -125,15 +125,15 @@ def gain_of(
 def bootstrap_interval(
     differences: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean: queries drawn again, with replacement.
+    """Compute the 95 % percentile interval of the mean, by drawing queries with replacement.
 
     Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3; for paired runs
     over queries: Sakai, Evaluating Evaluation Metrics based on the Bootstrap, SIGIR 2006.
 
     Args:
-        differences: shape (queries,), one a query.
+        differences: shape (queries,).
         resamples: how often to draw.
-        seed: the same gives the same interval.
+        seed: the same seed gives the same interval.
     """
     rng = np.random.default_rng(seed)
     count = len(differences)
@@ -148,23 +148,23 @@ def bootstrap_interval(
 def randomisation_p(
     differences: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> float:
-    """Two-sided p-value of the paired randomisation test.
+    """Compute the two-sided p-value of the paired randomisation test.
 
-    Were the two runs alike, a difference would as well have the other sign. p is the share of sign
-    patterns whose mean is at least as far from 0 as the one seen: of all patterns where these are
-    no more than ``resamples``, else of random ones and the one seen. Smucker, Allan and
-    Carterette, A Comparison of Statistical Significance Tests for Information Retrieval
+    If the two runs were equally good, each difference could as well have the other sign. p is the
+    share of sign patterns whose mean is at least as far from 0 as the observed one. All patterns
+    are tried if there are at most ``resamples``; else random ones and the observed one. Smucker,
+    Allan and Carterette, A Comparison of Statistical Significance Tests for Information Retrieval
     Evaluation, CIKM 2007.
 
     Args:
-        differences: shape (queries,), one a query.
-        resamples: random sign patterns.
-        seed: the same gives the same p.
+        differences: shape (queries,).
+        resamples: number of random sign patterns.
+        seed: the same seed gives the same p.
 
     Returns:
         Above 0, at most 1.
     """
-    # A query without a difference has one pattern only.
+    # A query without a difference has only one pattern.
     moved = differences[differences != 0]
     # Sums of the same numbers in another order differ in their last bits.
     seen = abs(float(moved.sum())) - 1e-9 * float(np.abs(moved).sum())
@@ -180,11 +180,11 @@ def randomisation_p(
     return (as_far + 1) / (resamples + 1)
 
 
-def require_measures(measures: Sequence[str]) -> None:
-    """Raise, before any work, for a measure that is not known or a library that is missing.
+def require_metrics(measures: Sequence[str]) -> None:
+    """Raise, before any work, for an unknown metric or a missing library.
 
     Raises:
-        InvalidInputError: no such measure, or none at all.
+        InvalidInputError: there is no such metric, or none is given.
         MissingDependencyError: ir-measures is not installed.
     """
     if isinstance(measures, str) or not measures:
@@ -194,7 +194,7 @@ def require_measures(measures: Sequence[str]) -> None:
 
 
 def _portions(resamples: int, count: int) -> Iterator[int]:
-    """Rows at a time that keep memory flat."""
+    """Yield numbers of rows that fit in memory at the same time."""
     at_once = max(1, VALUES_AT_ONCE // max(1, count))
     for start in range(0, resamples, at_once):
         yield min(at_once, resamples - start)

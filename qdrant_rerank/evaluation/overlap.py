@@ -1,4 +1,4 @@
-"""How alike two rankings are, judgments or none. Pure."""
+"""How similar two rankings are, without judgments. Pure."""
 
 from collections.abc import Hashable, Sequence
 
@@ -9,7 +9,7 @@ PERSISTENCE = 0.9
 
 
 def overlap(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
-    """Share of ids that are in both lists, 0 to 1, of the longer one; 1 if both are empty."""
+    """Return the share of the longer list's ids that are in both, 0 to 1; 1 if both are empty."""
     longer = max(len(first), len(second))
     return len(set(first) & set(second)) / longer if longer else 1.0
 
@@ -17,16 +17,16 @@ def overlap(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
 def rank_biased_overlap(
     first: Sequence[Hashable], second: Sequence[Hashable], persistence: float = PERSISTENCE
 ) -> float:
-    """How alike two rankings are, the top counting most: 1 for equal ones, 0 for disjoint ones.
+    """Compute how similar two rankings are: 1 if equal, 0 if disjoint; the top counts most.
 
-    The expected overlap seen by a reader who goes on to the next rank with a probability of
-    ``persistence``; what lies below the lists is taken to agree as they do at their ends.
-    Extrapolated form for lists that may differ in length: Webber, Moffat & Zobel, "A similarity
-    measure for indefinite rankings", ACM TOIS 28(4), 2010, equation 32.
+    This is the expected overlap for a reader who goes on to the next rank with a probability of
+    ``persistence``. Below their ends, the lists are assumed to agree as they do at their ends. The
+    form for lists of different lengths: Webber, Moffat & Zobel, "A similarity measure for
+    indefinite rankings", ACM TOIS 28(4), 2010, equation 32.
 
     Args:
         first: distinct ids, best first.
-        second: likewise.
+        second: distinct ids, best first.
         persistence: above 0 and below 1; higher looks deeper.
     """
     short, long = sorted((first, second), key=len)
@@ -43,5 +43,5 @@ def rank_biased_overlap(
     agreed = sum(x / d * p**d for d, x in enumerate(shared, start=1))
     assumed = sum(at_s * (d - s) / (s * d) * p**d for d in range(s + 1, l + 1))
     rest = ((at_l - at_s) / l + at_s / s) * p**l
-    # Rounding may leave equal lists a hair off 1.
+    # Rounding may leave equal lists slightly off 1.
     return min(1.0, round((1 - p) / p * (agreed + assumed) + rest, 12))

@@ -1,4 +1,4 @@
-"""Plots of an evaluation and of a sweep, by matplotlib; no window, no global state."""
+"""Plots of an evaluation and of a sweep, by matplotlib. They open no window."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ FORMATS = ("png", "svg", "pdf")
 
 
 def require_matplotlib() -> Any:
-    """The module of figures.
+    """Return matplotlib's module of figures.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -31,7 +31,7 @@ def require_matplotlib() -> Any:
         from matplotlib import figure
     except ImportError as error:
         raise MissingDependencyError(
-            'Pictures need matplotlib: pip install "qdrant-rerank[eval]".'
+            'Plots need matplotlib: pip install "qdrant-rerank[eval]".'
         ) from error
     return figure
 
@@ -125,10 +125,10 @@ def draw_front(
 
 
 def save_figure(figure: "Figure", path: str | Path) -> None:
-    """Write a picture, whole or not at all; the suffix says the format.
+    """Write a plot, whole or not at all; the suffix says the format.
 
     Raises:
-        InvalidInputError: a suffix that is no picture's, or a path that cannot be written.
+        InvalidInputError: no format has that suffix, or the path cannot be written.
     """
     path = Path(path)
     if path.suffix[1:] not in FORMATS:
@@ -140,5 +140,5 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
 
 
 def _plain(name: str) -> str:
-    """A name that fits a title and that matplotlib does not read as mathematics."""
+    """Return a name that fits a title and that matplotlib does not read as mathematics."""
     return name[:LONGEST_NAME].replace("$", r"\$")

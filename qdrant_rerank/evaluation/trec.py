@@ -1,13 +1,13 @@
 """Judgments and runs: files -> plain typed data, and runs back to files.
 
-Two families of formats, gzipped or not, told apart by what the file holds::
+Two families of formats, gzipped or not; the content of a file says which it is::
 
     BEIR   qrels.tsv      header query-id, corpus-id, score
            run.tsv        header query-id, corpus-id and, if there are any, rank, score
     TREC   qrels          query iteration document grade
            run            query Q0 document rank score tag
 
-Every error names the file and the line, and says how to mend it.
+Each error names the file and the line, and says how to fix it.
 """
 
 import math
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.errors import InvalidInputError, UnknownDocumentError
 from qdrant_rerank.utils.atomic_files import atomic_text
 from qdrant_rerank.utils.text_files import rows, shown, where_in
 
@@ -30,12 +30,12 @@ __all__ = [
     "write_run",
 ]
 
-#: Grade by query and document; 0 is judged and not relevant.
+#: Query -> document -> grade; 0 is judged and not relevant.
 Qrels = dict[str, dict[str, int]]
-#: Score by query and document; the documents of a query stand best first.
+#: Query -> document -> score; the documents of a query are in order, best first.
 Run = dict[str, dict[str, float]]
 
-# Columns, by the names of a header; TREC's files have none, and all columns.
+# Columns, named as in a header. Files in TREC's formats have no header, and all columns.
 BEIR_QRELS = ("query-id", "corpus-id", "score")
 TREC_QRELS = ("query-id", "iteration", "corpus-id", "score")
 TSV_RUN = ("query-id", "corpus-id")
@@ -48,16 +48,17 @@ def read_qrels(
     queries: Collection[str] | None = None,
     documents: Collection[str] | None = None,
 ) -> Qrels:
-    """Judgments, from a TSV file with a header (BEIR) or the four columns of TREC.
+    """Read judgments from a TSV file with a header (BEIR) or the four columns of TREC.
 
     Args:
         path: the file.
-        queries: ids that exist; None not to check.
-        documents: ids that exist; None not to check.
+        queries: ids that exist; None accepts all.
+        documents: ids that exist; None accepts all.
 
     Raises:
-        InvalidInputError: a column is missing, a grade is negative or no whole number, a pair is
-            judged twice, an id is unknown, or the file is empty or damaged.
+        UnknownDocumentError: a document is not among ``documents``.
+        InvalidInputError: a column is missing, a grade is not a whole number of 0 or more, a pair
+            is judged twice, a query is unknown, or the file is empty or damaged.
     """
     path = Path(path)
     qrels: Qrels = {}
@@ -80,19 +81,20 @@ def read_run(
     queries: Collection[str] | None = None,
     documents: Collection[str] | None = None,
 ) -> Run:
-    """Candidates with their scores, from the six columns of TREC or a TSV file with a header.
+    """Read candidates and scores from the six columns of TREC or a TSV file with a header.
 
     Args:
-        path: the file. A TSV without a score is ordered by its rank, without a rank as it stands.
-        queries: ids that exist; None not to check.
-        documents: ids that exist; None not to check.
+        path: the file. A TSV without scores is ordered by its ranks, or else by its lines.
+        queries: ids that exist; None accepts all.
+        documents: ids that exist; None accepts all.
 
     Returns:
-        The documents of each query by score, highest first; ties by rank, then as they stand.
+        The documents of each query by score, highest first; ties by rank, then by line.
 
     Raises:
-        InvalidInputError: a column is missing, a score is not a finite number, a document comes
-            twice for a query, an id is unknown, or the file is empty or damaged.
+        UnknownDocumentError: a document is not among ``documents``.
+        InvalidInputError: a column is missing, a score is not a finite number, a document occurs
+            twice for a query, a query is unknown, or the file is empty or damaged.
     """
     path = Path(path)
     placed: dict[str, dict[str, tuple[float, float]]] = {}
@@ -122,16 +124,16 @@ def read_run(
 def write_run(path: str | Path, run: Run, *, tag: str = "qdrant-rerank") -> None:
     """Write a TREC run, whole or not at all.
 
-    ``trec_eval`` orders by score in single precision and breaks ties by document id, so a score
-    that would tie is written as the next smaller single: the order read back is the order written.
+    ``trec_eval`` orders by score in single precision, and equal scores by document id. So a score
+    that would be equal is written as the next smaller number: the order stays when it is read back.
 
     Args:
         path: the file; gzipped if it ends in ``.gz``.
         run: the documents of each query, best first.
-        tag: the last column, without white space.
+        tag: the last column; it must not have white space.
 
     Raises:
-        InvalidInputError: an id that the format cannot hold, or a path that cannot be written.
+        InvalidInputError: the format cannot hold an id, or the path cannot be written.
     """
     require_trec_ids(run)
     with atomic_text(path) as file:
@@ -143,7 +145,7 @@ def write_run(path: str | Path, run: Run, *, tag: str = "qdrant-rerank") -> None
 
 
 def require_trec_ids(run: Mapping[str, Collection[str]]) -> None:
-    """Raise InvalidInputError for an id with white space: the columns of TREC are split at it."""
+    """Raise InvalidInputError for an id with white space, which separates the columns of TREC."""
     for query, documents in run.items():
         for identifier in (query, *documents):
             if len(identifier.split()) != 1 or identifier.strip() != identifier:
@@ -160,13 +162,13 @@ def require_overlap(
     found_in: str | Path,
     qrels_in: str | Path,
 ) -> None:
-    """Raise InvalidInputError unless some query is judged.
+    """Raise InvalidInputError unless at least one query is judged.
 
     Args:
-        found: ids of the queries that are evaluated.
+        found: ids of the queries to evaluate.
         qrels: ids of the queries that have judgments.
-        found_in: the file of the first, named in the error.
-        qrels_in: the file of the second.
+        found_in: the file with the queries, for the error.
+        qrels_in: the file with the judgments, for the error.
     """
     if set(found).isdisjoint(qrels):
         raise InvalidInputError(
@@ -183,12 +185,15 @@ def _known_pair(
     documents: Collection[str] | None,
 ) -> tuple[str, str]:
     pair = row["query-id"], row["corpus-id"]
-    homes = (("query", "queries", queries), ("document", "corpus", documents))
-    for identifier, (kind, home, known) in zip(pair, homes, strict=True):
+    homes = (
+        ("query", "queries", queries, InvalidInputError),
+        ("document", "corpus", documents, UnknownDocumentError),
+    )
+    for identifier, (kind, home, known, unknown) in zip(pair, homes, strict=True):
         if not identifier:
             raise InvalidInputError(f"{where}: the id of the {kind} is empty.")
         if known is not None and identifier not in known:
-            raise InvalidInputError(
+            raise unknown(
                 f"{where}: there is no {kind} {shown(identifier)} in the {home}. Remove the line, "
                 f"or pass the {home} that it was made for."
             )

@@ -1,11 +1,11 @@
-"""Sweep depth, model, precision, blend and fusion on judged queries; score each pair once.
+"""Try depths, models, precisions, blends and fusions on judged queries; score each pair once.
 
-Recall is asked at every depth and fusion, for its hits do depend on both. The pairs of a query
-are scored once a model, whichever configurations they belong to; every order is then made of the
-stored scores, by the code that makes it in a search.
+The hits of the first stage depend on depth and fusion, so it is searched once for each of them. The
+pairs of a query are scored once per model. All orders are made of these scores, by the same code
+as in a search.
 
-Configurations are chosen on one random half of the queries and reported on the other: the best of
-many on the same queries would look better than it is.
+Configurations are chosen on one random half of the queries and reported on the other. On the same
+queries, the best of many would look better than it is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.evaluation.collect import document_id, judged_queries, progress_bar
 from qdrant_rerank.evaluation.compare import with_reranker
-from qdrant_rerank.evaluation.metrics import by_query, require_measures
+from qdrant_rerank.evaluation.metrics import by_query, require_metrics
 from qdrant_rerank.evaluation.trec import Qrels
 from qdrant_rerank.evaluation.tuning_result import Point, Tuning, constructor_call, pareto_front
 from qdrant_rerank.hub.precision import Precision
@@ -42,14 +42,14 @@ __all__ = ["BLENDS", "DEPTHS", "tune"]
 
 DEPTHS = (10, 20, 50, 100)
 BLENDS: tuple[Blend, ...] = (0.0, 0.2, 0.5, "rrf")
-FEWEST_QUERIES = 4  # two to choose on and two to report on; hundreds are better
+FEWEST_QUERIES = 4  # two to choose on, two to report on; hundreds are better
 
 Model = tuple[str, Precision]
 
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    """A configuration before it is measured; model None is the recall order."""
+    """A configuration before it is measured; without a model, the order of the first stage."""
 
     fusion: Fusion
     depth: int
@@ -73,33 +73,33 @@ def tune(
     seed: int = 0,
     progress: bool | None = None,
 ) -> Tuning:
-    """The front of quality against milliseconds, over every combination of what is given.
+    """Find the Pareto front of quality against milliseconds, over all combinations of the values.
 
     Args:
-        searcher: says the collection, the encoders, the text and the other options.
-        queries: texts by id. Those without judgments are counted and not searched.
+        searcher: has the collection, the encoders, the text source and the other options.
+        queries: texts by id. Queries without judgments are counted, but not searched.
         qrels: grades by query and document id; those of other queries are ignored.
-        rerankers: names or paths. No reranker at all is always one more configuration.
-        precisions: of each of them.
-        candidates: depths.
+        rerankers: names or paths. The first stage without a reranker is always tried too.
+        precisions: precisions of each reranker.
+        candidates: numbers of hits to rerank.
         blends: as in ``SearchOptions``.
-        fusions: as in ``SearchOptions``; nothing is swept where recall is dense or sparse alone.
-        measure: a name of ir-measures; higher is better.
-        max_ms: most milliseconds a query of the configuration that is chosen; None for any.
+        fusions: as in ``SearchOptions``; ignored if the searches are only dense or only sparse.
+        measure: a metric, by its name in ir-measures; higher is better.
+        max_ms: most milliseconds per query of the chosen configuration; None sets no limit.
         id_field: payload field with the document id that the qrels use.
-        seed: of the halves.
-        progress: a progress bar on stderr; None for one if stderr is a terminal.
+        seed: seed of the two halves.
+        progress: whether to show a progress bar on stderr; None shows one if stderr is a terminal.
 
     Raises:
-        InvalidInputError: an argument is wrong, fewer than 4 queries are judged, or nothing is
-            as fast as ``max_ms``.
+        InvalidInputError: an argument is wrong, fewer than 4 queries are judged, or no
+            configuration is as fast as ``max_ms``.
         ModelError: a reranker cannot be loaded, or has no such precision.
         MissingDependencyError: ir-measures is not installed.
     """
-    require_measures([measure])
+    require_metrics([measure])
     _require_sweep(rerankers, precisions, candidates, blends, fusions)
     if max_ms is not None:
-        require_number("max_ms", max_ms, "milliseconds a query, or None for any")
+        require_number("max_ms", max_ms, "milliseconds per query, or None for no limit")
     judged = judged_queries(queries, qrels)
     if len(judged) < FEWEST_QUERIES:
         raise InvalidInputError(
@@ -130,7 +130,7 @@ def tune(
     if not fast:
         quickest = min(point.ms for point in points)
         raise InvalidInputError(
-            f"max_ms is {max_ms}, and the fastest configuration takes {quickest:.1f} ms a query. "
+            f"max_ms is {max_ms}, and the fastest configuration takes {quickest:.1f} ms per query. "
             "Allow more."
         )
     return Tuning(
@@ -161,7 +161,7 @@ def tune(
 
 
 class _Sweep:
-    """Values and times, query after query; texts and scores are let go with their query."""
+    """Values and times of all queries; the texts and scores of a query are not kept."""
 
     def __init__(
         self,
@@ -174,18 +174,18 @@ class _Sweep:
         self._models = models
         self._id_field = id_field
         self._measure = measure
-        self._values: list[NDArray[np.float64]] = []  # a query each, shape (settings,)
+        self._values: list[NDArray[np.float64]] = []  # per query, shape (settings,)
         self._recall_s: dict[tuple[Fusion, int], list[float]] = {}
         self._depths: dict[tuple[Fusion, int], list[int]] = {}
         self._scored: dict[Model, tuple[float, int]] = dict.fromkeys(models, (0.0, 0))
 
     @property
     def pairs(self) -> int:
-        """Pairs scored so far, by all models."""
+        """Number of pairs that all models have scored."""
         return sum(pairs for _, pairs in self._scored.values())
 
     def add(self, query: str, judged: Mapping[str, int], settings: Sequence[_Setting]) -> None:
-        """Search and score one query, and measure every setting's order."""
+        """Search and score one query, and measure the order of each setting."""
         found: dict[tuple[Fusion, int], SearchResults] = {}
         for setting in settings:
             key = (setting.fusion, setting.depth)
@@ -214,7 +214,7 @@ class _Sweep:
                 blend=setting.blend,
             )
             run[str(number)] = dict.fromkeys((document_id(h, self._id_field) for h in ordered), 0.0)
-        # Every setting is one more query with the same judgments: one call measures them all.
+        # Each setting is one more query with the same judgments: one call measures them all.
         columns = list(run)
         qrels = {column: dict(judged) for column in columns}
         self._values.append(by_query([self._measure], qrels, run, columns)[self._measure])
@@ -226,7 +226,7 @@ class _Sweep:
         chosen_on: NDArray[np.intp],
         reported_on: NDArray[np.intp],
     ) -> Point:
-        """The setting, measured."""
+        """Return a setting with its figures."""
         key = (setting.fusion, setting.depth)
         values = np.array([row[column] for row in self._values])
         seconds = float(np.median(self._recall_s[key]))

@@ -1,19 +1,18 @@
-"""What a sweep found: the Pareto front as table, JSON and picture, and the call to paste.
+"""The result of a sweep: the Pareto front as table, JSON and plot, and the call to paste.
 
 ``Tuning.save`` writes ``tuning.json`` and ``front.png`` into a folder::
 
     {"schema": 1, "versions": {package: version}, "arguments": {...},
      "queries": {"chosen_on": [ids], "reported_on": [ids], "unjudged"},
-     "pairs": scored, each once for a model,
+     "pairs": scored pairs, each once per model,
      "call": the constructor call of "best",
      "best": POINT, "front": [POINT], "points": [POINT]}
 
     POINT = {"reranker", "precision", "candidates", "blend", "fusion",
-             "ms", "chosen_on", "reported_on"}         milliseconds a query; mean of the measure
+             "ms", "chosen_on", "reported_on"}         milliseconds per query; mean of the metric
 """
 
 import html
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -27,11 +26,10 @@ from rich.text import Text
 from qdrant_rerank.embedders import Bm25Encoder, OnnxEmbedder, StaticEmbedder
 from qdrant_rerank.evaluation.environment import versions
 from qdrant_rerank.evaluation.metrics import gain_of
-from qdrant_rerank.evaluation.tables import Block, html_table, rich_table
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.options import Blend, Fusion, SearchOptions
 from qdrant_rerank.search.searcher import HybridSearcher
-from qdrant_rerank.utils.atomic_files import atomic_text
+from qdrant_rerank.utils.rendering import Column, Table, html_tables, rich_table, write_json
 
 __all__ = ["Point", "Tuning", "constructor_call", "pareto_front"]
 
@@ -41,14 +39,14 @@ class Point:
     """One configuration of a sweep.
 
     Attributes:
-        reranker: name or path; None for the recall order.
-        precision: of its file.
-        candidates: hits that recall hands to it.
+        reranker: name or path; None for the order of the first stage.
+        precision: precision of the reranker's file.
+        candidates: hits per query that the reranker gets.
         blend: as in ``SearchOptions``.
         fusion: as in ``SearchOptions``.
-        ms: milliseconds a query: the median of recall, plus pairs at the mean time of a pair.
-        values: the measure, shape (queries,), in the order of the sweep's queries.
-        chosen_on: its mean over the half that configurations are chosen on.
+        ms: milliseconds per query: the median of recall, plus the pairs at the mean time per pair.
+        values: the metric, shape (queries,), in the order of the sweep's queries.
+        chosen_on: its mean over the half of the queries that configurations are chosen on.
         reported_on: its mean over the other half.
     """
 
@@ -63,21 +61,21 @@ class Point:
     reported_on: float
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without the values of each query."""
+        """Return what JSON can hold, without the values of each query."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "values"}
 
 
 def _label(point: Point, first_stage: Sequence[Point]) -> str:
-    """The words beside a point; of those without a reranker only ``first_stage`` has any."""
+    """Return the words beside a point; without a reranker, only ``first_stage`` has some."""
     if point.reranker is not None:
         return f"{point.candidates}, {point.blend}"
     return "first stage" if point in first_stage else ""
 
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:
-    """The points that no other is both as fast and better than, fastest first.
+    """Return the points that no faster or equally fast point is better than, fastest first.
 
-    "Better" is by the half that is chosen on.
+    "Better" is by the half of the queries that configurations are chosen on.
     """
     front: list[Point] = []
     for point in sorted(points, key=lambda p: (p.ms, -p.chosen_on)):
@@ -91,17 +89,17 @@ class Tuning:
     """A sweep over configurations; a table in a notebook.
 
     Attributes:
-        queries: ids of the judged queries, in the order of every point's values.
+        queries: ids of the judged queries, in the order of each point's values.
         chosen_on: rows of the half that configurations are chosen on.
         reported_on: rows of the other half.
-        unjudged: queries without judgments; they were not searched.
-        measure: what is optimised.
+        unjudged: number of queries without judgments; they were not searched.
+        measure: name of the metric that is optimised.
         points: all configurations.
-        first_stage: the point that gains are told against: no reranker, at the largest depth.
-        pairs: pairs that were scored, each once for a model.
-        best: the front's best by the first half, of those within ``max_ms``.
+        first_stage: the point that gains are measured against: no reranker, the largest depth.
+        pairs: number of pairs that were scored, each once per model.
+        best: the best point of the front on the first half, of those within ``max_ms``.
         call: the constructor call that makes a searcher of ``best``.
-        arguments: recorded in the JSON.
+        arguments: the arguments, as the JSON records them.
     """
 
     queries: tuple[str, ...]
@@ -118,11 +116,11 @@ class Tuning:
 
     @property
     def front(self) -> list[Point]:
-        """The Pareto front of quality, on the half that is chosen on, against milliseconds."""
+        """The Pareto front of quality, on the half to choose on, against milliseconds."""
         return pareto_front(self.points)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; the module's docstring has the schema."""
+        """Return what JSON can hold; the module's docstring has the schema."""
         return {
             "schema": 1,
             "versions": versions(),
@@ -140,7 +138,7 @@ class Tuning:
         }
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write JSON and a picture; each file whole or not at all.
+        """Write JSON and a plot, each file whole or not at all.
 
         Raises:
             InvalidInputError: the folder cannot be written.
@@ -149,8 +147,7 @@ class Tuning:
         from qdrant_rerank.evaluation.plots import FrontPoint, draw_front, save_figure
 
         written = [Path(folder) / "tuning.json", Path(folder) / "front.png"]
-        with atomic_text(written[0]) as file:
-            json.dump(self.to_dict(), file, ensure_ascii=False, indent=1)
+        write_json(written[0], self.to_dict())
         recall_only = [point for point in self.front if point.reranker is None][-1:]
         front = [
             FrontPoint(
@@ -167,25 +164,19 @@ class Tuning:
         return written
 
     def table(self) -> RenderableType:
-        """The front and the call, for a terminal."""
-        return Group(
-            rich_table(self._block()), Text(self._summary(), "dim"), Text(), Text(self.call)
-        )
+        """Return the front and the call, for a terminal."""
+        return Group(rich_table(self._table()), Text(self._summary(), "dim"), "", Text(self.call))
 
-    def __rich__(self) -> RenderableType:
-        return self.table()
+    __rich__ = table
 
     def _repr_html_(self) -> str:
-        return (
-            f"{html_table(self._block())}<p>{html.escape(self._summary())}</p>"
-            f"<pre>{html.escape(self.call)}</pre>"
-        )
+        tables = html_tables([self._table()], self._summary())
+        return f"{tables}<pre>{html.escape(self.call)}</pre>"
 
     def __repr__(self) -> str:
         return f"Tuning({len(self.points)} configurations, best {self.best.to_dict()})"
 
-    def _block(self) -> Block:
-        columns = ["ms", "reranker", "depth", "blend", "fusion", "chosen", "other", "gain", "95 %"]
+    def _table(self) -> Table:
         rows = []
         front = self.front
         for point in front:
@@ -206,24 +197,25 @@ class Tuning:
                     f"{gain.low:+.3f} {gain.high:+.3f}",
                 ]
             )
-        return Block(columns, rows, names=1, strong=front.index(self.best))
+        scores = ("depth", "blend", "fusion", "chosen", "other", "gain", "95 %")
+        columns = ("ms", Column("reranker", narrowest=8), *scores)
+        return Table(columns, rows, strong=front.index(self.best), gap=1)
 
     def _summary(self) -> str:
         unjudged = f" {self.unjudged:,} without judgments were not searched." * bool(self.unjudged)
         return (
             f"The front of {len(self.points)} configurations: {self.measure} against milliseconds "
-            f"a query; {self.pairs:,} pairs were scored, once each. Chosen on "
-            f"{len(self.chosen_on)} queries drawn at random (chosen); the figure to expect is "
+            f"per query; {self.pairs:,} pairs were scored, once each. Chosen on "
+            f"{len(self.chosen_on)} queries drawn at random (chosen). The figure to expect is "
             f"that of the {len(self.reported_on)} others (other), with the gain over the first "
             f"stage there and its 95 % interval.{unjudged}"
         )
 
 
 def constructor_call(searcher: HybridSearcher, point: Point) -> str:
-    """Python that makes a searcher of a point's configuration.
+    """Write the Python that makes a searcher of a point's configuration.
 
-    What has no name that could be written down stands as a variable: ``client``, ``embedder``,
-    ``sparse``, ``text``.
+    Parts that have no name are variables: ``client``, ``embedder``, ``sparse``, ``text``.
     """
     client, imports = _client_code(searcher)
     arguments = [repr(searcher.collection), f"client={client}"]
@@ -257,7 +249,7 @@ def constructor_call(searcher: HybridSearcher, point: Point) -> str:
 
 
 def _client_code(searcher: HybridSearcher) -> tuple[str, list[str]]:
-    """The client and the imports that it needs; a key is never printed."""
+    """Write the client and the imports that it needs; a key is never printed."""
     known = searcher.client.init_options
     needed = "from qdrant_client import QdrantClient"
     if known.get("path"):
@@ -282,7 +274,7 @@ def _embedder_code(searcher: HybridSearcher) -> str | None:
 
 
 def _options_code(options: SearchOptions) -> list[str]:
-    """The options that are not the default ones."""
+    """Write the options that differ from their defaults."""
     written = []
     for field in fields(SearchOptions):
         value = getattr(options, field.name)

@@ -43,7 +43,7 @@ def command(hub, tmp_path):
 
 
 def test_from_pull_to_rm(command, hub, tmp_path):
-    """Each command in turn; a wrong byte is found by verify and mended by pull --force."""
+    """Each command in turn; a wrong byte is found by verify and fixed by pull --force."""
     code, _, err = command("path", SHORT)
     assert code == 2
     assert err == (

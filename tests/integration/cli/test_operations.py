@@ -94,7 +94,7 @@ def test_a_reindex_whose_last_steps_fail_says_how_things_stand(run, method, path
                 thread.join(10)
 
 
-def test_doctor_says_what_is_wrong_and_how_to_mend_it(run):
+def test_doctor_says_what_is_wrong_and_how_to_fix_it(run):
     """Exit code 0 when all is well, 1 when something is wrong, 2 on bad input."""
     run("index", "-", "--collection", "docs", documents=DOCUMENTS)
     well = run("doctor", "--collection", "docs")
@@ -103,7 +103,7 @@ def test_doctor_says_what_is_wrong_and_how_to_mend_it(run):
     assert sick.exit_code == 1
     [wrong] = [finding for finding in json.loads(sick.stdout) if finding["wrong"]]
     assert wrong["about"] == "filters"
-    assert wrong["mend"] == "client.create_payload_index('docs', 'year', 'integer')"
+    assert wrong["fix"] == wrong["mend"] == "client.create_payload_index('docs', 'year', 'integer')"
     none = run("doctor", "--collection", "no", "--json")
     assert none.exit_code == 1
     assert "no collection 'no'" in json.loads(none.stdout)[-1]["seen"]

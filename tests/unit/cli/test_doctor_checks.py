@@ -1,4 +1,4 @@
-"""The checks of doctor: what is seen, whether it is wrong, how to mend it."""
+"""The checks of doctor: what is seen, whether it is wrong, how to fix it."""
 
 import pytest
 from qdrant_client import models
@@ -46,8 +46,8 @@ def schema(**changed):
 
 
 def wrong(findings):
-    """What is wrong, and how to mend it."""
-    return [(finding.seen, finding.mend) for finding in findings if finding.wrong]
+    """What is wrong, and how to fix it."""
+    return [(finding.seen, finding.fix) for finding in findings if finding.wrong]
 
 
 def test_a_healthy_collection_has_nothing_wrong():
@@ -67,7 +67,7 @@ def test_a_healthy_collection_has_nothing_wrong():
     ],
 )
 def test_a_sick_collection_is_told(changed, embedded, seen):
-    """With how to mend it; an embedded engine needs no graph."""
+    """With how to fix it; an embedded engine needs no graph."""
     found = wrong(check_collection(info(**changed), embedded=embedded))
     if seen is None:
         assert found == []
@@ -81,8 +81,8 @@ def test_vectors_that_do_not_fit_are_wrong_and_others_a_remark():
     assert wrong(check_schema(schema(), None)) == []
     assert wrong(check_schema(schema(), "of another size"))[0][0] == "of another size"
     odd = schema(embedder=None, sparse={"splade": models.SparseVectorParams()})
-    remarks = [finding.seen for finding in check_schema(odd, None) if finding.mend]
-    assert "Nobody recorded which embedder" in remarks[0]
+    remarks = [finding.seen for finding in check_schema(odd, None) if finding.fix]
+    assert "no record of the embedder" in remarks[0]
     assert "'splade'" in remarks[1]
 
 
@@ -92,10 +92,10 @@ def test_texts_that_are_missing_are_counted():
     assert wrong(check_texts([{"text": "a"}] * 9, text)) == []
     few = check_texts([{"text": "a"}] * 99 + [{"body": "b"}], text)
     assert wrong(few) == []
-    [(seen, mend)] = wrong(check_texts([{"text": "a"}, {"body": "b"}, None], text))
+    [(seen, fix)] = wrong(check_texts([{"text": "a"}, {"body": "b"}, None], text))
     assert "1 of 3 sampled points have text at 'text'" in seen
     assert "'body'" in seen
-    assert "--text" in mend
+    assert "--text" in fix
     assert list(check_texts([], text)) == []
 
 
@@ -106,15 +106,15 @@ def test_filters_need_a_field_and_an_index():
     assert wrong(check_filters(["year"], indexed, payloads, indexes=True)) == []
     kinds = {"price": "float", "ok": "bool", "a.b": "keyword", "tags[]": "keyword"}
     for name, kind in kinds.items():
-        [(_, mend)] = wrong(check_filters([name], indexed, payloads, indexes=True))
-        assert mend == f"client.create_payload_index('docs', {name!r}, {kind!r})"
+        [(_, fix)] = wrong(check_filters([name], indexed, payloads, indexes=True))
+        assert fix == f"client.create_payload_index('docs', {name!r}, {kind!r})"
         assert wrong(check_filters([name], indexed, payloads, indexes=False)) == []
     [(seen, _)] = wrong(check_filters(["yaer"], indexed, payloads, indexes=True))
     assert "No sampled point has the payload field 'yaer'" in seen
 
 
 @pytest.mark.parametrize(
-    ("server", "mend"),
+    ("server", "fix"),
     [
         ("1.20.3", None),
         ("1.19.0", None),
@@ -123,21 +123,21 @@ def test_filters_need_a_field_and_an_index():
         ("dev", None),
     ],
 )
-def test_versions_may_be_one_minor_apart(server, mend):
+def test_versions_may_be_one_minor_apart(server, fix):
     """A version that is none decides nothing."""
     found = wrong(check_versions(server, "1.20.0"))
-    assert [one[1] for one in found] == ([] if mend is None else [mend])
+    assert [one[1] for one in found] == ([] if fix is None else [fix])
 
 
-def test_a_card_that_is_idle_and_texts_that_are_cut_are_wrong():
-    """And a model on the CPU without a card is not."""
-    cpu, card = "CPUExecutionProvider", "CUDAExecutionProvider"
+def test_a_gpu_that_is_idle_and_texts_that_are_cut_are_wrong():
+    """And a model on the CPU without a GPU is not."""
+    cpu, gpu = "CPUExecutionProvider", "CUDAExecutionProvider"
     assert wrong(check_model(cpu, [cpu], 100, 4)) == []
-    assert len(wrong(check_model(cpu, [card, cpu], 0, 0))) == 1
-    assert wrong(check_model(card, [card, cpu], 0, 0)) == []
-    [(seen, mend)] = wrong(check_model(cpu, [cpu], 100, 20))
+    assert len(wrong(check_model(cpu, [gpu, cpu], 0, 0))) == 1
+    assert wrong(check_model(gpu, [gpu, cpu], 0, 0)) == []
+    [(seen, fix)] = wrong(check_model(cpu, [cpu], 100, 20))
     assert "20 of 100 sampled texts (20%)" in seen
-    assert "windows" in mend
+    assert "windows" in fix
 
 
 def test_two_runtimes_spoil_each_other():

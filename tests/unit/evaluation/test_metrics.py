@@ -45,22 +45,22 @@ def test_a_query_without_results_counts_as_zero():
 def test_an_unknown_measure_is_named(name):
     """Before any work."""
     with pytest.raises(InvalidInputError, match="expected a name of ir-measures"):
-        m.require_measures(["RR", name])
+        m.require_metrics(["RR", name])
 
 
 @pytest.mark.parametrize("measures", ["RR", []])
 def test_measures_are_a_list_of_names(measures):
     """Not one str, not none."""
     with pytest.raises(InvalidInputError, match="expected names"):
-        m.require_measures(measures)
+        m.require_metrics(measures)
 
 
 def test_without_ir_measures_the_command_is_named():
     """The extra that brings it."""
     said = python(
         "import sys; sys.modules['ir_measures'] = None\n"
-        "from qdrant_rerank.evaluation.metrics import require_measures\n"
-        "try: require_measures(['RR'])\n"
+        "from qdrant_rerank.evaluation.metrics import require_metrics\n"
+        "try: require_metrics(['RR'])\n"
         "except ImportError as error: print(error)"
     )
     assert 'pip install "qdrant-rerank[eval]"' in said

@@ -1,4 +1,4 @@
-"""How the commands read files and stdin: line by line, gzipped or not, each line's place told."""
+"""The documents of a file or of stdin, one per line: texts or JSON."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
-from qdrant_rerank.cli.shared import text_source
+from qdrant_rerank.cli.options import text_source
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.utils.text_files import name_of, open_lines
 from qdrant_rerank.utils.validation import a_type

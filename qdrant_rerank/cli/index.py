@@ -1,0 +1,37 @@
+"""``qdrant-rerank index``: add documents to a collection."""
+
+import click
+
+from qdrant_rerank.cli.documents import documents_in
+from qdrant_rerank.cli.options import Source, json_option, source_options
+from qdrant_rerank.cli.output import counted, documents_are, print_json
+from qdrant_rerank.cli.searchers import asking, qdrant_place, searcher_for
+
+__all__ = ["index"]
+
+
+@click.command()
+@click.argument("file", type=click.Path(allow_dash=True))
+@source_options
+@click.option("--batch-size", default=256, show_default=True, help="Documents per request.")
+@json_option
+def index(file: str, source: Source, batch_size: int, as_json: bool) -> None:
+    """Add the documents of a FILE to a collection.
+
+    FILE is JSONL, gzipped or not, or '-' for stdin. A line is a JSON object (the payload) or a JSON
+    string (the text). Ids are made from the texts, so a file that is indexed twice adds nothing the
+    second time. Another --text makes other texts and ids, and so adds the documents again.
+    """
+    qdrant_place(source.url, source.path, create=True)  # before anything is read
+    with (
+        documents_in(file, source.text) as documents,
+        searcher_for(source, create=True) as searcher,
+    ):
+        added = searcher.add(documents, batch_size=batch_size)
+        holds = asking(searcher)(lambda client: client.count(source.collection)).count
+    if as_json:
+        print_json({"collection": source.collection, "added": added, "holds": holds})
+    elif added == holds:
+        click.echo(f"{documents_are(added)} in {source.collection!r}.")
+    else:
+        click.echo(f"{counted(added, 'document')} added; {source.collection!r} holds {holds:,}.")

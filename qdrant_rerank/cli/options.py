@@ -1,0 +1,123 @@
+"""The options that several commands share, and what they were given."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import wraps
+from typing import Any
+
+import click
+
+from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
+
+__all__ = [
+    "NONE",
+    "Source",
+    "gathered",
+    "json_option",
+    "model",
+    "optional_source_options",
+    "reranker_option",
+    "source_options",
+    "text_option",
+    "text_source",
+]
+
+NONE = "none"  # instead of the name of a model
+Command = Callable[..., None]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+text_option = click.option(
+    "--text",
+    "text",
+    multiple=True,
+    default=("text",),
+    show_default=True,
+    help="Payload field with the text, or a template such as '{title} {body}'. Repeatable.",
+)
+PLACE_OPTIONS = (
+    click.option("--url", help="URL of a server; else QDRANT_URL. Its key: QDRANT_API_KEY."),
+    click.option("--path", help="Directory of an embedded Qdrant; else QDRANT_PATH."),
+    text_option,
+    click.option(
+        "--embedder",
+        default=DEFAULT_EMBEDDER,
+        show_default=True,
+        help="Dense encoder: a bundled or hub name, a directory, or 'none'.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The collection that a command works on, and how its texts are read and embedded.
+
+    Attributes:
+        collection: its name; "" if no name was given, where the command allows that.
+        url: of a server; None for the environment's, or a directory.
+        path: of an embedded Qdrant; None for the environment's, or a server.
+        text: payload fields, or one template.
+        embedder: a name, a directory, or "none".
+    """
+
+    collection: str
+    url: str | None
+    path: str | None
+    text: tuple[str, ...]
+    embedder: str
+
+
+def gathered(
+    kind: type, name: str, options: Sequence[Callable[[Command], Command]]
+) -> Callable[[Command], Command]:
+    """Return a decorator that adds options to a command, and hands them over as one object.
+
+    Args:
+        kind: a dataclass with one field per option.
+        name: the command's argument for it.
+        options: the options, in the order of the help text.
+    """
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def with_object(**given: Any) -> None:
+            made = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+            command(**{name: made}, **given)
+
+        decorated: Command = with_object
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+def source_options(command: Command) -> Command:
+    """Add the options of a :class:`Source`, which the command gets as ``source``."""
+    required = click.option("--collection", required=True, help="Name of the collection.")
+    return gathered(Source, "source", (required, *PLACE_OPTIONS))(command)
+
+
+def optional_source_options(command: Command) -> Command:
+    """Add the same options, of which the command needs no collection."""
+    optional = click.option("--collection", default="", help="Name of the collection, if any.")
+    return gathered(Source, "source", (optional, *PLACE_OPTIONS))(command)
+
+
+def reranker_option(others: str = "or a path") -> Callable[[Command], Command]:
+    """Return the option for the cross-encoder; ``others`` says what it takes besides a name."""
+    return click.option(
+        "--reranker",
+        default=DEFAULT_RERANKER,
+        show_default=True,
+        help=f"Cross-encoder: a name from 'models', {others}.",
+    )
+
+
+def model(name: str) -> str | None:
+    """Return the name of a model as the package takes it: None for 'none'."""
+    return None if name == NONE else name
+
+
+def text_source(text: Sequence[str]) -> str | list[str]:
+    """Return one field or template, or several fields."""
+    return text[0] if len(text) == 1 else list(text)

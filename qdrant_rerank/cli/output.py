@@ -1,0 +1,129 @@
+"""How the commands print: results on stdout, warnings and errors as one line each on stderr."""
+
+import ast
+import io
+import os
+import re
+import shlex
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import click
+from rich.console import Console
+
+from qdrant_rerank.errors import QdrantRerankError
+from qdrant_rerank.utils.rendering import Table, json_text, one_line, rich_table, shortened
+
+__all__ = [
+    "BadInput",
+    "Commands",
+    "console",
+    "counted",
+    "documents_are",
+    "opening",
+    "print_json",
+    "print_table",
+]
+
+LONGEST_CELL = 100  # characters of a text in a table
+
+
+class BadInput(click.ClickException):
+    """One line on stderr, exit code 2."""
+
+    exit_code = 2
+
+
+class Commands(click.Group):
+    """A group of commands that shows our errors and warnings as one line each."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # for a terminal that lacks a character
+        with warnings.catch_warnings():
+            warnings.showwarning = _shown_once()
+            try:
+                return super().invoke(ctx)
+            except BrokenPipeError:  # the reader of the output has ended
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise SystemExit(0) from None
+            except (QdrantRerankError, OSError) as error:
+                notes = getattr(error, "__notes__", [])
+                raise BadInput(_in_one_line(" ".join([str(error), *notes]))) from error
+
+
+QUOTED = r"""(?:'[^']*'|"[^"]*")"""
+PYTHON_TEXT = re.compile(f"Pass text=({QUOTED}(?: or {QUOTED})*)")
+#: What differs between warnings of one kind: names, with the comma of a list, and numbers.
+VARYING = re.compile(r"'[^']*'(, )?|\d+")
+
+
+def _shown_once() -> Callable[..., None]:
+    """A ``warnings.showwarning``: a line on stderr, once, whatever names and numbers are in it."""
+    shown = set()
+
+    def show(message: Warning | str, *where: Any) -> None:
+        line = _in_one_line(str(message))
+        kind = VARYING.sub("", line)
+        if kind not in shown:
+            shown.add(kind)
+            click.echo(f"Warning: {line}", err=True)
+
+    return show
+
+
+def _in_one_line(message: str) -> str:
+    """A message of the package with the option in place of the argument that it advises."""
+
+    def option(found: re.Match[str]) -> str:
+        fields = map(ast.literal_eval, re.findall(QUOTED, found[1]))
+        return f"Pass --text {' or '.join(map(shlex.quote, fields))}"
+
+    return PYTHON_TEXT.sub(option, " ".join(message.split()))
+
+
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the group, as with everything else that is printed."""
+        raise BrokenPipeError
+
+
+def console() -> Console:
+    """Return what results are printed on."""
+    return _Output()
+
+
+def print_table(table: Table) -> None:
+    """Print a table on stdout."""
+    console().print(rich_table(table))
+
+
+def print_json(content: Any) -> None:
+    """Print JSON on stdout."""
+    click.echo(json_text(content))
+
+
+def opening(text: str | None) -> str:
+    """Return the opening of a text for a cell of a table, on one line; "" for no text."""
+    return shortened(one_line(text or ""), LONGEST_CELL)
+
+
+def counted(number: int, what: str) -> str:
+    """Write a number with its noun.
+
+    >>> counted(1, "document"), counted(1200, "hit")
+    ('1 document', '1,200 hits')
+    """
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def documents_are(number: int) -> str:
+    """Write a number of documents as the subject of a sentence.
+
+    >>> documents_are(1), documents_are(2)
+    ('1 document is', '2 documents are')
+    """
+    return f"{counted(number, 'document')} {'is' if number == 1 else 'are'}"

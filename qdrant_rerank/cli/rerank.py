@@ -1,0 +1,75 @@
+"""``qdrant-rerank rerank``: rerank documents that come from no collection."""
+
+import click
+
+from qdrant_rerank.cli.documents import documents_of
+from qdrant_rerank.cli.options import json_option, reranker_option, text_option, text_source
+from qdrant_rerank.cli.output import opening, print_json, print_table
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.utils.rendering import Column, Table
+from qdrant_rerank.utils.text_files import name_of, open_lines
+
+__all__ = ["rerank"]
+
+
+@click.command()
+@click.argument("query")
+@click.argument("file", type=click.Path(allow_dash=True), default="-")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["auto", "lines", "jsonl"]),
+    default="auto",
+    show_default=True,
+    help="Format of the documents; auto takes JSONL if the first line starts with '{'.",
+)
+@text_option
+@reranker_option()
+@click.option("--limit", type=int, help="Documents to print; default: all.")
+@json_option
+def rerank(
+    query: str,
+    file: str,
+    form: str,
+    text: tuple[str, ...],
+    reranker: str,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """Rerank the documents of a FILE, or of stdin.
+
+    FILE has one document per line: a text or JSON. Prints the best first.
+    """
+    from qdrant_client.models import ScoredPoint
+
+    from qdrant_rerank.payload import PayloadText
+    from qdrant_rerank.reranking.rerank import rerank_points
+
+    if form == "lines" and text != ("text",):
+        raise InvalidInputError("--text is for JSONL; documents given as lines have no fields.")
+    read = PayloadText(text_source(text))
+    with open_lines(file) as lines:
+        numbered = list(documents_of(lines, file, form))
+    for number, payload in numbered:
+        read.require(payload, f"{name_of(file)}, line {number}")
+    results = rerank_points(
+        query,
+        [ScoredPoint(id=n, version=0, score=0.0, payload=payload) for n, payload in numbered],
+        reranker=reranker,
+        text=text_source(text),
+        limit=limit,
+    )
+    ranked = list(enumerate(results, start=1))
+    if as_json:
+        print_json(
+            [
+                {"rank": rank, "line": hit.id, "score": hit.rerank_score, "document": hit.payload}
+                for rank, hit in ranked
+            ]
+        )
+        return
+    rows = [
+        (str(rank), str(hit.id), f"{hit.rerank_score:.3f}", opening(read(hit.payload)))
+        for rank, hit in ranked
+    ]
+    print_table(Table(("#", "line", "score", Column("text")), rows))
