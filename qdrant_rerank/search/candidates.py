@@ -20,7 +20,7 @@ from qdrant_rerank.search.request import SearchRequest
 
 __all__ = ["Retrieved", "retrieve_candidates"]
 
-#: What searches no vector that the schema would name.
+#: Kinds of ``recall`` that search no vector whose name the schema has to tell.
 WITHOUT_VECTOR = (
     models.QueryRequest,
     models.FusionQuery,
@@ -36,7 +36,7 @@ class Retrieved:
 
     Attributes:
         texts: the queries as texts.
-        hits: of each query, in retrieval order.
+        hits: candidates of each query, in retrieval order.
         dense: name of the dense vector that came along for diversity, or None.
         embed_s: seconds from texts to vectors.
     """
@@ -66,7 +66,7 @@ async def retrieve_candidates(
         text: reads the texts of points that are queries.
         queries: texts, or ids of points.
         request: the arguments of the search.
-        options: of the search.
+        options: options of the search.
         scope: how much is retrieved, from where, and what comes along.
         reranked: whether the candidates will be reranked, so that each query needs a text.
 
@@ -101,7 +101,7 @@ async def retrieve_candidates(
 
 @dataclass(frozen=True, slots=True)
 class _Requests:
-    """What Qdrant is asked.
+    """Requests to Qdrant.
 
     Attributes:
         requests: one per query.

@@ -49,15 +49,15 @@ class SearchRequest:
 
     @property
     def given(self) -> bool:
-        """Whether the caller says what recall searches with."""
+        """Whether the caller says what to search with."""
         return self.recall is not None or self.prefetch is not None
 
     def check(self, queries: Sequence[Query], candidates: int) -> None:
-        """Raise InvalidInputError unless the arguments are what they may be.
+        """Raise InvalidInputError if an argument is wrong.
 
         Args:
-            queries: to search for.
-            candidates: the searcher's own number.
+            queries: texts, or ids of points.
+            candidates: the searcher's own number of candidates.
         """
         for query in queries:
             if isinstance(query, bool) or not isinstance(query, int | UUID):
@@ -95,7 +95,7 @@ class SearchRequest:
             )
 
     def depth(self, candidates: int) -> int:
-        """Hits that recall returns.
+        """Return the number of candidates per query.
 
         Raises:
             InvalidInputError: fewer than are to be returned.
@@ -121,15 +121,15 @@ class SearchRequest:
         return self.candidates
 
     def read_recall(self) -> Any:
-        """What recall searches with, as the Query API takes it; None for the query's vectors."""
+        """Return ``recall`` as the Query API takes it; None for the query's own vectors."""
         return read_recall(self.recall)
 
     def read_prefetch(self) -> list[models.Prefetch] | None:
-        """The sub-requests; None for none."""
+        """Return the sub-requests; None if there are none."""
         return prefetches_of(self.prefetch)
 
     def lookup(self) -> models.WithLookup:
-        """Where groups are looked up."""
+        """Return where groups are looked up."""
         if isinstance(self.with_lookup, models.WithLookup):
             return self.with_lookup
         return models.WithLookup(collection=self.with_lookup or "")
