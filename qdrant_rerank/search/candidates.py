@@ -85,9 +85,11 @@ async def retrieve_candidates(
     while True:
         schema = await first.schema(driver) if needs_schema else None
         try:
-            asked = await _requests(driver, first, schema, queries, texts, request, options, scope)
-            hits = await first.retrieve(driver, asked.requests, options)
-            return Retrieved(texts, hits, asked.dense, asked.embed_s)
+            requests, dense, embed_s = await _requests(
+                driver, first, schema, queries, texts, request, options, scope
+            )
+            hits = await first.retrieve(driver, requests, options)
+            return Retrieved(texts, hits, dense, embed_s)
         except CollectionNotFoundError:
             first.forget()
             raise
@@ -99,21 +101,6 @@ async def retrieve_candidates(
             again = True
 
 
-@dataclass(frozen=True, slots=True)
-class _Requests:
-    """Requests to Qdrant.
-
-    Attributes:
-        requests: one per query.
-        dense: see ``Retrieved``.
-        embed_s: see ``Retrieved``.
-    """
-
-    requests: list[models.QueryRequest]
-    dense: str | None = None
-    embed_s: float = 0.0
-
-
 async def _requests(
     driver: Driver,
     first: FirstStage,
@@ -123,8 +110,8 @@ async def _requests(
     request: SearchRequest,
     options: SearchOptions,
     scope: Scope,
-) -> _Requests:
-    """Write the request of each query, for the collection as it is known."""
+) -> tuple[list[models.QueryRequest], str | None, float]:
+    """Return the request of each query, and ``dense`` and ``embed_s`` of :class:`Retrieved`."""
     plan = None
     if schema is not None and (options.diversity or not request.given):
         plan = first.plan(schema, options)
@@ -135,12 +122,11 @@ async def _requests(
         recall = request.read_recall()
         using = None if schema is None else _using(first, schema, recall, options)
         given = given_request(recall, request.read_prefetch(), using, scope, options)
-        return _Requests([given] * len(texts), dense)
+        return [given] * len(texts), dense, 0.0
     began = time.perf_counter()
     embedded = await driver.compute(first.embed, queries, texts, plan)
     embed_s = time.perf_counter() - began
-    requests = [recall_request(plan, query, scope, options) for query in embedded]
-    return _Requests(requests, dense, embed_s)
+    return [recall_request(plan, query, scope, options) for query in embedded], dense, embed_s
 
 
 def _using(
