@@ -19,7 +19,6 @@ __all__ = [
     "Cancellation",
     "Deadline",
     "cancellation",
-    "request_deadline",
 ]
 
 #: Seconds, three years; more is no deadline. Timeouts of sockets and locks end at some 1e10.
@@ -77,8 +76,6 @@ class Deadline:
 
 
 NO_DEADLINE = Deadline()
-#: When requests of the calling thread to a Qdrant server are given up.
-request_deadline: ContextVar[Deadline] = ContextVar("request_deadline", default=NO_DEADLINE)
 
 
 @dataclass(frozen=True, slots=True)
