@@ -13,7 +13,13 @@ from qdrant_rerank.payload import PayloadText
 from qdrant_rerank.qdrant.lookups import Query, read_texts
 from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.recall_plan import plan_given_vector
-from qdrant_rerank.qdrant.recall_request import Scope, given_request, recall_request
+from qdrant_rerank.qdrant.recall_request import (
+    Scope,
+    given_request,
+    prefetches_of,
+    read_recall,
+    recall_request,
+)
 from qdrant_rerank.qdrant.schema import CollectionSchema
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.search.request import SearchRequest
@@ -76,7 +82,7 @@ async def retrieve_candidates(
     texts = await read_texts(
         driver, first.collection, queries, text, scope, options, required=reranked
     )
-    recall = request.read_recall()
+    recall = read_recall(request.recall)
     needs_schema = (
         not request.given or bool(options.diversity) or not isinstance(recall, WITHOUT_VECTOR)
     )
@@ -119,9 +125,9 @@ async def _requests(
             scope = replace(scope, with_vectors=[plan.dense] if plan.dense else True)
     dense = None if plan is None else plan.dense
     if plan is None or request.given:
-        recall = request.read_recall()
+        recall = read_recall(request.recall)
         using = None if schema is None else _using(first, schema, recall, options)
-        given = given_request(recall, request.read_prefetch(), using, scope, options)
+        given = given_request(recall, prefetches_of(request.prefetch), using, scope, options)
         return [given] * len(texts), dense, 0.0
     began = time.perf_counter()
     embedded = await driver.compute(first.embed, queries, texts, plan)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from qdrant_client import models
@@ -80,8 +79,8 @@ class SearchRequest:
         if self.group_by is not None:
             require_path("group_by", self.group_by)
         self.depth(candidates)
-        self.read_prefetch()
-        if isinstance(self.read_recall(), models.QueryRequest):
+        prefetches_of(self.prefetch)
+        if isinstance(read_recall(self.recall), models.QueryRequest):
             for name in ("prefetch", "query_filter", "lookup_from", "shard_key_selector"):
                 if getattr(self, name) is not None:
                     raise InvalidInputError(
@@ -119,14 +118,6 @@ class SearchRequest:
                 "candidates can be returned."
             )
         return self.candidates
-
-    def read_recall(self) -> Any:
-        """Return ``recall`` as the Query API takes it; None for the query's own vectors."""
-        return read_recall(self.recall)
-
-    def read_prefetch(self) -> list[models.Prefetch] | None:
-        """Return the sub-requests; None if there are none."""
-        return prefetches_of(self.prefetch)
 
     def lookup(self) -> models.WithLookup:
         """Return where groups are looked up."""
