@@ -1,6 +1,6 @@
 """A gRPC server on loopback that answers as a Qdrant in trouble does, down to single frames.
 
-It speaks HTTP/2 by itself, since a gRPC library would not let it break off, drip or send nonsense.
+It speaks HTTP/2 by itself, since a gRPC library would not let it break off, drip or send garbage.
 Its answers are scripted as those of :mod:`tests.fault_server`.
 """
 
@@ -164,14 +164,14 @@ def refused(call: Call) -> None:
 
 
 def broken_off(call: Call) -> None:
-    """The connection closes amid the answer."""
+    """The connection closes during the answer."""
     call.headers(OK)
     call.data(struct.pack(">BI", 0, 1000) + b"half")
     call.connection.link.shutdown(socket.SHUT_RDWR)
 
 
 def reset(call: Call) -> None:
-    """The connection is reset (RST) amid the answer."""
+    """The connection is reset (RST) during the answer."""
     call.headers(OK)
     call.data(struct.pack(">BI", 0, 1000) + b"half")
     link = call.connection.link

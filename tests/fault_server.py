@@ -28,7 +28,7 @@ def answer(status: int, body: bytes, **headers: str) -> Answer:
 
 
 def broken_off(handler: BaseHTTPRequestHandler) -> None:
-    """The connection closes amid the body."""
+    """The connection closes during the body."""
     handler.send_response(200)
     handler.send_header("Content-Length", "1000")
     handler.end_headers()
@@ -38,7 +38,7 @@ def broken_off(handler: BaseHTTPRequestHandler) -> None:
 
 
 def reset(handler: BaseHTTPRequestHandler) -> None:
-    """The connection is reset (RST) amid the body."""
+    """The connection is reset (RST) during the body."""
     handler.send_response(200)
     handler.send_header("Content-Length", "1000")
     handler.end_headers()
@@ -79,7 +79,7 @@ def hanging(handler: BaseHTTPRequestHandler) -> None:
 
 @dataclass
 class Script:
-    """Answers in turn, the last one for ever; one script a method, over HTTP or gRPC.
+    """Answers in turn, the last one for ever; one script per method, over HTTP or gRPC.
 
     Attributes:
         answers: by method, such as "GET" or "Points/Query"; "*" for those without their own.

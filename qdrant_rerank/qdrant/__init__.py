@@ -1,4 +1,4 @@
-"""Everything that is said to Qdrant.
+"""All requests to Qdrant: what is asked, and how.
 
-Takes queries and documents, and gives candidates or stored points.
+Takes queries and documents, and returns candidates, or stores points.
 """

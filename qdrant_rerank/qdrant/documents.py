@@ -1,4 +1,4 @@
-"""Documents -> points, from any iterable, checked one by one; how they are sent is elsewhere.
+"""Documents to points: from any iterable, checked one by one.
 
 Ids are made from the texts, so adding again does not duplicate.
 """
@@ -18,7 +18,7 @@ from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder, Recal
 from qdrant_rerank.qdrant.schema import CollectionSchema
 from qdrant_rerank.types import PointId
 
-__all__ = ["Document", "PointBuilder", "PointId"]
+__all__ = ["Document", "PointBuilder"]
 
 Document = str | Mapping[str, Any] | models.PointStruct
 
@@ -30,10 +30,10 @@ class PointBuilder:
     """Turns documents into points for one collection.
 
     Args:
-        schema: of the collection.
+        schema: schema of the collection.
         plan: the vectors that the encoders fill.
-        embedder: None where the plan has no dense vector.
-        sparse: None where the plan has no sparse vector.
+        embedder: the dense encoder; None where the plan has no dense vector.
+        sparse: the sparse encoder; None where the plan has no sparse vector.
         text: where a payload's text is.
     """
 
@@ -54,10 +54,10 @@ class PointBuilder:
     def points(
         self, documents: Iterable[Document], ids: Iterable[PointId] | None
     ) -> Iterator[tuple[models.PointStruct, str]]:
-        """Checked points with their texts, one a document, ids drawn in step.
+        """Yield checked points with their texts, one per document; each takes the next id.
 
         Raises:
-            InvalidInputError: not one id a document; and as :meth:`point`.
+            InvalidInputError: not one id per document; and as :meth:`point`.
         """
         given = None if ids is None else iter(ids)
         index = -1
@@ -67,13 +67,13 @@ class PointBuilder:
                 point_id = next(given, None)
                 if point_id is None:
                     raise InvalidInputError(
-                        f"ids ended after {index}, but there are more documents; expected one id a "
-                        "document."
+                        f"ids ended after {index}, but there are more documents; expected one id "
+                        "per document."
                     )
             yield self.point(index, document, point_id)
         if given is not None and next(given, None) is not None:
             raise InvalidInputError(
-                f"There are more ids than the {index + 1} documents; expected one id a document."
+                f"There are more ids than the {index + 1} documents; expected one id per document."
             )
 
     def point(
@@ -82,17 +82,17 @@ class PointBuilder:
         """Check one document.
 
         Args:
-            index: its place among the documents, named in errors.
+            index: its place among the documents, which errors name.
             document: a text, a payload, or a point.
-            point_id: None to make one.
+            point_id: its id; None to make one.
 
         Returns:
-            The point, with the vectors that it brought, and its text ("" if none is needed).
+            The point, with the vectors that the document has, and its text ("" if none is needed).
 
         Raises:
             InvalidInputError: not a document, or a wrong id.
             MissingTextError: it has no text, and vectors that need one.
-            SchemaMismatchError: a vector that it brought does not fit the collection.
+            SchemaMismatchError: a vector that it has does not fit the collection.
         """
         where = f"Document {index}"
         vectors: dict[str, Any] = {}
@@ -116,7 +116,7 @@ class PointBuilder:
         except UnicodeEncodeError as error:
             raise InvalidInputError(
                 f"{where} holds a lone surrogate at character {error.start}, which no database "
-                "can store. Mend it: text.encode('utf-16', 'surrogatepass').decode('utf-16', "
+                "can store. Fix it: text.encode('utf-16', 'surrogatepass').decode('utf-16', "
                 "'replace')."
             ) from None
         if point_id is None:
@@ -128,7 +128,7 @@ class PointBuilder:
         """Fill in the vectors that the points lack.
 
         Raises:
-            ModelOutputError: an encoder did not return one finite vector a text.
+            ModelOutputError: an encoder did not return one finite vector per text.
             SchemaMismatchError: its vectors do not fit the collection.
         """
         dense, sparse = self._plan.dense, self._plan.sparse
@@ -147,7 +147,7 @@ class PointBuilder:
             models.PointStruct(
                 id=point.id,
                 payload=point.payload,
-                # A collection with the one unnamed vector takes it bare.
+                # A collection that has one vector, without a name, takes it without one.
                 vector=vectors[""] if set(vectors) == {""} else vectors,
             )
             for (point, _), vectors in zip(batch, filled, strict=True)
@@ -182,7 +182,7 @@ class PointBuilder:
         if len(made) != len(rows):
             raise ModelOutputError(
                 f"The encoder {self._sparse.name!r} returned {len(made)} vectors for {len(rows)} "
-                "texts; expected one a text."
+                "texts; expected one per text."
             )
         for row, vector in zip(rows, made, strict=True):
             require_finite(self._sparse.name, vector, _document(row))

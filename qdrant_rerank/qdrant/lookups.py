@@ -30,7 +30,7 @@ __all__ = [
 
 WithPayload = bool | Sequence[str] | models.PayloadSelector
 WithVectors = bool | Sequence[str]
-#: A text to search for, or the id of a point whose like is searched.
+#: A text to search for, or the id of a point to find similar ones.
 Query = str | int | UUID
 
 
@@ -52,7 +52,7 @@ async def read_texts(
         queries: texts, or ids of points.
         text: reads the texts of points.
         scope: where the points are looked up.
-        options: of the search.
+        options: options of the search.
         required: whether every point must have a text.
 
     Raises:
@@ -119,10 +119,10 @@ async def retrieve_points(
 def completed(
     order: Iterable[RerankedPoint], records: Mapping[PointId, models.Record]
 ) -> list[RerankedPoint]:
-    """Points with the payload and the vectors that were fetched for them.
+    """Return points with the payload and the vectors that were fetched for them.
 
-    A point that was changed since recall keeps the text that its score is of; one that was deleted
-    keeps its place, without a payload.
+    A point that has changed since it was retrieved keeps the text that its score is of. One that
+    was deleted keeps its place, without a payload.
     """
     finished = []
     for point in order:
@@ -136,24 +136,24 @@ def completed(
 
 
 def _as_recalled(fetched: Mapping[str, Any], recalled: Mapping[str, Any]) -> dict[str, Any]:
-    """The fetched payload, with the texts that both have as they were at recall."""
+    """Return the fetched payload, with the texts that both have as they were retrieved."""
     merged = dict(fetched)
     for name in merged.keys() & recalled.keys():
         ours, theirs = merged[name], recalled[name]
         if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
             merged[name] = _as_recalled(ours, theirs)
-        elif not isinstance(theirs, list):  # no text, and of an array recall may have a part
+        elif not isinstance(theirs, list):  # which is no text, and may have been retrieved in part
             merged[name] = theirs
     return merged
 
 
 def text_payload(text: PayloadText) -> bool | list[str]:
-    """The payload that holds the text; all of it where only a function knows, or no path tells."""
+    """Return the fields that hold the text; True, for all, where no path tells."""
     return (None if text.fields is None else field_paths(text.fields)) or True
 
 
 def require_selected(name: str, value: Any) -> None:
-    """Raise InvalidInputError unless it says which payload, or which vectors, to return."""
+    """Raise InvalidInputError unless a value selects payload, or vectors, to return."""
     kinds: Any = bool
     if name == "with_payload":
         kinds = bool | models.PayloadSelectorInclude | models.PayloadSelectorExclude
@@ -169,12 +169,12 @@ def require_selected(name: str, value: Any) -> None:
 
 
 def names(with_vectors: WithVectors) -> bool | list[str]:
-    """Vectors to return, as the Query API takes them."""
+    """Return ``with_vectors`` as the Query API takes it."""
     return with_vectors if isinstance(with_vectors, bool) else list(with_vectors)
 
 
 def selector(with_payload: WithPayload) -> bool | list[str] | models.PayloadSelector:
-    """Payload to return, as the Query API takes it."""
+    """Return ``with_payload`` as the Query API takes it."""
     if isinstance(
         with_payload, bool | models.PayloadSelectorInclude | models.PayloadSelectorExclude
     ):
@@ -183,11 +183,11 @@ def selector(with_payload: WithPayload) -> bool | list[str] | models.PayloadSele
 
 
 def read_consistency(options: SearchOptions) -> models.ReadConsistency | None:
-    """How many replicas must agree, as gRPC takes it: it knows no kind by its name alone."""
+    """Return how many replicas must agree, as gRPC takes it: it knows no kind by name."""
     wanted = options.consistency
     return models.ReadConsistencyType(wanted) if isinstance(wanted, str) else wanted
 
 
 def given(**arguments: Any) -> dict[str, Any]:
-    """Those that are not None: a call without options is the same as ever."""
+    """Return the arguments that are not None, so that a call without options has none."""
     return {name: value for name, value in arguments.items() if value is not None}

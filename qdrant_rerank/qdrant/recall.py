@@ -1,4 +1,4 @@
-"""The first stage: retrieves candidates from one collection.
+"""The first stage: retrieves the candidates from one collection.
 
 :mod:`~qdrant_rerank.qdrant.recall_plan` decides what to search, and
 :mod:`~qdrant_rerank.qdrant.recall_request` writes the request; here it is sent.

@@ -1,7 +1,7 @@
-"""A collection's schema + encoders -> what recall searches. Pure: no I/O.
+"""Chooses which vectors of a collection are searched, by its schema and the encoders. No I/O.
 
-Recall is dense, sparse, or several of them fused inside one request, whichever the collection has
-and the encoders fit. :mod:`~qdrant_rerank.qdrant.recall_request` writes the request.
+A search is dense, sparse, or several of them fused inside one request, whichever the collection
+has and the encoders fit. :mod:`~qdrant_rerank.qdrant.recall_request` writes the request.
 """
 
 from collections.abc import Sequence
@@ -31,31 +31,28 @@ Names = str | Sequence[str] | None
 
 @dataclass(frozen=True, slots=True)
 class RecallPlan:
-    """What of the collection is searched.
+    """The searches of one request.
 
     Attributes:
-        branches: dense ones first, then sparse ones, each in the order that they were named in.
+        branches: dense ones first, then sparse ones, each in the order of their names.
     """
 
     branches: tuple[Branch, ...]
 
     @property
     def dense(self) -> str | None:
-        """Name of the first dense vector ("" is the unnamed one); None for no dense recall."""
+        """Name of the first dense vector ("" is the unnamed one); None if there is none."""
         return next((branch.using for branch in self.branches if branch.dense), None)
 
     @property
     def dimension(self) -> int:
-        """Length of the first dense vector; 0 for no dense recall."""
+        """Length of the first dense vector; 0 if there is none."""
         return next((branch.dimension for branch in self.branches if branch.dense), 0)
 
     @property
     def sparse(self) -> str | None:
-        """Name of the first sparse vector; None for no recall by one."""
-        return next(
-            (b.using for b in self.branches if not b.dense and not b.text_index),
-            None,
-        )
+        """Name of the first sparse vector; None if there is none."""
+        return next((b.using for b in self.branches if not b.dense and not b.text_index), None)
 
 
 def plan_recall(
@@ -68,19 +65,20 @@ def plan_recall(
     dense_optional: bool = False,
     sparse_optional: bool = False,
 ) -> RecallPlan:
-    """Choose what to search.
+    """Choose the vectors to search.
 
     Args:
-        schema: what the collection has.
-        embedder: dense encoder, or None for no dense recall.
-        sparse: sparse encoder, or None for no sparse recall.
-        dense_vector: names of dense vectors; None to take the one of the embedder's size.
-        sparse_vector: names of sparse vectors; None to take the only one.
-        dense_optional: no dense vector at all is fine if there is a sparse one.
-        sparse_optional: no sparse vector with Qdrant's IDF is fine if there is a dense one.
+        schema: schema of the collection.
+        embedder: the dense encoder, or None for no dense search.
+        sparse: the sparse encoder, or None for no sparse search.
+        dense_vector: names of dense vectors; None takes the one of the embedder's size.
+        sparse_vector: names of sparse vectors; None takes the only one.
+        dense_optional: whether dense vectors may be missing if there is a sparse one.
+        sparse_optional: whether a sparse vector with Qdrant's IDF may be missing if there is a
+            dense one.
 
     Raises:
-        SchemaMismatchError: what is asked for is missing, ambiguous or of another size.
+        SchemaMismatchError: a vector is missing, ambiguous or of another size.
     """
     sparse_branches: list[Branch] = []
     if isinstance(sparse, TextIndex):
@@ -103,12 +101,12 @@ def plan_recall(
 def plan_given_vector(
     schema: CollectionSchema, shape: tuple[int, ...], dense_vector: Names = None
 ) -> Branch:
-    """The dense vector that a caller's own vector searches.
+    """Choose the dense vector that a caller's own vector searches.
 
     Args:
-        schema: what the collection has.
-        shape: of the caller's vector; (d,), or (n, d) for a multivector.
-        dense_vector: its name; None to take the one that fits.
+        schema: schema of the collection.
+        shape: shape of the caller's vector: (d,), or (n, d) for a multivector.
+        dense_vector: name of the dense vector; None takes the one that fits.
 
     Raises:
         SchemaMismatchError: none fits, or several do.
@@ -147,7 +145,7 @@ def _fitting(schema: CollectionSchema, size: int | None, multivector: bool) -> l
 def _named(
     schema: CollectionSchema, wanted: list[str] | None, size: int | None, expected: str
 ) -> list[str]:
-    """The dense vectors of these names, checked; empty for no names."""
+    """Return the names of dense vectors, checked; empty if there are none."""
     seen = f"Collection {schema.collection!r} has {schema}"
     for name in wanted or []:
         if name not in schema.dense:
@@ -184,7 +182,7 @@ def _dense_names(
                 f"To search a multivector, name it: SearchOptions(dense_vector={several[0]!r})."
                 if several
                 else "Pass the embedder that filled the collection, or embedder=None for sparse "
-                "recall alone."
+                "retrieval alone."
             )
         )
     if len(fitting) > 1:
@@ -215,7 +213,7 @@ def _sparse_names(
     if not names:
         raise SchemaMismatchError(
             f"{seen}; {sparse.name!r} needs a sparse vector with modifier IDF. Pass sparse=None "
-            "for dense recall alone, or index into a new collection."
+            "for dense retrieval alone, or index into a new collection."
         )
     if len(names) > 1:
         raise SchemaMismatchError(

@@ -1,4 +1,4 @@
-"""What to recall with -> requests of Qdrant's Query API. Pure: no I/O."""
+"""Writes requests of Qdrant's Query API. No I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.qdrant.recall_plan import RecallPlan
 from qdrant_rerank.qdrant.schema import Branch
+from qdrant_rerank.types import PointId
 
 __all__ = [
-    "PointId",
     "Prefetches",
     "RecallBy",
     "RecallQuery",
@@ -26,9 +26,8 @@ __all__ = [
     "recall_request",
 ]
 
-PointId = int | str | UUID
 Prefetches: TypeAlias = models.Prefetch | Sequence[models.Prefetch]
-#: What a caller may recall with instead of the query's own vectors.
+#: What a caller may search with instead of the query's own vectors.
 RecallBy: TypeAlias = (
     NDArray[np.float32]
     | Sequence[float]
@@ -44,13 +43,13 @@ SparseQuery: TypeAlias = models.SparseVector | models.Document | models.TextQuer
 
 @dataclass(frozen=True, slots=True)
 class RecallQuery:
-    """What the branches of one search are asked with.
+    """What the branches of one request search with.
 
     Attributes:
-        dense: of the dense branches: shape (dimension,) float32, (n, dimension) for a multivector;
-            a text that Qdrant embeds; or the id of a point.
-        sparse: of the others.
-        like: the point whose neighbours are searched; it is not among them.
+        dense: for the dense branches: shape (dimension,) float32, (n, dimension) for a
+            multivector; a text that Qdrant embeds; or the id of a point.
+        sparse: for the other branches.
+        like: the point whose neighbours are searched, and which is not among them.
     """
 
     dense: DenseQuery | None = None
@@ -60,15 +59,16 @@ class RecallQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """How much is recalled, from where, and what comes along.
+    """How much is retrieved, from where, and what comes along.
 
     Attributes:
         limit: points to return.
         offset: points to skip before them.
-        candidates: points that each branch of a fused search considers, unless the options say.
+        candidates: points that each branch of a fused search considers, unless the options have
+            their own number.
         query_filter: which points to consider.
         shard_key_selector: which shards to ask.
-        lookup_from: where the points live whose ids are searched by.
+        lookup_from: where the points are stored whose ids are searched with.
         with_payload: which payload to return.
         with_vectors: which vectors to return.
     """
@@ -86,7 +86,7 @@ class Scope:
 def recall_request(
     plan: RecallPlan, query: RecallQuery, scope: Scope, options: SearchOptions
 ) -> models.QueryRequest:
-    """The one request that recalls candidates.
+    """Write the one request that retrieves candidates.
 
     A sparse vector without entries is left out if there are other branches.
     """
@@ -117,14 +117,14 @@ def given_request(
     scope: Scope,
     options: SearchOptions,
 ) -> models.QueryRequest:
-    """The request of a caller who says what to recall with.
+    """Write the request of a caller who says what to search with.
 
     Args:
-        recall: what :func:`read_recall` returns; None to fuse the prefetches.
+        recall: what :func:`read_recall` returns; None fuses the prefetches.
         prefetch: sub-requests; the filter of the scope holds in each of them.
-        using: name of the vector that ``recall`` searches; None for the unnamed one, or for what
-            searches none.
-        scope: how much, and from where.
+        using: name of the vector that ``recall`` searches; None if that is the unnamed one, or if
+            ``recall`` searches none.
+        scope: how much is retrieved, and from where.
         options: the fusion, and parameters of a search without prefetches.
     """
     if isinstance(recall, models.QueryRequest):
@@ -155,7 +155,7 @@ def given_request(
 
 
 def read_recall(recall: Any) -> Any:
-    """What a caller recalls with, as the Query API takes it.
+    """Return what a caller searches with, as the Query API takes it.
 
     Returns:
         A list of floats, or of such lists; a ``SparseVector``, ``Document``, query or
@@ -189,7 +189,7 @@ def read_recall(recall: Any) -> Any:
 
 
 def prefetches_of(prefetch: Any) -> list[models.Prefetch] | None:
-    """The sub-requests of a caller, as a list.
+    """Return the sub-requests of a caller as a list.
 
     Raises:
         InvalidInputError: something else.
@@ -243,7 +243,7 @@ def _common(scope: Scope, options: SearchOptions) -> dict[str, Any]:
 def _fusion(
     options: SearchOptions, branches: Sequence[Any], kept: Sequence[int]
 ) -> models.FusionQuery | models.RrfQuery:
-    """How the branches that are asked become one list."""
+    """Return the query that fuses the branches."""
     if not isinstance(options.fusion, models.Rrf):
         return models.FusionQuery(fusion=models.Fusion(options.fusion))
     _require_weights(options, branches)
@@ -270,7 +270,7 @@ def _fuses(query: Any) -> bool:
 
 
 def _narrowed(branch: models.Prefetch, query_filter: models.Filter | None) -> models.Prefetch:
-    """The sub-request with one more condition."""
+    """Return the sub-request with one more condition."""
     if query_filter is None:
         return branch
     both = query_filter
@@ -280,7 +280,7 @@ def _narrowed(branch: models.Prefetch, query_filter: models.Filter | None) -> mo
 
 
 def _without(query_filter: models.Filter | None, point_id: PointId) -> models.Filter:
-    """The filter, less one point."""
+    """Return the filter without one point."""
     other = models.Filter(must_not=[models.HasIdCondition(has_id=[point_id])])
     if query_filter is None:
         return other

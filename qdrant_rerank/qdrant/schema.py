@@ -1,4 +1,4 @@
-"""What a collection has to search: its vectors and text indexes. Pure: no I/O."""
+"""The vectors and text indexes of a collection. No I/O."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ EMBEDDER_KEY = "qdrant_rerank_embedder"
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One search of recall.
+    """One search of a request, of one vector or text index.
 
     Attributes:
         using: name of the vector ("" is the unnamed one), or the payload field of a text index.
@@ -45,7 +45,7 @@ class CollectionSchema:
         collection: its name.
         dense: dense vectors by name; "" is the unnamed one.
         sparse: sparse vectors by name.
-        embedder: name of the embedder that filled it, where ``add`` recorded it.
+        embedder: name of the embedder that filled it, if ``add`` recorded it.
         indexed: payload fields that have an index.
         scored: those of them whose text index ranks by BM25.
     """
@@ -59,7 +59,7 @@ class CollectionSchema:
 
     @classmethod
     def from_info(cls, collection: str, info: models.CollectionInfo) -> "CollectionSchema":
-        """Read it from what ``get_collection`` returns."""
+        """Make it from what ``get_collection`` returns."""
         vectors = info.config.params.vectors or {}
         if isinstance(vectors, models.VectorParams):
             vectors = {"": vectors}
@@ -78,7 +78,7 @@ class CollectionSchema:
         )
 
     def dense_branch(self, name: str) -> Branch:
-        """The search of one dense vector."""
+        """Return the search of one dense vector."""
         params = self.dense[name]
         return Branch(name, True, params.size, params.multivector_config is not None)
 

@@ -1,7 +1,7 @@
-"""What a request needs of the server, and since which version it has it. Pure: no I/O.
+"""Features that a request needs, and the first server version that has them. No I/O.
 
-A server that does not know a query answers with a parser's message about an untagged enum. This
-says before the request is sent what is missing, and which version has it.
+A server that does not know a query answers with a parser's message about an untagged enum. The
+errors here say before the request is sent what is missing, and which version has it.
 """
 
 import re
@@ -21,12 +21,12 @@ Version = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """Something that a server can do since some version.
+    """Something that servers can do from some version on.
 
     Attributes:
-        what: as an error names it.
-        since: the first version that can.
-        instead: what does nearly the same on an older one.
+        what: its name in errors.
+        since: the first version that has it.
+        instead: advice for an older server; "" if there is none.
     """
 
     what: str
@@ -58,10 +58,10 @@ WEIGHTED_RRF = Feature("Rrf with weights", (1, 17, 0), "pass Rrf without weights
 
 
 def needs(requests: Iterable[BaseModel]) -> list[Feature]:
-    """What requests ask for that not every server has, the newest first.
+    """Return the features of requests that not every server has, the newest first.
 
     Args:
-        requests: such as ``QueryRequest``; everything in them is looked at.
+        requests: models such as ``QueryRequest``, which are searched with all that they hold.
     """
     found = {feature for request in requests for feature in _features(request)}
     return sorted(found, key=lambda feature: (feature.since, feature.what), reverse=True)
@@ -86,7 +86,7 @@ def _features(value: Any) -> Iterator[Feature]:
 
 
 def parse_version(said: str) -> Version | None:
-    """The numbers of a version such as "1.17.0-dev"; None for what is none."""
+    """Return the numbers of a version such as "1.17.0-dev"; None for any other text."""
     match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", said)
     if match is None:
         return None
@@ -95,15 +95,15 @@ def parse_version(said: str) -> Version | None:
 
 
 def require_version(features: Iterable[Feature], server: Version, where: str) -> None:
-    """Raise unless the server is new enough.
+    """Raise an error unless the server is new enough.
 
     Args:
-        features: what is asked of it.
-        server: its version.
-        where: it, as an error names it.
+        features: what requests need.
+        server: version of the server.
+        where: name of the server in errors.
 
     Raises:
-        QdrantRequestError: it lacks one; the message has both versions.
+        QdrantRequestError: the server lacks a feature; the message has both versions.
     """
     for feature in features:
         if server < feature.since:

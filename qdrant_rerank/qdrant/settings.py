@@ -1,4 +1,4 @@
-"""How a collection is laid out that ``add`` creates, in qdrant-client's own models."""
+"""Settings of a collection that ``add`` creates, in qdrant-client's own models."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,21 +20,21 @@ INT8 = models.ScalarQuantization(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionSettings:
-    """What a new collection is like; each None leaves it to Qdrant.
+    """Settings of a new collection; None leaves a setting to Qdrant.
 
-    An embedded engine has no shards and replicas, and leaves those out.
+    An embedded engine has no shards and no replicas, and ignores their numbers.
 
     Attributes:
-        shard_number: parts that a cluster spreads over its nodes.
-        replication_factor: copies of each part.
-        write_consistency_factor: copies that must have a write before it counts.
-        on_disk_vectors: dense vectors stay on disk, and memory is what the system spares for them.
-        on_disk_payload: likewise, payload.
-        quantization: "int8" keeps a copy of a quarter of the size in memory, to search in; or any
+        shard_number: shards, which a cluster spreads over its nodes.
+        replication_factor: copies of each shard.
+        write_consistency_factor: copies that must confirm a write before it succeeds.
+        on_disk_vectors: whether dense vectors stay on disk, cached in memory as far as it is free.
+        on_disk_payload: whether payload stays on disk.
+        quantization: "int8" searches in a copy of a quarter of the size, kept in memory; or any
             other that qdrant-client knows.
-        hnsw: of the graph.
-        optimizers: when graphs are built, among others.
-        payload_indexes: payload fields to index, with their types: those of filters.
+        hnsw: parameters of the HNSW graph.
+        optimizers: among others, when graphs are built.
+        payload_indexes: types of the payload fields to index, which are those of filters.
 
     Raises:
         InvalidInputError: a number below 1, or an unknown quantisation or type of index.
@@ -75,7 +75,7 @@ class CollectionSettings:
                 )
 
     def arguments(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments of ``create_collection``: those of the encoders with these added."""
+        """Return the arguments of ``create_collection``: those of the encoders and these."""
         quantization: Any = INT8 if self.quantization == "int8" else self.quantization
         vectors = config.get("vectors_config", {})
         if self.on_disk_vectors is not None:

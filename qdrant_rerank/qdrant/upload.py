@@ -1,8 +1,8 @@
-"""Documents -> a collection, a round of batches at a time: read, check, embed, send.
+"""Adds documents to a collection, a round of batches at a time: read, check, embed, send.
 
-A round holds ``parallel`` batches, sent at once, so memory is bounded whatever the number of
-documents. A batch that Qdrant does not take is sent again a few times; then it is set aside and the
-rest goes on, until several in a row failed: then it is not the batch.
+A round holds ``parallel`` batches, which are sent at once, so memory is bounded whatever the number
+of documents. A batch that fails is sent again a few times; then the next ones are sent. When
+several in a row have failed, the rest is not sent.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,9 +33,9 @@ from qdrant_rerank.utils.validation import require_positive, require_several
 
 __all__ = ["BATCH_RETRIES", "Upload", "add_documents"]
 
-#: Times that a batch is sent again whose failure may pass, unless the options say more.
+#: Times that a batch is sent again if its failure is transient, unless the options say more.
 BATCH_RETRIES = 2
-#: Batches that fail in a row before the rest is not tried any more.
+#: Batches that fail in a row before the rest is given up.
 GIVE_UP = 3
 SHOWN_IDS = 3  # in a message; the error has all of them
 
@@ -44,13 +44,13 @@ Batch = list[models.PointStruct]
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """How documents are sent.
+    """Options of sending documents.
 
     Attributes:
         batch_size: documents per batch.
         parallel: batches at a time.
-        resume: leave out documents whose ids the collection has already.
-        progress: a progress bar on stderr; None for one if stderr is a terminal.
+        resume: whether documents are skipped whose ids the collection has already.
+        progress: whether a progress bar is shown on stderr; None shows one on a terminal.
 
     Raises:
         InvalidInputError: a number below 1.
@@ -68,7 +68,7 @@ class Upload:
 
 @dataclass(slots=True)
 class _Tally:
-    """What came of the batches so far, in the order of the documents."""
+    """Results of the batches so far, in the order of the documents."""
 
     stored: int = 0
     failed: list[tuple[Batch, QdrantError]] = field(default_factory=list)
@@ -84,16 +84,16 @@ class _Tally:
                 self.in_a_row = 0
 
     def finish(self, failure: Exception | None) -> None:
-        """Raise what there is to raise: of a document that is wrong, or of the batches."""
+        """Raise the error of a document or of the batches, if there is one."""
         unsent = self.error()
         if failure is not None and unsent is not None:
-            failure.add_note(f"Besides: {unsent}")
+            failure.add_note(f"In addition: {unsent}")
         failure = failure or unsent
         if failure is not None:
             raise failure
 
     def error(self) -> QdrantError | None:
-        """What to raise: the batch's own error if nothing was stored after it."""
+        """Return the error of the batches: a batch's own if nothing was stored after it."""
         if not self.failed:
             return None
         if self.in_a_row == len(self.failed):
@@ -205,7 +205,7 @@ async def add_documents(
 def _next_batch(
     points: Iterator[tuple[models.PointStruct, str]], size: int
 ) -> tuple[list[tuple[models.PointStruct, str]], Exception | None]:
-    """Points with their texts, and what failed after them: what came before it is kept."""
+    """Return points with their texts, and the error after them, which does not lose them."""
     batch: list[tuple[models.PointStruct, str]] = []
     try:
         for point in islice(points, size):
@@ -218,7 +218,7 @@ def _next_batch(
 def _embedded(
     builder: PointBuilder, rows: Sequence[tuple[models.PointStruct, str]]
 ) -> tuple[Batch, Exception | None]:
-    """Points with their vectors; or none, and what failed: what was read before is kept."""
+    """Return points with their vectors; or none, and the error."""
     try:
         return builder.embed(rows), None
     except Exception as error:

@@ -1,4 +1,4 @@
 """One search from query to results, sync and async.
 
-Takes a query, and gives ``SearchResults``; calls every other sub-package once, in order.
+Takes a query, and returns ``SearchResults``; calls the other sub-packages in order.
 """

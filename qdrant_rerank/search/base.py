@@ -1,4 +1,4 @@
-"""The parts of a searcher, checked, and what its calls have in common."""
+"""What both searchers have in common: their parts, checked, and how a search starts."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -37,9 +37,9 @@ class SearchCore(ABC):
 
     Args:
         collection: name of the collection.
-        reranker: second stage, or None.
-        embedder: dense encoder, or None.
-        sparse: sparse encoder, or None.
+        reranker: the second stage, or None.
+        embedder: the dense encoder, or None.
+        sparse: the sparse encoder, or None.
         text: where a payload's text is.
         candidates: hits that the reranker reads.
         options: see :class:`SearchOptions`.
@@ -117,7 +117,7 @@ class SearchCore(ABC):
 
     @abstractmethod
     def _driver(self, limits: CallLimits) -> AbstractAsyncContextManager[Driver]:
-        """What does the steps of one call, once it may begin."""
+        """Return a context, entered once the call may begin, of what does its steps."""
 
     def _limits(self, queries: Sequence[Query], request: SearchRequest) -> CallLimits:
         """Check the arguments of a search before anything is asked, and return its limits.

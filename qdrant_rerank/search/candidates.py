@@ -13,14 +13,20 @@ from qdrant_rerank.payload import PayloadText
 from qdrant_rerank.qdrant.lookups import Query, read_texts
 from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.recall_plan import plan_given_vector
-from qdrant_rerank.qdrant.recall_request import Scope, given_request, recall_request
+from qdrant_rerank.qdrant.recall_request import (
+    Scope,
+    given_request,
+    prefetches_of,
+    read_recall,
+    recall_request,
+)
 from qdrant_rerank.qdrant.schema import CollectionSchema
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.search.request import SearchRequest
 
 __all__ = ["Retrieved", "retrieve_candidates"]
 
-#: What searches no vector that the schema would name.
+#: Kinds of ``recall`` that search no vector whose name the schema has to tell.
 WITHOUT_VECTOR = (
     models.QueryRequest,
     models.FusionQuery,
@@ -36,7 +42,7 @@ class Retrieved:
 
     Attributes:
         texts: the queries as texts.
-        hits: of each query, in retrieval order.
+        hits: candidates of each query, in retrieval order.
         dense: name of the dense vector that came along for diversity, or None.
         embed_s: seconds from texts to vectors.
     """
@@ -66,7 +72,7 @@ async def retrieve_candidates(
         text: reads the texts of points that are queries.
         queries: texts, or ids of points.
         request: the arguments of the search.
-        options: of the search.
+        options: options of the search.
         scope: how much is retrieved, from where, and what comes along.
         reranked: whether the candidates will be reranked, so that each query needs a text.
 
@@ -76,7 +82,7 @@ async def retrieve_candidates(
     texts = await read_texts(
         driver, first.collection, queries, text, scope, options, required=reranked
     )
-    recall = request.read_recall()
+    recall = read_recall(request.recall)
     needs_schema = (
         not request.given or bool(options.diversity) or not isinstance(recall, WITHOUT_VECTOR)
     )
@@ -85,9 +91,11 @@ async def retrieve_candidates(
     while True:
         schema = await first.schema(driver) if needs_schema else None
         try:
-            asked = await _requests(driver, first, schema, queries, texts, request, options, scope)
-            hits = await first.retrieve(driver, asked.requests, options)
-            return Retrieved(texts, hits, asked.dense, asked.embed_s)
+            requests, dense, embed_s = await _requests(
+                driver, first, schema, queries, texts, request, options, scope
+            )
+            hits = await first.retrieve(driver, requests, options)
+            return Retrieved(texts, hits, dense, embed_s)
         except CollectionNotFoundError:
             first.forget()
             raise
@@ -99,21 +107,6 @@ async def retrieve_candidates(
             again = True
 
 
-@dataclass(frozen=True, slots=True)
-class _Requests:
-    """What Qdrant is asked.
-
-    Attributes:
-        requests: one per query.
-        dense: see ``Retrieved``.
-        embed_s: see ``Retrieved``.
-    """
-
-    requests: list[models.QueryRequest]
-    dense: str | None = None
-    embed_s: float = 0.0
-
-
 async def _requests(
     driver: Driver,
     first: FirstStage,
@@ -123,8 +116,8 @@ async def _requests(
     request: SearchRequest,
     options: SearchOptions,
     scope: Scope,
-) -> _Requests:
-    """Write the request of each query, for the collection as it is known."""
+) -> tuple[list[models.QueryRequest], str | None, float]:
+    """Return the request of each query, and ``dense`` and ``embed_s`` of :class:`Retrieved`."""
     plan = None
     if schema is not None and (options.diversity or not request.given):
         plan = first.plan(schema, options)
@@ -132,15 +125,14 @@ async def _requests(
             scope = replace(scope, with_vectors=[plan.dense] if plan.dense else True)
     dense = None if plan is None else plan.dense
     if plan is None or request.given:
-        recall = request.read_recall()
+        recall = read_recall(request.recall)
         using = None if schema is None else _using(first, schema, recall, options)
-        given = given_request(recall, request.read_prefetch(), using, scope, options)
-        return _Requests([given] * len(texts), dense)
+        given = given_request(recall, prefetches_of(request.prefetch), using, scope, options)
+        return [given] * len(texts), dense, 0.0
     began = time.perf_counter()
     embedded = await driver.compute(first.embed, queries, texts, plan)
     embed_s = time.perf_counter() - began
-    requests = [recall_request(plan, query, scope, options) for query in embedded]
-    return _Requests(requests, dense, embed_s)
+    return [recall_request(plan, query, scope, options) for query in embedded], dense, embed_s
 
 
 def _using(

@@ -1,4 +1,4 @@
-"""Whether fetching the text first and the rest later sends less. Pure: no I/O."""
+"""Decides whether to fetch texts first and the rest later, which may send less. No I/O."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ WORTH_A_REQUEST = 16 * 1024
 
 
 class PayloadSizes:
-    """What the payloads of one collection weigh, learned from the first answers with all of them.
+    """Sizes of the payloads of one collection, learned from the first answers with whole ones.
 
     Args:
         text: reads the part that a reranker needs.
@@ -29,7 +29,7 @@ class PayloadSizes:
 
     @property
     def known(self) -> bool:
-        """Whether there is nothing to learn, or no more."""
+        """Whether nothing more has to be learned."""
         return self._text.fields is None or self._count >= SAMPLE
 
     def learn(self, payloads: Iterable[Mapping[str, Any] | None]) -> None:
@@ -42,7 +42,7 @@ class PayloadSizes:
             self._needed += _bytes(self._text(payload))
 
     def saved(self, candidates: int, limit: int) -> int:
-        """Bytes of payload that two requests would save on average; negative if they cost more.
+        """Return the bytes that two requests save on average; negative if they cost more.
 
         Args:
             candidates: points whose text is needed.
@@ -54,10 +54,10 @@ class PayloadSizes:
         return round(spared / self._count)
 
     def pays(self, candidates: int, limit: int) -> bool:
-        """Whether two requests are better than one; not before something is known."""
+        """Whether two requests are better than one; False until something is known."""
         return self._text.fields is not None and self.saved(candidates, limit) > WORTH_A_REQUEST
 
 
 def _bytes(value: Any) -> int:
-    """As JSON; what cannot be one counts as its text."""
+    """Length as JSON; what JSON cannot hold counts as its text."""
     return len(json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "replace"))

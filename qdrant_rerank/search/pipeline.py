@@ -12,7 +12,6 @@ from qdrant_client import models
 
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import PayloadText, lookup_ids, whole_field
-from qdrant_rerank.qdrant.documents import PointId
 from qdrant_rerank.qdrant.lookups import (
     Query,
     completed,
@@ -31,7 +30,7 @@ from qdrant_rerank.reranking.rerank import SecondStage
 from qdrant_rerank.search.candidates import Retrieved, retrieve_candidates
 from qdrant_rerank.search.payload_sizes import PayloadSizes
 from qdrant_rerank.search.request import SearchRequest
-from qdrant_rerank.types import RerankedPoint, Reranker, SearchResults, SearchTrace
+from qdrant_rerank.types import PointId, RerankedPoint, Reranker, SearchResults, SearchTrace
 from qdrant_rerank.utils.deadline import NO_DEADLINE
 
 __all__ = ["Search"]
@@ -45,9 +44,9 @@ class _Ranked:
 
     Attributes:
         texts: the queries as texts.
-        orders: of each query its hits, best first; with the payload that recall fetched.
-        traces: of each query what it took so far.
-        early: payload and vectors to return, where they had to be fetched at once; else None.
+        orders: hits of each query, best first, with the payload that was retrieved.
+        traces: trace of each query so far.
+        early: payload and vectors to return, if they had to be fetched early; else None.
     """
 
     texts: list[str]

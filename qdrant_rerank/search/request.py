@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from qdrant_client import models
@@ -49,15 +48,15 @@ class SearchRequest:
 
     @property
     def given(self) -> bool:
-        """Whether the caller says what recall searches with."""
+        """Whether the caller says what to search with."""
         return self.recall is not None or self.prefetch is not None
 
     def check(self, queries: Sequence[Query], candidates: int) -> None:
-        """Raise InvalidInputError unless the arguments are what they may be.
+        """Raise InvalidInputError if an argument is wrong.
 
         Args:
-            queries: to search for.
-            candidates: the searcher's own number.
+            queries: texts, or ids of points.
+            candidates: the searcher's own number of candidates.
         """
         for query in queries:
             if isinstance(query, bool) or not isinstance(query, int | UUID):
@@ -80,8 +79,8 @@ class SearchRequest:
         if self.group_by is not None:
             require_path("group_by", self.group_by)
         self.depth(candidates)
-        self.read_prefetch()
-        if isinstance(self.read_recall(), models.QueryRequest):
+        prefetches_of(self.prefetch)
+        if isinstance(read_recall(self.recall), models.QueryRequest):
             for name in ("prefetch", "query_filter", "lookup_from", "shard_key_selector"):
                 if getattr(self, name) is not None:
                     raise InvalidInputError(
@@ -95,7 +94,7 @@ class SearchRequest:
             )
 
     def depth(self, candidates: int) -> int:
-        """Hits that recall returns.
+        """Return the number of candidates per query.
 
         Raises:
             InvalidInputError: fewer than are to be returned.
@@ -120,16 +119,8 @@ class SearchRequest:
             )
         return self.candidates
 
-    def read_recall(self) -> Any:
-        """What recall searches with, as the Query API takes it; None for the query's vectors."""
-        return read_recall(self.recall)
-
-    def read_prefetch(self) -> list[models.Prefetch] | None:
-        """The sub-requests; None for none."""
-        return prefetches_of(self.prefetch)
-
     def lookup(self) -> models.WithLookup:
-        """Where groups are looked up."""
+        """Return where groups are looked up."""
         if isinstance(self.with_lookup, models.WithLookup):
             return self.with_lookup
         return models.WithLookup(collection=self.with_lookup or "")

@@ -1,7 +1,7 @@
-"""HybridSearcher: candidates from a Qdrant collection, then the reranker's order.
+"""HybridSearcher: candidates from a Qdrant collection, in the order of a reranker.
 
-The calls of both searchers are described here, once, as coroutine methods. Here they run in the
-calling thread; :mod:`~qdrant_rerank.search.async_searcher` has the same ones for an event loop.
+Its methods are coroutines, which ``blocking`` runs in the calling thread;
+:mod:`~qdrant_rerank.search.async_searcher` has the same ones for an event loop.
 """
 
 import warnings
@@ -18,7 +18,7 @@ from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import TextSource
-from qdrant_rerank.qdrant.documents import Document, PointId
+from qdrant_rerank.qdrant.documents import Document
 from qdrant_rerank.qdrant.lookups import Query, WithPayload, WithVectors
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
 from qdrant_rerank.qdrant.recall_request import Prefetches, RecallBy
@@ -29,7 +29,7 @@ from qdrant_rerank.qdrant.upload import Upload, add_documents
 from qdrant_rerank.reranking.grouping import GroupedResults
 from qdrant_rerank.search.base import SearchCore
 from qdrant_rerank.search.request import SearchRequest
-from qdrant_rerank.types import Reranker, SearchResults
+from qdrant_rerank.types import PointId, Reranker, SearchResults
 from qdrant_rerank.utils.validation import require_several
 
 __all__ = ["HybridSearcher"]

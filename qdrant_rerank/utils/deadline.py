@@ -19,7 +19,6 @@ __all__ = [
     "Cancellation",
     "Deadline",
     "cancellation",
-    "request_deadline",
 ]
 
 #: Seconds (three years). More counts as no deadline: sockets and locks take no timeout above 1e10.
@@ -79,8 +78,6 @@ class Deadline:
 
 
 NO_DEADLINE = Deadline()
-#: The deadline of the calling thread's requests to a Qdrant server.
-request_deadline: ContextVar[Deadline] = ContextVar("request_deadline", default=NO_DEADLINE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Requests to Qdrant: sent, timed, retried, and their errors as ours.
+"""Requests to Qdrant: sent, timed and retried, and their errors as ours.
 
-Takes a client and a request, and gives its answer.
+Takes a client and a request, and returns the answer.
 """

@@ -1,4 +1,4 @@
-"""The Qdrant client: which one, and one caller at a time where it needs that."""
+"""The Qdrant client: which one, and one call at a time where it needs that."""
 
 import os
 import threading
@@ -16,23 +16,23 @@ __all__ = ["AnyClient", "connect", "connect_async", "exclusive", "is_local"]
 AnyClient = QdrantClient | AsyncQdrantClient
 ClientOfAServer = TypeVar("ClientOfAServer", QdrantClient, AsyncQdrantClient)
 
-# Local mode is corrupted by concurrent writes, so one call at a time; one lock a client, shared
-# by every searcher on it.
+# Concurrent writes corrupt local mode, so it gets one call at a time. Every searcher on a client
+# shares its lock.
 _locks: "WeakKeyDictionary[AnyClient, threading.RLock]" = WeakKeyDictionary()
 _locks_guard = threading.Lock()
 
 
 def connect(url: str | None = None, path: str | None = None) -> QdrantClient:
-    """A client for callers who bring none.
+    """Make a client for callers who have none.
 
     Args:
-        url: of a server; its key is ``QDRANT_API_KEY``.
-        path: directory of an embedded engine. With neither: ``QDRANT_URL`` if set, else
-            ``QDRANT_PATH``, else an engine in memory that is gone with the client.
+        url: URL of a server, whose key is ``QDRANT_API_KEY``.
+        path: directory of an embedded engine. Without both: ``QDRANT_URL`` if set, else
+            ``QDRANT_PATH``, else an engine in memory, whose data goes with the client.
 
     Raises:
         QdrantConnectionError: the directory cannot be used, or another process has it open.
-        QdrantRequestError: the URL is none.
+        QdrantRequestError: the URL is not one.
     """
     if url is None and path is None:
         url, path = os.environ.get("QDRANT_URL"), os.environ.get("QDRANT_PATH")
@@ -40,11 +40,11 @@ def connect(url: str | None = None, path: str | None = None) -> QdrantClient:
 
 
 def connect_async() -> AnyClient:
-    """The same for an event loop; embedded engines are those of :func:`connect`.
+    """Make one for an event loop; embedded engines are those of :func:`connect`.
 
     Raises:
-        QdrantConnectionError: the directory cannot be used, or another process has it open.
-        QdrantRequestError: the URL is none.
+        QdrantConnectionError: as :func:`connect`.
+        QdrantRequestError: as :func:`connect`.
     """
     url = os.environ.get("QDRANT_URL")
     return _at(AsyncQdrantClient, url) if url else connect()
@@ -67,9 +67,10 @@ def is_local(client: AnyClient) -> bool:
 
 
 def exclusive(client: AnyClient) -> AbstractContextManager[object]:
-    """What a caller of an embedded engine holds while it calls.
+    """Return a context for one call of an embedded engine.
 
-    Of local mode, a lock that all searchers on it share. The real engine takes many calls at once.
+    For local mode it is a lock, which all searchers on the client share. The real engine takes
+    many calls at once.
     """
     if getattr(client, "concurrent", False):
         return nullcontext()

@@ -36,12 +36,12 @@ CLOSED = (
     "Event loop is closed",
     "attached to a different loop",
 )
-# A message that gRPC, or Qdrant, takes for too long: no smaller when it is sent again.
+# A message that is too long for gRPC, or for Qdrant; it stays so when it is sent again.
 TOO_LARGE = ("message larger than max", "message length too large")
 
 
 def is_throttled(error: BaseException | None) -> bool:
-    """Whether this is a 429 with a Retry-After, be it one that qdrant-client cannot read."""
+    """Whether this is a 429 with a Retry-After, even one that qdrant-client cannot read."""
     return isinstance(error, QdrantException)  # it raises no other kind
 
 
@@ -53,7 +53,7 @@ def is_too_large(error: grpc.RpcError) -> bool:
 def translate(
     error: Exception, client: AnyClient, collection: str, *, sent: bool
 ) -> Exception | None:
-    """Our error for one of the client's; None for one that is ours already, or nobody's.
+    """Return our error for one of the client's; None if it is ours, or not the client's.
 
     Args:
         error: the exception that the request ended with.
@@ -74,7 +74,7 @@ def translate(
     if isinstance(error, ResponseHandlingException):
         return _from_source(error.source, where)
     if isinstance(error, json.JSONDecodeError | AssertionError):  # that a result is there
-        return _nonsense(where, error)
+        return _unreadable(where, error)
     if isinstance(error, TimeoutError):  # of ours, around a request
         return _too_late(where, "the deadline passed")
     if is_throttled(error):
@@ -84,7 +84,7 @@ def translate(
     if is_local(client):
         return _from_local(error, client, collection)
     if sent and isinstance(error, ValueError | TypeError | AttributeError | LookupError):
-        return _nonsense(where, error)  # qdrant-client reads gRPC answers without looking
+        return _unreadable(where, error)  # qdrant-client reads gRPC answers without looking
     if isinstance(error, ValueError | TypeError):
         # It could not write the request: over gRPC, types are checked then.
         return QdrantRequestError(f"{where} cannot be asked that of {collection!r}: {error}")
@@ -149,7 +149,7 @@ def _from_source(source: Exception, where: str) -> Exception:
     if isinstance(source, httpx.TimeoutException):
         return _too_late(where, name)
     if isinstance(source, ValueError):
-        return _nonsense(where, source)
+        return _unreadable(where, source)
     return QdrantConnectionError(
         f"{where} cannot be reached: {source or name}. Is Qdrant running there? "
         "To start one: docker compose up."
@@ -198,22 +198,22 @@ def _from_grpc(error: grpc.RpcError, client: AnyClient, collection: str) -> Exce
     return _refused(where, code, said, collection)
 
 
-def _nonsense(where: str, error: Exception) -> Exception:
+def _unreadable(where: str, error: Exception) -> Exception:
     return QdrantConnectionError(
-        f"{where} answered what is no Qdrant answer: {str(error)[:LONGEST_ANSWER]}. Is the address "
-        "that of a Qdrant server, and not of a proxy's error page?"
+        f"{where} sent an answer that is not Qdrant's: {str(error)[:LONGEST_ANSWER]}. Is the "
+        "address that of a Qdrant server, and not of a proxy?"
     )
 
 
 def not_found(
     client: AnyClient, collection: str, names: Sequence[str] | None = None
 ) -> CollectionNotFoundError:
-    """The error for a collection that is not there.
+    """Make the error for a collection that does not exist.
 
     Args:
-        client: that was asked.
-        collection: that is not there.
-        names: of those that are; None if that is not known.
+        client: the client that was asked.
+        collection: name of the collection.
+        names: names of the collections that exist; None if they are not known.
     """
     existing = "" if names is None else "It has no collections. "
     if names:
@@ -225,13 +225,13 @@ def not_found(
 
 
 def _said(content: bytes) -> str:
-    """What the server said: Qdrant's own message if there is one."""
+    """Return the server's text: Qdrant's own message if there is one."""
     said = _words(content) or content.decode("utf-8", "replace").strip()
     return said[:LONGEST_ANSWER] or "nothing"
 
 
 def _words(content: bytes) -> str | None:
-    """Qdrant's own message; None where it is not Qdrant that speaks."""
+    """Return Qdrant's own message; None where another server has answered."""
     try:
         return str(json.loads(content)["status"]["error"])
     except (ValueError, KeyError, TypeError):

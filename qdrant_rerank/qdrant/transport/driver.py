@@ -99,13 +99,11 @@ class Driver:
             try:
                 answer: Answer = await self._send(send, timeout, exchange)
                 return answer
+            except CollectionNotFoundError as error:  # of an embedded engine
+                raise error.with_traceback(None) from None  # its own frames tell nothing
             except Exception as error:
                 failures += 1
                 ours = translate(error, self._client, self._collection, sent=exchange.sent)
-                if isinstance(error, CollectionNotFoundError):
-                    raise error.with_traceback(
-                        None
-                    ) from None  # the engine's own frames tell nothing
                 if ours is None:
                     raise
                 wait_s = seconds_to_wait(error, failures, retries, limits.deadline)

@@ -104,7 +104,7 @@ def test_ids_must_be_one_a_document(searcher, ids, seen):
     """Counted first where that is possible, else on the way."""
     with pytest.raises(InvalidInputError, match=seen):
         searcher.add(["a", "b"], ids=ids, progress=False)
-    with pytest.raises(InvalidInputError, match=r"one id a document"):
+    with pytest.raises(InvalidInputError, match=r"one id per document"):
         searcher.add(iter(["a", "b"]), ids=iter(ids), progress=False)
 
 

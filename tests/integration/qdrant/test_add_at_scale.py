@@ -139,7 +139,7 @@ def test_a_wrong_document_and_a_failed_batch_are_both_told(client):
     server = Server(lambda texts, attempt: REFUSED if texts[0] == "a" else None)
     with serving(server) as url, pytest.raises(MissingTextError) as caught:
         add_sync(url, ["a", "b", ""], batch_size=1)
-    assert "Besides: 1 documents in 1 batches were not stored" in caught.value.__notes__[0]
+    assert "In addition: 1 documents in 1 batches were not stored" in caught.value.__notes__[0]
     assert "1 documents before it were added" in caught.value.__notes__[1]
 
 

@@ -1,4 +1,4 @@
-"""A collection that others delete, or make anew with other vectors, while a searcher is in use."""
+"""A collection that others delete, or make again with other vectors, while a searcher is in use."""
 
 import asyncio
 from contextlib import ExitStack, closing
@@ -81,7 +81,7 @@ def test_a_collection_with_other_vectors_is_added_to_and_searched(clients, confi
 
 
 def test_what_did_not_fit_is_looked_at_again(clients):
-    """Once the collection was mended, the searcher need not be made anew."""
+    """Once the collection was fixed, the searcher need not be made again."""
     client, _ = clients
     size_2 = models.VectorParams(size=2, distance=models.Distance.DOT)
     client.create_collection("docs", vectors_config=size_2)
@@ -104,7 +104,7 @@ def test_a_request_that_is_wrong_is_refused_as_before(clients):
 
 
 def test_the_async_searcher_does_the_same(clients):
-    """Deleted, then made anew with other vectors."""
+    """Deleted, then made again with other vectors."""
     client, make = clients
 
     async def main():

@@ -54,7 +54,7 @@ class Failing:
     """A reranker out of order."""
 
     def rerank(self, query, documents):
-        raise RuntimeError("the card fell off")
+        raise RuntimeError("the model fell over")
 
 
 class Slow:

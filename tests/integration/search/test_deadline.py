@@ -126,7 +126,7 @@ def tiny(tiny_bert):
 
 
 def test_a_late_rerank_raises_and_brings_what_it_has(encoder):
-    """A list that is not one score a document would be taken for one."""
+    """A list that is not one score per document would be taken for one."""
     with pytest.raises(DeadlineError, match=r"of 3000 documents were scored in 0\.5 s") as caught:
         encoder.rerank(QUERY, MANY, deadline_s=0.5)
     scores = caught.value.scores

@@ -28,7 +28,7 @@ def test_a_short_soak_finds_nothing_wrong():
 
 
 class Meanwhile:
-    """A reranker during whose work a point changes."""
+    """A reranker that changes a point while it works."""
 
     def __init__(self, change):
         self.change = change
@@ -40,7 +40,7 @@ class Meanwhile:
 
 
 @pytest.mark.parametrize("field", ["text", "chapter.text"])
-def test_a_point_that_changes_amid_a_search_keeps_the_text_that_was_scored(client, field):
+def test_a_point_that_changes_during_a_search_keeps_the_text_that_was_scored(client, field):
     """What is fetched afterwards is new, but no score stands beside a text that it is not of."""
 
     def put(text, n):
@@ -56,7 +56,7 @@ def test_a_point_that_changes_amid_a_search_keeps_the_text_that_was_scored(clien
     assert (shown["text"], shown["n"], hit.score) == ("before", 2, len("before"))
 
 
-def test_a_point_that_is_deleted_amid_a_search_keeps_its_place(client):
+def test_a_point_that_is_deleted_during_a_search_keeps_its_place(client):
     """Without a payload."""
     HybridSearcher("docs", client=client, reranker=None).add(["a"], ids=[1], progress=False)
     reranker = Meanwhile(lambda: client.delete("docs", [1]))

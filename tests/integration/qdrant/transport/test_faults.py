@@ -16,7 +16,12 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client import grpc as pb
 
 from qdrant_rerank import AsyncHybridSearcher, HybridSearcher, SearchOptions
-from qdrant_rerank.errors import CollectionNotFoundError, QdrantConnectionError, QdrantError
+from qdrant_rerank.errors import (
+    CollectionNotFoundError,
+    QdrantConnectionError,
+    QdrantError,
+    QdrantRequestError,
+)
 from tests import fault_grpc
 from tests.fault_grpc import serving_grpc, status
 from tests.fault_server import Script, answer, dripping, hanging, serving
@@ -178,7 +183,7 @@ def test_what_grpc_says_is_in_the_error(call):
         (status(Code.OUT_OF_RANGE, "message length too large"), "of this size.*batch_size"),
         (status(Code.NOT_FOUND, "Not found: Collection `docs` doesn't exist!"), "no collection"),
         (status(Code.NOT_FOUND, "Collection `other` doesn't exist!"), "refused .*`other`"),
-        (fault_grpc.reply(b"\xff" * 9), "no Qdrant answer|deserializing"),
+        (fault_grpc.reply(b"\xff" * 9), "not Qdrant's|deserializing"),
     ):
         with serving_grpc(Script(GOOD | {QUERY: [fault]})) as port:
             seen = call(grpc_address(port), lambda s: s.search("q"))
@@ -200,6 +205,19 @@ def test_retry_after_is_obeyed(call):
         assert took < 30
         if requests == 2:
             assert times[1] - times[0] >= 1
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_request_that_cannot_be_written_is_not_an_answer_that_cannot_be_read(call):
+    """qdrant-client raises a bare ValueError for both; only the second was sent."""
+    script = Script(GOOD)
+    with serving_grpc(script) as port:
+        document = {"text": "a", "n": 2**70}  # more than a gRPC message holds
+        seen = call(grpc_address(port), lambda s: s.add([document], progress=False))
+    assert type(seen) is QdrantRequestError
+    assert "cannot be asked that of 'docs'" in str(seen)
+    assert type(seen.__cause__) is ValueError
+    assert script.requests("Points/Upsert") == 0
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -254,7 +272,7 @@ def test_the_names_of_the_collections_do_not_hold_up_an_error(call):
 
 
 def test_a_cancelled_search_closes_its_connection():
-    """At once, amid the body."""
+    """At once, during the body."""
 
     async def main(url):
         client = AsyncQdrantClient(url=url, timeout=60, check_compatibility=False)
@@ -377,7 +395,7 @@ def test_grpc_asks_again_when_unavailable(code, again):
 
 
 def test_the_table_of_faults_is_printed():
-    """One line a fault, the same for both searchers."""
+    """One line per fault, the same for both searchers."""
     only = ["503", "403", "gRPC: UNAVAILABLE"]
     command = [sys.executable, "-m", "benchmarks.faults", "--markdown", "--only", *only]
     done = subprocess.run(

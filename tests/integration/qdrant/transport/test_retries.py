@@ -46,8 +46,8 @@ WRONG = answer(200, b'{"result": {"points": [{"id": []}]}, "time": 0.0}')
 # (fault, what the caller sees, whether asking again may help)
 FAULTS = [
     pytest.param(refused, QdrantConnectionError, True, id="closed"),
-    pytest.param(broken_off, QdrantConnectionError, True, id="closed amid the body"),
-    pytest.param(reset, QdrantConnectionError, True, id="reset amid the body"),
+    pytest.param(broken_off, QdrantConnectionError, True, id="closed during the body"),
+    pytest.param(reset, QdrantConnectionError, True, id="reset during the body"),
     pytest.param(hanging, QdrantConnectionError, True, id="hangs"),
     pytest.param(answer(429, refusal("slow down")), QdrantRequestError, True, id="429"),
     pytest.param(answer(502, b"bad gateway"), QdrantConnectionError, True, id="502"),
