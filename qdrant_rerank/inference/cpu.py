@@ -65,7 +65,7 @@ def int8_weights(root: Path = ROOT, machine: str | None = None) -> Int8Weights:
 
     On x86 without VNNI, onnxruntime adds pairs of products with signed weights in 16 bits, where
     they may overflow (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html,
-    "When and why do I need to try U8U8?"); with unsigned weights it does not.
+    "When and why do I need to try U8U8?"); unsigned weights do not overflow.
 
     Args:
         root: where ``/proc`` is.

@@ -88,7 +88,7 @@ class Plan:
         providers: of each onnxruntime session: one session, or one per GPU.
         conversion: the precision of the model's file, and the precision that it computes in.
         threads: batches at the same time on a CPU.
-        int8: the int8 weights that the CPU multiplies without overflow, if weights are quantised.
+        int8: the int8 weights that the CPU multiplies without overflow, if it computes in int8.
     """
 
     engine: Literal["onnxruntime", "openvino"]
@@ -118,7 +118,10 @@ class Plan:
         """The precision in words, with what was made of the file's weights."""
         if self.conversion.dequantizes:
             return f"{self.precision} (int8 weights)"
-        return self.precision if self.int8 is None else f"{self.precision} ({self.int8})"
+        # A published file's signed weights are run as unsigned where they would overflow.
+        if self.int8 is not None and (self.conversion.quantizes or not self.int8.signed):
+            return f"{self.precision} ({self.int8})"
+        return self.precision
 
     def without_openvino(self) -> "Plan":
         """Return the plan for a file that OpenVINO cannot load: onnxruntime on the CPU."""
@@ -160,7 +163,7 @@ def make_plan(request: Request, source: FilePrecision, machine: Machine | None =
         providers=tuple(providers),
         conversion=conversion,
         threads=machine.cores if request.threads is None else request.threads,
-        int8=machine.int8_weights if conversion.quantizes else None,
+        int8=machine.int8_weights if conversion.precision == "int8" else None,
     )
 
 
