@@ -7,13 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = [
-    "LONG_PAIR",
-    "TOKENS_PER_BATCH",
-    "Int8Weights",
-    "available_cores",
-    "int8_weights",
-]
+__all__ = ["LONG_PAIR", "TOKENS_PER_BATCH", "Int8Weights", "available_cores", "int8_weights"]
 
 ROOT = Path("/")
 # Files of a cgroup that hold its quota and its period.

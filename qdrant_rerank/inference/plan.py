@@ -14,12 +14,7 @@ from types import ModuleType
 from typing import Literal
 
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError
-from qdrant_rerank.hub.precision import (
-    Conversion,
-    FilePrecision,
-    RunPrecision,
-    choose_conversion,
-)
+from qdrant_rerank.hub.precision import Conversion, FilePrecision, RunPrecision, choose_conversion
 from qdrant_rerank.inference.cpu import Int8Weights, available_cores, int8_weights
 from qdrant_rerank.inference.gpu.devices import (
     CPU,
