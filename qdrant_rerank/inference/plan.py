@@ -40,7 +40,7 @@ EXACT = {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1"}
 
 
 class Machine:
-    """What this machine has. Each part is looked up when a plan first needs it."""
+    """Parts of this machine. Each one is looked up when a plan first needs it."""
 
     @cached_property
     def onnxruntime(self) -> ModuleType:
@@ -95,7 +95,7 @@ class Plan:
 
     @property
     def precision(self) -> RunPrecision:
-        """What the model computes in."""
+        """Precision that the model computes in."""
         return self.conversion.precision
 
     @property
