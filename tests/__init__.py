@@ -1,0 +1,1 @@
+import qdrant_rerank  # noqa: F401 - first: it switches onnxruntime's telemetry off

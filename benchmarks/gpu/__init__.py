@@ -1,14 +1,14 @@
-"""The same pairs on the same card: this package, fastembed, sentence-transformers, FlashRank.
+"""The same pairs on the same GPU: this package, fastembed, sentence-transformers, FlashRank.
 
-    python -m benchmarks.gpu                    # about 30 minutes on an H100
+    python -m benchmarks.gpu                    # every model
     python -m benchmarks.gpu --data DATA_DIR    # with the parity on dl19
     python -m benchmarks.gpu --trial            # a few pairs on the CPU: does it run to the end?
 
-Run from the repository's root. Into ``benchmarks/results/`` go ``gpu.json`` (every time, card,
-driver, versions) and ``gpu.md``; a trial prints and records nothing, and without a card nothing
-but a trial is run.
+Run from the repository's root. Into ``benchmarks/results/`` go ``gpu.json`` (every time, GPU,
+driver, versions) and ``gpu.md``. A trial prints and records nothing. Without a GPU, only a trial is
+possible.
 
-The environment, for whom this is new; torch has CUDA of its own beside onnxruntime's::
+To make the environment (torch brings its own CUDA beside onnxruntime's)::
 
     python3.11 -m venv gpu && . gpu/bin/activate && pip install --upgrade pip
     pip install -e '.[gpu]' --group peers
@@ -16,14 +16,14 @@ The environment, for whom this is new; torch has CUDA of its own beside onnxrunt
 How it measures:
 
 - Models of 6 layers by 384, 12 by 768 and 24 by 1024, made by ``benchmarks.peers.models``.
-- One process a contender, all with their model on the card; they take turns, in an order that
+- One process per contender, each with its model on the GPU. They take turns in an order that
   rotates, and each turn has new texts of the same lengths.
-- *Candidates*: one query and 100 documents, 182 tokens a pair on average, p50 and p99 over the
+- *Candidates*: one query and 100 documents, 182 tokens per pair on average, p50 and p99 over the
   rounds, tokenising included.
-- *Pairs a second*: 20 queries of 100 documents in one call, the median over the rounds.
+- *Pairs per second*: 20 queries of 100 documents in one call, the median over the rounds.
 - *Limit*: fp16 products of the model's weights for as many tokens as the pairs have, nothing else,
-  by onnxruntime on the same card with all data on it; padding and attention are not in it. A share
+  by onnxruntime on the same GPU with all data on it; padding and attention are not in it. A share
   of it is a contender's speed by the limit's.
 - Every contender reads fp32 files as it comes; fp16 is each one's own conversion. FlashRank has no
-  option for a card, and so runs on the CPU.
+  option for a GPU, and so runs on the CPU.
 """

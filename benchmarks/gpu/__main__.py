@@ -39,7 +39,7 @@ def main() -> None:
     if not given.trial and not report.usable:
         for problem in report.problems:
             print(problem, file=sys.stderr)
-        print("Nothing is recorded without a card; --trial runs on the CPU.", file=sys.stderr)
+        print("Nothing is recorded without a GPU; --trial runs on the CPU.", file=sys.stderr)
         raise SystemExit(USAGE_ERROR)
     names = given.model or ([SMALLEST] if given.trial else list(SHAPES))
     make_models(given.models, names)
@@ -70,7 +70,7 @@ def run(
     )
     results: dict[str, Any] = {
         "machine": machine(cores),
-        "card": "no card" if given.trial else "; ".join(map(str, report.driver.gpus)),
+        "gpu": "no GPU" if given.trial else "; ".join(map(str, report.driver.gpus)),
         "driver": report.driver.cuda,
         "trial": given.trial,
         "models": [],

@@ -1,4 +1,4 @@
-"""Who takes part: each library on the card by its own documented means, as it comes."""
+"""The contenders: each library on the GPU in its own documented way, with its defaults."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,7 +48,7 @@ class TorchHalf(Torch):
         )
 
 
-class OursOnCards(Ours):
+class OursOnGpu(Ours):
     """qdrant-rerank; the versions are those of the GPU build."""
 
     packages = ("qdrant-rerank", "onnxruntime-gpu", "onnxruntime", "tokenizers")
@@ -64,14 +64,14 @@ class FlashRankAsItComes(FlashRank):
 
 
 class Limit(Engine):
-    """The card's own fp16 matrix products; scores nothing."""
+    """The GPU's own fp16 matrix products; scores nothing."""
 
     packages = ("onnxruntime-gpu", "onnxruntime")
 
     def __init__(self, folder: Path, threads: int | None, options: Mapping[str, str]) -> None:
-        from benchmarks.gpu.limits import CardLimit
+        from benchmarks.gpu.limits import GpuLimit
 
-        self.limit = CardLimit(folder, options["device"])
+        self.limit = GpuLimit(folder, options["device"])
 
     def rerank(self, query: str, documents: list[str], batch_size: int | None) -> list[float]:
         """Products for as many tokens as the pairs have: a word is a token."""
@@ -89,12 +89,12 @@ LIMIT = "limit, fp16"
 #: Label in tables -> the contender, whose model and device are chosen later. The first one's scores
 #: are what the others' are compared with.
 CONTENDERS = {
-    "ours, fp32": Contender("ours on cards", "", {"precision": "fp32", "engine": "onnxruntime"}),
-    "ours, fp16": Contender("ours on cards", "", {"precision": "fp16", "engine": "onnxruntime"}),
+    "ours, fp32": Contender("ours on a GPU", "", {"precision": "fp32", "engine": "onnxruntime"}),
+    "ours, fp16": Contender("ours on a GPU", "", {"precision": "fp16", "engine": "onnxruntime"}),
     "fastembed, fp32": Contender("fastembed CUDA", ""),
     "sentence-transformers, fp16": Contender("torch fp16", ""),
     "FlashRank, fp32, on the CPU": Contender("FlashRank as it comes", ""),
-    LIMIT: Contender("card limit", ""),
+    LIMIT: Contender("GPU limit", ""),
 }
 
 
@@ -103,10 +103,10 @@ def register() -> None:
     engines: dict[str, Any] = ENGINES
     engines.update(
         {
-            "ours on cards": OursOnCards,
+            "ours on a GPU": OursOnGpu,
             "fastembed CUDA": FastembedCuda,
             "torch fp16": TorchHalf,
             "FlashRank as it comes": FlashRankAsItComes,
-            "card limit": Limit,
+            "GPU limit": Limit,
         }
     )

@@ -1,13 +1,13 @@
-"""What a card can do: the fp16 matrix products of a BERT's weights, and nothing else."""
+"""The limit of a GPU: the fp16 matrix products of a BERT's weights, and nothing else."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 
-__all__ = ["CardLimit", "flops_a_token"]
+__all__ = ["GpuLimit", "flops_a_token"]
 
-TOKENS = 32_768  # of a product, at most: enough to fill any card
+TOKENS = 32_768  # of a product, at most: enough to fill any GPU
 OPSET = 17
 IR_VERSION = 8
 
@@ -25,8 +25,8 @@ def flops_a_token(folder: Path) -> int:
     return sum(2 * rows * columns for rows, columns in shapes(folder))
 
 
-class CardLimit:
-    """A chain of products, its weights and its input on the card.
+class GpuLimit:
+    """A chain of products, its weights and its input on the GPU.
 
     Args:
         folder: of the model; its ``config.json`` has the shapes.
@@ -46,12 +46,12 @@ class CardLimit:
         if self.session.get_providers()[0] != provider:
             raise RuntimeError(f"it runs on {self.session.get_providers()[0]}")
         self.device, self.width = device, found[0][0]
-        # Random numbers, since a card clocks higher on zeros; on the card before anything is timed.
+        # Random numbers, since a GPU clocks higher on zeros; on the GPU before anything is timed.
         states = np.random.default_rng(0).standard_normal((TOKENS, self.width), dtype=np.float32)
         self.states = ort.OrtValue.ortvalue_from_numpy(states.astype(np.float16), device, 0)
 
     def run(self, tokens: int) -> None:
-        """Products for so many tokens; input and results stay on the card."""
+        """Products for so many tokens; input and results stay on the GPU."""
         for start in range(0, tokens, TOKENS):
             shape = (min(TOKENS, tokens - start), self.width)
             binding = self.session.io_binding()

@@ -1,4 +1,4 @@
-"""Memory and time of making the file for cards of a model of several GB.
+"""Memory and time of making the file for GPUs of a model of several GB.
 
     python -m benchmarks.gpu.making [--gigabytes 2.3]
 

@@ -65,7 +65,7 @@ class Judged:
 def compared(
     judged: Judged, reference: Scores, others: Mapping[str, Callable[[], Scores]]
 ) -> dict[str, Any]:
-    """What each other way changes.
+    """Changes by each other way.
 
     Args:
         judged: what is scored.

@@ -43,7 +43,7 @@ def page(results: dict[str, Any]) -> str:
     machine = results["machine"]
     parts = [
         "# gpu",
-        f"{machine['when']}, {results['card']}, {machine['cores']} cores of "
+        f"{machine['when']}, {results['gpu']}, {machine['cores']} cores of "
         f"{machine['processor']}, {machine['system']}, Python {machine['python']}, commit "
         f"{machine['commit']}.",
         "; ".join(f"{name} {version}" for name, version in _versions(results)) + ".",
@@ -55,7 +55,7 @@ def page(results: dict[str, Any]) -> str:
         candidates, pooled = measured["candidates"], measured["pooled"]
         parts += [
             f"## {SHAPES[measured['model']]}",
-            f"p50 and p99 of {candidates['pairs']} candidates; pairs a second of "
+            f"p50 and p99 of {candidates['pairs']} candidates; pairs per second of "
             f"{pooled['pairs']:,} pairs in one call.",
             markdown(HEADER, [_row(label, measured) for label in measured["contenders"]]),
         ]
@@ -105,7 +105,7 @@ def _row(label: str, measured: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _speed(label: str, measured: dict[str, Any]) -> float | None:
-    """Pairs a second; None where it did not run."""
+    """Pairs per second; None where it did not run."""
     seconds = measured["pooled"]["seconds"].get(label)
     return None if not seconds else float(measured["pooled"]["pairs"] / median(seconds))
 

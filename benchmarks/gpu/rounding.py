@@ -1,11 +1,11 @@
-"""What fp16 does to the scores of a model, found without a card.
+"""The effect of fp16 on the scores of a model, found without a GPU.
 
     python -m benchmarks.gpu.rounding DATA_DIR [--model NAME_OR_DIRECTORY]
 
-A card computes a product or a sum of fp16 numbers in fp32 and rounds the result to fp16. A CPU does
-the same here: each operator of the fp16 file for cards is computed in fp32, and what was fp16 is
+A GPU computes a product or a sum of fp16 numbers in fp32 and rounds the result to fp16. A CPU does
+the same here: each operator of the fp16 file for GPUs is computed in fp32, and what was fp16 is
 rounded to it, so what overflows there does so here. The order of the sums inside an operator is a
-CPU's; a card's kernels have others. "fp16, all of it" is what onnxruntime's converter makes, which
+CPU's; a GPU's kernels have others. "fp16, all of it" is what onnxruntime's converter makes, which
 leaves nothing in fp32 but inputs and outputs. Scores are compared with those of the fp32 file, and
 recorded in ``benchmarks/results/fp16_rounding.json``.
 """
@@ -71,7 +71,7 @@ def make_rounded(files: ModelFiles, target: Path, *, ours: bool) -> None:
     Args:
         files: of an fp32 or int8 model.
         target: the directory to make.
-        ours: whether it is the one made for cards; else the converter's own.
+        ours: whether it is the one made for GPUs; else the converter's own.
     """
     shutil.copytree(files.tokenizer, target, ignore=shutil.ignore_patterns("*.onnx", "*.bin"))
     (target / "onnx").mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""A contender's own process: the worker of ``benchmarks.peers`` with the adapters for cards."""
+"""A contender's own process: the worker of ``benchmarks.peers`` with the adapters for GPUs."""
 
 from benchmarks.gpu.contenders import register
 from benchmarks.peers.worker import main

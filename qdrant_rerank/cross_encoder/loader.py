@@ -174,7 +174,7 @@ class EncoderLoader:
             if plan.conversion.dequantizes:
                 model = stack.enter_context(dequantized(model, data, self.artifacts))
                 data = external_files(model)
-            if plan.int8 is not None:
+            if plan.conversion.quantizes and plan.int8 is not None:
                 model = stack.enter_context(quantized(model, data, self.artifacts, plan.int8))
                 data = external_files(model)
             if self.document_cache is not None:

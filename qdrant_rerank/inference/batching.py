@@ -13,14 +13,7 @@ from numpy.typing import NDArray
 
 from qdrant_rerank.inference.cpu import TOKENS_PER_BATCH
 
-__all__ = [
-    "Batch",
-    "TokenizedPair",
-    "blocks_of",
-    "pad",
-    "padded_width",
-    "plan_batches",
-]
+__all__ = ["Batch", "TokenizedPair", "blocks_of", "pad", "padded_width", "plan_batches"]
 # Part of a stream that is in memory: enough pairs to sort by length and keep all cores busy, few
 # enough for flat memory (at most 8 MB of token ids at 512 tokens per pair), however long the texts.
 PAIRS_PER_BLOCK = 1024

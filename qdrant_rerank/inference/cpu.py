@@ -7,13 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = [
-    "LONG_PAIR",
-    "TOKENS_PER_BATCH",
-    "Int8Weights",
-    "available_cores",
-    "int8_weights",
-]
+__all__ = ["LONG_PAIR", "TOKENS_PER_BATCH", "Int8Weights", "available_cores", "int8_weights"]
 
 ROOT = Path("/")
 # Files of a cgroup that hold its quota and its period.
@@ -65,7 +59,7 @@ def int8_weights(root: Path = ROOT, machine: str | None = None) -> Int8Weights:
 
     On x86 without VNNI, onnxruntime adds pairs of products with signed weights in 16 bits, where
     they may overflow (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html,
-    "When and why do I need to try U8U8?"); with unsigned weights it does not.
+    "When and why do I need to try U8U8?"); unsigned weights do not overflow.
 
     Args:
         root: where ``/proc`` is.

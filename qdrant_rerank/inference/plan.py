@@ -14,12 +14,7 @@ from types import ModuleType
 from typing import Literal
 
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError
-from qdrant_rerank.hub.precision import (
-    Conversion,
-    FilePrecision,
-    RunPrecision,
-    choose_conversion,
-)
+from qdrant_rerank.hub.precision import Conversion, FilePrecision, RunPrecision, choose_conversion
 from qdrant_rerank.inference.cpu import Int8Weights, available_cores, int8_weights
 from qdrant_rerank.inference.gpu.devices import (
     CPU,
@@ -45,7 +40,7 @@ EXACT = {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1"}
 
 
 class Machine:
-    """What this machine has. Each part is looked up when a plan first needs it."""
+    """Parts of this machine. Each one is looked up when a plan first needs it."""
 
     @cached_property
     def onnxruntime(self) -> ModuleType:
@@ -88,7 +83,7 @@ class Plan:
         providers: of each onnxruntime session: one session, or one per GPU.
         conversion: the precision of the model's file, and the precision that it computes in.
         threads: batches at the same time on a CPU.
-        int8: the int8 weights that the CPU multiplies without overflow, if weights are quantised.
+        int8: the int8 weights that the CPU multiplies without overflow, if it computes in int8.
     """
 
     engine: Literal["onnxruntime", "openvino"]
@@ -100,7 +95,7 @@ class Plan:
 
     @property
     def precision(self) -> RunPrecision:
-        """What the model computes in."""
+        """Precision that the model computes in."""
         return self.conversion.precision
 
     @property
@@ -118,7 +113,10 @@ class Plan:
         """The precision in words, with what was made of the file's weights."""
         if self.conversion.dequantizes:
             return f"{self.precision} (int8 weights)"
-        return self.precision if self.int8 is None else f"{self.precision} ({self.int8})"
+        # A published file's signed weights are run as unsigned where they would overflow.
+        if self.int8 is not None and (self.conversion.quantizes or not self.int8.signed):
+            return f"{self.precision} ({self.int8})"
+        return self.precision
 
     def without_openvino(self) -> "Plan":
         """Return the plan for a file that OpenVINO cannot load: onnxruntime on the CPU."""
@@ -160,7 +158,7 @@ def make_plan(request: Request, source: FilePrecision, machine: Machine | None =
         providers=tuple(providers),
         conversion=conversion,
         threads=machine.cores if request.threads is None else request.threads,
-        int8=machine.int8_weights if conversion.quantizes else None,
+        int8=machine.int8_weights if conversion.precision == "int8" else None,
     )
 
 

@@ -78,7 +78,19 @@ class Runtime:
         self._plan = plan
         self._file = prepared or path
         self._first_position = first_position
-        sessions = self._open_sessions()
+        with_openvino = plan.engine == "openvino"
+        sessions: list[Session] = []
+        if with_openvino:
+            session = openvino.OpenVinoSession(
+                self._file, precision=plan.precision, streams=plan.threads
+            )
+            sessions.append(session)
+        else:
+            ort = import_onnxruntime()
+            sessions += [
+                open_session(ort, self._file, providers, required=plan.required)
+                for providers in plan.providers
+            ]
         first = sessions[0]
         self.provider: str = first.get_providers()[0]
 
@@ -86,7 +98,6 @@ class Runtime:
         self.inputs = self._inputs.names
         outputs = [node.name for node in first.get_outputs()]
         self._output = "logits" if "logits" in outputs else outputs[0]
-        with_openvino = plan.engine == "openvino"
         alone = self._inputs.one_row or names_any(path, DYNAMIC_QUANTIZATION + IGNORES_LEFT_PADDING)
         self.pairs_per_batch = 1 if alone or with_openvino else None
         self.width_multiple = openvino.WIDTH_MULTIPLE if with_openvino and not alone else 1
@@ -198,19 +209,6 @@ class Runtime:
         those that all models share.
         """
         return for_each(function, items, pool or self._pool, deadline)
-
-    def _open_sessions(self) -> list[Session]:
-        plan = self._plan
-        if plan.engine == "openvino":
-            session = openvino.OpenVinoSession(
-                self._file, precision=plan.precision, streams=plan.threads
-            )
-            return [session]
-        ort = import_onnxruntime()
-        return [
-            open_session(ort, self._file, providers, required=plan.required)
-            for providers in plan.providers
-        ]
 
     def _open_pool(self, sessions: list[Session], fallback: Path) -> GpuPool:
         """Put the sessions on GPUs behind one queue."""

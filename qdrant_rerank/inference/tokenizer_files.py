@@ -9,13 +9,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from qdrant_rerank.errors import InvalidInputError, ModelFileError
 
-__all__ = [
-    "DEFAULT_MAX_LENGTH",
-    "TOKENIZER_FILES",
-    "TokenizerFiles",
-    "first_position",
-    "read_json",
-]
+__all__ = ["DEFAULT_MAX_LENGTH", "TOKENIZER_FILES", "TokenizerFiles", "first_position", "read_json"]
 
 # Files of a model's directory that decide how its texts are read.
 TOKENIZER_FILES = (

@@ -80,7 +80,10 @@ def _fingerprint(files: Sequence[Path], options: Mapping[str, object]) -> str:
 
 def _build_into(folder: Path, build: Callable[[Path], None]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_left_behind(folder.parent)
+    for path in folder.parent.glob(f"{BUILDING}*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > LEFT_BEHIND_S:
+                _remove(path)
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=BUILDING))
     try:
         build(made)
@@ -119,13 +122,6 @@ def _digests(folder: Path) -> dict[str, str]:
             with path.open("rb") as file:
                 digests[path.name] = file_digest(file, "sha256").hexdigest()
     return digests
-
-
-def _remove_left_behind(cache: Path) -> None:
-    for path in cache.glob(f"{BUILDING}*"):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime > LEFT_BEHIND_S:
-                _remove(path)
 
 
 def _remove(path: Path) -> None:

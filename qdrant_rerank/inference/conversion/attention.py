@@ -70,11 +70,13 @@ def with_fused_attention(model: Path, cache: Path) -> Iterator[Path]:
     Yields:
         The ONNX file to load, inside the ``with`` block.
     """
-    files = _files(model)
+    files: list[Path] = []
+    with suppress(ModelFileError):  # loading the model raises it
+        if names_any(model, [b"Softmax"]):
+            files = [model, *(model.parent / name for name in external_data(model))]
     if not files or sum(path.stat().st_size for path in files) > LARGEST or not find_spec("onnx"):
         yield model
         return
-
     ort = import_onnxruntime()
 
     def build(folder: Path) -> None:
@@ -87,16 +89,6 @@ def with_fused_attention(model: Path, cache: Path) -> Iterator[Path]:
         with suppress(ModelFileError):  # no room: it has been logged
             made = stack.enter_context(artifact(cache, "attention", files, options, build)) / NAME
         yield made if made.is_file() else model
-
-
-def _files(model: Path) -> list[Path]:
-    """Return a model that may have attention, and its external data; nothing for any other."""
-    if not names_any(model, [b"Softmax"]):
-        return []
-    try:
-        return [model, *(model.parent / name for name in external_data(model))]
-    except ModelFileError:  # what loads it says so
-        return []
 
 
 def _fused(path: Path, open_model: OpenModel) -> bytes | None:

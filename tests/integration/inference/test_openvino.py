@@ -41,7 +41,7 @@ def openvino(directory):
 
 @needs_openvino
 def test_scores_are_equal_in_fp32(onnxruntime, openvino):
-    """To 1e-4, padded to few widths, at both ends of the window."""
+    """To 1e-4, padded to few widths, up to the max length."""
     found, expected = openvino.score_pairs(pairs()), onnxruntime.score_pairs(pairs())
     assert found.scores == pytest.approx(expected.scores, abs=1e-4)
     assert (found.engine, found.precision) == ("OpenVINO fp32", "fp32")

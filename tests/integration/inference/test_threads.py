@@ -1,4 +1,4 @@
-"""Threads of an encoder: as many as it may use, shared, and several a run where few runs are."""
+"""Threads of an encoder: as many as it may use, shared; several per batch if batches are few."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ DOCUMENTS = ["bread rises", LONG, "the sea " * 30, LONG[:900]]
 
 
 def runtime(encoder):
-    """What runs its model."""
+    """The runtime of its model."""
     return encoder._model.scorer().runtime
 
 
@@ -73,8 +73,8 @@ def test_eight_encoders_and_callers_share_one_pool(tiny_bert, tiny_xlmr):
 
 
 @pytest.mark.parametrize("model", ["bundled", "tiny_bert"])
-def test_a_run_on_several_cores_has_the_same_scores(request, model):
-    """To the bit for int8; a second session is opened for the first long run alone."""
+def test_a_batch_on_several_cores_has_the_same_scores(request, model):
+    """To the bit for int8; a second session is opened only for the first long batch."""
     name = request.getfixturevalue(model)
     path = name._model.files.tokenizer if model == "bundled" else name
     one, four = TextCrossEncoder(path, threads=1), TextCrossEncoder(path, threads=4)

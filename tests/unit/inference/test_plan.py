@@ -234,10 +234,14 @@ def test_a_plan_looks_only_at_what_it_needs():
 
 def test_a_plan_says_what_the_weights_are():
     """The precision, and what was made of the file."""
-    assert make_plan(Request(), "int8", WITHOUT).weights == "int8"
-    assert make_plan(Request(precision="fp32"), "int8", WITHOUT).weights == "fp32 (int8 weights)"
-    made = make_plan(Request(precision="int8"), "fp32", WITHOUT)
-    assert made.weights == "int8 (unsigned weights for a test)"
+    exact = machine(CpuBuild)
+    exact.__dict__["int8_weights"] = Int8Weights(signed=True, because="VNNI")
+    int8, fp32 = Request(precision="int8"), Request(precision="fp32")
+    assert make_plan(Request(), "int8", exact).weights == "int8"
+    assert make_plan(Request(), "int8", WITHOUT).weights == "int8 (unsigned weights for a test)"
+    assert make_plan(int8, "fp32", exact).weights == "int8 (signed weights for VNNI)"
+    assert make_plan(int8, "fp32", WITHOUT).weights == "int8 (unsigned weights for a test)"
+    assert make_plan(fp32, "int8", WITHOUT).weights == "fp32 (int8 weights)"
 
 
 def test_a_file_that_openvino_cannot_load_is_left_to_onnxruntime():

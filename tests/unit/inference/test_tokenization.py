@@ -28,17 +28,17 @@ def tokenizer(directory):
     return PairTokenizer.from_directory(directory)
 
 
-def stock(directory, window=None):
+def stock(directory, limit=None):
     """The same file without our code."""
     made = Tokenizer.from_file(str(directory / "tokenizer.json"))
     made.no_padding()
-    made.no_truncation() if window is None else made.enable_truncation(window)
+    made.no_truncation() if limit is None else made.enable_truncation(limit)
     return made
 
 
 @settings(max_examples=50, deadline=None)
 @given(query=ANY_TEXT, document=ANY_TEXT)
-def test_ids_and_types_are_the_tokenizers_own_for_the_models_window(
+def test_ids_and_types_are_the_tokenizers_own_for_the_models_max_length(
     directory, tokenizer, query, document
 ):
     """The stored truncation and padding (64) are reset; the model reads 128."""
@@ -52,7 +52,7 @@ def test_ids_and_types_are_the_tokenizers_own_for_the_models_window(
 
 @settings(max_examples=30, deadline=None)
 @given(words=st.integers(1, 60), rest=st.integers(0, 400))
-def test_a_query_of_up_to_half_the_window_stays_whole(directory, tokenizer, words, rest):
+def test_a_query_of_up_to_half_the_max_length_stays_whole(directory, tokenizer, words, rest):
     """The document takes the cut, whatever its length."""
     query = " ".join(["bread"] * words)
     own = stock(directory).encode(query, add_special_tokens=False).ids
@@ -78,19 +78,19 @@ def test_ten_megabytes_are_cut_before_tokenising(tokenizer):
 
 
 def test_text_behind_much_white_space_is_still_read(tokenizer):
-    """The first clip leaves the window unfilled, so a wider one is tried."""
+    """The first clip gives fewer tokens than the max length, so a wider one is tried."""
     [pair] = tokenizer([("query", " " * 50_000 + "answer")])
     assert pair.ids.tolist() == tokenizer([("query", "answer")])[0].ids.tolist()
 
 
 def test_lone_surrogates_read_as_the_replacement_character(tokenizer):
     """They have no UTF-8, which the tokenizer needs."""
-    broken, mended = tokenizer([("q\ud800", "a \udfff b")]), tokenizer([("q\ufffd", "a \ufffd b")])
-    assert broken[0].ids.tolist() == mended[0].ids.tolist()
+    broken, fixed = tokenizer([("q\ud800", "a \udfff b")]), tokenizer([("q\ufffd", "a \ufffd b")])
+    assert broken[0].ids.tolist() == fixed[0].ids.tolist()
 
 
 def test_max_length_is_checked_against_the_position_table(directory):
-    """XLM-R's table is two longer than its window."""
+    """XLM-R's table is two longer than its max length."""
     assert PairTokenizer.from_directory(directory, max_length=128).max_length == 128
     with pytest.raises(InvalidInputError, match="max_length is 129.*positions for 128"):
         PairTokenizer.from_directory(directory, max_length=129)
@@ -99,7 +99,7 @@ def test_max_length_is_checked_against_the_position_table(directory):
 
 
 def test_configuration_files_are_optional(directory, tmp_path):
-    """With tokenizer.json alone the window is 512."""
+    """With tokenizer.json alone the max length is 512."""
     bare = PairTokenizer.from_directory(variants.flat(directory, tmp_path / "m"))
     assert bare.max_length == 512
     assert bare.pad_id == PairTokenizer.from_directory(directory).pad_id
@@ -122,7 +122,7 @@ def test_damaged_files_are_named(directory, tmp_path, file, content, seen):
         PairTokenizer.from_directory(copy)
 
 
-def test_a_window_of_the_tokenizers_configuration_counts(directory, tmp_path):
+def test_a_max_length_of_the_tokenizers_configuration_counts(directory, tmp_path):
     """The smallest of what the files say."""
     copy = variants.copy_of(directory, tmp_path / "m")
     config = json.loads((copy / "tokenizer_config.json").read_text())

@@ -122,7 +122,7 @@ PLAIN = [helper.make_node("Identity", ["of_padding"], ["mask"])]
 @pytest.mark.parametrize("model", ["tiny_bert", "tiny_xlmr"])
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_scores_are_those_of_the_file_as_it_is(request, model, precision, tmp_path):
-    """One pair a run, without padding, and many, with it; torch's guard against NaN is gone."""
+    """One pair without padding, and many with padding; torch's guard against NaN is gone."""
     path = request.getfixturevalue(model)
     encoder = TextCrossEncoder(path, precision=precision, cache_dir=tmp_path)
     made, _ = fused(tmp_path)

@@ -128,8 +128,8 @@ def test_scores_are_near_both_and_said_to_be_of_int8_weights(original, directory
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.integers(0, len(DOCUMENTS) - 1), min_size=1), batch_size=st.integers(1, 9))
-def test_a_score_does_not_depend_on_what_else_is_in_a_run(restored, rows, batch_size):
-    """Unlike in int8, pairs are run together."""
+def test_a_score_does_not_depend_on_the_rest_of_its_batch(restored, rows, batch_size):
+    """Unlike in int8, several pairs share a batch."""
     assert restored._model.scorer().runtime.pairs_per_batch is None
     expected = restored.rerank(QUERY, DOCUMENTS, batch_size=1)
     scores = restored.rerank(QUERY, [DOCUMENTS[row] for row in rows], batch_size)
@@ -333,7 +333,7 @@ def test_nothing_is_made_for_a_gpu_that_is_not_there(tiny_bert, tmp_path):
     ],
 )
 def test_what_is_made_of_which_file(source, asked, for_gpu, precision, made):
-    """A GPU is given floats; elsewhere a file is run as it is, unless another is asked for."""
+    """A GPU gets floats; elsewhere a file runs as it is, unless another precision is asked for."""
     found = choose_conversion(source, asked, for_gpu=for_gpu)
     assert found.precision == precision
     steps = ("quantizes", "dequantizes")
@@ -344,7 +344,7 @@ def test_what_is_made_of_which_file(source, asked, for_gpu, precision, made):
     ("source", "asked"), [("fp16", "int8"), ("fp16", "fp32"), ("fp32", "q4f16"), ("q4f16", "fp16")]
 )
 def test_what_cannot_be_made_of_a_file_is_refused(source, asked):
-    """Nothing else is run in its place."""
+    """Nothing else runs in its place."""
     with pytest.raises(InvalidInputError, match=f"the file is {source}, which it cannot be made"):
         choose_conversion(source, asked)
 

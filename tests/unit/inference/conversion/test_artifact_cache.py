@@ -95,7 +95,7 @@ def test_a_damaged_or_foreign_entry_is_made_again_and_said_once(tmp_path, source
 def test_where_nothing_can_be_kept_it_is_made_for_the_moment_and_said_once(
     tmp_path, source, caplog
 ):
-    """A file stands where the cache should be; a read-only or full disk fails likewise."""
+    """A file stands where the cache should be; a read-only or full disk fails in the same way."""
     build, cache = Builder(), tmp_path / "cache"
     cache.write_text("in the way")
     with caplog.at_level(logging.WARNING):
