@@ -25,7 +25,7 @@ from qdrant_client.local.payload_value_extractor import value_by_key
 
 from qdrant_rerank.errors import InvalidInputError, MissingTextError
 from qdrant_rerank.types import Snippet
-from qdrant_rerank.utils.validation import a_type
+from qdrant_rerank.utils.validation import a_type, require_call
 
 __all__ = [
     "GroupId",
@@ -59,7 +59,8 @@ class PayloadText:
         fields: payload fields that are read; None for a function.
 
     Raises:
-        InvalidInputError: the source is empty or not a valid template.
+        InvalidInputError: the source is empty, not a valid template, or not a function of one
+            argument.
 
     Examples:
         >>> PayloadText("{title}: {n}")({"title": "Moby Dick", "n": 135})
@@ -73,6 +74,7 @@ class PayloadText:
         self.fields: tuple[str, ...] | None = None
         self._joined: tuple[str, ...] | None = None  # fields whose texts are joined
         if callable(source):
+            require_call("text", source, "", "payload")
             self._read: Callable[[Payload], str | None] = source
         elif isinstance(source, str) and "{" in source:
             parts = _parse(source)

@@ -1,7 +1,7 @@
 """Results of a search, and the protocols of its parts: reranker, embedder, sparse encoder."""
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import (
@@ -56,7 +56,7 @@ PointId = int | str | UUID
 class Reranker(Protocol):
     """Any object that scores documents for a query, such as fastembed's TextCrossEncoder."""
 
-    def rerank(self, query: str, documents: Iterable[str]) -> Iterable[float]:
+    def rerank(self, query: str, documents: list[str], /) -> Iterable[float]:
         """Return one score per document, in input order; higher is more relevant."""
         ...
 
@@ -81,11 +81,11 @@ class Embedder(Protocol):
         """Length of a vector."""
         ...
 
-    def embed_query(self, text: str) -> NDArray[np.float32]:
+    def embed_query(self, text: str, /) -> NDArray[np.float32]:
         """Return the vector of a query: shape (dimension,), float32."""
         ...
 
-    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed_documents(self, texts: list[str], /) -> NDArray[np.float32]:
         """Return the vectors of n texts: shape (n, dimension), float32, input order."""
         ...
 
@@ -99,11 +99,11 @@ class SparseEncoder(Protocol):
         """Name of the model."""
         ...
 
-    def embed_query(self, text: str) -> SparseVector:
+    def embed_query(self, text: str, /) -> SparseVector:
         """Return the vector of a query: the indices and values that are not zero."""
         ...
 
-    def embed_documents(self, texts: Sequence[str]) -> list[SparseVector]:
+    def embed_documents(self, texts: list[str], /) -> list[SparseVector]:
         """Return one vector per text, in input order."""
         ...
 
