@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 Payload = Mapping[str, Any]
-TextSource = str | Sequence[str] | Callable[[Payload], str | None]
+TextSource = str | Sequence[str] | Callable[[dict[str, Any]], str | None]
 GroupId = int | str
 
 SEPARATOR = "\n"  # between the texts of several fields
@@ -75,7 +75,7 @@ class PayloadText:
         self._joined: tuple[str, ...] | None = None  # fields whose texts are joined
         if callable(source):
             require_call("text", source, "", "payload")
-            self._read: Callable[[Payload], str | None] = source
+            self._read: Callable[[dict[str, Any]], str | None] = source
         elif isinstance(source, str) and "{" in source:
             parts = _parse(source)
             self.fields = tuple(dict.fromkeys(path for _, path in parts if path))
@@ -97,7 +97,7 @@ class PayloadText:
     def __call__(self, payload: Payload | None) -> str | None:
         """Return the text, or None if it is missing."""
         try:
-            text = self._read(payload or {})
+            text = self._read(_as_dict(payload))
         except LookupError:
             return None
         return text if isinstance(text, str) and text.strip() else None
@@ -118,7 +118,7 @@ class PayloadText:
         Snippet(text='Long', start=0, end=4, field='body')
         """
         if self._joined is None:
-            text = self._read(payload or {}) or ""
+            text = self._read(_as_dict(payload)) or ""
             return Snippet(text[start:end], start, end)
         parts = []
         offset = 0
@@ -155,6 +155,11 @@ class PayloadText:
         advice = f" Pass text={' or '.join(map(repr, longest))}." if longest else ""
         seen = ", ".join(f"{f!r} {_state(_lookup(payload, f))}" for f in self.fields)
         return f"{what} has no text: {seen}; {present}.{advice}"
+
+
+def _as_dict(payload: Payload | None) -> dict[str, Any]:
+    """Return what a text function gets."""
+    return payload if isinstance(payload, dict) else dict(payload or {})
 
 
 def _parse(template: str) -> list[tuple[str, str | None]]:

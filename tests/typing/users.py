@@ -173,10 +173,15 @@ def long_and_calibrated(hits: SearchResults) -> tuple[str, int | None]:
     return snippet.text if snippet else "", hits.trace.truncated
 
 
+def title(payload: dict[str, str]) -> str | None:
+    """A text function of the user's own."""
+    return payload.get("title")
+
+
 def rerankers_of_users(points: list[models.ScoredPoint]) -> list[SearchResults]:
     """Any type of documents that a list is, whatever the arguments are called."""
     rerankers: list[Reranker] = [Shortest(), OfLists(), OfSequences()]
-    HybridSearcher("documents", reranker=OfLists(), embedder=EmbedderOfLists())
+    HybridSearcher("documents", reranker=OfLists(), embedder=EmbedderOfLists(), text=title)
     AsyncHybridSearcher("documents", reranker=OfSequences(), embedder=EmbedderOfLists())
     return [rerank_points("q", points, reranker=reranker) for reranker in rerankers]
 
