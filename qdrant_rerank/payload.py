@@ -25,7 +25,7 @@ from qdrant_client.local.payload_value_extractor import value_by_key
 
 from qdrant_rerank.errors import InvalidInputError, MissingTextError
 from qdrant_rerank.types import Snippet
-from qdrant_rerank.utils.validation import a_type
+from qdrant_rerank.utils.validation import a_type, require_call
 
 __all__ = [
     "GroupId",
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 Payload = Mapping[str, Any]
-TextSource = str | Sequence[str] | Callable[[Payload], str | None]
+TextSource = str | Sequence[str] | Callable[[dict[str, Any]], str | None]
 GroupId = int | str
 
 SEPARATOR = "\n"  # between the texts of several fields
@@ -59,7 +59,8 @@ class PayloadText:
         fields: payload fields that are read; None for a function.
 
     Raises:
-        InvalidInputError: the source is empty or not a valid template.
+        InvalidInputError: the source is empty, not a valid template, or not a function of one
+            argument.
 
     Examples:
         >>> PayloadText("{title}: {n}")({"title": "Moby Dick", "n": 135})
@@ -73,7 +74,8 @@ class PayloadText:
         self.fields: tuple[str, ...] | None = None
         self._joined: tuple[str, ...] | None = None  # fields whose texts are joined
         if callable(source):
-            self._read: Callable[[Payload], str | None] = source
+            require_call("text", source, "", "payload")
+            self._read: Callable[[dict[str, Any]], str | None] = source
         elif isinstance(source, str) and "{" in source:
             parts = _parse(source)
             self.fields = tuple(dict.fromkeys(path for _, path in parts if path))
@@ -95,7 +97,7 @@ class PayloadText:
     def __call__(self, payload: Payload | None) -> str | None:
         """Return the text, or None if it is missing."""
         try:
-            text = self._read(payload or {})
+            text = self._read(_as_dict(payload))
         except LookupError:
             return None
         return text if isinstance(text, str) and text.strip() else None
@@ -116,7 +118,7 @@ class PayloadText:
         Snippet(text='Long', start=0, end=4, field='body')
         """
         if self._joined is None:
-            text = self._read(payload or {}) or ""
+            text = self._read(_as_dict(payload)) or ""
             return Snippet(text[start:end], start, end)
         parts = []
         offset = 0
@@ -153,6 +155,11 @@ class PayloadText:
         advice = f" Pass text={' or '.join(map(repr, longest))}." if longest else ""
         seen = ", ".join(f"{f!r} {_state(_lookup(payload, f))}" for f in self.fields)
         return f"{what} has no text: {seen}; {present}.{advice}"
+
+
+def _as_dict(payload: Payload | None) -> dict[str, Any]:
+    """Return what a text function gets."""
+    return payload if isinstance(payload, dict) else dict(payload or {})
 
 
 def _parse(template: str) -> list[tuple[str, str | None]]:

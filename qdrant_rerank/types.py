@@ -1,38 +1,53 @@
 """Results of a search, and the protocols of its parts: reranker, embedder, sparse encoder."""
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    Protocol,
+    Self,
+    SupportsIndex,
+    TypeVar,
+    overload,
+    runtime_checkable,
+)
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 from qdrant_client.models import ScoredPoint, SparseVector
 
-from qdrant_rerank.errors import MissingDependencyError
+from qdrant_rerank.utils.hit_tables import data_frame, hit_lines, html_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "UNSCORED",
     "Embedder",
     "PointId",
     "RerankedPoint",
     "Reranker",
+    "Results",
     "SearchResults",
     "SearchTrace",
     "Snippet",
     "SparseEncoder",
     "Status",
+    "hit_row",
     "in_retrieval_order",
 ]
 
 #: How a search ended; see ``SearchTrace.status``.
 Status = Literal["reranked", "partial", "degraded", "recall only", "no candidates"]
 
-LONGEST_CELL = 200  # characters of a text shown in a table
+#: The score of a hit that was not scored: the lowest float32, so that it is below any other score
+#: and every format and database can hold it, as none can hold minus infinity.
+UNSCORED = float(np.finfo(np.float32).min)
 
 PointId = int | str | UUID
 
@@ -41,7 +56,7 @@ PointId = int | str | UUID
 class Reranker(Protocol):
     """Any object that scores documents for a query, such as fastembed's TextCrossEncoder."""
 
-    def rerank(self, query: str, documents: Iterable[str]) -> Iterable[float]:
+    def rerank(self, query: str, documents: list[str], /) -> Iterable[float]:
         """Return one score per document, in input order; higher is more relevant."""
         ...
 
@@ -66,11 +81,11 @@ class Embedder(Protocol):
         """Length of a vector."""
         ...
 
-    def embed_query(self, text: str) -> NDArray[np.float32]:
+    def embed_query(self, text: str, /) -> NDArray[np.float32]:
         """Return the vector of a query: shape (dimension,), float32."""
         ...
 
-    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed_documents(self, texts: list[str], /) -> NDArray[np.float32]:
         """Return the vectors of n texts: shape (n, dimension), float32, input order."""
         ...
 
@@ -84,11 +99,11 @@ class SparseEncoder(Protocol):
         """Name of the model."""
         ...
 
-    def embed_query(self, text: str) -> SparseVector:
+    def embed_query(self, text: str, /) -> SparseVector:
         """Return the vector of a query: the indices and values that are not zero."""
         ...
 
-    def embed_documents(self, texts: Sequence[str]) -> list[SparseVector]:
+    def embed_documents(self, texts: list[str], /) -> list[SparseVector]:
         """Return one vector per text, in input order."""
         ...
 
@@ -116,8 +131,9 @@ class RerankedPoint(ScoredPoint):
 
     Attributes:
         score: the score that orders the list: the rerank score, or its blend with the retrieval
-            score; the retrieval score if nothing was reranked; minus infinity for a hit that has
-            no text, or that was not scored in time.
+            score; the retrieval score if nothing was reranked. For a hit that has no text, or that
+            was not scored in time, -3.4028234663852886e+38, the lowest float32 and below any other
+            score.
         rerank_score: the reranker's score; None if the hit was not scored.
         retrieval_score: the score that Qdrant returned.
         retrieval_rank: 1-based place before reranking.
@@ -185,42 +201,36 @@ class SearchTrace:
     cause: str | None = None
 
 
-class SearchResults(list[RerankedPoint]):
-    """A list of hits, best first. A notebook shows it as a table.
+Item = TypeVar("Item")
+
+
+class Results(list[Item]):
+    """A list of what was found, best first; a part of it, ``results[:3]``, is one too.
 
     Attributes:
         query: the query as text.
         trace: what the search did, and how long it took.
     """
 
-    def __init__(self, points: Iterable[RerankedPoint], *, query: str, trace: SearchTrace) -> None:
-        super().__init__(points)
+    def __init__(self, items: Iterable[Item], *, query: str, trace: SearchTrace) -> None:
+        super().__init__(items)
         self.query = query
         self.trace = trace
 
-    def to_dicts(self) -> list[dict[str, Any]]:
-        """Return one dict per hit, ready for JSON.
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Item | Self:
+        if isinstance(index, slice):
+            return type(self)(super().__getitem__(index), query=self.query, trace=self.trace)
+        return super().__getitem__(index)
 
-        Its keys are rank, id, the scores and payload; also vector and snippet if the hit has them.
-        The score is None if it is minus infinity, which JSON cannot hold.
-        """
-        rows = []
-        for rank, point in enumerate(self, start=1):
-            row = point.model_dump(mode="json", include={"id", "score", "payload", "vector"})
-            if row["vector"] is None:
-                del row["vector"]
-            row["score"] = point.score if np.isfinite(point.score) else None
-            row = {
-                "rank": rank,
-                **row,
-                "rerank_score": point.rerank_score,
-                "retrieval_score": point.retrieval_score,
-                "retrieval_rank": point.retrieval_rank,
-            }
-            if point.snippet is not None:
-                row["snippet"] = asdict(point.snippet)
-            rows.append(row)
-        return rows
+    _unit = "hits"
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return one dict per item, ready for JSON."""
+        raise NotImplementedError
 
     def to_pandas(self) -> "pd.DataFrame":
         """Return a table with one row per hit, best first.
@@ -230,70 +240,59 @@ class SearchResults(list[RerankedPoint]):
         Raises:
             MissingDependencyError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise MissingDependencyError(
-                "to_pandas() needs pandas: pip install pandas. to_dicts() works without it."
-            ) from error
-        columns = ["rank", "id", "score", "rerank_score", "retrieval_score", "retrieval_rank"]
-        rows = []
-        for row in self.to_dicts():
-            payload = row.get("payload") or {}
-            rows.append(
-                {name: row[name] for name in columns}
-                | {f"payload.{field}": value for field, value in payload.items()}
-                | {f"snippet.{name}": value for name, value in row.get("snippet", {}).items()}
-            )
-        return pd.DataFrame(rows, columns=None if rows else columns)
+        return data_frame(self._rows())
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """Return one row per hit, for tables."""
+        return self.to_dicts()
 
     def __repr__(self) -> str:
-        return f"SearchResults({self.query!r}, {len(self)} hits, {list.__repr__(self)})"
+        head = f"{type(self).__name__}({self.query!r:.80}, {len(self)} {self._unit})"
+        return "\n".join([head, *hit_lines(self._rows())])
 
     def _repr_html_(self) -> str:
         """Return a table for notebooks. All text of query and payload is escaped."""
-        head = "".join(
-            f"<th>{name}</th>" for name in ("rank", "was", "score", "recall", "id", "payload")
-        )
-        body = "".join(self._html_row(rank, point) for rank, point in enumerate(self, start=1))
         trace = self.trace
+        unit = "" if self._unit == "hits" else f" {self._unit}"
         return (
-            f"<p><b>{html.escape(self.query)}</b>: {len(self)} of {trace.candidates} candidates, "
-            f"{trace.total_s * 1000:.0f} ms (recall {trace.recall_s * 1000:.0f} ms, rerank "
-            f"{(trace.tokenize_s + trace.infer_s) * 1000:.0f} ms)</p>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            f"<p><b>{html.escape(self.query)}</b>: {len(self)}{unit} of {trace.candidates} "
+            f"candidates, {trace.total_s * 1000:.0f} ms (recall {trace.recall_s * 1000:.0f} ms, "
+            f"rerank {(trace.tokenize_s + trace.infer_s) * 1000:.0f} ms)</p>"
+            + html_table(self._rows())
         )
 
-    @staticmethod
-    def _html_row(rank: int, point: RerankedPoint) -> str:
-        moved = point.retrieval_rank - rank
-        arrow = f"{'▲' if moved > 0 else '▼'}{abs(moved)}" if moved else ""
-        score = "" if point.rerank_score is None else f"{point.rerank_score:.3f}"
-        cells = (
-            str(rank),
-            f"{point.retrieval_rank} {arrow}".strip(),
-            score,
-            f"{point.retrieval_score:.3f}",
-            html.escape(str(point.id)),
-            _snippet_html(point.snippet) + _payload_html(point.payload or {}),
-        )
-        return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+class SearchResults(Results[RerankedPoint]):
+    """A list of hits, best first. It prints one line per hit; a notebook shows it as a table.
+
+    Attributes:
+        query: the query as text.
+        trace: what the search did, and how long it took.
+    """
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return one dict per hit, ready for JSON.
+
+        Its keys are rank, id, the scores and payload; also vector and snippet if the hit has them.
+        """
+        return [hit_row(rank, point) for rank, point in enumerate(self, start=1)]
 
 
-def _snippet_html(snippet: Snippet | None) -> str:
-    return "" if snippet is None else f"<mark>{_shown(snippet.text)}</mark><br>"
-
-
-def _payload_html(payload: Mapping[str, Any]) -> str:
-    lines = [
-        f"<b>{html.escape(str(field))}</b> {_shown(value)}" for field, value in payload.items()
-    ]
-    return "<br>".join(lines)
-
-
-def _shown(value: Any) -> str:
-    text = str(value)
-    return html.escape(text if len(text) <= LONGEST_CELL else text[:LONGEST_CELL] + "…")
+def hit_row(rank: int, point: RerankedPoint) -> dict[str, Any]:
+    """Return a hit as a dict, ready for JSON."""
+    row = point.model_dump(mode="json", include={"id", "score", "payload", "vector"})
+    if row["vector"] is None:
+        del row["vector"]
+    row = {
+        "rank": rank,
+        **row,
+        "rerank_score": point.rerank_score,
+        "retrieval_score": point.retrieval_score,
+        "retrieval_rank": point.retrieval_rank,
+    }
+    if point.snippet is not None:
+        row["snippet"] = asdict(point.snippet)
+    return row
 
 
 def _id_key(point_id: PointId) -> tuple[bool, str, int]:

@@ -17,7 +17,7 @@ from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
 from qdrant_rerank.types import Embedder, SparseEncoder
 from qdrant_rerank.utils.fork import ForkLock
-from qdrant_rerank.utils.validation import a_type
+from qdrant_rerank.utils.validation import a_type, require_call
 
 __all__ = [
     "Bm25Encoder",
@@ -47,9 +47,14 @@ def load_embedder(embedder: Any) -> Embedder | QdrantInference:
     if isinstance(embedder, str | Path):
         with _loading:  # otherwise two threads would both load the model
             return _shared(str(embedder))
+    if isinstance(embedder, QdrantInference):
+        return embedder
     if callable(getattr(embedder, "query_embed", None)) and hasattr(embedder, "embedding_size"):
+        require_call("embedder", embedder, "query_embed", "text")
         return FastembedDense(embedder)
-    if isinstance(embedder, Embedder | QdrantInference):
+    if isinstance(embedder, Embedder):
+        require_call("embedder", embedder, "embed_query", "text")
+        require_call("embedder", embedder, "embed_documents", "texts")
         return embedder
     raise InvalidInputError(
         f"embedder is {a_type(embedder)}; expected a model name, a directory, a fastembed "
@@ -79,8 +84,11 @@ def load_sparse(sparse: Any) -> SparseEncoder | QdrantInference | TextIndex:
     if isinstance(sparse, QdrantInference | TextIndex):
         return sparse
     if callable(getattr(sparse, "query_embed", None)):
+        require_call("sparse", sparse, "query_embed", "text")
         return FastembedSparse(sparse)
     if not isinstance(sparse, str) and isinstance(sparse, SparseEncoder):
+        require_call("sparse", sparse, "embed_query", "text")
+        require_call("sparse", sparse, "embed_documents", "texts")
         return sparse
     raise InvalidInputError(
         f"sparse is {sparse!r:.80}; expected 'Qdrant/bm25', None, a fastembed SparseTextEmbedding, "

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.evaluation.evaluation_result import STAGES
 from qdrant_rerank.evaluation.trec import Qrels, Run, require_overlap
-from qdrant_rerank.types import RerankedPoint, SearchResults
+from qdrant_rerank.types import UNSCORED, RerankedPoint, SearchResults
 from qdrant_rerank.utils.validation import a_type, require_query
 
 __all__ = ["Collected", "Search", "collect", "document_id", "judged_queries", "progress_bar"]
@@ -126,12 +126,12 @@ def _orders(
     after: dict[str, float] = {}
     lowest = 0.0
     for hit in results:
-        if np.isfinite(hit.score):
+        if hit.score > UNSCORED:
             lowest = hit.score
         elif drops:
             continue
-        # JSON and TREC runs cannot hold minus infinity; only the order counts.
-        after.setdefault(identify(hit), hit.score if np.isfinite(hit.score) else lowest - 1)
+        # The score of an unscored hit is far below all others; only the order counts.
+        after.setdefault(identify(hit), hit.score if hit.score > UNSCORED else lowest - 1)
     return before, after
 
 

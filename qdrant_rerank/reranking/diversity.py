@@ -1,6 +1,5 @@
 """Maximal marginal relevance: hits that are relevant and differ from each other."""
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.payload import PayloadText
-from qdrant_rerank.types import Embedder, RerankedPoint
+from qdrant_rerank.types import UNSCORED, Embedder, RerankedPoint
 
 __all__ = ["diversified", "mmr_order", "one_vector", "without_vectors"]
 
@@ -108,8 +107,8 @@ def diversified(
     """
     diverse = []
     for points in orders:
-        scored = [point for point in points if math.isfinite(point.score)]
-        rest = [point for point in points if not math.isfinite(point.score)]
+        scored = [point for point in points if point.score > UNSCORED]
+        rest = [point for point in points if point.score <= UNSCORED]
         if scored:
             vectors = _vectors(scored, using, text, embedder)
             relevance = np.array([point.score for point in scored])

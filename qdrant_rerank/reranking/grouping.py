@@ -1,11 +1,12 @@
 """Ordered chunks -> groups of chunks, such as documents. Pure: no I/O."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from qdrant_client import models
 
 from qdrant_rerank.payload import GroupId, group_ids
-from qdrant_rerank.types import RerankedPoint, SearchTrace
+from qdrant_rerank.types import RerankedPoint, Results, hit_row
 from qdrant_rerank.utils.warn import warn_caller
 
 __all__ = ["GroupedResults", "RerankedGroup", "group_points"]
@@ -23,26 +24,39 @@ class RerankedGroup(models.PointGroup):
     hits: list[RerankedPoint]  # type: ignore[assignment]
 
 
-class GroupedResults(list[RerankedGroup]):
-    """A list of groups, best first.
+class GroupedResults(Results[RerankedGroup]):
+    """A list of groups, best first. It prints one line per hit; a notebook shows it as a table.
 
     Attributes:
         query: the query as text.
         trace: what the search did, and how long it took.
     """
 
-    def __init__(self, groups: Iterable[RerankedGroup], *, query: str, trace: SearchTrace) -> None:
-        super().__init__(groups)
-        self.query = query
-        self.trace = trace
+    _unit = "groups"
 
     @property
     def groups(self) -> list[RerankedGroup]:
         """The groups as a plain list, named as in qdrant-client's ``GroupsResult``."""
         return list(self)
 
-    def __repr__(self) -> str:
-        return f"GroupedResults({self.query!r}, {len(self)} groups, {list.__repr__(self)})"
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return one dict per group, ready for JSON.
+
+        Its keys are rank, id, hits (one dict per hit, as ``SearchResults.to_dicts`` gives it) and
+        lookup (the point of ``with_lookup``, or None).
+        """
+        return [
+            {
+                "rank": rank,
+                "id": group.id,
+                "hits": [hit_row(place, hit) for place, hit in enumerate(group.hits, start=1)],
+                "lookup": None if group.lookup is None else group.lookup.model_dump(mode="json"),
+            }
+            for rank, group in enumerate(self, start=1)
+        ]
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [{"group": group["id"]} | hit for group in self.to_dicts() for hit in group["hits"]]
 
 
 def group_points(

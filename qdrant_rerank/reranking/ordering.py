@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from qdrant_client.models import ScoredPoint
 
 from qdrant_rerank.options import Blend
-from qdrant_rerank.types import RerankedPoint, Snippet
+from qdrant_rerank.types import UNSCORED, RerankedPoint, Snippet
 
 __all__ = [
     "blend_scores",
@@ -114,7 +114,7 @@ def order_by_score(
             points[row],
             row,
             rerank_score.get(row),
-            by_row.get(row, -np.inf),
+            by_row.get(row, UNSCORED),
             snippets.get(row),
         )
         for row in ranked[:limit]

@@ -21,7 +21,7 @@ from qdrant_rerank.options import OnRerankError
 from qdrant_rerank.types import Reranker, Status
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 from qdrant_rerank.utils.fork import ForkLock
-from qdrant_rerank.utils.validation import a_type
+from qdrant_rerank.utils.validation import a_type, require_call
 
 __all__ = ["Scored", "load_reranker", "score"]
 
@@ -110,16 +110,18 @@ def load_reranker(reranker: Reranker | str | Path) -> Reranker:
     Raises:
         UnknownModelError: there is no model of that name, or no such path.
         ModelFileError: the files of the model are missing or damaged.
-        InvalidInputError: the value does not rerank.
+        InvalidInputError: the value does not rerank, or its ``rerank`` cannot be called with a
+            query and documents.
     """
     if isinstance(reranker, str | Path):
         with _loading:  # otherwise two threads would both load the model
             return _shared(str(reranker))
-    if not callable(getattr(reranker, "rerank", None)):
+    if not hasattr(reranker, "rerank"):
         raise InvalidInputError(
             f"reranker is {a_type(reranker)}; expected a model name, a path, an object with "
             "rerank(query, documents), or None for the retrieval order."
         )
+    require_call("reranker", reranker, "rerank", "query", "documents")
     return reranker
 
 
@@ -243,7 +245,7 @@ def _ask(reranker: Reranker, query: str, documents: Sequence[str]) -> NDArray[np
         return NO_SCORES
     name = f"{type(reranker).__name__}.rerank"
     expected = "expected one float per document, in input order."
-    answer: Any = reranker.rerank(query, documents)
+    answer: Any = reranker.rerank(query, list(documents))
     try:
         answer = iter(answer)
     except TypeError as error:

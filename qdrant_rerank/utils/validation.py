@@ -1,5 +1,6 @@
 """Checks of arguments. Each error says what was seen and what was expected."""
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
@@ -10,6 +11,7 @@ from qdrant_rerank.errors import InvalidInputError
 __all__ = [
     "a_type",
     "require_blend",
+    "require_call",
     "require_choice",
     "require_count",
     "require_number",
@@ -28,6 +30,44 @@ def a_type(value: Any) -> str:
     """
     name = type(value).__name__
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
+def require_call(name: str, value: Any, method: str, *arguments: str) -> None:
+    """Raise InvalidInputError unless a method can be called with these positional arguments.
+
+    A method whose signature Python does not know counts as one that can.
+
+    Args:
+        name: name of the argument that holds the object, for messages.
+        value: the object.
+        method: name of the method; "" if the object itself is called.
+        arguments: names of the arguments, for messages.
+    """
+    call = f"{method}({', '.join(arguments)})"
+    if method and inspect.isclass(value):
+        raise InvalidInputError(
+            f"{name} is the class {value.__name__}; expected an object. Pass {value.__name__}(...)."
+        )
+    function = getattr(value, method, None) if method else value
+    if not callable(function):
+        raise InvalidInputError(f"{name} is {a_type(value)}; expected an object with {call}.")
+    found = f"{type(value).__name__}.{method}" if method else getattr(value, "__name__", name)
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise InvalidInputError(
+            f"{name}: {found} is async; expected a function that returns its result. Pass an "
+            "object that runs it, such as with asyncio.run."
+        )
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise InvalidInputError(
+            f"{name}: {found}{signature} cannot be called as {call}: {error}. Pass an object "
+            f"whose {method or 'call'} takes these arguments by position."
+        ) from error
 
 
 def require_query(query: Any) -> None:

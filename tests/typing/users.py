@@ -37,6 +37,37 @@ class Shortest:
         return [-float(len(document)) for document in documents]
 
 
+class OfLists:
+    """A reranker that takes a list, under names of its own, and returns an array."""
+
+    def rerank(self, question: str, texts: list[str]) -> NDArray[np.float64]:
+        """Longer is better."""
+        return np.array([len(text) for text in texts], dtype=np.float64)
+
+
+class OfSequences:
+    """A reranker that takes a sequence, with an option of its own."""
+
+    def rerank(self, query: str, documents: Sequence[str], top: int | None = None) -> list[float]:
+        """All are alike."""
+        return [0.0] * len(documents)
+
+
+class EmbedderOfLists:
+    """An embedder that takes lists."""
+
+    name = "lists"
+    dimension = 4
+
+    def embed_query(self, query: str) -> NDArray[np.float32]:
+        """The same for all."""
+        return np.ones(4, dtype=np.float32)
+
+    def embed_documents(self, documents: list[str]) -> NDArray[np.float32]:
+        """The same for all."""
+        return np.ones((len(documents), 4), dtype=np.float32)
+
+
 class Ones:
     """An embedder of the user's own."""
 
@@ -140,3 +171,24 @@ def long_and_calibrated(hits: SearchResults) -> tuple[str, int | None]:
     assert names
     snippet: Snippet | None = hits[0].snippet
     return snippet.text if snippet else "", hits.trace.truncated
+
+
+def title(payload: dict[str, str]) -> str | None:
+    """A text function of the user's own."""
+    return payload.get("title")
+
+
+def rerankers_of_users(points: list[models.ScoredPoint]) -> list[SearchResults]:
+    """Any type of documents that a list is, whatever the arguments are called."""
+    rerankers: list[Reranker] = [Shortest(), OfLists(), OfSequences()]
+    HybridSearcher("documents", reranker=OfLists(), embedder=EmbedderOfLists(), text=title)
+    AsyncHybridSearcher("documents", reranker=OfSequences(), embedder=EmbedderOfLists())
+    return [rerank_points("q", points, reranker=reranker) for reranker in rerankers]
+
+
+def parts(results: SearchResults, groups: GroupedResults) -> tuple[list[float], list[int]]:
+    """A part of the results is results; an item is a hit or a group."""
+    first: SearchResults = results[:3]
+    best: RerankedPoint = first[0]
+    few: GroupedResults = groups[:2]
+    return [best.score], [len(few.to_pandas()), len(few.to_dicts()), len(few[0].hits)]

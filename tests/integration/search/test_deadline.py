@@ -22,6 +22,7 @@ from qdrant_rerank import (
     rerank_points,
 )
 from qdrant_rerank.errors import DeadlineError, InvalidInputError, QdrantConnectionError
+from qdrant_rerank.types import UNSCORED
 from qdrant_rerank.utils.deadline import Deadline
 from tests.loopback_grpc import loopback_server
 
@@ -210,7 +211,7 @@ def test_a_partial_page_is_the_scored_head_then_the_rest(encoder, threshold):
     assert len(head) == (pairs if threshold is None else 0)
     assert [hit.score for hit in head] == sorted((hit.score for hit in head), reverse=True)
     assert {hit.id for hit in head} <= set(range(pairs + 1))
-    assert all(hit.rerank_score is None and hit.score == -math.inf for hit in rest)
+    assert all(hit.rerank_score is None and hit.score == UNSCORED for hit in rest)
     ranks = [hit.retrieval_rank for hit in rest]
     assert ranks == sorted(ranks)
     assert len(head) + len(rest) == (3000 if threshold is None else 2999 - pairs)

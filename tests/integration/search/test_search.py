@@ -37,6 +37,7 @@ from qdrant_rerank.errors import (
     SchemaMismatchError,
 )
 from qdrant_rerank.qdrant.embedded.client import EdgeClient
+from qdrant_rerank.types import UNSCORED
 
 DOCUMENTS = [
     "Sourdough bread rises for a night before it is baked in a hot oven.",
@@ -225,7 +226,7 @@ def test_hits_without_text_follow_are_dropped_or_raise(client, bundled, missing)
     results = searcher.search(QUERY)
     assert (results[-1].id, results[-1].rerank_score, results.trace.pairs) == (7, None, 3)
     assert results[-1].retrieval_rank == 1
-    assert results.to_dicts()[-1]["score"] is None
+    assert results.to_dicts()[-1]["score"] == UNSCORED
     drop = SearchOptions(on_missing_text="drop")
     assert 7 not in [p.id for p in searcher.search(QUERY, options=drop)]
     strict = dataclasses.replace(drop, on_missing_text="raise")

@@ -11,9 +11,7 @@ from qdrant_rerank.reranking.ordering import (
     keep_order,
     order_by_score,
 )
-from qdrant_rerank.types import (
-    in_retrieval_order,
-)
+from qdrant_rerank.types import UNSCORED, in_retrieval_order
 
 IDS = st.lists(
     st.one_of(st.integers(0, 50), st.uuids().map(str)), unique_by=str, min_size=1, max_size=12
@@ -84,7 +82,7 @@ def test_unscored_hits_follow_in_retrieval_order_or_are_dropped():
     kept = order_by_score(points, [1, 3], scores, keep_unscored=True)
     assert [p.id for p in kept] == [4, 2, 1, 3]
     assert [p.rerank_score for p in kept] == [3.0, -50.0, None, None]
-    assert kept[2].score == -np.inf
+    assert kept[2].score == kept[3].score == UNSCORED
     assert [p.id for p in order_by_score(points, [1, 3], scores, keep_unscored=False)] == [4, 2]
 
 
@@ -152,7 +150,7 @@ def test_a_blended_order_keeps_the_rerank_score_apart():
         (3, 1.0, 3),
         (4, None, 4),
     ]
-    assert [p.score for p in kept] == pytest.approx([0.875, 0.625, 0.0, -np.inf])
+    assert [p.score for p in kept] == pytest.approx([0.875, 0.625, 0.0, UNSCORED])
     cut = order_by_score(
         points, [0, 1, 2], scores, keep_unscored=True, blend=0.75, score_threshold=0.7
     )
