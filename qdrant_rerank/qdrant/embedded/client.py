@@ -16,6 +16,7 @@ from qdrant_client import QdrantClient
 
 from qdrant_rerank.qdrant.embedded.directory import at, temporary_folder
 from qdrant_rerank.qdrant.embedded.engine import EmbeddedEngine
+from qdrant_rerank.qdrant.embedded.recovery import Recovery
 
 __all__ = ["EdgeClient", "EmbeddedClient"]
 
@@ -78,6 +79,24 @@ class EmbeddedClient(QdrantClient):
             Whether there was anything to do.
         """
         return self._engine.optimize(collection_name)
+
+    def recover(self, collection_name: str) -> Recovery | None:
+        """Recover a collection that cannot be opened, as far as its files can be read.
+
+        The collection gets new files with all points that were stored before the damage. Its old
+        files are set aside, not removed.
+
+        Args:
+            collection_name: name of the collection.
+
+        Returns:
+            What was recovered; None if nothing is wrong with the collection.
+
+        Raises:
+            CollectionNotFoundError: there is no collection or alias of that name.
+            QdrantConnectionError: more than the log is damaged.
+        """
+        return self._engine.recover(collection_name)
 
     def close(self, grpc_grace: float | None = None, **kwargs: Any) -> None:
         """Write everything to disk; the last client on a directory lets other processes open it."""

@@ -30,6 +30,7 @@ __all__ = [
     "Entry",
     "Listing",
     "at",
+    "close_files",
     "temporary_folder",
 ]
 
@@ -217,11 +218,7 @@ class Directory:
         if self._lock is not None:
             self._lock.close()  # the lock stays with the other process
             self._lock = None
-        within = f"{os.path.realpath(self.path)}{os.sep}"
-        for descriptor in DESCRIPTORS.iterdir() if DESCRIPTORS.is_dir() else ():
-            with suppress(OSError):
-                if str(descriptor.readlink()).startswith(within):
-                    os.close(int(descriptor.name))
+        close_files(self.path)
 
     def _set_aside_unlisted(self, listing: Listing) -> None:
         named = {entry.folder for entry in listing.collections.values()}
@@ -245,6 +242,15 @@ class Directory:
                     LISTING,
                     moved,
                 )
+
+
+def close_files(path: Path) -> None:
+    """Close all files below a directory that this process has open, and so release their locks."""
+    within = f"{os.path.realpath(path)}{os.sep}"
+    for descriptor in list(DESCRIPTORS.iterdir()) if DESCRIPTORS.is_dir() else ():
+        with suppress(OSError):
+            if str(descriptor.readlink()).startswith(within):
+                os.close(int(descriptor.name))
 
 
 def at(path: str | Path) -> Path:

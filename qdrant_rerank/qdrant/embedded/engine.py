@@ -14,6 +14,7 @@ from qdrant_client.client_base import QdrantBase
 
 from qdrant_rerank.qdrant.embedded.collections import CollectionCalls
 from qdrant_rerank.qdrant.embedded.reads import ReadCalls
+from qdrant_rerank.qdrant.embedded.recovery import Recovery
 from qdrant_rerank.qdrant.embedded.search import PointSearch
 from qdrant_rerank.qdrant.embedded.shards import KEPT_FREE, Shards
 from qdrant_rerank.qdrant.embedded.writes import WriteCalls
@@ -47,6 +48,10 @@ class EmbeddedEngine(CollectionCalls, WriteCalls, ReadCalls, QdrantBase):
             version=importlib.metadata.version("qdrant-client"),
             commit=None,
         )
+
+    def recover(self, collection_name: str) -> Recovery | None:
+        """Open a collection without the part of its log that cannot be replayed."""
+        return self._shards.recover(collection_name)
 
     def optimize(self, collection_name: str) -> bool:
         """Build the graphs; return whether there was anything to do."""

@@ -7,10 +7,11 @@ removed. So a process that is killed in between loses no collection that was the
 import ctypes
 import os
 import shutil
+import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from weakref import WeakSet, WeakValueDictionary
@@ -22,26 +23,33 @@ from qdrant_rerank.errors import (
     CollectionNotFoundError,
     QdrantConnectionError,
     QdrantRequestError,
-    QdrantRerankError,
 )
-from qdrant_rerank.qdrant.embedded.config import to_config
-from qdrant_rerank.qdrant.embedded.directory import ASIDE, SHARDS, Directory, Entry, Listing
+from qdrant_rerank.qdrant.embedded.config import to_config, to_index
+from qdrant_rerank.qdrant.embedded.directory import (
+    ASIDE,
+    SHARDS,
+    Directory,
+    Entry,
+    Listing,
+    close_files,
+)
+from qdrant_rerank.qdrant.embedded.engine_errors import engine_errors, opening_errors
+from qdrant_rerank.qdrant.embedded.recovery import (
+    LOG,
+    Recovery,
+    copy_points,
+    is_panic,
+    readable,
+)
 from qdrant_rerank.utils.fork import in_child
 
 __all__ = ["KEPT_FREE", "Shards"]
 
-# What the engine says when it cannot write; a bare Exception with this in its text.
-DISK_TROUBLE = ("os error", "io error", "i/o error", "no space", "file too large")
-# And where it cannot make out what it reads.
-DAMAGE = ("can't read wal", "can't deserialize", "corrupt")
-# All that it says where a formula cannot be computed.
-FORMULA_FAILED = "cancelled by service"
 #: Bytes free on the disk that a write needs, twice a write-ahead log, as on a server, and opening a
 #: collection, for its log. The engine maps its files into memory, and the system ends a process
 #: (SIGBUS) that touches a page of them for which the disk has no room.
 KEPT_FREE = 64 * 2**20
 TO_OPEN = 32 * 2**20
-LOG = "wal"  # folder of a shard's log, in files of 32 MiB
 FLUSH_S = 5.0  # seconds of writes that a killed process has to replay, as on a server
 FORBIDDEN = '<>:"/\\|?*\0\x1f'  # in names, as on a server
 LONGEST_NAME = 255
@@ -77,9 +85,18 @@ class _Opened:
     def let_go(self) -> None:
         """Leave the files to the parent process, of which this one is a fork."""
         for shard in self.shards.values():
-            # Never freed here, since that would write to the parent's files.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(shard))
+            _never_free(shard)
         self.directory.let_go()
+
+    def give_up(self, folder: str) -> None:
+        """Forget a shard that broke down in a write, and write nothing of it to disk."""
+        _never_free(self.shards.pop(folder))
+        close_files(self.directory.path / SHARDS / folder)
+
+
+def _never_free(shard: edge.EdgeShard) -> None:
+    """Keep a shard for the life of the process, since freeing it writes to its files."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(shard))
 
 
 # A directory whose clients are all forgotten is closed without their help.
@@ -183,7 +200,8 @@ class Shards:
                         f"it from a copy, or from the folder {ASIDE!r} beside {path.parent.name!r}."
                     )
                 self.require_room(TO_OPEN)
-                shards[folder] = edge.EdgeShard.load(str(path))
+                with opening_errors(self.where, name):
+                    shards[folder] = edge.EdgeShard.load(str(path))
             return shards[folder]
 
     def text_fields(self, name: str) -> frozenset[str]:
@@ -203,11 +221,17 @@ class Shards:
         """
         shard = self.shard(name)
         with self.writing, self.errors(name):
+            folder = self.entry(name).folder
             for operation in operations:
                 self.require_room()
-                shard.update(operation)
+                try:
+                    shard.update(operation)
+                except BaseException as error:
+                    if is_panic(error):
+                        self._opened.give_up(folder)
+                    raise
             if self._durable:
-                self._trim(self.entry(name).folder, shard)
+                self._trim(folder, shard)
 
     def _trim(self, folder: str, shard: edge.EdgeShard) -> None:
         """Flush a shard whose log has a full file or is old, so that the log can be cut off.
@@ -240,16 +264,78 @@ class Shards:
                 if name in taken:
                     raise QdrantRequestError(f"{kind} {name!r} already exists in {self.where}.")
             with self.errors(name):
-                settings = to_config(config, durable=self._durable)
-                folder = self._directory.new_folder(name)
+                folder, shard = self._new_shard(name, config)
                 try:
-                    shard = edge.EdgeShard.create(str(folder), settings)
                     entry = Entry(folder.name, config)
                     self._record(replace(listing, collections={**listing.collections, name: entry}))
                 except BaseException:
                     self._directory.remove(folder)
                     raise
                 self._opened.shards[folder.name] = shard
+
+    def recover(self, name: str) -> Recovery | None:
+        """Open a collection without the part of its log that cannot be replayed.
+
+        Its files are set aside. None if the collection opens as it is.
+
+        Raises:
+            CollectionNotFoundError: there is no collection or alias of that name.
+            QdrantConnectionError: more than the log is damaged.
+        """
+        with self.writing:
+            entry = self.entry(name)
+            folder = self._directory.folder(entry)
+            try:
+                self.shard(name)
+            except QdrantConnectionError:
+                if not folder.is_dir():
+                    raise
+            else:
+                return None
+            with (
+                self.errors(name),
+                opening_errors(self.where, name),
+                tempfile.TemporaryDirectory(dir=self._directory.path, prefix=".recovery-") as room,
+                readable(folder, Path(room)) as found,
+            ):
+                points = self._rebuild(name, entry, found.shard).info().points_count
+                aside = self._directory.set_aside(folder)
+            left_out = found.total - found.replayed
+            return Recovery(points, found.replayed, left_out, found.without, aside)
+
+    def rebuild(self, name: str, config: models.CollectionConfig) -> None:
+        """Give a collection settings that the engine does not change: store its points anew."""
+        with self.writing, self.errors(name):
+            entry = self.entry(name)
+            self.require_room(KEPT_FREE + self.used(name))
+            self._rebuild(name, replace(entry, config=config), self.shard(name))
+            self._opened.shards.pop(entry.folder).close()
+            self._directory.remove(self._directory.folder(entry))
+
+    def _rebuild(self, name: str, entry: Entry, source: edge.EdgeShard) -> edge.EdgeShard:
+        """Store the points of a shard in the collection's new one, and record that."""
+        folder, shard = self._new_shard(name, entry.config)
+        try:
+            copy_points(source, shard)
+            for field, info in entry.indexes.items():
+                shard.update(edge.UpdateOperation.create_field_index(field, to_index(info)))
+            shard.flush()
+            self.change(name, replace(entry, folder=folder.name))
+        except BaseException:
+            shard.close()
+            self._directory.remove(folder)
+            raise
+        self._opened.shards[folder.name] = shard
+        return shard
+
+    def _new_shard(self, name: str, config: models.CollectionConfig) -> tuple[Path, edge.EdgeShard]:
+        settings = to_config(config, durable=self._durable)
+        folder = self._directory.new_folder(name)
+        try:
+            return folder, edge.EdgeShard.create(str(folder), settings)
+        except BaseException:
+            self._directory.remove(folder)
+            raise
 
     def delete(self, name: str) -> bool:
         """Remove a collection and its aliases; return whether there was one."""
@@ -318,45 +404,9 @@ class Shards:
         folder = self._directory.folder(self.entry(name))
         return sum(file.stat().st_blocks * 512 for file in folder.rglob("*"))
 
-    @contextmanager
-    def errors(self, name: str) -> Iterator[None]:
-        """Raise the engine's bare exceptions as ours, with the cause attached.
-
-        Raises:
-            QdrantConnectionError: files cannot be read or written, or the engine broke down.
-            QdrantRequestError: the engine refused the request.
-        """
-        try:
-            yield
-        except QdrantRerankError:
-            raise
-        except Exception as error:
-            said = str(error)
-            if isinstance(error, OSError) or any(word in said.lower() for word in DISK_TROUBLE):
-                raise QdrantConnectionError(
-                    f"{self.where} cannot read or write its files: {said}. Is the disk full, or "
-                    "the directory not writable?"
-                ) from error
-            if any(word in said.lower() for word in DAMAGE):
-                raise QdrantConnectionError(
-                    f"{self.where} cannot make out the files of {name!r}: {said}. They are damaged "
-                    "or of another version of qdrant-edge-py. Restore a copy of the directory, or "
-                    "index into another."
-                ) from error
-            if FORMULA_FAILED in said:
-                said = (
-                    "a formula divides by zero, or takes a payload value that is missing or no "
-                    f"number, or a root or logarithm that there is not ({said})."
-                )
-            raise QdrantRequestError(
-                f"{self.where} cannot do that with {name!r}: {said}"
-            ) from error
-        except BaseException as error:
-            if type(error).__name__ != "PanicException":  # Ctrl-C and the like
-                raise
-            raise QdrantConnectionError(
-                f"{self.where} broke down at {name!r}: {error}. Close the client and open it again."
-            ) from error
+    def errors(self, name: str) -> AbstractContextManager[None]:
+        """Raise the engine's bare exceptions as ours, with the cause attached."""
+        return engine_errors(self.where, name)
 
     def _require_own(self) -> None:
         """Refuse a process that was forked from the one with the engine's threads."""
