@@ -1,33 +1,34 @@
-"""Every error this package raises on purpose.
+"""The errors that this package raises on purpose.
 
-One root, so that ``except QdrantRerankError`` catches all of them. Where Python or a
-peer library has a built-in that callers already catch, the error is that as well::
+All of them have one root, so ``except QdrantRerankError`` catches them all. The built-in exception
+in brackets is a second base: callers who catch that one catch ours too::
 
     QdrantRerankError
     ├── InvalidInputError (ValueError)          an argument or a document is wrong
     │   ├── MissingTextError                    a hit has no text to rerank
     │   └── UnknownDocumentError                a judged document is not in the corpus
     ├── MissingDependencyError (ImportError)    an optional package is not installed
-    ├── DeadlineError (TimeoutError)            the time given was up; it holds the scores so far
-    ├── ModelError
-    │   ├── UnknownModelError (ValueError)      no model of that name
-    │   ├── ModelFileError                      a file is missing, truncated or does not fit
-    │   │   ├── DamagedFileError                its bytes are not those that were published
-    │   │   └── MissingPrecisionError (InvalidInputError) no file of the precision asked for
-    │   └── ModelOutputError                    the model ran, and what it returned is no score
-    ├── CollectionError
-    │   ├── CollectionNotFoundError             no such collection
-    │   └── SchemaMismatchError                 the collection's vectors do not fit the embedder
+    ├── DeadlineError (TimeoutError)            the time was up; holds the scores so far
+    ├── ModelError                              a model cannot be found, loaded or trusted
+    │   ├── UnknownModelError (ValueError)      there is no model of that name
+    │   ├── ModelFileError                      a file is missing, damaged or does not fit
+    │   │   ├── DamagedFileError                its bytes are not the published ones
+    │   │   └── MissingPrecisionError (InvalidInputError)  no file of that precision
+    │   └── ModelOutputError                    the model ran, but did not return valid scores
+    ├── CollectionError                         a collection is not what the call needs
+    │   ├── CollectionNotFoundError             there is no such collection
+    │   └── SchemaMismatchError                 its vectors do not fit the embedder
     └── QdrantError                             Qdrant did not do what was asked
-        ├── QdrantConnectionError (ConnectionError) it is down, too slow, or answers nonsense
-        ├── QdrantRequestError                  it refused the request: rights, quota, a bad filter
+        ├── QdrantConnectionError (ConnectionError)  unreachable, too slow, or no valid answer
+        ├── QdrantRequestError                  it refused: key, quota, or an invalid request
         └── IncompleteAddError                  some batches of an ``add`` were not stored
 
-And one warning, once a model::
+Two warnings can be told from others by their class::
 
-    LicenseWarning (UserWarning)                the model's licence forbids commercial use
+    LicenseWarning (UserWarning)                the model's license forbids commercial use
+    MissingTextWarning (UserWarning)            no hit of a query has text to rerank
 
-A message says what was seen, what was expected, and how to mend it.
+Each message says what was seen, what was expected, and how to fix it.
 """
 
 from typing import TYPE_CHECKING
@@ -46,6 +47,7 @@ __all__ = [
     "MissingDependencyError",
     "MissingPrecisionError",
     "MissingTextError",
+    "MissingTextWarning",
     "ModelError",
     "ModelFileError",
     "ModelOutputError",
@@ -60,15 +62,30 @@ __all__ = [
 
 
 class QdrantRerankError(Exception):
-    """The root of every error raised by this package."""
+    """The root of every error that this package raises on purpose."""
 
 
 class InvalidInputError(QdrantRerankError, ValueError):
-    """An argument or a document is wrong; nothing was done."""
+    """An argument or a document is wrong. Nothing was done."""
 
 
-class MissingTextError(InvalidInputError):
-    """A hit has no text at the place that the text source names."""
+class _MissingText(Exception):  # noqa: N818 - of an error and of a warning
+    """A text that is missing, and the fields to read instead.
+
+    Attributes:
+        reason: the message without its advice.
+        fields: payload fields that have text, the longest first; the advice names them.
+    """
+
+    def __init__(self, reason: str, fields: "Sequence[str]" = ()) -> None:
+        advice = f" Pass text={' or '.join(map(repr, fields))}." if fields else ""
+        super().__init__(reason + advice)
+        self.reason = reason
+        self.fields = tuple(fields)
+
+
+class MissingTextError(_MissingText, InvalidInputError):
+    """A hit has no text in the place that the text source names."""
 
 
 class UnknownDocumentError(InvalidInputError):
@@ -76,14 +93,14 @@ class UnknownDocumentError(InvalidInputError):
 
 
 class MissingDependencyError(QdrantRerankError, ImportError):
-    """An optional package is not installed; the message holds the pip command."""
+    """An optional package is not installed. The message holds the pip command."""
 
 
 class DeadlineError(QdrantRerankError, TimeoutError):
-    """The time given was up before all documents were scored.
+    """The time was up before all documents were scored.
 
     Attributes:
-        scores: of the first documents, in input order; fewer than documents, maybe none.
+        scores: scores of the first documents, in input order; may be empty.
     """
 
     def __init__(self, message: str, scores: "Sequence[float]" = ()) -> None:
@@ -96,23 +113,23 @@ class ModelError(QdrantRerankError):
 
 
 class UnknownModelError(ModelError, ValueError):
-    """No registered, bundled, local or hub model goes by that name."""
+    """No registered, bundled, local or hub model has that name."""
 
 
 class ModelFileError(ModelError):
-    """A file of a model is missing, truncated, or does not fit the others."""
+    """A file of a model is missing, damaged, or does not fit the other files."""
 
 
 class DamagedFileError(ModelFileError):
-    """A file's bytes are not those that were published."""
+    """The bytes of a file are not the published ones."""
 
 
 class MissingPrecisionError(ModelFileError, InvalidInputError):
-    """The model has no file of the precision asked for; the message lists what it has."""
+    """The model has no file of the requested precision. The message lists those it has."""
 
 
 class ModelOutputError(ModelError):
-    """A model ran, and what it returned is not one finite score a pair."""
+    """A model ran, but did not return one finite score per pair."""
 
 
 class CollectionError(QdrantRerankError):
@@ -120,32 +137,32 @@ class CollectionError(QdrantRerankError):
 
 
 class CollectionNotFoundError(CollectionError):
-    """The collection does not exist on that client."""
+    """The collection does not exist in the client's Qdrant."""
 
 
 class SchemaMismatchError(CollectionError):
-    """The collection's vectors do not fit the embedder, or lack what recall needs."""
+    """The collection's vectors do not fit the embedder, or lack one that the search needs."""
 
 
 class QdrantError(QdrantRerankError):
-    """Qdrant did not do what was asked; the cause is the client's own exception."""
+    """Qdrant did not do what was asked. ``__cause__`` is the client's own exception."""
 
 
 class QdrantConnectionError(QdrantError, ConnectionError):
-    """Qdrant cannot be reached, did not answer in time, or answered nonsense."""
+    """Qdrant cannot be reached, did not answer in time, or did not send a valid answer."""
 
 
 class QdrantRequestError(QdrantError):
-    """Qdrant answered, and refused: wrong key, too many requests, or a request it cannot run."""
+    """Qdrant refused the request: wrong key, too many requests, or an invalid request."""
 
 
 class IncompleteAddError(QdrantError):
-    """Some batches of an ``add`` were not stored, while those before and after them were.
+    """Some batches of an ``add`` were not stored; all others were.
 
     Attributes:
-        stored: documents that were stored.
-        failed_ids: ids of those that were not, in the order of the documents.
-        causes: the error of each batch that failed, in that order.
+        stored: number of documents that were stored.
+        failed_ids: ids of the documents that were not stored, in the order of the documents.
+        causes: the error of each batch that failed, in the same order.
     """
 
     def __init__(
@@ -163,4 +180,8 @@ class IncompleteAddError(QdrantError):
 
 
 class LicenseWarning(UserWarning):
-    """The licence of a model that is being loaded forbids commercial use."""
+    """The license of a model that is being loaded forbids commercial use."""
+
+
+class MissingTextWarning(_MissingText, UserWarning):
+    """No hit of a query has text to rerank, so the hits stay in retrieval order."""

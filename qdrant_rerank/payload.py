@@ -1,16 +1,16 @@
-r"""Payload -> the text that a reranker reads (and that ``add`` embeds).
+r"""Payloads: the text that a reranker reads, the paths that fetch it, and the groups of a point.
 
-A source is one of::
+A text source is one of::
 
     "body"                       a payload field
     "article.abstract"           a path into nested payload, as in Qdrant's filters
-    ["title", "body"]            several fields or paths; those that have text, one a line
+    ["title", "body"]            several fields or paths; their texts are joined by newlines
     "{title}\n{body}"             a template; every field in it must have text
-    lambda payload: ...          a function of the payload, returning a str or None
+    lambda payload: ...          a function of the payload that returns a str or None
 
-A text that is not a str, or holds nothing but white space, counts as missing, and so does one
-whose function raises a LookupError (``payload["body"]`` where there is none). In a template
-numbers and booleans are written out.
+A text counts as missing if it is not a str, if it is only white space, or if the function raises a
+LookupError (such as ``payload["body"]`` where there is no body). A list of fields skips missing
+texts. A template writes out numbers and booleans.
 """
 
 import re
@@ -20,14 +20,14 @@ from typing import Any
 from uuid import UUID
 
 from qdrant_client import models
+from qdrant_client.local.json_path_parser import parse_json_path
+from qdrant_client.local.payload_value_extractor import value_by_key
 
 from qdrant_rerank.errors import InvalidInputError, MissingTextError
 from qdrant_rerank.types import Snippet
 from qdrant_rerank.utils.validation import a_type
 
 __all__ = [
-    "PLAIN",
-    "UNSPEAKABLE",
     "GroupId",
     "PayloadText",
     "TextSource",
@@ -39,26 +39,24 @@ __all__ = [
 ]
 
 Payload = Mapping[str, Any]
-SEPARATOR = "\n"  # between the texts of several fields
-IDS = frozenset({"_id", "id"})  # fields that are not suggested as text
-SUGGESTED = 5  # fields named in a message
 TextSource = str | Sequence[str] | Callable[[Payload], str | None]
-
 GroupId = int | str
 
-PLAIN = re.compile(r"[A-Za-z0-9_-]+")
-
-UNSPEAKABLE = re.compile(r'["\\]')  # not even in quotes
+SEPARATOR = "\n"  # between the texts of several fields
+ID_FIELDS = frozenset({"_id", "id"})  # never suggested as text
+SUGGESTED = 5  # fields named in a message
+PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")  # a key of a path that needs no quotes
+UNQUOTABLE = re.compile(r'["\\]')  # Qdrant's paths have no escapes inside quotes
 
 
 class PayloadText:
-    r"""Reads texts as a source says.
+    r"""Reads the text of a payload.
 
     Args:
-        source: see the module's docstring.
+        source: where the text is; see the module's docstring.
 
     Attributes:
-        fields: payload fields that are read; None if only the function knows.
+        fields: payload fields that are read; None for a function.
 
     Raises:
         InvalidInputError: the source is empty or not a valid template.
@@ -72,33 +70,30 @@ class PayloadText:
 
     def __init__(self, source: TextSource) -> None:
         self.source = source
-        self.fields: tuple[str, ...] | None
-        self._joined: tuple[str, ...] | None  # fields that are the text, one a line
+        self.fields: tuple[str, ...] | None = None
+        self._joined: tuple[str, ...] | None = None  # fields whose texts are joined
         if callable(source):
-            self.fields = None
-            self._joined = None
             self._read: Callable[[Payload], str | None] = source
         elif isinstance(source, str) and "{" in source:
             parts = _parse(source)
-            self._joined = None
             self.fields = tuple(dict.fromkeys(path for _, path in parts if path))
             self._read = lambda payload: _fill(parts, payload)
         else:
-            fields: tuple[str, ...] = ()
-            if isinstance(source, str):
-                fields = (source,)
-            elif isinstance(source, Sequence):
-                fields = tuple(source)
-            if not fields or not all(isinstance(f, str) and f.strip() for f in fields):
+            fields = (source,) if isinstance(source, str) else source
+            if (
+                not isinstance(fields, Sequence)
+                or not fields
+                or not all(isinstance(f, str) and f.strip() for f in fields)
+            ):
                 raise InvalidInputError(
                     f"text={source!r}; expected a payload field, a list of fields, a template such "
                     "as '{title}\\n{body}', or a function of the payload."
                 )
-            self.fields = self._joined = fields
-            self._read = lambda payload: _join(fields, payload)
+            self.fields = self._joined = joined = tuple(fields)
+            self._read = lambda payload: SEPARATOR.join(t for _, t in _texts(joined, payload))
 
     def __call__(self, payload: Payload | None) -> str | None:
-        """The text, or None if it is missing, empty or not a str."""
+        """Return the text, or None if it is missing."""
         try:
             text = self._read(payload or {})
         except LookupError:
@@ -106,16 +101,16 @@ class PayloadText:
         return text if isinstance(text, str) and text.strip() else None
 
     def locate(self, payload: Payload | None, start: int, end: int) -> Snippet:
-        r"""Where in the payload a part of the text is.
+        r"""Find where in the payload a part of the text is.
 
         Args:
-            payload: whose text it is.
+            payload: the payload that the text was read from.
             start: first character of the part, in the text.
-            end: the character after its last.
+            end: the character after its last one.
 
         Returns:
-            The field and the place in it; of several fields that the part touches, the one that
-            holds the most of it. Of a template or a function no field, and the place in the text.
+            The field, and the place in it. If the part touches several fields, the one that holds
+            most of it. For a template or a function, no field, and the place in the text.
 
         >>> PayloadText(["title", "body"]).locate({"title": "A", "body": "Long text."}, 0, 6)
         Snippet(text='Long', start=0, end=4, field='body')
@@ -133,52 +128,54 @@ class PayloadText:
         return max(parts, key=lambda part: part.end - part.start)
 
     def require(self, payload: Payload | None, what: str) -> str:
-        """The text.
+        """Return the text.
 
         Raises:
-            MissingTextError: there is none; the message starts with ``what``.
+            MissingTextError: the text is missing; the message starts with ``what``.
         """
         text = self(payload)
         if text is None:
-            raise MissingTextError(self.missing(payload, what))
+            raise self.missing(payload, what)
         return text
 
-    def missing(self, payload: Payload | None, what: str) -> str:
-        """Says why there is no text, what the payload has, and what to pass."""
+    def missing(self, payload: Payload | None, what: str) -> MissingTextError:
+        """Explain why the text is missing, what the payload has, and what to pass instead."""
         payload = payload or {}
         present = f"its payload has {sorted(map(str, payload))}" if payload else "it has no payload"
-        texts = {
+        if self.fields is None:
+            return MissingTextError(
+                f"{what} has no text: the text function returned no text; {present}."
+            )
+        lengths = {
             key: len(value)
             for key, value in payload.items()
-            if isinstance(value, str) and value.strip() and key not in IDS
+            if isinstance(value, str) and value.strip() and key not in ID_FIELDS
         }
-        longest = sorted(texts, key=lambda key: -texts[key])[:SUGGESTED]
-        advice = f" Pass text={' or '.join(map(repr, longest))}." if longest else ""
-        if self.fields is None:
-            return f"{what} has no text: the text function returned none; {present}."
+        longest = sorted(lengths, key=lambda key: -lengths[key])[:SUGGESTED]
         seen = ", ".join(f"{f!r} {_state(_lookup(payload, f))}" for f in self.fields)
-        return f"{what} has no text: {seen}; {present}.{advice}"
+        return MissingTextError(f"{what} has no text: {seen}; {present}.", longest)
 
 
 def _parse(template: str) -> list[tuple[str, str | None]]:
-    """(literal text, path after it) of a template."""
+    """Split a template into (literal text, path after it)."""
     try:
         parsed = list(string.Formatter().parse(template))
     except ValueError as error:
         raise InvalidInputError(
-            f"text={template!r} is not a valid template: {error}. Write a field as {{title}} and a "
-            "brace as {{ or }}."
+            f"text={template!r} is not a valid template: {error}. Write a field as {{title}}, and "
+            "a brace as {{ or }}."
         ) from error
     for _, path, spec, conversion in parsed:
         if path is not None and (not path.strip() or spec or conversion):
             raise InvalidInputError(
-                f"text={template!r}: expected only payload fields in braces, such as {{title}} or "
+                f"text={template!r}; expected only payload fields in braces, such as {{title}} or "
                 "{meta.abstract}, without formats."
             )
     return [(literal, path) for literal, path, _, _ in parsed]
 
 
 def _fill(parts: Sequence[tuple[str, str | None]], payload: Payload) -> str | None:
+    """Fill in a template; None if a field of it has no text."""
     filled = []
     for literal, path in parts:
         filled.append(literal)
@@ -193,18 +190,14 @@ def _fill(parts: Sequence[tuple[str, str | None]], payload: Payload) -> str | No
     return "".join(filled)
 
 
-def _join(fields: Sequence[str], payload: Payload) -> str | None:
-    return SEPARATOR.join(value for _, value in _texts(fields, payload)) or None
-
-
 def _texts(fields: Sequence[str], payload: Payload) -> list[tuple[str, str]]:
-    """(field, text) of those that have text."""
+    """Return (field, text) of each field that has text."""
     values = ((field, _lookup(payload, field)) for field in fields)
     return [(field, v) for field, v in values if isinstance(v, str) and v.strip()]
 
 
 def _lookup(payload: Payload, path: str) -> Any:
-    """The value at a path; a field whose own name holds the dots comes first."""
+    """Return the value at a path. A field whose own name has the dots comes first."""
     if path in payload:
         return payload[path]
     value: Any = payload
@@ -221,29 +214,70 @@ def _state(value: Any) -> str:
     return "is empty" if isinstance(value, str) else f"is {a_type(value)}, not a str"
 
 
-def group_ids(payload: Mapping[str, Any] | None, group_by: str) -> list[GroupId]:
-    """The groups that a point belongs to, as Qdrant sees it.
+def field_paths(fields: Iterable[str]) -> list[str] | None:
+    """Return the payload paths to ask Qdrant for, so that these fields can be read.
+
+    Returns:
+        The paths; None if no path can name one of the fields, so the whole payload is needed.
+
+    >>> field_paths(["title", "meta.year", "full text"])
+    ['title', 'meta.year', '"meta.year"', '"full text"']
+    """
+    paths = []
+    for field in fields:
+        keys = field.split(".")
+        if not all(keys) or UNQUOTABLE.search(field):
+            return None
+        paths.append(".".join(key if PLAIN_KEY.fullmatch(key) else f'"{key}"' for key in keys))
+        if len(keys) > 1:
+            paths.append(f'"{field}"')  # a field whose own name has the dots
+    return paths
+
+
+def whole_field(path: str) -> str:
+    """Cut a path before its first index, so that it fetches all that the path can reach.
+
+    >>> whole_field("meta.parts[0].title")
+    'meta.parts'
+    """
+    found = re.match(r'(?:"[^"]*"|[^["])*', path)
+    return found[0] if found else path
+
+
+def require_path(name: str, value: Any) -> None:
+    """Raise InvalidInputError unless a value is a payload path that Qdrant can read."""
+    try:
+        if not isinstance(value, str):
+            raise TypeError
+        parse_json_path(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"{name} is {value!r:.80}; expected a payload field, or a path such as 'meta.id' or "
+            "'tags[]'. Put a name that has other characters than letters, digits, _ and - in "
+            "double quotes."
+        ) from error
+
+
+def group_ids(payload: Payload | None, group_by: str) -> list[GroupId]:
+    """Return the groups that a point belongs to, as Qdrant groups it.
 
     Args:
-        payload: of the point.
+        payload: the point's payload.
         group_by: a field or a path, such as ``document.id`` or ``tags[]``.
 
     Returns:
-        Each value of the field once. None if the field is missing, or if any of its values is
-        neither a whole number nor a text: Qdrant leaves such a point out altogether.
+        Each value of the field once. Empty if the field is missing, or if one of its values is
+        neither a whole number nor a text: Qdrant leaves out such a point.
     """
-    # Qdrant's paths have indices and wildcards; its own reader knows them. Not isinstance below: a
-    # bool is an int, and no group.
-    from qdrant_client.local.payload_value_extractor import value_by_key
-
     values = value_by_key(dict(payload or {}), group_by)
+    # Not isinstance: a bool is an int, but not a group.
     if not values or any(type(value) not in {int, str} for value in values):
         return []
     return list(dict.fromkeys(values))
 
 
 def lookup_ids(groups: Iterable[models.PointGroup]) -> dict[GroupId, int | str]:
-    """The id that a point would have for each group; groups that cannot be ids are left out."""
+    """Return the point id of each group. Groups that cannot be an id are left out."""
     found: dict[GroupId, int | str] = {}
     for group in groups:
         if isinstance(group.id, int):
@@ -255,46 +289,3 @@ def lookup_ids(groups: Iterable[models.PointGroup]) -> dict[GroupId, int | str]:
         except ValueError:
             continue
     return found
-
-
-def field_paths(fields: Iterable[str]) -> list[str] | None:
-    """The paths that bring these fields along; None where only the whole payload does.
-
-    >>> field_paths(["title", "meta.year", "full text"])
-    ['title', 'meta.year', '"meta.year"', '"full text"']
-    """
-    paths = []
-    for field in fields:
-        keys = field.split(".")
-        if not all(keys) or UNSPEAKABLE.search(field):
-            return None
-        paths.append(".".join(key if PLAIN.fullmatch(key) else f'"{key}"' for key in keys))
-        if len(keys) > 1:
-            paths.append(f'"{field}"')  # a field whose own name holds the dots
-    return paths
-
-
-def whole_field(path: str) -> str:
-    """A path up to its first index, which brings all that the path can reach.
-
-    >>> whole_field("meta.parts[0].title")
-    'meta.parts'
-    """
-    found = re.match(r'(?:"[^"]*"|[^["])*', path)
-    return found[0] if found else path
-
-
-def require_path(name: str, value: Any) -> None:
-    """Raise InvalidInputError unless it is a payload path such as Qdrant reads."""
-    from qdrant_client.local.json_path_parser import parse_json_path
-
-    try:
-        if not isinstance(value, str):
-            raise TypeError
-        parse_json_path(value)
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(
-            f"{name} is {value!r:.80}; expected a payload field, or a path such as 'meta.id' or "
-            "'tags[]'. A name with other signs than letters, digits, _ and - stands in double "
-            "quotes."
-        ) from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from qdrant_client.http.models import QueryResponse
 from qdrant_client.models import ScoredPoint
 
-from qdrant_rerank.errors import InvalidInputError, MissingTextError
+from qdrant_rerank.errors import InvalidInputError, MissingTextError, MissingTextWarning
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
 from qdrant_rerank.options import Blend, OnMissingText, OnRerankError
 from qdrant_rerank.payload import PayloadText, TextSource
@@ -158,9 +158,13 @@ class SecondStage:
                 self._require(hits)
             kept = [row for row, text in enumerate(texts) if text is not None]
             if hits and not kept:
+                missing = self._text.missing(hits[0].payload, f"Point {hits[0].id!r}")
                 warn_caller(
-                    f"None of the {len(hits)} hits has text to rerank, so their order stays. "
-                    + self._text.missing(hits[0].payload, f"Point {hits[0].id!r}")
+                    MissingTextWarning(
+                        f"None of the {len(hits)} hits has text to rerank, so they stay in "
+                        f"retrieval order. {missing.reason}",
+                        missing.fields,
+                    )
                 )
             rows.append(kept)
             work.append((query, [text for text in texts if text is not None]))

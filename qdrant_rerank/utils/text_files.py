@@ -1,6 +1,6 @@
-"""A file -> numbered lines -> JSON objects or rows of columns, gzipped or not.
+"""Text files -> numbered lines -> JSON objects or rows of columns.
 
-What is wrong with a line is said with the file and its number, before anyone reads its meaning.
+A file may be gzipped. Errors name the file and the line.
 """
 
 import gzip
@@ -8,14 +8,16 @@ import json
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from qdrant_rerank.errors import InvalidInputError
 
 __all__ = [
     "GZIP_MAGIC",
+    "decoded_lines",
     "name_of",
     "numbered_lines",
     "open_lines",
@@ -27,59 +29,102 @@ __all__ = [
 ]
 
 GZIP_MAGIC = b"\x1f\x8b"
-LONGEST_SHOWN = 60  # characters of a foreign value in a message
-
-GZIP_MAGIC = b"\x1f\x8b"
+LONGEST_SHOWN = 60  # characters of a value in a message
 
 
-def where_in(path: Path, number: int) -> str:
-    """The place that a message starts with."""
-    return f"{path}, line {number}"
+def name_of(file: str | Path) -> str:
+    """Return the name of a file in messages; '-' is stdin."""
+    return "stdin" if file == "-" else str(file)
+
+
+def where_in(file: str | Path, number: int) -> str:
+    """Return the place that a message starts with: the file and the line."""
+    return f"{name_of(file)}, line {number}"
 
 
 def shown(value: object) -> str:
-    """A foreign value as it is shown in a message: on one line, and not for pages."""
+    """Return a value as a message shows it: on one line, and shortened."""
     text = repr(value)
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, line without its end) of each line that is not blank."""
+@contextmanager
+def open_lines(file: str | Path) -> Iterator[Iterable[bytes]]:
+    """Open the lines of a file, gzipped or not, or of stdin for '-'.
+
+    Raises:
+        InvalidInputError: the file cannot be read; or, while iterating, it is damaged.
+    """
+    if file == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        opened = Path(file).open("rb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    with opened:
+        yield _lines(opened, file)
+
+
+def _lines(opened: BufferedReader, file: str | Path) -> Iterator[bytes]:
     number = 0
     try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == GZIP_MAGIC
-        if path.suffix == ".gz" and not packed:
+        packed = opened.peek(2).startswith(GZIP_MAGIC)
+        if Path(file).suffix == ".gz" and not packed:
             raise InvalidInputError(
-                f"{where_in(path, 1)}: the file is named .gz and is not gzipped. Rename it, or "
-                "fetch it again."
+                f"{where_in(file, 1)}: the file is named .gz and is not gzipped. Rename it, or "
+                "download it again."
             )
-        with gzip.open(path) if packed else path.open("rb") as lines:
-            for number, raw_line in enumerate(lines, start=1):
-                line = _decoded(raw_line, path, number)
-                if line.strip():
-                    yield number, line
+        with gzip.open(opened) if packed else opened as source:
+            for number, line in enumerate(source, start=1):  # noqa: B007 - named below
+                yield line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InvalidInputError(
-            f"{where_in(path, number + 1)}: the gzip data are damaged or cut short. Fetch the file "
-            "again."
+            f"{where_in(file, number + 1)}: the gzip data are damaged or cut short. Download the "
+            "file again."
         ) from error
     except OSError as error:
-        raise InvalidInputError(f"{path} cannot be read: {error.strerror}.") from error
+        raise _unreadable(file, error) from error
 
 
-def _decoded(raw: bytes, path: Path, number: int) -> str:
-    try:
-        return raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise InvalidInputError(
-            f"{where_in(path, number)} is not UTF-8 (byte {error.start + 1}). Convert the file to "
-            "UTF-8."
-        ) from error
+def _unreadable(file: str | Path, error: OSError) -> InvalidInputError:
+    return InvalidInputError(f"{file} cannot be read: {error.strerror}.")
+
+
+def decoded_lines(lines: Iterable[bytes], file: str | Path) -> Iterator[tuple[int, str]]:
+    """Yield (number from 1, line without its end) of each line, the blank ones too.
+
+    Raises:
+        InvalidInputError: a line is not UTF-8.
+    """
+    for number, raw in enumerate(lines, start=1):
+        try:
+            yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise InvalidInputError(
+                f"{where_in(file, number)} is not UTF-8 (byte {error.start + 1}). Convert the file "
+                "to UTF-8."
+            ) from error
+
+
+def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Yield (number from 1, line without its end) of each line that is not blank.
+
+    Raises:
+        InvalidInputError: the file cannot be read, is damaged, or is not UTF-8.
+    """
+    with open_lines(path) as lines:
+        for number, line in decoded_lines(lines, path):
+            if line.strip():
+                yield number, line
 
 
 def records(path: Path, what: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """(line number, id, object) of each line of a JSONL file."""
+    """Yield (line number, id, object) of each line of a JSONL file.
+
+    Raises:
+        InvalidInputError: a line is not a JSON object with a unique id, or there is no line.
+    """
     seen: set[str] = set()
     for number, line in numbered_lines(path):
         where = where_in(path, number)
@@ -87,7 +132,7 @@ def records(path: Path, what: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise InvalidInputError(
-                f"{where} is not JSON: {error}. Expected one JSON object a line."
+                f"{where} is not JSON: {error}. Expected one JSON object per line."
             ) from error
         if not isinstance(record, dict):
             raise InvalidInputError(
@@ -99,30 +144,33 @@ def records(path: Path, what: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
             identifier = str(identifier)
         if not isinstance(identifier, str) or not identifier.strip() or _broken(identifier):
             raise InvalidInputError(
-                f"{where} has the _id {shown(identifier)}; its fields are "
-                f"{shown(list(record))}. Expected a text that is not empty, of whole characters, "
-                "under '_id'."
+                f"{where} has the _id {shown(identifier)}; its fields are {shown(list(record))}. "
+                "Expected under '_id' a text that is not empty and has no half of a surrogate pair."
             )
         if identifier in seen:
             raise InvalidInputError(
-                f"{where}: the _id {shown(identifier)} stands on an earlier line already. Give "
-                "each line its own, or remove one of the two."
+                f"{where}: the _id {shown(identifier)} is already on an earlier line. Give each "
+                "line its own, or remove one of the two."
             )
         seen.add(identifier)
         yield number, identifier, record
     if not seen:
         raise InvalidInputError(
-            f"{where_in(path, 1)}: the file is empty; expected {what}, one JSON object a line."
+            f"{where_in(path, 1)}: the file is empty; expected {what}, one JSON object per line."
         )
 
 
 def _broken(text: str) -> bool:
-    """Whether JSON's escapes left half of a character, which no file can hold."""
+    """Return whether JSON's escapes left half of a surrogate pair, which no file can hold."""
     return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def text_field(record: dict[str, Any], name: str, where: str, *, required: bool) -> str:
-    """A field of an object; empty where it is missing and not required."""
+    """Return a field of an object; "" if it is missing and not required.
+
+    Raises:
+        InvalidInputError: the field is not a text.
+    """
     value = record.get(name)
     if value is None and not required:
         return ""
@@ -137,7 +185,16 @@ def text_field(record: dict[str, Any], name: str, where: str, *, required: bool)
 def rows(
     path: Path, *, required: tuple[str, ...], trec: tuple[str, ...]
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line number, value by column) of each row, in whichever of the two formats it is."""
+    """Yield (line number, value by column) of each row of a table.
+
+    Args:
+        path: the file: tabs and a header, or TREC's columns, which white space separates.
+        required: columns that a header must have.
+        trec: the columns of a file without a header.
+
+    Raises:
+        InvalidInputError: a column is missing, or there is no row.
+    """
     columns: tuple[str, ...] | None = None
     separator: str | None = "\t"
     count = 0
@@ -157,7 +214,15 @@ def rows(
             columns, separator = trec, None
         values = line.split(separator)
         if len(values) != len(columns):
-            raise InvalidInputError(_miscounted(where, values, columns, required, trec))
+            advice = (
+                f"A file with other columns starts with a header: {', '.join(required)}."
+                if columns is trec
+                else "Columns are separated by tabs."
+            )
+            raise InvalidInputError(
+                f"{where} has {len(values)} columns; expected {len(columns)}: "
+                f"{', '.join(columns)}. {advice}"
+            )
         count += 1
         yield number, dict(zip(columns, (value.strip() for value in values), strict=True))
     if not count:
@@ -165,52 +230,3 @@ def rows(
             f"{where_in(path, 1)}: the file is empty; expected rows of {', '.join(trec)}, or a "
             f"header with {', '.join(required)}."
         )
-
-
-def _miscounted(
-    where: str,
-    values: list[str],
-    columns: tuple[str, ...],
-    required: tuple[str, ...],
-    trec: tuple[str, ...],
-) -> str:
-    said = f"{where} has {len(values)} columns; expected {len(columns)}: {', '.join(columns)}."
-    if columns is trec:
-        return f"{said} A file with other columns starts with a header: {', '.join(required)}."
-    return f"{said} Columns are separated by tabs."
-
-
-def name_of(file: str) -> str:
-    """What a file is called in messages."""
-    return "stdin" if file == "-" else file
-
-
-@contextmanager
-def open_lines(file: str) -> Iterator[Iterable[bytes]]:
-    """The lines of a file, gzipped or not, or of stdin for '-'.
-
-    Raises:
-        InvalidInputError: it cannot be opened.
-    """
-    if file == "-":
-        yield sys.stdin.buffer
-        return
-    with ExitStack() as stack:
-        try:
-            opened = stack.enter_context(Path(file).open("rb"))
-        except OSError as error:
-            raise InvalidInputError(f"{file} cannot be read: {error.strerror}.") from error
-        yield _unpacked(opened, file) if opened.peek(2).startswith(GZIP_MAGIC) else opened
-
-
-def _unpacked(packed: IO[bytes], file: str) -> Iterator[bytes]:
-    number = 0
-    try:
-        with gzip.open(packed) as lines:
-            for number, line in enumerate(lines, start=1):  # noqa: B007 - named below
-                yield line
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InvalidInputError(
-            f"{file}, line {number + 1}: the gzip data are damaged or cut short. Fetch the file "
-            "again."
-        ) from error
