@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qdrant_rerank.cli.options import Source, gathered, model, text_source
+from qdrant_rerank.cli.options import Source, as_one, model, text_source
 from qdrant_rerank.cli.output import console, counted, print_json
 from qdrant_rerank.cli.searchers import qdrant_place, searcher_for
 from qdrant_rerank.errors import InvalidInputError, UnknownDocumentError
@@ -91,7 +91,7 @@ class Given:
 
 
 #: Adds DATA_OPTIONS to a command, which gets them as ``given``.
-data_options = gathered(Given, "given", DATA_OPTIONS)
+data_options = as_one(Given, "given", DATA_OPTIONS)
 
 
 @dataclass(frozen=True, slots=True)
