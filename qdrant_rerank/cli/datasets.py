@@ -42,6 +42,12 @@ DATA_OPTIONS = (
         help="The qrels may name documents that the corpus lacks: relevant ones count as missed.",
     ),
     click.option(
+        "--ignore-identical-ids/--keep-identical-ids",
+        default=True,
+        show_default=True,
+        help="Whether a hit with the query's own id does not count, as in BEIR.",
+    ),
+    click.option(
         "--limit-queries", type=click.IntRange(min=1), help="Use only the first so many queries."
     ),
     click.option("--collection", help="Search this collection instead of indexing the corpus."),
@@ -74,6 +80,7 @@ class Given:
     queries_file: str | None
     qrels_file: str | None
     partial_corpus: bool
+    ignore_identical_ids: bool
     limit_queries: int | None
     collection: str | None
     url: str | None
