@@ -75,9 +75,9 @@ def profile(file: Path, without: list[str], tokens: int, runs: int) -> dict[str,
             str(file), options, providers=["CPUExecutionProvider"], disabled_optimizers=without
         )
         names = {node.name for node in session.get_inputs()}
-        feed = {name: value for name, value in pair(tokens).items() if name in names}
+        inputs = {name: value for name, value in pair(tokens).items() if name in names}
         for _ in range(runs):
-            session.run(None, feed)
+            session.run(None, inputs)
         events = json.loads(Path(session.end_profiling()).read_text())
     least: dict[tuple[str, str], float] = {}
     for event in events:

@@ -8,7 +8,7 @@ change the collection through them, all over HTTP. There is no Qdrant server in 
 engine answers from another process, and 1 % of its answers are replaced by a fault on the socket
 (what was asked for is done, the answer is lost). What is checked:
 
-- every score is the score of the text that it comes with, computed anew for that pair alone;
+- every score is the score of the text that it comes with, computed again for that pair alone;
 - every text is one that its point had while the search ran: none from before, none deleted;
 - whatever is raised is an error of ours;
 - memory is flat, and at the end no thread, descriptor or task is left.

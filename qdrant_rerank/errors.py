@@ -23,9 +23,10 @@ in brackets is a second base: callers who catch that one catch ours too::
         ├── QdrantRequestError                  it refused: key, quota, or an invalid request
         └── IncompleteAddError                  some batches of an ``add`` were not stored
 
-One warning is shown once per model::
+Two warnings can be told from others by their class::
 
     LicenseWarning (UserWarning)                the model's license forbids commercial use
+    MissingTextWarning (UserWarning)            no hit of a query has text to rerank
 
 Each message says what was seen, what was expected, and how to fix it.
 """
@@ -46,6 +47,7 @@ __all__ = [
     "MissingDependencyError",
     "MissingPrecisionError",
     "MissingTextError",
+    "MissingTextWarning",
     "ModelError",
     "ModelFileError",
     "ModelOutputError",
@@ -67,7 +69,22 @@ class InvalidInputError(QdrantRerankError, ValueError):
     """An argument or a document is wrong. Nothing was done."""
 
 
-class MissingTextError(InvalidInputError):
+class _MissingText(Exception):  # noqa: N818 - of an error and of a warning
+    """A text that is missing, and the fields to read instead.
+
+    Attributes:
+        reason: the message without its advice.
+        fields: payload fields that have text, the longest first; the advice names them.
+    """
+
+    def __init__(self, reason: str, fields: "Sequence[str]" = ()) -> None:
+        advice = f" Pass text={' or '.join(map(repr, fields))}." if fields else ""
+        super().__init__(reason + advice)
+        self.reason = reason
+        self.fields = tuple(fields)
+
+
+class MissingTextError(_MissingText, InvalidInputError):
     """A hit has no text in the place that the text source names."""
 
 
@@ -164,3 +181,7 @@ class IncompleteAddError(QdrantError):
 
 class LicenseWarning(UserWarning):
     """The license of a model that is being loaded forbids commercial use."""
+
+
+class MissingTextWarning(_MissingText, UserWarning):
+    """No hit of a query has text to rerank, so the hits stay in retrieval order."""

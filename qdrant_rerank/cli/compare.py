@@ -11,7 +11,7 @@ from qdrant_rerank.cli.searchers import searcher_for
 from qdrant_rerank.errors import InvalidInputError, UnknownModelError
 from qdrant_rerank.hub.registry import find_model
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
-from qdrant_rerank.utils.text_files import GZIP_MAGIC, name_of, open_lines
+from qdrant_rerank.utils.text_files import GZIP_MAGIC, decoded_lines, name_of, open_lines, where_in
 
 __all__ = ["compare"]
 
@@ -145,19 +145,14 @@ def queries_of(file: str) -> list[str]:
                 "its path."
             )
         return list(read_queries(file).values())
-    name = name_of(file)
     queries = []
-    for number, line in enumerate(raw, start=1):
-        where = f"{name}, line {number}"
-        try:
-            query = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise InvalidInputError(
-                f"{where} is not UTF-8 (byte {error.start + 1}). Convert the file to UTF-8."
-            ) from error
+    for number, line in decoded_lines(raw, file):
+        query = line.strip()
         if not query:
-            raise InvalidInputError(f"{where} is blank; expected a query. Remove the line.")
+            raise InvalidInputError(
+                f"{where_in(file, number)} is blank; expected a query. Remove the line."
+            )
         queries.append(query)
     if not queries:
-        raise InvalidInputError(f"{name} holds no queries; expected one per line.")
+        raise InvalidInputError(f"{name_of(file)} holds no queries; expected one per line.")
     return queries

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qdrant_rerank.cli.options import Source, gathered, model, text_source
+from qdrant_rerank.cli.options import Source, as_one, model, text_source
 from qdrant_rerank.cli.output import console, counted, print_json
 from qdrant_rerank.cli.searchers import qdrant_place, searcher_for
 from qdrant_rerank.errors import InvalidInputError, UnknownDocumentError
@@ -40,6 +40,12 @@ DATA_OPTIONS = (
         "--partial-corpus",
         is_flag=True,
         help="The qrels may name documents that the corpus lacks: relevant ones count as missed.",
+    ),
+    click.option(
+        "--ignore-identical-ids/--keep-identical-ids",
+        default=True,
+        show_default=True,
+        help="Whether a hit with the query's own id does not count, as in BEIR.",
     ),
     click.option(
         "--limit-queries", type=click.IntRange(min=1), help="Use only the first so many queries."
@@ -74,6 +80,7 @@ class Given:
     queries_file: str | None
     qrels_file: str | None
     partial_corpus: bool
+    ignore_identical_ids: bool
     limit_queries: int | None
     collection: str | None
     url: str | None
@@ -91,7 +98,7 @@ class Given:
 
 
 #: Adds DATA_OPTIONS to a command, which gets them as ``given``.
-data_options = gathered(Given, "given", DATA_OPTIONS)
+data_options = as_one(Given, "given", DATA_OPTIONS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ def evaluate(
             data.qrels,
             reranker=named,
             candidates=candidates,
+            ignore_identical_ids=given.ignore_identical_ids,
             measures=measures,
             seed=given.seed,
         )
@@ -80,6 +81,7 @@ def evaluate(
                 data.qrels,
                 candidates=candidates,
                 id_field=given.id_field,
+                ignore_identical_ids=given.ignore_identical_ids,
                 measures=measures,
                 seed=given.seed,
             )

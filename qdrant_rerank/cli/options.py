@@ -12,7 +12,7 @@ from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 __all__ = [
     "NONE",
     "Source",
-    "gathered",
+    "as_one",
     "json_option",
     "model",
     "optional_source_options",
@@ -66,7 +66,7 @@ class Source:
     embedder: str
 
 
-def gathered(
+def as_one(
     kind: type, name: str, options: Sequence[Callable[[Command], Command]]
 ) -> Callable[[Command], Command]:
     """Return a decorator that adds options to a command, and hands them over as one object.
@@ -94,13 +94,13 @@ def gathered(
 def source_options(command: Command) -> Command:
     """Add the options of a :class:`Source`, which the command gets as ``source``."""
     required = click.option("--collection", required=True, help="Name of the collection.")
-    return gathered(Source, "source", (required, *PLACE_OPTIONS))(command)
+    return as_one(Source, "source", (required, *PLACE_OPTIONS))(command)
 
 
 def optional_source_options(command: Command) -> Command:
     """Add the same options, of which the command needs no collection."""
     optional = click.option("--collection", default="", help="Name of the collection, if any.")
-    return gathered(Source, "source", (optional, *PLACE_OPTIONS))(command)
+    return as_one(Source, "source", (optional, *PLACE_OPTIONS))(command)
 
 
 def reranker_option(others: str = "or a path") -> Callable[[Command], Command]:

@@ -1,9 +1,7 @@
 """How the commands print: results on stdout, warnings and errors as one line each on stderr."""
 
-import ast
 import io
 import os
-import re
 import shlex
 import sys
 import warnings
@@ -13,7 +11,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from qdrant_rerank.errors import QdrantRerankError
+from qdrant_rerank.errors import MissingTextError, MissingTextWarning, QdrantRerankError
 from qdrant_rerank.utils.rendering import Table, json_text, one_line, rich_table, shortened
 
 __all__ = [
@@ -51,23 +49,16 @@ class Commands(click.Group):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise SystemExit(0) from None
             except (QdrantRerankError, OSError) as error:
-                notes = getattr(error, "__notes__", [])
-                raise BadInput(_in_one_line(" ".join([str(error), *notes]))) from error
-
-
-QUOTED = r"""(?:'[^']*'|"[^"]*")"""
-PYTHON_TEXT = re.compile(f"Pass text=({QUOTED}(?: or {QUOTED})*)")
-#: What differs between warnings of one kind: names, with the comma of a list, and numbers.
-VARYING = re.compile(r"'[^']*'(, )?|\d+")
+                raise BadInput(_in_one_line(error)) from error
 
 
 def _shown_once() -> Callable[..., None]:
-    """A ``warnings.showwarning``: a line on stderr, once, whatever names and numbers are in it."""
-    shown = set()
+    """Make a ``warnings.showwarning`` that prints a line on stderr, once per kind of warning."""
+    shown: set[object] = set()
 
     def show(message: Warning | str, *where: Any) -> None:
-        line = _in_one_line(str(message))
-        kind = VARYING.sub("", line)
+        line = _in_one_line(message)
+        kind = type(message) if isinstance(message, MissingTextWarning) else line
         if kind not in shown:
             shown.add(kind)
             click.echo(f"Warning: {line}", err=True)
@@ -75,14 +66,12 @@ def _shown_once() -> Callable[..., None]:
     return show
 
 
-def _in_one_line(message: str) -> str:
-    """A message of the package with the option in place of the argument that it advises."""
-
-    def option(found: re.Match[str]) -> str:
-        fields = map(ast.literal_eval, re.findall(QUOTED, found[1]))
-        return f"Pass --text {' or '.join(map(shlex.quote, fields))}"
-
-    return PYTHON_TEXT.sub(option, " ".join(message.split()))
+def _in_one_line(shown: BaseException | str) -> str:
+    """Return the message of an error or a warning, with options instead of Python's arguments."""
+    message = str(shown)
+    if isinstance(shown, MissingTextError | MissingTextWarning) and shown.fields:
+        message = f"{shown.reason} Pass --text {' or '.join(map(shlex.quote, shown.fields))}."
+    return " ".join(" ".join([message, *getattr(shown, "__notes__", [])]).split())
 
 
 class _Output(Console):

@@ -7,7 +7,7 @@ from qdrant_rerank.cli.options import json_option, reranker_option, text_option,
 from qdrant_rerank.cli.output import opening, print_json, print_table
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.utils.rendering import Column, Table
-from qdrant_rerank.utils.text_files import name_of, open_lines
+from qdrant_rerank.utils.text_files import where_in
 
 __all__ = ["rerank"]
 
@@ -48,10 +48,9 @@ def rerank(
     if form == "lines" and text != ("text",):
         raise InvalidInputError("--text is for JSONL; documents given as lines have no fields.")
     read = PayloadText(text_source(text))
-    with open_lines(file) as lines:
-        numbered = list(documents_of(lines, file, form))
+    numbered = list(documents_of(file, form))
     for number, payload in numbered:
-        read.require(payload, f"{name_of(file)}, line {number}")
+        read.require(payload, where_in(file, number))
     results = rerank_points(
         query,
         [ScoredPoint(id=n, version=0, score=0.0, payload=payload) for n, payload in numbered],

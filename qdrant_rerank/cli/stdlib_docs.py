@@ -1,11 +1,11 @@
 """The docstrings of the running Python's standard library, as a corpus to search.
 
-Several thousand real documents that are on every machine: no download, no licence to check, and
-every reader can judge the answers. The demo, the notebook and a benchmark use them.
+These are several thousand real documents that each machine has. They need no download and no
+license, and each reader can judge the answers. Only the demo uses them, and examples.
 
-A document is a public module, class, function, method or property with a docstring. It goes by
-its shortest public name (``json.JSONDecoder``, not ``json.decoder.JSONDecoder``), once, whatever
-its aliases. Dunder methods are left out: most say no more than ``Return self+value``.
+A document is a public module, class, function, method or property with a docstring. Its name is its
+shortest public name (``json.JSONDecoder``, not ``json.decoder.JSONDecoder``). It occurs once, even
+if it has aliases. Dunder methods are left out: most say only ``Return self+value``.
 """
 
 import importlib
@@ -20,8 +20,8 @@ from typing import Any
 
 __all__ = ["standard_library_documents"]
 
-# What an import would show or start, what is internal, and what newer Pythons removed, so that
-# the corpus differs little from one version to the next.
+# Modules whose import shows or starts something, internal modules, and modules that newer Pythons
+# removed: the corpus differs little from one version to the next.
 SKIPPED = frozenset(
     "antigravity encodings ensurepip genericpath idlelib lib2to3 nt ntpath nturl2path opcode posix "
     "posixpath pydoc_data readline sre_compile sre_constants sre_parse test this turtledemo "
@@ -35,11 +35,11 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 def standard_library_documents() -> list[dict[str, str]]:
     """Read the docstrings of this Python's standard library; takes about two seconds.
 
-    Imports every public module of it. One that does not import here (``tkinter`` without Tk) is
-    left out.
+    Imports each public module. A module that cannot be imported (``tkinter`` without Tk) is left
+    out.
 
     Returns:
-        One mapping a document, in order of name, each name once: ``name`` (``json.dumps``,
+        One mapping per document, in order of name, each name once: ``name`` (``json.dumps``,
         ``pathlib.Path.glob``, ``str.split``), ``kind`` (module, class, function, method or
         property), ``signature`` (``(obj, *, skipkeys=False)``, without ``self``; empty if there is
         none), and ``text``, the docstring without its indentation.
@@ -92,7 +92,7 @@ def _imported(name: str) -> ModuleType | None:
         warnings.simplefilter("ignore")  # deprecated modules say so on import
         try:
             return importlib.import_module(name)
-        except Exception:  # of another platform, or a library that it needs is not there
+        except Exception:  # it is for another platform, or needs a library that is not there
             return None
 
 
@@ -101,7 +101,7 @@ def _name_of(module: ModuleType) -> str:
 
 
 def _public(module: ModuleType) -> Iterator[tuple[str, Any]]:
-    """Classes and functions that a module offers: those in ``__all__``, or its own."""
+    """Yield the classes and functions of a module: those in ``__all__``, or its own."""
     declared = getattr(module, "__all__", None)
     names = vars(module) if declared is None else declared
     for name in sorted(names):
@@ -115,7 +115,7 @@ def _public(module: ModuleType) -> Iterator[tuple[str, Any]]:
 
 
 def _members(owner: type) -> dict[str, tuple[str, Any]]:
-    """Public methods and properties of a class, and of private classes that it is made from."""
+    """Return public methods and properties of a class, and of its private base classes."""
     found: dict[str, tuple[str, Any]] = {}
     for base in owner.__mro__:
         private = base.__name__.startswith("_") or base.__module__.startswith("_")
@@ -133,12 +133,12 @@ def _members(owner: type) -> dict[str, tuple[str, Any]]:
 
 
 def _identity(value: Any) -> int:
-    """Equal for two names of one thing; ``random.choice`` is a bound method of a class's."""
+    """Return what is equal for two names of one thing; ``random.choice`` is a bound method."""
     return id(getattr(value, "__func__", value))
 
 
 def _rank(name: str, value: Any) -> tuple[int, bool, int, str]:
-    """Sorts the names of one thing, best first: ``OSError`` before its alias ``IOError``."""
+    """Sort the names of one thing, best first: ``OSError`` before its alias ``IOError``."""
     alias = name.rpartition(".")[2] != getattr(value, "__name__", "")
     return name.count("."), alias, len(name), name
 

@@ -109,6 +109,7 @@ def tune(
             measure=measure,
             max_ms=max_ms,
             id_field=given.id_field,
+            ignore_identical_ids=given.ignore_identical_ids,
             seed=given.seed,
         )
     show(replace(found, arguments={**data.files, **found.arguments}), given, as_json)

@@ -77,7 +77,13 @@ class Collected:
 
 
 def collect(
-    search: Search, judged: Mapping[str, str], qrels: Qrels, *, drops: bool, bar: Any
+    search: Search,
+    judged: Mapping[str, str],
+    qrels: Qrels,
+    *,
+    drops: bool,
+    ignore_identical_ids: bool,
+    bar: Any,
 ) -> Collected:
     """Search with one configuration for all judged queries.
 
@@ -86,6 +92,7 @@ def collect(
         judged: texts by id.
         qrels: grades, to notice candidates whose ids do not match.
         drops: whether the configuration drops hits that were not scored.
+        ignore_identical_ids: whether a hit with the query's own id does not count.
         bar: progress bar; each query advances it.
 
     Raises:
@@ -96,6 +103,9 @@ def collect(
     for number, (query, text) in enumerate(judged.items(), start=1):
         results, identify = search(query, text)
         before, after = _orders(results, identify, drops=drops)
+        if ignore_identical_ids:
+            before.pop(query, None)
+            after.pop(query, None)
         collected.before[query], collected.after[query] = before, after
         trace = results.trace
         times = (trace.embed_s, trace.recall_s, trace.tokenize_s, trace.infer_s, trace.total_s)

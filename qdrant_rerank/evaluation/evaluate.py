@@ -54,6 +54,7 @@ def evaluate(
     *,
     candidates: int | None = None,
     id_field: str | None = "_id",
+    ignore_identical_ids: bool = True,
     measures: Sequence[str] = METRICS,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -69,6 +70,8 @@ def evaluate(
         id_field: payload field with the document id that the qrels use. For a point without it, or
             if this is None, the point's own id counts. If several points belong to one document,
             the best one counts.
+        ignore_identical_ids: whether a hit with the query's own id does not count, as in BEIR. In
+            some test collections the queries are documents of the corpus.
         measures: metrics, by their names in ir-measures; plots show the first.
         resamples: resamples of the intervals and tests.
         seed: seed of the intervals and tests.
@@ -124,6 +127,7 @@ def evaluate(
         resamples=resamples,
         seed=seed,
         progress=progress,
+        ignore_identical_ids=ignore_identical_ids,
         arguments={
             "candidates": candidates,
             "id_field": id_field,
@@ -140,6 +144,7 @@ def evaluate_run(
     *,
     reranker: RerankerLike | Mapping[str, RerankerLike] = DEFAULT_RERANKER,
     candidates: int | None = None,
+    ignore_identical_ids: bool = True,
     measures: Sequence[str] = METRICS,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -155,6 +160,7 @@ def evaluate_run(
         reranker: a name, a path, an object with ``rerank(query, documents)``, None to keep the
             order, or several of them by name.
         candidates: documents per query to rerank; None reranks all.
+        ignore_identical_ids: as in :func:`evaluate`.
         measures: as in :func:`evaluate`.
         resamples: as in :func:`evaluate`.
         seed: as in :func:`evaluate`.
@@ -195,7 +201,11 @@ def evaluate_run(
         def search(
             identifier: str, query: str
         ) -> tuple[SearchResults, Callable[[RerankedPoint], str]]:
-            found = list(run.get(identifier, {}).items())[:depth]
+            found = [
+                (document, score)
+                for document, score in run.get(identifier, {}).items()
+                if not (ignore_identical_ids and document == identifier)
+            ][:depth]
             points = [
                 ScoredPoint(id=row, version=0, score=score, payload={"text": corpus[d].content})
                 for row, (d, score) in enumerate(found)
@@ -218,6 +228,7 @@ def evaluate_run(
         resamples=resamples,
         seed=seed,
         progress=progress,
+        ignore_identical_ids=ignore_identical_ids,
         arguments={
             "candidates": candidates,
             "configurations": {name: repr(one) for name, one in loaded.items()},
@@ -234,6 +245,7 @@ def _evaluate(
     resamples: int,
     seed: int,
     progress: bool | None,
+    ignore_identical_ids: bool,
     arguments: Mapping[str, Any],
 ) -> Evaluation:
     """Measure each configuration on all judged queries; ``searches`` has (search, depth, drops)."""
@@ -247,7 +259,14 @@ def _evaluate(
     with progress_bar(len(judged) * len(searches), progress) as bar:
         for name, (search, depth, drops) in searches.items():
             bar.set_description(name)
-            collected = collect(search, judged, qrels, drops=drops, bar=bar)
+            collected = collect(
+                search,
+                judged,
+                qrels,
+                drops=drops,
+                ignore_identical_ids=ignore_identical_ids,
+                bar=bar,
+            )
             configurations.append(
                 _configuration(
                     name, depth, collected, judged, qrels, tuple(measures), resamples, seed
@@ -259,7 +278,7 @@ def _evaluate(
         without_relevant=sum(max(qrels[query].values()) == 0 for query in judged),
         measures=tuple(measures),
         configurations=tuple(configurations),
-        arguments=arguments,
+        arguments={**arguments, "ignore_identical_ids": ignore_identical_ids},
         resamples=resamples,
         seed=seed,
     )

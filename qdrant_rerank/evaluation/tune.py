@@ -30,7 +30,7 @@ from qdrant_rerank.options import Blend, Fusion
 from qdrant_rerank.reranking.ordering import order_by_score
 from qdrant_rerank.reranking.scoring import load_reranker, score
 from qdrant_rerank.search.searcher import HybridSearcher
-from qdrant_rerank.types import Reranker, SearchResults
+from qdrant_rerank.types import RerankedPoint, Reranker, SearchResults
 from qdrant_rerank.utils.validation import (
     require_blend,
     require_choice,
@@ -70,6 +70,7 @@ def tune(
     measure: str = "nDCG@10",
     max_ms: float | None = None,
     id_field: str | None = "_id",
+    ignore_identical_ids: bool = True,
     seed: int = 0,
     progress: bool | None = None,
 ) -> Tuning:
@@ -87,6 +88,7 @@ def tune(
         measure: a metric, by its name in ir-measures; higher is better.
         max_ms: most milliseconds per query of the chosen configuration; None sets no limit.
         id_field: payload field with the document id that the qrels use.
+        ignore_identical_ids: whether a hit with the query's own id does not count, as in BEIR.
         seed: seed of the two halves.
         progress: whether to show a progress bar on stderr; None shows one if stderr is a terminal.
 
@@ -121,7 +123,8 @@ def tune(
     ]
     with progress_bar(len(judged), progress) as bar:
         for query, text in judged.items():
-            sweep.add(text, qrels[query], settings)
+            ignored = query if ignore_identical_ids else None
+            sweep.add(text, qrels[query], settings, ignored)
             bar.update()
     rows = np.random.default_rng(seed).permutation(len(judged))
     halves = np.sort(rows[: len(rows) // 2]), np.sort(rows[len(rows) // 2 :])
@@ -155,6 +158,7 @@ def tune(
             "fusions": list(fusions),
             "measure": measure,
             "max_ms": max_ms,
+            "ignore_identical_ids": ignore_identical_ids,
             "seed": seed,
         },
     )
@@ -184,13 +188,30 @@ class _Sweep:
         """Number of pairs that all models have scored."""
         return sum(pairs for _, pairs in self._scored.values())
 
-    def add(self, query: str, judged: Mapping[str, int], settings: Sequence[_Setting]) -> None:
-        """Search and score one query, and measure the order of each setting."""
-        found: dict[tuple[Fusion, int], SearchResults] = {}
+    def add(
+        self,
+        query: str,
+        judged: Mapping[str, int],
+        settings: Sequence[_Setting],
+        ignored: str | None,
+    ) -> None:
+        """Search and score one query, and measure the order of each setting.
+
+        Args:
+            query: the text.
+            judged: grades by document id.
+            settings: what to measure.
+            ignored: id of a document that does not count; None if all count.
+        """
+        found: dict[tuple[Fusion, int], list[RerankedPoint]] = {}
         for setting in settings:
             key = (setting.fusion, setting.depth)
             if key not in found:
-                found[key] = self._recall(query, *key)
+                found[key] = [
+                    hit
+                    for hit in self._recall(query, *key)
+                    if document_id(hit, self._id_field) != ignored
+                ]
         read = self._first.text
         texts = {}
         for hit in (hit for hits in found.values() for hit in hits):

@@ -12,7 +12,7 @@ from pathlib import Path
 from qdrant_client.http.models import QueryResponse
 from qdrant_client.models import ScoredPoint
 
-from qdrant_rerank.errors import InvalidInputError, MissingTextError
+from qdrant_rerank.errors import InvalidInputError, MissingTextError, MissingTextWarning
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
 from qdrant_rerank.options import Blend, OnMissingText, OnRerankError
 from qdrant_rerank.payload import PayloadText, TextSource
@@ -188,8 +188,12 @@ class SecondStage:
                     "Or put such hits after the others: on_missing_text='last'."
                 )
         if hits and not found:
+            missing = self._text.missing(hits[0].payload, f"Point {hits[0].id!r}")
             warn_caller(
-                f"None of the {len(hits)} hits has text to rerank, so they stay in retrieval "
-                f"order. {self._text.missing(hits[0].payload, f'Point {hits[0].id!r}')}"
+                MissingTextWarning(
+                    f"None of the {len(hits)} hits has text to rerank, so they stay in retrieval "
+                    f"order. {missing.reason}",
+                    missing.fields,
+                )
             )
         return found

@@ -8,7 +8,7 @@ __all__ = ["warn_caller"]
 PACKAGE = __name__.partition(".")[0]
 
 
-def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
+def warn_caller(message: str | Warning, category: type[Warning] = UserWarning) -> None:
     """Warn at the nearest line outside this package. Python shows it once for each such line."""
     # From Python 3.12 on, skip_file_prefixes=(package directory,) does the same.
     level = 1

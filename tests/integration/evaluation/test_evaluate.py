@@ -210,6 +210,28 @@ def test_a_candidate_without_text_or_dropped(searcher):
     assert "1 hits had no text" in found._summary()
 
 
+def test_a_query_that_is_a_document_is_not_its_own_hit(searcher, found):
+    """As in BEIR, where ArguAna's and Quora's queries are in the corpus; or it is, if asked for."""
+    queries, qrels = {"iron": DOCUMENTS["iron"]}, {"iron": {"furnace": 1}}
+    values = {}
+    for ignored in (True, False):
+        ours = evaluate(searcher, queries, qrels, ignore_identical_ids=ignored, progress=False)
+        [one] = ours.configurations
+        assert ("iron" in one.before["iron"], "iron" in one.after["iron"]) == (not ignored,) * 2
+        assert ours.arguments["ignore_identical_ids"] is ignored
+        values[ignored] = one.values["before"]["nDCG@10"].mean()
+    assert values[True] > values[False]
+    corpus = {i: Document(i, "", t) for i, t in DOCUMENTS.items()}
+    run = {"iron": {"iron": 2.0, "furnace": 1.0}}
+    for ignored, expected in ((True, 1.0), (False, 1 / np.log2(3))):
+        given = evaluate_run(
+            run, corpus, queries, qrels, candidates=1 + (not ignored), ignore_identical_ids=ignored
+        )
+        [one] = given.configurations
+        assert one.values["before"]["nDCG@10"].tolist() == pytest.approx([expected])
+        assert one.pairs == 1 + (not ignored)
+
+
 def test_several_points_of_one_document_count_once(client):
     """By the best of them."""
     searcher = HybridSearcher("docs", client=client, candidates=6)
@@ -352,6 +374,23 @@ def test_eval_of_a_beir_folder(command, beir):
     assert content["queries"]["judged"] == 2
     assert content["arguments"]["seed"] == 7
     assert content["configurations"]["none"]["candidates"] == 100
+
+
+def test_eval_counts_no_query_as_its_own_hit(command, beir):
+    """Unless that is asked for; the JSON says which."""
+    lines = [{"_id": "iron", "text": DOCUMENTS["iron"]}]
+    (beir / "queries.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (beir / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\niron\tfurnace\t1\n")
+    reached = {}
+    for option in ("--ignore-identical-ids", "--keep-identical-ids"):
+        code, out, err = command(
+            "eval", "--corpus", beir, "--reranker", "none", "--json", *[option] * (option[2] == "k")
+        )
+        assert code == 0, err
+        content = json.loads(out)
+        assert content["arguments"]["ignore_identical_ids"] is (option[2] == "i")
+        reached[option] = content["configurations"]["none"]["measures"]["RR"]["before"]
+    assert reached["--ignore-identical-ids"] > reached["--keep-identical-ids"]
 
 
 def test_eval_of_a_run_and_what_it_writes(command, beir, tmp_path):

@@ -147,6 +147,21 @@ def test_nothing_is_fused_where_recall_is_dense_alone(searcher):
     assert "sparse=None" in found.call
 
 
+def test_a_query_that_is_a_document_is_not_its_own_hit(searcher):
+    """As in BEIR; each order is then that of evaluate."""
+    queries = {name: DOCUMENTS[name] for name in ("iron", "furnace", "copper", "chocolate")}
+    qrels = {name: {"ice": 1} for name in queries}
+    for ignored in (True, False):
+        sweep = tune(searcher, queries, qrels, ignore_identical_ids=ignored, **SWEEP)
+        assert sweep.arguments["ignore_identical_ids"] is ignored
+        for point in (sweep.first_stage, sweep.best):
+            names = {"client": searcher.client}
+            exec(constructor_call(searcher, point), names)
+            ours = evaluate(names["searcher"], queries, qrels, ignore_identical_ids=ignored)
+            [measured] = ours.configurations
+            np.testing.assert_allclose(measured.values["after"]["nDCG@10"], point.values)
+
+
 def test_hits_without_text_are_treated_as_in_a_search(searcher):
     """Last, dropped, or an error."""
 
