@@ -7,7 +7,7 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-#: Text that must be among the outputs, and the least number of pictures.
+#: Texts that the outputs must have, and the least number of plots.
 SHOWN = {
     "quickstart": (["SearchTrace", "[('asyncio.sleep', "], 1),
     "evaluation": (["nDCG@10", "rank-biased overlap", "overtaken by"], 4),
@@ -15,22 +15,22 @@ SHOWN = {
 
 
 def test_every_notebook_is_run():
-    """One that is added is tested."""
+    """A notebook that is added is tested too."""
     assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(SHOWN)
 
 
-@pytest.mark.filterwarnings("ignore")  # of jupyter's own
+@pytest.mark.filterwarnings("ignore")  # Jupyter's own warnings
 @pytest.mark.parametrize("name", SHOWN)
 def test_notebook(name):
-    """Without an error, with tables, pictures and what it is about in its outputs."""
+    """It runs without an error and shows tables, plots and the texts above."""
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     where = {"metadata": {"path": str(NOTEBOOKS)}}  # as jupyter runs it
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources=where).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     kinds = [kind for output in outputs for kind in output.get("data", {})]
-    texts, pictures = SHOWN[name]
+    texts, plots = SHOWN[name]
     assert "text/html" in kinds
-    assert kinds.count("image/png") >= pictures
+    assert kinds.count("image/png") >= plots
     for text in texts:
         assert any(text in str(output) for output in outputs)
     assert [output for output in outputs if output.output_type == "error"] == []
