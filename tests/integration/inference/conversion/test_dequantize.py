@@ -126,7 +126,9 @@ def test_scores_are_near_both_and_said_to_be_of_int8_weights(original, directory
     assert restored.score_pairs([(QUERY, "rye")]).precision == "fp32 (int8 weights)"
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(rows=st.lists(st.integers(0, len(DOCUMENTS) - 1), min_size=1), batch_size=st.integers(1, 9))
 def test_a_score_does_not_depend_on_the_rest_of_its_batch(restored, rows, batch_size):
     """Unlike in int8, several pairs share a batch."""
