@@ -45,6 +45,15 @@ class FastembedSparse:
         self._model = model
         self.name: str = model.model_name
 
+    def describe(self) -> dict[str, Any]:
+        """Return what a collection records of this encoder, ready for JSON.
+
+        Of a BM25 the language and the parameters, as ``Bm25Encoder.describe`` gives them.
+        """
+        inner = getattr(self._model, "model", None)
+        names = ("language", "k", "b", "avg_len")
+        return {"model": self.name} | {n: getattr(inner, n) for n in names if hasattr(inner, n)}
+
     def embed_query(self, text: str) -> "SparseVector":
         """Return the vector of a query: the indices and values that are not zero."""
         return _sparse_vector(next(iter(self._model.query_embed(text))))

@@ -47,6 +47,11 @@ class QdrantInference:
         """Whether every server runs the model, not only Qdrant Cloud."""
         return self.name.lower() == BM25_MODEL
 
+    def describe(self) -> dict[str, Any]:
+        """Return what a collection records of this model, ready for JSON."""
+        language = {"language": "english"} if self.built_in else {}  # the server's default
+        return {"model": self.name, **language, **(self.options or {})}
+
     def document(self, text: str) -> "models.Document":
         """Return the document that Qdrant makes a vector of."""
         from qdrant_client import models

@@ -10,6 +10,7 @@ from qdrant_rerank.errors import InvalidInputError
 
 __all__ = [
     "a_type",
+    "clean_key",
     "require_blend",
     "require_call",
     "require_choice",
@@ -30,6 +31,25 @@ def a_type(value: Any) -> str:
     """
     name = type(value).__name__
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
+def clean_key(name: str, value: str | None) -> str | None:
+    """Return an API key or a token without the white space around it; None if it is blank.
+
+    A key that is read from a file often ends in a newline, which no HTTP header can hold.
+
+    Raises:
+        InvalidInputError: there is white space, a control character or a character that is not
+            ASCII within the key. The message does not show the key.
+    """
+    key = (value or "").strip()
+    broken = [place for place, c in enumerate(key, start=1) if not "!" <= c <= "~"]
+    if broken:
+        raise InvalidInputError(
+            f"{name} has {len(key)} characters, and number {broken[0]} is white space, a control "
+            "character or not ASCII, which no HTTP header can hold. Copy the key again."
+        )
+    return key or None
 
 
 def require_call(name: str, value: Any, method: str, *arguments: str) -> None:

@@ -10,6 +10,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 
 from qdrant_rerank.errors import QdrantRequestError
 from qdrant_rerank.qdrant.embedded.choice import embedded_client
+from qdrant_rerank.utils.validation import clean_key
 
 __all__ = ["AnyClient", "connect", "connect_async", "exclusive", "is_local"]
 
@@ -51,8 +52,9 @@ def connect_async() -> AnyClient:
 
 
 def _at(kind: type[ClientOfAServer], url: str) -> ClientOfAServer:
+    key = clean_key("QDRANT_API_KEY", os.environ.get("QDRANT_API_KEY"))
     try:
-        return kind(url=url, api_key=os.environ.get("QDRANT_API_KEY") or None)
+        return kind(url=url, api_key=key)
     except ValueError as error:
         raise QdrantRequestError(
             f"{url!r} is not the URL of a Qdrant server: {error} Expected something like "
