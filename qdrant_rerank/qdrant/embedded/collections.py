@@ -9,7 +9,12 @@ from pydantic_core import to_jsonable_python
 from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
-from qdrant_rerank.qdrant.embedded.config import full_config, index_info, to_index
+from qdrant_rerank.qdrant.embedded.config import (
+    changed_sparse,
+    full_config,
+    index_info,
+    to_index,
+)
 from qdrant_rerank.qdrant.embedded.points import DONE
 from qdrant_rerank.qdrant.embedded.shards import Shards
 
@@ -33,6 +38,7 @@ class CollectionCalls:
         on_disk_payload: bool | None = None,
         payload: models.PayloadStorageParams | None = None,
         id_tracker: models.IdTrackerParams | None = None,
+        anew: bool = False,
         **kwargs: Any,
     ) -> bool:
         """Make a collection; shards, replicas and strict mode are a server's and left out."""
@@ -49,8 +55,13 @@ class CollectionCalls:
                 "id_tracker": id_tracker,
             },
         )
-        self._shards.create(collection_name, config)
+        self._shards.create(collection_name, config, anew=anew)
         return True
+
+    def recreate_collection(self, collection_name: str, *args: Any, **kwargs: Any) -> bool:
+        """Remove a collection, if there is one, and create it again."""
+        kwargs["anew"] = True
+        return self.create_collection(collection_name, *args, **kwargs)
 
     def delete_collection(self, collection_name: str, **kwargs: Any) -> bool:
         """Remove a collection and its aliases."""
@@ -88,9 +99,16 @@ class CollectionCalls:
         )
 
     def update_collection(
-        self, collection_name: str, metadata: dict[str, Any] | None = None, **kwargs: Any
+        self,
+        collection_name: str,
+        sparse_vectors_config: Mapping[str, models.SparseVectorParams] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> bool:
-        """Add to the metadata; other settings are fixed when a collection is made."""
+        """Add to the metadata, or change sparse vectors, for which all points are stored anew.
+
+        Other settings are fixed when a collection is created.
+        """
         wrong = sorted(name for name, value in kwargs.items() if value is not None)
         if set(wrong) - {"timeout"}:
             raise QdrantRequestError(
@@ -100,8 +118,13 @@ class CollectionCalls:
         with self._shards.writing:
             entry = self._shards.entry(collection_name)
             merged = {**(entry.config.metadata or {}), **to_jsonable_python(metadata or {})}
-            config = entry.config.model_copy(update={"metadata": merged})
-            self._shards.change(collection_name, replace(entry, config=config))
+            config = entry.config.model_copy(update={"metadata": merged or None})
+            params = changed_sparse(config.params, sparse_vectors_config or {})
+            if params == config.params:
+                self._shards.change(collection_name, replace(entry, config=config))
+            else:
+                config = config.model_copy(update={"params": params})
+                self._shards.rebuild(collection_name, config)
         return True
 
     def update_collection_aliases(

@@ -5,7 +5,6 @@ A server finds a text in a field without a text index as a run of characters, an
 
 import math
 from collections.abc import Container, Sequence
-from itertools import pairwise
 from typing import Any
 
 import qdrant_edge as edge
@@ -18,6 +17,7 @@ from qdrant_rerank.qdrant.embedded.points import to_id
 __all__ = ["excluding", "to_condition", "to_filter"]
 
 WIDEST_BOX = 90.0  # degrees of longitude
+OVERLAP = 0.01
 
 
 def excluding(given: models.Filter | None, ids: Sequence[Any]) -> models.Filter | None:
@@ -160,16 +160,18 @@ def _parts(
     if wide <= WIDEST_BOX:
         return None
     number = math.ceil(wide / WIDEST_BOX)
-    edges = [_longitude(west + wide * at / number) for at in range(number)] + [east]
+    starts = [west + wide * at / number for at in range(number)]
+    # They overlap, since a place on the edge of a box is not in it.
+    ends = [*(start + OVERLAP for start in starts[1:]), east]
     return [
         _with(
             given,
             geo_bounding_box=models.GeoBoundingBox(
-                top_left=models.GeoPoint(lon=left, lat=box.top_left.lat),
-                bottom_right=models.GeoPoint(lon=right, lat=box.bottom_right.lat),
+                top_left=models.GeoPoint(lon=_longitude(start), lat=box.top_left.lat),
+                bottom_right=models.GeoPoint(lon=_longitude(end), lat=box.bottom_right.lat),
             ),
         )
-        for left, right in pairwise(edges)
+        for start, end in zip(starts, ends, strict=True)
     ]
 
 

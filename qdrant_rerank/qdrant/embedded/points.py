@@ -192,14 +192,17 @@ def record(found: edge.Record) -> models.Record:
     )
 
 
-def scored_point(found: edge.ScoredPoint, *, with_vector: bool) -> models.ScoredPoint:
-    """Convert a hit of an answer; MMR brings vectors that nobody asked for."""
+def scored_point(found: edge.ScoredPoint, wanted: bool | list[str]) -> models.ScoredPoint:
+    """Convert a hit of an answer, with the wanted vectors; MMR brings all of them."""
+    vector = vectors(found.vector) if wanted else None
+    if isinstance(wanted, list) and isinstance(vector, dict):
+        vector = {name: one for name, one in vector.items() if name in wanted}
     return models.ScoredPoint(
         id=point_id(found.id),
         version=found.version,
         score=found.score,
         payload=found.payload,
-        vector=vectors(found.vector) if with_vector else None,
+        vector=vector,
         order_value=found.order_value,
     )
 

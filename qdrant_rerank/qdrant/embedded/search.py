@@ -99,7 +99,7 @@ class PointSearch:
             else:
                 found = shard.query_batch(edge.QueryBatchRequest(asked))
             return [
-                [scored_point(hit, with_vector=bool(request.with_vector)) for hit in hits]
+                [scored_point(hit, to_vector_selector(request.with_vector)) for hit in hits]
                 for request, hits in zip(requests, found, strict=True)
             ]
 

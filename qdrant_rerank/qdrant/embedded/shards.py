@@ -250,8 +250,13 @@ class Shards:
     def _directory(self) -> Directory:
         return self._opened.directory
 
-    def create(self, name: str, config: models.CollectionConfig) -> None:
+    def create(self, name: str, config: models.CollectionConfig, *, anew: bool = False) -> None:
         """Create a collection.
+
+        Args:
+            name: of the collection.
+            config: settings.
+            anew: whether one of that name is removed first, if the settings are right.
 
         Raises:
             QdrantRequestError: the name is taken or forbidden, or the settings are.
@@ -260,6 +265,11 @@ class Shards:
             listing = self.listing
             self._require_name(name)
             self.require_room()
+            if anew:
+                with self.errors(name):
+                    to_config(config, durable=self._durable)
+                self.delete(name)
+                listing = self.listing
             for kind, taken in (("Collection", listing.collections), ("Alias", listing.aliases)):
                 if name in taken:
                     raise QdrantRequestError(f"{kind} {name!r} already exists in {self.where}.")
@@ -309,8 +319,7 @@ class Shards:
             entry = self.entry(name)
             self.require_room(KEPT_FREE + self.used(name))
             self._rebuild(name, replace(entry, config=config), self.shard(name))
-            self._opened.shards.pop(entry.folder).close()
-            self._directory.remove(self._directory.folder(entry))
+            self._remove(name, entry)
 
     def _rebuild(self, name: str, entry: Entry, source: edge.EdgeShard) -> edge.EdgeShard:
         """Store the points of a shard in the collection's new one, and record that."""
@@ -350,12 +359,16 @@ class Shards:
                     {alias: to for alias, to in listing.aliases.items() if to != name},
                 )
             )
-            with self.errors(name):
-                shard = self._opened.shards.pop(entry.folder, None)
-                if shard is not None:
-                    shard.close()
-            self._directory.remove(self._directory.folder(entry))
+            self._remove(name, entry)
             return True
+
+    def _remove(self, name: str, entry: Entry) -> None:
+        """Close and remove the files of a collection."""
+        with self.errors(name):
+            shard = self._opened.shards.pop(entry.folder, None)
+            if shard is not None:
+                shard.close()
+        self._directory.remove(self._directory.folder(entry))
 
     def change(self, name: str, entry: Entry) -> None:
         """Record other settings of a collection."""
