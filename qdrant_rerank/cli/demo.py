@@ -123,7 +123,7 @@ def comparison(results: "SearchResults") -> Table:
                 zip(before[:ROWS], results[:ROWS], strict=True), start=1
             )
         ],
-        title=one_line(results.query),
+        title=results.query,
     )
 
 
@@ -131,7 +131,7 @@ def opening(point: "RerankedPoint") -> Text:
     """Show a document's name above the opening words of its docstring."""
     payload = point.payload or {}
     words = one_line(str(payload.get("text", "")))
-    name = str(payload.get("name", point.id))
+    name = one_line(str(payload.get("name", point.id)))
     return Text.assemble((name, "bold"), "\n", (shortened(words, OPENING), "dim"))
 
 
