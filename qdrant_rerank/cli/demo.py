@@ -16,7 +16,8 @@ from rich.text import Text
 
 from qdrant_rerank.cli.output import console
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
-from qdrant_rerank.utils.rendering import Column, Table, move, one_line, rich_table, shortened
+from qdrant_rerank.utils.rendering import Column, Table, move, rich_table
+from qdrant_rerank.utils.terminal import one_line, shortened
 
 if TYPE_CHECKING:
     from qdrant_rerank.search.searcher import HybridSearcher

@@ -13,7 +13,8 @@ import click
 from rich.console import Console
 
 from qdrant_rerank.errors import MissingTextError, MissingTextWarning, QdrantRerankError
-from qdrant_rerank.utils.rendering import Table, inert, json_text, one_line, rich_table, shortened
+from qdrant_rerank.utils.rendering import Table, json_text, rich_table
+from qdrant_rerank.utils.terminal import inert, one_line, shortened
 
 __all__ = [
     "BadInput",

@@ -37,7 +37,7 @@ from qdrant_rerank.reranking.rerank import rerank_points
 from qdrant_rerank.reranking.scoring import load_reranker
 from qdrant_rerank.search.searcher import HybridSearcher
 from qdrant_rerank.types import RerankedPoint, Reranker, SearchResults, SearchTrace
-from qdrant_rerank.utils.rendering import one_line
+from qdrant_rerank.utils.terminal import one_line
 from qdrant_rerank.utils.validation import a_type, require_number, require_positive
 
 __all__ = ["METRICS", "evaluate", "evaluate_run"]

@@ -17,25 +17,19 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from qdrant_rerank.utils.atomic_files import atomic_text
+from qdrant_rerank.utils.terminal import inert
 
 __all__ = [
     "Column",
     "Table",
     "html_tables",
-    "inert",
     "json_text",
     "move",
-    "one_line",
     "rich_table",
-    "shortened",
     "write_json",
 ]
 
-#: Control characters but for the line break, and halves of a character.
-CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-#: Characters that change the direction of a line.
-BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
-#: Those of both kinds that JSON allows inside a string.
+#: What could drive a terminal or reorder a line, of what JSON allows inside a string.
 UNESCAPED = re.compile("[\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
@@ -154,25 +148,6 @@ def write_json(path: Path, content: Any) -> None:
     """
     with atomic_text(path) as file:
         file.write(json_text(content, indent=1))
-
-
-def inert(text: str) -> str:
-    """Return a text without what could drive a terminal or reorder its line.
-
-    Control characters and halves of a character become spaces, and direction overrides go. Line
-    breaks stay.
-    """
-    return CONTROLS.sub(" ", BIDI_CONTROLS.sub("", text))
-
-
-def one_line(text: str) -> str:
-    """Return an inert text on one line, with single spaces."""
-    return " ".join(inert(text).split())
-
-
-def shortened(text: str, length: int) -> str:
-    """Cut a text to at most ``length`` characters, with an ellipsis for the rest."""
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
 def move(before: int, after: int) -> Text:
