@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from qdrant_rerank.cli.options import NONE, Source, json_option, model, source_options
-from qdrant_rerank.cli.output import console, print_json
+from qdrant_rerank.cli.output import console, print_json, say
 from qdrant_rerank.cli.searchers import searcher_for
 from qdrant_rerank.errors import InvalidInputError, UnknownModelError
 from qdrant_rerank.hub.registry import find_model
@@ -89,7 +89,7 @@ def compare(
         return
     console().print(comparison)
     if html is not None:
-        click.echo(f"Every query is in {html}")
+        say(f"Every query is in {html}")
 
 
 def two_rerankers(names: tuple[str, ...]) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qdrant_rerank.cli.options import Source, as_one, model, text_source
-from qdrant_rerank.cli.output import console, counted, print_json
+from qdrant_rerank.cli.output import console, counted, print_json, say
 from qdrant_rerank.cli.searchers import qdrant_place, searcher_for
 from qdrant_rerank.errors import InvalidInputError, UnknownDocumentError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
@@ -254,7 +254,7 @@ def index_corpus(searcher: "HybridSearcher", corpus: Path) -> None:
 
     searcher.add(points())
     if empty:
-        click.echo(f"Without text, and so not indexed: {counted(empty, 'document')}.", err=True)
+        say(f"Without text, and so not indexed: {counted(empty, 'document')}.", err=True)
 
 
 def show(found: "Evaluation | Tuning", given: Given, as_json: bool) -> None:
@@ -265,7 +265,7 @@ def show(found: "Evaluation | Tuning", given: Given, as_json: bool) -> None:
     else:
         console().print(found.table())
     for path in written:
-        click.echo(f"Wrote {path}", err=True)
+        say(f"Wrote {path}", err=True)
 
 
 def require_folder(folder: Path) -> None:

@@ -16,7 +16,8 @@ from rich.text import Text
 
 from qdrant_rerank.cli.output import console
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
-from qdrant_rerank.utils.rendering import Column, Table, move, one_line, rich_table, shortened
+from qdrant_rerank.utils.rendering import Column, Table, move, rich_table
+from qdrant_rerank.utils.terminal import one_line, shortened
 
 if TYPE_CHECKING:
     from qdrant_rerank.search.searcher import HybridSearcher
@@ -123,7 +124,7 @@ def comparison(results: "SearchResults") -> Table:
                 zip(before[:ROWS], results[:ROWS], strict=True), start=1
             )
         ],
-        title=one_line(results.query),
+        title=results.query,
     )
 
 
@@ -131,7 +132,7 @@ def opening(point: "RerankedPoint") -> Text:
     """Show a document's name above the opening words of its docstring."""
     payload = point.payload or {}
     words = one_line(str(payload.get("text", "")))
-    name = str(payload.get("name", point.id))
+    name = one_line(str(payload.get("name", point.id)))
     return Text.assemble((name, "bold"), "\n", (shortened(words, OPENING), "dim"))
 
 

@@ -16,7 +16,7 @@ from qdrant_rerank.cli.options import (
     optional_source_options,
     reranker_option,
 )
-from qdrant_rerank.cli.output import print_json, print_table
+from qdrant_rerank.cli.output import print_json, print_table, say
 from qdrant_rerank.cli.searchers import asking, searcher_for
 from qdrant_rerank.errors import (
     CollectionError,
@@ -25,7 +25,7 @@ from qdrant_rerank.errors import (
     ModelError,
     QdrantError,
 )
-from qdrant_rerank.utils.rendering import Column, Table, one_line
+from qdrant_rerank.utils.rendering import Column, Table
 
 if TYPE_CHECKING:
     from qdrant_rerank.cli.doctor_checks import Finding
@@ -89,7 +89,7 @@ def _say(findings: "Sequence[Finding]", *, as_json: bool) -> NoReturn:
         print_json([{**asdict(finding), "mend": finding.fix} for finding in findings])
     else:
         print_table(Table(COLUMNS, [_row(finding) for finding in findings]))
-        click.echo(f"{wrong} wrong." if wrong else "Nothing is wrong.")
+        say(f"{wrong} wrong." if wrong else "Nothing is wrong.")
     raise SystemExit(1 if wrong else 0)
 
 
@@ -101,7 +101,7 @@ def _row(finding: "Finding") -> tuple[Text | str, ...]:
         mark = Text("wrong", style="bold red")
     else:
         mark = Text("note", style="yellow") if finding.fix else Text("ok", style="green")
-    return mark, finding.about, one_line(finding.seen), one_line(finding.fix)
+    return mark, finding.about, finding.seen, finding.fix
 
 
 def _installed() -> "Iterator[Finding]":

@@ -4,7 +4,7 @@ import click
 
 from qdrant_rerank.cli.documents import documents_in
 from qdrant_rerank.cli.options import Source, json_option, source_options
-from qdrant_rerank.cli.output import counted, documents_are, print_json
+from qdrant_rerank.cli.output import counted, documents_are, print_json, say
 from qdrant_rerank.cli.searchers import asking, qdrant_place, searcher_for
 
 __all__ = ["index"]
@@ -32,6 +32,6 @@ def index(file: str, source: Source, batch_size: int, as_json: bool) -> None:
     if as_json:
         print_json({"collection": source.collection, "added": added, "holds": holds})
     elif added == holds:
-        click.echo(f"{documents_are(added)} in {source.collection!r}.")
+        say(f"{documents_are(added)} in {source.collection!r}.")
     else:
-        click.echo(f"{counted(added, 'document')} added; {source.collection!r} holds {holds:,}.")
+        say(f"{counted(added, 'document')} added; {source.collection!r} holds {holds:,}.")

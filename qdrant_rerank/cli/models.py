@@ -1,5 +1,6 @@
 """``qdrant-rerank models``: list, pull, verify, rm and path of the models on this machine."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -7,7 +8,7 @@ from typing import Any, get_args
 import click
 
 from qdrant_rerank.cli.options import json_option
-from qdrant_rerank.cli.output import BadInput, console, counted, print_json, print_table
+from qdrant_rerank.cli.output import BadInput, console, counted, print_json, print_table, say
 from qdrant_rerank.errors import InvalidInputError, ModelFileError
 from qdrant_rerank.hub.precision import Precision
 from qdrant_rerank.hub.registry import listing, supported_models
@@ -87,7 +88,7 @@ def show_models(as_json: bool) -> None:
     print_table(Table(columns, rows, gap=1, rule=False))
     restricted = {item["license"] for item in listed if not item["commercial_use"]}
     notes = [f"{license}: not for commercial use." for license in sorted(restricted)]
-    click.echo(" ".join(["Sizes in MB.", *notes, "--json prints more."]))
+    say(" ".join(["Sizes in MB.", *notes, "--json prints more."]))
 
 
 def _megabytes(file: dict[str, Any] | None) -> str:
@@ -136,7 +137,7 @@ def pull_command(
             }
         )
         return
-    click.echo(
+    say(
         f"{spec.model}: {counted(len(found.files), 'file')}, {size / 1e6:,.1f} MB, checked. "
         f"Licence: {license or 'not stated'}.\n{found.root}"
     )
@@ -213,7 +214,7 @@ def rm_command(name: str, cache_dir: str | None) -> None:
     strategy = held.delete_revisions(*commits)
     strategy.execute()
     removed = " and ".join(sorted(repo.repo_id for repo in repositories))
-    click.echo(f"Removed {removed}, {strategy.expected_freed_size / 1e6:,.1f} MB.")
+    say(f"Removed {removed}, {strategy.expected_freed_size / 1e6:,.1f} MB.")
 
 
 @models.command("path")
@@ -228,15 +229,23 @@ def path_command(
 
     spec = find_spec(name)
     if spec is None:
-        click.echo(Path(name).expanduser().absolute())
+        print_path(Path(name).expanduser().absolute())
     elif spec.sources is None:
-        click.echo(spec.directory)
+        print_path(spec.directory)
     else:
         wanted = wanted_of(spec, precision=precision, revision=revision, cache_dir=cache_dir)
         found = find(wanted)
         if found is None:
             raise ModelFileError(absent(wanted.repository.name, wanted.pull))
-        click.echo(found.root)
+        print_path(found.root)
+
+
+def print_path(path: Path | None) -> None:
+    """Print a path as it is for programs; without what could drive a terminal on one."""
+    if sys.stdout.isatty():
+        say(path)
+    else:
+        click.echo(path)
 
 
 def fetchable(name: str) -> ModelSpec:

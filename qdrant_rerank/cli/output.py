@@ -5,14 +5,16 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 from rich.console import Console
 
 from qdrant_rerank.errors import MissingTextError, MissingTextWarning, QdrantRerankError
-from qdrant_rerank.utils.rendering import Table, json_text, one_line, rich_table, shortened
+from qdrant_rerank.utils.rendering import Table, json_text, rich_table
+from qdrant_rerank.utils.terminal import inert, one_line, shortened
 
 __all__ = [
     "BadInput",
@@ -23,6 +25,7 @@ __all__ = [
     "opening",
     "print_json",
     "print_table",
+    "say",
 ]
 
 LONGEST_CELL = 100  # characters of a text in a table
@@ -33,9 +36,17 @@ class BadInput(click.ClickException):
 
     exit_code = 2
 
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
 
 class Commands(click.Group):
     """A group of commands that shows our errors and warnings as one line each."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Parse the arguments of the group itself."""
+        with _inert_usage_errors():
+            return super().make_context(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -44,12 +55,25 @@ class Commands(click.Group):
         with warnings.catch_warnings():
             warnings.showwarning = _shown_once()
             try:
-                return super().invoke(ctx)
+                with _inert_usage_errors():
+                    return super().invoke(ctx)
             except BrokenPipeError:  # the reader of the output has ended
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise SystemExit(0) from None
             except (QdrantRerankError, OSError) as error:
                 raise BadInput(_in_one_line(error)) from error
+
+
+@contextmanager
+def _inert_usage_errors() -> Iterator[None]:
+    """Let no name that click repeats drive the terminal."""
+    try:
+        yield
+    except click.UsageError as error:
+        message = error.format_message()
+        if message != inert(message):
+            raise click.UsageError(inert(message), error.ctx) from None
+        raise
 
 
 def _shown_once() -> Callable[..., None]:
@@ -71,7 +95,7 @@ def _in_one_line(shown: BaseException | str) -> str:
     message = str(shown)
     if isinstance(shown, MissingTextError | MissingTextWarning) and shown.fields:
         message = f"{shown.reason} Pass --text {' or '.join(map(shlex.quote, shown.fields))}."
-    return " ".join(" ".join([message, *getattr(shown, "__notes__", [])]).split())
+    return one_line(" ".join([message, *getattr(shown, "__notes__", [])]))
 
 
 class _Output(Console):
@@ -83,6 +107,11 @@ class _Output(Console):
 def console() -> Console:
     """Return what results are printed on."""
     return _Output()
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """Print a text on stdout or stderr, such that no name in it can drive the terminal."""
+    click.echo(inert(str(text)), err=err)
 
 
 def print_table(table: Table) -> None:

@@ -14,7 +14,7 @@ import click
 
 from qdrant_rerank.cli.documents import documents_in
 from qdrant_rerank.cli.options import Source, json_option, source_options
-from qdrant_rerank.cli.output import documents_are, print_json
+from qdrant_rerank.cli.output import documents_are, print_json, say
 from qdrant_rerank.cli.searchers import asking, searcher_for
 from qdrant_rerank.errors import InvalidInputError, QdrantError
 
@@ -101,9 +101,9 @@ def reindex(
     if as_json:
         print_json({"alias": alias, "collection": new, "added": added, "replaced": old})
         return
-    click.echo(f"{stored}, which {alias!r} now stands for.")
+    say(f"{stored}, which {alias!r} now stands for.")
     if old is not None:
-        click.echo(f"{old!r} is {'kept' if keep_old else 'removed'}.")
+        say(f"{old!r} is {'kept' if keep_old else 'removed'}.")
 
 
 @contextmanager
@@ -111,7 +111,7 @@ def _told_if_it_fails(state: str) -> Iterator[None]:
     try:
         yield
     except QdrantError:
-        click.echo(state, err=True)
+        say(state, err=True)
         raise
 
 

@@ -5,7 +5,7 @@ import click
 from qdrant_rerank.cli.options import Source, json_option, reranker_option, source_options
 from qdrant_rerank.cli.output import opening, print_json, print_table
 from qdrant_rerank.cli.searchers import searcher_for
-from qdrant_rerank.utils.rendering import Column, Table, one_line
+from qdrant_rerank.utils.rendering import Column, Table
 
 __all__ = ["search"]
 
@@ -35,7 +35,7 @@ def search(
             str(hit.retrieval_rank),
             "" if hit.rerank_score is None else f"{hit.rerank_score:.3f}",
             f"{hit.retrieval_score:.3f}",
-            one_line(str(hit.id)),
+            str(hit.id),
             opening(searcher.text(hit.payload)),
         )
         for rank, hit in enumerate(results, start=1)

@@ -25,7 +25,7 @@ from qdrant_rerank.reranking.scoring import load_reranker
 from qdrant_rerank.search.searcher import HybridSearcher
 from qdrant_rerank.types import RerankedPoint, Reranker
 from qdrant_rerank.utils.atomic_files import atomic_text
-from qdrant_rerank.utils.rendering import one_line, shortened
+from qdrant_rerank.utils.terminal import one_line, shortened
 from qdrant_rerank.utils.validation import require_positive, require_query, require_several
 
 __all__ = ["compare", "with_reranker"]

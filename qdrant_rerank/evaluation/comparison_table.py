@@ -4,7 +4,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from qdrant_rerank.evaluation.comparison_result import ComparedHit, ComparedQuery, ComparisonResult
-from qdrant_rerank.utils.rendering import Column, Table, move, rich_table, shortened
+from qdrant_rerank.utils.rendering import Column, Table, move, rich_table
+from qdrant_rerank.utils.terminal import shortened
 
 __all__ = ["tables"]
 

@@ -37,6 +37,7 @@ from qdrant_rerank.reranking.rerank import rerank_points
 from qdrant_rerank.reranking.scoring import load_reranker
 from qdrant_rerank.search.searcher import HybridSearcher
 from qdrant_rerank.types import RerankedPoint, Reranker, SearchResults, SearchTrace
+from qdrant_rerank.utils.terminal import one_line
 from qdrant_rerank.utils.validation import a_type, require_number, require_positive
 
 __all__ = ["METRICS", "evaluate", "evaluate_run"]
@@ -258,7 +259,7 @@ def _evaluate(
     configurations = []
     with progress_bar(len(judged) * len(searches), progress) as bar:
         for name, (search, depth, drops) in searches.items():
-            bar.set_description(name)
+            bar.set_description(one_line(name))
             collected = collect(
                 search,
                 judged,

@@ -1,12 +1,13 @@
 """Results as a table in a terminal, as an HTML table, and as JSON: one renderer for each.
 
-No text is read as markup, neither rich's nor HTML's.
+No text is read as markup, neither rich's nor HTML's, and no text can drive a terminal.
 """
 
 import html
 import json
-import unicodedata
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from qdrant_rerank.utils.atomic_files import atomic_text
+from qdrant_rerank.utils.terminal import inert
 
 __all__ = [
     "Column",
@@ -23,13 +25,12 @@ __all__ = [
     "html_tables",
     "json_text",
     "move",
-    "one_line",
     "rich_table",
-    "shortened",
     "write_json",
 ]
 
-BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+#: What could drive a terminal or reorder a line, of what JSON allows inside a string.
+UNESCAPED = re.compile("[\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,9 @@ def rich_table(table: Table) -> RichTable:
     """Render a table for a terminal of any width."""
     columns = [Column(c, "number") if isinstance(c, str) else c for c in table.columns]
     rendered = RichTable(
-        title=Text(table.title, "bold") if table.title else None,
+        title=Text(inert(table.title), "bold") if table.title else None,
         title_justify="left",
-        caption=Text(table.caption, "dim") if table.caption else None,
+        caption=Text(inert(table.caption), "dim") if table.caption else None,
         caption_justify="left",
         box=box.SIMPLE_HEAD if table.rule else None,
         pad_edge=table.rule,
@@ -86,7 +87,7 @@ def rich_table(table: Table) -> RichTable:
     )
     for column in columns:
         rendered.add_column(
-            Text(column.heading),
+            Text(inert(column.heading)),
             justify="right" if column.kind == "number" else "left",
             no_wrap=column.kind != "words",
             overflow="fold" if column.kind == "words" else "ellipsis",
@@ -99,7 +100,7 @@ def rich_table(table: Table) -> RichTable:
             rendered.add_row()
         style = "bold" if heading or number == table.strong else ""
         rendered.add_row(
-            *(Text(cell) if isinstance(cell, str) else cell for cell in row), style=style
+            *(Text(inert(cell)) if isinstance(cell, str) else cell for cell in row), style=style
         )
     return rendered
 
@@ -119,8 +120,24 @@ def html_tables(tables: Sequence[Table], note: str) -> str:
 
 
 def json_text(content: Any, indent: int = 2) -> str:
-    """Render JSON, with the characters of all languages as they are."""
-    return json.dumps(content, ensure_ascii=False, indent=indent)
+    """Render JSON, with the characters of all languages as they are.
+
+    NaN and infinity, which JSON does not have, become null. What could drive a terminal is escaped,
+    which changes nothing for a reader of JSON.
+    """
+    try:
+        text = json.dumps(content, ensure_ascii=False, indent=indent, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(content), ensure_ascii=False, indent=indent)
+    return UNESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -131,20 +148,6 @@ def write_json(path: Path, content: Any) -> None:
     """
     with atomic_text(path) as file:
         file.write(json_text(content, indent=1))
-
-
-def one_line(text: str) -> str:
-    """Put a text on one line, without what could drive a terminal or reorder its line.
-
-    Control characters and halves of a character become spaces; direction overrides go.
-    """
-    kept = (" " if unicodedata.category(c) in {"Cc", "Cs"} else c for c in text)
-    return " ".join("".join(c for c in kept if c not in BIDI_CONTROLS).split())
-
-
-def shortened(text: str, length: int) -> str:
-    """Cut a text to at most ``length`` characters, with an ellipsis for the rest."""
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
 def move(before: int, after: int) -> Text:

@@ -13,7 +13,7 @@ from qdrant_rerank.evaluation.compare import Comparison
 from qdrant_rerank.evaluation.comparison_page import page
 from qdrant_rerank.evaluation.comparison_result import ComparedHit, ComparedQuery
 from qdrant_rerank.evaluation.overlap import overlap, rank_biased_overlap
-from qdrant_rerank.utils.rendering import one_line, shortened
+from qdrant_rerank.utils.terminal import one_line, shortened
 from tests.html_page import Page
 
 RANKINGS = st.lists(st.integers(0, 12), unique=True, max_size=8)
