@@ -8,15 +8,14 @@ fetched (names, sizes, digests), and which files were found whole. Nothing here 
 import json
 import logging
 import os
-import re
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from qdrant_rerank.hub.integrity import Digest, Verified
+from qdrant_rerank.hub.integrity import Digest, Verified, is_hex, stays_inside
 from qdrant_rerank.utils.atomic_files import write_whole
 
 __all__ = [
@@ -41,10 +40,17 @@ class Listing:
     Attributes:
         files: relative path -> what the hub reports about the file.
         license: identifier, or "" if unknown.
+
+    Raises:
+        ValueError: a path leads out of the repository.
     """
 
     files: Mapping[str, Digest] = field(default_factory=dict)
     license: str = ""
+
+    def __post_init__(self) -> None:
+        if outside := [name for name in self.files if "\\" in name or not stays_inside(name)]:
+            raise ValueError(f"a file is named {outside[0]!r:.80}; expected a path inside it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +102,7 @@ class CachedRepository:
         try:
             files = {name: Digest(**digest) for name, digest in kept["files"].items()}
             return Listing(files=files, license=str(kept["license"]))
-        except (KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
     def keep_listing(self, commit: str, listing: Listing) -> None:
@@ -168,14 +174,14 @@ def is_offline() -> bool:
     return constants.HF_HUB_OFFLINE
 
 
-def is_commit(revision: str | None) -> bool:
+def is_commit(revision: str | None) -> TypeGuard[str]:
     """Return whether a revision is a full commit hash, which never moves."""
-    return bool(revision and re.fullmatch("[0-9a-f]{40}", revision))
+    return is_hex(revision, 40)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # absent or damaged: it can be made again
+    except (OSError, ValueError, RecursionError):  # absent or damaged: it can be made again
         return {}
     return content if isinstance(content, dict) else {}

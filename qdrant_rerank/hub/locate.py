@@ -17,7 +17,7 @@ from qdrant_rerank.errors import (
 )
 from qdrant_rerank.hub import snapshots
 from qdrant_rerank.hub.cache import CachedRepository, cache_directory
-from qdrant_rerank.hub.client import is_not_found
+from qdrant_rerank.hub.client_errors import is_not_found
 from qdrant_rerank.hub.onnx_files import external_files, is_quantized
 from qdrant_rerank.hub.precision import (
     MADE_OF,

@@ -7,9 +7,10 @@ memory map: nothing is executed and no weight is read.
 
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 from qdrant_rerank.errors import ModelFileError
+from qdrant_rerank.hub.integrity import stays_inside
 
 __all__ = [
     "DYNAMIC_QUANTIZATION",
@@ -97,24 +98,12 @@ def external_data(model: Path) -> list[str]:
             "It may be truncated or not an ONNX file; fetch it again."
         ) from error
     for location in found:
-        if not _stays_inside(location):
+        if not stays_inside(location):
             raise ModelFileError(
                 f"{model} reads its weights from {location!r}, outside its own directory. It is "
                 "not loaded: take the model from a source that you trust."
             )
     return found
-
-
-def _stays_inside(location: str) -> bool:
-    windows = PureWindowsPath(location)  # its rules everywhere: one answer on every system
-    return not (
-        not location
-        or "\0" in location
-        or windows.drive
-        or windows.root
-        or ".." in windows.parts
-        or PurePosixPath(location).is_absolute()
-    )
 
 
 def _locations(data: mmap.mmap, at: int, end: int, message: str, depth: int) -> Iterator[str]:
