@@ -16,7 +16,9 @@ __all__ = [
     "DYNAMIC_QUANTIZATION",
     "external_data",
     "external_files",
+    "how_to_export",
     "is_quantized",
+    "listed",
     "names_any",
 ]
 
@@ -38,6 +40,7 @@ MESSAGES: dict[str, dict[int, str]] = {
 }
 DEEPEST = 100  # levels of nested messages, protobuf's own limit
 LONGEST_VARINT = 10  # bytes
+MOST_NAMES_LISTED = 20
 
 
 def names_any(model: Path, operators: Iterable[bytes]) -> bool:
@@ -47,6 +50,24 @@ def names_any(model: Path, operators: Iterable[bytes]) -> bool:
             return any(data.find(name) >= 0 for name in operators)
     except (OSError, ValueError):  # absent or empty: loading it raises the error
         return False
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join the names of files for an error, not more than 20."""
+    more = ", ..." if len(names) > MOST_NAMES_LISTED else ""
+    return f"{', '.join(names[:MOST_NAMES_LISTED]) or 'none'}{more}"
+
+
+def how_to_export(model: object, files: Iterable[str]) -> str:
+    """Say how to make the ONNX file of a model whose files hold none."""
+    weights = ("safetensors", "bin", "pt")
+    if not any(name.rpartition(".")[2] in weights for name in files):
+        return "Pass a directory or a repository with an ONNX export of the model."
+    return (
+        "Its weights are for PyTorch. Export them to ONNX, and pass the new directory: pip install "
+        f'"optimum[onnxruntime]", then optimum-cli export onnx --task text-classification --model '
+        f"{model} NEW_DIRECTORY"
+    )
 
 
 def is_quantized(model: Path) -> bool:

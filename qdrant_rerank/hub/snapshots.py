@@ -14,7 +14,7 @@ from qdrant_rerank.errors import DamagedFileError, MissingPrecisionError, ModelF
 from qdrant_rerank.hub import client as hub_client
 from qdrant_rerank.hub.cache import CachedRepository, Listing, is_commit, is_offline
 from qdrant_rerank.hub.integrity import Digest
-from qdrant_rerank.hub.onnx_files import external_data, external_files
+from qdrant_rerank.hub.onnx_files import external_data, external_files, how_to_export, listed
 from qdrant_rerank.hub.precision import Precision, choose_file, usual_names
 
 __all__ = ["Snapshot", "Wanted", "find", "obtain", "with_data"]
@@ -212,11 +212,11 @@ def _plan(wanted: Wanted, names: Collection[str]) -> _Plan:
     if model is None:
         sought = wanted.path or f"ONNX file of precision {wanted.precision}"
         raise MissingPrecisionError(
-            f"{name} has no {sought}; its ONNX files: {', '.join(onnx) or 'none'}. "
+            f"{name} has no {sought}; its ONNX files: {listed(onnx)}. "
             + (
                 "Pass precision=, or specific_model_path= with a file that you fetched yourself."
                 if onnx
-                else "Pass a repository with an ONNX export of the model."
+                else how_to_export(name, names)
             )
         )
     beside = PurePosixPath(model).parent.as_posix()

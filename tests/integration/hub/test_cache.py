@@ -277,6 +277,22 @@ def test_external_data_comes_along(online, hub, tmp_path, expected):
     assert online.score(WITH_DATA, cache_dir=tmp_path) == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_model_in_fastembeds_cache_is_found(online, hub, tmp_path, expected):
+    """Offline, unless the model is in our own cache or another one is named."""
+    fastembeds = tmp_path / "fastembed"
+    by_another_tool(online, fastembeds)
+    hub.requests.clear()
+    home = {"FASTEMBED_CACHE_PATH": str(fastembeds), "HF_HOME": str(tmp_path / "home")}
+    with worker(hub, HF_HUB_OFFLINE="1", **home) as process:
+        assert process.score(NAME) == pytest.approx(expected, abs=1e-6)
+        assert f"{OWN} is not in the cache {tmp_path / 'home' / 'hub'}" in process.locate(OWN)
+        assert "is not in the cache" in process.locate(NAME, cache_dir=tmp_path / "other")
+    with worker(hub, **home) as process:
+        assert str(fastembeds) in process.locate(NAME)["model"]
+        assert str(tmp_path / "home") in process.locate(OWN)["model"]
+    assert not any(NAME in request for request in hub.requests)
+
+
 @pytest.mark.parametrize(
     ("name", "repository", "directory"),
     [
@@ -319,7 +335,8 @@ def test_any_repository_with_an_onnx_file_works(online, hub, tmp_path, tiny_bert
     (without / "onnx" / "model.onnx").rename(without / "pytorch_model.bin")
     hub.repositories["someone/torch"] = without
     said = online.locate("someone/torch", cache_dir=tmp_path)
-    assert "its ONNX files: none. Pass a repository with an ONNX export" in said
+    assert "its ONNX files: none. Its weights are for PyTorch. Export them to ONNX," in said
+    assert "optimum-cli export onnx --task text-classification --model someone/torch" in said
     assert "pytorch_model.bin" not in hub.fetched()
 
 
