@@ -203,14 +203,14 @@ class PromptTokenizer:
             InvalidInputError: ``max_length`` is more than the model has positions for.
         """
         files = TokenizerFiles.load(directory)
-        own = files.window(None)
+        own = files.max_length(None)
         return cls(
             files.tokenizer,
             prompt,
             instruction=instruction,
             max_length=min(own, PROMPT_MAX_LENGTH)
             if max_length is None
-            else files.window(max_length),
+            else files.max_length(max_length),
             pad_id=files.pad_id(),
             source=str(files.path),
         )

@@ -2,9 +2,9 @@
 
 The pair template is the tokenizer's own (``[CLS] query [SEP] document [SEP]``,
 ``<s> query </s></s> document </s>``, ...). Its stored truncation and padding are reset: a
-stock MiniLM file cuts at 128 tokens and pads everything to 128. What does not fit the window
-is cut from the longer side, so a query of up to half of the window stays whole and the
-document takes the cut.
+stock MiniLM file cuts at 128 tokens and pads everything to 128. A pair that is longer than the max
+length is cut on its longer side: a query of up to half of the max length stays whole, and the
+document is cut.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ from qdrant_rerank.inference.tokenizer_files import DEFAULT_MAX_LENGTH, Tokenize
 
 __all__ = ["PairTokenizer", "Side", "well_formed"]
 
-# Characters kept of a text before tokenising it: first a bound that real text (4 to 6
-# characters a token) never reaches, then, for texts that are mostly blanks or one huge word,
-# a hard one. 10 MB of text would otherwise take 18 s to tokenise.
+# Characters of a text that are tokenised: first a bound that real text (4 to 6 characters per
+# token) never reaches, then, for texts that are mostly blanks or one huge word, a hard one. Without
+# them, 10 MB of text take 18 s to tokenise.
 CHARACTERS_PER_TOKEN = 32
 MOST_CHARACTERS_PER_TOKEN = 1024
 Side = Literal["left", "right"]
@@ -33,17 +33,17 @@ class PairTokenizer:
 
     Args:
         tokenizer: a loaded tokenizer; its truncation and padding are replaced.
-        max_length: window in tokens, special tokens included.
-        pad_id: id that fills up shorter pairs of a run.
+        max_length: tokens of a pair, special tokens included, at most.
+        pad_id: id that fills up shorter pairs of a batch.
         pad_type_id: token type of the padding.
-        padding_side: where the padding goes.
-        truncation_side: which end of a text is cut.
-        source: named in errors.
+        padding_side: side on which the padding goes.
+        truncation_side: end of a text that is cut.
+        source: name for errors.
 
     Attributes:
         max_length: as given.
-        specials: tokens of the window that belong to neither text.
-        no_yes: None; a language model's tokenizer has the ids of its answers here.
+        specials: tokens of a pair that belong to neither text.
+        no_yes: None; a language model's tokenizer has the ids of its two answers here.
     """
 
     no_yes: tuple[int, int] | None = None
@@ -79,14 +79,14 @@ class PairTokenizer:
 
     @classmethod
     def from_directory(cls, directory: Path, *, max_length: int | None = None) -> "PairTokenizer":
-        """Load ``tokenizer.json``, and the configuration files beside it where they exist.
+        """Load ``tokenizer.json``, and the configuration files beside it if there are any.
 
         Args:
             directory: holds ``tokenizer.json``.
-            max_length: window in tokens; None for the model's own.
+            max_length: tokens of a pair, at most; None for the model's own limit.
 
         Raises:
-            ModelFileError: no tokenizer, or a file that cannot be read.
+            ModelFileError: there is no tokenizer, or a file cannot be read.
             InvalidInputError: ``max_length`` is more than the model's position table holds.
         """
         files = TokenizerFiles.load(directory)
@@ -94,7 +94,7 @@ class PairTokenizer:
         truncation: dict[str, Any] = files.tokenizer.truncation or {}
         return cls(
             files.tokenizer,
-            max_length=files.window(max_length),
+            max_length=files.max_length(max_length),
             pad_id=files.pad_id(),
             pad_type_id=padding.get("pad_type_id", 0),
             padding_side=files.tokenizer_config.get("padding_side")
@@ -107,37 +107,36 @@ class PairTokenizer:
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[TokenizedPair]:
         """Tokenise pairs, in order.
 
-        A text is cut to the window; before that to 32 characters for each token of the window
-        (1,024 where the first cut leaves the window unfilled), so that time and memory stay
-        bounded for a text of any size. Lone surrogates become U+FFFD.
+        A pair is cut to the max length. Before that, a text is cut to 32 characters per token of
+        the max length (1,024 if the result is shorter than the max length), so that time and memory
+        stay bounded for a text of any size. Lone surrogates become U+FFFD.
         """
         return self._tokenize(pairs)
 
     def single(self, texts: Sequence[str]) -> list[TokenizedPair]:
-        """Tokenise texts alone, in order, as an embedding model reads them; cut likewise."""
+        """Tokenise single texts, in order, as an embedding model reads them; cut as pairs are."""
         return self._tokenize([(text,) for text in texts])
 
     def without_truncation(self) -> Tokenizer:
-        """A copy of the tokenizer that cuts nothing off."""
+        """Return a copy of the tokenizer that cuts nothing off."""
         copy = Tokenizer.from_str(self._tokenizer.to_str())
         copy.no_truncation()
         return copy
 
     def _tokenize(self, inputs: Sequence[tuple[str, ...]]) -> list[TokenizedPair]:
-        encodings = self._encode(inputs, CHARACTERS_PER_TOKEN)
-        clipped = self.max_length * CHARACTERS_PER_TOKEN
+        first = self.max_length * CHARACTERS_PER_TOKEN
+        encodings = self._encode(inputs, first)
         again = [
             row
             for row, texts in enumerate(inputs)
-            if max(map(len, texts)) > clipped and len(encodings[row]) < self.max_length
+            if max(map(len, texts)) > first and len(encodings[row]) < self.max_length
         ]
+        kept = [first] * len(inputs)
         if again:
-            retried = self._encode([inputs[row] for row in again], MOST_CHARACTERS_PER_TOKEN)
+            most = self.max_length * MOST_CHARACTERS_PER_TOKEN
+            retried = self._encode([inputs[row] for row in again], most)
             for row, encoding in zip(again, retried, strict=True):
-                encodings[row] = encoding
-        kept = [clipped] * len(inputs)
-        for row in again:
-            kept[row] = self.max_length * MOST_CHARACTERS_PER_TOKEN
+                encodings[row], kept[row] = encoding, most
         return [
             TokenizedPair(
                 np.array(encoding.ids, dtype=np.int64),
@@ -152,10 +151,7 @@ class PairTokenizer:
             for encoding, texts, keep in zip(encodings, inputs, kept, strict=True)
         ]
 
-    def _encode(
-        self, inputs: Sequence[tuple[str, ...]], characters_per_token: int
-    ) -> list[Encoding]:
-        keep = self.max_length * characters_per_token
+    def _encode(self, inputs: Sequence[tuple[str, ...]], keep: int) -> list[Encoding]:
         clipped = [tuple(self._clip(text, keep) for text in texts) for texts in inputs]
         try:
             return self._encode_batch(clipped)
@@ -163,7 +159,7 @@ class PairTokenizer:
             return self._encode_batch([tuple(map(well_formed, texts)) for texts in clipped])
 
     def _encode_batch(self, inputs: Sequence[tuple[str, ...]]) -> list[Encoding]:
-        # The library takes a pair as a tuple and a text alone as a str.
+        # The library takes a pair as a tuple and a single text as a str.
         return self._tokenizer.encode_batch_fast(
             [texts if len(texts) > 1 else texts[0] for texts in inputs]
         )
@@ -181,5 +177,5 @@ class PairTokenizer:
 
 
 def well_formed(text: str) -> str:
-    """The text with lone surrogates, which UTF-8 cannot hold, replaced by U+FFFD."""
+    """Replace lone surrogates, which UTF-8 cannot hold, by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,4 +1,4 @@
-"""What a model's directory says about its tokens: the tokenizer, the window, the padding."""
+"""A model's directory -> its tokenizer, its max length and its padding."""
 
 import json
 from dataclasses import dataclass
@@ -9,24 +9,18 @@ from tokenizers import AddedToken, Tokenizer
 
 from qdrant_rerank.errors import InvalidInputError, ModelFileError
 
-__all__ = [
-    "DEFAULT_MAX_LENGTH",
-    "TOKENIZER_FILES",
-    "TokenizerFiles",
-    "first_position",
-    "read_json",
-]
+__all__ = ["DEFAULT_MAX_LENGTH", "TOKENIZER_FILES", "TokenizerFiles", "first_position", "read_json"]
 
-# What of a model's directory decides how its texts are read.
+# Files of a model's directory that decide how its texts are read.
 TOKENIZER_FILES = (
     "tokenizer.json",
     "config.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
 )
-DEFAULT_MAX_LENGTH = 512  # tokens, where no file of the model says otherwise
-# Models whose position table starts after the padding index, so that it is longer than the
-# usable window by pad_token_id + 1 (RoBERTa: 514 for 512).
+DEFAULT_MAX_LENGTH = 512  # tokens, if no file of the model says otherwise
+# Models whose position table starts after the padding index: it is longer than the max length by
+# pad_token_id + 1 (RoBERTa: 514 for 512).
 OFFSET_POSITION_TYPES = frozenset(
     "camembert data2vec-text longformer mpnet roberta roberta-prelayernorm xlm-roberta "
     "xlm-roberta-xl xmod".split()
@@ -35,13 +29,13 @@ OFFSET_POSITION_TYPES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
-    """What a model's directory says about its tokens.
+    """Contents of the files about a model's tokens.
 
     Attributes:
         path: of ``tokenizer.json``.
         tokenizer: read from it, with the special tokens that other files name.
-        config: ``config.json``, empty where there is none.
-        tokenizer_config: ``tokenizer_config.json``, likewise.
+        config: content of ``config.json``; empty if there is no such file.
+        tokenizer_config: content of ``tokenizer_config.json``; empty if there is no such file.
     """
 
     path: Path
@@ -54,7 +48,7 @@ class TokenizerFiles:
         """Read a directory.
 
         Raises:
-            ModelFileError: no ``tokenizer.json``, or a file that cannot be read.
+            ModelFileError: there is no ``tokenizer.json``, or a file cannot be read.
         """
         path = directory / "tokenizer.json"
         if not path.is_file():
@@ -74,14 +68,14 @@ class TokenizerFiles:
         _add_special_tokens(tokenizer, read_json(directory / "special_tokens_map.json"))
         return cls(path, tokenizer, config, tokenizer_config)
 
-    def window(self, wanted: int | None) -> int:
-        """Tokens that the model reads at once; at most what its position table holds.
+    def max_length(self, wanted: int | None) -> int:
+        """Return the tokens of a pair that the model reads, at most what its position table holds.
 
         Args:
-            wanted: a caller's choice; None for the least of what the files declare.
+            wanted: the caller's choice; None for the least that the files declare.
 
         Raises:
-            InvalidInputError: more than there are positions for.
+            InvalidInputError: ``wanted`` is more than the position table holds.
         """
         positions = self.config.get("max_position_embeddings")
         if isinstance(positions, int):
@@ -104,7 +98,7 @@ class TokenizerFiles:
         return min(usable, default=DEFAULT_MAX_LENGTH)
 
     def pad_id(self) -> int:
-        """The id that fills up shorter rows."""
+        """Return the id that fills up shorter rows."""
         padding: dict[str, Any] = self.tokenizer.padding or {}
         token = padding.get("pad_token") or self.tokenizer_config.get("pad_token")
         if isinstance(token, dict):
@@ -114,12 +108,12 @@ class TokenizerFiles:
             self.config.get("pad_token_id"),
             *(self.tokenizer.token_to_id(name) for name in (token, "[PAD]", "<pad>") if name),
         ]
-        # Padding is masked out, so where nothing is said any id that exists serves.
+        # Padding is masked out, so any id will do if no file names one.
         return next((int(value) for value in candidates if value is not None), 0)
 
 
 def first_position(config: dict[str, Any]) -> int:
-    """Where a model's positions start, by its ``config.json``: RoBERTa's behind the padding id."""
+    """Return a model's first position by its ``config.json``; RoBERTa's is after the padding id."""
     if config.get("model_type") not in OFFSET_POSITION_TYPES:
         return 0
     padding = config.get("pad_token_id", 1)
@@ -127,7 +121,11 @@ def first_position(config: dict[str, Any]) -> int:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one when there is no such file."""
+    """Return the object in a JSON file; an empty one if there is no such file.
+
+    Raises:
+        ModelFileError: the file cannot be read, or holds something else.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
