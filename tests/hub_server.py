@@ -7,7 +7,7 @@ sha256; of the others they give git's object id.
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -36,6 +36,8 @@ class Hub:
         drops: end of a path -> bytes sent before the connection is cut, one for each request.
         stalls: end of a path -> bytes sent before nothing more comes, until the hub is closed.
         altered: end of a path -> bytes sent instead.
+        etag: sent with every file instead of its digest.
+        listing: makes another answer of each listing.
     """
 
     url: str
@@ -50,12 +52,14 @@ class Hub:
     drops: dict[str, list[int]] = field(default_factory=dict)
     stalls: dict[str, int] = field(default_factory=dict)
     altered: dict[str, bytes] = field(default_factory=dict)
+    etag: str | None = None
+    listing: Callable[[dict[str, Any]], Any] | None = None
     closed: threading.Event = field(default_factory=threading.Event)
     snapshots: dict[str, Path] = field(default_factory=dict)
 
     def repair(self) -> None:
         """Remove all faults, and forget the requests."""
-        self.status, self.hangs = 200, None
+        self.status, self.hangs, self.etag, self.listing = 200, None, None, None
         for each in (self.headers, self.drops, self.stalls, self.altered, self.licenses):
             each.clear()
         for asked in (self.requests, self.tokens, self.ranges):
@@ -125,7 +129,9 @@ def hub_of(repositories: dict[str, Path]) -> Iterator[Hub]:
                 "tags": [f"license:{hub.licenses[name]}"] if name in hub.licenses else [],
                 "siblings": [described(path, folder) for path in files],
             }
-            self.reply(200, json.dumps(info).encode())
+            content = info if hub.listing is None else hub.listing(info)
+            body = content if isinstance(content, bytes) else json.dumps(content).encode()
+            self.reply(200, body)
 
         def reply_file(self, path: str) -> None:
             name, _, rest = path.partition("/resolve/")
@@ -141,6 +147,8 @@ def hub_of(repositories: dict[str, Path]) -> Iterator[Hub]:
             if "lfs" in about:
                 headers["X-Linked-Etag"] = f'"{about["lfs"]["sha256"]}"'
                 headers["X-Linked-Size"] = str(about["size"])
+            if hub.etag is not None:
+                headers |= {"ETag": hub.etag, "X-Linked-Etag": hub.etag}
             body = next(
                 (other for end, other in hub.altered.items() if file.endswith(end)),
                 target.read_bytes(),

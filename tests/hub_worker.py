@@ -5,6 +5,7 @@ process of its own; that it answers many calls saves importing everything for ea
 """
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -30,6 +31,7 @@ class Worker:
     Attributes:
         seconds: of the last call.
         warnings: of the last call, as "Class: message".
+        logs: warnings that the last call logged.
     """
 
     def __init__(self, environment):
@@ -71,6 +73,7 @@ class Worker:
         assert line, "the process ended"
         said = json.loads(line)
         self.seconds, self.warnings = said["seconds"], said["warnings"]
+        self.logs = said["logs"]
         return said["error"] or said["result"]
 
     def _call(self, what, name, options):
@@ -105,6 +108,17 @@ def no_network():
     socket.getaddrinfo = refuse
 
 
+class _Kept(logging.Handler):
+    """Keeps the messages of warnings in a list."""
+
+    def __init__(self, messages):
+        super().__init__(logging.WARNING)
+        self._messages = messages
+
+    def emit(self, record):
+        self._messages.append(record.getMessage())
+
+
 def serve():
     """Answer calls from stdin on stdout, a line each."""
     if os.environ.get("TEST_NO_NETWORK"):
@@ -116,9 +130,12 @@ def serve():
     from qdrant_rerank.errors import QdrantRerankError
     from qdrant_rerank.hub.locate import locate
 
+    logs = []
+    logging.getLogger("qdrant_rerank").addHandler(_Kept(logs))
     for line in sys.stdin:
         what, name, options = json.loads(line)
         result, error = None, None
+        logs.clear()
         began = time.perf_counter()
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
@@ -138,6 +155,7 @@ def serve():
             "error": error,
             "seconds": time.perf_counter() - began,
             "warnings": [f"{w.category.__name__}: {w.message}" for w in warned],
+            "logs": logs,
         }
         sys.stdout.write(json.dumps(said) + "\n")
         sys.stdout.flush()

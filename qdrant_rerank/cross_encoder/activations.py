@@ -4,7 +4,7 @@
 model's configuration names, else sigmoid for one label and the logit for several.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from qdrant_rerank.cross_encoder.heads import Head
 from qdrant_rerank.cross_encoder.model_config import ModelConfig
+from qdrant_rerank.cross_encoder.torch_activations import TORCH_ACTIVATIONS, TorchActivation
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError
 from qdrant_rerank.utils.warn import warn_caller
 
@@ -28,16 +29,24 @@ NamedActivation = Literal["auto", "identity", "sigmoid", "softmax"]
 #: A name, or a callable such as a ``Calibrator``: logits (n,) float32 -> scores (n,) float32.
 Activation = NamedActivation | Callable[[NDArray[np.float32]], NDArray[np.floating[Any]]]
 
-# The last part of the dotted paths that sentence-transformers writes. Nothing is imported.
-KNOWN_PATHS: dict[str, Literal["identity", "sigmoid", "softmax"]] = {
+# Activations with a name of their own, and their classes in torch.nn.
+OWN_NAMES: Mapping[str, NamedActivation] = {
     "Identity": "identity",
     "Sigmoid": "sigmoid",
     "Softmax": "softmax",
 }
+_BY_NAME = {own: TORCH_ACTIVATIONS[name] for name, own in OWN_NAMES.items()}
 
 
 def require_activation(activation: Any) -> None:
     """Raise InvalidInputError unless it is an activation."""
+    kind = activation if isinstance(activation, type) else type(activation)
+    if any(base.__module__.partition(".")[0] == "torch" for base in kind.__mro__):
+        raise InvalidInputError(
+            f"activation is {activation!r:.60}, a module of torch, which takes tensors. Pass "
+            "'sigmoid', 'softmax' or 'identity', or a function of a numpy array, such as "
+            "lambda logits: module(torch.from_numpy(logits)).numpy()."
+        )
     if not callable(activation) and activation not in get_args(NamedActivation):
         raise InvalidInputError(
             f"activation is {activation!r}; expected one of "
@@ -55,10 +64,10 @@ def choose_activation(activation: Activation, config: ModelConfig, head: Head) -
     if activation == "auto":
         default: Activation = "sigmoid" if head.labels == 1 or head.log_odds else "identity"
         activation = _configured(config, default)
-    if activation == "softmax" and head.labels == 1:
+    if _is_over_labels(activation) and head.labels == 1:
         raise InvalidInputError(
-            "activation is 'softmax', but the model has one label, of which softmax is always 1. "
-            "Pass 'sigmoid' for scores of 0 to 1."
+            f"activation is {activation_name(activation)!r}, but the model has one label, of which "
+            "softmax is always 1. Pass 'sigmoid' for scores of 0 to 1."
         )
     return activation
 
@@ -88,64 +97,78 @@ def activate(
     Raises:
         ModelOutputError: a callable did not return one finite score per pair.
     """
-    if activation == "softmax":
-        logits = logits.astype(np.float64)
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares = shifted / shifted.sum(axis=1, keepdims=True)
-        return np.asarray(shares[:, head.column])
     relevance = head.relevance(logits)
-    if activation == "sigmoid":
-        # exp overflows to inf for logits below -709, and the score is then the right limit, 0.
-        with np.errstate(over="ignore"):
-            return np.asarray(1 / (1 + np.exp(-relevance.astype(np.float64))))
-    if callable(activation):
-        made = activation(relevance)
-        try:
-            scores = np.asarray(made, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise ModelOutputError(
-                f"The activation {activation_name(activation)} returned {made!r:.80} for "
-                f"{len(relevance)} logits; expected as many finite scores."
-            ) from error
-        if scores.shape != relevance.shape or not np.isfinite(scores).all():
-            raise ModelOutputError(
-                f"The activation {activation_name(activation)} returned shape {scores.shape} for "
-                f"{len(relevance)} logits; expected as many finite scores."
-            )
-        return scores
-    return relevance.astype(np.float64)
+    if not isinstance(activation, str | TorchActivation):
+        return _call(activation, relevance)
+    made = activation if isinstance(activation, TorchActivation) else _BY_NAME[activation]
+    return made(logits)[:, head.column] if made.over_labels else made(relevance)
 
 
 def order_logits(
     activation: Activation, head: Head, logits: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Logits that order pairs whose scores are equal, since an activation may saturate.
+    """Compute what orders pairs with equal scores, since an activation may saturate.
 
     Args:
         activation: not "auto".
-        head: which labels are relevance.
+        head: how relevance is read from the logits.
         logits: shape (n, labels), float32, finite.
 
     Returns:
-        Shape (n,), float64: the relevance logit; for softmax the log-odds of the label.
+        Shape (n,), float64: the relevance logit; for an activation over labels, such as softmax,
+        the log-odds of the label.
     """
-    if activation != "softmax":
+    if not _is_over_labels(activation):
         return head.relevance(logits).astype(np.float64)
-    others = np.delete(logits, head.column, axis=1).astype(np.float64)
-    odds: NDArray[np.float64] = logits[:, head.column] - np.logaddexp.reduce(others, axis=1)
+    values = logits.astype(np.float64)
+    if activation_name(activation) == "Softmin":
+        values = -values
+    others = np.delete(values, head.column, axis=1)
+    odds: NDArray[np.float64] = values[:, head.column] - np.logaddexp.reduce(others, axis=1)
     return odds
+
+
+def _is_over_labels(activation: Activation) -> bool:
+    """Return whether a score depends on all labels of its pair."""
+    return activation == "softmax" or getattr(activation, "over_labels", False)
+
+
+def _call(
+    activation: Callable[[NDArray[np.float32]], NDArray[np.floating[Any]]],
+    relevance: NDArray[np.float32],
+) -> NDArray[np.float64]:
+    """Call a user's activation, and check what it returns."""
+    name, expected = activation_name(activation), f"{len(relevance)} logits; expected as many"
+    try:
+        made = activation(relevance)
+    except Exception as error:
+        raise ModelOutputError(
+            f"The activation {name} failed on {expected} finite scores for a numpy array (n,): "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    try:
+        scores = np.asarray(made, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ModelOutputError(
+            f"The activation {name} returned {made!r:.80} for {expected} finite scores."
+        ) from error
+    if scores.shape != relevance.shape or not np.isfinite(scores).all():
+        raise ModelOutputError(
+            f"The activation {name} returned shape {scores.shape} for {expected} finite scores."
+        )
+    return scores
 
 
 def _configured(config: ModelConfig, default: Activation) -> Activation:
     path = config.activation
     if path is None:
         return default
-    known = KNOWN_PATHS.get(path.rpartition(".")[2]) if path.startswith("torch.") else None
-    if known is None:
+    name = path.rpartition(".")[2]
+    if not path.startswith("torch.nn.") or name not in TORCH_ACTIVATIONS:
         warn_caller(
-            f"{config.source} names the activation {path!r}, which is none of torch's "
-            f"{', '.join(KNOWN_PATHS)} and is not run; {default!r} is used, as "
-            "sentence-transformers does. Pass activation= to choose."
+            f"{config.activation_source} names the activation {path!r}, which is not one of "
+            f"torch.nn that is known, and is not run; {default!r} is used. Pass activation= to "
+            "choose."
         )
         return default
-    return known
+    return OWN_NAMES.get(name) or TORCH_ACTIVATIONS[name]

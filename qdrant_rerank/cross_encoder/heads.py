@@ -3,8 +3,9 @@
 ========================  =======================================================================
 one label                 this label
 two labels                the label that the configuration names as relevance (relevant, yes, true,
-                          entailment, LABEL_1, ...), else column 1
-several labels            the label that the caller names
+                          entailment, LABEL_1, ...); column 1 if it names none; the label that the
+                          caller chooses if it has other names
+several labels            the label that the caller chooses
 yes and no tokens         of a language model, at the last position: the logit of yes minus the
                           logit of no; its sigmoid is the probability of yes among the two
 ========================  =======================================================================
@@ -104,7 +105,7 @@ def choose_head(
 
     Raises:
         InvalidInputError: no such label.
-        ModelOutputError: there are more than two labels, and the caller chose none.
+        ModelOutputError: the names do not tell which label is relevance, and the caller chose none.
     """
     count = logits.shape[1]
     if no_yes and count == 2:
@@ -116,23 +117,28 @@ def choose_head(
     names = names if len(names) == count else ()
     if label is not None:
         return Head(count, _column(label, names, count, path))
-    if count <= 2:
-        return Head(count, _relevant(names) if count == 2 else 0)
+    if count == 1:
+        return Head(1)
+    if count == 2 and (column := _relevant(names)) is not None:
+        return Head(2, column)
     raise ModelOutputError(
         f"{path} returned shape {logits.shape} for {len(logits)} pair(s): {count} labels, "
-        f"{_listed(names, count)}. Pass the one that is relevance: label={_example(names)}. Is it "
-        "an embedding or another classifier?"
+        f"{_listed(names, count)}. Pass the one that is relevance: label={_example(names)}."
+        + (" Is it an embedding or another classifier?" if count > 2 else "")
     )
 
 
-def _relevant(names: Sequence[str]) -> int:
+def _relevant(names: Sequence[str]) -> int | None:
+    """Return the column of two that is named as relevance; None if the names do not tell."""
+    if not names:
+        return 1
     plain = [name.strip().lower().replace(" ", "_").replace("-", "_") for name in names]
     named = [column for column, name in enumerate(plain) if name in RELEVANT_NAMES]
-    return named[0] if len(named) == 1 else 1
+    return named[0] if len(named) == 1 else None
 
 
 def _column(label: Label, names: Sequence[str], count: int, path: Path) -> int:
-    if isinstance(label, str) and label in names:
+    if isinstance(label, str) and list(names).count(label) == 1:
         return list(names).index(label)
     if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < count:
         return label

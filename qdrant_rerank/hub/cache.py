@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from qdrant_rerank.hub.integrity import Digest, Verified
+from qdrant_rerank.errors import InvalidInputError, UnknownModelError
+from qdrant_rerank.hub.integrity import Digest, Verified, is_hex, stays_inside
 from qdrant_rerank.utils.atomic_files import write_whole
 
 __all__ = [
@@ -24,12 +25,17 @@ __all__ = [
     "Listing",
     "artifact_directory",
     "cache_directory",
+    "cached_repository",
+    "expanded",
     "is_commit",
     "is_offline",
+    "is_repository",
 ]
 
 logger = logging.getLogger(__name__)
 
+# "owner/name", or "name" as some old repositories have it.
+REPOSITORY = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*", re.ASCII)
 #: Ref that remembers the commit of the default branch; other tools do not move it.
 OWN_REF = "qdrant-rerank"
 
@@ -41,10 +47,17 @@ class Listing:
     Attributes:
         files: relative path -> what the hub reports about the file.
         license: identifier, or "" if unknown.
+
+    Raises:
+        ValueError: a path leads out of the repository.
     """
 
     files: Mapping[str, Digest] = field(default_factory=dict)
     license: str = ""
+
+    def __post_init__(self) -> None:
+        if outside := [name for name in self.files if "\\" in name or not stays_inside(name)]:
+            raise ValueError(f"a file is named {outside[0]!r:.80}; expected a path inside it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +67,20 @@ class CachedRepository:
     Attributes:
         name: "owner/name".
         cache: the cache directory.
+
+    Raises:
+        UnknownModelError: no repository can have this name.
     """
 
     name: str
     cache: Path
+
+    def __post_init__(self) -> None:
+        if not is_repository(self.name):
+            raise UnknownModelError(
+                f"{self.name!r} is not a path that exists, and not the name of a hub repository; "
+                "expected 'owner/name'."
+            )
 
     @property
     def folder(self) -> Path:
@@ -96,7 +119,7 @@ class CachedRepository:
         try:
             files = {name: Digest(**digest) for name, digest in kept["files"].items()}
             return Listing(files=files, license=str(kept["license"]))
-        except (KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
     def keep_listing(self, commit: str, listing: Listing) -> None:
@@ -148,17 +171,66 @@ class CachedRepository:
         return self.folder / "qdrant-rerank"
 
 
+def cached_repository(name: str, cache_dir: str | Path | None = None) -> CachedRepository:
+    """Return a repository's place in the cache.
+
+    That is fastembed's cache (``FASTEMBED_CACHE_PATH``) if the repository is there and not in ours,
+    and the caller named no other cache.
+
+    Raises:
+        InvalidInputError: see :func:`cache_directory`.
+    """
+    fastembeds = os.environ.get("FASTEMBED_CACHE_PATH")
+    if fastembeds and not (cache_dir or os.environ.get("QDRANT_RERANK_CACHE")):
+        found = CachedRepository(name, expanded(fastembeds).absolute())
+        with suppress(InvalidInputError):
+            ours = CachedRepository(name, cache_directory())
+            return found if found.folder.is_dir() and not ours.folder.is_dir() else ours
+        return found  # there is no home for a cache of ours
+    return CachedRepository(name, cache_directory(cache_dir))
+
+
 def cache_directory(cache_dir: str | Path | None = None) -> Path:
-    """Return ``cache_dir``, else ``QDRANT_RERANK_CACHE``, else the hub's own cache."""
+    """Return ``cache_dir``, else ``QDRANT_RERANK_CACHE``, else the hub's own cache.
+
+    Raises:
+        InvalidInputError: the path starts with "~", and there is no home directory.
+    """
     from huggingface_hub import constants
 
-    chosen = cache_dir or os.environ.get("QDRANT_RERANK_CACHE") or constants.HF_HUB_CACHE
-    return Path(chosen).expanduser().absolute()
+    chosen = cache_dir or os.environ.get("QDRANT_RERANK_CACHE")
+    if not chosen and constants.HF_HUB_CACHE.startswith("~"):
+        raise InvalidInputError(
+            "There is no home directory to keep models in: HOME is not set, and the user has no "
+            "passwd entry. Pass cache_dir=, or set QDRANT_RERANK_CACHE or HOME."
+        )
+    return expanded(chosen or constants.HF_HUB_CACHE).absolute()
 
 
 def artifact_directory(cache_dir: str | Path | None = None) -> Path:
-    """Return the folder in that cache for files made of models, such as quantised ones."""
-    return cache_directory(cache_dir) / "qdrant-rerank"
+    """Return the folder in that cache for files made of models, such as quantised ones.
+
+    Without a home directory, it is a folder that cannot be written: nothing is kept.
+    """
+    try:
+        return cache_directory(cache_dir) / "qdrant-rerank"
+    except InvalidInputError:
+        return Path(os.devnull, "qdrant-rerank")
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path with the home directory in the place of "~".
+
+    Raises:
+        InvalidInputError: there is no such home directory.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InvalidInputError(
+            f"The home directory in {str(path)!r} is not known: HOME is not set, or there is no "
+            "such user. Pass the path without '~'."
+        ) from error
 
 
 def is_offline() -> bool:
@@ -168,14 +240,19 @@ def is_offline() -> bool:
     return constants.HF_HUB_OFFLINE
 
 
-def is_commit(revision: str | None) -> bool:
+def is_repository(name: str) -> bool:
+    """Return whether the hub allows a name for a repository."""
+    return REPOSITORY.fullmatch(name) is not None and ".." not in name
+
+
+def is_commit(revision: str | None) -> TypeGuard[str]:
     """Return whether a revision is a full commit hash, which never moves."""
-    return bool(revision and re.fullmatch("[0-9a-f]{40}", revision))
+    return is_hex(revision, 40)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # absent or damaged: it can be made again
+    except (OSError, ValueError, RecursionError):  # absent or damaged: it can be made again
         return {}
     return content if isinstance(content, dict) else {}

@@ -1,25 +1,28 @@
-"""All requests to the Hugging Face hub; huggingface_hub makes them.
+"""All requests to the Hugging Face hub, with huggingface_hub's session and headers.
 
-Each failure becomes one ModelFileError that says what to do. A hub that is down is asked once for
-the listing and once per file. Without ``force_download``, huggingface_hub would ask six times for a
-file's metadata, and wait 60 s each time.
+Whatever a hub or a mirror answers is checked before it is used: a file goes under its digest, which
+is hex of the right length, and only after its bytes were checked. A hub that is down is asked once
+for the listing and once per file.
 """
 
-import errno
-import importlib
+import os
+import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from qdrant_rerank._version import __version__
-from qdrant_rerank.errors import ModelFileError
-from qdrant_rerank.hub.cache import CachedRepository, Listing
-from qdrant_rerank.hub.integrity import Digest
+from qdrant_rerank.errors import DamagedFileError, ModelFileError
+from qdrant_rerank.hub.cache import CachedRepository, Listing, is_commit
+from qdrant_rerank.hub.client_errors import http_error, in_one_line, status_of
+from qdrant_rerank.hub.integrity import Digest, check_file, sha256_of
+from qdrant_rerank.utils.json_object import JsonObject, parse_json
 
-__all__ = ["current_commit", "describe", "download", "is_not_found", "lock"]
+__all__ = ["current_commit", "describe", "download", "lock"]
 
 ABANDONED_AFTER_S = 3600  # the process of a part that has not grown for an hour was killed
 CLIENT: dict[str, Any] = {"library_name": "qdrant-rerank", "library_version": __version__}
@@ -29,45 +32,40 @@ def describe(repository: CachedRepository, revision: str | None) -> tuple[str, L
     """Ask for the commit of a revision and its files, in one request.
 
     Raises:
-        ModelFileError: the hub does not answer.
+        ModelFileError: the hub does not answer, or its answer is not a listing.
     """
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import constants, get_session, hf_raise_for_status
 
-    with _errors_in_one_line(repository):
-        info = HfApi(**CLIENT).model_info(
-            repository.name,
-            revision=revision,
+    of = f"/revision/{quote(revision, safe='')}" if revision else ""
+    with in_one_line(repository):
+        response = get_session().get(
+            f"{constants.ENDPOINT}/api/models/{repository.name}{of}",
+            params={"blobs": True},
+            headers=_headers(),
             timeout=constants.HF_HUB_ETAG_TIMEOUT,
-            files_metadata=True,
         )
-    files = {
-        file.rfilename: Digest(
-            size=file.size,
-            sha256=file.lfs.sha256 if file.lfs else None,
-            git=None if file.lfs else file.blob_id,
-        )
-        for file in info.siblings or []
-    }
-    licenses = [tag for tag in info.tags or [] if tag.startswith("license:")]
-    license = licenses[0].removeprefix("license:") if licenses else ""
-    return str(info.sha), Listing(files=files, license=license)
+        hf_raise_for_status(response)
+        content = parse_json(response.text)
+    return _listing(content, f"The listing of {repository.name} at {constants.ENDPOINT}")
 
 
 def current_commit(repository: CachedRepository, revision: str, file: str) -> str:
     """Ask which commit a branch or tag stands for now, in one HEAD request.
 
     Raises:
-        ModelFileError: the hub does not answer.
+        ModelFileError: the hub does not answer, or its answer is not a commit.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
-    with _errors_in_one_line(repository):
-        metadata = get_hf_file_metadata(
+    with in_one_line(repository):
+        commit = get_hf_file_metadata(
             hf_hub_url(repository.name, file, revision=revision),
             timeout=constants.HF_HUB_ETAG_TIMEOUT,
             **CLIENT,
-        )
-    return str(metadata.commit_hash)
+        ).commit_hash
+        if not is_commit(commit):
+            raise ValueError(f"its commit is {commit!r:.80}; expected 40 hex digits")
+    return commit
 
 
 @contextmanager
@@ -81,7 +79,7 @@ def lock(repository: CachedRepository) -> Iterator[None]:
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
     path = repository.cache / ".locks" / repository.folder.name / "qdrant-rerank.lock"
-    with _errors_in_one_line(repository):
+    with in_one_line(repository):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     with WeakFileLock(path):
@@ -91,13 +89,11 @@ def lock(repository: CachedRepository) -> Iterator[None]:
 def download(
     repository: CachedRepository,
     commit: str,
-    files: dict[str, Digest],
+    files: Mapping[str, Digest],
     *,
     force: bool = False,
 ) -> None:
-    """Fetch files of a commit into the cache, each whole or not at all.
-
-    A connection that drops is resumed where it broke.
+    """Fetch files of a commit into the cache, each whole and as published or not at all.
 
     Args:
         repository: where the files go.
@@ -106,31 +102,121 @@ def download(
         force: fetch also the files that are in the cache.
 
     Raises:
+        DamagedFileError: a file's bytes are not those that were published.
         ModelFileError: a file could not be fetched, or there is no room for the files.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_url
 
-    with _errors_in_one_line(repository):
-        blobs = repository.folder / "blobs"
+    blobs = repository.folder / "blobs"
+    with in_one_line(repository):
         blobs.mkdir(parents=True, exist_ok=True)
         _remove_abandoned_parts(blobs)
     _require_room(repository, files)
     for name, digest in files.items():
-        shared = digest.wanted is not None and (blobs / digest.wanted).exists()
-        with _errors_in_one_line(repository, name):
-            hf_hub_download(
-                repository.name,
-                name,
-                revision=commit,
-                cache_dir=repository.cache,
-                force_download=force or not shared,
-                **CLIENT,
-            )
+        with in_one_line(repository, name):
+            blob = blobs / digest.wanted if digest.wanted else None
+            if force or blob is None or not blob.is_file():
+                url = hf_hub_url(repository.name, name, revision=commit)
+                part = blobs / f"{secrets.token_hex(8)}.incomplete"
+                try:
+                    _fetch(url, part, name, digest.size)
+                    check_file(part, digest, name=f"{name} of {repository.name}")
+                    blob = blob or blobs / sha256_of(part)
+                    part.replace(blob)
+                except DamagedFileError as error:
+                    raise DamagedFileError(
+                        f"{error} It arrived like this and was removed: a proxy or mirror may "
+                        "alter files."
+                    ) from error
+                finally:
+                    part.unlink(missing_ok=True)
+            _link(repository.snapshot(commit) / name, blob)
 
 
-def is_not_found(error: ModelFileError) -> bool:
-    """Return whether the hub has no such repository, or does not show it to this user."""
-    return any(_status(cause) in {401, 404} for cause in _causes(error))
+def _headers() -> dict[str, str]:
+    # In the package's documentation, but not in its types.
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    headers: dict[str, str] = build_hf_headers(**CLIENT)
+    return headers
+
+
+def _listing(content: object, source: str) -> tuple[str, Listing]:
+    """Check a listing; returns its commit and its files."""
+    advice = "Check HF_ENDPOINT: this is not the answer of a hub."
+    info = JsonObject.of(content, source, advice)
+    commit = info.text("sha")
+    if not is_commit(commit):
+        raise info.wrong("sha", "40 hex digits")
+    files = {}
+    for number, entry in enumerate(info.list_of("siblings", dict)):
+        file = JsonObject(f"{source}, siblings[{number}]", entry, advice)
+        lfs = file.object("lfs")
+        name = file.text("rfilename")
+        if name is None:
+            raise file.wrong("rfilename", "a path")
+        digest = file.whole("size"), lfs.text("sha256"), file.text("blobId")
+        with _checked(file):
+            files[name] = Digest(digest[0], digest[1], None if lfs.fields else digest[2])
+    licenses = [tag for tag in info.list_of("tags", str) if tag.startswith("license:")]
+    with _checked(info):
+        return commit, Listing(files, licenses[0].removeprefix("license:") if licenses else "")
+
+
+@contextmanager
+def _checked(entry: JsonObject) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ModelFileError(f"{entry.source}: {error}. {entry.advice}") from error
+
+
+def _fetch(url: str, part: Path, name: str, size: int | None) -> None:
+    """Fetch a URL into a new file; a connection that drops is resumed where it broke.
+
+    An attempt that brings nothing is the last one.
+    """
+    from huggingface_hub import constants, get_session, hf_raise_for_status
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    headers = {**_headers(), "Accept-Encoding": "identity"}
+    bar = tqdm(  # type: ignore[no-untyped-call]
+        total=size, unit="B", unit_scale=True, desc=name, disable=None
+    )
+    with part.open("xb") as file, bar:
+        while True:
+            start = file.tell()
+            ranged = {"Range": f"bytes={start}-"} if start else {}
+            try:
+                with get_session().stream(
+                    "GET", url, headers=headers | ranged, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
+                ) as response:
+                    hf_raise_for_status(response)
+                    if start and response.status_code != 206:  # the whole file again
+                        file.seek(0)
+                        file.truncate()
+                    for chunk in response.iter_bytes():
+                        file.write(chunk)
+                        bar.update(len(chunk))
+                        if size is not None and file.tell() > size:
+                            return  # too long, so it will not pass the check
+                return
+            except http_error() as error:
+                if status_of(error) is not None or file.tell() <= start:
+                    raise
+
+
+def _link(path: Path, blob: Path) -> None:
+    """Make a snapshot's file lead to a blob, or be a copy of it on a disk without links."""
+    if path.exists() and path.samefile(blob):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = path.with_name(f".{secrets.token_hex(8)}")
+    try:
+        made.symlink_to(os.path.relpath(blob, path.parent))
+    except OSError:
+        shutil.copyfile(blob, made)
+    made.replace(path)
 
 
 def _remove_abandoned_parts(blobs: Path) -> None:
@@ -140,7 +226,7 @@ def _remove_abandoned_parts(blobs: Path) -> None:
                 part.unlink()
 
 
-def _require_room(repository: CachedRepository, files: dict[str, Digest]) -> None:
+def _require_room(repository: CachedRepository, files: Mapping[str, Digest]) -> None:
     needed = sum(digest.size or 0 for digest in files.values())
     free = shutil.disk_usage(repository.folder).free
     if free < needed:
@@ -148,100 +234,6 @@ def _require_room(repository: CachedRepository, files: dict[str, Digest]) -> Non
             f"{repository.name} needs {_megabytes(needed)}, and {repository.cache} has "
             f"{_megabytes(free)} left. Make room, or pass another cache_dir (QDRANT_RERANK_CACHE)."
         )
-
-
-@contextmanager
-def _errors_in_one_line(repository: CachedRepository, file: str | None = None) -> Iterator[None]:
-    try:
-        yield
-    except (_http_error(), OSError, ValueError) as error:
-        what = repository.name if file is None else f"{file} of {repository.name}"
-        causes = _causes(error)
-        reason = _reason(causes, repository)
-        raise ModelFileError(f"{what} could not be fetched: {reason}") from error
-
-
-def _http_error() -> type[Exception]:
-    """Return the base of all errors of huggingface_hub's client: httpx, or httpx2 from 2.0 on."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """Return the error and its causes: huggingface_hub wraps the one that tells the reason."""
-    causes = [error]
-    while causes[-1].__cause__ is not None:
-        causes.append(causes[-1].__cause__)
-    return causes
-
-
-def _status(error: BaseException) -> int | None:
-    return getattr(getattr(error, "response", None), "status_code", None)
-
-
-def _reason(causes: Sequence[BaseException], repository: CachedRepository) -> str:
-    """Say what happened and how to fix it, in one line."""
-    from huggingface_hub import constants
-
-    late = importlib.import_module(_http_error().__module__.partition(".")[0]).TimeoutException
-    hub = constants.ENDPOINT
-    for error in causes:
-        if (status := _status(error)) is not None:
-            return _refusal(status, error, repository)
-        if isinstance(error, late):
-            return (
-                f"{hub} did not answer in time. Try again, check the network or HF_ENDPOINT, or "
-                "wait longer with HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT (seconds)."
-            )
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            return (
-                f"no room in {repository.cache} ({error.strerror}). Make room, or pass another "
-                "cache_dir (QDRANT_RERANK_CACHE)."
-            )
-        if isinstance(error, OSError) and error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-            return (
-                f"{repository.cache} cannot be written ({error.strerror}). Pass another cache_dir "
-                "(QDRANT_RERANK_CACHE), or fetch it as a user who may write there."
-            )
-    told = " ".join(str(causes[-1]).split()) or type(causes[-1]).__name__
-    return (
-        f"{told.rstrip('.')}. Check the network or HF_ENDPOINT (now {hub}). "
-        "The bundled models need no download."
-    )
-
-
-def _refusal(status: int, error: BaseException, repository: CachedRepository) -> str:
-    from huggingface_hub import constants
-
-    page = f"{constants.ENDPOINT}/{repository.name}"
-    headers = getattr(getattr(error, "response", None), "headers", {})
-    if status == 401:
-        return (
-            f"the hub answered 401: there is no {page}, or it is private. Check the name, and for "
-            "a private or gated repository the token (HF_TOKEN)."
-        )
-    if status == 403:
-        return (
-            f"the hub answered 403: access is refused. Accept the terms at {page}, and set "
-            "HF_TOKEN to a token that may read it."
-        )
-    if status == 404:
-        what = {
-            "RevisionNotFound": "no such revision",
-            "EntryNotFound": "no such file",
-        }.get(headers.get("X-Error-Code", ""), "no such repository")
-        return f"the hub answered 404: {what} at {page}. Check the name and the revision."
-    if status == 429:
-        wait = headers.get("Retry-After")
-        return (
-            f"the hub answered 429: too many requests. Wait{f' {wait} s' if wait else ''}, or set "
-            "HF_TOKEN, which raises the limit."
-        )
-    return (
-        f"the hub answered {status}. Try again later, or set HF_ENDPOINT to a mirror. The bundled "
-        "models need no download."
-    )
 
 
 def _megabytes(size: int) -> str:

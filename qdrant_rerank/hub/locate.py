@@ -1,7 +1,7 @@
 """A model's name or path -> the files to load, fetched from the hub if they are not cached."""
 
 import functools
-import re
+import os
 import shlex
 import threading
 from collections.abc import Callable
@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qdrant_rerank.errors import (
+    InvalidInputError,
     LicenseWarning,
     MissingPrecisionError,
     ModelFileError,
     UnknownModelError,
 )
 from qdrant_rerank.hub import snapshots
-from qdrant_rerank.hub.cache import CachedRepository, cache_directory
-from qdrant_rerank.hub.client import is_not_found
-from qdrant_rerank.hub.onnx_files import external_files, is_quantized
+from qdrant_rerank.hub.cache import cached_repository, expanded, is_repository
+from qdrant_rerank.hub.client_errors import is_not_found
+from qdrant_rerank.hub.integrity import stays_inside
+from qdrant_rerank.hub.onnx_files import external_files, how_to_export, is_quantized, listed
 from qdrant_rerank.hub.precision import (
     MADE_OF,
     FilePrecision,
@@ -30,13 +32,11 @@ from qdrant_rerank.hub.precision import (
 from qdrant_rerank.hub.registry import find_model, forbids_commercial_use, nearest_names
 from qdrant_rerank.hub.snapshots import Wanted
 from qdrant_rerank.hub.specs import ModelSource, ModelSpec
-from qdrant_rerank.utils.validation import require_choice
+from qdrant_rerank.utils.validation import a_type, require_choice
 from qdrant_rerank.utils.warn import warn_caller
 
 __all__ = ["ModelFiles", "find_spec", "locate", "locate_embedder", "wanted_of"]
 
-# "owner/name" as the hub allows it.
-REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 _warned: set[str] = set()
 _warned_lock = threading.Lock()
@@ -109,14 +109,16 @@ def locate(
         UnknownModelError: no such name, path or repository.
         ModelFileError: a file is missing, damaged or could not be fetched.
         MissingPrecisionError: the model has no such file, nor one that it could be made of.
-        InvalidInputError: the precision is not one of the known ones.
+        InvalidInputError: an argument is empty or of a wrong kind, or there is no home directory
+            for the "~" of a path.
     """
     require_choice("precision", precision, Precision)
     find: Callable[[Precision], ModelFiles]
     if specific_model_path is not None:
-        find = functools.partial(_in_directory, str(model_name), Path(specific_model_path))
+        path = _path("specific_model_path", specific_model_path)
+        find = functools.partial(_in_directory, str(model_name), path)
     elif (spec := find_spec(model_name)) is None:
-        path = Path(model_name).expanduser()
+        path = _path("model_name", model_name)
         if not path.is_dir():
             return _beside(path)
         find = functools.partial(_in_directory, path.name, path)
@@ -151,14 +153,16 @@ def find_spec(model_name: str | Path) -> ModelSpec | None:
 
     Raises:
         UnknownModelError: no such name or path, and the name cannot be a repository.
+        InvalidInputError: the name is empty, or not a str or path.
     """
+    path = _path("model_name", model_name)
     try:
         return find_model(str(model_name))
     except UnknownModelError:
-        if Path(model_name).expanduser().exists():
+        if os.path.lexists(path):
             return None
         name = str(model_name)
-        if isinstance(model_name, str) and REPOSITORY.fullmatch(name) and ".." not in name:
+        if isinstance(model_name, str) and "/" in name and is_repository(name):
             return ModelSpec(model=name, sources=ModelSource(hf=name), files=())
         raise
 
@@ -174,7 +178,10 @@ def wanted_of(
 
     Raises:
         MissingPrecisionError: the model has no file of that precision.
+        InvalidInputError: the revision cannot be one, or there is no home directory for the cache.
     """
+    if revision is not None and not stays_inside(revision):
+        raise InvalidInputError(f"revision is {revision!r}; expected a branch, a tag or a commit.")
     options = {
         "--precision": precision if precision != "auto" else None,
         "--revision": revision,
@@ -184,7 +191,7 @@ def wanted_of(
     pull = shlex.join(["qdrant-rerank", "models", "pull", spec.model, *given])
     file = spec.file(precision) if spec.files else None
     source = (file and file.source) or spec.sources or ModelSource()
-    repository = CachedRepository(source.hf or spec.model, cache_directory(cache_dir))
+    repository = cached_repository(source.hf or spec.model, cache_dir)
     if file is None:
         return Wanted(repository, pull, revision, precision=precision)
     return Wanted(
@@ -215,11 +222,9 @@ def locate_embedder(
     Raises:
         ModelFileError: a file is missing, damaged or could not be fetched.
     """
-    path = Path(model_name).expanduser()
-    if path.is_dir():
-        return _in_directory(path.name, path, "auto")
-    if path.is_file():
-        return _beside(path)
+    path = _path("model_name", model_name)
+    if os.path.lexists(path):
+        return _in_directory(path.name, path, "auto") if path.is_dir() else _beside(path)
     name = str(model_name)
     repository = name if "/" in name else f"sentence-transformers/{name}"
     spec = ModelSpec(model=repository, sources=ModelSource(hf=repository))
@@ -261,17 +266,33 @@ def _in_cache(
     )
 
 
+def _path(name: str, value: str | Path) -> Path:
+    if not isinstance(value, str | Path):
+        raise InvalidInputError(f"{name} is {a_type(value)}; expected a str or a path.")
+    if isinstance(value, str) and not value.strip():
+        raise InvalidInputError(
+            f"{name} is empty; expected the name of a model, a hub repository as 'owner/name', or "
+            "a path."
+        )
+    return expanded(value)
+
+
 def _in_directory(name: str, directory: Path, precision: Precision) -> ModelFiles:
     if not directory.is_dir():
         raise ModelFileError(f"No directory {directory}. Pass the one with the ONNX file.")
-    present = sorted(path.relative_to(directory).as_posix() for path in directory.glob("**/*.onnx"))
+    there = [*directory.glob("*.onnx"), *directory.glob("onnx/*.onnx")]
+    present = sorted(path.relative_to(directory).as_posix() for path in there)
     file = choose_file(present, precision)
     if file is None:
         names = usual_names("fp32" if precision == "auto" else precision)
         raise MissingPrecisionError(
             f"{directory} has no {' or '.join(names)}, neither directly nor under onnx/; ONNX "
-            f"files there: {', '.join(present) or 'none'}. Pass the path of the file itself to "
-            "load it."
+            f"files there: {listed(present)}. "
+            + (
+                "Pass the path of the file itself to load it."
+                if present
+                else how_to_export(directory, [path.name for path in directory.glob("*.*")])
+            )
         )
     return _beside(directory / file, name)
 
@@ -280,6 +301,11 @@ def _beside(model: Path, name: str | None = None) -> ModelFiles:
     """Find the tokenizer of an ONNX file: beside it, or beside its ``onnx/`` folder."""
     in_folder = model.absolute().parent.name == "onnx"
     roots = [model.parent, model.absolute().parent.parent] if in_folder else [model.parent]
+    others = [root / name for root in roots for name in snapshots.TOKENIZER_FILES]
+    for path in (model, *others):
+        if not path.is_file() and (path == model or os.path.lexists(path)):
+            fault = f"leads to {path.readlink()}, where" if path.is_symlink() else "is a directory:"
+            raise ModelFileError(f"{path} {fault} there is no file. Put the file itself there.")
     tokenizer = next((root for root in roots if (root / "tokenizer.json").is_file()), roots[-1])
     return ModelFiles(name or model.stem, model, tokenizer)
 

@@ -7,15 +7,18 @@ memory map: nothing is executed and no weight is read.
 
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 from qdrant_rerank.errors import ModelFileError
+from qdrant_rerank.hub.integrity import stays_inside
 
 __all__ = [
     "DYNAMIC_QUANTIZATION",
     "external_data",
     "external_files",
+    "how_to_export",
     "is_quantized",
+    "listed",
     "names_any",
 ]
 
@@ -37,6 +40,7 @@ MESSAGES: dict[str, dict[int, str]] = {
 }
 DEEPEST = 100  # levels of nested messages, protobuf's own limit
 LONGEST_VARINT = 10  # bytes
+MOST_NAMES_LISTED = 20
 
 
 def names_any(model: Path, operators: Iterable[bytes]) -> bool:
@@ -46,6 +50,24 @@ def names_any(model: Path, operators: Iterable[bytes]) -> bool:
             return any(data.find(name) >= 0 for name in operators)
     except (OSError, ValueError):  # absent or empty: loading it raises the error
         return False
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join the names of files for an error, not more than 20."""
+    more = ", ..." if len(names) > MOST_NAMES_LISTED else ""
+    return f"{', '.join(names[:MOST_NAMES_LISTED]) or 'none'}{more}"
+
+
+def how_to_export(model: object, files: Iterable[str]) -> str:
+    """Say how to make the ONNX file of a model whose files hold none."""
+    weights = ("safetensors", "bin", "pt")
+    if not any(name.rpartition(".")[2] in weights for name in files):
+        return "Pass a directory or a repository with an ONNX export of the model."
+    return (
+        "Its weights are for PyTorch. Export them to ONNX, and pass the new directory: pip install "
+        f'"optimum[onnxruntime]", then optimum-cli export onnx --task text-classification --model '
+        f"{model} NEW_DIRECTORY"
+    )
 
 
 def is_quantized(model: Path) -> bool:
@@ -97,24 +119,12 @@ def external_data(model: Path) -> list[str]:
             "It may be truncated or not an ONNX file; fetch it again."
         ) from error
     for location in found:
-        if not _stays_inside(location):
+        if not stays_inside(location):
             raise ModelFileError(
                 f"{model} reads its weights from {location!r}, outside its own directory. It is "
                 "not loaded: take the model from a source that you trust."
             )
     return found
-
-
-def _stays_inside(location: str) -> bool:
-    windows = PureWindowsPath(location)  # its rules everywhere: one answer on every system
-    return not (
-        not location
-        or "\0" in location
-        or windows.drive
-        or windows.root
-        or ".." in windows.parts
-        or PurePosixPath(location).is_absolute()
-    )
 
 
 def _locations(data: mmap.mmap, at: int, end: int, message: str, depth: int) -> Iterator[str]:

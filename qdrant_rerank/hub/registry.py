@@ -7,6 +7,7 @@ from typing import Any
 
 from qdrant_rerank.errors import InvalidInputError, UnknownModelError
 from qdrant_rerank.hub.catalog import BUILT_IN
+from qdrant_rerank.hub.integrity import is_hex, stays_inside
 from qdrant_rerank.hub.specs import ModelSource, ModelSpec
 
 __all__ = [
@@ -32,8 +33,8 @@ def register_model(spec: ModelSpec) -> None:
     """Add a model for the life of this process.
 
     Raises:
-        InvalidInputError: the name is taken, there is no hub repository, or the path of a file
-            leads out of it.
+        InvalidInputError: the name is taken, there is no hub repository, the path of a file leads
+            out of it, or a digest is not one.
     """
     if spec.sources is None or not spec.sources.hf:
         raise InvalidInputError(
@@ -45,10 +46,15 @@ def register_model(spec: ModelSpec) -> None:
             f"Model {spec.model!r} has no files; expected one ModelFile or more."
         )
     for path in (path for file in spec.files for path in (file.path, *file.additional_files)):
-        if not path or path.startswith("/") or "\\" in path or ".." in path.split("/"):
+        if "\\" in path or not stays_inside(path):
             raise InvalidInputError(
                 f"Model {spec.model!r} names the file {path!r}; expected a path relative to the "
                 "repository, with forward slashes and without '..'."
+            )
+    for digest in (file.sha256 for file in spec.files if file.sha256 is not None):
+        if not is_hex(digest.lower(), 64):
+            raise InvalidInputError(
+                f"Model {spec.model!r} names the sha256 {digest!r}; expected 64 hex digits."
             )
     key = spec.model.lower()
     with _custom_lock:

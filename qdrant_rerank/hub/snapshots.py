@@ -5,6 +5,7 @@ and checked against the listing's digests before anything reads them.
 """
 
 import logging
+import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -12,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from qdrant_rerank.errors import DamagedFileError, MissingPrecisionError, ModelFileError
 from qdrant_rerank.hub import client as hub_client
 from qdrant_rerank.hub.cache import CachedRepository, Listing, is_commit, is_offline
-from qdrant_rerank.hub.integrity import Digest, check_file
-from qdrant_rerank.hub.onnx_files import external_data, external_files
+from qdrant_rerank.hub.integrity import Digest
+from qdrant_rerank.hub.onnx_files import external_data, external_files, how_to_export, listed
 from qdrant_rerank.hub.precision import Precision, choose_file, usual_names
 
 __all__ = ["Snapshot", "Wanted", "find", "obtain", "with_data"]
@@ -26,7 +27,12 @@ TOKENIZER_FILES = (
     "config_sentence_transformers.json",
 )
 
+# With these, a snapshot of another tool has all that decides how a model reads and scores.
+ENOUGH = {"tokenizer.json", "config.json", "tokenizer_config.json"}
+
 logger = logging.getLogger(__name__)
+_warned: set[str] = set()
+_warned_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,28 +106,30 @@ def obtain(
     commit = None if update and not offline else _commit_of(wanted, offline)
     verified = wanted.repository.verified()
     try:
-        found = None if commit is None or force else find(wanted, commit, partial=offline)
-        if found is not None:
-            verified.check(found.files)  # before the ONNX file is read for the names of its data
-            found = with_data(found)
-        if found is None:
-            if offline:
-                raise ModelFileError(_absence(wanted, commit, local_files_only))
-            found = _fetch(wanted, commit, force=force)
+        kept = None if commit is None or force else find(wanted, commit)
+        if kept is not None:
+            verified.check(kept.files)  # before the ONNX file is read for the names of its data
+            kept = with_data(kept)
+        if kept is not None and (offline or _is_complete(kept)):
+            found = kept
+        elif offline:
+            raise ModelFileError(_absence(wanted, commit, local_files_only))
+        else:
+            found = _fetch(wanted, commit, kept, force=force)
         verified.check(found.files)
     except DamagedFileError as error:
         raise DamagedFileError(f"{error} Fetch it again: {wanted.pull} --force") from error
     return replace(found, model=_with_its_data(wanted.repository, found))
 
 
-def find(wanted: Wanted, commit: str | None = None, *, partial: bool = True) -> Snapshot | None:
+def find(wanted: Wanted, commit: str | None = None) -> Snapshot | None:
     """Return what the cache has, unchecked and without external data; makes no request.
+
+    A snapshot that another tool fetched may lack files that the repository has.
 
     Args:
         wanted: which files.
         commit: full hash; None for the one remembered.
-        partial: accept a snapshot that another tool fetched, although it may lack files that the
-            repository has. False makes the caller ask the hub, once.
 
     Returns:
         The snapshot, or None if a file is missing.
@@ -135,8 +143,6 @@ def find(wanted: Wanted, commit: str | None = None, *, partial: bool = True) -> 
     if listing is None and (_pick(wanted, names) is None or "tokenizer.json" not in names):
         return None
     plan = _plan(wanted, names)
-    if not partial and listing is None and len(plan.files) < len(TOKENIZER_FILES) + 1:
-        return None
     if _missing(repository.snapshot(commit), plan.files):
         return None
     return _snapshot(wanted, commit, plan, listing or Listing())
@@ -173,8 +179,17 @@ def _commit_of(wanted: Wanted, offline: bool) -> str | None:
     try:
         return hub_client.current_commit(wanted.repository, revision, file)
     except ModelFileError as error:
-        logger.warning("%s Using commit %s from the cache.", error, known)
+        _warn_of_outage(wanted.repository, error, known)
         return known
+
+
+def _warn_of_outage(repository: CachedRepository, error: ModelFileError, commit: str) -> None:
+    """Warn once per process and repository."""
+    with _warned_lock:
+        if repository.name in _warned:
+            return
+        _warned.add(repository.name)
+    logger.warning("%s The copy in the cache is used: commit %s.", error, commit)
 
 
 def _pick(wanted: Wanted, names: Collection[str]) -> str | None:
@@ -197,11 +212,11 @@ def _plan(wanted: Wanted, names: Collection[str]) -> _Plan:
     if model is None:
         sought = wanted.path or f"ONNX file of precision {wanted.precision}"
         raise MissingPrecisionError(
-            f"{name} has no {sought}; its ONNX files: {', '.join(onnx) or 'none'}. "
+            f"{name} has no {sought}; its ONNX files: {listed(onnx)}. "
             + (
                 "Pass precision=, or specific_model_path= with a file that you fetched yourself."
                 if onnx
-                else "Pass a repository with an ONNX export of the model."
+                else how_to_export(name, names)
             )
         )
     beside = PurePosixPath(model).parent.as_posix()
@@ -220,15 +235,27 @@ def _in(folder: str, name: str) -> str:
     return name if folder == "." else f"{folder}/{name}"
 
 
+def _is_complete(found: Snapshot) -> bool:
+    """Return whether the hub need not be asked which further files there are."""
+    return bool(found.listing.files) or {path.name for path in found.files} >= ENOUGH
+
+
 def _missing(root: Path, files: Collection[str]) -> list[str]:
     return [name for name in files if not (root / name).is_file()]
 
 
-def _fetch(wanted: Wanted, commit: str | None, *, force: bool) -> Snapshot:
+def _fetch(wanted: Wanted, commit: str | None, kept: Snapshot | None, *, force: bool) -> Snapshot:
+    """Fetch what is missing; return what is kept if the hub does not say what there is."""
     repository = wanted.repository
     listing = repository.listing(commit) if commit and not force else None
     if commit is None or listing is None:
-        commit, listing = hub_client.describe(repository, commit or wanted.revision)
+        try:
+            commit, listing = hub_client.describe(repository, commit or wanted.revision)
+        except ModelFileError as error:
+            if kept is None:
+                raise
+            _warn_of_outage(repository, error, kept.commit)
+            return kept
     plan = _plan(wanted, listing.files)
     with hub_client.lock(repository):
         _complete(wanted, commit, listing, plan.files, force=force)
@@ -255,19 +282,8 @@ def _complete(
             "revision or repository."
         )
     todo = {name: listing.files[name] for name in (names if force else _missing(root, names))}
-    if not todo:
-        return
-    hub_client.download(repository, commit, todo, force=force)
-    for name, expected in todo.items():
-        path = root / name
-        try:
-            check_file(path, expected)
-        except DamagedFileError as error:
-            path.resolve().unlink()
-            path.unlink(missing_ok=True)
-            raise DamagedFileError(
-                f"{error} It arrived like this and was removed: a proxy or mirror may alter files."
-            ) from error
+    if todo:
+        hub_client.download(repository, commit, todo, force=force)
 
 
 def _snapshot(wanted: Wanted, commit: str, plan: _Plan, listing: Listing) -> Snapshot:

@@ -75,11 +75,20 @@ def in_cache(cache, name, file="onnx/model.onnx"):
     return found
 
 
+def by_another_tool(process, cache):
+    """Fetch the model, and leave of it what another tool would; its folder."""
+    process.locate(NAME, cache_dir=cache)
+    folder = cache / f"models--{NAME.replace('/', '--')}"
+    shutil.rmtree(folder / "qdrant-rerank")
+    (folder / "refs" / "qdrant-rerank").rename(folder / "refs" / "main")
+    return folder
+
+
 def test_a_warm_cache_makes_no_request(online, hub, tmp_path):
-    """One listing, then a HEAD and a GET per file; after that nothing, in milliseconds."""
+    """One listing, then one GET per file; after that nothing, in milliseconds."""
     first = online.locate(NAME, cache_dir=tmp_path)
     assert hub.requests[0] == f"GET /api/models/{NAME}"
-    assert len(hub.requests) == 1 + 2 * 5
+    assert len(hub.requests) == 1 + 5
     hub.requests.clear()
     assert online.locate(NAME, cache_dir=tmp_path) == first
     assert hub.requests == []
@@ -204,22 +213,54 @@ def test_what_is_whole_is_read_once(online, hub, tmp_path):
 
 
 def test_what_another_tool_fetched_is_used_and_checked(offline, online, hub, tmp_path):
-    """Without our notes the blobs' names tell the digests."""
-    online.locate(NAME, cache_dir=tmp_path)
-    folder = tmp_path / f"models--{NAME.replace('/', '--')}"
-    shutil.rmtree(folder / "qdrant-rerank")
-    (folder / "refs" / "qdrant-rerank").rename(folder / "refs" / "main")
+    """Without our notes the blobs' names tell the digests; the hub is asked if much is missing."""
+    folder = by_another_tool(online, tmp_path)
     hub.requests.clear()
-    assert "model" in offline.locate(NAME, cache_dir=tmp_path)
+    for process in (offline, online):
+        assert "model" in process.locate(NAME, cache_dir=tmp_path)
     assert hub.requests == []
+    in_cache(tmp_path, NAME, "tokenizer_config.json").unlink()
     for _ in range(2):
         assert "model" in online.locate(NAME, cache_dir=tmp_path)
+    assert in_cache(tmp_path, NAME, "tokenizer_config.json").is_file()
     asked_what_else_there_is = f"GET /api/models/{NAME}/revision/{hub.commit(NAME)}"
-    assert hub.requests == [asked_what_else_there_is]
+    assert hub.requests == [asked_what_else_there_is]  # its file is still among the blobs
     shutil.rmtree(folder / "qdrant-rerank")
     blob = in_cache(tmp_path, NAME).resolve()
     blob.write_bytes(blob.read_bytes()[:-1] + b"?")
     assert offline.locate(NAME, cache_dir=tmp_path).startswith("DamagedFileError")
+
+
+@pytest.mark.parametrize("revision", [None, "main", "commit"])
+@pytest.mark.parametrize("outage", ["http://127.0.0.1:9", 403, 503, b"<html>sign in</html>"])
+def test_a_complete_copy_is_used_when_the_hub_is_not_reached(
+    online, hub, tmp_path, expected, outage, revision
+):
+    """Nothing listens, a firewall or the hub refuses, a portal answers: one warning in all."""
+    by_another_tool(online, tmp_path)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        in_cache(tmp_path, NAME, name).unlink()  # a copy that works, but may lack something
+    revision = hub.commit(NAME) if revision == "commit" else revision
+    if isinstance(outage, int):
+        hub.status = outage
+    elif isinstance(outage, bytes):
+        hub.listing = lambda _: outage
+    url = outage if isinstance(outage, str) else hub.url
+    with worker(url) as process:
+        found = process.score(NAME, cache_dir=tmp_path, revision=revision)
+        assert found == pytest.approx(expected, abs=1e-6)
+        [warning] = process.logs
+        assert warning.endswith(f"The copy in the cache is used: commit {hub.commit(NAME)}.")
+        assert process.score(NAME, cache_dir=tmp_path, revision=revision) == found
+        assert process.logs == []
+
+
+def test_a_copy_that_is_not_complete_is_no_substitute(online, hub, tmp_path):
+    """The error is that of the hub."""
+    by_another_tool(online, tmp_path)
+    in_cache(tmp_path, NAME, "tokenizer.json").unlink()
+    hub.status = 503
+    assert "the hub answered 503" in online.locate(NAME, cache_dir=tmp_path)
 
 
 def test_external_data_comes_along(online, hub, tmp_path, expected):
@@ -234,6 +275,22 @@ def test_external_data_comes_along(online, hub, tmp_path, expected):
         blob.symlink_to(shared)
     shutil.rmtree(tmp_path / f"models--{WITH_DATA.replace('/', '--')}" / "qdrant-rerank")
     assert online.score(WITH_DATA, cache_dir=tmp_path) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_model_in_fastembeds_cache_is_found(online, hub, tmp_path, expected):
+    """Offline, unless the model is in our own cache or another one is named."""
+    fastembeds = tmp_path / "fastembed"
+    by_another_tool(online, fastembeds)
+    hub.requests.clear()
+    home = {"FASTEMBED_CACHE_PATH": str(fastembeds), "HF_HOME": str(tmp_path / "home")}
+    with worker(hub, HF_HUB_OFFLINE="1", **home) as process:
+        assert process.score(NAME) == pytest.approx(expected, abs=1e-6)
+        assert f"{OWN} is not in the cache {tmp_path / 'home' / 'hub'}" in process.locate(OWN)
+        assert "is not in the cache" in process.locate(NAME, cache_dir=tmp_path / "other")
+    with worker(hub, **home) as process:
+        assert str(fastembeds) in process.locate(NAME)["model"]
+        assert str(tmp_path / "home") in process.locate(OWN)["model"]
+    assert not any(NAME in request for request in hub.requests)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +335,8 @@ def test_any_repository_with_an_onnx_file_works(online, hub, tmp_path, tiny_bert
     (without / "onnx" / "model.onnx").rename(without / "pytorch_model.bin")
     hub.repositories["someone/torch"] = without
     said = online.locate("someone/torch", cache_dir=tmp_path)
-    assert "its ONNX files: none. Pass a repository with an ONNX export" in said
+    assert "its ONNX files: none. Its weights are for PyTorch. Export them to ONNX," in said
+    assert "optimum-cli export onnx --task text-classification --model someone/torch" in said
     assert "pytorch_model.bin" not in hub.fetched()
 
 

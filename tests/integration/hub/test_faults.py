@@ -1,5 +1,6 @@
 """A hub, a network or a disk that fails: one clear line or a whole file, with huggingface_hub."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -89,7 +90,7 @@ def test_a_hub_that_refuses_is_one_line(process, hub, tmp_path, tiny_bert, statu
 
 @pytest.mark.parametrize("path", ["/api/models/", "tokenizer.json"])
 def test_a_hub_that_hangs_is_given_up(process, hub, tmp_path, tiny_bert, path):
-    """After one wait; huggingface_hub alone would wait six times for a minute."""
+    """After one wait."""
     hub.hangs = path
     said = process.locate(NAME, cache_dir=tmp_path)
     assert f"could not be fetched: {hub.url} did not answer in time. Try again, check" in said
@@ -99,8 +100,8 @@ def test_a_hub_that_hangs_is_given_up(process, hub, tmp_path, tiny_bert, path):
 
 
 def test_a_hub_that_drops_is_resumed(process, hub, tmp_path, tiny_bert):
-    """Where it broke, to the 10 MB that huggingface_hub writes at once, and not from the start."""
-    chunk = 10 * 2**20
+    """Where it broke, and not from the start."""
+    chunk = 2**20
     served = shutil.copytree(tiny_bert, tmp_path / "served") / "onnx" / "model.onnx"
     with served.open("ab") as file:  # a doc_string, which makes the same model longer
         file.write(b"\x32" + varint(2 * chunk) + bytes(2 * chunk))
@@ -108,11 +109,12 @@ def test_a_hub_that_drops_is_resumed(process, hub, tmp_path, tiny_bert):
     hub.drops["model.onnx"] = [chunk + 1000, chunk + 2000]
     found = Path(process.locate("someone/big", cache_dir=tmp_path / "cache")["model"])
     assert found.read_bytes() == served.read_bytes()
-    assert hub.ranges == [f"bytes={chunk}-", f"bytes={2 * chunk}-"]
+    broke = chunk + 1000, 2 * chunk + 3000
+    assert hub.ranges == [f"bytes={start}-" for start in broke]
 
 
 def test_a_file_that_stalls_is_given_up(process, hub, tmp_path, tiny_bert):
-    """After as many attempts as huggingface_hub makes; no half of it is taken for whole."""
+    """After an attempt that brings nothing; no half of it is taken for whole."""
     hub.stalls["model.onnx"] = 0
     said = process.locate(NAME, cache_dir=tmp_path)
     assert said.startswith(f"ModelFileError: onnx/model.onnx of {NAME} could not be fetched: ")
@@ -192,3 +194,89 @@ def test_a_hub_that_is_down_is_one_line(tmp_path):
         said = process.locate(NAME, cache_dir=tmp_path)
     assert said.startswith(f"ModelFileError: {NAME} could not be fetched: [Errno 111]")
     assert "Check the network or HF_ENDPOINT (now http://127.0.0.1:9). The bundled" in said
+
+
+@pytest.mark.parametrize("etag", ['"{victim}"', '"../../../victim"', '"0123"', "", '"nul\x01"'])
+def test_no_etag_leads_out_of_the_cache(process, hub, tmp_path, tiny_bert, etag):
+    """A file goes under the digest that was listed; a mirror's headers name nothing."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    hub.etag = etag.format(victim=victim)
+    found = Path(process.locate(NAME, cache_dir=tmp_path / "cache")["model"])
+    assert found.read_bytes() == (tiny_bert / "onnx" / "model.onnx").read_bytes()
+    assert victim.read_text() == "precious"
+    assert all(len(blob.name) in {40, 64} for blob in (tmp_path / "cache").glob("*/blobs/*"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "victim"]
+
+
+def listed(**changes):
+    """A listing in which the first file has other facts."""
+
+    def change(info):
+        first, *others = info["siblings"]
+        return info | {"siblings": [first | changes, *others]}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("listing", "seen"),
+    [
+        (listed(blobId="{victim}", lfs=None), "siblings[0]: git is '{victim}'; expected 40 hex"),
+        (listed(blobId=None, lfs={"sha256": "{victim}"}), "siblings[0]: sha256 is '{victim}'"),
+        (listed(blobId="0" * 39, lfs=None), "expected 40 hex digits"),
+        (listed(lfs={"sha256": "A" * 64}), "expected 64 hex digits"),
+        (listed(lfs={"sha256": 7}), "siblings[0]: lfs: sha256 is 7; expected a string"),
+        (listed(lfs=[]), "siblings[0]: lfs is []; expected an object"),
+        (listed(size=-1), "siblings[0]: size is -1; expected bytes"),
+        (listed(size="1"), "siblings[0]: size is '1'; expected a whole number"),
+        (listed(rfilename="{victim}"), "a file is named '{victim}'; expected a path inside it"),
+        (listed(rfilename="../../victim"), "a file is named '../../victim'"),
+        (listed(rfilename="a\\..\\b"), "expected a path inside it"),
+        (listed(rfilename=None), "siblings[0]: rfilename is None; expected a path"),
+        (lambda info: info | {"sha": "../../victim"}, "sha is '../../victim'; expected 40 hex"),
+        (lambda info: info | {"sha": None}, "sha is None; expected 40 hex digits"),
+        (lambda info: info | {"siblings": {"a": 1}}, "siblings is {'a': 1}; expected a list"),
+        (lambda info: info | {"siblings": [1]}, "siblings is [1]; expected a list of dict"),
+        (lambda info: info | {"tags": "license:mit"}, "tags is 'license:mit'; expected a list"),
+        (lambda _: [], "holds a list, expected a JSON object"),
+        (lambda _: None, "holds a NoneType, expected a JSON object"),
+        (lambda _: b"<html>", "could not be fetched: Expecting value"),
+        (lambda _: b"[" * 100_000, "it is nested too deep"),
+        (lambda _: b"\xff\xfe", "could not be fetched"),
+    ],
+)
+def test_an_odd_listing_is_named_and_touches_nothing(process, hub, tmp_path, listing, seen):
+    """By its field; no digest and no name of a hub leads to a file outside of the cache."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+
+    def with_victim(info):
+        content = listing(info)
+        if isinstance(content, bytes):
+            return content
+        return json.loads(json.dumps(content).replace("{victim}", str(victim)))
+
+    hub.listing = with_victim
+    said = process.locate(NAME, cache_dir=tmp_path / "cache")
+    assert said.startswith("ModelFileError: ")
+    assert seen.replace("{victim}", str(victim)) in said
+    assert victim.read_text() == "precious"
+    assert not list((tmp_path / "cache").rglob("blobs/*"))
+    assert hub.fetched() == []
+
+
+def test_a_commit_of_a_branch_is_checked(process, hub, tmp_path):
+    """A header that is none leaves the model at the commit that is known."""
+    first = process.locate(NAME, cache_dir=tmp_path, revision="main")
+    hub.headers["X-Repo-Commit"] = "../../.."
+    assert process.locate(NAME, cache_dir=tmp_path, revision="main") == first
+    assert "its commit is '../../..'" in process.logs[0]
+
+
+def test_a_file_longer_than_published_is_not_read_to_its_end(process, hub, tmp_path):
+    """It cannot be the file."""
+    hub.altered["config.json"] = bytes(5_000_000)
+    said = process.locate(NAME, cache_dir=tmp_path)
+    assert said.startswith(f"DamagedFileError: config.json of {NAME} is damaged: it has ")
+    assert not list(tmp_path.rglob("*.incomplete"))

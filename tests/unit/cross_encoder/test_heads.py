@@ -21,22 +21,43 @@ def chosen(labels, names=(), label=None, **options):
     ("names", "column"),
     [
         ((), 1),
+        (("LABEL_1", "LABEL_0"), 0),
         (("LABEL_0", "LABEL_1"), 1),
         (("no", "yes"), 1),
         (("Yes", "No"), 0),
         (("relevant", "not relevant"), 0),
         (("entailment", "not_entailment"), 0),
         (("irrelevant", "relevant"), 1),
-        (("left", "right"), 1),
-        (("true", "yes"), 1),  # both claim it
         (("a", "b", "c"), 1),  # the configuration of another head
     ],
 )
 def test_of_two_labels_the_configuration_says_which(names, column):
-    """Else the second, as (no, yes) heads have it."""
+    """If it has no names, the second, as (no, yes) heads have it."""
     head = chosen(2, names)
     assert head.column == column
     assert head.relevance(ROW[:, :2]) == [ROW[0, column]]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("duplicate", "not_duplicate"),
+        ("good", "bad"),
+        ("left", "right"),
+        ("true", "yes"),  # both claim it
+        ("relevant", "relevant"),
+    ],
+)
+def test_of_two_labels_with_other_names_none_is_guessed(names):
+    """They are listed, and the caller chooses."""
+    with pytest.raises(ModelOutputError, match="the labels 0: .*, 1: .* Pass the one that is rel"):
+        chosen(2, names)
+    assert chosen(2, names, 0).column == 0
+    if names[0] == names[1]:
+        with pytest.raises(InvalidInputError, match="Pass one of them, by name or number"):
+            chosen(2, names, names[0])
+    else:
+        assert chosen(2, names, names[1]).column == 1
 
 
 def test_one_label_needs_no_name():
