@@ -12,7 +12,6 @@ from itertools import islice
 from typing import Any, cast
 
 from qdrant_client import models
-from tqdm.auto import tqdm
 
 from qdrant_rerank.embedders.qdrant import TextIndex
 from qdrant_rerank.errors import (
@@ -29,6 +28,7 @@ from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.settings import CollectionSettings
 from qdrant_rerank.qdrant.transport.client import is_local
 from qdrant_rerank.qdrant.transport.steps import Flow, ask, ask_many, compute
+from qdrant_rerank.utils.progress import tqdm
 from qdrant_rerank.utils.validation import require_several
 
 __all__ = [
