@@ -1,12 +1,15 @@
-"""Progress bars: a widget in a notebook that can show one, else a line on stderr."""
+"""Progress bars: a widget in a notebook that can show one, else a line on stderr.
 
-from importlib.util import find_spec
-from typing import TYPE_CHECKING
+Importing ``tqdm.auto`` in a notebook without ipywidgets warns once, though the line on stderr does
+well there. It is imported here without the warning, before huggingface_hub and fastembed import it.
+"""
 
-# tqdm.auto warns in a notebook without ipywidgets, though the bar on stderr is all right there.
-if TYPE_CHECKING or find_spec("ipywidgets") is None:
-    from tqdm import tqdm
-else:
+import warnings
+
+from tqdm import TqdmWarning
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", TqdmWarning)
     from tqdm.auto import tqdm
 
 __all__ = ["tqdm"]

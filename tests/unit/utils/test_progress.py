@@ -11,8 +11,9 @@ sys.modules["ipywidgets"] = None
 warnings.simplefilter("always")
 import qdrant_rerank
 from qdrant_rerank import HybridSearcher
-for module in ("evaluation.collect", "evaluation.compare", "cross_encoder.text_cross_encoder"):
+for module in ("hub.client", "evaluation.compare", "cross_encoder.text_cross_encoder"):
     importlib.import_module("qdrant_rerank." + module)
+from huggingface_hub import snapshot_download
 with HybridSearcher("docs", reranker=None) as searcher:
     print(searcher.add(["iron", "bread"], progress=True), "documents")
 """
