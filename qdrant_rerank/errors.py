@@ -5,7 +5,8 @@ in brackets is a second base: callers who catch that one catch ours too::
 
     QdrantRerankError
     ├── InvalidInputError (ValueError)          an argument or a document is wrong
-    │   └── MissingTextError                    a hit has no text to rerank
+    │   ├── MissingTextError                    a hit has no text to rerank
+    │   └── UnknownDocumentError                a judged document is not in the corpus
     ├── MissingDependencyError (ImportError)    an optional package is not installed
     ├── DeadlineError (TimeoutError)            the time was up; holds the scores so far
     ├── ModelError                              a model cannot be found, loaded or trusted
@@ -22,9 +23,10 @@ in brackets is a second base: callers who catch that one catch ours too::
         ├── QdrantRequestError                  it refused: key, quota, or an invalid request
         └── IncompleteAddError                  some batches of an ``add`` were not stored
 
-One warning is shown once per model::
+Two warnings can be told from others by their class::
 
     LicenseWarning (UserWarning)                the model's license forbids commercial use
+    MissingTextWarning (UserWarning)            no hit of a query has text to rerank
 
 Each message says what was seen, what was expected, and how to fix it. No message holds a secret:
 the root class redacts keys, tokens and the passwords of URLs, and so must all other output that
@@ -49,6 +51,7 @@ __all__ = [
     "MissingDependencyError",
     "MissingPrecisionError",
     "MissingTextError",
+    "MissingTextWarning",
     "ModelError",
     "ModelFileError",
     "ModelOutputError",
@@ -57,6 +60,7 @@ __all__ = [
     "QdrantRequestError",
     "QdrantRerankError",
     "SchemaMismatchError",
+    "UnknownDocumentError",
     "UnknownModelError",
     "redact",
 ]
@@ -124,8 +128,27 @@ class InvalidInputError(QdrantRerankError, ValueError):
     """An argument or a document is wrong. Nothing was done."""
 
 
-class MissingTextError(InvalidInputError):
+class _MissingText(Exception):  # noqa: N818 - of an error and of a warning
+    """A text that is missing, and the fields to read instead.
+
+    Attributes:
+        reason: the message without its advice.
+        fields: payload fields that have text, the longest first; the advice names them.
+    """
+
+    def __init__(self, reason: str, fields: "Sequence[str]" = ()) -> None:
+        advice = f" Pass text={' or '.join(map(repr, fields))}." if fields else ""
+        super().__init__(redact(reason + advice))
+        self.reason = redact(reason)
+        self.fields = tuple(fields)
+
+
+class MissingTextError(_MissingText, InvalidInputError):
     """A hit has no text in the place that the text source names."""
+
+
+class UnknownDocumentError(InvalidInputError):
+    """A judgment or a run names a document that the corpus does not have."""
 
 
 class MissingDependencyError(QdrantRerankError, ImportError):
@@ -217,3 +240,7 @@ class IncompleteAddError(QdrantError):
 
 class LicenseWarning(UserWarning):
     """The license of a model that is being loaded forbids commercial use."""
+
+
+class MissingTextWarning(_MissingText, UserWarning):
+    """No hit of a query has text in the place that the text source names."""

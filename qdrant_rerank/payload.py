@@ -137,24 +137,25 @@ class PayloadText:
         """
         text = self(payload)
         if text is None:
-            raise MissingTextError(self.missing(payload, what))
+            raise self.missing(payload, what)
         return text
 
-    def missing(self, payload: Payload | None, what: str) -> str:
+    def missing(self, payload: Payload | None, what: str) -> MissingTextError:
         """Explain why the text is missing, what the payload has, and what to pass instead."""
         payload = payload or {}
         present = f"its payload has {sorted(map(str, payload))}" if payload else "it has no payload"
         if self.fields is None:
-            return f"{what} has no text: the text function returned no text; {present}."
+            return MissingTextError(
+                f"{what} has no text: the text function returned no text; {present}."
+            )
         lengths = {
             key: len(value)
             for key, value in payload.items()
             if isinstance(value, str) and value.strip() and key not in ID_FIELDS
         }
         longest = sorted(lengths, key=lambda key: -lengths[key])[:SUGGESTED]
-        advice = f" Pass text={' or '.join(map(repr, longest))}." if longest else ""
         seen = ", ".join(f"{f!r} {_state(_lookup(payload, f))}" for f in self.fields)
-        return f"{what} has no text: {seen}; {present}.{advice}"
+        return MissingTextError(f"{what} has no text: {seen}; {present}.", longest)
 
 
 def _as_dict(payload: Payload | None) -> dict[str, Any]:

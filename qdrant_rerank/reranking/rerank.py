@@ -12,7 +12,7 @@ from pathlib import Path
 from qdrant_client.http.models import QueryResponse
 from qdrant_client.models import ScoredPoint
 
-from qdrant_rerank.errors import InvalidInputError, MissingTextError
+from qdrant_rerank.errors import InvalidInputError, MissingTextError, MissingTextWarning
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
 from qdrant_rerank.options import Blend, OnMissingText, OnRerankError
 from qdrant_rerank.payload import PayloadText, TextSource
@@ -183,13 +183,19 @@ class SecondStage:
             if text is not None:
                 found[row] = text
             elif self._on_missing == "raise":
+                missing = self._text.missing(hit.payload, f"Point {hit.id!r}")
                 raise MissingTextError(
-                    f"{self._text.missing(hit.payload, f'Point {hit.id!r}')} "
-                    "Or put such hits after the others: on_missing_text='last'."
+                    f"{missing.reason} To put such hits after the others, pass "
+                    "on_missing_text='last'.",
+                    missing.fields,
                 )
         if hits and not found:
+            missing = self._text.missing(hits[0].payload, f"Point {hits[0].id!r}")
             warn_caller(
-                f"None of the {len(hits)} hits has text to rerank, so they stay in retrieval "
-                f"order. {self._text.missing(hits[0].payload, f'Point {hits[0].id!r}')}"
+                MissingTextWarning(
+                    f"None of the {len(hits)} hits has text to rerank, so they stay in retrieval "
+                    f"order. {missing.reason}",
+                    missing.fields,
+                )
             )
         return found

@@ -10,7 +10,7 @@ __all__ = ["warn_caller"]
 PACKAGE = __name__.partition(".")[0]
 
 
-def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
+def warn_caller(message: str | Warning, category: type[Warning] = UserWarning) -> None:
     """Warn at the nearest line outside this package. Python shows it once for each such line.
 
     The message is shown without secrets.
@@ -21,4 +21,6 @@ def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
     while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] == PACKAGE:
         frame = frame.f_back
         level += 1
-    warnings.warn(redact(message), category, stacklevel=level)
+    warnings.warn(
+        redact(message) if isinstance(message, str) else message, category, stacklevel=level
+    )

@@ -111,11 +111,11 @@ def test_the_longest_texts_are_suggested_first_and_ids_never():
     """The type of what stands there is named with its article."""
     payload = {"_id": "a" * 40, "id": "b" * 40, "title": "T", "body": "Long.", "empty": " "}
     read = PayloadText("n")
-    assert read.missing({"n": 1} | payload, "Point 1").endswith(
+    assert str(read.missing({"n": 1} | payload, "Point 1")).endswith(
         "Point 1 has no text: 'n' is an int, not a str; its payload has "
         "['_id', 'body', 'empty', 'id', 'n', 'title']. Pass text='body' or 'title'."
     )
-    assert read.missing({"_id": "a"}, "Point 1").endswith("its payload has ['_id'].")
+    assert str(read.missing({"_id": "a"}, "Point 1")).endswith("its payload has ['_id'].")
 
 
 def test_text_in_braces_runs_no_code():
