@@ -130,6 +130,7 @@ def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_module(f"{__name__}.utils.progress")  # before qdrant_client imports tqdm.auto
     return getattr(import_module(f"{__name__}.{home}"), name)
 
 

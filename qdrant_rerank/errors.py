@@ -138,8 +138,8 @@ class _MissingText(Exception):  # noqa: N818 - of an error and of a warning
 
     def __init__(self, reason: str, fields: "Sequence[str]" = ()) -> None:
         advice = f" Pass text={' or '.join(map(repr, fields))}." if fields else ""
-        super().__init__(reason + advice)
-        self.reason = reason
+        super().__init__(redact(reason + advice))
+        self.reason = redact(reason)
         self.fields = tuple(fields)
 
 
@@ -243,4 +243,4 @@ class LicenseWarning(UserWarning):
 
 
 class MissingTextWarning(_MissingText, UserWarning):
-    """No hit of a query has text to rerank, so the hits stay in retrieval order."""
+    """No hit of a query has text in the place that the text source names."""

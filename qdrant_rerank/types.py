@@ -38,6 +38,7 @@ __all__ = [
     "Snippet",
     "SparseEncoder",
     "Status",
+    "hit_dict",
     "hit_row",
     "in_retrieval_order",
 ]
@@ -244,7 +245,7 @@ class Results(list[Item]):
 
     def _rows(self) -> list[dict[str, Any]]:
         """Return one row per hit, for tables."""
-        return self.to_dicts()
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         head = f"{type(self).__name__}({self.query!r:.80}, {len(self)} {self._unit})"
@@ -275,17 +276,19 @@ class SearchResults(Results[RerankedPoint]):
 
         Its keys are rank, id, the scores and payload; also vector and snippet if the hit has them.
         """
+        return [hit_dict(rank, point) for rank, point in enumerate(self, start=1)]
+
+    def _rows(self) -> list[dict[str, Any]]:
         return [hit_row(rank, point) for rank, point in enumerate(self, start=1)]
 
 
 def hit_row(rank: int, point: RerankedPoint) -> dict[str, Any]:
-    """Return a hit as a dict, ready for JSON."""
-    row = point.model_dump(mode="json", include={"id", "score", "payload", "vector"})
-    if row["vector"] is None:
-        del row["vector"]
+    """Return a hit as a dict, with its payload as it is."""
     row = {
         "rank": rank,
-        **row,
+        "id": point.id if isinstance(point.id, int) else str(point.id),
+        "score": point.score,
+        "payload": point.payload,
         "rerank_score": point.rerank_score,
         "retrieval_score": point.retrieval_score,
         "retrieval_rank": point.retrieval_rank,
@@ -293,6 +296,14 @@ def hit_row(rank: int, point: RerankedPoint) -> dict[str, Any]:
     if point.snippet is not None:
         row["snippet"] = asdict(point.snippet)
     return row
+
+
+def hit_dict(rank: int, point: RerankedPoint) -> dict[str, Any]:
+    """Return a hit as a dict, ready for JSON; with its vector if it has one."""
+    json = point.model_dump(mode="json", include={"payload", "vector"})
+    if json["vector"] is None:
+        del json["vector"]
+    return hit_row(rank, point) | json
 
 
 def _id_key(point_id: PointId) -> tuple[bool, str, int]:

@@ -5,9 +5,7 @@ else for each model. A ``Calibrator`` is fitted once on scores and judgments, ke
 file beside the model, and used as the activation.
 """
 
-import gzip
 import json
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError, ModelFileError
 from qdrant_rerank.utils.atomic_files import atomic_text
+from qdrant_rerank.utils.text_files import open_lines
 from qdrant_rerank.utils.validation import require_choice
 
 __all__ = ["CalibrationMethod", "Calibrator"]
@@ -148,10 +147,9 @@ class Calibrator:
         """
         advice = "Save one with Calibrator.fit(scores, labels).save(path)."
         try:
-            packed = Path(path).suffix == ".gz"  # as atomic_text writes it
-            with gzip.open(path) if packed else Path(path).open("rb") as file:
-                content = json.loads(file.read().decode("utf-8"))
-        except (OSError, ValueError, EOFError, zlib.error) as error:
+            with open_lines(Path(path)) as lines:
+                content = json.loads(b"".join(lines))
+        except (ValueError, RecursionError) as error:  # of open_lines, or of json
             raise ModelFileError(
                 f"{path} is not a readable calibration: {error}. {advice}"
             ) from error

@@ -10,8 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm.auto import tqdm
-
 from qdrant_rerank.cross_encoder.activations import Activation, activation_name, require_activation
 from qdrant_rerank.cross_encoder.heads import Label
 from qdrant_rerank.cross_encoder.loader import EncoderLoader
@@ -31,6 +29,7 @@ from qdrant_rerank.inference.gpu.devices import Provider
 from qdrant_rerank.inference.request import Engine, Request
 from qdrant_rerank.inference.threads import shared_pool
 from qdrant_rerank.utils.deadline import Deadline
+from qdrant_rerank.utils.progress import tqdm
 from qdrant_rerank.utils.validation import (
     require_count,
     require_pairs,

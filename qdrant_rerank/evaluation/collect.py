@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 from qdrant_client.models import ScoredPoint
-from tqdm.auto import tqdm
 
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.evaluation.evaluation_result import STAGES
 from qdrant_rerank.evaluation.trec import Qrels, Run, require_overlap
 from qdrant_rerank.types import UNSCORED, RerankedPoint, SearchResults
+from qdrant_rerank.utils.progress import tqdm
 from qdrant_rerank.utils.validation import a_type, require_query
 
 __all__ = ["Collected", "Search", "collect", "document_id", "judged_queries", "progress_bar"]

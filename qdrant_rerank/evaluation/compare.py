@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Group
-from tqdm.auto import tqdm
 
 from qdrant_rerank.embedders import Bm25Encoder
 from qdrant_rerank.errors import InvalidInputError
@@ -25,6 +24,7 @@ from qdrant_rerank.reranking.scoring import load_reranker
 from qdrant_rerank.search.searcher import HybridSearcher
 from qdrant_rerank.types import RerankedPoint, Reranker
 from qdrant_rerank.utils.atomic_files import atomic_text
+from qdrant_rerank.utils.progress import tqdm
 from qdrant_rerank.utils.terminal import one_line, shortened
 from qdrant_rerank.utils.validation import require_positive, require_query, require_several
 

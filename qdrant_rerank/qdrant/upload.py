@@ -12,7 +12,6 @@ from itertools import islice
 from typing import Any, cast
 
 from qdrant_client import models
-from tqdm.auto import tqdm
 
 from qdrant_rerank.errors import (
     CollectionNotFoundError,
@@ -29,6 +28,7 @@ from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.settings import CollectionSettings
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.types import PointId
+from qdrant_rerank.utils.progress import tqdm
 from qdrant_rerank.utils.validation import require_positive, require_several
 
 __all__ = ["BATCH_RETRIES", "Upload", "add_documents"]

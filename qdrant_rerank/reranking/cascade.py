@@ -5,6 +5,7 @@ at a fraction of the cost.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -84,9 +85,11 @@ class Cascade:
 
         Returns:
             One score per document, in input order. Documents that reached the last stage have its
-            scores. The others have the scores of the stage where they ended, moved down below all
-            documents that went on. Higher is always more relevant, but only the scores of the last
-            stage can be compared with a threshold.
+            scores; if an activation gave several of them one score, these are moved apart by the
+            smallest step that a float has, in the order of their logits. The others have the
+            scores of the stage where they ended, moved down below all documents that went on.
+            Higher is always more relevant, but only the scores of the last stage can be compared
+            with a threshold.
 
         Raises:
             InvalidInputError: ``deadline_s`` is not above 0.
@@ -133,14 +136,14 @@ class Cascade:
         late = 0
         for number, (reranker, keep) in enumerate(self.stages):
             scored = score(reranker, [(query, [documents[row] for row in rows.tolist()])], deadline)
-            [found], [logits] = scored.scores, scored.logits
+            found = _apart(scored.scores[0], scored.logits[0])
             done = len(found)
             late = len(rows) - done
             if late and number == 0:
                 first: list[float] = found.tolist()
                 return first, late
             layers.append((rows[done:], values[done:]))
-            best = np.lexsort((-logits, -found))
+            best = np.argsort(-found, kind="stable")
             going_on = 0 if late or number == len(self.stages) - 1 else keep
             layers.append((rows[best[going_on:]], found[best[going_on:]]))
             rows, values = rows[best[:going_on]], found[best[:going_on]]
@@ -151,6 +154,18 @@ class Cascade:
 
     def __repr__(self) -> str:
         return f"Cascade({self.stages!r})"
+
+
+def _apart(scores: NDArray[np.float64], logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Move scores that are equal, though their logits are not, apart by the smallest step."""
+    apart = scores.copy()
+    order = np.lexsort((-logits, -scores))
+    for before, row in pairwise(order.tolist()):
+        if logits[row] == logits[before]:
+            apart[row] = min(scores[row], apart[before])
+        else:
+            apart[row] = min(scores[row], np.nextafter(apart[before], -np.inf))
+    return apart
 
 
 def _stacked(

@@ -6,7 +6,7 @@ from typing import Any
 from qdrant_client import models
 
 from qdrant_rerank.payload import GroupId, group_ids
-from qdrant_rerank.types import RerankedPoint, Results, hit_row
+from qdrant_rerank.types import RerankedPoint, Results, hit_dict, hit_row
 from qdrant_rerank.utils.warn import warn_caller
 
 __all__ = ["GroupedResults", "RerankedGroup", "group_points"]
@@ -49,14 +49,18 @@ class GroupedResults(Results[RerankedGroup]):
             {
                 "rank": rank,
                 "id": group.id,
-                "hits": [hit_row(place, hit) for place, hit in enumerate(group.hits, start=1)],
+                "hits": [hit_dict(place, hit) for place, hit in enumerate(group.hits, start=1)],
                 "lookup": None if group.lookup is None else group.lookup.model_dump(mode="json"),
             }
             for rank, group in enumerate(self, start=1)
         ]
 
     def _rows(self) -> list[dict[str, Any]]:
-        return [{"group": group["id"]} | hit for group in self.to_dicts() for hit in group["hits"]]
+        return [
+            {"group": group.id} | hit_row(rank, hit)
+            for group in self
+            for rank, hit in enumerate(group.hits, start=1)
+        ]
 
 
 def group_points(

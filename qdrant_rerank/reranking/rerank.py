@@ -183,9 +183,11 @@ class SecondStage:
             if text is not None:
                 found[row] = text
             elif self._on_missing == "raise":
+                missing = self._text.missing(hit.payload, f"Point {hit.id!r}")
                 raise MissingTextError(
-                    f"{self._text.missing(hit.payload, f'Point {hit.id!r}')} "
-                    "Or put such hits after the others: on_missing_text='last'."
+                    f"{missing.reason} To put such hits after the others, pass "
+                    "on_missing_text='last'.",
+                    missing.fields,
                 )
         if hits and not found:
             missing = self._text.missing(hits[0].payload, f"Point {hits[0].id!r}")

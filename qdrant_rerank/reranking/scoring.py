@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
-from qdrant_rerank.errors import InvalidInputError, ModelOutputError
+from qdrant_rerank.errors import InvalidInputError, ModelOutputError, redact
 from qdrant_rerank.options import OnRerankError
 from qdrant_rerank.types import Reranker, Status
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
@@ -194,7 +194,7 @@ def _cause(error: Exception, on_error: OnRerankError) -> str:
     """Describe an error in the log and the trace; raise it if that is what was asked for."""
     if on_error == "raise":
         raise error
-    cause = f"{type(error).__name__}: {error}"
+    cause = redact(f"{type(error).__name__}: {error}")
     logger.warning("The reranker failed, so the hits stay in retrieval order: %s", cause)
     return cause
 

@@ -6,8 +6,6 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import NoReturn, Self
 
-from tqdm.auto import tqdm
-
 from qdrant_rerank.embedders import load_embedder, load_sparse
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
@@ -23,6 +21,7 @@ from qdrant_rerank.search.pipeline import Search
 from qdrant_rerank.search.request import SearchRequest
 from qdrant_rerank.types import Reranker, SearchResults
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
+from qdrant_rerank.utils.progress import tqdm
 from qdrant_rerank.utils.validation import require_positive
 
 __all__ = ["SearchCore"]

@@ -1,6 +1,6 @@
 """Rows of hits -> lines of text, an HTML table, or a data frame.
 
-A row is what ``to_dicts`` gives for a hit: rank, id, the scores, payload, maybe snippet and group.
+A row is a dict with rank, id, the scores and payload of a hit, maybe its snippet and group.
 """
 
 import html

@@ -154,6 +154,9 @@ def test_printed_results_have_one_line_per_hit(results, groups):
         ["0.100", "1"],
         ["-", "3"],
     ]
+    results[1].payload["when"] = object()  # JSON has no such thing, but a program may
+    assert len(str(results).splitlines()) == len(str(groups).splitlines()) == 4
+    assert "object" in results._repr_html_()
     empty = SearchResults([], query="q", trace=SearchTrace())
     assert str(empty) == "SearchResults('q', 0 hits)"
 

@@ -77,6 +77,16 @@ def test_without_it_the_failure_is_raised(filled, client, failure, cause):
     assert kept.trace.cause.startswith(cause)
 
 
+def test_a_secret_of_the_failure_is_not_shown(filled, client, caplog):
+    """A reranker behind HTTP may name its URL; neither the trace nor the log has the key."""
+    failing = Failing(RuntimeError("401 for https://me:c4nary@host/rerank?api_key=c4nary"))
+    searcher = HybridSearcher("docs", client=client, reranker=failing, options=RECALL)
+    cause = searcher.search("iron").trace.cause
+    assert cause == "RuntimeError: 401 for https://***@host/rerank?api_key=***"
+    assert cause in caplog.text
+    assert "c4nary" not in caplog.text
+
+
 def test_of_a_batch_only_the_query_that_failed_is_degraded(filled, client):
     """The others are reranked."""
     reranker = Failing(RuntimeError("no"), query="iron")

@@ -63,8 +63,11 @@ def test_an_activation_never_changes_the_order(activation):
     in_float32 = 1 / (1 + np.exp(-np.array(logits, dtype=np.float32)))
     assert np.argsort(-in_float32, kind="stable").tolist() != expected
     assert order_of(plain, CLOSE) == order_of(shown, CLOSE) == expected
-    cascade = Cascade([(shown, 2), (plain, None)])
-    assert order_of(cascade, CLOSE)[:2] == expected[:2]
+    for stages in ([(shown, 2), (plain, None)], [(plain, 3), (shown, None)], [(shown, None)]):
+        assert order_of(Cascade(stages), CLOSE)[:2] == expected[:2]
+    last = Cascade([(shown, None)])
+    assert order_of(last, CLOSE) == expected
+    assert last.rerank(QUERY, CLOSE) == pytest.approx(shown.rerank(QUERY, CLOSE), rel=1e-12)
 
 
 def test_sigmoid_scores_are_told_apart():
