@@ -28,7 +28,9 @@ def index(file: str, source: Source, batch_size: int, as_json: bool) -> None:
         searcher_for(source, create=True) as searcher,
     ):
         added = searcher.add(documents, batch_size=batch_size)
-        holds = asking(searcher)(lambda client: client.count(source.collection)).count
+        holds = asking(searcher.client, source.collection)(
+            lambda client: client.count(source.collection)
+        ).count
     if as_json:
         print_json({"collection": source.collection, "added": added, "holds": holds})
     elif added == holds:

@@ -52,6 +52,8 @@ class Commands(click.Group):
         """Run the command."""
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # for a terminal that lacks a character
+        # Its thread compares versions, and may end after us. `client_for` and doctor say the same.
+        warnings.filterwarnings("ignore", module=r"qdrant_client\.")
         with warnings.catch_warnings():
             warnings.showwarning = _shown_once()
             try:

@@ -75,7 +75,7 @@ def reindex(
         searcher_for(replace(source, collection=new)) as searcher,
         documents_in(file, source.text) as documents,
     ):
-        ask = asking(searcher, alias)
+        ask = asking(searcher.client, alias)
         old = _target(ask, alias)
         try:
             added = searcher.add(
