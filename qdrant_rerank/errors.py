@@ -28,10 +28,15 @@ Two warnings can be told from others by their class::
     LicenseWarning (UserWarning)                the model's license forbids commercial use
     MissingTextWarning (UserWarning)            no hit of a query has text to rerank
 
-Each message says what was seen, what was expected, and how to fix it.
+Each message says what was seen, what was expected, and how to fix it. No message holds a secret:
+the root class redacts keys, tokens and the passwords of URLs, and so must all other output that
+holds text from elsewhere, by :func:`redact`.
 """
 
-from typing import TYPE_CHECKING
+import os
+import re
+import shlex
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,11 +63,75 @@ __all__ = [
     "SchemaMismatchError",
     "UnknownDocumentError",
     "UnknownModelError",
+    "redact",
 ]
+
+HIDDEN = "***"
+#: Environment variables whose values are secrets.
+SECRET_VARIABLES = ("QDRANT_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+SHORTEST_SECRET = 6  # characters; a shorter value is part of ordinary words
+SECRET_NAME = (
+    r"(?:[\w.-]*[-_.])?(?:api[-_]?key|key|token|secret|password|passwd|pwd|auth|authorization"
+    r"|signature|sig|credentials?|jwt)"
+)
+# What a secret looks like, with the part that stays before it.
+SECRETS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"(://)[^\s/?#'\"<>]*@",  # the user and the password of a URL
+        r"(://)[^\s/?#'\":@]+:(?!\d+(?:[/?#]|$))[^\s'\"@]*@",  # a password with a slash
+        rf"([?&;]{SECRET_NAME}=)[^&#\s'\"<>]+",  # a parameter of a URL
+        r"(['\"](?:api[-_]?key|authorization|password|secret)['\"]\s*[:,=]\s*b?['\"])[^'\"]+",
+        r"(illegal header value\s+b?)(?:'[^']*'|\"[^\"]*\")",  # as h11 says it
+        r"(bearer\s+)[\w.~+/=-]{6,}",
+        r"()\beyJ[\w-]{8,}\.[\w-]+\.[\w-]+",  # a JSON web token
+        r"()\bhf_[a-z0-9]{16,}",
+    )
+)
+
+
+def redact(text: str, *secrets: str | None) -> str:
+    """Replace the secrets in a text by three stars.
+
+    Secrets are the user and password of a URL, parameters such as ``?api_key=``, headers with a
+    key, bearer tokens, JSON web tokens, Hugging Face tokens, and the values of ``QDRANT_API_KEY``,
+    ``HF_TOKEN`` and ``HUGGING_FACE_HUB_TOKEN``.
+
+    Args:
+        text: any text.
+        secrets: further values to replace, if they have at least 6 characters.
+
+    >>> redact("http://me:pass@host:6333/?api_key=abc refused")
+    'http://***@host:6333/?api_key=*** refused'
+    """
+    for secret in (*secrets, *map(os.environ.get, SECRET_VARIABLES)):
+        plain = (secret or "").strip()
+        if len(plain) >= SHORTEST_SECRET:
+            for written in {plain, repr(plain)[1:-1]}:  # as it is, and as a repr escapes it
+                text = text.replace(written, HIDDEN)
+    for pattern in SECRETS:
+        text = pattern.sub(lambda found: found[1] + HIDDEN + "@" * found[0].endswith("@"), text)
+    return text
 
 
 class QdrantRerankError(Exception):
-    """The root of every error that this package raises on purpose."""
+    """The root of every error that this package raises on purpose. Its message has no secrets.
+
+    Attributes:
+        command_message: what the command line prints, with options in the place of Python's
+            arguments; "" if it prints the message itself.
+    """
+
+    command_message = ""
+
+    def __init__(self, *args: Any, command: str = "") -> None:
+        super().__init__(*(redact(arg) if isinstance(arg, str) else arg for arg in args))
+        if command:
+            self.command_message = redact(command)
+
+    def add_note(self, note: str) -> None:
+        """Add a line to the traceback, without secrets."""
+        super().add_note(redact(note))
 
 
 class InvalidInputError(QdrantRerankError, ValueError):
@@ -79,9 +148,11 @@ class _MissingText(Exception):  # noqa: N818 - of an error and of a warning
 
     def __init__(self, reason: str, fields: "Sequence[str]" = ()) -> None:
         advice = f" Pass text={' or '.join(map(repr, fields))}." if fields else ""
-        super().__init__(reason + advice)
-        self.reason = reason
+        super().__init__(redact(reason + advice))
+        self.reason = redact(reason)
         self.fields = tuple(fields)
+        option = f" Pass --text {' or '.join(map(shlex.quote, fields))}." if fields else ""
+        self.command_message = self.reason + option
 
 
 class MissingTextError(_MissingText, InvalidInputError):
@@ -184,4 +255,4 @@ class LicenseWarning(UserWarning):
 
 
 class MissingTextWarning(_MissingText, UserWarning):
-    """No hit of a query has text to rerank, so the hits stay in retrieval order."""
+    """No hit of a query has text in the place that the text source names."""

@@ -49,6 +49,7 @@ MANY = 0.05
 #: Least number of points that make a server without a graph slow.
 NEEDS_GRAPH = 20_000
 SHOWN = 5  # names in a message
+LISTED = 50  # collections in the list of all
 BATCH = 256  # documents per request of an ``add``
 
 
@@ -100,7 +101,7 @@ def list_collections(names: Sequence[str]) -> Finding:
         fix = "'qdrant-rerank index' creates one."
         return Finding("server", False, "It has no collections.", fix)
     count = f"{len(names):,} collections" if len(names) > 1 else "1 collection"
-    return Finding("server", False, f"It has {count}: {_names(sorted(names))}.")
+    return Finding("server", False, f"It has {count}: {_names(sorted(names), LISTED)}.")
 
 
 def key_finding(error: Exception, environment: Mapping[str, str]) -> Finding:
@@ -424,6 +425,6 @@ def _index_type(values: Sequence[Any]) -> str:
     return "keyword"
 
 
-def _names(names: Sequence[str]) -> str:
-    more = ", ..." if len(names) > SHOWN else ""
-    return ", ".join(map(repr, names[:SHOWN])) + more
+def _names(names: Sequence[str], most: int = SHOWN) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more
