@@ -6,6 +6,7 @@ from qdrant_rerank.cli.documents import documents_in
 from qdrant_rerank.cli.options import ONE_OR_MORE, Source, json_option, source_options
 from qdrant_rerank.cli.output import counted, documents_are, print_json, say
 from qdrant_rerank.cli.searchers import asking, qdrant_place, searcher_for
+from qdrant_rerank.errors import QdrantRequestError
 
 __all__ = ["index"]
 
@@ -34,9 +35,11 @@ def index(file: str, source: Source, batch_size: int, as_json: bool) -> None:
         searcher_for(source, create=True) as searcher,
     ):
         added = searcher.add(documents, batch_size=batch_size)
-        holds = asking(searcher.client, source.collection)(
-            lambda client: client.count(source.collection)
-        ).count
+        ask = asking(searcher.client, source.collection)
+        try:
+            holds = ask(lambda client: client.count(source.collection)).count
+        except QdrantRequestError:  # strict mode may allow no exact counts
+            holds = ask(lambda client: client.count(source.collection, exact=False)).count
     if as_json:
         print_json({"collection": source.collection, "added": added, "holds": holds})
     elif added == holds:
