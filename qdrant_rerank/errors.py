@@ -35,6 +35,7 @@ holds text from elsewhere, by :func:`redact`.
 
 import os
 import re
+import shlex
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -114,10 +115,19 @@ def redact(text: str, *secrets: str | None) -> str:
 
 
 class QdrantRerankError(Exception):
-    """The root of every error that this package raises on purpose. Its message has no secrets."""
+    """The root of every error that this package raises on purpose. Its message has no secrets.
 
-    def __init__(self, *args: Any) -> None:
+    Attributes:
+        command_message: what the command line prints, with options in the place of Python's
+            arguments; "" if it prints the message itself.
+    """
+
+    command_message = ""
+
+    def __init__(self, *args: Any, command: str = "") -> None:
         super().__init__(*(redact(arg) if isinstance(arg, str) else arg for arg in args))
+        if command:
+            self.command_message = redact(command)
 
     def add_note(self, note: str) -> None:
         """Add a line to the traceback, without secrets."""
@@ -141,6 +151,8 @@ class _MissingText(Exception):  # noqa: N818 - of an error and of a warning
         super().__init__(redact(reason + advice))
         self.reason = redact(reason)
         self.fields = tuple(fields)
+        option = f" Pass --text {' or '.join(map(shlex.quote, fields))}." if fields else ""
+        self.command_message = self.reason + option
 
 
 class MissingTextError(_MissingText, InvalidInputError):

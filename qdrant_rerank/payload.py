@@ -89,7 +89,9 @@ class PayloadText:
             ):
                 raise InvalidInputError(
                     f"text={source!r}; expected a payload field, a list of fields, a template such "
-                    "as '{title}\\n{body}', or a function of the payload."
+                    "as '{title}\\n{body}', or a function of the payload.",
+                    command=f"--text is {source!r}; expected a payload field, or a template such "
+                    "as '{title} {body}'.",
                 )
             self.fields = self._joined = joined = tuple(fields)
             self._read = lambda payload: SEPARATOR.join(t for _, t in _texts(joined, payload))
@@ -168,16 +170,18 @@ def _parse(template: str) -> list[tuple[str, str | None]]:
     try:
         parsed = list(string.Formatter().parse(template))
     except ValueError as error:
-        raise InvalidInputError(
-            f"text={template!r} is not a valid template: {error}. Write a field as {{title}}, and "
+        wrong = (
+            f"{template!r} is not a valid template: {error}. Write a field as {{title}}, and "
             "a brace as {{ or }}."
-        ) from error
+        )
+        raise InvalidInputError(f"text={wrong}", command=f"--text {wrong}") from error
     for _, path, spec, conversion in parsed:
         if path is not None and (not path.strip() or spec or conversion):
-            raise InvalidInputError(
-                f"text={template!r}; expected only payload fields in braces, such as {{title}} or "
+            wrong = (
+                f"{template!r}; expected only payload fields in braces, such as {{title}} or "
                 "{meta.abstract}, without formats."
             )
+            raise InvalidInputError(f"text={wrong}", command=f"--text {wrong}")
     return [(literal, path) for literal, path, _, _ in parsed]
 
 

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import click
 
-from qdrant_rerank.cli.options import NONE, Source, json_option, model, source_options
+from qdrant_rerank.cli.options import (
+    NONE,
+    ONE_OR_MORE,
+    Source,
+    json_option,
+    model,
+    require_candidates,
+    source_options,
+)
 from qdrant_rerank.cli.output import console, print_json, say
 from qdrant_rerank.cli.searchers import searcher_for
 from qdrant_rerank.errors import InvalidInputError, UnknownModelError
@@ -14,8 +22,6 @@ from qdrant_rerank.hub.specs import DEFAULT_RERANKER
 from qdrant_rerank.utils.text_files import GZIP_MAGIC, decoded_lines, name_of, open_lines, where_in
 
 __all__ = ["compare"]
-
-ONE_OR_MORE = click.IntRange(min=1)
 
 
 @click.command()
@@ -56,11 +62,7 @@ def compare(
     or not. The comparison needs no judgments, and so does not say which reranker is better.
     """
     first, second = two_rerankers(rerankers)
-    if candidates < limit:
-        raise InvalidInputError(
-            f"--candidates is {candidates} and --limit {limit}; expected candidates of at least "
-            "limit, since only candidates can be returned."
-        )
+    require_candidates(candidates, limit)
     if html is not None:
         require_writable(Path(html))
     texts = queries_of(queries)

@@ -1,9 +1,12 @@
 """``qdrant-rerank doctor``: collect what the checks look at, and print what they find."""
 
 import importlib.metadata
+import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -17,7 +20,7 @@ from qdrant_rerank.cli.options import (
     reranker_option,
 )
 from qdrant_rerank.cli.output import print_json, print_table, say
-from qdrant_rerank.cli.searchers import asking, searcher_for
+from qdrant_rerank.cli.searchers import asking, client_for, given_place, searcher_for
 from qdrant_rerank.errors import (
     CollectionError,
     InvalidInputError,
@@ -28,6 +31,8 @@ from qdrant_rerank.errors import (
 from qdrant_rerank.utils.rendering import Column, Table
 
 if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+
     from qdrant_rerank.cli.doctor_checks import Finding
     from qdrant_rerank.search.searcher import HybridSearcher
 
@@ -59,8 +64,8 @@ def doctor(
 ) -> None:
     """Find what is wrong, and how to fix it.
 
-    Looks at the collection, its server and the model. Without --collection it looks at onnxruntime:
-    which execution providers it has, which GPUs, and what they lack.
+    Looks at onnxruntime, the GPUs and the Qdrant that is given or that QDRANT_URL or QDRANT_PATH
+    names. With --collection it looks at the collection and the model too.
 
     Exit code 1 if something is wrong, 2 on bad input.
     """
@@ -71,10 +76,14 @@ def doctor(
     findings: list[Finding] = []
     try:
         # What was found before a failure stays.
+        findings.extend(_environment())
         findings.extend(_installed())
         if source.collection:
             with searcher_for(source) as searcher:
+                findings.extend(_server(searcher.client))
                 findings.extend(_examine(searcher, reranker, filters, sample))
+        else:
+            findings.extend(_place(*given_place(source.url, source.path)))
     except InvalidInputError:
         raise
     except (QdrantError, CollectionError, ModelError, MissingDependencyError) as error:
@@ -104,6 +113,22 @@ def _row(finding: "Finding") -> tuple[Text | str, ...]:
     return mark, finding.about, finding.seen, finding.fix
 
 
+def _environment() -> "Iterator[Finding]":
+    """Look at what the package needs of the user's account: a home, and a place to write to."""
+    from qdrant_rerank.cli.doctor_checks import check_environment
+
+    try:
+        Path.home()
+        has_home = True
+    except RuntimeError:
+        has_home = any(map(os.environ.get, ("QDRANT_RERANK_CACHE", "HF_HOME", "HF_HUB_CACHE")))
+    try:
+        temporary: str | None = tempfile.gettempdir()
+    except OSError:
+        temporary = None
+    yield from check_environment(has_home=has_home, temporary=temporary)
+
+
 def _installed() -> "Iterator[Finding]":
     """Look at the packages, and the GPUs that onnxruntime finds."""
     from qdrant_rerank.cli.doctor_checks import check_gpus, check_packages
@@ -119,26 +144,54 @@ def _installed() -> "Iterator[Finding]":
     yield from check_gpus(cuda_report(ort))
 
 
+def _place(url: str | None, path: str | None) -> "Iterator[Finding]":
+    """Look at a Qdrant without a collection to examine, if there is one."""
+    from qdrant_rerank.cli.doctor_checks import Finding
+    from qdrant_rerank.qdrant.embedded.choice import holds_collections
+
+    if path is not None and not holds_collections(path):
+        fix = "'qdrant-rerank index' creates one."
+        yield Finding("server", False, f"There is no Qdrant at {path} yet.", fix)
+    elif url is not None or path is not None:
+        with client_for(url, path) as client:
+            yield from _server(client)
+
+
+def _server(client: "QdrantClient") -> "Iterator[Finding]":
+    """Look at the server or the engine, and list its collections."""
+    from qdrant_rerank.cli import doctor_checks as checks
+    from qdrant_rerank.qdrant.embedded.choice import engine_name
+    from qdrant_rerank.qdrant.transport.client import is_local
+
+    ask = asking(client)
+    if is_local(client):
+        yield checks.Finding("server", False, f"Embedded: {engine_name(client)}.")
+    else:
+        version = ask(lambda asked: asked.info()).version
+        yield from checks.check_versions(version, importlib.metadata.version("qdrant-client"))
+    listed = ask(lambda asked: asked.get_collections()).collections
+    yield checks.list_collections([one.name for one in listed])
+
+
 def _examine(
     searcher: "HybridSearcher", reranker: str, filters: Sequence[str], sample: int
 ) -> "Iterator[Finding]":
+    """Look at a collection, a sample of its points, and the model."""
     from qdrant_rerank.cli import doctor_checks as checks
-    from qdrant_rerank.qdrant.embedded.choice import engine_name
     from qdrant_rerank.qdrant.schema import CollectionSchema
     from qdrant_rerank.qdrant.transport.client import is_local
 
     client, name = searcher.client, searcher.collection
-    ask = asking(searcher)
+    ask = asking(client, name)
     embedded = is_local(client)
-    version = ask(lambda asked: asked.info()).version
-    if embedded:
-        yield checks.Finding("server", False, f"Embedded: {engine_name(client)}.")
-    else:
-        yield from checks.check_versions(version, importlib.metadata.version("qdrant-client"))
     info = ask(lambda asked: asked.get_collection(name))
     yield from checks.check_collection(info, embedded=embedded)
     schema = CollectionSchema.from_info(name, info)
     yield from checks.check_schema(schema, _mismatch(searcher))
+    strict = info.config.strict_mode_config
+    yield from checks.check_strict_mode(strict, searcher.candidates, filters, schema)
+    if strict is not None and strict.enabled:
+        sample = min(sample, strict.max_query_limit or sample)
     records, _ = ask(lambda asked: asked.scroll(name, limit=sample, with_payload=True))
     payloads = [record.payload for record in records]
     yield from checks.check_texts(payloads, searcher.text)
@@ -174,10 +227,12 @@ def _mismatch(searcher: "HybridSearcher") -> str | None:
 
 
 def _failure(error: Exception) -> "Finding":
-    from qdrant_rerank.cli.doctor_checks import Finding
+    from qdrant_rerank.cli.doctor_checks import Finding, key_finding
 
     if isinstance(error, QdrantError):
-        return Finding("server", True, str(error))
+        # The client's own exception has the status of the answer.
+        refused = getattr(error.__cause__, "status_code", None) in {401, 403}
+        return key_finding(error, os.environ) if refused else Finding("server", True, str(error))
     if isinstance(error, ModelError | MissingDependencyError):
         return Finding("model", True, str(error))
     return Finding("collection", True, str(error))

@@ -18,22 +18,39 @@ from qdrant_rerank.qdrant.server_version import Version, parse_version
 __all__ = [
     "Finding",
     "check_collection",
+    "check_environment",
     "check_filters",
     "check_gpus",
     "check_model",
     "check_packages",
     "check_schema",
+    "check_strict_mode",
     "check_texts",
     "check_versions",
+    "key_finding",
+    "list_collections",
 ]
 
-Kind = Literal["collection", "schema", "text", "filters", "server", "model", "packages", "gpus"]
+Kind = Literal[
+    "collection",
+    "environment",
+    "filters",
+    "gpus",
+    "model",
+    "packages",
+    "schema",
+    "server",
+    "strict mode",
+    "text",
+]
 
 #: Least share of points without text, or of truncated texts, that counts as wrong.
 MANY = 0.05
 #: Least number of points that make a server without a graph slow.
 NEEDS_GRAPH = 20_000
 SHOWN = 5  # names in a message
+LISTED = 50  # collections in the list of all
+BATCH = 256  # documents per request of an ``add``
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +68,51 @@ class Finding:
     wrong: bool
     seen: str
     fix: str = ""
+
+
+def check_environment(*, has_home: bool, temporary: str | None) -> Iterator[Finding]:
+    """Check that the user has a home directory, and that there is a place for temporary files.
+
+    Args:
+        has_home: whether downloads have a folder: a home directory, or one that is set.
+        temporary: directory for temporary files; None if no usual one can be written.
+    """
+    if not has_home:
+        yield Finding(
+            "environment",
+            True,
+            "There is no home directory: HOME is not set, and the user has no passwd entry. So "
+            "models cannot be downloaded.",
+            "Set HOME, or QDRANT_RERANK_CACHE to a folder for models.",
+        )
+    if temporary is None:
+        yield Finding(
+            "environment",
+            True,
+            "No directory for temporary files can be written, so an embedded Qdrant in memory "
+            "cannot start.",
+            "Set TMPDIR to a directory that can be written.",
+        )
+
+
+def list_collections(names: Sequence[str]) -> Finding:
+    """Return the collections of a server or an engine as a finding."""
+    if not names:
+        fix = "'qdrant-rerank index' creates one."
+        return Finding("server", False, "It has no collections.", fix)
+    count = f"{len(names):,} collections" if len(names) > 1 else "1 collection"
+    return Finding("server", False, f"It has {count}: {_names(sorted(names), LISTED)}.")
+
+
+def key_finding(error: Exception, environment: Mapping[str, str]) -> Finding:
+    """Return the finding for an answer of 401 or 403, which differs with a key and without one."""
+    if environment.get("QDRANT_API_KEY"):
+        fix = (
+            "QDRANT_API_KEY has a key that the server does not accept for this. Set the right one."
+        )
+    else:
+        fix = "Set QDRANT_API_KEY to a key of the server."
+    return Finding("server", True, str(error), fix)
 
 
 def check_collection(info: models.CollectionInfo, *, embedded: bool) -> Iterator[Finding]:
@@ -184,6 +246,70 @@ def check_filters(
             )
 
 
+def check_strict_mode(
+    config: models.StrictModeConfigOutput | None,
+    candidates: int,
+    filters: Iterable[str],
+    schema: CollectionSchema,
+) -> Iterator[Finding]:
+    """Check which limits of strict mode a search or an ``add`` would run into.
+
+    Args:
+        config: the collection's limits; None if it has none.
+        candidates: hits that a search retrieves.
+        filters: payload fields that searches filter by.
+        schema: the collection's vectors and indexes.
+    """
+    if config is None or not config.enabled:
+        return
+    kind: Kind = "strict mode"
+    hits, batch = config.max_query_limit, config.upsert_max_batchsize
+    if hits is not None:
+        yield Finding(
+            kind,
+            hits < candidates,
+            f"A request may return {hits:,} points, and a search retrieves {candidates:,} "
+            "candidates.",
+            f"Search with --candidates {hits} (in Python: candidates={hits}), or raise "
+            "max_query_limit."
+            if hits < candidates
+            else "",
+        )
+    unindexed = [name for name in filters if name not in schema.indexed]
+    if config.unindexed_filtering_retrieve is False:
+        yield Finding(
+            kind,
+            bool(unindexed),
+            "Filters are allowed only on payload fields with an index"
+            + (f", which {_names(unindexed)} lack." if unindexed else "."),
+            "Create the index of each of them: see 'filters'." if unindexed else "",
+        )
+    if batch is not None:
+        yield Finding(
+            kind,
+            batch < BATCH,
+            f"A request may store {batch:,} points, and add sends {BATCH} by default.",
+            f"Index with --batch-size {batch} (in Python: batch_size={batch})."
+            if batch < BATCH
+            else "",
+        )
+    if config.max_timeout is not None:
+        fix = f"Keep SearchOptions.timeout_s and deadline_s at or below {config.max_timeout}."
+        seen = f"A request may take {config.max_timeout} s."
+        yield Finding(kind, False, seen, fix)
+    params = {"hnsw_ef": config.search_max_hnsw_ef, "oversampling": config.search_max_oversampling}
+    limits = [f"{name} at most {limit:g}" for name, limit in params.items() if limit is not None]
+    if config.search_allow_exact is False:
+        limits.append("no exact search")
+    if limits:
+        fix = "Keep SearchOptions.search_params within that."
+        yield Finding(kind, False, f"Limits of a search: {', '.join(limits)}.", fix)
+    for what, rate in (("reads", config.read_rate_limit), ("writes", config.write_rate_limit)):
+        if rate is not None:
+            fix = "A request above that is refused; SearchOptions.retries sends it again later."
+            yield Finding(kind, False, f"It allows {rate:,} {what} per minute.", fix)
+
+
 def check_versions(server: str, client: str) -> Iterator[Finding]:
     """Check the server's version against the client's: they may be one minor version apart.
 
@@ -299,6 +425,6 @@ def _index_type(values: Sequence[Any]) -> str:
     return "keyword"
 
 
-def _names(names: Sequence[str]) -> str:
-    more = ", ..." if len(names) > SHOWN else ""
-    return ", ".join(map(repr, names[:SHOWN])) + more
+def _names(names: Sequence[str], most: int = SHOWN) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more

@@ -7,15 +7,18 @@ from typing import Any
 
 import click
 
+from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 
 __all__ = [
     "NONE",
+    "ONE_OR_MORE",
     "Source",
     "as_one",
     "json_option",
     "model",
     "optional_source_options",
+    "require_candidates",
     "reranker_option",
     "source_options",
     "text_option",
@@ -23,6 +26,7 @@ __all__ = [
 ]
 
 NONE = "none"  # instead of the name of a model
+ONE_OR_MORE = click.IntRange(min=1)
 Command = Callable[..., None]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -111,6 +115,15 @@ def reranker_option(others: str = "or a path") -> Callable[[Command], Command]:
         show_default=True,
         help=f"Cross-encoder: a name from 'models', {others}.",
     )
+
+
+def require_candidates(candidates: int, limit: int) -> None:
+    """Raise InvalidInputError if there are fewer candidates than hits to return."""
+    if candidates < limit:
+        raise InvalidInputError(
+            f"--candidates is {candidates} and --limit {limit}; expected candidates of at least "
+            "limit, since only candidates can be returned."
+        )
 
 
 def model(name: str) -> str | None:

@@ -2,7 +2,6 @@
 
 import io
 import os
-import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from qdrant_rerank.errors import MissingTextError, MissingTextWarning, QdrantRerankError
+from qdrant_rerank.errors import MissingTextWarning, QdrantRerankError, redact
 from qdrant_rerank.utils.rendering import Table, json_text, rich_table
 from qdrant_rerank.utils.terminal import inert, one_line, shortened
 
@@ -37,7 +36,7 @@ class BadInput(click.ClickException):
     exit_code = 2
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+        super().__init__(redact(one_line(message)))
 
 
 class Commands(click.Group):
@@ -52,6 +51,8 @@ class Commands(click.Group):
         """Run the command."""
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # for a terminal that lacks a character
+        # Its thread compares versions, and may end after us. `client_for` and doctor say the same.
+        warnings.filterwarnings("ignore", module=r"qdrant_client\.")
         with warnings.catch_warnings():
             warnings.showwarning = _shown_once()
             try:
@@ -85,16 +86,14 @@ def _shown_once() -> Callable[..., None]:
         kind = type(message) if isinstance(message, MissingTextWarning) else line
         if kind not in shown:
             shown.add(kind)
-            click.echo(f"Warning: {line}", err=True)
+            click.echo(f"Warning: {redact(line)}", err=True)
 
     return show
 
 
 def _in_one_line(shown: BaseException | str) -> str:
     """Return the message of an error or a warning, with options instead of Python's arguments."""
-    message = str(shown)
-    if isinstance(shown, MissingTextError | MissingTextWarning) and shown.fields:
-        message = f"{shown.reason} Pass --text {' or '.join(map(shlex.quote, shown.fields))}."
+    message = getattr(shown, "command_message", "") or str(shown)
     return one_line(" ".join([message, *getattr(shown, "__notes__", [])]))
 
 

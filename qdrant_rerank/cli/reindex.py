@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from qdrant_rerank.cli.documents import documents_in
-from qdrant_rerank.cli.options import Source, json_option, source_options
+from qdrant_rerank.cli.options import ONE_OR_MORE, Source, json_option, source_options
 from qdrant_rerank.cli.output import documents_are, print_json, say
 from qdrant_rerank.cli.searchers import asking, searcher_for
 from qdrant_rerank.errors import InvalidInputError, QdrantError
@@ -26,11 +26,23 @@ Ask = Callable[[Callable[[Any], Any]], Any]
 @click.command()
 @click.argument("file", type=click.Path(allow_dash=True))
 @source_options
-@click.option("--batch-size", default=256, show_default=True, help="Documents per request.")
-@click.option("--parallel", default=1, show_default=True, help="Requests at the same time.")
+@click.option(
+    "--batch-size",
+    type=ONE_OR_MORE,
+    default=256,
+    show_default=True,
+    help="Documents per request.",
+)
+@click.option(
+    "--parallel",
+    type=ONE_OR_MORE,
+    default=1,
+    show_default=True,
+    help="Requests at the same time.",
+)
 @click.option("--keep-old", is_flag=True, help="Keep the collection that was searched before.")
-@click.option("--shards", type=int, help="Parts that a cluster spreads over its nodes.")
-@click.option("--replicas", type=int, help="Copies of each part.")
+@click.option("--shards", type=ONE_OR_MORE, help="Parts that a cluster spreads over its nodes.")
+@click.option("--replicas", type=ONE_OR_MORE, help="Copies of each part.")
 @click.option("--int8", is_flag=True, help="Search in int8 copies of the vectors.")
 @click.option("--on-disk", is_flag=True, help="Keep the vectors on disk.")
 @click.option(
@@ -75,7 +87,7 @@ def reindex(
         searcher_for(replace(source, collection=new)) as searcher,
         documents_in(file, source.text) as documents,
     ):
-        ask = asking(searcher, alias)
+        ask = asking(searcher.client, alias)
         old = _target(ask, alias)
         try:
             added = searcher.add(

@@ -3,7 +3,13 @@
 import click
 
 from qdrant_rerank.cli.documents import documents_of
-from qdrant_rerank.cli.options import json_option, reranker_option, text_option, text_source
+from qdrant_rerank.cli.options import (
+    ONE_OR_MORE,
+    json_option,
+    reranker_option,
+    text_option,
+    text_source,
+)
 from qdrant_rerank.cli.output import opening, print_json, print_table
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.utils.rendering import Column, Table
@@ -25,7 +31,7 @@ __all__ = ["rerank"]
 )
 @text_option
 @reranker_option()
-@click.option("--limit", type=int, help="Documents to print; default: all.")
+@click.option("--limit", type=ONE_OR_MORE, help="Documents to print; default: all.")
 @json_option
 def rerank(
     query: str,

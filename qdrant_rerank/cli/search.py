@@ -2,7 +2,14 @@
 
 import click
 
-from qdrant_rerank.cli.options import Source, json_option, reranker_option, source_options
+from qdrant_rerank.cli.options import (
+    ONE_OR_MORE,
+    Source,
+    json_option,
+    require_candidates,
+    reranker_option,
+    source_options,
+)
 from qdrant_rerank.cli.output import opening, print_json, print_table
 from qdrant_rerank.cli.searchers import searcher_for
 from qdrant_rerank.utils.rendering import Column, Table
@@ -14,8 +21,10 @@ __all__ = ["search"]
 @click.argument("query")
 @source_options
 @reranker_option("a path, or 'none' for the order of the first stage")
-@click.option("--limit", default=10, show_default=True, help="Hits to print.")
-@click.option("--candidates", default=100, show_default=True, help="Hits to rerank.")
+@click.option("--limit", type=ONE_OR_MORE, default=10, show_default=True, help="Hits to print.")
+@click.option(
+    "--candidates", type=ONE_OR_MORE, default=100, show_default=True, help="Hits to rerank."
+)
 @json_option
 def search(
     query: str, source: Source, reranker: str, limit: int, candidates: int, as_json: bool
@@ -24,6 +33,7 @@ def search(
 
     In the table, "was" is the rank of a hit before reranking, and "recall" its score there.
     """
+    require_candidates(candidates, limit)
     with searcher_for(source, reranker) as searcher:
         results = searcher.search(query, limit=limit, candidates=candidates)
     if as_json:

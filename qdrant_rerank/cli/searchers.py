@@ -1,23 +1,43 @@
 """The Qdrant that a command works on, and searchers on it."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from importlib.metadata import version
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from qdrant_rerank.cli.options import NONE, Source, model, text_source
-from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.errors import InvalidInputError, QdrantError
 
 if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+
     from qdrant_rerank.search.searcher import HybridSearcher
 
-__all__ = ["asking", "qdrant_place", "searcher_for"]
+__all__ = ["asking", "client_for", "given_place", "qdrant_place", "searcher_for"]
+
+
+def given_place(url: str | None, path: str | None) -> tuple[str | None, str | None]:
+    """Return the URL or the directory as given, else from the environment, else two times None.
+
+    Raises:
+        InvalidInputError: both are given.
+    """
+    if url is not None and path is not None:
+        raise InvalidInputError("--url and --path are both given; expected one of them.")
+    if url is None and path is None:
+        url = os.environ.get("QDRANT_URL") or None
+        path = None if url else os.environ.get("QDRANT_PATH") or None
+    return url, path
 
 
 def qdrant_place(
     url: str | None, path: str | None, *, create: bool = False
 ) -> tuple[str | None, str | None]:
-    """Return the URL or the directory of the Qdrant to use: as given, else from the environment.
+    """Return the URL or the directory of the Qdrant to use, as :func:`given_place` does.
 
     Args:
         url: as given.
@@ -29,11 +49,7 @@ def qdrant_place(
     """
     from qdrant_rerank.qdrant.embedded.choice import holds_collections
 
-    if url is not None and path is not None:
-        raise InvalidInputError("--url and --path are both given; expected one of them.")
-    if url is None and path is None:
-        url = os.environ.get("QDRANT_URL") or None
-        path = None if url else os.environ.get("QDRANT_PATH") or None
+    url, path = given_place(url, path)
     if not (url or path):
         raise InvalidInputError(
             "No Qdrant is given, so nothing would be kept. Pass --path DIRECTORY for an embedded "
@@ -48,6 +64,53 @@ def qdrant_place(
 
 
 @contextmanager
+def client_for(url: str | None, path: str | None) -> "Iterator[QdrantClient]":
+    """Open a client, and close it afterwards. It prints no warnings of qdrant-client's.
+
+    Args:
+        url: of a server.
+        path: directory of an embedded Qdrant.
+    """
+    from qdrant_rerank.qdrant.transport.client import connect
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        client = connect(url=url, path=path)
+    with closing(client):
+        if url is not None and not is_loopback(url):
+            _warn_about(client, url)
+        yield client
+
+
+def _warn_about(client: "QdrantClient", url: str) -> None:
+    """Warn about a key that others can read, and about versions that do not fit."""
+    from qdrant_rerank.cli.doctor_checks import check_versions
+
+    if os.environ.get("QDRANT_API_KEY") and urlsplit(url).scheme != "https":
+        warnings.warn(
+            "QDRANT_API_KEY is sent without encryption. Use an https:// URL.", stacklevel=2
+        )
+    with suppress(QdrantError):  # the command's own request says it
+        server = asking(client)(lambda asked: asked.info()).version
+        for finding in check_versions(server, version("qdrant-client")):
+            if finding.wrong:
+                warnings.warn(f"{finding.seen} {finding.fix}", stacklevel=2)
+
+
+def is_loopback(url: str) -> bool:
+    """Return whether a URL names this machine itself.
+
+    >>> is_loopback("http://localhost:6333"), is_loopback("http://qdrant:6333")
+    (True, False)
+    """
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextmanager
 def searcher_for(
     source: Source, reranker: str = NONE, *, create: bool = False
 ) -> "Iterator[HybridSearcher]":
@@ -57,13 +120,12 @@ def searcher_for(
         InvalidInputError: see :func:`qdrant_place`.
     """
     from qdrant_rerank.embedders import load_embedder
-    from qdrant_rerank.qdrant.transport.client import connect
     from qdrant_rerank.search.searcher import HybridSearcher
 
     url, path = qdrant_place(source.url, source.path, create=create)
     if source.embedder != NONE:
         load_embedder(source.embedder)  # is kept; a wrong name creates no directory
-    with closing(connect(url=url, path=path)) as client:
+    with client_for(url, path) as client:
         yield HybridSearcher(
             source.collection,
             client=client,
@@ -73,18 +135,16 @@ def searcher_for(
         )
 
 
-def asking(
-    searcher: "HybridSearcher", collection: str | None = None
-) -> Callable[[Callable[[Any], Any]], Any]:
-    """Return a function that sends a request with the searcher's client.
+def asking(client: "QdrantClient", collection: str = "") -> Callable[[Callable[[Any], Any]], Any]:
+    """Return a function that sends a request with a client.
 
     It takes a function of the client, and raises our errors instead of the client's.
 
     Args:
-        searcher: whose client is used.
-        collection: the name for messages; None for the searcher's collection.
+        client: sends the requests.
+        collection: the collection's name, for messages.
     """
     from qdrant_rerank.qdrant.transport.driver import CallLimits, Driver
 
-    driver = Driver(searcher.client, collection or searcher.collection, CallLimits())
-    return lambda send: driver.ask(lambda client, timeout: send(client))
+    driver = Driver(client, collection, CallLimits())
+    return lambda send: driver.ask(lambda asked, timeout: send(asked))

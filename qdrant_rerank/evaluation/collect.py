@@ -116,12 +116,13 @@ def collect(
             collected.without_text += trace.candidates - trace.pairs
         known += len(before.keys() & qrels[query].keys())
         if not known and number in {QUERIES_UNTIL_DOUBT, len(judged)}:
-            raise InvalidInputError(
+            seen = (
                 f"Not one candidate of {number} queries is judged, so there is nothing to measure. "
                 f"A candidate's id is {next(iter(before), None)!r:.80}, a judged one "
                 f"{next(iter(qrels[query]))!r:.80}. Pass the qrels of this collection, or the "
-                "payload field that holds their ids (id_field)."
+                "payload field that holds their ids"
             )
+            raise InvalidInputError(f"{seen} (id_field).", command=f"{seen} (--id-field).")
         bar.update()
     return collected
 

@@ -132,10 +132,11 @@ def tune(
     fast = [point for point in pareto_front(points) if max_ms is None or point.ms <= max_ms]
     if not fast:
         quickest = min(point.ms for point in points)
-        raise InvalidInputError(
-            f"max_ms is {max_ms}, and the fastest configuration takes {quickest:.1f} ms per query. "
-            "Allow more."
+        seen = (
+            f"is {max_ms}, and the fastest configuration takes {quickest:.1f} ms per query. Allow "
+            "more."
         )
+        raise InvalidInputError(f"max_ms {seen}", command=f"--max-ms {seen}")
     return Tuning(
         queries=tuple(judged),
         chosen_on=halves[0],

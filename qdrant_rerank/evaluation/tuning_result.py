@@ -24,6 +24,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from qdrant_rerank.embedders import Bm25Encoder, OnnxEmbedder, StaticEmbedder
+from qdrant_rerank.errors import redact
 from qdrant_rerank.evaluation.environment import versions
 from qdrant_rerank.evaluation.metrics import gain_of
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
@@ -254,11 +255,12 @@ def _client_code(searcher: HybridSearcher) -> tuple[str, list[str]]:
     needed = "from qdrant_client import QdrantClient"
     if known.get("path"):
         return f"QdrantClient(path={known['path']!r})", [needed]
-    if known.get("url") and known.get("api_key"):
-        key = 'os.environ["QDRANT_API_KEY"]'
-        return f"QdrantClient(url={known['url']!r}, api_key={key})", ["import os", "", needed]
     if known.get("url"):
-        return f"QdrantClient(url={known['url']!r})", [needed]
+        url = redact(repr(known["url"]))
+        if known.get("api_key"):
+            key = 'os.environ["QDRANT_API_KEY"]'
+            return f"QdrantClient(url={url}, api_key={key})", ["import os", "", needed]
+        return f"QdrantClient(url={url})", [needed]
     return "client", []
 
 

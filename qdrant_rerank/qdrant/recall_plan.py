@@ -166,10 +166,13 @@ def _dense_names(
         f" of {size}" if size else ""
     )
     if schema.embedder is not None and schema.embedder != embedder.name:
-        raise SchemaMismatchError(
+        filled = (
             f"Collection {schema.collection!r} was filled with the embedder {schema.embedder!r}; "
-            f"{embedder.name!r} does not fit its vectors. Pass embedder={schema.embedder!r}, or "
-            "index into a new collection."
+            f"{embedder.name!r} does not fit its vectors."
+        )
+        raise SchemaMismatchError(
+            f"{filled} Pass embedder={schema.embedder!r}, or index into a new collection.",
+            command=f"{filled} Pass --embedder {schema.embedder}, or index into a new collection.",
         )
     if wanted:
         return _named(schema, wanted, size, expected)

@@ -173,10 +173,12 @@ class Shards:
         found = listing.collections.get(listing.aliases.get(name, name))
         if found is None:
             names = ", ".join(map(repr, sorted(listing.collections)))
+            seen = f"{self.where} has no collection {name!r}. " + (
+                f"It has {names}." if names else "It has no collections."
+            )
             raise CollectionNotFoundError(
-                f"{self.where} has no collection {name!r}. "
-                f"{f'It has {names}' if names else 'It has no collections'}. "
-                "HybridSearcher.add(documents) creates it."
+                f"{seen} HybridSearcher.add(documents) creates it.",
+                command=f"{seen} 'qdrant-rerank index' creates it.",
             )
         return found
 

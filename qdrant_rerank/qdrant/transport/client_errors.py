@@ -36,6 +36,8 @@ CLOSED = (
     "Event loop is closed",
     "attached to a different loop",
 )
+# For users who have installed the package, and so have no docker-compose.yml.
+START = "docker run -p 6333:6333 -p 6334:6334 qdrant/qdrant"
 # A message that is too long for gRPC, or for Qdrant; it stays so when it is sent again.
 TOO_LARGE = ("message larger than max", "message length too large")
 
@@ -152,15 +154,16 @@ def _from_source(source: Exception, where: str) -> Exception:
         return _unreadable(where, source)
     return QdrantConnectionError(
         f"{where} cannot be reached: {source or name}. Is Qdrant running there? "
-        "To start one: docker compose up."
+        f"To start one: {START}."
     )
 
 
 def _too_late(where: str, what: str) -> Exception:
+    seen = f"{where} did not answer in time ({what})."
     return QdrantConnectionError(
-        f"{where} did not answer in time ({what}). Give it longer with "
-        "QdrantClient(timeout=seconds), SearchOptions(timeout_s=...) or deadline_s, or ask for "
-        "less."
+        f"{seen} Give it longer with QdrantClient(timeout=seconds), SearchOptions(timeout_s=...) "
+        "or deadline_s, or ask for less.",
+        command=f"{seen} Ask for less, such as a smaller --candidates or --batch-size.",
     )
 
 
@@ -183,7 +186,7 @@ def _from_grpc(error: grpc.RpcError, client: AnyClient, collection: str) -> Exce
     if code == "UNAVAILABLE":
         return QdrantConnectionError(
             f"{where} cannot be reached ({code}): {said}. Is Qdrant running there, and is that its "
-            "gRPC port? To start one: docker compose up."
+            f"gRPC port? To start one: {START}."
         )
     if code == "UNIMPLEMENTED":
         return QdrantConnectionError(
@@ -218,9 +221,10 @@ def not_found(
     existing = "" if names is None else "It has no collections. "
     if names:
         existing = f"It has {', '.join(map(repr, names))}. "
+    seen = f"{_address(client)} has no collection {collection!r}. {existing}"
     return CollectionNotFoundError(
-        f"{_address(client)} has no collection {collection!r}. {existing}"
-        "HybridSearcher.add(documents) creates it."
+        f"{seen}HybridSearcher.add(documents) creates it.",
+        command=f"{seen}'qdrant-rerank index' creates it.",
     )
 
 

@@ -118,8 +118,15 @@ def test_demo_with_a_question(command):
         (("rerank", " "), "a", "query is empty"),
         (("rerank", QUERY, "none.txt"), "", "none.txt cannot be read: No such file"),
         (("rerank", QUERY, "--reranker", "bge-rerankr-base"), "a", "Did you mean"),
-        (("rerank", QUERY, "--limit", "0"), "a", "limit is 0"),
+        (("rerank", QUERY, "--limit", "0"), "a", "'--limit': 0 is not in the range"),
         (("rerank", QUERY, "--limit", "x"), "a", "not a valid integer"),
+        (("rerank", QUERY, "--text", "{a"), '{"a": 1}', "Error: --text '{a' is not a valid templ"),
+        (("rerank", QUERY, "--text", "{a!r}"), '{"a": 1}', "Error: --text '{a!r}'; expected only"),
+        (("rerank", QUERY, "--text", " "), '{"a": 1}', "Error: --text is ' '; expected a payload"),
+        (("index", "-", "--collection", "c", "--path", "p", "--batch-size", "0"), '"a"',
+         "'--batch-size': 0 is not in the range"),
+        (("search", QUERY, "--collection", "c", "--path", "p", "--limit", "200"), "",
+         "--candidates is 100 and --limit 200"),
         (("rerank", QUERY, "--format", "lines", "--text", "b"), "a", "--text is for JSONL"),
         (("index", "-", "--collection", "c", "--path", "p"), "", "stdin has no documents"),
         (("index", "-", "--collection", "c", "--path", "p"), '{"b": "x"}', "Pass --text b."),
@@ -213,6 +220,22 @@ def test_an_interrupt_during_imports_prints_no_traceback(module):
     done = subprocess.run(ignoring, capture_output=True, check=False)
     assert done.returncode in {1, 130}
     assert done.stderr.strip() in {b"", b"Aborted!"}
+
+
+def test_errors_name_options_where_python_has_arguments(command, tmp_path):
+    """What to pass is what this command takes."""
+    where = ("--path", tmp_path / "db", "--collection")
+    command("index", "-", *where, "docs", stdin='"Iron melts."\n')
+    _, _, err = command("search", QUERY, *where, "others")
+    assert err.endswith(
+        "has no collection 'others'. It has 'docs'. 'qdrant-rerank index' creates it.\n"
+    )
+    other = {"_id": "a", "text": "b"}
+    (tmp_path / "queries.jsonl").write_text(json.dumps(other))
+    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\na\tx\t1\n")
+    judged = ("--queries", "queries.jsonl", "--qrels", "qrels.tsv", "--reranker", "none")
+    _, _, err = command("eval", *where, "docs", *judged)
+    assert err.endswith("or the payload field that holds their ids (--id-field).\n")
 
 
 def test_good_lines_before_a_broken_one_are_kept(command, tmp_path):

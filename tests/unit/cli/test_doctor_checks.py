@@ -5,12 +5,15 @@ from qdrant_client import models
 
 from qdrant_rerank.cli.doctor_checks import (
     check_collection,
+    check_environment,
     check_filters,
     check_model,
     check_packages,
     check_schema,
+    check_strict_mode,
     check_texts,
     check_versions,
+    list_collections,
 )
 from qdrant_rerank.payload import PayloadText
 from qdrant_rerank.qdrant.embedded.config import full_config
@@ -144,3 +147,39 @@ def test_two_runtimes_spoil_each_other():
     """One is fine."""
     assert wrong(check_packages(["numpy", "onnxruntime"])) == []
     assert len(wrong(check_packages(["onnxruntime-gpu", "onnxruntime"]))) == 1
+
+
+def test_limits_of_strict_mode_are_wrong_where_a_search_meets_them():
+    """Else they are notes; a collection without strict mode has none."""
+    limits = {"max_query_limit": 50, "unindexed_filtering_retrieve": False, "max_timeout": 3}
+
+    def found(candidates, filters, **changed):
+        config = models.StrictModeConfigOutput(**{"enabled": True, **limits, **changed})
+        return list(check_strict_mode(config, candidates, filters, schema(indexed={"year"})))
+
+    assert wrong(found(50, ["year"])) == []
+    [(seen, fix)] = wrong(found(100, ["year"]))
+    assert "50 points" in seen
+    assert "--candidates 50" in fix
+    [(seen, _)] = wrong(found(50, ["year", "tag"]))
+    assert "which 'tag' lack" in seen
+    [(_, fix)] = wrong(found(50, [], upsert_max_batchsize=10))
+    assert "--batch-size 10" in fix
+    assert found(100, ["tag"], enabled=False) == []
+    assert list(check_strict_mode(None, 100, ["tag"], schema())) == []
+
+
+def test_an_account_without_a_home_or_a_temporary_directory_is_wrong():
+    """Each with what to set."""
+    assert list(check_environment(has_home=True, temporary="/tmp")) == []
+    [(_, home), (_, temporary)] = wrong(check_environment(has_home=False, temporary=None))
+    assert "QDRANT_RERANK_CACHE" in home
+    assert "TMPDIR" in temporary
+
+
+def test_collections_are_counted_and_the_first_named():
+    """No collection is a note with what makes one."""
+    assert list_collections([]).fix
+    assert list_collections(["b", "a"]).seen == "It has 2 collections: 'a', 'b'."
+    many = list_collections([f"c{n:02}" for n in range(60)]).seen
+    assert many.endswith("'c49' and 10 more.")

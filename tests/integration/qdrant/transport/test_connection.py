@@ -103,7 +103,7 @@ def test_every_way_to_fail_is_one_clear_error(respond, error, seen):
 def test_nobody_listening(free_port):
     """The message says where, and how to start one."""
     url = f"http://127.0.0.1:{free_port}"
-    with pytest.raises(QdrantConnectionError, match=rf"{url} cannot be reached.*docker compose up"):
+    with pytest.raises(QdrantConnectionError, match=rf"{url} cannot be reached.*docker run -p"):
         searcher_at(url).search("q")
     assert issubclass(QdrantConnectionError, ConnectionError)
 
