@@ -1,7 +1,8 @@
 """``qdrant-rerank reindex``: build a collection again beside the old one, then switch to it.
 
 Searches go through an alias. A new collection is filled, and then the alias moves to it in one
-request, so no search meets a half-filled index. The old collection is removed last.
+request, so no search meets a half-filled index. The old collection is removed last, unless another
+alias stands for it.
 """
 
 import time
@@ -69,8 +70,9 @@ def reindex(
     """Build a collection again, and switch to it without a gap.
 
     FILE is JSONL, as in 'index'. The name in --collection is an alias, or is not used yet. The
-    documents go into a new collection. When all are stored, the alias moves to it. If anything
-    fails, the old collection stays.
+    documents go into a new collection. When all are stored, the alias moves to it, and the old
+    collection is removed, unless another alias stands for it. If anything fails, the old collection
+    stays.
     """
     from qdrant_rerank.qdrant.settings import CollectionSettings
 
@@ -104,17 +106,24 @@ def reindex(
             "again or delete the collection that is not needed."
         ):
             _switch(ask, alias, new, replaces=old is not None)
+        others: list[str] = []
         if old is not None and not keep_old:
             with _told_if_it_fails(
                 f"{alias!r} stands for {new!r} now, which has all documents; only "
                 f"{old!r} was not removed."
             ):
-                ask(lambda client: client.delete_collection(old))
+                others = _aliases_of(ask, old)
+                if not others:
+                    ask(lambda client: client.delete_collection(old))
+    kept = old if keep_old or others else None
     if as_json:
-        print_json({"alias": alias, "collection": new, "added": added, "replaced": old})
+        report = {"alias": alias, "collection": new, "added": added, "replaced": old}
+        print_json(report | {"kept": kept, "kept_for": others})
         return
     say(f"{stored}, which {alias!r} now stands for.")
-    if old is not None:
+    if others:
+        say(f"{old!r} is kept: {', '.join(map(repr, others))} stands for it, too.")
+    elif old is not None:
         say(f"{old!r} is {'kept' if keep_old else 'removed'}.")
 
 
@@ -142,6 +151,12 @@ def _target(ask: Ask, alias: str) -> str | None:
             "name, search that one, and delete this collection."
         )
     return None
+
+
+def _aliases_of(ask: Ask, collection: str) -> list[str]:
+    """Return the names that still stand for a collection, sorted."""
+    found = ask(lambda client: client.get_aliases()).aliases
+    return sorted(one.alias_name for one in found if one.collection_name == collection)
 
 
 def _switch(ask: Ask, alias: str, collection: str, *, replaces: bool) -> None:

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 from click.testing import CliRunner
-from qdrant_client import QdrantClient
+from qdrant_client import QdrantClient, models
 
 from qdrant_rerank import HybridSearcher
 from qdrant_rerank.cli.main import main
@@ -62,6 +62,24 @@ def test_reindex_builds_beside_the_old_one_and_switches(run, tmp_path):
     assert wrong.exit_code == 2
     assert "only an alias can be switched" in wrong.output
     assert run("reindex", "-", "--collection", "docs", "--index", "year").exit_code == 2
+
+
+def test_reindex_keeps_a_collection_that_another_alias_stands_for(run, tmp_path):
+    """Its searches go on, and the output names the alias."""
+    run("index", "-", "--collection", "before", documents=DOCUMENTS[:1])
+    reindex = ("reindex", "-", "--collection", "docs")
+    first = json.loads(run(*reindex, "--json", documents=DOCUMENTS).stdout)["collection"]
+    with closing(connect(path=str(tmp_path / "db"))) as client:
+        other = models.CreateAlias(collection_name=first, alias_name="other")
+        client.update_collection_aliases([models.CreateAliasOperation(create_alias=other)])
+    done = run(*reindex, documents=DOCUMENTS[:1])
+    assert f"'{first}' is kept: 'other' stands for it, too." in done.output
+    again = json.loads(run(*reindex, "--json", documents=DOCUMENTS[:1]).stdout)
+    assert (again["kept"], again["kept_for"]) == (None, [])
+    with closing(connect(path=str(tmp_path / "db"))) as client:
+        names = {one.name for one in client.get_collections().collections}
+        assert names == {"before", first, again["collection"]}
+        assert client.count("other").count == 2
 
 
 @pytest.mark.parametrize(
