@@ -79,8 +79,6 @@ class PointSearch:
         self, collection: str, request: models.QueryRequest, hits: list[models.ScoredPoint]
     ) -> list[models.ScoredPoint]:
         """The hits that a request wants, of those and some further ones."""
-        if isinstance(request.query, models.SampleQuery):
-            return hits[request.offset or 0 :]
         if not _is_fused(request):
             return in_retrieval_order(hits) if _by_score(request.query) else hits
         if _ends_amid_ties(hits, request):
@@ -227,7 +225,9 @@ class PointSearch:
             found = shard.facet(
                 edge.FacetRequest(key, limit=EVERY, exact=True, filter=to_filter(given, indexed))
             )
-        hits = sorted(found, key=lambda hit: (-hit.count, hit.value))[:limit]
+        # An index may still name values that no point has any more.
+        there = [hit for hit in found if hit.count]
+        hits = sorted(there, key=lambda hit: (-hit.count, hit.value))[:limit]
         return models.FacetResponse(
             hits=[models.FacetValueHit(value=hit.value, count=hit.count) for hit in hits]
         )
@@ -314,11 +314,11 @@ def _is_fused(request: models.QueryRequest) -> bool:
 def _beyond(request: models.QueryRequest, further: int) -> models.QueryRequest:
     """Return a fused request from the first hit to some behind its page; others as they are.
 
-    The engine takes the offset of a sample off its limit, so a sample is read from its start, too.
+    A sample has no first hit. The engine takes its offset off its limit; a server ignores it.
     """
     if isinstance(request.query, models.SampleQuery):
-        further = 0
-    elif not _is_fused(request):
+        return request.model_copy(update={"offset": None})
+    if not _is_fused(request):
         return request
     end = (request.offset or 0) + _limit(request)
     return request.model_copy(update={"offset": 0, "limit": end + further})
