@@ -53,7 +53,7 @@ class ModelConfig:
             activation=activation,
             activation_source=activation_source,
             causal=any(name.endswith("ForCausalLM") for name in names),
-            first_position=first_position(dict(config.fields)),
+            first_position=first_position(config),
         )
 
 

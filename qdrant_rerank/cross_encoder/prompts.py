@@ -23,7 +23,7 @@ from qdrant_rerank.inference.tokenization import (
     Side,
     well_formed,
 )
-from qdrant_rerank.inference.tokenizer_files import TokenizerFiles
+from qdrant_rerank.inference.tokenizer_files import TokenizerFiles, tokenizer_errors
 
 __all__ = ["QWEN3_RERANKER", "PromptTemplate", "PromptTokenizer", "choose_prompt"]
 
@@ -161,8 +161,9 @@ class PromptTokenizer:
         # Set once, here: changing a tokenizer while threads use it is not safe.
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        self._prefix = tokenizer.encode(prompt.prefix, add_special_tokens=False).ids
-        self._suffix = tokenizer.encode(prompt.suffix, add_special_tokens=False).ids
+        with tokenizer_errors(f"{source} is not usable"):
+            self._prefix = tokenizer.encode(prompt.prefix, add_special_tokens=False).ids
+            self._suffix = tokenizer.encode(prompt.suffix, add_special_tokens=False).ids
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
         self._body = prompt.body
@@ -273,12 +274,12 @@ class PromptTokenizer:
         return self._body.format(instruction=self._instruction, query=query, document=document)
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        try:
-            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        except TypeError:  # a lone surrogate has no UTF-8
-            encodings = self._tokenizer.encode_batch_fast(
-                list(map(well_formed, texts)), add_special_tokens=False
-            )
+        encode = self._tokenizer.encode_batch_fast
+        with tokenizer_errors(f"{self._source} failed on a text"):
+            try:
+                encodings = encode(list(texts), add_special_tokens=False)
+            except TypeError:  # a lone surrogate has no UTF-8
+                encodings = encode(list(map(well_formed, texts)), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def __repr__(self) -> str:

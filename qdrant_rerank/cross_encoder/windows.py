@@ -18,6 +18,7 @@ from qdrant_rerank.cross_encoder.prompts import PromptTokenizer
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.inference.batching import TokenizedPair
 from qdrant_rerank.inference.tokenization import PairTokenizer
+from qdrant_rerank.inference.tokenizer_files import tokenizer_errors
 from qdrant_rerank.utils.validation import require_choice, require_count, require_positive
 
 __all__ = [
@@ -258,7 +259,8 @@ class Splitter:
         return start + end, start + step
 
     def _encode(self, text: str) -> Encoding:
-        return self._whole.encode(text, add_special_tokens=False)
+        with tokenizer_errors("The tokenizer failed on a text"):
+            return self._whole.encode(text, add_special_tokens=False)
 
 
 def _between_words(text: str, starts: Sequence[int], token: int, reach: int) -> int:

@@ -5,18 +5,28 @@ The pair template is the tokenizer's own (``[CLS] query [SEP] document [SEP]``,
 stock MiniLM file cuts at 128 tokens and pads everything to 128. A pair that is longer than the max
 length is cut on its longer side: a query of up to half of the max length stays whole, and the
 document is cut.
+
+Control tokens in a text, such as ``[SEP]``, are read as plain text: only the template writes them.
+Where the vocabulary itself spells them (``</s>`` of XLM-R), a blank after their first character
+breaks them up.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.inference.batching import TokenizedPair
-from qdrant_rerank.inference.tokenizer_files import DEFAULT_MAX_LENGTH, TokenizerFiles
+from qdrant_rerank.inference.tokenizer_files import (
+    DEFAULT_MAX_LENGTH,
+    Side,
+    TokenizerFiles,
+    tokenizer_errors,
+)
 
 __all__ = ["PairTokenizer", "Side", "well_formed"]
 
@@ -25,7 +35,6 @@ __all__ = ["PairTokenizer", "Side", "well_formed"]
 # them, 10 MB of text take 18 s to tokenise.
 CHARACTERS_PER_TOKEN = 32
 MOST_CHARACTERS_PER_TOKEN = 1024
-Side = Literal["left", "right"]
 
 
 class PairTokenizer:
@@ -59,15 +68,18 @@ class PairTokenizer:
         truncation_side: Side = "right",
         source: str = "tokenizer",
     ) -> None:
-        specials = tokenizer.num_special_tokens_to_add(is_pair=True)
-        if max_length < specials + 2:
-            raise InvalidInputError(
-                f"max_length is {max_length}, but {specials} special tokens and one token of the "
-                f"query and of the document need at least {specials + 2}."
-            )
-        # Set once, here: changing a tokenizer while threads use it is not safe.
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(max_length, direction=truncation_side)
+        with tokenizer_errors(f"{source} is not usable"):
+            specials = tokenizer.num_special_tokens_to_add(is_pair=True)
+            if max_length < specials + 2:
+                raise InvalidInputError(
+                    f"max_length is {max_length}, but {specials} special tokens and one token of "
+                    f"the query and of the document need at least {specials + 2}."
+                )
+            # Set once, here: changing a tokenizer while threads use it is not safe.
+            tokenizer.no_padding()
+            tokenizer.enable_truncation(max_length, direction=truncation_side)
+            tokenizer.encode_special_tokens = True  # as plain text
+            self._controls = _Controls(tokenizer)
         self._tokenizer = tokenizer
         self.specials = specials
         self.max_length = max_length
@@ -97,10 +109,8 @@ class PairTokenizer:
             max_length=files.max_length(max_length),
             pad_id=files.pad_id(),
             pad_type_id=padding.get("pad_type_id", 0),
-            padding_side=files.tokenizer_config.get("padding_side")
-            or padding.get("direction", "right"),
-            truncation_side=files.tokenizer_config.get("truncation_side")
-            or truncation.get("direction", "right"),
+            padding_side=files.side("padding_side", padding.get("direction", "right")),
+            truncation_side=files.side("truncation_side", truncation.get("direction", "right")),
             source=str(files.path),
         )
 
@@ -108,8 +118,8 @@ class PairTokenizer:
         """Tokenise pairs, in order.
 
         A pair is cut to the max length. Before that, a text is cut to 32 characters per token of
-        the max length (1,024 if the result is shorter than the max length), so that time and memory
-        stay bounded for a text of any size. Lone surrogates become U+FFFD.
+        the max length, or to 1,024 if that could change the tokens, so that time and memory stay
+        bounded for a text of any size. Lone surrogates become U+FFFD.
         """
         return self._tokenize(pairs)
 
@@ -121,6 +131,7 @@ class PairTokenizer:
         """Return a copy of the tokenizer that cuts nothing off."""
         copy = Tokenizer.from_str(self._tokenizer.to_str())
         copy.no_truncation()
+        copy.encode_special_tokens = True
         return copy
 
     def _tokenize(self, inputs: Sequence[tuple[str, ...]]) -> list[TokenizedPair]:
@@ -129,12 +140,15 @@ class PairTokenizer:
         again = [
             row
             for row, texts in enumerate(inputs)
-            if max(map(len, texts)) > first and len(encodings[row]) < self.max_length
+            if max(map(len, texts)) > first and not self._is_settled(encodings[row], texts, first)
         ]
+        self._break_controls(inputs, encodings, first)
         kept = [first] * len(inputs)
         if again:
             most = self.max_length * MOST_CHARACTERS_PER_TOKEN
-            retried = self._encode([inputs[row] for row in again], most)
+            longer = [inputs[row] for row in again]
+            retried = self._encode(longer, most)
+            self._break_controls(longer, retried, most)
             for row, encoding in zip(again, retried, strict=True):
                 encodings[row], kept[row] = encoding, most
         return [
@@ -151,6 +165,34 @@ class PairTokenizer:
             for encoding, texts, keep in zip(encodings, inputs, kept, strict=True)
         ]
 
+    def _break_controls(
+        self, inputs: Sequence[tuple[str, ...]], encodings: list[Encoding], keep: int
+    ) -> None:
+        """Encode those inputs again whose texts spell a control token."""
+        for row, encoding in enumerate(encodings):
+            if self._controls.beyond(encoding):
+                broken = tuple(map(self._controls.break_up, inputs[row]))
+                [encodings[row]] = self._encode([broken], keep)
+
+    def _is_settled(self, encoding: Encoding, texts: tuple[str, ...], keep: int) -> bool:
+        """Return whether the tokens are the same however much of the clipped texts is read.
+
+        The shorter text of a pair stays whole up to half of the room; of two longer ones, each
+        gets half, and the one with more tokens gets the odd token.
+        """
+        if len(encoding) < self.max_length:
+            return False
+        if len(texts) == 1:
+            return True
+        room = self.max_length - self.specials
+        counts = [encoding.sequence_ids.count(number) for number in (0, 1)]
+        if min(counts) >= room // 2:
+            return room % 2 == 0
+        return all(
+            len(text) <= keep or count >= room // 2
+            for text, count in zip(texts, counts, strict=True)
+        )
+
     def _encode(self, inputs: Sequence[tuple[str, ...]], keep: int) -> list[Encoding]:
         clipped = [tuple(self._clip(text, keep) for text in texts) for texts in inputs]
         try:
@@ -160,20 +202,61 @@ class PairTokenizer:
 
     def _encode_batch(self, inputs: Sequence[tuple[str, ...]]) -> list[Encoding]:
         # The library takes a pair as a tuple and a single text as a str.
-        return self._tokenizer.encode_batch_fast(
-            [texts if len(texts) > 1 else texts[0] for texts in inputs]
-        )
+        with tokenizer_errors(f"{self._source} failed on a text"):
+            return self._tokenizer.encode_batch_fast(
+                [texts if len(texts) > 1 else texts[0] for texts in inputs]
+            )
 
     def _clip(self, text: str, keep: int) -> str:
+        """Keep so many characters, but no part of a word: it would make other tokens."""
         if len(text) <= keep:
             return text
-        return text[-keep:] if self._keep_end else text[:keep]
+        cut = len(text) - keep if self._keep_end else keep
+        part = text[cut:] if self._keep_end else text[:cut]
+        if text[cut - 1].isspace() or text[cut].isspace():
+            return part
+        if self._keep_end:
+            whole_words = part[len(part.split(None, 1)[0]) :]
+        else:
+            whole_words = part[: -len(part.rsplit(None, 1)[-1])]
+        return whole_words if whole_words.strip() else part
 
     def _clipped_off(self, text: str, keep: int) -> str:
         return text[:-keep] if self._keep_end else text[keep:]
 
     def __repr__(self) -> str:
         return f"PairTokenizer({self._source!r}, max_length={self.max_length})"
+
+
+class _Controls:
+    """The control tokens that a tokenizer makes of plain text, since its vocabulary spells them."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._normalizer = tokenizer.normalizer
+        added = tokenizer.get_added_tokens_decoder().items()
+        special = {number: token.content for number, token in added if token.special}
+        spelled = {
+            number: text
+            for number, text in special.items()
+            if number in tokenizer.encode(text, add_special_tokens=False).ids
+        }
+        # What a tokenizer makes of letters that it does not know is no control token.
+        unknown = tokenizer.encode("\U0010fffd", add_special_tokens=False).ids
+        self._ids = [number for number in spelled if number not in unknown]
+        self._pattern = re.compile("|".join(map(re.escape, spelled.values())) or "(?!)")
+
+    def beyond(self, encoding: Encoding) -> bool:
+        """Return whether a text, and not the template, made a control token."""
+        return bool(self._ids) and any(
+            sequence is not None and number in self._ids
+            for number, sequence in zip(encoding.ids, encoding.sequence_ids, strict=True)
+        )
+
+    def break_up(self, text: str) -> str:
+        """Put a blank after the first character of each control token in a text."""
+        if self._normalizer is not None and not self._pattern.search(text):
+            text = self._normalizer.normalize_str(text)  # such as full-width letters
+        return self._pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
 
 def well_formed(text: str) -> str:

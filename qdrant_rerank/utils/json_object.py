@@ -75,6 +75,13 @@ class JsonObject:
             raise self.wrong(name, "a whole number")
         return value
 
+    def number(self, name: str) -> int | float | None:
+        """Return a number."""
+        value = self.fields.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise self.wrong(name, "a number")
+        return value
+
     def list_of(self, name: str, kind: type) -> list[Any]:
         """Return a list of values of one type; an empty one if it is absent."""
         value = self.fields.get(name)
