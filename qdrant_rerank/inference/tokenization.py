@@ -11,6 +11,7 @@ Where the vocabulary itself spells them (``</s>`` of XLM-R), a blank after their
 breaks them up.
 """
 
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ __all__ = ["PairTokenizer", "Side", "well_formed"]
 # them, 10 MB of text take 18 s to tokenise.
 CHARACTERS_PER_TOKEN = 32
 MOST_CHARACTERS_PER_TOKEN = 1024
+_BLANK = re.compile(r"\s")
 
 
 class PairTokenizer:
@@ -127,6 +129,10 @@ class PairTokenizer:
         """Tokenise single texts, in order, as an embedding model reads them; cut as pairs are."""
         return self._tokenize([(text,) for text in texts])
 
+    @functools.cached_property
+    def _untruncated(self) -> Tokenizer:
+        return self.without_truncation()
+
     def without_truncation(self) -> Tokenizer:
         """Return a copy of the tokenizer that cuts nothing off."""
         copy = Tokenizer.from_str(self._tokenizer.to_str())
@@ -144,13 +150,12 @@ class PairTokenizer:
         ]
         self._break_controls(inputs, encodings, first)
         kept = [first] * len(inputs)
-        if again:
-            most = self.max_length * MOST_CHARACTERS_PER_TOKEN
-            longer = [inputs[row] for row in again]
-            retried = self._encode(longer, most)
-            self._break_controls(longer, retried, most)
-            for row, encoding in zip(again, retried, strict=True):
-                encodings[row], kept[row] = encoding, most
+        most = self.max_length * MOST_CHARACTERS_PER_TOKEN
+        for row in again:
+            texts = [self._fitting(inputs[row], most)]
+            retried = self._encode(texts, most)
+            self._break_controls(texts, retried, most)
+            encodings[row], kept[row] = retried[0], most
         return [
             TokenizedPair(
                 np.array(encoding.ids, dtype=np.int64),
@@ -192,6 +197,40 @@ class PairTokenizer:
             len(text) <= keep or count >= room // 2
             for text, count in zip(texts, counts, strict=True)
         )
+
+    def _fitting(self, texts: tuple[str, ...], keep: int) -> tuple[str, ...]:
+        """Cut texts to whole words, so that the pair is cut to the same tokens as before.
+
+        The library makes a part for every combination of what it cuts off both texts of a pair, so
+        two long texts would take gigabytes. The longer one stays the longer one, in tokens.
+        """
+        whole = [well_formed(self._clip(text, keep)) for text in texts]
+        ends = [self._ends(text) for text in whole]
+        longer = len(texts) - 1 if len(ends[0]) <= len(ends[-1]) else 0
+        wanted = self.max_length
+        fitting = list(whole)
+        for number in sorted(range(len(texts)), key=lambda number: number == longer):
+            fitting[number] = self._words(whole[number], ends[number], wanted)
+            wanted = max(wanted, len(self._ends(fitting[number]))) + 1
+        return tuple(fitting)
+
+    def _ends(self, text: str) -> list[int]:
+        """Return the character at which each token ends, from the kept end of the text."""
+        with tokenizer_errors(f"{self._source} failed on a text"):
+            offsets = self._untruncated.encode(text, add_special_tokens=False).offsets
+        if self._keep_end:
+            return [len(text) - start for start, _ in reversed(offsets)]
+        return [end for _, end in offsets]
+
+    def _words(self, text: str, ends: list[int], tokens: int) -> str:
+        """Return whole words of the kept end of a text that have at least so many tokens."""
+        if len(ends) <= tokens:
+            return text
+        read = text[::-1] if self._keep_end else text
+        blank = _BLANK.search(read, ends[tokens - 1])
+        # One huge word is cut inside: its parts make about the same tokens.
+        end = blank.start() if blank else max(ends[tokens - 1], tokens * CHARACTERS_PER_TOKEN)
+        return text[len(text) - end :] if self._keep_end else text[:end]
 
     def _encode(self, inputs: Sequence[tuple[str, ...]], keep: int) -> list[Encoding]:
         clipped = [tuple(self._clip(text, keep) for text in texts) for texts in inputs]
