@@ -16,11 +16,18 @@ from qdrant_rerank.cross_encoder.torch_activations import TORCH_ACTIVATIONS, Tor
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError
 from qdrant_rerank.utils.warn import warn_caller
 
-__all__ = ["Activation", "activate", "activation_name", "choose_activation", "require_activation"]
+__all__ = [
+    "Activation",
+    "activate",
+    "activation_name",
+    "choose_activation",
+    "order_logits",
+    "require_activation",
+]
 
 NamedActivation = Literal["auto", "identity", "sigmoid", "softmax"]
 #: A name, or a callable such as a ``Calibrator``: logits (n,) float32 -> scores (n,) float32.
-Activation = NamedActivation | Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Activation = NamedActivation | Callable[[NDArray[np.float32]], NDArray[np.floating[Any]]]
 
 # Activations with a name of their own, and their classes in torch.nn.
 OWN_NAMES: Mapping[str, NamedActivation] = {
@@ -57,8 +64,7 @@ def choose_activation(activation: Activation, config: ModelConfig, head: Head) -
     if activation == "auto":
         default: Activation = "sigmoid" if head.labels == 1 or head.log_odds else "identity"
         activation = _configured(config, default)
-    over_labels = activation == "softmax" or getattr(activation, "over_labels", False)
-    if over_labels and head.labels == 1:
+    if _is_over_labels(activation) and head.labels == 1:
         raise InvalidInputError(
             f"activation is {activation_name(activation)!r}, but the model has one label, of which "
             "softmax is always 1. Pass 'sigmoid' for scores of 0 to 1."
@@ -76,7 +82,7 @@ def activation_name(activation: Activation) -> str:
 
 def activate(
     activation: Activation, head: Head, logits: NDArray[np.float32]
-) -> NDArray[np.float32]:
+) -> NDArray[np.float64]:
     """Compute scores from label logits.
 
     Args:
@@ -85,7 +91,8 @@ def activate(
         logits: shape (n, labels), float32, finite.
 
     Returns:
-        Shape (n,), float32; higher is more relevant.
+        Shape (n,), float64, since a sigmoid in float32 is 1 for every logit above 17; higher is
+        more relevant.
 
     Raises:
         ModelOutputError: a callable did not return one finite score per pair.
@@ -97,9 +104,37 @@ def activate(
     return made(logits)[:, head.column] if made.over_labels else made(relevance)
 
 
+def order_logits(
+    activation: Activation, head: Head, logits: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Return logits that order pairs whose scores are equal, since an activation may saturate.
+
+    Args:
+        activation: not "auto".
+        head: how relevance is read from the logits.
+        logits: shape (n, labels), float32, finite.
+
+    Returns:
+        Shape (n,), float64: the relevance logit; the log-odds of the label if the activation is
+        over labels, as softmax is.
+    """
+    if not _is_over_labels(activation):
+        return head.relevance(logits).astype(np.float64)
+    others = np.delete(logits, head.column, axis=1).astype(np.float64)
+    odds: NDArray[np.float64] = logits[:, head.column] - np.logaddexp.reduce(others, axis=1)
+    return -odds if activation == TORCH_ACTIVATIONS["Softmin"] else odds
+
+
+def _is_over_labels(activation: Activation) -> bool:
+    if isinstance(activation, TorchActivation):
+        return activation.over_labels
+    return activation == "softmax"
+
+
 def _call(
-    activation: Callable[[NDArray[np.float32]], NDArray[np.float32]], relevance: NDArray[np.float32]
-) -> NDArray[np.float32]:
+    activation: Callable[[NDArray[np.float32]], NDArray[np.floating[Any]]],
+    relevance: NDArray[np.float32],
+) -> NDArray[np.float64]:
     """Call a user's activation, and check what it returns."""
     name, expected = activation_name(activation), f"{len(relevance)} logits; expected as many"
     try:
@@ -110,7 +145,7 @@ def _call(
             f"{type(error).__name__}: {error}"
         ) from error
     try:
-        scores = np.asarray(made, dtype=np.float32)
+        scores = np.asarray(made, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ModelOutputError(
             f"The activation {name} returned {made!r:.80} for {expected} finite scores."

@@ -6,14 +6,15 @@ Formulas: https://docs.pytorch.org/docs/stable/nn.html#non-linear-activations-we
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["TORCH_ACTIVATIONS", "TorchActivation", "sigmoid", "softmax"]
 
-Scores = NDArray[np.float32]
-_erf = np.frompyfunc(math.erf, 1, 1)
+Scores = NDArray[np.float64]
+_erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class TorchActivation:
 
     Attributes:
         name: class of the module, such as "Tanh".
-        function: logits -> values of the same shape, float32.
+        function: logits -> values of the same shape, float64.
         over_labels: whether a value depends on all labels of a pair, which are the last axis.
     """
 
@@ -30,16 +31,16 @@ class TorchActivation:
     function: Callable[[Scores], Scores]
     over_labels: bool = False
 
-    def __call__(self, logits: Scores) -> Scores:
-        """Map logits to values of the same shape, float32."""
-        return np.asarray(self.function(logits), dtype=np.float32)
+    def __call__(self, logits: NDArray[np.floating[Any]]) -> Scores:
+        """Map logits to values of the same shape, float64."""
+        return np.asarray(self.function(logits.astype(np.float64)), dtype=np.float64)
 
 
 def sigmoid(x: Scores) -> Scores:
     """Map to 0 to 1, at any shape."""
-    # exp overflows to inf for logits below -88, and the score is then the right limit, 0.
+    # exp overflows to inf for logits below -709, and the score is then the right limit, 0.
     with np.errstate(over="ignore"):
-        return np.asarray(1 / (1 + np.exp(-x)), dtype=np.float32)
+        return np.asarray(1 / (1 + np.exp(-x)))
 
 
 def softmax(x: Scores) -> Scores:
@@ -64,7 +65,7 @@ def _log_softmax(x: Scores) -> Scores:
 _ELEMENTWISE: Mapping[str, Callable[[Scores], Scores]] = {
     "CELU": _elu,
     "ELU": _elu,
-    "GELU": lambda x: x * (1 + _erf(x / math.sqrt(2)).astype(np.float32)) / 2,
+    "GELU": lambda x: x * (1 + _erf(x / math.sqrt(2))) / 2,
     "Hardshrink": lambda x: np.where(np.abs(x) > 0.5, x, 0),
     "Hardsigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),
     "Hardswish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
@@ -76,7 +77,7 @@ _ELEMENTWISE: Mapping[str, Callable[[Scores], Scores]] = {
     "PReLU": lambda x: np.where(x > 0, x, 0.25 * x),
     "ReLU": lambda x: np.maximum(x, 0),
     "ReLU6": lambda x: np.clip(x, 0, 6),
-    "SELU": lambda x: np.where(x > 0, x, np.float32(1.6732632) * _elu(x)) * np.float32(1.050701),
+    "SELU": lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * _elu(x)),
     "SiLU": lambda x: x * sigmoid(x),
     "Sigmoid": sigmoid,
     "Softplus": _softplus,

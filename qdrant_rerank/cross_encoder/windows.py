@@ -8,7 +8,7 @@ together they hold the whole document.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,28 +149,35 @@ class PairReader:
 
 
 def aggregate(
-    scores: NDArray[np.float32], counts: Sequence[int], windows: Windows
-) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    scores: NDArray[np.floating[Any]],
+    counts: Sequence[int],
+    windows: Windows,
+    order: NDArray[np.float64] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Compute the score of each document, and find its best passage.
 
     Args:
         scores: shape (rows,); the passages of one document follow each other.
         counts: passages of each document, 1 or more.
         windows: how to aggregate.
+        order: shape (rows,), chooses among windows with equal scores; None for the first of them.
 
     Returns:
-        ``(scores, rows)``, both of shape (documents,): the aggregated scores, float32, and the row
+        ``(scores, rows)``, both of shape (documents,): the aggregated scores, float64, and the row
         of the passage with the highest score (for "first", of the first).
 
     >>> aggregate(np.array([1, 3, 2], dtype=np.float32), [2, 1], Windows(aggregate="mean"))
-    (array([2., 2.], dtype=float32), array([1, 2]))
+    (array([2., 2.]), array([1, 2]))
     """
-    values = np.empty(len(counts), dtype=np.float32)
+    values = np.empty(len(counts), dtype=np.float64)
     rows = np.empty(len(counts), dtype=np.intp)
     start = 0
     for document, count in enumerate(counts):
         own = scores[start : start + count]
         best = 0 if windows.aggregate == "first" else int(own.argmax())
+        if order is not None and windows.aggregate != "first":
+            tied = np.flatnonzero(own == own[best])
+            best = int(tied[order[start + tied].argmax()])
         rows[document] = start + best
         if windows.aggregate == "mean":
             values[document] = own.mean()
