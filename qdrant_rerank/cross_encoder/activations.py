@@ -107,7 +107,7 @@ def activate(
 def order_logits(
     activation: Activation, head: Head, logits: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Compute what orders pairs with equal scores, since an activation may saturate.
+    """Return logits that order pairs whose scores are equal, since an activation may saturate.
 
     Args:
         activation: not "auto".
@@ -115,22 +115,20 @@ def order_logits(
         logits: shape (n, labels), float32, finite.
 
     Returns:
-        Shape (n,), float64: the relevance logit; for an activation over labels, such as softmax,
-        the log-odds of the label.
+        Shape (n,), float64: the relevance logit; the log-odds of the label if the activation is
+        over labels, as softmax is.
     """
     if not _is_over_labels(activation):
         return head.relevance(logits).astype(np.float64)
-    values = logits.astype(np.float64)
-    if activation_name(activation) == "Softmin":
-        values = -values
-    others = np.delete(values, head.column, axis=1)
-    odds: NDArray[np.float64] = values[:, head.column] - np.logaddexp.reduce(others, axis=1)
-    return odds
+    others = np.delete(logits, head.column, axis=1).astype(np.float64)
+    odds: NDArray[np.float64] = logits[:, head.column] - np.logaddexp.reduce(others, axis=1)
+    return -odds if activation == TORCH_ACTIVATIONS["Softmin"] else odds
 
 
 def _is_over_labels(activation: Activation) -> bool:
-    """Return whether a score depends on all labels of its pair."""
-    return activation == "softmax" or getattr(activation, "over_labels", False)
+    if isinstance(activation, TorchActivation):
+        return activation.over_labels
+    return activation == "softmax"
 
 
 def _call(

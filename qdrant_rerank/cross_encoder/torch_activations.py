@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 __all__ = ["TORCH_ACTIVATIONS", "TorchActivation", "sigmoid", "softmax"]
 
 Scores = NDArray[np.float64]
-_erf = np.frompyfunc(math.erf, 1, 1)
+_erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,7 @@ class TorchActivation:
 
     def __call__(self, logits: NDArray[np.floating[Any]]) -> Scores:
         """Map logits to values of the same shape, float64."""
-        # In float32 a sigmoid is 1 for every logit above 17.
-        return np.asarray(self.function(logits.astype(np.float64)))
+        return np.asarray(self.function(logits.astype(np.float64)), dtype=np.float64)
 
 
 def sigmoid(x: Scores) -> Scores:
@@ -66,7 +65,7 @@ def _log_softmax(x: Scores) -> Scores:
 _ELEMENTWISE: Mapping[str, Callable[[Scores], Scores]] = {
     "CELU": _elu,
     "ELU": _elu,
-    "GELU": lambda x: x * (1 + np.asarray(_erf(x / math.sqrt(2)), dtype=np.float64)) / 2,
+    "GELU": lambda x: x * (1 + _erf(x / math.sqrt(2))) / 2,
     "Hardshrink": lambda x: np.where(np.abs(x) > 0.5, x, 0),
     "Hardsigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),
     "Hardswish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
@@ -78,7 +77,7 @@ _ELEMENTWISE: Mapping[str, Callable[[Scores], Scores]] = {
     "PReLU": lambda x: np.where(x > 0, x, 0.25 * x),
     "ReLU": lambda x: np.maximum(x, 0),
     "ReLU6": lambda x: np.clip(x, 0, 6),
-    "SELU": lambda x: np.where(x > 0, x, 1.6732632423543772 * _elu(x)) * 1.0507009873554805,
+    "SELU": lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * _elu(x)),
     "SiLU": lambda x: x * sigmoid(x),
     "Sigmoid": sigmoid,
     "Softplus": _softplus,

@@ -252,7 +252,7 @@ def test_the_models_own_activation_on_request(directory, encoder, tmp_path):
 
 
 def test_heads_of_several_labels(directory, encoder, tmp_path):
-    """The configuration's names, else the second; softmax over all; a choice where three are."""
+    """The configuration's names; softmax over all; a choice if the names do not tell."""
     logits = np.array(encoder.rerank(QUERY, DOCUMENTS))
     two = variants.two_labels(directory, tmp_path / "two")
     named = variants.configured(two, tmp_path / "named", id2label={"0": "yes", "1": "no"})
@@ -260,6 +260,13 @@ def test_heads_of_several_labels(directory, encoder, tmp_path):
     assert TextCrossEncoder(named, label="no").rerank(QUERY, DOCUMENTS) == pytest.approx(
         logits, abs=1e-5
     )
+    other = variants.configured(
+        two, tmp_path / "other", id2label={"0": "duplicate", "1": "not_duplicate"}
+    )
+    with pytest.raises(ModelOutputError, match="0: 'duplicate', 1: 'not_duplicate'. Pass the one"):
+        TextCrossEncoder(other)
+    duplicate = TextCrossEncoder(other, label="duplicate").rerank(QUERY, DOCUMENTS)
+    assert duplicate == pytest.approx(-logits, abs=1e-5)
     shares = TextCrossEncoder(two, activation="softmax").rerank(QUERY, DOCUMENTS)
     assert shares == pytest.approx(1 / (1 + np.exp(-2 * logits)), abs=1e-5)
     three = variants.three_labels(directory, tmp_path / "three")
@@ -435,3 +442,16 @@ def test_providers_may_be_named(directory, encoder):
     """With options, as onnxruntime takes them."""
     chosen = TextCrossEncoder(directory, providers=[("CPUExecutionProvider", {})])
     assert chosen.rerank(QUERY, ["a"]) == pytest.approx(encoder.rerank(QUERY, ["a"]), abs=1e-5)
+
+
+def test_long_queries_and_documents_score_as_in_fastembed(tiny_bert):
+    """To the last token that is cut off, and with words that are longer than any."""
+    theirs = Fastembed("Xenova/ms-marco-MiniLM-L-6-v2", specific_model_path=str(tiny_bert))
+    ours = TextCrossEncoder(tiny_bert)
+    rng = random.Random(0)
+    words = [*WORDS, "x" * 120, "東京"]
+    texts = [" ".join(rng.choices(words, k=k)) for k in (3, 50, 64, 65, 300, 1500)]
+    pairs = [("a b " * 2000, "internationalization " * 2000), *itertools.product(texts, texts)]
+    for query, document in pairs:
+        expected = list(theirs.rerank(query, [document], batch_size=1))
+        assert ours.rerank(query, [document]) == pytest.approx(expected, abs=1e-6)
