@@ -35,7 +35,7 @@ holds text from elsewhere, by :func:`redact`.
 
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +62,6 @@ __all__ = [
     "SchemaMismatchError",
     "UnknownDocumentError",
     "UnknownModelError",
-    "redact",
 ]
 
 HIDDEN = "***"
@@ -116,7 +115,7 @@ def redact(text: str, *secrets: str | None) -> str:
 class QdrantRerankError(Exception):
     """The root of every error that this package raises on purpose. Its message has no secrets."""
 
-    def __init__(self, *args: Any) -> None:
+    def __init__(self, *args: object) -> None:
         super().__init__(*(redact(arg) if isinstance(arg, str) else arg for arg in args))
 
     def add_note(self, note: str) -> None:
