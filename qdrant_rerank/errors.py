@@ -36,7 +36,7 @@ holds text from elsewhere, by :func:`redact`.
 import os
 import re
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +63,6 @@ __all__ = [
     "SchemaMismatchError",
     "UnknownDocumentError",
     "UnknownModelError",
-    "redact",
 ]
 
 HIDDEN = "***"
@@ -124,7 +123,7 @@ class QdrantRerankError(Exception):
 
     command_message = ""
 
-    def __init__(self, *args: Any, command: str = "") -> None:
+    def __init__(self, *args: object, command: str = "") -> None:
         super().__init__(*(redact(arg) if isinstance(arg, str) else arg for arg in args))
         if command:
             self.command_message = redact(command)

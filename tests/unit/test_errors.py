@@ -1,4 +1,4 @@
-"""Errors: no message holds a secret."""
+"""Errors: the tree of their classes, and that no message holds a secret."""
 
 import copy
 import inspect
@@ -133,3 +133,22 @@ def test_a_search_with_a_key_from_a_file_reaches_the_server():
     assert "pAss" not in last
     assert "Illegal header" not in done.stderr
     assert script.seen
+
+
+def test_the_tree_of_errors_is_the_one_drawn():
+    """Every class, under its parent, at its depth."""
+    drawn = {}
+    path = []
+    for line in errors.__doc__.splitlines():
+        words = line.replace("│", " ").replace("├──", "   ").replace("└──", "   ").split()
+        if words and words[0].endswith(("Error", "Warning")) and line.startswith("    "):
+            depth = (len(line) - len(line.lstrip(" │├└─"))) // 4
+            path = [*path[: depth - 1], words[0]]
+            drawn[words[0]] = path[-2] if len(path) > 1 else None
+    real = {
+        name: next((b.__name__ for b in cls.__bases__ if b.__name__ in errors.__all__), None)
+        for name, cls in inspect.getmembers(errors, inspect.isclass)
+        if not name.startswith("_")
+    }
+    assert drawn == real
+    assert set(real) == set(errors.__all__)

@@ -1,6 +1,5 @@
-"""The registry, and the tree of errors."""
+"""The registry of models."""
 
-import inspect
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,7 +14,6 @@ from qdrant_rerank import (
     ModelSource,
     ModelSpec,
     TextCrossEncoder,
-    errors,
 )
 from qdrant_rerank.errors import InvalidInputError, UnknownModelError
 from qdrant_rerank.hub.catalog import BUILT_IN
@@ -152,21 +150,3 @@ def test_one_of_many_threads_gets_the_name():
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(add, range(64))) == 1
-
-
-def test_the_tree_of_errors_is_the_one_drawn():
-    """Every class, under its parent, at its depth."""
-    drawn = {}
-    path = []
-    for line in errors.__doc__.splitlines():
-        words = line.replace("│", " ").replace("├──", "   ").replace("└──", "   ").split()
-        if words and words[0].endswith(("Error", "Warning")) and line.startswith("    "):
-            depth = (len(line) - len(line.lstrip(" │├└─"))) // 4
-            path = [*path[: depth - 1], words[0]]
-            drawn[words[0]] = path[-2] if len(path) > 1 else None
-    real = {
-        name: next((b.__name__ for b in cls.__bases__ if b.__name__ in errors.__all__), None)
-        for name, cls in inspect.getmembers(errors, inspect.isclass)
-    }
-    assert drawn == real
-    assert set(real) == set(errors.__all__)
