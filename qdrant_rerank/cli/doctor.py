@@ -146,7 +146,7 @@ def _installed() -> "Iterator[Finding]":
 
 def _place(url: str | None, path: str | None) -> "Iterator[Finding]":
     """Look at a Qdrant without a collection to examine, if there is one."""
-    from qdrant_rerank.cli.doctor_checks import Finding
+    from qdrant_rerank.cli.doctor_checks import Finding, list_collections
     from qdrant_rerank.qdrant.embedded.choice import holds_collections
 
     if path is not None and not holds_collections(path):
@@ -155,22 +155,21 @@ def _place(url: str | None, path: str | None) -> "Iterator[Finding]":
     elif url is not None or path is not None:
         with client_for(url, path) as client:
             yield from _server(client)
+            listed = asking(client)(lambda asked: asked.get_collections()).collections
+            yield list_collections([one.name for one in listed])
 
 
 def _server(client: "QdrantClient") -> "Iterator[Finding]":
-    """Look at the server or the engine, and list its collections."""
+    """Look at the server, or the engine in this process."""
     from qdrant_rerank.cli import doctor_checks as checks
     from qdrant_rerank.qdrant.embedded.choice import engine_name
     from qdrant_rerank.qdrant.transport.client import is_local
 
-    ask = asking(client)
     if is_local(client):
         yield checks.Finding("server", False, f"Embedded: {engine_name(client)}.")
     else:
-        version = ask(lambda asked: asked.info()).version
+        version = asking(client)(lambda asked: asked.info()).version
         yield from checks.check_versions(version, importlib.metadata.version("qdrant-client"))
-    listed = ask(lambda asked: asked.get_collections()).collections
-    yield checks.list_collections([one.name for one in listed])
 
 
 def _examine(

@@ -3,7 +3,7 @@
 import click
 
 from qdrant_rerank.cli.documents import documents_in
-from qdrant_rerank.cli.options import ONE_OR_MORE, Source, json_option, source_options
+from qdrant_rerank.cli.options import Source, batch_size_option, json_option, source_options
 from qdrant_rerank.cli.output import counted, documents_are, print_json, say
 from qdrant_rerank.cli.searchers import asking, qdrant_place, searcher_for
 from qdrant_rerank.errors import QdrantRequestError
@@ -14,13 +14,7 @@ __all__ = ["index"]
 @click.command()
 @click.argument("file", type=click.Path(allow_dash=True))
 @source_options
-@click.option(
-    "--batch-size",
-    type=ONE_OR_MORE,
-    default=256,
-    show_default=True,
-    help="Documents per request.",
-)
+@batch_size_option
 @json_option
 def index(file: str, source: Source, batch_size: int, as_json: bool) -> None:
     """Add the documents of a FILE to a collection.

@@ -15,6 +15,7 @@ __all__ = [
     "ONE_OR_MORE",
     "Source",
     "as_one",
+    "batch_size_option",
     "json_option",
     "model",
     "optional_source_options",
@@ -29,6 +30,9 @@ NONE = "none"  # instead of the name of a model
 ONE_OR_MORE = click.IntRange(min=1)
 Command = Callable[..., None]
 
+batch_size_option = click.option(
+    "--batch-size", type=ONE_OR_MORE, default=256, show_default=True, help="Documents per request."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 text_option = click.option(
     "--text",

@@ -14,7 +14,13 @@ from typing import Any
 import click
 
 from qdrant_rerank.cli.documents import documents_in
-from qdrant_rerank.cli.options import ONE_OR_MORE, Source, json_option, source_options
+from qdrant_rerank.cli.options import (
+    ONE_OR_MORE,
+    Source,
+    batch_size_option,
+    json_option,
+    source_options,
+)
 from qdrant_rerank.cli.output import documents_are, print_json, say
 from qdrant_rerank.cli.searchers import asking, searcher_for
 from qdrant_rerank.errors import InvalidInputError, QdrantError
@@ -27,19 +33,9 @@ Ask = Callable[[Callable[[Any], Any]], Any]
 @click.command()
 @click.argument("file", type=click.Path(allow_dash=True))
 @source_options
+@batch_size_option
 @click.option(
-    "--batch-size",
-    type=ONE_OR_MORE,
-    default=256,
-    show_default=True,
-    help="Documents per request.",
-)
-@click.option(
-    "--parallel",
-    type=ONE_OR_MORE,
-    default=1,
-    show_default=True,
-    help="Requests at the same time.",
+    "--parallel", type=ONE_OR_MORE, default=1, show_default=True, help="Requests at the same time."
 )
 @click.option("--keep-old", is_flag=True, help="Keep the collection that was searched before.")
 @click.option("--shards", type=ONE_OR_MORE, help="Parts that a cluster spreads over its nodes.")

@@ -86,7 +86,7 @@ def _warn_about(client: "QdrantClient", url: str) -> None:
     """Warn about a key that others can read, and about versions that do not fit."""
     from qdrant_rerank.cli.doctor_checks import check_versions
 
-    if os.environ.get("QDRANT_API_KEY") and urlsplit(url).scheme != "https":
+    if os.environ.get("QDRANT_API_KEY") and url.lower().startswith("http://"):
         warnings.warn(
             "QDRANT_API_KEY is sent without encryption. Use an https:// URL.", stacklevel=2
         )
@@ -100,11 +100,11 @@ def _warn_about(client: "QdrantClient", url: str) -> None:
 def is_loopback(url: str) -> bool:
     """Return whether a URL names this machine itself.
 
-    >>> is_loopback("http://localhost:6333"), is_loopback("http://qdrant:6333")
-    (True, False)
+    >>> is_loopback("localhost:6333"), is_loopback("http://[::1]"), is_loopback("http://qdrant")
+    (True, True, False)
     """
-    host = urlsplit(url).hostname or ""
     try:
+        host = urlsplit(url if "://" in url else f"//{url}").hostname or ""
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False

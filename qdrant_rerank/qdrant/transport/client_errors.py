@@ -36,10 +36,10 @@ CLOSED = (
     "Event loop is closed",
     "attached to a different loop",
 )
-# For users who have installed the package, and so have no docker-compose.yml.
-START = "docker run -p 6333:6333 -p 6334:6334 qdrant/qdrant"
 # A message that is too long for gRPC, or for Qdrant; it stays so when it is sent again.
 TOO_LARGE = ("message larger than max", "message length too large")
+# For users who have installed the package, and so have no docker-compose.yml.
+START = "docker run -p 6333:6333 -p 6334:6334 qdrant/qdrant"
 
 
 def is_throttled(error: BaseException | None) -> bool:

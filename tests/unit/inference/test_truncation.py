@@ -1,5 +1,8 @@
 """Tokens as the tokenizer's own, with no clipping: long pairs, and control tokens in texts."""
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,12 +12,14 @@ from qdrant_rerank import TextCrossEncoder
 from qdrant_rerank.inference.tokenization import PairTokenizer
 from tests.conftest import MODELS
 
+# Characters. The library itself needs gigabytes for two longer texts that are cut to 40 tokens.
+LONGEST = 3_000
 # Texts of one word each, with many or few characters per token, some of them clipped.
 TEXTS = st.builds(
     lambda word, times: f"{word} " * times,
     st.sampled_from(["a", "b", "bread", "internationalization", "🙂", " " * 40 + "x", "x" * 101]),
     st.sampled_from([0, 3, 17, 18, 19, 20, 60, 700]),
-)
+).map(lambda text: text[:LONGEST])
 
 
 @pytest.fixture(scope="module", params=[("tiny-bert", 39), ("tiny-bert", 40), ("tiny-xlmr", 40)])
@@ -49,6 +54,26 @@ def test_two_long_texts_are_cut_as_fastembed_cuts_them(tiny_bert):
     pair = ("a b " * 2000, "internationalization " * 2000)
     [ours] = PairTokenizer.from_directory(tiny_bert)([pair])
     assert ours.ids.tolist() == stock(tiny_bert, 128).encode(*pair).ids
+
+
+def test_two_texts_of_a_megabyte_take_little_memory(tiny_xlmr):
+    """The library alone would keep every combination of what it cuts off both: gigabytes."""
+    code = f"""
+import resource
+from pathlib import Path
+from qdrant_rerank.inference.tokenization import PairTokenizer
+tokenizer = PairTokenizer.from_directory(Path({str(tiny_xlmr)!r}), max_length=127)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+[pair] = tokenizer([("internationalization " * 50_000, ("x" * 150 + " ") * 7_000)])
+print(len(pair.ids), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    tokens, megabytes = map(int, done.stdout.split())
+    assert tokens == 127
+    assert megabytes < 400
 
 
 @pytest.mark.parametrize("name", ["tiny-bert", "tiny-xlmr", "tiny-deberta", "tiny-modernbert"])
