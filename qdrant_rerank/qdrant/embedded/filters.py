@@ -22,7 +22,7 @@ OVERLAP = 0.01
 
 
 def excluding(given: models.Filter | None, ids: Sequence[Any]) -> models.Filter | None:
-    """The filter without the points that a query names, which Qdrant leaves out."""
+    """Return the filter without the points that a query names, which Qdrant leaves out."""
     if not ids:
         return given
     not_these = models.HasIdCondition(has_id=list(ids))

@@ -388,6 +388,18 @@ def test_facets_of_equal_counts_come_by_their_values(client):
         ]
 
 
+def test_a_collection_migrates_to_another_client(client):
+    """With its vectors, payloads, indexes and metadata, as to a server."""
+    client.create_collection("points", **NAMED, metadata={"a": 1})
+    client.create_payload_index("points", "n", models.PayloadSchemaType.INTEGER)
+    client.upload_collection("points", {"a": np.ones((5, 2))}, ids=range(5), payload=[{"n": 1}] * 5)
+    with closing(EmbeddedClient()) as other:
+        client.migrate(other)
+        assert stored(other) == stored(client)
+        old, new = (c.get_collection("points") for c in (client, other))
+        assert (new.config, new.payload_schema) == (old.config, old.payload_schema)
+
+
 def test_local_mode_and_the_engine_refuse_a_collection_that_is_not_there(client):
     """By every call that takes its name."""
     point = models.PointStruct(id=1, vector=[1.0, 2.0])
