@@ -14,6 +14,7 @@ from qdrant_rerank.embedders.checks import all_finite, dense_output, require_fin
 from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError, SchemaMismatchError
 from qdrant_rerank.payload import PayloadText
+from qdrant_rerank.qdrant.payloads import plain_payload, storable_text
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder, RecallPlan
 from qdrant_rerank.qdrant.schema import CollectionSchema
 from qdrant_rerank.types import PointId
@@ -109,20 +110,14 @@ class PointBuilder:
                 f"{where} is a {type(document).__name__}; expected a str, a mapping (the payload) "
                 "or a PointStruct."
             )
+        payload = plain_payload(payload, where)
         needed = {self._plan.dense, self._plan.sparse} - {None} - set(vectors)
         text = self._text.require(payload, where) if needed else self._text(payload) or ""
-        try:
-            key = text.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidInputError(
-                f"{where} holds a lone surrogate at character {error.start}, which no database "
-                "can store. Fix it: text.encode('utf-16', 'surrogatepass').decode('utf-16', "
-                "'replace')."
-            ) from None
+        text = storable_text(text, where)
         if point_id is None:
-            point_id = str(uuid.uuid5(NAMESPACE, key.decode()))
+            point_id = str(uuid.uuid5(NAMESPACE, text))
         checked = _checked_id(point_id, where)
-        return models.PointStruct(id=checked, payload=dict(payload), vector=vectors), text
+        return models.PointStruct(id=checked, payload=payload, vector=vectors), text
 
     def embed(self, batch: Sequence[tuple[models.PointStruct, str]]) -> list[models.PointStruct]:
         """Fill in the vectors that the points lack.

@@ -6,6 +6,7 @@ Its calls are those of :mod:`~qdrant_rerank.search.searcher`, whose steps an
 
 import asyncio
 import inspect
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -100,8 +101,7 @@ class AsyncHybridSearcher(SearchCore):
                 "expected an AsyncQdrantClient. Pass AsyncQdrantClient with the same arguments."
             )
         self.concurrency = concurrency
-        self._turns = asyncio.Semaphore(concurrency)
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="qdrant-rerank-async")
+        self._start_threads()
         self._owns_client = client is None
         self.client = connect_async() if client is None else client
 
@@ -150,9 +150,18 @@ class AsyncHybridSearcher(SearchCore):
     ) -> None:
         await self.close()
 
+    def _start_threads(self) -> None:
+        self._process = os.getpid()
+        self._turns = asyncio.Semaphore(self.concurrency)
+        self._threads = ThreadPoolExecutor(
+            self.concurrency, thread_name_prefix="qdrant-rerank-async"
+        )
+
     @asynccontextmanager
     async def _driver(self, limits: CallLimits) -> AsyncIterator[AsyncDriver]:
         """Wait for one of ``concurrency`` places; a task that is cancelled stops its work."""
+        if self._process != os.getpid():
+            self._start_threads()  # a forked child has none of its parent's
         try:
             async with asyncio.timeout(limits.deadline.remaining):
                 await self._turns.acquire()

@@ -10,6 +10,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 
 from qdrant_rerank.errors import QdrantRequestError
 from qdrant_rerank.qdrant.embedded.choice import embedded_client
+from qdrant_rerank.utils.fork import ForkLock
 from qdrant_rerank.utils.validation import clean_key
 
 __all__ = ["AnyClient", "connect", "connect_async", "exclusive", "is_local"]
@@ -20,7 +21,7 @@ ClientOfAServer = TypeVar("ClientOfAServer", QdrantClient, AsyncQdrantClient)
 # Concurrent writes corrupt local mode, so it gets one call at a time. Every searcher on a client
 # shares its lock.
 _locks: "WeakKeyDictionary[AnyClient, threading.RLock]" = WeakKeyDictionary()
-_locks_guard = threading.Lock()
+_locks_guard = ForkLock()
 
 
 def connect(url: str | None = None, path: str | None = None) -> QdrantClient:

@@ -1,12 +1,12 @@
 """One request of a blocking client under way: when it ends, and whether it was sent."""
 
-import threading
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import grpc
 import httpx
@@ -14,6 +14,7 @@ from qdrant_client import QdrantClient
 
 from qdrant_rerank.qdrant.transport.internals import add_response_hook, intercept_grpc
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
+from qdrant_rerank.utils.fork import ForkLock
 
 __all__ = ["Exchange", "watched"]
 
@@ -39,8 +40,9 @@ class Exchange:
 
 
 _exchange: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
-_prepared: "WeakSet[QdrantClient]" = WeakSet()
-_prepared_guard = threading.Lock()
+# The process that prepared each; a forked child has connections of its own.
+_prepared: "WeakKeyDictionary[QdrantClient, int]" = WeakKeyDictionary()
+_prepared_guard = ForkLock()
 
 
 @contextmanager
@@ -51,13 +53,15 @@ def watched(client: QdrantClient, exchange: Exchange) -> Iterator[None]:
         client: client of a server. It is given middleware once, which does nothing outside of this.
         exchange: the request.
     """
-    if client not in _prepared:
+    process = os.getpid()
+    if _prepared.get(client) != process:
         with _prepared_guard:
-            if client not in _prepared:
+            if client not in _prepared:  # middleware stays when connections are renewed
                 client.http.client.add_middleware(_limit_steps)
+            if _prepared.get(client) != process:
                 add_response_hook(client, _limit_body)
                 intercept_grpc(client, _WatchedCalls())
-                _prepared.add(client)
+                _prepared[client] = process
     token = _exchange.set(exchange)
     try:
         yield

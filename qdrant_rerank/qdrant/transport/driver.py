@@ -21,6 +21,7 @@ from qdrant_rerank.errors import CollectionNotFoundError, QdrantConnectionError,
 from qdrant_rerank.qdrant.transport.client import AnyClient, exclusive, is_local
 from qdrant_rerank.qdrant.transport.client_errors import not_found, translate
 from qdrant_rerank.qdrant.transport.deadlines import Exchange, watched
+from qdrant_rerank.qdrant.transport.forks import own_connections
 from qdrant_rerank.qdrant.transport.retries import seconds_to_wait
 from qdrant_rerank.utils.deadline import LONGEST_S, NO_DEADLINE, Cancellation, Deadline
 
@@ -71,9 +72,14 @@ class Driver:
         client: the client to ask; one of the async kind only if it is an embedded engine.
         collection: the name that errors have.
         limits: what to keep to; it counts the requests that are sent again.
+
+    Raises:
+        QdrantConnectionError: the client is of the process that this one was forked from, and
+            cannot be given connections of its own.
     """
 
     def __init__(self, client: AnyClient, collection: str, limits: CallLimits) -> None:
+        own_connections(client)
         self.limits = limits
         self._client = client
         self._collection = collection

@@ -10,13 +10,15 @@ from typing import Any
 
 import grpc
 import httpx
-from qdrant_client import QdrantClient
+from qdrant_client import AsyncQdrantClient, QdrantClient
 
-__all__ = ["add_response_hook", "intercept_grpc"]
+__all__ = ["add_response_hook", "intercept_grpc", "renew_connections"]
 
 logger = logging.getLogger(__name__)
 
 _missing: set[str] = set()  # what was warned of
+# Connections of a parent process. Never closed: gRPC may wait for threads that only the parent has.
+_of_parents: list[Any] = []
 
 
 def add_response_hook(client: QdrantClient, hook: Callable[[httpx.Response], None]) -> None:
@@ -46,6 +48,34 @@ def intercept_grpc(client: QdrantClient, interceptor: grpc.UnaryUnaryClientInter
     remote._grpc_channel_pool = pool
     for make in make_stubs:  # on these channels; calls that are under way keep the old ones
         make()
+
+
+def renew_connections(client: QdrantClient | AsyncQdrantClient) -> bool:
+    """Give a client of a server connections of its own, in place of those of a parent process.
+
+    Returns:
+        Whether it has them now; False where the client was made with a ``transport`` of the
+        caller's, or where this release of qdrant-client has other internals.
+    """
+    try:
+        remote: Any = client._client
+        apis, given = remote.openapi_client.client, remote._rest_args
+        if {"transport", "mounts"} & set(given):
+            return False
+        name, kind = "_client", httpx.Client
+        if isinstance(client, AsyncQdrantClient):
+            name, kind = "_async_client", httpx.AsyncClient  # type: ignore[assignment]
+        pools = ("points", "collections", "snapshots", "root")
+        stubs = [f"_grpc_{pool}_client_pool" for pool in pools]
+        old = [getattr(apis, name), remote._grpc_channel_pool, *(getattr(remote, s) for s in stubs)]
+        setattr(apis, name, kind(**given))
+    except (AttributeError, TypeError):
+        return False
+    _of_parents.extend(old)
+    remote._grpc_channel_pool = []
+    for stub in stubs:  # made again at the next call
+        setattr(remote, stub, None)
+    return True
 
 
 def _warn(transport: str, error: Exception) -> None:
