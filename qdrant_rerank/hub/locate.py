@@ -102,6 +102,7 @@ def locate(
             :data:`~qdrant_rerank.hub.precision.MADE_OF`.
         revision: a hub branch, tag or commit; None for the commit first fetched.
         cache_dir: where downloads are kept; else ``QDRANT_RERANK_CACHE``, else the hub's own cache.
+            A model in fastembed's cache (``FASTEMBED_CACHE_PATH``) is used as well.
         local_files_only: never use the network.
         specific_model_path: a directory to load the named model from instead.
 
