@@ -29,7 +29,7 @@ from qdrant_rerank.hub.precision import (
     precision_of,
     usual_names,
 )
-from qdrant_rerank.hub.registry import find_model, forbids_commercial_use, nearest_names
+from qdrant_rerank.hub.registry import find_model, forbids_commercial_use, near_names, nearest_names
 from qdrant_rerank.hub.snapshots import Wanted
 from qdrant_rerank.hub.specs import ModelSource, ModelSpec
 from qdrant_rerank.utils.validation import a_type, require_choice
@@ -37,6 +37,8 @@ from qdrant_rerank.utils.warn import warn_caller
 
 __all__ = ["ModelFiles", "find_spec", "locate", "locate_embedder", "wanted_of"]
 
+
+NEARLY_THE_SAME = 0.9  # of two names
 
 _warned: set[str] = set()
 _warned_lock = threading.Lock()
@@ -102,6 +104,7 @@ def locate(
             :data:`~qdrant_rerank.hub.precision.MADE_OF`.
         revision: a hub branch, tag or commit; None for the commit first fetched.
         cache_dir: where downloads are kept; else ``QDRANT_RERANK_CACHE``, else the hub's own cache.
+            A model in fastembed's cache (``FASTEMBED_CACHE_PATH``) is used as well.
         local_files_only: never use the network.
         specific_model_path: a directory to load the named model from instead.
 
@@ -250,7 +253,12 @@ def _in_cache(
     try:
         found = snapshots.obtain(wanted, local_files_only=local_files_only)
     except ModelFileError as error:
-        if spec.files or not is_not_found(error):
+        # Not reached or not asked, but so near to a known name that it is one with a slip.
+        is_new = not wanted.repository.folder.is_dir()
+        slip = is_new and near_names(spec.model, cutoff=NEARLY_THE_SAME)
+        if spec.files or isinstance(error, MissingPrecisionError):
+            raise
+        if not slip and not is_not_found(error):
             raise
         raise UnknownModelError(
             f"No model named {spec.model!r}, and no such file or directory. As a hub repository: "

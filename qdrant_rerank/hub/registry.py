@@ -14,6 +14,7 @@ __all__ = [
     "find_model",
     "forbids_commercial_use",
     "listing",
+    "near_names",
     "nearest_names",
     "register_model",
     "supported_models",
@@ -93,13 +94,24 @@ def find_model(name: str) -> ModelSpec:
 
 def nearest_names(name: str) -> str:
     """Return a sentence with the supported names nearest to an unknown one, and a blank."""
+    near = near_names(name)
+    if not near:
+        return f"Supported: {', '.join(spec.model for spec in supported_models())}. "
+    return f"Did you mean {' or '.join(near)}? "
+
+
+def near_names(name: str, *, cutoff: float = 0.5) -> list[str]:
+    """Return at most three supported names near an unknown one, nearest first.
+
+    Args:
+        name: any name.
+        cutoff: similarity, 0 to 1, that a name has at least.
+    """
     names = [spec.model for spec in supported_models()]
     by_key = {name.lower(): name for name in names}
     by_key |= {name.lower().rpartition("/")[2]: name for name in names}
-    near = difflib.get_close_matches(name.lower(), by_key, n=3, cutoff=0.5)
-    if not near:
-        return f"Supported: {', '.join(names)}. "
-    return f"Did you mean {' or '.join(dict.fromkeys(by_key[key] for key in near))}? "
+    found = difflib.get_close_matches(name.lower(), by_key, n=3, cutoff=cutoff)
+    return list(dict.fromkeys(by_key[key] for key in found))
 
 
 def forbids_commercial_use(license: str) -> bool:

@@ -348,6 +348,18 @@ def test_a_repository_that_is_not_there_lists_the_nearest_names(online, tmp_path
     assert "Did you mean BAAI/bge-reranker-base" in said
 
 
+def test_a_slip_in_a_name_is_told_without_a_hub(offline, tmp_path):
+    """As an unknown name, which is a ValueError; another name may be right."""
+    said = offline.locate("Xenova/ms-marco-MiniLM-L-6-v3", cache_dir=tmp_path)
+    assert said.startswith("UnknownModelError: No model named 'Xenova/ms-marco-MiniLM-L-6-v3'")
+    assert "HF_HUB_OFFLINE forbids" in said
+    assert "Did you mean Xenova/ms-marco-MiniLM-L-6-v2" in said
+    assert offline.locate("me/own-reranker", cache_dir=tmp_path).startswith("ModelFileError: ")
+    with worker("http://127.0.0.1:9") as process:
+        said = process.locate("BAAI/bge-reranker-basse", cache_dir=tmp_path)
+    assert said.startswith("UnknownModelError: ")
+
+
 def test_a_licence_against_commercial_use_warns_once(online, hub, tmp_path):
     """Registered, or as the hub tells it."""
     hub.licenses[OWN] = "cc-by-nc-sa-4.0"
