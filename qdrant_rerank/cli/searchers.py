@@ -6,12 +6,12 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from qdrant_rerank.cli.options import NONE, Source, model, text_source
-from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.errors import InvalidInputError, QdrantRerankError
 
 if TYPE_CHECKING:
     from qdrant_rerank.search.searcher import HybridSearcher
 
-__all__ = ["asking", "qdrant_place", "searcher_for"]
+__all__ = ["advising", "asking", "qdrant_place", "searcher_for"]
 
 
 def qdrant_place(
@@ -71,6 +71,20 @@ def searcher_for(
             embedder=model(source.embedder),
             reranker=model(reranker),
         )
+
+
+@contextmanager
+def advising(advice: str) -> Iterator[None]:
+    """Give the errors of an ``add`` advice for the command line, in place of Python's."""
+    from qdrant_rerank.qdrant.upload import RESUME
+
+    try:
+        yield
+    except QdrantRerankError as error:
+        error.args = (str(error).replace(RESUME, advice), *error.args[1:])
+        notes = getattr(error, "__notes__", [])
+        notes[:] = [note.replace(RESUME, advice) for note in notes]
+        raise
 
 
 def asking(

@@ -45,8 +45,13 @@ def is_throttled(error: BaseException | None) -> bool:
     return isinstance(error, QdrantException)  # it raises no other kind
 
 
-def is_too_large(error: grpc.RpcError) -> bool:
-    """Whether a call failed over the size of its message."""
+def is_too_large(error: BaseException | None) -> bool:
+    """Whether a request failed over its size."""
+    if isinstance(error, UnexpectedResponse):
+        said = error.content.decode("utf-8", "replace")
+        return error.status_code == 413 or "is larger than allowed" in said
+    if not isinstance(error, grpc.RpcError):
+        return False
     return any(words in str(error.details()) for words in TOO_LARGE)
 
 

@@ -151,6 +151,21 @@ class Driver:
         """Call a function that keeps a processor busy, or reads files."""
         return function(*args, **kwargs)
 
+    async def encode(
+        self,
+        function: Callable[Arguments, Answer],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Answer:
+        """Call a function that makes what is asked of Qdrant.
+
+        An event loop waits for it until the deadline at most; a thread cannot leave its own work.
+
+        Raises:
+            QdrantConnectionError: the deadline has passed.
+        """
+        return await self.compute(function, *args, **kwargs)
+
     async def _outcome(self, send: Send[Answer], retries: int) -> Answer | QdrantError:
         try:
             return await self.request(send, retries=retries)
@@ -245,6 +260,24 @@ class AsyncDriver(Driver):
                 "its 'async with' block."
             ) from error
         return await doing
+
+    async def encode(
+        self,
+        function: Callable[Arguments, Answer],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Answer:
+        """As of ``Driver``."""
+        try:
+            async with asyncio.timeout(self.limits.deadline.remaining):
+                return await self.compute(function, *args, **kwargs)
+        except TimeoutError as error:
+            if not self.limits.deadline.passed:  # of the function's own
+                raise
+            raise QdrantConnectionError(
+                f"No time was left to ask Qdrant for {self._collection!r}: encoding the query took "
+                "all of it. Give it longer: deadline_s."
+            ) from error
 
     async def _send(self, send: Send[Any], timeout: int | None, exchange: Exchange) -> Any:
         # Covers the whole request, which the client's own timeout does not.
