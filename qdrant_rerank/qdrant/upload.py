@@ -322,6 +322,7 @@ async def _point_builder(
     try:
         schema = await first.schema(driver)
     except CollectionNotFoundError:
+        await first.require_text_index(driver)
         await create_collection(driver, first.collection, first.embedder, first.sparse, settings)
         schema = await first.schema(driver)
     plan = first.plan(schema, options)
