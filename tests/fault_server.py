@@ -70,6 +70,15 @@ def dripping(handler: BaseHTTPRequestHandler) -> None:
         time.sleep(0.05)
 
 
+def dripping_headers(handler: BaseHTTPRequestHandler) -> None:
+    """Headers that come a character at a time, for two minutes or until nobody listens."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Padding: ")
+    for _ in range(2400):
+        handler.wfile.write(b"x")
+        handler.wfile.flush()
+        time.sleep(0.05)
+
+
 def hanging(handler: BaseHTTPRequestHandler) -> None:
     """No answer until the client gives up."""
     handler.connection.settimeout(60)

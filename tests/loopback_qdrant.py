@@ -25,6 +25,7 @@ Body = dict[str, Any]
 Sabotage = Callable[[str, str], Answer | None]
 #: What the server says that it is.
 VERSION = "1.20.0"
+LARGEST_BODY = 32 * 2**20  # bytes of a request, as of a server that is not set otherwise
 # What the embedded engine's methods call the fields of a request.
 RENAMED = {
     "filter": "query_filter",
@@ -76,6 +77,11 @@ class LoopbackQdrant:
             return
         if self.key is not None and handler.headers.get("api-key") != self.key:
             answer(401, b"Invalid API key or JWT")(handler)
+            return
+        if len(handler.body) > LARGEST_BODY:
+            words = f"JSON payload ({len(handler.body)} bytes) is larger than allowed (limit: "
+            body = json.dumps({"status": {"error": f"{words}{LARGEST_BODY} bytes)."}, "time": 0.0})
+            answer(400, body.encode())(handler)
             return
         try:
             with self.lock:

@@ -5,7 +5,7 @@ import click
 from qdrant_rerank.cli.documents import documents_in
 from qdrant_rerank.cli.options import Source, batch_size_option, json_option, source_options
 from qdrant_rerank.cli.output import counted, documents_are, print_json, say
-from qdrant_rerank.cli.searchers import asking, qdrant_place, searcher_for
+from qdrant_rerank.cli.searchers import advising, asking, qdrant_place, searcher_for
 from qdrant_rerank.errors import QdrantRequestError
 
 __all__ = ["index"]
@@ -20,15 +20,17 @@ def index(file: str, source: Source, batch_size: int, as_json: bool) -> None:
     """Add the documents of a FILE to a collection.
 
     FILE is JSONL, gzipped or not, or '-' for stdin. A line is a JSON object (the payload) or a JSON
-    string (the text). Ids are made from the texts, so a file that is indexed twice adds nothing the
-    second time. Another --text makes other texts and ids, and so adds the documents again.
+    string (the text). Ids are made from texts and payloads, so a file that is indexed twice adds
+    nothing the second time. A line that has changed, or another --text, makes another id, and so
+    adds the document again.
     """
     qdrant_place(source.url, source.path, create=True)  # before anything is read
     with (
         documents_in(file, source.text) as documents,
         searcher_for(source, create=True) as searcher,
     ):
-        added = searcher.add(documents, batch_size=batch_size)
+        with advising("Index again: what is stored is not stored twice."):
+            added = searcher.add(documents, batch_size=batch_size)
         ask = asking(searcher.client, source.collection)
         try:
             holds = ask(lambda client: client.count(source.collection)).count

@@ -22,7 +22,7 @@ from qdrant_rerank.cli.options import (
     source_options,
 )
 from qdrant_rerank.cli.output import documents_are, print_json, say
-from qdrant_rerank.cli.searchers import asking, searcher_for
+from qdrant_rerank.cli.searchers import advising, asking, searcher_for
 from qdrant_rerank.errors import InvalidInputError, QdrantError
 
 __all__ = ["reindex"]
@@ -88,9 +88,10 @@ def reindex(
         ask = asking(searcher.client, alias)
         old = _target(ask, alias)
         try:
-            added = searcher.add(
-                documents, batch_size=batch_size, parallel=parallel, settings=settings
-            )
+            with advising("They are removed, and nothing is switched. Reindex again."):
+                added = searcher.add(
+                    documents, batch_size=batch_size, parallel=parallel, settings=settings
+                )
         except BaseException:
             with suppress(QdrantError):  # the first failure is the one to report
                 ask(lambda client: client.delete_collection(new))

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from qdrant_rerank.cli.options import NONE, Source, model, text_source
-from qdrant_rerank.errors import InvalidInputError, QdrantError
+from qdrant_rerank.errors import InvalidInputError, QdrantError, QdrantRerankError
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
     from qdrant_rerank.search.searcher import HybridSearcher
 
-__all__ = ["asking", "client_for", "given_place", "qdrant_place", "searcher_for"]
+__all__ = ["advising", "asking", "client_for", "given_place", "qdrant_place", "searcher_for"]
 
 
 def given_place(url: str | None, path: str | None) -> tuple[str | None, str | None]:
@@ -133,6 +133,20 @@ def searcher_for(
             embedder=model(source.embedder),
             reranker=model(reranker),
         )
+
+
+@contextmanager
+def advising(advice: str) -> Iterator[None]:
+    """Give the errors of an ``add`` advice for the command line, in place of Python's."""
+    from qdrant_rerank.qdrant.upload import RESUME
+
+    try:
+        yield
+    except QdrantRerankError as error:
+        error.args = (str(error).replace(RESUME, advice), *error.args[1:])
+        notes = getattr(error, "__notes__", [])
+        notes[:] = [note.replace(RESUME, advice) for note in notes]
+        raise
 
 
 def asking(client: "QdrantClient", collection: str = "") -> Callable[[Callable[[Any], Any]], Any]:

@@ -8,7 +8,7 @@ from qdrant_client import models
 from qdrant_rerank.embedders.qdrant import TextIndex
 from qdrant_rerank.errors import InvalidInputError, QdrantRequestError
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
-from qdrant_rerank.qdrant.schema import DENSE_NAME, EMBEDDER_KEY, SPARSE_NAME
+from qdrant_rerank.qdrant.schema import DENSE_NAME, EMBEDDER_KEY, IDS_KEY, IDS_VERSION, SPARSE_NAME
 from qdrant_rerank.qdrant.settings import CollectionSettings
 from qdrant_rerank.qdrant.transport.client import is_local
 from qdrant_rerank.qdrant.transport.driver import Driver
@@ -70,7 +70,7 @@ def _encoders_config(
         raise InvalidInputError(
             "A collection needs vectors, but embedder and sparse are both None. Pass one of them."
         )
-    config: dict[str, Any] = {"vectors_config": {}}
+    config: dict[str, Any] = {"vectors_config": {}, "metadata": {IDS_KEY: IDS_VERSION}}
     if embedder is not None:
         if embedder.dimension is None:
             raise InvalidInputError(
@@ -82,7 +82,7 @@ def _encoders_config(
                 size=embedder.dimension, distance=models.Distance.COSINE
             )
         }
-        config["metadata"] = {EMBEDDER_KEY: embedder.name}
+        config["metadata"][EMBEDDER_KEY] = embedder.name
     if sparse is not None and not isinstance(sparse, TextIndex):
         config["sparse_vectors_config"] = {
             SPARSE_NAME: models.SparseVectorParams(modifier=models.Modifier.IDF)

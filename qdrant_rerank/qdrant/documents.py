@@ -1,19 +1,21 @@
 """Documents to points: from any iterable, checked one by one.
 
-Ids are made from the texts, so adding again does not duplicate.
+Ids are made from the documents, so adding again does not duplicate.
 """
 
+import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from qdrant_client import models
+from qdrant_client.local.payload_value_extractor import value_by_key
 
 from qdrant_rerank.embedders.checks import all_finite, dense_output, require_finite
 from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError, SchemaMismatchError
-from qdrant_rerank.payload import PayloadText
+from qdrant_rerank.payload import PayloadText, require_path
 from qdrant_rerank.qdrant.payloads import plain_payload, storable_text
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder, RecallPlan
 from qdrant_rerank.qdrant.schema import CollectionSchema
@@ -25,6 +27,7 @@ Document = str | Mapping[str, Any] | models.PointStruct
 
 # Fixed, so that a text has the same id in every process: uuid5(NAMESPACE_URL, "qdrant-rerank").
 NAMESPACE = uuid.UUID("22231b7c-5e2b-54c0-8efc-fa55f6089afb")
+REMEMBERED = 2**20  # ids of one call, some 100 bytes each
 
 
 class PointBuilder:
@@ -36,6 +39,15 @@ class PointBuilder:
         embedder: the dense encoder; None where the plan has no dense vector.
         sparse: the sparse encoder; None where the plan has no sparse vector.
         text: where a payload's text is.
+        id_field: payload field, or path, that tells documents apart; None for the text and all
+            the payload.
+
+    Attributes:
+        overwritten: points so far that took the place of another document's of the same call;
+            of the first ``REMEMBERED`` ids.
+
+    Raises:
+        InvalidInputError: ``id_field`` is no field or path.
     """
 
     def __init__(
@@ -45,7 +57,13 @@ class PointBuilder:
         embedder: DenseEncoder | None,
         sparse: LexicalEncoder | None,
         text: PayloadText,
+        id_field: str | None = None,
     ) -> None:
+        if id_field is not None:
+            require_path("id_field", id_field)
+        self.overwritten = 0
+        self._id_field = id_field
+        self._seen: dict[int, int] = {}  # hashes of ids to hashes of what is stored there
         self._schema = schema
         self._plan = plan
         self._embedder = embedder
@@ -115,9 +133,41 @@ class PointBuilder:
         text = self._text.require(payload, where) if needed else self._text(payload) or ""
         text = storable_text(text, where)
         if point_id is None:
-            point_id = str(uuid.uuid5(NAMESPACE, text))
+            point_id = self._made_id(text, payload, where)
         checked = _checked_id(point_id, where)
+        self._note(checked, payload)
         return models.PointStruct(id=checked, payload=payload, vector=vectors), text
+
+    def _made_id(self, text: str, payload: dict[str, Any], where: str) -> int | str:
+        """Return the id of a document that has none: two that differ have different ids."""
+        if self._id_field is not None:
+            return self._id_of_field(payload, where)
+        # A text without any other field has the same id in collections of both kinds.
+        bare = isinstance(self._text.source, str) and "{" not in self._text.source
+        if self._schema.ids > 1 and not (bare and payload == self._payload_of(text, where)):
+            text = f"{text}\0{_canonical(payload)}"
+        return str(uuid.uuid5(NAMESPACE, text))
+
+    def _id_of_field(self, payload: dict[str, Any], where: str) -> int | str:
+        field = self._id_field or ""
+        values = value_by_key(payload, field) or []
+        if len(values) != 1 or not isinstance(values[0], int | str | uuid.UUID) or values[0] == "":
+            raise InvalidInputError(
+                f"{where} has {values!r:.80} in the field {field!r}, its id_field; expected one "
+                "text or whole number."
+            )
+        [key] = values
+        try:
+            return _checked_id(key, where)
+        except InvalidInputError:  # the id is made of it
+            return str(uuid.uuid5(NAMESPACE, f"{field}\0{key}"))
+
+    def _note(self, point_id: int | str, payload: dict[str, Any]) -> None:
+        content = hash(_canonical(payload))
+        before = self._seen.get(hash(point_id), content)
+        self.overwritten += before != content
+        if len(self._seen) < REMEMBERED:
+            self._seen[hash(point_id)] = content
 
     def embed(self, batch: Sequence[tuple[models.PointStruct, str]]) -> list[models.PointStruct]:
         """Fill in the vectors that the points lack.
@@ -222,6 +272,11 @@ class PointBuilder:
                     f"{name or 'the unnamed vector'!r}; expected finite numbers."
                 )
         return dict(given)
+
+
+def _canonical(payload: dict[str, Any]) -> str:
+    """The payload as a text, the same for equal payloads in every process."""
+    return json.dumps(payload, sort_keys=True, ensure_ascii=False, default=str)
 
 
 def _document(row: tuple[models.PointStruct, str]) -> str:

@@ -66,7 +66,9 @@ def _plain(value: Any, where: str, path: tuple[str, ...]) -> Any:  # noqa: PLR09
         return _plain(value.value, where, path)
     if isinstance(value, str):
         return storable_text(str(value), where, path)
-    if isinstance(value, int | np.integer) and not isinstance(value, np.timedelta64):
+    if isinstance(value, np.timedelta64):  # which counts as a whole number
+        raise _refused(value, where, path)
+    if isinstance(value, int | np.integer):
         return _whole(int(value), where, path)
     if isinstance(value, float | np.floating):
         return _number(float(value), where, path)
@@ -101,7 +103,9 @@ def _of_numpy(value: Any, where: str, path: tuple[str, ...]) -> Any:
         return bool(value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufOUSM" and value.dtype.kind != "S":
         if value.dtype.kind == "M":
-            value = np.where(np.isnat(value), None, value.astype(str).astype(object))
+            missing = np.isnat(value)
+            value = value.astype(str).astype(object)
+            value[missing] = None
         return _plain(value.tolist(), where, path)
     raise _refused(value, where, path)
 

@@ -22,7 +22,13 @@ from qdrant_rerank.qdrant.lookups import Query, given, read_consistency
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder, RecallPlan, plan_recall
 from qdrant_rerank.qdrant.recall_request import RecallQuery
 from qdrant_rerank.qdrant.schema import CollectionSchema
-from qdrant_rerank.qdrant.server_version import Version, needs, parse_version, require_version
+from qdrant_rerank.qdrant.server_version import (
+    TEXT_INDEX,
+    Version,
+    needs,
+    parse_version,
+    require_version,
+)
 from qdrant_rerank.qdrant.transport.client import is_local
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.types import in_retrieval_order
@@ -71,8 +77,21 @@ class FirstStage:
         known = self.known
         if known is None:
             info = await driver.request(lambda client, _: client.get_collection(self.collection))
-            known = self.known = CollectionSchema.from_info(self.collection, info)
+            known = CollectionSchema.from_info(self.collection, info)
+            if isinstance(self.sparse, TextIndex) and self.sparse.field not in known.scored:
+                await self.require_text_index(driver)
+            self.known = known
         return known
+
+    async def require_text_index(self, driver: Driver) -> None:
+        """Raise QdrantRequestError where the server ranks by no text index, and the encoder is one.
+
+        Such a server makes the index without a word, and without scores.
+        """
+        if isinstance(self.sparse, TextIndex) and not driver.embedded:
+            version = await self._server_version(driver)
+            if version is not None:
+                require_version([TEXT_INDEX], version, f"The Qdrant server of {self.collection!r}")
 
     def forget(self) -> None:
         """Read the schema again the next time: the collection may be another one by now."""

@@ -5,13 +5,27 @@ from dataclasses import dataclass
 
 from qdrant_client import models
 
-__all__ = ["DENSE_NAME", "EMBEDDER_KEY", "SPARSE_NAME", "Branch", "CollectionSchema"]
+from qdrant_rerank.errors import SchemaMismatchError
+
+__all__ = [
+    "DENSE_NAME",
+    "EMBEDDER_KEY",
+    "IDS_KEY",
+    "IDS_VERSION",
+    "SPARSE_NAME",
+    "Branch",
+    "CollectionSchema",
+]
 
 #: Names of the vectors in a collection that ``add`` creates.
 DENSE_NAME = "dense"
 SPARSE_NAME = "bm25"
 #: Key of a collection's metadata under which ``add`` records the embedder's name.
 EMBEDDER_KEY = "qdrant_rerank_embedder"
+#: Key under which ``add`` records how it makes ids, and the way of new collections. Collections
+#: without it have way 1: of the text alone. Way 2: of the text and all the payload.
+IDS_KEY = "qdrant_rerank_ids"
+IDS_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +60,7 @@ class CollectionSchema:
         dense: dense vectors by name; "" is the unnamed one.
         sparse: sparse vectors by name.
         embedder: name of the embedder that filled it, if ``add`` recorded it.
+        ids: how the ids of documents are made; see ``IDS_KEY``.
         indexed: payload fields that have an index.
         scored: those of them whose text index ranks by BM25.
     """
@@ -54,21 +69,34 @@ class CollectionSchema:
     dense: Mapping[str, models.VectorParams]
     sparse: Mapping[str, models.SparseVectorParams]
     embedder: str | None = None
+    ids: int = 1
     indexed: frozenset[str] = frozenset()
     scored: frozenset[str] = frozenset()
 
     @classmethod
     def from_info(cls, collection: str, info: models.CollectionInfo) -> "CollectionSchema":
-        """Make it from what ``get_collection`` returns."""
+        """Make it from what ``get_collection`` returns.
+
+        Raises:
+            SchemaMismatchError: a newer version of this package has made the collection.
+        """
         vectors = info.config.params.vectors or {}
         if isinstance(vectors, models.VectorParams):
             vectors = {"": vectors}
-        recorded = (info.config.metadata or {}).get(EMBEDDER_KEY)
+        metadata = info.config.metadata or {}
+        recorded = metadata.get(EMBEDDER_KEY)
+        ids = metadata.get(IDS_KEY, 1)
+        if ids not in range(1, IDS_VERSION + 1):
+            raise SchemaMismatchError(
+                f"Collection {collection!r} has ids of kind {ids!r:.40} (metadata {IDS_KEY!r}); "
+                f"this qdrant-rerank knows 1 to {IDS_VERSION}. Upgrade qdrant-rerank."
+            )
         return cls(
             collection=collection,
             dense=dict(vectors),
             sparse=dict(info.config.params.sparse_vectors or {}),
             embedder=recorded if isinstance(recorded, str) else None,
+            ids=ids,
             indexed=frozenset(info.payload_schema or {}),
             scored=frozenset(
                 field

@@ -14,7 +14,15 @@ from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
 
-__all__ = ["FEATURES", "Feature", "Version", "needs", "parse_version", "require_version"]
+__all__ = [
+    "FEATURES",
+    "TEXT_INDEX",
+    "Feature",
+    "Version",
+    "needs",
+    "parse_version",
+    "require_version",
+]
 
 Version = tuple[int, int, int]
 
@@ -34,6 +42,11 @@ class Feature:
     instead: str = ""
 
 
+TEXT_INDEX = Feature(
+    "ranking by a payload index (TextIndex, TextQuery)",
+    (1, 20, 0),
+    "pass sparse='Qdrant/bm25' with a sparse vector",
+)
 # By the model of qdrant-client that asks for it; the versions are those of Qdrant's documentation.
 # The client's own oldest server, 1.19, would do for most; older ones are in use all the same.
 FEATURES: Mapping[type[BaseModel], Feature] = {
@@ -48,11 +61,10 @@ FEATURES: Mapping[type[BaseModel], Feature] = {
     models.ShardKeyWithFallback: Feature("ShardKeyWithFallback", (1, 16, 0), "pass one shard key"),
     models.AcornSearchParams: Feature("the ACORN search (SearchParams.acorn)", (1, 16, 0)),
     models.RelevanceFeedbackQuery: Feature("RelevanceFeedbackQuery", (1, 17, 0)),
-    models.TextQuery: Feature(
-        "ranking by a payload index (TextQuery)",
-        (1, 20, 0),
-        "pass sparse='Qdrant/bm25' with a sparse vector",
-    ),
+    models.TextQuery: TEXT_INDEX,
+    models.HasVectorCondition: Feature("HasVectorCondition", (1, 13, 0)),
+    models.MatchPhrase: Feature("MatchPhrase", (1, 15, 0), "pass MatchText"),
+    models.MatchTextAny: Feature("MatchTextAny", (1, 16, 0), "pass several MatchText in should"),
 }
 WEIGHTED_RRF = Feature("Rrf with weights", (1, 17, 0), "pass Rrf without weights, or fusion='rrf'")
 
@@ -69,8 +81,8 @@ def needs(requests: Iterable[BaseModel]) -> list[Feature]:
 
 def _features(value: Any) -> Iterator[Feature]:
     if isinstance(value, list | tuple):
-        # A vector is long and holds numbers alone; its first element shows that.
-        if value and not isinstance(value[0], int | float):
+        # A vector, or the ids of a filter, are long and of one kind; the first element shows that.
+        if value and not isinstance(value[0], int | float | str):
             for element in value:
                 yield from _features(element)
         return
@@ -80,7 +92,7 @@ def _features(value: Any) -> Iterator[Feature]:
         yield FEATURES[type(value)]
     if isinstance(value, models.Rrf) and value.weights is not None:
         yield WEIGHTED_RRF
-    if not isinstance(value, models.SparseVector | models.Filter):
+    if not isinstance(value, models.SparseVector):
         for name in type(value).model_fields:
             yield from _features(getattr(value, name))
 

@@ -5,6 +5,7 @@ of documents. A batch that fails is sent again a few times; then the next ones a
 several in a row have failed, the rest is not sent.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +19,7 @@ from qdrant_rerank.errors import (
     IncompleteAddError,
     InvalidInputError,
     QdrantError,
+    QdrantRequestError,
 )
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import PayloadText
@@ -26,20 +28,45 @@ from qdrant_rerank.qdrant.documents import Document, PointBuilder
 from qdrant_rerank.qdrant.lookups import retrieve_points
 from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.settings import CollectionSettings
+from qdrant_rerank.qdrant.transport.client_errors import is_too_large
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.types import PointId
 from qdrant_rerank.utils.progress import tqdm
 from qdrant_rerank.utils.validation import require_positive, require_several
 
-__all__ = ["BATCH_RETRIES", "Upload", "add_documents"]
+__all__ = ["BATCH_RETRIES", "RESUME", "Added", "Upload", "add_documents"]
+
+logger = logging.getLogger(__name__)
 
 #: Times that a batch is sent again if its failure is transient, unless the options say more.
 BATCH_RETRIES = 2
 #: Batches that fail in a row before the rest is given up.
 GIVE_UP = 3
 SHOWN_IDS = 3  # in a message; the error has all of them
+#: Bytes of one request. A server's REST takes 32 MiB, unless it is set otherwise; the rest of the
+#: request is small.
+LARGEST_REQUEST = 30 * 2**20
+#: Advice of the error of an ``add`` that stored only a part.
+RESUME = "Add all again with resume=True: it stores only what is missing."
 
 Batch = list[models.PointStruct]
+
+
+class Added(int):
+    """The number of documents that ``add`` stored.
+
+    Attributes:
+        overwritten: those of them that took the place of another document of the same call, because
+            both have the same id and different payloads.
+    """
+
+    overwritten: int
+
+    def __new__(cls, stored: int, overwritten: int = 0) -> "Added":
+        """Make the number."""
+        made = super().__new__(cls, stored)
+        made.overwritten = overwritten
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +78,7 @@ class Upload:
         parallel: batches at a time.
         resume: whether documents are skipped whose ids the collection has already.
         progress: whether a progress bar is shown on stderr; None shows one on a terminal.
+        id_field: payload field that ids are made of; None for the text and all the payload.
 
     Raises:
         InvalidInputError: a number below 1.
@@ -60,6 +88,7 @@ class Upload:
     parallel: int = 1
     resume: bool = False
     progress: bool | None = None
+    id_field: str | None = None
 
     def __post_init__(self) -> None:
         require_positive("batch_size", self.batch_size, optional=False)
@@ -104,7 +133,7 @@ class _Tally:
         error = IncompleteAddError(
             f"{len(ids)} documents in {len(self.failed)} batches were not stored, and "
             f"{self.stored} were. The first failure: {first} The ids are in .failed_ids: {shown}. "
-            "Adding all again with resume=True sends only these.",
+            f"{RESUME}",
             stored=self.stored,
             failed_ids=ids,
             causes=[cause for _, cause in self.failed],
@@ -123,7 +152,7 @@ async def add_documents(
     options: SearchOptions,
     settings: CollectionSettings | None,
     upload: Upload,
-) -> int:
+) -> Added:
     """Read, check, embed and store documents; see :meth:`HybridSearcher.add`.
 
     Args:
@@ -137,18 +166,22 @@ async def add_documents(
         upload: how documents are sent.
 
     Returns:
-        The number of documents stored.
+        The number of documents stored, and how many took the place of others.
 
     Raises:
         QdrantRerankError: a document is wrong, or a batch failed and none after it was stored; the
-            error's note has the number of documents before it.
+            error has the number of documents before it, in a note or in its message.
         IncompleteAddError: batches failed, and others after them were stored.
     """
     if settings is not None and not isinstance(settings, CollectionSettings):
         raise InvalidInputError(
             f"settings is a {type(settings).__name__}; expected a CollectionSettings."
         )
-    builder = await _point_builder(driver, first, text, options, settings or CollectionSettings())
+    if upload.id_field is not None and ids is not None:
+        raise InvalidInputError("ids and id_field are both given; expected one of them.")
+    builder = await _point_builder(
+        driver, first, text, options, settings or CollectionSettings(), upload.id_field
+    )
     require_several("documents", documents)
     if isinstance(documents, Mapping | models.PointStruct):
         raise InvalidInputError(
@@ -185,21 +218,72 @@ async def add_documents(
                         batch, wrong = await driver.compute(_embedded, builder, rows)
                         batches += [batch] if batch else []
                         failure = wrong or failure
-                if batches:
+                parts = [part for batch in batches for part in _cut(batch)]
+                for start in range(0, len(parts), upload.parallel):
+                    some = parts[start : start + upload.parallel]
                     # Sending a batch again does no harm, since ids are given.
-                    sends = [partial(_upsert, first, batch) for batch in batches]
+                    sends = [partial(_upsert, first, part) for part in some]
                     outcomes = await driver.request_many(sends, retries=BATCH_RETRIES)
-                    tally.note(batches, outcomes)
+                    tally.note(some, [_named(*one) for one in zip(some, outcomes, strict=True)])
             tally.finish(failure)
-            return tally.stored
         except IncompleteAddError:
             raise
-        except Exception as error:
-            error.add_note(
-                f"{tally.stored} documents before it were added; adding them again does not "
-                "duplicate them."
-            )
+        except BaseException as error:
+            _tell_stored(error, tally.stored)
             raise
+    if builder.overwritten:
+        logger.warning(
+            "%d of %d documents took the place of others in %r: they have the same ids and "
+            "different payloads. Pass ids= or id_field= with what tells them apart.",
+            builder.overwritten,
+            tally.stored,
+            first.collection,
+        )
+    return Added(tally.stored, builder.overwritten)
+
+
+def _tell_stored(error: BaseException, stored: int) -> None:
+    """Add to an error how many documents are stored: to its message, if it is Qdrant's."""
+    state = f"{stored} documents before it were added."
+    if isinstance(error, QdrantError):
+        error.args = (f"{str(error).rstrip('.')}. {state} {RESUME}", *error.args[1:])
+    else:
+        error.add_note(f"{state} {RESUME}")
+
+
+def _cut(batch: Batch) -> Iterator[Batch]:
+    """Yield the parts of a batch that one request can hold each; one too large point is alone."""
+    part: Batch = []
+    size = 0
+    for point in batch:
+        own = _bytes(point)
+        if part and size + own > LARGEST_REQUEST:
+            yield part
+            part, size = [], 0
+        part.append(point)
+        size += own
+    if part:
+        yield part
+
+
+def _named(part: Batch, outcome: Any) -> Any:
+    """Return the outcome of a request; an error over its size names the document."""
+    if len(part) != 1 or not isinstance(outcome, QdrantError):
+        return outcome
+    if not is_too_large(outcome.__cause__):
+        return outcome
+    named = QdrantRequestError(
+        f"Document {part[0].id!r} has {_bytes(part[0]):,} bytes, which the server refuses: "
+        f"{outcome} Store less in its payload, or raise the server's service.max_request_size_mb "
+        "in its configuration."
+    )
+    named.__cause__ = outcome.__cause__
+    return named
+
+
+def _bytes(point: models.PointStruct) -> int:
+    """The size of a point as the body of a request has it, with the comma after it."""
+    return len(point.model_dump_json(exclude_unset=True, exclude_none=True).encode()) + 1
 
 
 def _next_batch(
@@ -231,12 +315,14 @@ async def _point_builder(
     text: PayloadText,
     options: SearchOptions,
     settings: CollectionSettings,
+    id_field: str | None,
 ) -> PointBuilder:
     """Return what makes points for the collection, which is created where there is none."""
     first.forget()  # it may have been deleted, and made again with other vectors
     try:
         schema = await first.schema(driver)
     except CollectionNotFoundError:
+        await first.require_text_index(driver)
         await create_collection(driver, first.collection, first.embedder, first.sparse, settings)
         schema = await first.schema(driver)
     plan = first.plan(schema, options)
@@ -246,7 +332,7 @@ async def _point_builder(
             "The options name several vectors of one kind, and add embeds a text once. Add "
             "with a searcher whose options name one."
         )
-    return PointBuilder(schema, plan, first.embedder, first.sparse, text)
+    return PointBuilder(schema, plan, first.embedder, first.sparse, text, id_field)
 
 
 def _upsert(first: FirstStage, batch: Batch, client: Any, timeout: int | None) -> Any:

@@ -30,6 +30,10 @@ from qdrant_rerank.utils.validation import require_positive
 
 __all__ = ["AsyncHybridSearcher"]
 
+# Threads per call at a time. More than one is needed only where a call was cancelled, or has ended
+# at its deadline, while its encoder, which cannot be stopped, still has a thread.
+ABANDONED = 4
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -58,7 +62,8 @@ class AsyncHybridSearcher(SearchCore):
         client: an ``AsyncQdrantClient``, or an embedded engine of either kind; None for
             ``QDRANT_URL`` (and ``QDRANT_API_KEY``) if set, else an embedded engine at
             ``QDRANT_PATH``, else one in memory.
-        concurrency: calls at work at a time, and threads; the others wait their turn, in order.
+        concurrency: calls at work at a time; the others wait their turn, in order. Up to four
+            times as many threads do what calls that have ended cannot stop.
             ``deadline_s`` counts from the call.
 
     Attributes:
@@ -154,7 +159,7 @@ class AsyncHybridSearcher(SearchCore):
         self._process = os.getpid()
         self._turns = asyncio.Semaphore(self.concurrency)
         self._threads = ThreadPoolExecutor(
-            self.concurrency, thread_name_prefix="qdrant-rerank-async"
+            ABANDONED * self.concurrency, thread_name_prefix="qdrant-rerank-async"
         )
 
     @asynccontextmanager

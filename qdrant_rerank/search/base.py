@@ -128,7 +128,7 @@ class SearchCore(ABC):
         options = request.options or self.options
         request.check(queries, self.candidates)
         require_options(options)
-        return CallLimits(options.timeout_s, options.retries, deadline)
+        return CallLimits(options.timeout_s, options.retries, deadline, options.consistency)
 
     def _own_limits(self) -> CallLimits:
         return CallLimits(self.options.timeout_s, self.options.retries)

@@ -25,7 +25,7 @@ from qdrant_rerank.qdrant.recall_request import Prefetches, RecallBy
 from qdrant_rerank.qdrant.settings import CollectionSettings
 from qdrant_rerank.qdrant.transport.client import connect
 from qdrant_rerank.qdrant.transport.driver import CallLimits, Driver, run
-from qdrant_rerank.qdrant.upload import Upload, add_documents
+from qdrant_rerank.qdrant.upload import Added, Upload, add_documents
 from qdrant_rerank.reranking.grouping import GroupedResults
 from qdrant_rerank.search.base import SearchCore
 from qdrant_rerank.search.request import SearchRequest
@@ -368,24 +368,31 @@ class HybridSearcher(SearchCore):
         resume: bool = False,
         settings: CollectionSettings | None = None,
         progress: bool | None = None,
-    ) -> int:
+        id_field: str | None = None,
+    ) -> Added:
         """Embed documents and store them; create the collection where there is none.
 
         Args:
             documents: texts, mappings (the payload), or ``PointStruct``s, whose missing vectors
                 are embedded. Any iterable: it is read once, a batch at a time.
             ids: one per document, whole numbers or UUIDs; None for the points' own, or a UUIDv5 of
-                the text, so that adding twice does not duplicate.
-            batch_size: documents per request.
+                the text and the payload, so that adding twice does not duplicate. (In a collection
+                that version 0.1 created: of the text alone.)
+            batch_size: documents per request, fewer where they would be too large for it.
             parallel: requests at a time; memory holds as many batches.
             resume: skip documents whose ids are in the collection already, without embedding
                 them, such as after an ``add`` that was interrupted.
             settings: settings of a collection that has to be created: shards, replicas,
                 quantisation, payload indexes.
             progress: shows a progress bar on stderr; None shows one if stderr is a terminal.
+            id_field: payload field, or path, whose value tells documents apart, such as "url":
+                ids are made of it alone, so that a changed document takes the place of its former
+                self.
 
         Returns:
-            The number of documents stored by this call.
+            The number of documents stored by this call. Its attribute ``overwritten`` is the number
+            of those that took the place of another document of this call: one with the same id and
+            another payload, which is also logged as a warning.
 
         Raises:
             InvalidInputError: not a document, a wrong id, or not one id per document.
@@ -396,10 +403,10 @@ class HybridSearcher(SearchCore):
             IncompleteAddError: some batches were not stored, but others after them were; the error
                 has the ids. A batch is sent up to three times if its failure is transient.
 
-            Otherwise the documents before the one that failed are stored; a note on the error has
-            their number.
+            Otherwise the documents before the one that failed are stored; the error has their
+            number, and ``resume=True`` goes on from there.
         """
-        upload = Upload(batch_size, parallel, resume, progress)
+        upload = Upload(batch_size, parallel, resume, progress, id_field)
         async with self._driver(self._own_limits()) as driver:
             return await add_documents(
                 driver,

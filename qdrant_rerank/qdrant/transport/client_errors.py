@@ -8,6 +8,7 @@ tree of :mod:`qdrant_rerank.errors`.
 import json
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
 import grpc
 import httpx
@@ -19,6 +20,12 @@ from qdrant_rerank.errors import (
     QdrantConnectionError,
     QdrantRequestError,
     QdrantRerankError,
+)
+from qdrant_rerank.qdrant.transport.advice import (
+    full_url,
+    missing_replicas,
+    strict_mode,
+    unreachable,
 )
 from qdrant_rerank.qdrant.transport.client import AnyClient, is_local
 
@@ -38,8 +45,6 @@ CLOSED = (
 )
 # A message that is too long for gRPC, or for Qdrant; it stays so when it is sent again.
 TOO_LARGE = ("message larger than max", "message length too large")
-# For users who have installed the package, and so have no docker-compose.yml.
-START = "docker run -p 6333:6333 -p 6334:6334 qdrant/qdrant"
 
 
 def is_throttled(error: BaseException | None) -> bool:
@@ -47,13 +52,18 @@ def is_throttled(error: BaseException | None) -> bool:
     return isinstance(error, QdrantException)  # it raises no other kind
 
 
-def is_too_large(error: grpc.RpcError) -> bool:
-    """Whether a call failed over the size of its message."""
+def is_too_large(error: BaseException | None) -> bool:
+    """Whether a request failed over its size."""
+    if isinstance(error, UnexpectedResponse):
+        said = error.content.decode("utf-8", "replace")
+        return error.status_code == 413 or "is larger than allowed" in said
+    if not isinstance(error, grpc.RpcError):
+        return False
     return any(words in str(error.details()) for words in TOO_LARGE)
 
 
 def translate(
-    error: Exception, client: AnyClient, collection: str, *, sent: bool
+    error: Exception, client: AnyClient, collection: str, *, sent: bool, consistency: Any = None
 ) -> Exception | None:
     """Return our error for one of the client's; None if it is ours, or not the client's.
 
@@ -62,6 +72,7 @@ def translate(
         client: the client that was asked.
         collection: the collection that the request is about.
         sent: whether the request was sent over gRPC; see ``Exchange``.
+        consistency: how many replicas had to agree, if the request said so.
     """
     if isinstance(error, QdrantRerankError):
         return None
@@ -72,9 +83,9 @@ def translate(
             "another."
         )
     if isinstance(error, UnexpectedResponse):
-        return _from_status(error.status_code or 0, error.content, client, collection)
+        return _from_status(error, client, collection, consistency)
     if isinstance(error, ResponseHandlingException):
-        return _from_source(error.source, where)
+        return _from_source(error.source, client)
     if isinstance(error, json.JSONDecodeError | AssertionError):  # that a result is there
         return _unreadable(where, error)
     if isinstance(error, TimeoutError):  # of ours, around a request
@@ -82,7 +93,7 @@ def translate(
     if is_throttled(error):
         return _too_often(where, 429, str(error), getattr(error, "retry_after_s", None))
     if isinstance(error, grpc.RpcError):
-        return _from_grpc(error, client, collection)
+        return _from_grpc(error, client, collection, consistency)
     if is_local(client):
         return _from_local(error, client, collection)
     if sent and isinstance(error, ValueError | TypeError | AttributeError | LookupError):
@@ -113,8 +124,17 @@ def _from_local(error: Exception, client: AnyClient, collection: str) -> Excepti
     return None
 
 
-def _from_status(status: int, content: bytes, client: AnyClient, collection: str) -> Exception:
+def _from_status(
+    error: UnexpectedResponse, client: AnyClient, collection: str, consistency: Any
+) -> Exception:
+    status, content = error.status_code or 0, error.content
     where, said, by_qdrant = _address(client), _said(content), _words(content) is not None
+    if 300 <= status < 400:
+        target = error.headers.get("Location", "")
+        return QdrantConnectionError(
+            f"{where} answered {status}: it points to {target!r:.300}, and redirects are not "
+            "followed. Pass the URL that it points to."
+        )
     if status == 404 and f"`{collection}`" in said:
         return not_found(client, collection)
     if status in {401, 403}:
@@ -124,6 +144,8 @@ def _from_status(status: int, content: bytes, client: AnyClient, collection: str
     # A 404 of Qdrant's is about a point, or another collection; any other about the address.
     if 400 <= status < 500 and (status != 404 or by_qdrant):
         return _refused(where, status, said, collection)
+    if short := missing_replicas(said, consistency):
+        return _too_few(where, status, collection, short)
     advice = "Is that a Qdrant server?" if status == 404 else "Check the server's log."
     return QdrantConnectionError(f"{where} answered {status}: {said}. {advice}")
 
@@ -138,23 +160,36 @@ def _no_access(where: str, code: object, said: str) -> QdrantRequestError:
 def _too_often(
     where: str, code: object, said: str, after_s: int | None = None
 ) -> QdrantRequestError:
+    if strict := strict_mode(said):
+        return QdrantRequestError(f"{where} refused the request ({code}): {strict}. {said}")
     when = "later" if after_s is None else f"in {after_s} s"
     return QdrantRequestError(f"{where} is asked too often ({code}): {said}. Try again {when}.")
 
 
+def _too_few(where: str, code: object, collection: str, short: str) -> QdrantConnectionError:
+    return QdrantConnectionError(f"{where} cannot answer for {collection!r} ({code}): {short}.")
+
+
 def _refused(where: str, code: object, said: str, collection: str) -> QdrantRequestError:
+    if strict := strict_mode(said):
+        said = f"{strict}. Its words: {said}"
     return QdrantRequestError(f"{where} refused the request for {collection!r} ({code}): {said}")
 
 
-def _from_source(source: Exception, where: str) -> Exception:
-    name = type(source).__name__
+def _from_source(source: Exception, client: AnyClient) -> Exception:
+    where, name = _address(client), type(source).__name__
     if isinstance(source, httpx.TimeoutException):
         return _too_late(where, name)
     if isinstance(source, ValueError):
         return _unreadable(where, source)
+    said = (str(source) or name).rstrip(".")
+    if isinstance(source, httpx.ProxyError):
+        return QdrantConnectionError(
+            f"The proxy on the way to {where} answered: {said}. Check HTTP_PROXY and HTTPS_PROXY, "
+            "or name the host in NO_PROXY."
+        )
     return QdrantConnectionError(
-        f"{where} cannot be reached: {source or name}. Is Qdrant running there? "
-        f"To start one: {START}."
+        f"{where} cannot be reached: {said}. {unreachable(source, *_given_url(client))}"
     )
 
 
@@ -167,7 +202,9 @@ def _too_late(where: str, what: str) -> Exception:
     )
 
 
-def _from_grpc(error: grpc.RpcError, client: AnyClient, collection: str) -> Exception:
+def _from_grpc(
+    error: grpc.RpcError, client: AnyClient, collection: str, consistency: Any
+) -> Exception:
     where, code = _address(client), error.code().name
     said = str(error.details() or "nothing").strip()[:LONGEST_ANSWER].rstrip(".")
     if code == "NOT_FOUND" and f"`{collection}`" in said:
@@ -185,14 +222,16 @@ def _from_grpc(error: grpc.RpcError, client: AnyClient, collection: str) -> Exce
         return _too_late(where, code)
     if code == "UNAVAILABLE":
         return QdrantConnectionError(
-            f"{where} cannot be reached ({code}): {said}. Is Qdrant running there, and is that its "
-            f"gRPC port? To start one: {START}."
+            f"{where} cannot be reached ({code}): {said}. Is that its gRPC port? "
+            f"{unreachable(error, *_given_url(client))}"
         )
     if code == "UNIMPLEMENTED":
         return QdrantConnectionError(
             f"{where} does not know this call ({code}): {said}. Is that a Qdrant server's gRPC "
             "port, and the server no older than qdrant-client?"
         )
+    if short := missing_replicas(str(error.details()), consistency):
+        return _too_few(where, code, collection, short)
     if code in {"INTERNAL", "UNKNOWN", "DATA_LOSS", "ABORTED", "CANCELLED"}:
         return QdrantConnectionError(
             f"{where} answered {code}: {said}. Check the server's log, and that of a proxy in "
@@ -246,6 +285,13 @@ def _address(client: AnyClient) -> str:
     options = client.init_options
     if is_local(client):
         return f"The embedded Qdrant at {options.get('path') or ':memory:'}"
-    host = options.get("url") or options.get("location") or options.get("host")
+    host = full_url(*_given_url(client))
     port = f", gRPC port {options.get('grpc_port')}" * bool(options.get("prefer_grpc"))
-    return f"Qdrant at {host or 'localhost'}{port}"
+    return f"Qdrant at {host}{port}"
+
+
+def _given_url(client: AnyClient) -> tuple[str, int | None]:
+    """Return a client's URL or host as it was given, and the port that it adds."""
+    options = client.init_options
+    given = options.get("url") or options.get("location") or options.get("host") or "localhost"
+    return str(given), options.get("port")

@@ -1,6 +1,7 @@
 """One request of a blocking client under way: when it ends, and whether it was sent."""
 
 import os
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -9,15 +10,17 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import grpc
+import httpcore
 import httpx
 from qdrant_client import QdrantClient
 
-from qdrant_rerank.qdrant.transport.internals import add_response_hook, intercept_grpc
+from qdrant_rerank.qdrant.transport.internals import intercept_grpc, wrap_network
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 from qdrant_rerank.utils.fork import ForkLock
 
 __all__ = ["Exchange", "watched"]
 
+PIECE = 2**16  # bytes that are written between two looks at the clock
 SHORTEST = 1e-3  # seconds; a timeout of 0 would make a socket non-blocking
 
 
@@ -59,7 +62,7 @@ def watched(client: QdrantClient, exchange: Exchange) -> Iterator[None]:
             if client not in _prepared:  # middleware stays when connections are renewed
                 client.http.client.add_middleware(_limit_steps)
             if _prepared.get(client) != process:
-                add_response_hook(client, _limit_body)
+                wrap_network(client, _TimedBackend, _TimedStream)
                 intercept_grpc(client, _WatchedCalls())
                 _prepared[client] = process
     token = _exchange.set(exchange)
@@ -77,49 +80,83 @@ def _deadline() -> Deadline:
 def _limit_steps(
     request: httpx.Request, send: Callable[[httpx.Request], httpx.Response]
 ) -> httpx.Response:
+    """Give each step of a request what remains, as far as httpx itself can."""
     deadline = _deadline()
-    if deadline is NO_DEADLINE:
-        return send(request)
-    given: dict[str, float | None] = dict(request.extensions.get("timeout", {}))
-    timeouts = request.extensions["timeout"] = dict(given)
-
-    def refresh(event: str = "", info: Any = None) -> None:
-        remaining = max(SHORTEST, deadline.remaining or 0)
-        for step in ("connect", "read", "write", "pool"):
-            own = given.get(step)
-            timeouts[step] = remaining if own is None else min(own, remaining)
-
-    refresh()
-    request.extensions["trace"] = refresh  # httpcore calls it before each step
+    if deadline is not NO_DEADLINE:
+        given: dict[str, float | None] = request.extensions.get("timeout", {})
+        request.extensions["timeout"] = {
+            step: _shorter(given.get(step), deadline)
+            for step in ("connect", "read", "write", "pool")
+        }
     return send(request)
 
 
-def _limit_body(response: httpx.Response) -> None:
-    deadline = _deadline()
-    if deadline is not NO_DEADLINE and isinstance(response.stream, httpx.SyncByteStream):
-        response.stream = _TimedBody(response.stream, response.request, deadline)
+def _shorter(timeout: float | None, deadline: Deadline) -> float | None:
+    """Return a timeout that ends at the deadline at the latest."""
+    remaining = deadline.remaining
+    if remaining is None:
+        return timeout
+    remaining = max(SHORTEST, remaining)
+    return remaining if timeout is None else min(timeout, remaining)
 
 
-class _TimedBody(httpx.SyncByteStream):
-    """A body that ends with a timeout at the first piece after the deadline."""
+class _TimedBackend(httpcore.NetworkBackend):
+    """Opens connections whose every read and write ends at the deadline of the exchange.
 
-    def __init__(
-        self, stream: httpx.SyncByteStream, request: httpx.Request, deadline: Deadline
-    ) -> None:
-        self._stream = stream
-        self._request = request
-        self._deadline = deadline
+    A timeout of httpx's counts from byte to byte, so a server that sends one now and then would be
+    waited for without end.
+    """
 
-    def __iter__(self) -> Iterator[bytes]:
-        for piece in self._stream:
-            if self._deadline.passed:
-                raise httpx.ReadTimeout(
-                    "the deadline passed during the body", request=self._request
-                )
-            yield piece
+    def __init__(self, inner: httpcore.NetworkBackend) -> None:
+        self._inner = inner
+
+    def connect_tcp(
+        self, host: str, port: int, timeout: float | None = None, *rest: Any, **options: Any
+    ) -> httpcore.NetworkStream:
+        timeout = _shorter(timeout, _deadline())
+        return _TimedStream(self._inner.connect_tcp(host, port, timeout, *rest, **options))
+
+    def connect_unix_socket(
+        self, path: str, timeout: float | None = None, *rest: Any, **options: Any
+    ) -> httpcore.NetworkStream:
+        timeout = _shorter(timeout, _deadline())
+        return _TimedStream(self._inner.connect_unix_socket(path, timeout, *rest, **options))
+
+    def sleep(self, seconds: float) -> None:
+        self._inner.sleep(seconds)
+
+
+class _TimedStream(httpcore.NetworkStream):
+    def __init__(self, inner: httpcore.NetworkStream) -> None:
+        self._inner = inner
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        deadline = _deadline()
+        if deadline.passed:
+            raise httpcore.ReadTimeout("the deadline passed during the answer")
+        return self._inner.read(max_bytes, _shorter(timeout, deadline))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        deadline = _deadline()
+        for start in range(0, len(buffer), PIECE):
+            if deadline.passed:
+                raise httpcore.WriteTimeout("the deadline passed during the request")
+            self._inner.write(buffer[start : start + PIECE], _shorter(timeout, deadline))
 
     def close(self) -> None:
-        self._stream.close()
+        self._inner.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        timeout = _shorter(timeout, _deadline())
+        return _TimedStream(self._inner.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
 
 
 class _WatchedCalls(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc] # grpcio has no types

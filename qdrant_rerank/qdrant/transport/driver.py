@@ -43,6 +43,7 @@ class CallLimits:
         timeout_s: whole seconds that a request may take; None for the client's own.
         retries: times that a request is sent again if its failure is transient.
         deadline: when all must be done, retries and the waits before them included.
+        consistency: replicas that must agree on a read, for messages.
         retried: requests that were sent again so far.
         began: when the call began, on the clock of ``time.perf_counter``.
     """
@@ -50,6 +51,7 @@ class CallLimits:
     timeout_s: int | None = None
     retries: int = 0
     deadline: Deadline = NO_DEADLINE
+    consistency: Any = None
     retried: int = 0
     began: float = field(default_factory=time.perf_counter)
 
@@ -84,6 +86,11 @@ class Driver:
         self._client = client
         self._collection = collection
 
+    @property
+    def embedded(self) -> bool:
+        """Whether an embedded engine is asked, and no server."""
+        return is_local(self._client)
+
     async def request(self, send: Send[Answer], *, retries: int = 0) -> Answer:
         """Send one request, and again if its failure is transient.
 
@@ -109,7 +116,13 @@ class Driver:
                 raise error.with_traceback(None) from None  # its own frames tell nothing
             except Exception as error:
                 failures += 1
-                ours = translate(error, self._client, self._collection, sent=exchange.sent)
+                ours = translate(
+                    error,
+                    self._client,
+                    self._collection,
+                    sent=exchange.sent,
+                    consistency=limits.consistency,
+                )
                 if ours is None:
                     raise
                 wait_s = seconds_to_wait(error, failures, retries, limits.deadline)
@@ -150,6 +163,21 @@ class Driver:
     ) -> Answer:
         """Call a function that keeps a processor busy, or reads files."""
         return function(*args, **kwargs)
+
+    async def encode(
+        self,
+        function: Callable[Arguments, Answer],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Answer:
+        """Call a function that makes what is asked of Qdrant.
+
+        An event loop waits for it until the deadline at most; a thread cannot leave its own work.
+
+        Raises:
+            QdrantConnectionError: the deadline has passed.
+        """
+        return await self.compute(function, *args, **kwargs)
 
     async def _outcome(self, send: Send[Answer], retries: int) -> Answer | QdrantError:
         try:
@@ -245,6 +273,24 @@ class AsyncDriver(Driver):
                 "its 'async with' block."
             ) from error
         return await doing
+
+    async def encode(
+        self,
+        function: Callable[Arguments, Answer],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Answer:
+        """As of ``Driver``."""
+        try:
+            async with asyncio.timeout(self.limits.deadline.remaining):
+                return await self.compute(function, *args, **kwargs)
+        except TimeoutError as error:
+            if not self.limits.deadline.passed:  # of the function's own
+                raise
+            raise QdrantConnectionError(
+                f"No time was left to ask Qdrant for {self._collection!r}: encoding the query took "
+                "all of it. Give it longer: deadline_s."
+            ) from error
 
     async def _send(self, send: Send[Any], timeout: int | None, exchange: Exchange) -> Any:
         # Covers the whole request, which the client's own timeout does not.

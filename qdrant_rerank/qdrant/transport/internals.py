@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+import httpcore
 import httpx
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
-__all__ = ["add_response_hook", "intercept_grpc", "renew_connections"]
+__all__ = ["intercept_grpc", "renew_connections", "wrap_network"]
 
 logger = logging.getLogger(__name__)
 
@@ -21,11 +22,23 @@ _missing: set[str] = set()  # what was warned of
 _of_parents: list[Any] = []
 
 
-def add_response_hook(client: QdrantClient, hook: Callable[[httpx.Response], None]) -> None:
-    """Call a hook for each HTTP response of the client, before its body is read."""
+def wrap_network(
+    client: QdrantClient,
+    backend: Callable[[httpcore.NetworkBackend], httpcore.NetworkBackend],
+    stream: Callable[[httpcore.NetworkStream], httpcore.NetworkStream],
+) -> None:
+    """Put wrappers around what opens the client's HTTP connections, and around open ones."""
     try:
-        client.http.client._client.event_hooks["response"].append(hook)
-    except (AttributeError, KeyError, TypeError) as error:
+        http: Any = client.http.client._client
+        for transport in {http._transport, *http._mounts.values()} - {None}:
+            pool = transport._pool
+            pool._network_backend = backend(pool._network_backend)
+            for connection in pool.connections:
+                inner = connection._connection
+                connection._network_backend = pool._network_backend
+                if inner is not None:
+                    inner._network_stream = stream(inner._network_stream)
+    except (AttributeError, TypeError) as error:
         _warn("HTTP", error)
 
 

@@ -9,6 +9,7 @@ import httpx
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
+from qdrant_rerank.qdrant.transport.advice import missing_replicas
 from qdrant_rerank.qdrant.transport.client_errors import is_throttled, is_too_large
 from qdrant_rerank.utils.deadline import Deadline
 
@@ -55,7 +56,8 @@ def is_transient(error: BaseException | None) -> bool:
         error: the client's own exception, which is the cause of ours.
     """
     if isinstance(error, UnexpectedResponse):
-        return error.status_code in TRANSIENT_STATUSES
+        said = error.content.decode("utf-8", "replace")
+        return error.status_code in TRANSIENT_STATUSES or bool(missing_replicas(said, None))
     if is_throttled(error) or isinstance(error, TimeoutError):
         return True
     if isinstance(error, ResponseHandlingException):
@@ -65,7 +67,8 @@ def is_transient(error: BaseException | None) -> bool:
             return "disconnected" in str(source) or "closed connection" in str(source)
         return isinstance(source, httpx.NetworkError | httpx.TimeoutException)
     if isinstance(error, grpc.RpcError):
-        return error.code().name in TRANSIENT_CODES and not is_too_large(error)
+        again = error.code().name in TRANSIENT_CODES or missing_replicas(str(error.details()), None)
+        return bool(again) and not is_too_large(error)
     return False
 
 

@@ -5,6 +5,7 @@ import threading
 import uuid
 from contextlib import closing
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from qdrant_rerank.errors import (
     QdrantRequestError,
     SchemaMismatchError,
 )
+from qdrant_rerank.qdrant.documents import NAMESPACE
 from qdrant_rerank.qdrant.embedded.client import EdgeClient
 from tests.fault_server import Script, answer, serving
 from tests.faults import refusal
@@ -45,7 +47,10 @@ def test_the_collection_is_made_with_both_vectors_and_the_embedders_name(searche
     assert config.params.vectors["dense"].size == 256
     assert config.params.vectors["dense"].distance == models.Distance.COSINE
     assert config.params.sparse_vectors["bm25"].modifier == models.Modifier.IDF
-    assert config.metadata == {"qdrant_rerank_embedder": "static-minilm-l6-v1"}
+    assert config.metadata == {
+        "qdrant_rerank_embedder": "static-minilm-l6-v1",
+        "qdrant_rerank_ids": 2,
+    }
 
 
 def test_texts_mappings_and_points_are_taken_in_one_call(searcher):
@@ -84,6 +89,80 @@ def test_adding_twice_does_not_duplicate(client, texts, size):
     for _ in range(2):
         assert searcher.add(iter(texts), batch_size=size, progress=False) == len(texts)
     assert client.count(searcher.collection).count == len(set(texts))
+
+
+def test_documents_that_differ_in_any_field_are_all_stored(searcher):
+    """The id covers the payload, whatever the order of its fields."""
+    reports = [{"text": "No change.", "year": 2024}, {"text": "No change.", "year": 2025}]
+    again = [{"year": 2025, "text": "No change."}, "No change.", {"text": "No change."}]
+    assert searcher.add(reports, progress=False) == 2
+    added = searcher.add(again, progress=False)
+    assert (added, added.overwritten) == (3, 0)
+    assert sorted(p.get("year", 0) for p in stored(searcher).values()) == [0, 2024, 2025]
+
+
+@pytest.mark.parametrize("recorded", [None, {"qdrant_rerank_embedder": "static-minilm-l6-v1"}])
+def test_collections_of_the_first_version_keep_their_ids(searcher, caplog, recorded):
+    """Their ids are of the text alone; what takes the place of another is counted and told."""
+    vectors = {"dense": models.VectorParams(size=256, distance="Cosine")}
+    searcher.client.create_collection("docs", vectors_config=vectors, metadata=recorded)
+    old = str(uuid.uuid5(NAMESPACE, "No change."))
+    vector = {"dense": [1.0] * 256}
+    payload = {"text": "No change.", "year": 2023}
+    searcher.client.upsert("docs", [models.PointStruct(id=old, payload=payload, vector=vector)])
+    reports = [{"text": "No change.", "year": year} for year in (2023, 2024, 2025)]
+    assert searcher.add(reports[:1], resume=True, progress=False) == 0
+    added = searcher.add(reports, progress=False)
+    assert (added, added.overwritten) == (3, 2)
+    assert "2 of 3 documents took the place of others in 'docs'" in caplog.text
+    assert stored(searcher) == {old: reports[2]}
+
+
+def test_a_collection_of_a_later_version_is_not_guessed_at(searcher):
+    """Its ids may be made in another way."""
+    vectors = {"dense": models.VectorParams(size=256, distance="Cosine")}
+    later = {"qdrant_rerank_ids": 3}
+    searcher.client.create_collection("docs", vectors_config=vectors, metadata=later)
+    with pytest.raises(SchemaMismatchError, match="ids of kind 3.*Upgrade qdrant-rerank"):
+        searcher.add(["a"], progress=False)
+
+
+def test_a_field_may_make_the_ids(searcher):
+    """A changed document takes its own place; numbers and UUIDs are ids as they are."""
+    before = [{"text": "old", "meta": {"url": "a"}}, {"text": "old", "meta": {"url": "b"}}]
+    assert searcher.add(before, id_field="meta.url", progress=False) == 2
+    after = {"text": "new", "meta": {"url": "a"}}
+    assert searcher.add([after], id_field="meta.url", progress=False).overwritten == 0
+    assert sorted(p["text"] for p in stored(searcher).values()) == ["new", "old"]
+    numbered = [{"text": "x", "n": 7}, {"text": "y", "n": str(IDS[2])}, {"text": "z", "n": 7}]
+    assert searcher.add(numbered, id_field="n", progress=False).overwritten == 1
+    assert {7, str(IDS[2])} <= set(stored(searcher))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seen"),
+    [
+        ({"id_field": "n"}, r"Document 1 has \[\] in the field 'n', its id_field"),
+        ({"id_field": "n", "ids": [1, 2]}, "ids and id_field are both given"),
+        ({"id_field": "a["}, "id_field is 'a\\['"),
+    ],
+)
+def test_a_field_of_ids_must_be_there(searcher, arguments, seen):
+    """In every document."""
+    with pytest.raises(InvalidInputError, match=seen):
+        searcher.add([{"text": "a", "n": 1}, {"text": "b"}], progress=False, **arguments)
+
+
+def test_values_of_numpy_are_stored_and_what_has_no_meaning_loses_no_document(searcher):
+    """The error names the document and the field; the documents before it are stored."""
+    documents = [{"text": f"t{n}", "n": np.int64(n), "ok": np.bool_(True)} for n in range(600)]
+    assert searcher.add(documents, progress=False) == 600
+    assert {p["n"] for p in stored(searcher).values()} == set(range(600))
+    documents[300]["deep"] = [{"x": object()}]
+    seen = r"Document 300 has an object in the field 'deep\[0\]\.x'"
+    with pytest.raises(InvalidInputError, match=seen) as caught:
+        searcher.add(documents, progress=False)
+    assert caught.value.__notes__[0].startswith("300 documents before it were added")
 
 
 def test_ids_may_be_given(searcher):
@@ -142,7 +221,8 @@ def test_good_documents_before_a_bad_one_are_kept(searcher, bad, error, seen):
         searcher.add(["a", "b", "c", bad, "d"], batch_size=2, progress=False)
     assert sorted(p["text"] for p in stored(searcher).values()) == ["a", "b", "c"]
     assert caught.value.__notes__ == [
-        "3 documents before it were added; adding them again does not duplicate them."
+        "3 documents before it were added. Add all again with resume=True: it stores only what is "
+        "missing."
     ]
 
 

@@ -2,14 +2,17 @@
 
 import asyncio
 import json
+import re
 import threading
 import time
 from contextlib import closing
 
 import pytest
+from click.testing import CliRunner
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from qdrant_rerank import AsyncHybridSearcher, CollectionSettings, HybridSearcher
+from qdrant_rerank.cli.main import main
 from qdrant_rerank.errors import (
     IncompleteAddError,
     InvalidInputError,
@@ -19,6 +22,7 @@ from qdrant_rerank.errors import (
 from qdrant_rerank.qdrant.embedded.client import EdgeClient
 from tests.fault_server import answer, serving
 from tests.faults import SCHEMA, STORED
+from tests.loopback_qdrant import loopback_qdrant
 
 REFUSED = answer(400, b'{"status": {"error": "Wrong input: a bad point"}}')
 OVERLOADED = answer(503, b"overloaded")
@@ -113,7 +117,7 @@ def test_a_server_that_stays_away_is_given_up(add):
     server = Server(lambda texts, attempt: None if int(texts[0].split()[1]) < 8 else REFUSED)
     with serving(server) as url, pytest.raises(QdrantRequestError, match="a bad point") as caught:
         add(url, (f"document {n}" for n in range(1000)), batch_size=4)
-    assert caught.value.__notes__[0].startswith("8 documents before it were added")
+    assert "8 documents before it were added. Add all again with resume=True" in str(caught.value)
     assert len(server.attempts) == 2 + 3
 
 
@@ -141,6 +145,56 @@ def test_a_wrong_document_and_a_failed_batch_are_both_told(client):
         add_sync(url, ["a", "b", ""], batch_size=1)
     assert "In addition: 1 documents in 1 batches were not stored" in caught.value.__notes__[0]
     assert "1 documents before it were added" in caught.value.__notes__[1]
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_a_batch_is_cut_where_a_request_would_be_too_large(parallel):
+    """Every document is stored, though all of them together are over the server's limit."""
+    documents = [{"text": f"document {n}", "page": "x" * 200_000} for n in range(300)]
+    with loopback_qdrant() as (url, qdrant):
+        assert add_sync(url, documents, parallel=parallel) == 300
+        assert qdrant.client.count("docs").count == 300
+
+
+def test_a_document_that_is_too_large_is_named_with_its_size():
+    """And the setting of the server; all others are stored."""
+    documents = [{"text": f"document {n}"} for n in range(9)]
+    documents[4]["page"] = "x" * (33 * 2**20)
+    with loopback_qdrant() as (url, qdrant):
+        with pytest.raises(IncompleteAddError) as caught:
+            add_sync(url, documents, ids=range(9))
+        assert caught.value.failed_ids == [4]
+        assert qdrant.client.count("docs").count == 8
+    seen = r"Document 4 has 34,60\d,\d{3} bytes, .*larger than allowed.*max_request_size_mb"
+    assert re.search(seen, str(caught.value))
+
+
+@pytest.mark.parametrize("command", ["index", "reindex"])
+def test_a_command_whose_server_is_lost_says_what_is_stored(command, tmp_path):
+    """In the words of the command line; what reindex built is removed."""
+    lost = []
+
+    def sabotage(method, path):
+        if method == "PUT" and path.endswith("/points"):
+            lost.append(path)
+            return answer(500, b"{}") if len(lost) > 2 else None
+        return None
+
+    file = tmp_path / "documents.jsonl"
+    file.write_text("\n".join(json.dumps({"text": text}) for text in TEXTS))
+    with loopback_qdrant(sabotage) as (url, qdrant):
+        arguments = [command, str(file), "--collection", "docs", "--url", url, "--batch-size", "4"]
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 2
+        assert "8 documents before it were added." in done.stderr
+        assert "resume=" not in done.stderr
+        advice = {"index": "Index again", "reindex": "They are removed, and nothing is switched."}
+        assert advice[command] in done.stderr
+        left = {one.name for one in qdrant.client.get_collections().collections}
+        assert left == ({"docs"} if command == "index" else set())
+        for thread in threading.enumerate():
+            if "_check_compatibility" in thread.name:  # qdrant-client's, which asks the server
+                thread.join(10)
 
 
 class Counting:

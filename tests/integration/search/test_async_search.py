@@ -282,7 +282,9 @@ def test_the_default_is_an_engine_in_memory_and_closed_at_the_end():
                 await searcher.search("q")
             with pytest.raises(MissingTextError, match="Document 1 has no text") as caught:
                 await searcher.add(["a", {"title": "b"}], progress=False)
-            assert caught.value.__notes__[0].startswith("1 documents before it were added")
+            assert "1 documents before it were added. Add all again with resume" in str(
+                caught.value
+            )
             assert len(await searcher.search("a")) == 1
             assert await searcher.search_batch([]) == []
             return searcher.client
@@ -458,6 +460,50 @@ def test_closed_it_says_so(client):
 
     asyncio.run(main())
     assert client.count("docs").count == 1
+
+
+class StaticHash:
+    """An embedder of two dimensions."""
+
+    name, dimension = "hash", 2
+
+    def embed_query(self, text):
+        """Any vector."""
+        return np.ones(2, dtype=np.float32)
+
+    def embed_documents(self, texts):
+        """Any vectors."""
+        return np.ones((len(texts), 2), dtype=np.float32)
+
+
+def test_a_cancelled_neighbour_does_not_hold_up_a_call_with_a_deadline(client):
+    """Its encoder, which cannot be stopped, keeps its own thread, and no other call's."""
+
+    class Encoder(StaticHash):
+        def embed_query(self, text):
+            if text == "slow":
+                time.sleep(4)
+            return super().embed_query(text)
+
+    async def main():
+        async with AsyncHybridSearcher(
+            "docs", client=client, reranker=None, embedder=Encoder(), concurrency=1
+        ) as searcher:
+            await searcher.add(["iron", "tin"], progress=False)
+            neighbour = asyncio.ensure_future(searcher.search("slow"))
+            await asyncio.sleep(0.2)
+            neighbour.cancel()
+            began = time.monotonic()
+            assert len(await searcher.search("iron", deadline_s=3)) == 2
+            quick = time.monotonic() - began
+            began = time.monotonic()
+            with pytest.raises(QdrantConnectionError, match="encoding the query took all of it"):
+                await searcher.search("slow", deadline_s=0.3)
+            return quick, time.monotonic() - began
+
+    quick, late = asyncio.run(main())
+    assert quick < 3
+    assert late < 2
 
 
 @pytest.mark.parametrize("concurrency", [0, -1, 1.5, True, None, "8"])

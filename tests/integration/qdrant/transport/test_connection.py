@@ -1,9 +1,11 @@
 """Which Qdrant is used, and what becomes of its failures, injected at the socket."""
 
+import contextlib
 import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -98,6 +100,119 @@ def test_every_way_to_fail_is_one_clear_error(respond, error, seen):
         assert caught.value.__cause__ is not None
         if "answered" in seen:
             assert url in str(caught.value)
+
+
+UNAVAILABLE = (
+    "Service internal error: 1 of 3 read operations failed:\n  Service internal error: Tonic status "
+    "error: code: 'The service is currently unavailable', message: \"tcp connect error\""
+)
+LIMIT = 'Bad request: Limit exceeded {} > {} for "{}". Help: Reduce the "{}" parameter.'
+
+
+@pytest.mark.parametrize(
+    ("said", "seen"),
+    [
+        (LIMIT.format(100, 50, "limit", "limit"), "allows 50 at most, and 100.*Lower candidates"),
+        (LIMIT.format(30, 5, "timeout", "timeout"), r"Lower SearchOptions\(timeout_s=.*deadline_s"),
+        (LIMIT.format(640, 64, "hnsw_ef", "hnsw_ef"), "Lower hnsw_ef of .*search_params"),
+        (LIMIT.format(3, 2, "oversampling", "x"), "Lower the oversampling of .*search_params"),
+        (LIMIT.format(20, 5, "search batch size", "x"), "Lower the number of queries"),
+        (LIMIT.format(9, 5, "conditions", "x"), "what Qdrant calls 'conditions'"),
+        ("Bad request: Exact search disabled!. Help: Set exact=false.", "Leave exact=True out"),
+        (
+            'Bad request: Index required but not found for "n" of one of the following types',
+            r"no filter on 'n'.*payload_indexes=\{'n'",
+        ),
+    ],
+)
+def test_strict_mode_is_told_in_our_words(said, seen):
+    """By the name of the argument that is to be lowered; Qdrant's words stay."""
+    with serving(answer(400, refusal(said))) as url:
+        with pytest.raises(QdrantRequestError, match=seen) as caught:
+            searcher_at(url).search("q")
+    assert said.rstrip(".") in str(caught.value)
+
+
+@pytest.mark.parametrize(("asked", "seen"), [(3, "consistency=3 was asked, and"), (None, "1 of 3")])
+def test_a_cluster_with_too_few_replicas_says_what_is_missing(asked, seen):
+    """And is asked again where retries are; the nodes may be starting."""
+    attempts = []
+
+    def respond(handler):
+        if handler.command == "GET":
+            answer(200, json.dumps(COLLECTION).encode())(handler)
+        else:
+            attempts.append(handler.path)
+            answer(500, refusal(UNAVAILABLE))(handler)
+
+    options = SearchOptions(consistency=asked, retries=2)
+    with serving(respond) as url, pytest.raises(QdrantConnectionError, match=seen) as caught:
+        searcher_at(url).search("q", options=options)
+    assert "1 of 3 replicas that were asked did not answer. Start the missing" in str(caught.value)
+    assert len(attempts) == 3
+
+
+def test_a_redirect_says_where_it_points():
+    """It is not followed: a key would go to another server."""
+    target = "https://user:canary-7f3a@elsewhere.test:6333/"
+    raises = pytest.raises(QdrantConnectionError, match=r"answered 301: it points to")
+    with serving(answer(301, b"moved", Location=target)) as url, raises as caught:
+        searcher_at(url).search("q")
+    assert "@elsewhere.test:6333/" in str(caught.value)
+    assert "canary-7f3a" not in str(caught.value)
+
+
+def test_http_to_a_tls_port_and_the_reverse_are_told():
+    """Neither says that nothing runs there."""
+    with serving(garbage) as url:
+        with pytest.raises(QdrantConnectionError, match="Is the URL https://, or another port"):
+            searcher_at(url).search("q")
+        with pytest.raises(QdrantConnectionError, match="does not speak TLS at this port"):
+            searcher_at(url.replace("http:", "https:")).search("q")
+
+
+def test_an_unknown_certificate_says_where_to_name_its_authority(tmp_path):
+    """SSL_CERT_FILE, which httpx reads."""
+    made = subprocess.run(
+        "openssl req -x509 -newkey rsa:2048 -nodes -keyout k.pem -out c.pem -days 2 -subj /CN=x "
+        "-addext subjectAltName=IP:127.0.0.1".split(),
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+    )
+    if made.returncode:
+        pytest.skip("openssl is not installed")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "c.pem", tmp_path / "k.pem")
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+
+        def refuse():
+            for _ in range(2):
+                link, _ = plain.accept()
+                with link, contextlib.suppress(OSError):
+                    context.wrap_socket(link, server_side=True)
+
+        thread = threading.Thread(target=refuse, daemon=True)
+        thread.start()
+        url = f"https://127.0.0.1:{plain.getsockname()[1]}"
+        with pytest.raises(QdrantConnectionError, match="not trusted here. Set SSL_CERT_FILE"):
+            searcher_at(url).search("q")
+
+
+@pytest.mark.parametrize("url", ["https://127.0.0.9/prefix", "http://127.0.0.9"])
+def test_the_port_that_was_tried_is_told(url):
+    """The client adds it where the URL has none."""
+    with pytest.raises(QdrantConnectionError, match=r"at https?://127\.0\.0\.9:6333.* has no port"):
+        searcher_at(url).search("q")
+
+
+def test_a_proxy_of_the_environment_is_named(monkeypatch, free_port):
+    """Without its password."""
+    monkeypatch.setenv("HTTP_PROXY", f"http://me:canary-7f3a@127.0.0.1:{free_port}")
+    monkeypatch.setenv("NO_PROXY", "")
+    with pytest.raises(QdrantConnectionError, match=r"through the proxy .*NO_PROXY=") as caught:
+        searcher_at("http://127.0.0.2:6333").search("q")
+    assert "canary-7f3a" not in str(caught.value)
 
 
 def test_nobody_listening(free_port):

@@ -24,7 +24,7 @@ from qdrant_rerank.errors import (
 )
 from tests import fault_grpc
 from tests.fault_grpc import serving_grpc, status
-from tests.fault_server import Script, answer, dripping, hanging, serving
+from tests.fault_server import Script, answer, dripping, dripping_headers, hanging, serving
 from tests.faults import (
     EVERY_FAULT,
     FOUND,
@@ -124,7 +124,7 @@ def test_what_passes_is_a_search_like_any_other(call, fault):
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("fault", [hanging, dripping])
+@pytest.mark.parametrize("fault", [hanging, dripping, dripping_headers])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_deadline_ends_it_at_whichever_request(call, fault, method):
     """Retries included."""

@@ -300,7 +300,7 @@ def test_what_is_too_large_is_not_sent_again(transports):
     texts = ["one", "two", "x" * 5_000_000]
     with pytest.raises(QdrantRequestError, match="no message of this size.*batch_size") as caught:
         searcher.add(texts, batch_size=2, progress=False)
-    assert "2 documents before it were added" in caught.value.__notes__[0]
+    assert "2 documents before it were added" in str(caught.value)
     assert not is_transient(caught.value.__cause__)
     transports.sync["gRPC"].delete_collection("large")
 
