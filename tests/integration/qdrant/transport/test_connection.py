@@ -103,8 +103,8 @@ def test_every_way_to_fail_is_one_clear_error(respond, error, seen):
 
 
 UNAVAILABLE = (
-    "Service internal error: 1 of 3 read operations failed:\n  Service internal error: Tonic status "
-    "error: code: 'The service is currently unavailable', message: \"tcp connect error\""
+    "Service internal error: 1 of 3 read operations failed:\n  Service internal error: "
+    "Tonic status error: code: 'The service is currently unavailable', message: \"tcp connect error\""
 )
 LIMIT = 'Bad request: Limit exceeded {} > {} for "{}". Help: Reduce the "{}" parameter.'
 
@@ -127,9 +127,9 @@ LIMIT = 'Bad request: Limit exceeded {} > {} for "{}". Help: Reduce the "{}" par
 )
 def test_strict_mode_is_told_in_our_words(said, seen):
     """By the name of the argument that is to be lowered; Qdrant's words stay."""
-    with serving(answer(400, refusal(said))) as url:
-        with pytest.raises(QdrantRequestError, match=seen) as caught:
-            searcher_at(url).search("q")
+    raises = pytest.raises(QdrantRequestError, match=seen)
+    with serving(answer(400, refusal(said))) as url, raises as caught:
+        searcher_at(url).search("q")
     assert said.rstrip(".") in str(caught.value)
 
 
