@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test server-test newest coverage check questions lock clean
+.PHONY: demo test server-test congruence newest coverage check questions lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -32,6 +32,9 @@ test: $(VENV)/.dev  ## every test
 
 server-test: $(VENV)/.dev  ## the tests against a server or a cluster at QDRANT_URL, over REST and gRPC
 	@$(BIN)/python -m pytest -m server tests/integration
+
+congruence: $(VENV)/.dev  ## random work on the embedded engine, local mode and, if QDRANT_URL is set, a server; CONGRUENCE_SEEDS=100
+	@CONGRUENCE_SEEDS=$${CONGRUENCE_SEEDS:-100} $(BIN)/python -m pytest tests/integration/qdrant/embedded/test_congruence.py
 
 # The environment of the tests has an older huggingface_hub, since fastembed wants one.
 newest:  ## the hub's and the command line's tests with the newest of all that a user gets

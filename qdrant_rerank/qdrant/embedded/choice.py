@@ -9,7 +9,7 @@ from pathlib import Path
 from qdrant_client import QdrantClient
 
 from qdrant_rerank.errors import MissingDependencyError, QdrantConnectionError
-from qdrant_rerank.qdrant.embedded.directory import LISTING, at
+from qdrant_rerank.qdrant.embedded.places import LISTING, at
 
 __all__ = ["embedded_client", "engine_name", "holds_collections"]
 

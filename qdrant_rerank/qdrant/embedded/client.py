@@ -14,8 +14,8 @@ from typing import Any
 
 from qdrant_client import QdrantClient
 
-from qdrant_rerank.qdrant.embedded.directory import at, temporary_folder
 from qdrant_rerank.qdrant.embedded.engine import EmbeddedEngine
+from qdrant_rerank.qdrant.embedded.places import at, temporary_folder
 from qdrant_rerank.qdrant.embedded.recovery import Recovery
 
 __all__ = ["EdgeClient", "EmbeddedClient"]

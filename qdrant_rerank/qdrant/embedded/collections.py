@@ -21,8 +21,12 @@ from qdrant_rerank.qdrant.embedded.shards import Shards
 __all__ = ["CollectionCalls"]
 
 
+# The engine's own; QdrantClient.migrate asks for it.
+WAL = models.WalConfig(wal_capacity_mb=32, wal_segments_ahead=0)
+
+
 class CollectionCalls:
-    """What :class:`~qdrant_rerank.qdrant.embedded.engine.EmbeddedEngine` does with collections."""
+    """Calls of :class:`~qdrant_rerank.qdrant.embedded.engine.EmbeddedEngine` on collections."""
 
     _shards: Shards
 
@@ -41,7 +45,7 @@ class CollectionCalls:
         anew: bool = False,
         **kwargs: Any,
     ) -> bool:
-        """Make a collection; shards, replicas and strict mode are a server's and left out."""
+        """Create a collection. Shards, replicas and strict mode are a server's, and ignored."""
         config = full_config(
             vectors_config,
             sparse_vectors_config,
@@ -68,19 +72,19 @@ class CollectionCalls:
         return self._shards.delete(collection_name)
 
     def collection_exists(self, collection_name: str, **kwargs: Any) -> bool:
-        """Whether there is one of that name, or an alias."""
+        """Return whether there is a collection or an alias of that name."""
         listing = self._shards.listing
         return collection_name in listing.collections or collection_name in listing.aliases
 
     def get_collections(self, **kwargs: Any) -> models.CollectionsResponse:
-        """All of them."""
+        """List the collections."""
         names = self._shards.listing.collections
         return models.CollectionsResponse(
             collections=[models.CollectionDescription(name=name) for name in names]
         )
 
     def get_collection(self, collection_name: str, **kwargs: Any) -> models.CollectionInfo:
-        """Settings and sizes."""
+        """Return the settings of a collection, and how much it holds."""
         entry = self._shards.entry(collection_name)
         with self._shards.errors(collection_name):
             info = self._shards.shard(collection_name).info()
@@ -91,7 +95,7 @@ class CollectionCalls:
             indexed_vectors_count=info.indexed_vectors_count,
             points_count=info.points_count,
             segments_count=info.segments_count,
-            config=entry.config.model_copy(deep=True),
+            config=entry.config.model_copy(deep=True, update={"wal_config": WAL}),
             payload_schema={
                 key: found.model_copy(update={"points": points.get(key, 0)})
                 for key, found in entry.indexes.items()
@@ -105,7 +109,7 @@ class CollectionCalls:
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> bool:
-        """Add to the metadata, or change sparse vectors, for which all points are stored anew.
+        """Add to the metadata, or change sparse vectors; that stores all points again.
 
         Other settings are fixed when a collection is created.
         """
@@ -162,7 +166,7 @@ class CollectionCalls:
         return True
 
     def get_aliases(self, **kwargs: Any) -> models.CollectionsAliasesResponse:
-        """All of them."""
+        """List the aliases of all collections."""
         return models.CollectionsAliasesResponse(
             aliases=[
                 models.AliasDescription(alias_name=alias, collection_name=name)
@@ -173,7 +177,7 @@ class CollectionCalls:
     def get_collection_aliases(
         self, collection_name: str, **kwargs: Any
     ) -> models.CollectionsAliasesResponse:
-        """Those of one collection."""
+        """List the aliases of one collection."""
         every = self.get_aliases().aliases
         return models.CollectionsAliasesResponse(
             aliases=[alias for alias in every if alias.collection_name == collection_name]
@@ -195,10 +199,9 @@ class CollectionCalls:
                 "'text' or another of models.PayloadSchemaType."
             )
         with self._shards.writing, self._shards.errors(collection_name):
-            self._shards.require_room()
             info = index_info(schema)
             operation = edge.UpdateOperation.create_field_index(field_name, to_index(info))
-            self._shards.shard(collection_name).update(operation)
+            self._shards.update(collection_name, [operation])
             entry = self._shards.entry(collection_name)
             indexes = {**entry.indexes, field_name: info}
             self._shards.change(collection_name, replace(entry, indexes=indexes))
@@ -210,7 +213,7 @@ class CollectionCalls:
         """Drop the index of a payload field."""
         with self._shards.writing, self._shards.errors(collection_name):
             operation = edge.UpdateOperation.delete_field_index(field_name)
-            self._shards.shard(collection_name).update(operation)
+            self._shards.update(collection_name, [operation])
             entry = self._shards.entry(collection_name)
             indexes = {key: one for key, one in entry.indexes.items() if key != field_name}
             self._shards.change(collection_name, replace(entry, indexes=indexes))

@@ -1,4 +1,4 @@
-"""Settings of collections and payload indexes, from qdrant-client's models. Pure: no I/O."""
+"""Settings of collections and payload indexes: qdrant-client's models to qdrant-edge's."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -18,7 +18,7 @@ __all__ = [
     "to_index",
 ]
 
-# Qdrant's own settings, where a collection is created without any.
+# Qdrant's settings for a collection that is created without any.
 HNSW = models.HnswConfig(m=16, ef_construct=100, full_scan_threshold=10_000, max_indexing_threads=0)
 OPTIMIZERS = models.OptimizersConfig(
     deleted_threshold=0.2,
@@ -54,13 +54,13 @@ def full_config(
     metadata: dict[str, Any] | None,
     params: Mapping[str, Any],
 ) -> models.CollectionConfig:
-    """What ``get_collection`` will say of a collection that is created with these arguments.
+    """Return the settings of a collection that is created with these arguments.
 
     Args:
         vectors: dense ones, by name or the unnamed one.
         sparse_vectors: by name.
         hnsw: of all vectors.
-        optimizers: what differs from Qdrant's own.
+        optimizers: what differs from Qdrant's defaults.
         quantization: of all vectors.
         metadata: recorded with the collection.
         params: further ``CollectionParams``.
@@ -100,11 +100,11 @@ def changed_sparse(
 
 
 def to_config(config: models.CollectionConfig, *, durable: bool) -> edge.EdgeConfig:
-    """The engine's settings for a collection.
+    """Convert the settings of a collection.
 
     Args:
         config: of the collection.
-        durable: whether every write is logged before it is done.
+        durable: whether every write is logged before it is applied.
     """
     params, optimizers = config.params, config.optimizer_config
     dense, sparse = params.vectors or {}, params.sparse_vectors or {}
@@ -209,16 +209,16 @@ def _quantization(given: Any) -> Any:
             return None
         case _:
             raise QdrantRequestError(
-                f"The embedded Qdrant does not know the quantisation {type(given).__name__}."
+                f"The embedded Qdrant does not know the quantization {type(given).__name__}."
             )
 
 
 def index_info(schema: Any, points: int = 0) -> models.PayloadIndexInfo:
-    """What ``get_collection`` says of an index.
+    """Return what ``get_collection`` says of an index.
 
     Args:
-        schema: its type, or the parameters that name it.
-        points: how many it holds.
+        schema: type of the index, or parameters that name it.
+        points: points in the index.
     """
     if isinstance(schema, models.PayloadSchemaType | str):
         return models.PayloadIndexInfo(data_type=models.PayloadSchemaType(schema), points=points)
@@ -226,7 +226,7 @@ def index_info(schema: Any, points: int = 0) -> models.PayloadIndexInfo:
 
 
 def to_index(info: models.PayloadIndexInfo) -> Any:
-    """The engine's settings for an index."""
+    """Convert the settings of an index."""
     if info.params is None:
         return same_name(edge.PayloadSchemaType, info.data_type)
     given = {
@@ -259,17 +259,17 @@ def _stopwords(given: Any) -> Any:
 
 
 def _given(diff: Any) -> dict[str, Any]:
-    """What a diff changes."""
+    """Return what a diff changes."""
     return {} if diff is None else dict(diff.model_dump(exclude_none=True))
 
 
 def same_name(wanted: Any, given: Enum | str | None) -> Any:
-    """The member of ``wanted`` that is called as ``given``; None for None.
+    """Return the member of an enumeration that has the name ``given``; None for None.
 
     qdrant-client writes ``max_sim`` where qdrant-edge writes ``MaxSim``.
 
     Raises:
-        ValueError: it has none.
+        ValueError: it has no such member.
     """
     if given is None:
         return None

@@ -11,9 +11,7 @@ import logging
 import os
 import re
 import shutil
-import tempfile
 import uuid
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -21,33 +19,24 @@ from typing import IO, Any
 from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantConnectionError
+from qdrant_rerank.qdrant.embedded.places import (
+    LISTING,
+    LOCK,
+    TEMPORARY_MARK,
+    close_files,
+    take,
+)
 
-__all__ = [
-    "ASIDE",
-    "LISTING",
-    "SHARDS",
-    "Directory",
-    "Entry",
-    "Listing",
-    "at",
-    "close_files",
-    "temporary_folder",
-]
+__all__ = ["ASIDE", "SHARDS", "Directory", "Entry", "Listing"]
 
 logger = logging.getLogger(__name__)
 
-LISTING = "collections.json"
 SHARDS = "shards"
 ASIDE = "set-aside"
 #: A file in each folder that this engine made.
 MARK = ".qdrant-rerank"
 FOLDER_NAME = re.compile("[0-9a-f]{32}")
-#: The file that qdrant-client's local mode locks too, so that the two exclude each other.
-LOCK = ".lock"
 FORMAT = 1
-DESCRIPTORS = Path("/proc/self/fd")  # open files of this process, on Linux
-TEMPORARY = "qdrant-rerank-"  # first part of the names of temporary directories
-TEMPORARY_MARK = ".temporary"  # a file in them
 #: Names in a directory that counts as empty.
 HARMLESS = {
     LOCK,
@@ -114,7 +103,7 @@ class Directory:
                 f"The Qdrant directory {path} cannot be opened: {error}. Expected a directory to "
                 "write to."
             ) from error
-        _take(lock, path)
+        take(lock, path)
         self._lock: IO[str] | None = lock
 
     def read(self) -> Listing:
@@ -244,58 +233,6 @@ class Directory:
                 )
 
 
-def close_files(path: Path) -> None:
-    """Close all files below a directory that this process has open, and so release their locks."""
-    within = f"{os.path.realpath(path)}{os.sep}"
-    for descriptor in list(DESCRIPTORS.iterdir()) if DESCRIPTORS.is_dir() else ():
-        with suppress(OSError):
-            if str(descriptor.readlink()).startswith(within):
-                os.close(int(descriptor.name))
-
-
-def at(path: str | Path) -> Path:
-    """Return the path of a directory, ``~`` replaced by the home directory.
-
-    Raises:
-        QdrantConnectionError: there is no home directory.
-    """
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise QdrantConnectionError(
-            f"The Qdrant directory {path} cannot be opened: {error} Set HOME, or write the path "
-            "without '~'."
-        ) from error
-
-
-def temporary_folder() -> Path:
-    """Make a temporary directory, and remove those that killed processes left.
-
-    Raises:
-        QdrantConnectionError: no temporary directory can be written to.
-    """
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY))
-        (folder / TEMPORARY_MARK).touch()
-    except OSError as error:
-        raise QdrantConnectionError(
-            f"The embedded Qdrant has no room for collections in memory: {error}. Set TMPDIR to a "
-            "directory to write to, or QDRANT_PATH to one that keeps the collections."
-        ) from error
-    for other in folder.parent.glob(f"{TEMPORARY}*"):
-        # The list is written after the lock is taken, so a process that lives holds the lock.
-        if (
-            other != folder
-            and not other.is_symlink()
-            and all((other / name).is_file() for name in (TEMPORARY_MARK, LISTING))
-        ):
-            with suppress(OSError, QdrantConnectionError):
-                with (other / LOCK).open("r+", encoding="utf-8") as lock:
-                    _take(lock, other)
-                shutil.rmtree(other, ignore_errors=True)
-    return folder
-
-
 def _require_ours(path: Path) -> None:
     """Raise QdrantConnectionError for a directory with files of others; change nothing in it."""
     if not path.is_dir() or (path / LISTING).is_file():
@@ -333,20 +270,6 @@ def _require_consistent(listing: Listing) -> None:
     for alias, name in listing.aliases.items():
         if name not in listing.collections:
             raise ValueError(f"the alias {alias!r} stands for {name!r}, which is no collection")
-
-
-def _take(lock: IO[str], path: Path) -> None:
-    """Lock the file of a directory, or close it and raise QdrantConnectionError."""
-    import portalocker  # comes with qdrant-client; slow to import
-
-    try:
-        portalocker.lock(lock, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
-    except portalocker.exceptions.LockException as error:
-        lock.close()
-        raise QdrantConnectionError(
-            f"The Qdrant directory {path} cannot be opened: it is already accessed by another "
-            "instance of Qdrant. Close the other one, or use a server (QDRANT_URL), which both can."
-        ) from error
 
 
 def _entry(found: dict[str, Any]) -> Entry:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Container, Sequence
 from typing import Any
 
+import numpy as np
 import qdrant_edge as edge
 from qdrant_client import models
 
@@ -21,7 +22,7 @@ OVERLAP = 0.01
 
 
 def excluding(given: models.Filter | None, ids: Sequence[Any]) -> models.Filter | None:
-    """The filter without the points that a query names, which Qdrant leaves out."""
+    """Return the filter without the points that a query names, which Qdrant leaves out."""
     if not ids:
         return given
     not_these = models.HasIdCondition(has_id=list(ids))
@@ -188,6 +189,9 @@ def _match(given: Any, *, is_indexed: bool) -> Any:
     match given:
         case None:
             return None
+        case models.MatchValue(value=bool() as value):
+            # The engine takes Python's own for the numbers 0 and 1.
+            return edge.MatchValue(np.bool_(value))  # type: ignore[arg-type]
         case models.MatchValue():
             return edge.MatchValue(given.value)
         # Without an index, a server finds these as a run of characters.

@@ -18,7 +18,7 @@ __all__ = ["VectorOf", "to_order", "to_params", "to_query"]
 
 #: The vector that stands for what a query gives: itself, or that of the point with this id.
 VectorOf = Callable[[Any], Any]
-#: Points that a prefetch brings unless it says how many, as on a server.
+#: Points that a prefetch gives if it has no limit, as on a server.
 PREFETCH_LIMIT = 10
 RRF_K = 2  # Qdrant's own
 
@@ -26,7 +26,7 @@ RRF_K = 2  # Qdrant's own
 def to_query(  # noqa: PLR0912 - a line or two for each kind
     query: Any, using: str | None, limit: int, vector_of: VectorOf, indexed: Container[str]
 ) -> Any:
-    """A query of any kind.
+    """Convert a query of any kind.
 
     Args:
         query: a vector, a point's id, or one of ``models.Query``.
@@ -140,7 +140,7 @@ def _feedback(wanted: models.RelevanceFeedbackInput, using: str | None, vector_o
 
 
 def to_order(order: str | models.OrderBy) -> edge.OrderBy:
-    """By which payload field points are ordered."""
+    """Convert the payload field by which points are ordered."""
     if isinstance(order, str):
         return edge.OrderBy(order)
     start: Any = order.start_from

@@ -1,4 +1,4 @@
-"""The embedded engine's calls that read points: qdrant-client's arguments for ``PointSearch``."""
+"""The embedded engine's calls that read points, with the arguments of qdrant-client."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ __all__ = ["ReadCalls"]
 
 
 class ReadCalls:
-    """What :class:`~qdrant_rerank.qdrant.embedded.engine.EmbeddedEngine` finds."""
+    """Searches of :class:`~qdrant_rerank.qdrant.embedded.engine.EmbeddedEngine`."""
 
     _search: PointSearch
 
@@ -32,7 +32,7 @@ class ReadCalls:
         lookup_from: models.LookupLocation | None = None,
         **kwargs: Any,
     ) -> QueryResponse:
-        """The Query API: search, recommend, discover, fuse, order, sample, rescore."""
+        """Search, recommend, discover, fuse, order, sample or rescore: the Query API."""
         # Not validated again: a vector of 1,000 numbers takes longer to check than to search.
         request = models.QueryRequest.model_construct(
             query=query,
@@ -53,7 +53,7 @@ class ReadCalls:
     def query_batch_points(
         self, collection_name: str, requests: Sequence[models.QueryRequest], **kwargs: Any
     ) -> list[QueryResponse]:
-        """Several queries in one pass."""
+        """Answer several queries in one pass."""
         return self._search.query(collection_name, requests)
 
     def query_points_groups(
@@ -74,7 +74,7 @@ class ReadCalls:
         lookup_from: models.LookupLocation | None = None,
         **kwargs: Any,
     ) -> models.GroupsResult:
-        """The best groups, each with its best points."""
+        """Return the best groups, each with its best points."""
         request = models.QueryRequest.model_construct(
             query=query,
             using=using,
@@ -109,7 +109,7 @@ class ReadCalls:
         with_vectors: Any = False,
         **kwargs: Any,
     ) -> tuple[list[models.Record], Any]:
-        """Points by id, or by a payload field; and where the next page starts."""
+        """Return a page of points by id or by a payload field, and where the next page starts."""
         return self._search.scroll(
             collection_name,
             scroll_filter,
@@ -128,7 +128,7 @@ class ReadCalls:
         with_vectors: Any = False,
         **kwargs: Any,
     ) -> list[models.Record]:
-        """Points by id, in the order asked for; those that do not exist are left out."""
+        """Return points by id, in the order asked for, without those that do not exist."""
         return self._search.retrieve(collection_name, ids, with_payload, with_vectors)
 
     def count(
@@ -138,7 +138,7 @@ class ReadCalls:
         exact: bool = True,
         **kwargs: Any,
     ) -> models.CountResult:
-        """How many points pass a filter."""
+        """Count the points that pass a filter."""
         return self._search.count(collection_name, count_filter)
 
     def facet(
@@ -150,5 +150,5 @@ class ReadCalls:
         exact: bool = False,
         **kwargs: Any,
     ) -> models.FacetResponse:
-        """The most frequent values of an indexed payload field."""
+        """Return the most frequent values of an indexed payload field, with their counts."""
         return self._search.facet(collection_name, key, facet_filter, limit=limit)

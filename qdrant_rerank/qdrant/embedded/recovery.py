@@ -130,7 +130,11 @@ def _opened(folder: Path, place: Path, keep: int) -> edge.EdgeShard:
         shutil.rmtree(place / LOG)
     for segment in place.glob("segments/*/"):
         _hide_unmapped(segment)
-    return edge.EdgeShard.load(str(place))
+    try:
+        return edge.EdgeShard.load(str(place))
+    except BaseException:
+        shutil.rmtree(place)
+        raise
 
 
 def _without_sparse(folder: Path, place: Path) -> tuple[edge.EdgeShard, tuple[str, ...]]:

@@ -35,17 +35,17 @@ from qdrant_rerank.types import in_retrieval_order
 __all__ = ["PointSearch"]
 
 LIMIT = 10  # of a query that does not say, as on a server
-# Hits first read a wanted hit of a group, so that one pass mostly fills the groups; then four times
-# as many, and so on.
+# Hits that are read first per wanted hit of a group, so that one pass mostly fills the groups. Each
+# further pass reads this many times as many.
 GROUP_READ = 4
-# Hits read beyond a fused page: two branches give the same score to their hits of one rank, and
+# Hits that are read beyond a fused page. Two branches give one score to their hits of one rank, and
 # which of equals the engine puts first changes from call to call.
 TIES = 8
 EVERY = 2**31  # more than there are values
 
 
 class PointSearch:
-    """Searches.
+    """Searches in the collections of an engine.
 
     Args:
         shards: the collections.
@@ -57,11 +57,11 @@ class PointSearch:
     def query(
         self, collection: str, requests: Sequence[models.QueryRequest]
     ) -> list[QueryResponse]:
-        """The hits of each request; neighbours of one score by id.
+        """Return the hits of each request; hits of equal score come by id.
 
         Raises:
             CollectionNotFoundError: no such collection.
-            QdrantRequestError: a request is wrong.
+            QdrantRequestError: a request is wrong, or a number in it is not finite.
         """
         if not requests:
             self._shards.shard(collection)
@@ -78,9 +78,7 @@ class PointSearch:
     def _page(
         self, collection: str, request: models.QueryRequest, hits: list[models.ScoredPoint]
     ) -> list[models.ScoredPoint]:
-        """The hits that a request wants, of those and some further ones."""
-        if isinstance(request.query, models.SampleQuery):
-            return hits[request.offset or 0 :]
+        """Return the hits that a request wants, of those and some further ones."""
         if not _is_fused(request):
             return in_retrieval_order(hits) if _by_score(request.query) else hits
         if _ends_amid_ties(hits, request):
@@ -90,7 +88,7 @@ class PointSearch:
     def _answers(
         self, collection: str, requests: Sequence[models.QueryRequest]
     ) -> list[list[models.ScoredPoint]]:
-        """The hits of each request, as the engine orders them."""
+        """Return the hits of each request, as the engine orders them."""
         shard = self._shards.shard(collection)
         with self._shards.errors(collection):
             asked = [self._request(collection, request) for request in requests]
@@ -112,14 +110,14 @@ class PointSearch:
         limit: int,
         group_size: int,
     ) -> list[models.PointGroup]:
-        """The best groups with their best points.
+        """Return the best groups with their best points.
 
         Args:
-            collection: its name.
-            request: how to search; without a limit.
+            collection: name of the collection.
+            request: how to search, without a limit.
             group_by: path of the payload field.
             limit: groups to return.
-            group_size: points to return a group.
+            group_size: points per group.
         """
         for name, value in (("limit", limit), ("group_size", group_size)):
             _require_one(name, value)
@@ -172,7 +170,7 @@ class PointSearch:
         with_payload: Any,
         with_vectors: Any,
     ) -> tuple[list[models.Record], int | str | None]:
-        """A page of points, and where the next one starts."""
+        """Return a page of points, and where the next page starts."""
         _require_one("limit", limit)
         shard = self._shards.shard(collection)
         with self._shards.errors(collection):
@@ -192,7 +190,7 @@ class PointSearch:
     def retrieve(
         self, collection: str, ids: Sequence[Any], with_payload: Any, with_vectors: Any
     ) -> list[models.Record]:
-        """Points by id, in the order asked for; those that do not exist are left out."""
+        """Return points by id, in the order asked for, without those that do not exist."""
         shard = self._shards.shard(collection)
         wanted: list[Any] = list(dict.fromkeys(to_id(one) for one in ids))
         with self._shards.errors(collection):
@@ -203,7 +201,7 @@ class PointSearch:
         return [by_id[str(one)] for one in wanted if str(one) in by_id]
 
     def count(self, collection: str, given: models.Filter | None) -> models.CountResult:
-        """How many points pass a filter."""
+        """Count the points that pass a filter."""
         shard = self._shards.shard(collection)
         with self._shards.errors(collection):
             return models.CountResult(
@@ -227,7 +225,9 @@ class PointSearch:
             found = shard.facet(
                 edge.FacetRequest(key, limit=EVERY, exact=True, filter=to_filter(given, indexed))
             )
-        hits = sorted(found, key=lambda hit: (-hit.count, hit.value))[:limit]
+        # An index may still name values that no point has any more.
+        there = [hit for hit in found if hit.count]
+        hits = sorted(there, key=lambda hit: (-hit.count, hit.value))[:limit]
         return models.FacetResponse(
             hits=[models.FacetValueHit(value=hit.value, count=hit.count) for hit in hits]
         )
@@ -266,7 +266,7 @@ class PointSearch:
     def _query(
         self, collection: str, asked: models.QueryRequest | models.Prefetch, limit: int
     ) -> tuple[Any, edge.Filter | None]:
-        """The query, and the filter without the points of this collection that it names."""
+        """Convert the query, and the filter without the points that the query names."""
         named: list[Any] = []
         find = self._finder(collection, asked.using, asked.lookup_from, named)
         indexed = self._shards.text_fields(collection)
@@ -281,7 +281,7 @@ class PointSearch:
         lookup: models.LookupLocation | None,
         named: list[Any],
     ) -> VectorOf:
-        """Finds the vectors of points that a query names by id; these are appended to ``named``."""
+        """Return what finds the vectors of points that a query names; it adds ids to ``named``."""
         source = collection if lookup is None else lookup.collection
         name = using if lookup is None or lookup.vector is None else lookup.vector
 
@@ -314,30 +314,30 @@ def _is_fused(request: models.QueryRequest) -> bool:
 def _beyond(request: models.QueryRequest, further: int) -> models.QueryRequest:
     """Return a fused request from the first hit to some behind its page; others as they are.
 
-    The engine takes the offset of a sample off its limit, so a sample is read from its start, too.
+    A sample has no first hit. The engine takes its offset off its limit; a server ignores it.
     """
     if isinstance(request.query, models.SampleQuery):
-        further = 0
-    elif not _is_fused(request):
+        return request.model_copy(update={"offset": None})
+    if not _is_fused(request):
         return request
     end = (request.offset or 0) + _limit(request)
     return request.model_copy(update={"offset": 0, "limit": end + further})
 
 
 def _ends_amid_ties(points: Sequence[models.ScoredPoint], request: models.QueryRequest) -> bool:
-    """Whether hits that were not read may have the score of the page's last one."""
+    """Return whether hits that were not read may have the score of the page's last hit."""
     end = (request.offset or 0) + _limit(request)
     return len(points) == end + TIES and points[-1].score == points[end - 1].score
 
 
 def _most(prefetch: Any) -> int:
-    """Hits that prefetches can give."""
+    """Return how many hits the prefetches can give."""
     every = [as_model(models.Prefetch, one) for one in as_list(prefetch)]
     return sum(PREFETCH_LIMIT if one.limit is None else one.limit for one in every)
 
 
 def _by_score(query: Any) -> bool:
-    """Whether hits are in the order of their scores."""
+    """Return whether hits are in the order of their scores."""
     if isinstance(query, models.NearestQuery):
         return query.mmr is None
     return query is not None and not isinstance(query, models.OrderByQuery | models.SampleQuery)

@@ -4,7 +4,6 @@ The order of a change: files first where something is created, the list first wh
 removed. So a process that is killed in between loses no collection that was there.
 """
 
-import ctypes
 import os
 import shutil
 import tempfile
@@ -14,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from weakref import WeakSet, WeakValueDictionary
 
 import qdrant_edge as edge
 from qdrant_client import models
@@ -31,9 +29,9 @@ from qdrant_rerank.qdrant.embedded.directory import (
     Directory,
     Entry,
     Listing,
-    close_files,
 )
 from qdrant_rerank.qdrant.embedded.engine_errors import engine_errors, opening_errors
+from qdrant_rerank.qdrant.embedded.opened import open_directory
 from qdrant_rerank.qdrant.embedded.recovery import (
     LOG,
     Recovery,
@@ -41,7 +39,6 @@ from qdrant_rerank.qdrant.embedded.recovery import (
     is_panic,
     readable,
 )
-from qdrant_rerank.utils.fork import in_child
 
 __all__ = ["KEPT_FREE", "Shards"]
 
@@ -53,65 +50,6 @@ TO_OPEN = 32 * 2**20
 FLUSH_S = 5.0  # seconds of writes that a killed process has to replay, as on a server
 FORBIDDEN = '<>:"/\\|?*\0\x1f'  # in names, as on a server
 LONGEST_NAME = 255
-
-
-class _Opened:
-    """A directory that is open in this process, once for all clients on it.
-
-    Args:
-        folder: directory of the collections.
-
-    Attributes:
-        directory: the directory, locked.
-        listing: its list of collections.
-        shards: opened collections by folder name.
-        flushed: filled files of their logs, and the time, when they were written to disk last.
-        writing: the lock that a writer holds.
-        users: the clients that have the directory open.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.writing = threading.RLock()
-        self.shards: dict[str, edge.EdgeShard] = {}
-        self.flushed: dict[str, tuple[set[str], float]] = {}
-        self.users: WeakSet[Shards] = WeakSet()
-        self.directory = Directory(folder)
-        try:
-            self.listing = self.directory.read()
-        except BaseException:
-            self.directory.close()
-            raise
-
-    def let_go(self) -> None:
-        """Leave the files to the parent process, of which this one is a fork."""
-        for shard in self.shards.values():
-            _never_free(shard)
-        self.directory.let_go()
-
-    def give_up(self, folder: str) -> None:
-        """Forget a shard that broke down in a write, and write nothing of it to disk."""
-        _never_free(self.shards.pop(folder))
-        close_files(self.directory.path / SHARDS / folder)
-
-
-def _never_free(shard: edge.EdgeShard) -> None:
-    """Keep a shard for the life of the process, since freeing it writes to its files."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(shard))
-
-
-# A directory whose clients are all forgotten is closed without their help.
-_opened: WeakValueDictionary[Path, _Opened] = WeakValueDictionary()
-_opening = threading.Lock()
-
-
-@in_child
-def _let_go() -> None:
-    """Close the parent's files, which would stay locked for as long as this process lives."""
-    global _opening  # noqa: PLW0603 - another thread of the parent may have held it
-    _opening = threading.Lock()
-    for opened in list(_opened.values()):
-        opened.let_go()
-    _opened.clear()
 
 
 class Shards:
@@ -133,13 +71,7 @@ class Shards:
         self.where = f"The embedded Qdrant at {folder if durable else ':memory:'}"
         self._durable = durable
         self._closed = False
-        self._key = Path(os.path.realpath(folder))
-        with _opening:
-            opened = _opened.get(self._key)
-            if opened is None:
-                opened = _opened[self._key] = _Opened(folder)
-            opened.users.add(self)
-        self._opened = opened
+        self._opened = open_directory(folder, self)
 
     @property
     def writing(self) -> threading.RLock:
@@ -219,9 +151,8 @@ class Shards:
             QdrantConnectionError: the disk is full, or files cannot be written.
             QdrantRequestError: the engine refused an operation.
         """
-        shard = self.shard(name)
         with self.writing, self.errors(name):
-            folder = self.entry(name).folder
+            shard, folder = self.shard(name), self.entry(name).folder
             for operation in operations:
                 self.require_room()
                 try:
@@ -302,6 +233,7 @@ class Shards:
                     raise
             else:
                 return None
+            self.require_room(2 * (KEPT_FREE + self.used(name)))  # the copy, and what is made of it
             with (
                 self.errors(name),
                 opening_errors(self.where, name),
@@ -384,24 +316,10 @@ class Shards:
         """Let the directory go; the last client on it writes everything to disk."""
         if self._process != os.getpid():
             return  # the files are the other process's to write, and to let go
-        with _opening, self.writing:
-            if self._closed:
-                return
+        if not self._closed:
             self._closed = True
-            opened = self._opened
-            opened.users.discard(self)
-            if opened.users:
-                return
-            del _opened[self._key]
-            try:
-                with self.errors("all"):
-                    for shard in opened.shards.values():
-                        if self._durable:
-                            shard.flush()
-                        shard.close()
-            finally:
-                opened.shards.clear()
-                opened.directory.close()
+            with self.errors("all"):
+                self._opened.release(self, flush=self._durable)
 
     def require_room(self, needed: int = KEPT_FREE) -> None:
         """Raise QdrantConnectionError unless so many bytes are free on the disk."""

@@ -321,12 +321,12 @@ def test_boxes_wider_than_half_the_earth(client, indexed):
 
 
 def test_a_sample_with_an_offset_is_as_long_as_its_limit(client):
-    """The engine takes the offset off the limit."""
+    """As on a server, which ignores it; the engine takes it off the limit."""
     client.create_collection("points", vectors_config=SIZE_2)
     client.upload_collection("points", np.ones((10, 2)), ids=range(10))
     sample = models.SampleQuery(sample=models.Sample.RANDOM)
     assert len(set(ids(client, query=sample, limit=5, offset=2))) == 5
-    assert len(ids(client, query=sample, limit=5, offset=8)) == 2
+    assert len(ids(client, query=sample, limit=5, offset=8)) == 5
     [one, other] = client.query_batch_points(
         "points",
         [
@@ -386,6 +386,18 @@ def test_facets_of_equal_counts_come_by_their_values(client):
             ("v001", 2),
             ("v002", 2),
         ]
+
+
+def test_a_collection_migrates_to_another_client(client):
+    """With its vectors, payloads, indexes and metadata, as to a server."""
+    client.create_collection("points", **NAMED, metadata={"a": 1})
+    client.create_payload_index("points", "n", models.PayloadSchemaType.INTEGER)
+    client.upload_collection("points", {"a": np.ones((5, 2))}, ids=range(5), payload=[{"n": 1}] * 5)
+    with closing(EmbeddedClient()) as other:
+        client.migrate(other)
+        assert stored(other) == stored(client)
+        old, new = (c.get_collection("points") for c in (client, other))
+        assert (new.config, new.payload_schema) == (old.config, old.payload_schema)
 
 
 def test_local_mode_and_the_engine_refuse_a_collection_that_is_not_there(client):

@@ -1,0 +1,111 @@
+"""Directories that are open in this process, once for all clients, and in none of its forks."""
+
+import ctypes
+import os
+import threading
+from pathlib import Path
+from weakref import WeakSet, WeakValueDictionary
+
+import qdrant_edge as edge
+
+from qdrant_rerank.qdrant.embedded.directory import SHARDS, Directory
+from qdrant_rerank.qdrant.embedded.places import close_files
+from qdrant_rerank.utils.fork import in_child
+
+__all__ = ["Opened", "open_directory"]
+
+
+class Opened:
+    """A directory that is open in this process, once for all clients on it.
+
+    Args:
+        folder: directory of the collections.
+
+    Attributes:
+        directory: the directory, locked.
+        listing: its list of collections.
+        shards: opened collections by folder name.
+        flushed: filled files of their logs, and the time, when they were written to disk last.
+        writing: the lock that a writer holds.
+        users: the clients that have the directory open.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._key = _key(folder)
+        self.writing = threading.RLock()
+        self.shards: dict[str, edge.EdgeShard] = {}
+        self.flushed: dict[str, tuple[set[str], float]] = {}
+        self.users: WeakSet[object] = WeakSet()
+        self.directory = Directory(folder)
+        try:
+            self.listing = self.directory.read()
+        except BaseException:
+            self.directory.close()
+            raise
+
+    def release(self, user: object, *, flush: bool) -> None:
+        """Close the directory unless it has other users; write everything to disk if asked."""
+        with _opening, self.writing:
+            self.users.discard(user)
+            if self.users:
+                return
+            _opened.pop(self._key, None)
+            try:
+                for shard in self.shards.values():
+                    if flush:
+                        shard.flush()
+                    shard.close()
+            finally:
+                self.shards.clear()
+                self.directory.close()
+
+    def let_go(self) -> None:
+        """Leave the files to the parent process, of which this one is a fork."""
+        for shard in self.shards.values():
+            _never_free(shard)
+        self.directory.let_go()
+
+    def give_up(self, folder: str) -> None:
+        """Forget a shard that broke down in a write, and write nothing of it to disk."""
+        _never_free(self.shards.pop(folder))
+        close_files(self.directory.path / SHARDS / folder)
+
+
+def _never_free(shard: edge.EdgeShard) -> None:
+    """Keep a shard for the life of the process, since freeing it writes to its files."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(shard))
+
+
+# A directory whose clients are all forgotten is closed without their help.
+_opened: WeakValueDictionary[Path, Opened] = WeakValueDictionary()
+_opening = threading.Lock()
+
+
+def open_directory(folder: Path, user: object) -> Opened:
+    """Open a directory for a client, or share it with the clients that have it open.
+
+    Raises:
+        QdrantConnectionError: the directory holds something else, cannot be used, or another
+            process has it open.
+    """
+    with _opening:
+        opened = _opened.get(_key(folder))
+        if opened is None:
+            opened = Opened(folder)
+            _opened[_key(folder)] = opened
+        opened.users.add(user)
+        return opened
+
+
+def _key(folder: Path) -> Path:
+    return Path(os.path.realpath(folder))
+
+
+@in_child
+def _let_go() -> None:
+    """Close the parent's files, which would stay locked for as long as this process lives."""
+    global _opening  # noqa: PLW0603 - another thread of the parent may have held it
+    _opening = threading.Lock()
+    for opened in list(_opened.values()):
+        opened.let_go()
+    _opened.clear()

@@ -1,0 +1,85 @@
+"""Where a directory of collections is: its path, its lock, and temporary ones."""
+
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from qdrant_rerank.errors import QdrantConnectionError
+
+__all__ = ["LISTING", "LOCK", "TEMPORARY_MARK", "at", "close_files", "take", "temporary_folder"]
+
+#: The file that qdrant-client's local mode locks too, so that the two exclude each other.
+LOCK = ".lock"
+LISTING = "collections.json"
+DESCRIPTORS = Path("/proc/self/fd")  # open files of this process, on Linux
+TEMPORARY = "qdrant-rerank-"  # first part of the names of temporary directories
+TEMPORARY_MARK = ".temporary"  # a file in them
+
+
+def close_files(path: Path) -> None:
+    """Close all files below a directory that this process has open, and so release their locks."""
+    within = f"{os.path.realpath(path)}{os.sep}"
+    for descriptor in list(DESCRIPTORS.iterdir()) if DESCRIPTORS.is_dir() else ():
+        with suppress(OSError):
+            if str(descriptor.readlink()).startswith(within):
+                os.close(int(descriptor.name))
+
+
+def at(path: str | Path) -> Path:
+    """Return the path of a directory, ``~`` replaced by the home directory.
+
+    Raises:
+        QdrantConnectionError: there is no home directory.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise QdrantConnectionError(
+            f"The Qdrant directory {path} cannot be opened: {error} Set HOME, or write the path "
+            "without '~'."
+        ) from error
+
+
+def temporary_folder() -> Path:
+    """Make a temporary directory, and remove those that killed processes left.
+
+    Raises:
+        QdrantConnectionError: no temporary directory can be written to.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY))
+        (folder / TEMPORARY_MARK).touch()
+    except OSError as error:
+        raise QdrantConnectionError(
+            f"The embedded Qdrant has no room for collections in memory: {error}. Set TMPDIR to a "
+            "directory to write to, or QDRANT_PATH to one that keeps the collections."
+        ) from error
+    for other in folder.parent.glob(f"{TEMPORARY}*"):
+        # The list is written after the lock is taken, so a process that lives holds the lock.
+        if (
+            other != folder
+            and not other.is_symlink()
+            and all((other / name).is_file() for name in (TEMPORARY_MARK, LISTING))
+        ):
+            with suppress(OSError, QdrantConnectionError):
+                with (other / LOCK).open("r+", encoding="utf-8") as lock:
+                    take(lock, other)
+                shutil.rmtree(other, ignore_errors=True)
+    return folder
+
+
+def take(lock: IO[str], path: Path) -> None:
+    """Lock the file of a directory, or close it and raise QdrantConnectionError."""
+    import portalocker  # comes with qdrant-client; slow to import
+
+    try:
+        portalocker.lock(lock, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+    except portalocker.exceptions.LockException as error:
+        lock.close()
+        raise QdrantConnectionError(
+            f"The Qdrant directory {path} cannot be opened: it is already accessed by another "
+            "instance of Qdrant. Close the other one, or use a server (QDRANT_URL), which both can."
+        ) from error

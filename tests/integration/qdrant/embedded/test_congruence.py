@@ -1,0 +1,182 @@
+"""Random work on the embedded engine, local mode and a server: the same answers, crashes included.
+
+``CONGRUENCE_SEEDS`` is how many seeds are tried, from ``CONGRUENCE_FIRST`` on: make congruence.
+"""
+
+import os
+import shutil
+import uuid
+from contextlib import closing
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient
+
+from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
+from tests.integration.qdrant.embedded.scenarios import INDEXES, Scenario
+from tests.integration.qdrant.embedded.test_refused import copy_with_holes
+
+FIRST = int(os.environ.get("CONGRUENCE_FIRST", "0"))
+SEEDS = range(FIRST, FIRST + int(os.environ.get("CONGRUENCE_SEEDS", "3")))
+STEPS = 30
+NEAR = 1e-4  # of scores: float32, added up in other orders
+
+
+def answer(call, client):
+    """What a call gives, or that it is refused."""
+    try:
+        return call(client)
+    except Exception as error:
+        return error
+
+
+def plain(vector):
+    """Vectors, rounded, so that they can be compared."""
+    if isinstance(vector, dict):
+        return {name: plain(one) for name, one in vector.items()}
+    if vector is None or isinstance(vector, list):
+        return vector and np.round(vector, 4).tolist()
+    order = np.argsort(vector.indices)
+    return [(vector.indices[at], round(vector.values[at], 4)) for at in order]
+
+
+def assert_same_points(ours, theirs):
+    """The same points, with their payloads and vectors."""
+    left, right = ({str(one.id): one for one in points} for points in (ours, theirs))
+    assert set(left) == set(right)
+    for point_id, one in left.items():
+        assert (one.payload or {}) == (right[point_id].payload or {}), point_id
+        mine, other = plain(one.vector) or {}, plain(right[point_id].vector) or {}
+        assert set(mine) == set(other), point_id
+        for name, vector in mine.items():
+            assert len(vector) == len(other[name])
+            np.testing.assert_allclose(vector, other[name], atol=2 * NEAR)
+
+
+def assert_same_hits(ours, theirs, kind):
+    """The same scores, and the same points but for those of the last score."""
+    assert len(ours) == len(theirs)
+    if kind in {"sample", "all"}:
+        return
+    if kind == "order":
+        assert [one.payload["size"] for one in ours] == [one.payload["size"] for one in theirs]
+        return
+    np.testing.assert_allclose([h.score for h in ours], [h.score for h in theirs], atol=NEAR)
+    if kind == "mmr":
+        return
+    left, right = ({str(one.id): one.score for one in hits} for hits in (ours, theirs))
+    for one, other in ((left, right), (right, left)):
+        for point_id, score in one.items():
+            if abs(score - ours[-1].score) > NEAR:
+                assert abs(other[point_id] - score) <= NEAR
+
+
+def check(scenario, name, ours, theirs):
+    """Everything that is stored, and some searches, are the same in both."""
+    assert_same_points(*(c.scroll(name, limit=100, with_vectors=True)[0] for c in (ours, theirs)))
+    if not ours.count(name).count:
+        return  # local mode fails at some queries
+    for _ in range(3):
+        where = scenario.where()
+        counts = [c.count(name, count_filter=where).count for c in (ours, theirs)]
+        assert counts[0] == counts[1], where
+    for _ in range(4):
+        kind, asked = scenario.query()
+        mine, other = (
+            answer(lambda c, a=asked: c.query_points(name, **a), c) for c in (ours, theirs)
+        )
+        assert isinstance(mine, Exception) == isinstance(other, Exception), (
+            kind,
+            mine,
+            other,
+            asked,
+        )
+        if not isinstance(mine, Exception):
+            try:
+                assert_same_hits(mine.points, other.points, kind)
+            except (AssertionError, KeyError) as error:
+                raise AssertionError(f"{kind} {asked}\n{mine}\n{other}") from error
+            for one in mine.points:
+                wanted = asked["with_vectors"]
+                assert one.vector is None or wanted, (kind, asked)
+                assert wanted is True or set(one.vector or ()) <= {"dense"}
+    key = scenario.random.choice(["colour", "tags", "size"])
+    if key in scenario.indexes:
+        where = scenario.where()
+        mine, other = (
+            c.facet(name, key, facet_filter=where, exact=True).hits for c in (ours, theirs)
+        )
+        # A server names values of its index that no point has any more, with a count of 0.
+        assert [(h.value, h.count) for h in mine] == [(h.value, h.count) for h in other if h.count]
+    vector, where = scenario.vector("dense"), scenario.where()
+    groups = [
+        c.query_points_groups(
+            name, "colour", query=vector, using="dense", query_filter=where, limit=2, group_size=2
+        ).groups
+        for c in (ours, theirs)
+    ]
+    assert [(g.id, [str(h.id) for h in g.hits]) for g in groups[0]] == [
+        (g.id, [str(h.id) for h in g.hits]) for g in groups[1]
+    ]
+    infos = [c.get_collection(name) for c in (ours, theirs)]
+    assert infos[0].points_count == infos[1].points_count
+    assert (infos[0].config.metadata or {}) == (infos[1].config.metadata or {})
+
+
+def run(seed, theirs, path, *, texts):
+    """Random changes on both, with checks, closings and crashes of ours in between."""
+    scenario = Scenario(seed, texts=texts)
+    name = f"congruence-{uuid.uuid4().hex}"
+    ours, crashes = EmbeddedClient(path / "0"), 0
+    try:
+        for client in (ours, theirs):
+            client.create_collection(name, **scenario.config)
+        done = []
+        for step in range(STEPS):
+            kind, change = scenario.change(name)
+            done.append(kind)
+            mine, other = answer(change, ours), answer(change, theirs)
+            assert isinstance(mine, Exception) == isinstance(other, Exception), (done, mine, other)
+            happens = scenario.random.random()
+            if happens < 0.1:
+                ours.close()
+                ours = EmbeddedClient(path / str(crashes))
+            elif happens < 0.2:
+                copy_with_holes(path / str(crashes), path / str(crashes + 1))
+                ours.close()
+                shutil.rmtree(path / str(crashes))
+                crashes += 1
+                ours = EmbeddedClient(path / str(crashes))
+            elif happens < 0.25:
+                ours.optimize(name)
+            if step % 3 == 2:
+                check(scenario, name, ours, theirs)
+    finally:
+        ours.close()
+        theirs.delete_collection(name)
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect:UserWarning")
+@pytest.mark.parametrize("seed", SEEDS)
+def test_as_local_mode(tmp_path, seed):
+    """qdrant-client's own engine, which has no indexes."""
+    with closing(QdrantClient(":memory:")) as local:
+        run(seed, local, tmp_path, texts=False)
+
+
+@pytest.mark.server
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("seed", SEEDS)
+def test_as_a_server(tmp_path, server_url, seed):
+    """Qdrant itself, texts included."""
+    with closing(QdrantClient(server_url, timeout=60)) as server:
+        run(seed, server, tmp_path, texts=True)
+
+
+def test_the_scenarios_reach_every_index():
+    """So that no kind of index is left out by chance."""
+    scenarios = [Scenario(seed, texts=True) for seed in range(20)]
+    for scenario in scenarios:
+        for _ in range(STEPS):
+            scenario.change("points")
+    assert set().union(*(scenario.indexes for scenario in scenarios)) == {*INDEXES, "text"}
