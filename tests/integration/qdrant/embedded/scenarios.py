@@ -9,12 +9,12 @@ from qdrant_client import models
 COLOURS = ("red", "green", "blue")
 WORDS = ("iron", "Iron", "ironclad", "ore", "ore,", "melts")
 MAX_SIM = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
+# None of booleans: with it, a server finds points that should and must_not name alike.
 INDEXES = {
     "colour": models.PayloadSchemaType.KEYWORD,
     "tags": models.PayloadSchemaType.KEYWORD,
     "size": models.PayloadSchemaType.INTEGER,
     "price": models.PayloadSchemaType.FLOAT,
-    "flag": models.PayloadSchemaType.BOOL,
     "when": models.PayloadSchemaType.DATETIME,
     "at": models.PayloadSchemaType.GEO,
     "key": models.PayloadSchemaType.UUID,

@@ -269,6 +269,22 @@ def test_texts_match_as_on_a_server(texts, match, found, found_by_index):
     assert answers() == (found_by_index, found_by_index, found_by_index)
 
 
+@pytest.mark.parametrize("indexed", [False, True])
+def test_booleans_are_no_numbers(client, indexed):
+    """In filters and facets, with an index and without."""
+    client.create_collection("points", vectors_config=SIZE_2)
+    values = [True, False, 1, 0, [False, 2]]
+    client.upload_collection(
+        "points", np.ones((5, 2)), ids=range(5), payload=[{"n": value} for value in values]
+    )
+    if indexed:
+        client.create_payload_index("points", "n", models.PayloadSchemaType.BOOL)
+        hits = client.facet("points", "n").hits
+        assert [(hit.value, hit.count) for hit in hits] == [(False, 2), (True, 1)]
+    assert ids(client, field("n", match=models.MatchValue(value=True))) == [0]
+    assert ids(client, field("n", match=models.MatchValue(value=False))) == [1, 4]
+
+
 def test_empty_lists_in_a_filter_are_absent(texts):
     """As a converter of filters writes them, nested ones too."""
     empty = models.Filter(must=[], should=[], must_not=[])
