@@ -42,7 +42,7 @@ class CollectionCalls:
         on_disk_payload: bool | None = None,
         payload: models.PayloadStorageParams | None = None,
         id_tracker: models.IdTrackerParams | None = None,
-        anew: bool = False,
+        replacing: bool = False,
         **kwargs: Any,
     ) -> bool:
         """Create a collection. Shards, replicas and strict mode are a server's, and ignored."""
@@ -59,12 +59,12 @@ class CollectionCalls:
                 "id_tracker": id_tracker,
             },
         )
-        self._shards.create(collection_name, config, anew=anew)
+        self._shards.create(collection_name, config, replacing=replacing)
         return True
 
     def recreate_collection(self, collection_name: str, *args: Any, **kwargs: Any) -> bool:
         """Remove a collection, if there is one, and create it again."""
-        kwargs["anew"] = True
+        kwargs["replacing"] = True
         return self.create_collection(collection_name, *args, **kwargs)
 
     def delete_collection(self, collection_name: str, **kwargs: Any) -> bool:

@@ -1,8 +1,8 @@
 """Recovery of a collection whose log cannot be replayed: all that is before the bad operation.
 
-The engine replays its log when it opens a collection. The log is cut where it still can be
-replayed, in a copy. The points are then stored anew, since the engine would ignore later changes
-of points whose versions are higher than the numbers of the operations in a log that was cut.
+The engine replays its log when it opens a collection. In a copy, the log is cut where it can still
+be replayed. The points are then stored again, in new files: with a log that was cut, the engine
+would ignore later changes of points whose versions are higher than the numbers of its operations.
 """
 
 import json

@@ -81,7 +81,7 @@ class PointSearch:
         """Return the hits that a request wants, of those and some further ones."""
         if not _is_fused(request):
             return in_retrieval_order(hits) if _by_score(request.query) else hits
-        if _ends_amid_ties(hits, request):
+        if _ends_within_ties(hits, request):
             [hits] = self._answers(collection, [_beyond(request, _most(request.prefetch))])
         return in_retrieval_order(hits)[request.offset or 0 :][: _limit(request)]
 
@@ -324,7 +324,7 @@ def _beyond(request: models.QueryRequest, further: int) -> models.QueryRequest:
     return request.model_copy(update={"offset": 0, "limit": end + further})
 
 
-def _ends_amid_ties(points: Sequence[models.ScoredPoint], request: models.QueryRequest) -> bool:
+def _ends_within_ties(points: Sequence[models.ScoredPoint], request: models.QueryRequest) -> bool:
     """Return whether hits that were not read may have the score of the page's last hit."""
     end = (request.offset or 0) + _limit(request)
     return len(points) == end + TIES and points[-1].score == points[end - 1].score

@@ -183,13 +183,15 @@ class Shards:
     def _directory(self) -> Directory:
         return self._opened.directory
 
-    def create(self, name: str, config: models.CollectionConfig, *, anew: bool = False) -> None:
+    def create(
+        self, name: str, config: models.CollectionConfig, *, replacing: bool = False
+    ) -> None:
         """Create a collection.
 
         Args:
             name: of the collection.
             config: settings.
-            anew: whether one of that name is removed first, if the settings are right.
+            replacing: whether one of that name is removed first, if the settings are right.
 
         Raises:
             QdrantRequestError: the name is taken or forbidden, or the settings are.
@@ -198,7 +200,7 @@ class Shards:
             listing = self.listing
             self._require_name(name)
             self.require_room()
-            if anew:
+            if replacing:
                 with self.errors(name):
                     to_config(config, durable=self._durable)
                 self.delete(name)
@@ -248,7 +250,7 @@ class Shards:
             return Recovery(points, found.replayed, left_out, found.without, aside)
 
     def rebuild(self, name: str, config: models.CollectionConfig) -> None:
-        """Give a collection settings that the engine does not change: store its points anew."""
+        """Store the points of a collection again, with settings that the engine cannot change."""
         with self.writing, self.errors(name):
             entry = self.entry(name)
             self.require_room(KEPT_FREE + self.used(name))

@@ -104,7 +104,8 @@ def test_every_way_to_fail_is_one_clear_error(respond, error, seen):
 
 UNAVAILABLE = (
     "Service internal error: 1 of 3 read operations failed:\n  Service internal error: "
-    "Tonic status error: code: 'The service is currently unavailable', message: \"tcp connect error\""
+    "Tonic status error: code: 'The service is currently unavailable', "
+    'message: "tcp connect error"'
 )
 LIMIT = 'Bad request: Limit exceeded {} > {} for "{}". Help: Reduce the "{}" parameter.'
 
