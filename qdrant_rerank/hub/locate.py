@@ -145,7 +145,7 @@ def locate(
         if not sources:
             raise
         raise MissingPrecisionError(
-            f"{missing} It has no file to make one of, either: {' or '.join(sources)}."
+            f"{missing} It has no file that one could be made of: {' or '.join(sources)}."
         ) from None
 
 

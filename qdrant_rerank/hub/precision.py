@@ -136,6 +136,6 @@ def choose_conversion(
     if asked in {"bf16", source} or source in MADE_OF.get(asked, ()):
         return Conversion(source, asked)
     raise InvalidInputError(
-        f"precision is {asked!r}, but the file is {source}, of which it cannot be made. Pass "
+        f"precision is {asked!r}, but the file is {source}, which it cannot be made of. Pass "
         "precision='auto', or the directory or name of a model that has such a file."
     )
