@@ -7,8 +7,16 @@ from qdrant_client import models
 
 from qdrant_rerank.embedders.qdrant import TextIndex
 from qdrant_rerank.errors import InvalidInputError, QdrantRequestError
+from qdrant_rerank.qdrant.encoders import description
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
-from qdrant_rerank.qdrant.schema import DENSE_NAME, EMBEDDER_KEY, IDS_KEY, IDS_VERSION, SPARSE_NAME
+from qdrant_rerank.qdrant.schema import (
+    DENSE_NAME,
+    EMBEDDER_KEY,
+    IDS_KEY,
+    IDS_VERSION,
+    SPARSE_KEY,
+    SPARSE_NAME,
+)
 from qdrant_rerank.qdrant.settings import CollectionSettings
 from qdrant_rerank.qdrant.transport.client import is_local
 from qdrant_rerank.qdrant.transport.driver import Driver
@@ -87,4 +95,5 @@ def _encoders_config(
         config["sparse_vectors_config"] = {
             SPARSE_NAME: models.SparseVectorParams(modifier=models.Modifier.IDF)
         }
+        config["metadata"][SPARSE_KEY] = description(sparse)
     return config

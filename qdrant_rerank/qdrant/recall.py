@@ -18,6 +18,7 @@ from qdrant_rerank.errors import (
     SchemaMismatchError,
 )
 from qdrant_rerank.options import SearchOptions
+from qdrant_rerank.qdrant.encoders import recorded_encoder
 from qdrant_rerank.qdrant.lookups import Query, given, read_consistency
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder, RecallPlan, plan_recall
 from qdrant_rerank.qdrant.recall_request import RecallQuery
@@ -45,6 +46,8 @@ class FirstStage:
         sparse: sparse encoder, or None.
         dense_optional: whether a collection without dense vectors will do.
         sparse_optional: whether one without sparse vectors of Qdrant's IDF will do.
+        sparse_by_name: whether the sparse encoder is a BM25 in the language that the collection
+            records.
 
     Attributes:
         known: schema of the collection as it was last read; None if it has to be read.
@@ -58,6 +61,7 @@ class FirstStage:
         *,
         dense_optional: bool,
         sparse_optional: bool,
+        sparse_by_name: bool = False,
     ) -> None:
         self.collection = collection
         self.embedder = embedder
@@ -65,6 +69,7 @@ class FirstStage:
         self.known: CollectionSchema | None = None
         self._dense_optional = dense_optional
         self._sparse_optional = sparse_optional
+        self._sparse_by_name = sparse_by_name
         self._version: Version | None = None
 
     async def schema(self, driver: Driver) -> CollectionSchema:
@@ -80,8 +85,18 @@ class FirstStage:
             known = CollectionSchema.from_info(self.collection, info)
             if isinstance(self.sparse, TextIndex) and self.sparse.field not in known.scored:
                 await self.require_text_index(driver)
+            if self._fits_by_record(known) and self.sparse is not None:
+                self.sparse = recorded_encoder(known, self.sparse, by_name=self._sparse_by_name)
             self.known = known
         return known
+
+    def _fits_by_record(self, schema: CollectionSchema) -> bool:
+        """Whether what the collection records of its sparse vectors is about this encoder."""
+        if self.sparse is None or isinstance(self.sparse, TextIndex):
+            return False
+        # "auto" searches no sparse vectors but those of BM25.
+        recorded = (schema.encoder or {}).get("model", self.sparse.name)
+        return not self._sparse_optional or str(recorded).lower() == self.sparse.name.lower()
 
     async def require_text_index(self, driver: Driver) -> None:
         """Raise QdrantRequestError where the server ranks by no text index, and the encoder is one.

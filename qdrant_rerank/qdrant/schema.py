@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from qdrant_client import models
 
@@ -12,6 +13,7 @@ __all__ = [
     "EMBEDDER_KEY",
     "IDS_KEY",
     "IDS_VERSION",
+    "SPARSE_KEY",
     "SPARSE_NAME",
     "Branch",
     "CollectionSchema",
@@ -22,6 +24,8 @@ DENSE_NAME = "dense"
 SPARSE_NAME = "bm25"
 #: Key of a collection's metadata under which ``add`` records the embedder's name.
 EMBEDDER_KEY = "qdrant_rerank_embedder"
+#: Key under which ``add`` records the sparse encoder, as its ``describe()`` gives it.
+SPARSE_KEY = "qdrant_rerank_sparse"
 #: Key under which ``add`` records how it makes ids, and the way of new collections. Collections
 #: without it have way 1: of the text alone. Way 2: of the text and all the payload.
 IDS_KEY = "qdrant_rerank_ids"
@@ -60,6 +64,7 @@ class CollectionSchema:
         dense: dense vectors by name; "" is the unnamed one.
         sparse: sparse vectors by name.
         embedder: name of the embedder that filled it, if ``add`` recorded it.
+        encoder: description of the sparse encoder that filled it, if ``add`` recorded it.
         ids: how the ids of documents are made; see ``IDS_KEY``.
         indexed: payload fields that have an index.
         scored: those of them whose text index ranks by BM25.
@@ -69,6 +74,7 @@ class CollectionSchema:
     dense: Mapping[str, models.VectorParams]
     sparse: Mapping[str, models.SparseVectorParams]
     embedder: str | None = None
+    encoder: Mapping[str, Any] | None = None
     ids: int = 1
     indexed: frozenset[str] = frozenset()
     scored: frozenset[str] = frozenset()
@@ -85,6 +91,7 @@ class CollectionSchema:
             vectors = {"": vectors}
         metadata = info.config.metadata or {}
         recorded = metadata.get(EMBEDDER_KEY)
+        described = metadata.get(SPARSE_KEY)
         ids = metadata.get(IDS_KEY, 1)
         if ids not in range(1, IDS_VERSION + 1):
             raise SchemaMismatchError(
@@ -96,6 +103,7 @@ class CollectionSchema:
             dense=dict(vectors),
             sparse=dict(info.config.params.sparse_vectors or {}),
             embedder=recorded if isinstance(recorded, str) else None,
+            encoder=described if isinstance(described, dict) else None,
             ids=ids,
             indexed=frozenset(info.payload_schema or {}),
             scored=frozenset(

@@ -78,6 +78,7 @@ class SearchCore(ABC):
             None if sparse is None else load_sparse(sparse),
             dense_optional=embedder == DEFAULT_EMBEDDER,
             sparse_optional=sparse == "auto",
+            sparse_by_name=isinstance(sparse, str),
         )
         self._sizes = PayloadSizes(self.text)
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
-from qdrant_rerank import HybridSearcher
+from qdrant_rerank import Bm25Encoder, HybridSearcher
 from qdrant_rerank.errors import (
     InvalidInputError,
     MissingTextError,
@@ -50,6 +50,7 @@ def test_the_collection_is_made_with_both_vectors_and_the_embedders_name(searche
     assert config.metadata == {
         "qdrant_rerank_embedder": "static-minilm-l6-v1",
         "qdrant_rerank_ids": 2,
+        "qdrant_rerank_sparse": Bm25Encoder().describe(),
     }
 
 
@@ -89,6 +90,61 @@ def test_adding_twice_does_not_duplicate(client, texts, size):
     for _ in range(2):
         assert searcher.add(iter(texts), batch_size=size, progress=False) == len(texts)
     assert client.count(searcher.collection).count == len(set(texts))
+
+
+GERMAN = ["Die Häuser stehen am Fluss.", "Das Eisen schmilzt.", "Brote werden gebacken."]
+
+
+@pytest.mark.parametrize("named", ["auto", "Qdrant/bm25"])
+def test_the_language_of_a_collection_is_read_back(client, named):
+    """Who searches need not know it; English stems would find nothing."""
+    options = {"client": client, "reranker": None, "embedder": None}
+    HybridSearcher("docs", sparse=Bm25Encoder(language="german"), **options).add(
+        GERMAN, progress=False
+    )
+    recorded = client.get_collection("docs").config.metadata["qdrant_rerank_sparse"]
+    assert (recorded["model"], recorded["language"]) == ("Qdrant/bm25", "german")
+    searcher = HybridSearcher("docs", sparse=named, **options)
+    assert [hit.payload["text"] for hit in searcher.search("Haus")] == GERMAN[:1]
+    assert searcher.sparse.language == "german"
+    assert searcher.add(["Ein neues Haus."], progress=False) == 1
+    assert len(searcher.search("Häusern")) == 2
+
+
+@pytest.mark.parametrize(
+    ("recorded", "sparse", "seen"),
+    [
+        ({"model": "Qdrant/bm25", "language": "german"}, Bm25Encoder(), "bm25' in 'german'"),
+        ({"model": "prithivida/Splade"}, "Qdrant/bm25", "'prithivida/Splade'; 'Qdrant/bm25' in"),
+        ({"model": "Qdrant/bm25", "language": "klingon"}, "auto", "in 'klingon'"),
+    ],
+)
+def test_a_sparse_encoder_that_does_not_fit_is_refused(client, recorded, sparse, seen):
+    """Another language or another model, when adding and when searching."""
+    client.create_collection(
+        "docs",
+        vectors_config={},
+        sparse_vectors_config={"bm25": models.SparseVectorParams(modifier="idf")},
+        metadata={"qdrant_rerank_sparse": recorded},
+    )
+    searcher = HybridSearcher("docs", client=client, reranker=None, embedder=None, sparse=sparse)
+    for call in (lambda: searcher.search("Haus"), lambda: searcher.add(GERMAN, progress=False)):
+        with pytest.raises(SchemaMismatchError, match=seen):
+            call()
+
+
+def test_a_language_that_is_not_recorded_is_said(client, caplog):
+    """Once the collection is read; English is what most have."""
+    client.create_collection(
+        "docs",
+        vectors_config={},
+        sparse_vectors_config={"bm25": models.SparseVectorParams(modifier="idf")},
+    )
+    caplog.set_level("INFO", "qdrant_rerank")
+    searcher = HybridSearcher("docs", client=client, reranker=None, embedder=None)
+    assert searcher.search("Haus") == []
+    assert "does not record the encoder" in caplog.text
+    assert "BM25 in english" in caplog.text
 
 
 def test_documents_that_differ_in_any_field_are_all_stored(searcher):

@@ -1,0 +1,85 @@
+"""A Qdrant server of the test's own, which it may kill: the program at QDRANT_BINARY."""
+
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.faults import free_port
+
+
+class OwnServer:
+    """Starts the server on free loopback ports; its data stay when it is killed.
+
+    Args:
+        directory: where its data are.
+        settings: environment variables of Qdrant's configuration, without the ``QDRANT__``.
+    """
+
+    def __init__(self, directory: Path, **settings: str) -> None:
+        binary = os.environ.get("QDRANT_BINARY")
+        if not binary:
+            pytest.skip("QDRANT_BINARY is not set; it is the path of a Qdrant server's program")
+        self._binary = binary
+        self._directory = directory
+        self._settings = settings
+        self.port, self.grpc_port = free_port(), free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def client_options(self, *, prefer_grpc: bool = False) -> dict[str, Any]:
+        """Arguments of a client of it."""
+        return {
+            "url": f"http://127.0.0.1:{self.port}",
+            "grpc_port": self.grpc_port,
+            "prefer_grpc": prefer_grpc,
+            "timeout": 20,
+            "check_compatibility": False,
+        }
+
+    def start(self) -> None:
+        """Start it, and wait until it is ready."""
+        settings = {
+            "SERVICE__HOST": "127.0.0.1",
+            "SERVICE__HTTP_PORT": str(self.port),
+            "SERVICE__GRPC_PORT": str(self.grpc_port),
+            "STORAGE__STORAGE_PATH": str(self._directory / "storage"),
+            "STORAGE__SNAPSHOTS_PATH": str(self._directory / "snapshots"),
+            "TELEMETRY_DISABLED": "true",
+            "LOG_LEVEL": "ERROR",
+            **self._settings,
+        }
+        self.process = subprocess.Popen(
+            [self._binary],
+            cwd=self._directory,
+            env={f"QDRANT__{name}": value for name, value in settings.items()},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        give_up = time.monotonic() + 60
+        while True:
+            try:
+                httpx.get(f"http://127.0.0.1:{self.port}/readyz", timeout=1).raise_for_status()
+            except httpx.HTTPError:
+                assert self.process.poll() is None, "the server ended"
+                assert time.monotonic() < give_up, "the server does not start"
+                time.sleep(0.05)
+            else:
+                return
+
+    def kill(self) -> None:
+        """SIGKILL: nothing is flushed."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def __enter__(self) -> "OwnServer":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
