@@ -254,7 +254,8 @@ def _in_cache(
         found = snapshots.obtain(wanted, local_files_only=local_files_only)
     except ModelFileError as error:
         # Not reached or not asked, but so near to a known name that it is one with a slip.
-        is_new = not wanted.repository.folder.is_dir()
+        # False for a name that is too long for a file, where pathlib raises.
+        is_new = not os.path.isdir(wanted.repository.folder)  # noqa: PTH112
         slip = is_new and near_names(spec.model, cutoff=NEARLY_THE_SAME)
         if spec.files or isinstance(error, MissingPrecisionError):
             raise
