@@ -19,6 +19,8 @@ class PairScores:
             for a pair that was not scored before the deadline.
         logits: shape (n,), float64; orders pairs with equal scores, since an activation may give
             one score for several logits. For a long document the logit of its best passage.
+        label_logits: shape (n, labels), float32; the raw logits of all labels of the model, in its
+            order; NaN for a pair that was not scored. For a long document, of its best passage.
         scored: shape (n,), bool; the pairs that were scored: all, or with a deadline the first.
         tokenize_s: seconds spent tokenising.
         infer_s: seconds spent in the model.
@@ -38,6 +40,7 @@ class PairScores:
 
     scores: NDArray[np.float64]
     logits: NDArray[np.float64]
+    label_logits: NDArray[np.float32]
     scored: NDArray[np.bool_]
     tokenize_s: float
     infer_s: float
@@ -65,13 +68,15 @@ class PairScores:
 
         def array(name: str, filling: float) -> NDArray[Any]:
             arrays = [getattr(part, name) for part in parts]
-            return np.concatenate([*arrays, np.full(missing, filling, dtype=arrays[0].dtype)])
+            rest = np.full((missing, *arrays[0].shape[1:]), filling, dtype=arrays[0].dtype)
+            return np.concatenate([*arrays, rest])
 
         first = parts[0]
         return replace(
             first,
             scores=array("scores", np.nan),
             logits=array("logits", np.nan),
+            label_logits=array("label_logits", np.nan),
             scored=array("scored", False),
             tokenize_s=sum(part.tokenize_s for part in parts),
             infer_s=sum(part.infer_s for part in parts),

@@ -208,12 +208,15 @@ class PairScorer:
         if self._windows is not None:
             head, best = aggregate(head, counts, self._windows, order)
             order = order[best]
+            logits = logits[best]
             passages = [span for output in outputs for span in output.spans]
             spans = [passages[row] for row in best]
         scores = np.full(pairs, np.nan)
         scores[:count] = head
         ordering = np.full(pairs, np.nan)
         ordering[:count] = order
+        labels = np.full((pairs, self.head.labels), np.nan, dtype=np.float32)
+        labels[:count] = logits
         truncated = np.zeros(pairs, dtype=np.bool_)
         truncated[:count] = [output.truncated for output in outputs]
         windows = np.zeros(pairs, dtype=np.intp)
@@ -225,6 +228,7 @@ class PairScorer:
         return PairScores(
             scores=scores,
             logits=ordering,
+            label_logits=labels,
             scored=np.arange(pairs) < count,
             tokenize_s=work.tokenize_s,
             infer_s=seconds - work.tokenize_s,

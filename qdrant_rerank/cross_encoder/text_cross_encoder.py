@@ -31,6 +31,7 @@ from qdrant_rerank.inference.threads import shared_pool
 from qdrant_rerank.utils.deadline import Deadline
 from qdrant_rerank.utils.progress import tqdm
 from qdrant_rerank.utils.validation import (
+    as_pairs,
     require_count,
     require_pairs,
     require_positive,
@@ -45,9 +46,28 @@ SHOW_AFTER_S = 1  # seconds after which a stream of pairs shows its progress
 class TextCrossEncoder:
     """A cross-encoder that scores how well each document answers a query.
 
-    Safe to call from many threads. Three things differ from fastembed's class: unknown keywords are
-    an error, ``rerank`` returns a list, and the other pairs of a batch never change a score: to
-    the bit in int8, to the rounding of sums in floats (1e-5 in fp32).
+    Safe to call from many threads. The other pairs of a batch never change a score: to the bit in
+    int8, to the rounding of sums in floats (1e-5 in fp32).
+
+    Code for fastembed's class runs with this one. These things differ on purpose:
+
+    ==============================  ===========================  ================================
+    what                            fastembed                    here
+    ==============================  ===========================  ================================
+    ``rerank``                      yields                       returns a list
+    an unknown keyword              is ignored                   is a ``TypeError``
+    ``batch_size``                  64                           as many as the token budget holds
+    int8 scores                     depend on the batch          depend on the pair alone
+    ``parallel``                    starts processes             uses threads
+    ``device_ids=[0, 1]``           uses the first               uses both
+    ``device_id``, ``device_ids``   may both be given            exclude each other
+    an int8 file, and a GPU         runs on the GPU              runs on the CPU, unless asked for
+    ``cuda=True`` and no GPU        warns, runs on the CPU       is an error
+    ``cuda=True`` and providers     warns                        is an error
+    ``cache_dir=None``              a temporary directory        the hub's cache; models in
+                                                                 ``FASTEMBED_CACHE_PATH`` are found
+    ``.model``, its attributes      the ONNX model               not there
+    ==============================  ===========================  ================================
 
     Args:
         model_name: a name from ``list_supported_models()`` (in any case, with or without the
@@ -63,9 +83,12 @@ class TextCrossEncoder:
             missing, and the error says what. A model whose file is int8 stays on the CPU unless a
             GPU is asked for: a GPU has no kernels for int8 and runs the weights in floats.
         device_ids: numbers of GPUs; one session per GPU, and the GPU that is free first takes the
-            next batch.
+            next batch. On a machine without a GPU the model runs on the CPU, unless ``cuda=True``.
         lazy_load: load the model at the first score instead of now.
         device: the device as one word: "auto", "cpu", "cuda" or "cuda:1".
+        device_id: number of one GPU, instead of ``device_ids``.
+        enable_cpu_mem_arena: whether onnxruntime keeps memory of the CPU for the next batch. False
+            takes less memory and more time.
         gpu_mem_limit: bytes that onnxruntime's arena may take on each GPU; CUDA itself takes more.
         revision: a hub branch, tag or commit; None for the commit that was first fetched.
         precision: "auto" is the model's own file as it is; it is never quantised, since that
@@ -130,6 +153,8 @@ class TextCrossEncoder:
         lazy_load: bool = False,
         *,
         device: str | None = None,
+        device_id: int | None = None,
+        enable_cpu_mem_arena: bool = True,
         gpu_mem_limit: int | None = None,
         revision: str | None = None,
         precision: RunPrecision = "auto",
@@ -150,16 +175,19 @@ class TextCrossEncoder:
             providers=providers,
             cuda=cuda,
             device_ids=device_ids,
+            device_id=device_id,
             device=device,
             gpu_mem_limit=gpu_mem_limit,
             engine=engine,
             precision=precision,
+            enable_cpu_mem_arena=enable_cpu_mem_arena,
         )
         require_positive("max_length", max_length)
         require_activation(activation)
         require_positive("document_cache", document_cache)
         windows = as_windows(long_documents)
         cache = as_score_cache(score_cache)
+        self._cache_dir = cache_dir
         files = locate(
             model_name,
             precision="fp32" if precision == "bf16" else precision,
@@ -188,6 +216,16 @@ class TextCrossEncoder:
     def model_name(self) -> str:
         """The registered name, or the name of the directory or file."""
         return self._model.files.name
+
+    @property
+    def cache_dir(self) -> str | Path | None:
+        """The argument ``cache_dir``, as given."""
+        return self._cache_dir
+
+    @property
+    def threads(self) -> int | None:
+        """The argument ``threads``, as given."""
+        return self._model.request.threads
 
     @property
     def precision(self) -> RunPrecision:
@@ -271,7 +309,7 @@ class TextCrossEncoder:
         About 1,000 pairs, of any queries, are read ahead, sorted by length and scored together.
 
         Args:
-            pairs: (query, document) texts.
+            pairs: (query, document) texts; also one pair, or a numpy array of shape (n, 2).
             batch_size: pairs per batch, at most; None to let the token budget decide.
             parallel: batches at the same time; 0 for one per core, None for the encoder's
                 ``threads``. No processes are started. It has no effect on GPUs: ``device_ids``
@@ -290,10 +328,7 @@ class TextCrossEncoder:
         require_positive("batch_size", batch_size)
         if parallel is not None:
             require_count("parallel", parallel)
-        require_several("pairs", pairs)
-        source: Any = pairs
-        if isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], str):
-            source = [source]  # one pair, as fastembed takes it
+        source = as_pairs(pairs)
         total = len(source) if isinstance(source, Sized) else None
         return self._iterate(iter(source), total, batch_size, parallel, progress)
 
@@ -306,8 +341,11 @@ class TextCrossEncoder:
     ) -> PairScores:
         """Score pairs and return the scores with their cost: seconds, tokens, padding.
 
+        The result's ``label_logits`` are the logits of all labels of a model that has several.
+
         Args:
-            pairs: (query, document) texts, of one query or of several.
+            pairs: (query, document) texts, of one query or of several; also one pair, or a numpy
+                array of shape (n, 2).
             batch_size: pairs per batch, at most; None to let the token budget decide.
             deadline_s: seconds that this call may take, exceeded by at most one batch; None for no
                 limit. With a deadline, pairs are scored in their order. ``scored`` of the result
@@ -319,9 +357,9 @@ class TextCrossEncoder:
             ModelOutputError: the model failed or returned a score that is not finite.
         """
         deadline = Deadline.after(deadline_s)
-        require_several("pairs", pairs)
+        several = list(as_pairs(pairs))
         require_positive("batch_size", batch_size)
-        return self._model.scorer().score(list(pairs), batch_size, deadline=deadline)
+        return self._model.scorer().score(several, batch_size, deadline=deadline)
 
     def token_count(self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024) -> int:
         """Count the tokens that the model would read of these pairs, without padding.
@@ -329,16 +367,15 @@ class TextCrossEncoder:
         The ONNX file is not loaded.
 
         Args:
-            pairs: (query, document) texts.
+            pairs: (query, document) texts; also one pair, or a numpy array of shape (n, 2).
             batch_size: pairs that are tokenised at a time.
 
         Raises:
             InvalidInputError: a text is not a str, or ``batch_size`` is below 1.
         """
-        require_several("pairs", pairs)
+        source = iter(as_pairs(pairs))
         require_positive("batch_size", batch_size)
         reader = self._model.reader()
-        source = iter(pairs)
         total = 0
         while block := list(islice(source, batch_size)):
             require_pairs(block)

@@ -84,6 +84,7 @@ class Plan:
         conversion: the precision of the model's file, and the precision that it computes in.
         threads: batches at the same time on a CPU.
         int8: the int8 weights that the CPU multiplies without overflow, if it computes in int8.
+        cpu_arena: whether onnxruntime keeps memory of the CPU for the next batch.
     """
 
     engine: Literal["onnxruntime", "openvino"]
@@ -92,6 +93,7 @@ class Plan:
     conversion: Conversion
     threads: int
     int8: Int8Weights | None = None
+    cpu_arena: bool = True
 
     @property
     def precision(self) -> RunPrecision:
@@ -145,20 +147,22 @@ def make_plan(request: Request, source: FilePrecision, machine: Machine | None =
         providers = _choose_providers(request, machine)
     if name_of(providers[0][0]) == CUDA:
         conversion = choose_conversion(source, request.precision, for_gpu=True)
-    elif request.engine == "auto" and not request.names_provider:
+    elif request.engine == "auto" and request.providers is None:
         with_openvino = conversion.precision in {"fp32", "bf16"} and machine.has_openvino
     if conversion.precision == "bf16" and not with_openvino:
         raise InvalidInputError(
             "precision is 'bf16', which onnxruntime does not run on a CPU. Pass engine='openvino' "
             'with pip install "qdrant-rerank[openvino]", or another precision.'
         )
+    named = bool(request.named_gpus) and name_of(providers[0][0]) == CUDA
     return Plan(
         engine="openvino" if with_openvino else "onnxruntime",
-        required=request.engine == "openvino" or not request.allows_cpu,
+        required=request.engine == "openvino" or not request.allows_cpu or named,
         providers=tuple(providers),
         conversion=conversion,
         threads=machine.cores if request.threads is None else request.threads,
         int8=machine.int8_weights if conversion.precision == "int8" else None,
+        cpu_arena=request.enable_cpu_mem_arena,
     )
 
 
@@ -185,10 +189,12 @@ def _choose_providers(request: Request, machine: Machine) -> list[tuple[Provider
         return [_named_providers(request.providers, machine)]
     available = machine.onnxruntime.get_available_providers() if request.allows_gpu else ()
     if not request.requires_gpu and CUDA not in available:
+        if request.named_gpus and request.allows_gpu:
+            _log_once(f"GPU {request.named_gpus} is named, and this onnxruntime has no CUDA.")
         return [(CPU,)]
     report = machine.cuda
     if not report.usable:
-        if request.requires_gpu:
+        if request.requires_gpu or (request.named_gpus and report.driver.gpus):
             raise _cannot_be_used(report)
         _log_once(" ".join(map(str, report.problems)))
         return [(CPU,)]

@@ -29,12 +29,15 @@ class Request:
             a device. If the CPU's provider is among them, the model may run there instead of on a
             GPU that cannot be used, with a warning.
         cuda: True, False, or "auto": CUDA if a GPU can be used.
-        device_ids: numbers of GPUs; one session per GPU.
+        device_ids: numbers of GPUs; one session per GPU. Without ``cuda=True``, the model runs on
+            the CPU of a machine without a GPU, as in fastembed.
+        device_id: the same for one GPU.
         device: the same as one word: "auto", "cpu", "cuda" or "cuda:1".
         gpu_mem_limit: bytes that a session's arena may take on its GPU; None for no limit.
         engine: "onnxruntime"; "openvino" for a CPU; "auto" for OpenVINO if it is installed and
             keeps the precision, no GPU can be used, and no provider is asked for.
         precision: what the model computes in; "auto" is the precision of its file.
+        enable_cpu_mem_arena: whether onnxruntime keeps memory of the CPU for the next batch.
 
     Raises:
         InvalidInputError: an argument is wrong, or two arguments contradict each other.
@@ -44,10 +47,12 @@ class Request:
     providers: Sequence[Provider] | None = None
     cuda: bool | str = "auto"
     device_ids: Sequence[int] | None = None
+    device_id: int | None = None
     device: str | None = None
     gpu_mem_limit: int | None = None
     engine: Engine = "auto"
     precision: RunPrecision = "auto"
+    enable_cpu_mem_arena: bool = True
 
     def __post_init__(self) -> None:
         require_choice("precision", self.precision, RunPrecision)
@@ -56,23 +61,25 @@ class Request:
         if not isinstance(self.cuda, bool | str) or self.cuda not in CUDA_CHOICES:
             raise InvalidInputError(f"cuda is {self.cuda!r}; expected True, False or 'auto'.")
         require_positive("gpu_mem_limit", self.gpu_mem_limit)
+        if not isinstance(self.enable_cpu_mem_arena, bool):
+            raise InvalidInputError(
+                f"enable_cpu_mem_arena is {self.enable_cpu_mem_arena!r}; expected True or False."
+            )
         self._require_device_ids()
         kind, number = self._parsed_device
-        cuda, ids = self.cuda in {True, "cuda"}, self.device_ids
+        cuda, ids = self.cuda in {True, "cuda"}, self.named_gpus
         if self.providers is not None and (
-            cuda or ids is not None or self.device is not None or self.gpu_mem_limit is not None
+            cuda or ids or self.device is not None or self.gpu_mem_limit is not None
         ):
             raise InvalidInputError(
                 "providers excludes cuda=True, device_ids, device and gpu_mem_limit. Leave it out, "
                 'or say so inside providers: [("CUDAExecutionProvider", {"device_id": 1})].'
             )
-        if number is not None and ids is not None:
+        if number is not None and ids:
             raise InvalidInputError(
-                f"device is {self.device!r} and device_ids is {list(ids)}. Pass one of them."
+                f"device is {self.device!r} and device_ids is {ids}. Pass one of them."
             )
-        if (kind == "cpu" and (cuda or ids is not None)) or (
-            self.cuda in {False, "cpu"} and (kind == "cuda" or ids is not None)
-        ):
+        if (kind == "cpu" and (cuda or ids)) or (self.cuda in {False, "cpu"} and kind == "cuda"):
             raise InvalidInputError(
                 f"cuda={self.cuda!r}, device={self.device!r} and device_ids={ids!r} contradict "
                 "each other: both the CPU and a GPU. Leave one out."
@@ -81,11 +88,7 @@ class Request:
     @property
     def requires_gpu(self) -> bool:
         """Whether it is an error to run anywhere but on a GPU."""
-        return (
-            self.cuda in {True, "cuda"}
-            or self.device_ids is not None
-            or self._parsed_device[0] == "cuda"
-        )
+        return self.cuda in {True, "cuda"} or self._parsed_device[0] == "cuda"
 
     @property
     def allows_cpu(self) -> bool:
@@ -104,14 +107,19 @@ class Request:
     @property
     def names_provider(self) -> bool:
         """Whether the user says which of onnxruntime's providers to use."""
-        return self.providers is not None or self.requires_gpu
+        return self.providers is not None or self.requires_gpu or bool(self.named_gpus)
+
+    @property
+    def named_gpus(self) -> list[int]:
+        """The numbers in ``device_ids`` or ``device_id``; empty without them."""
+        if self.device_id is not None:
+            return [self.device_id]
+        return list(self.device_ids or ())
 
     @property
     def gpu_numbers(self) -> list[int]:
         """Numbers of the GPUs to use, if any is used."""
-        if self.device_ids is not None:
-            return list(self.device_ids)
-        return [self._parsed_device[1] or 0]
+        return self.named_gpus or [self._parsed_device[1] or 0]
 
     @property
     def _parsed_device(self) -> tuple[str, int | None]:
@@ -127,6 +135,16 @@ class Request:
 
     def _require_device_ids(self) -> None:
         ids = self.device_ids
+        if self.device_id is not None:
+            if ids is not None:
+                raise InvalidInputError(
+                    f"device_id is {self.device_id!r} and device_ids is {ids!r}. Pass one of them."
+                )
+            if isinstance(self.device_id, bool) or not isinstance(self.device_id, int):
+                raise InvalidInputError(
+                    f"device_id is {self.device_id!r}; expected a GPU's number."
+                )
+            ids = [self.device_id]
         if ids is None:
             return
         fits = isinstance(ids, list | tuple) and len(ids) > 0

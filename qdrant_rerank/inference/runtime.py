@@ -88,7 +88,13 @@ class Runtime:
         else:
             ort = import_onnxruntime()
             sessions += [
-                open_session(ort, self._file, providers, required=plan.required)
+                open_session(
+                    ort,
+                    self._file,
+                    providers,
+                    required=plan.required,
+                    cpu_arena=plan.cpu_arena,
+                )
                 for providers in plan.providers
             ]
         first = sessions[0]
@@ -215,7 +221,9 @@ class Runtime:
         ort = import_onnxruntime()
 
         def open_fallback() -> Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]:
-            session = open_session(ort, fallback, [CPU], self._plan.threads)
+            session = open_session(
+                ort, fallback, [CPU], self._plan.threads, cpu_arena=self._plan.cpu_arena
+            )
 
             def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
                 found: NDArray[Any] = session.run([self._output], dict(inputs))[0]
@@ -245,7 +253,11 @@ class Runtime:
                 self._spreading = self._session
                 if _state(self._file) == self._loaded and size_of(self._file) <= SPREAD_BYTES:
                     self._spreading = open_session(
-                        import_onnxruntime(), self._file, self._plan.providers[0], self.workers
+                        import_onnxruntime(),
+                        self._file,
+                        self._plan.providers[0],
+                        self.workers,
+                        cpu_arena=self._plan.cpu_arena,
                     )
             return self._spreading
 

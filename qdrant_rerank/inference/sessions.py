@@ -92,6 +92,7 @@ def open_session(
     intra_op_threads: int = 1,
     *,
     required: bool = False,
+    cpu_arena: bool = True,
 ) -> Any:
     """Open an ``onnxruntime.InferenceSession`` on the first of the providers.
 
@@ -101,6 +102,7 @@ def open_session(
         providers: in order.
         intra_op_threads: threads that one batch may use on a CPU.
         required: whether a provider that does not start is an error; else a warning is given.
+        cpu_arena: whether memory of the CPU is kept for the next batch.
 
     Raises:
         ModelFileError: the file is missing, damaged, or too large for the memory.
@@ -117,6 +119,7 @@ def open_session(
     # batches of 512 tokens took 100 MB with patterns and 74 without, in the same time:
     # benchmarks/memory.py.
     options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = cpu_arena
     options.log_severity_level = ERRORS
     wanted = [item if isinstance(item, str) else (item[0], dict(item[1])) for item in providers]
     first, failure = name_of(wanted[0]), ""

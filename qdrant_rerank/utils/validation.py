@@ -10,6 +10,7 @@ from qdrant_rerank.errors import InvalidInputError
 
 __all__ = [
     "a_type",
+    "as_pairs",
     "clean_key",
     "require_blend",
     "require_call",
@@ -150,6 +151,20 @@ def require_blend(value: Any) -> None:
         raise InvalidInputError(
             f"blend is {value!r}; expected the retrieval score's share, 0 to 1, or 'rrf'."
         )
+
+
+def as_pairs(pairs: Any) -> Any:
+    """Return (query, document) pairs as an iterable: also of one pair or of a numpy array.
+
+    Raises:
+        InvalidInputError: the value is another single value, or a table.
+    """
+    require_several("pairs", pairs)
+    if isinstance(pairs, np.ndarray):
+        pairs = pairs.tolist() if pairs.ndim > 1 else tuple(pairs.tolist())
+    if isinstance(pairs, tuple) and len(pairs) == 2 and isinstance(pairs[0], str):
+        return [pairs]
+    return pairs
 
 
 def require_pairs(pairs: Sequence[Any], first: int = 0) -> None:

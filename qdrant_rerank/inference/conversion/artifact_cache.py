@@ -4,12 +4,14 @@ An artifact is a folder, named by a digest of all that it is made of: the conten
 and versions. It is built under another name and then renamed, so it is always whole, and two
 processes may build the same artifact at the same time. A manifest holds the digest of each of its
 files; an artifact that does not match it is made again.
+
+Only the owner can read an artifact, since the model may be private.
 """
 
 import functools
 import json
 import logging
-import secrets
+import os
 import shutil
 import tempfile
 import time
@@ -19,14 +21,27 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 
 from qdrant_rerank.errors import ModelFileError
+from qdrant_rerank.utils.fork import ForkLock
 
-__all__ = ["BUILDING", "artifact"]
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed process left is told by its age alone
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["artifact"]
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-BUILDING = ".building-"  # start of the names of unfinished folders
-LEFT_BEHIND_S = 86_400  # age of an unfinished folder whose builder must have died
+BUILDING = ".building-"  # start of the names of rooms, the folders of builds
+PART = "artifact"  # folder in a room: the artifact so far
+LOCK = "lock"  # file in a room: its builder has locked it, as long as the builder lives
+LEFT_BEHIND_S = 86_400  # age of a room without a lock whose builder must have died
+
+#: This process's rooms: process ids and paths. A file that is opened and closed again loses the
+#: lock that the process itself has on it.
+_rooms: set[tuple[int, Path]] = set()
+_rooms_lock = ForkLock()
 
 
 @contextmanager
@@ -47,20 +62,25 @@ def artifact(
         kind: start of the folder's name.
         files: files that it is made of; their names and contents count.
         options: other things that decide what is made; they are compared by their ``repr``.
-        build: puts the artifact's files into an empty folder.
+        build: puts the artifact's files into an empty folder. Files beside that folder are
+            removed after the build.
 
     Raises:
         ModelFileError: there is no room for it anywhere.
     """
     folder = cache / f"{kind}-{_fingerprint(files, options)}"
     with ExitStack() as stack:
-        if not _is_whole(folder):
+        if _is_whole(folder):
+            with suppress(OSError):  # it is another user's
+                _close_to_others(folder)  # an older version left it open
+        else:
             try:
                 _build_into(folder, build)
             except OSError as error:
                 _log_once(folder, f"could not be kept ({error}); it is made again each time")
                 try:
-                    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                    folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / PART
+                    folder.mkdir()
                     build(folder)
                 except OSError as failure:
                     raise ModelFileError(
@@ -79,32 +99,64 @@ def _fingerprint(files: Sequence[Path], options: Mapping[str, object]) -> str:
 
 
 def _build_into(folder: Path, build: Callable[[Path], None]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for path in folder.parent.glob(f"{BUILDING}*"):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime > LEFT_BEHIND_S:
-                _remove(path)
-    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=BUILDING))
-    try:
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _room(folder.parent) as room:
+        made = room / PART
+        made.mkdir(mode=0o700)
         build(made)
         (made / MANIFEST).write_text(json.dumps(_digests(made)), encoding="utf-8")
-        made.chmod(0o755)  # mkdtemp gives access only to the owner; caches are shared
+        _close_to_others(made)
         if folder.exists():
             if _is_whole(folder):  # another process was faster
                 return
             _log_once(folder, "was damaged or not ours, and is made again")
             # Aside first: another process may replace it, too, and one of the two is the last.
-            aside = folder.with_name(f"{BUILDING}{secrets.token_hex(8)}")
             with suppress(FileNotFoundError):
-                folder.rename(aside)
-            _remove(aside)
+                folder.rename(room / "aside")
         try:
             made.rename(folder)
         except OSError:
             if not _is_whole(folder):
                 raise
+
+
+@contextmanager
+def _room(cache: Path) -> Iterator[Path]:
+    """Give an empty folder in the cache for one build, and remove it and all abandoned ones."""
+    with _rooms_lock:
+        for path in cache.glob(f"{BUILDING}*"):
+            if (os.getpid(), path) not in _rooms:
+                _remove_abandoned(path)
+        room = Path(tempfile.mkdtemp(dir=cache, prefix=BUILDING))
+        _rooms.add((os.getpid(), room))
+    try:
+        with (room / "new").open("w") as file:
+            if fcntl is not None:
+                with suppress(OSError):  # a file system without locks
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    (room / "new").rename(room / LOCK)  # locked before others can see it
+            yield room
     finally:
-        _remove(made)
+        _remove(room)
+        with _rooms_lock:
+            _rooms.discard((os.getpid(), room))
+
+
+def _remove_abandoned(room: Path) -> None:
+    """Remove a room whose builder does not live any more."""
+    with suppress(OSError):
+        if fcntl is not None and (room / LOCK).is_file():
+            with (room / LOCK).open("r+") as file:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while the builder lives
+                _remove(room)
+        elif time.time() - room.stat().st_mtime > LEFT_BEHIND_S:
+            _remove(room)
+
+
+def _close_to_others(folder: Path) -> None:
+    folder.chmod(0o700)
+    for path in folder.iterdir():
+        path.chmod(0o600)
 
 
 def _is_whole(folder: Path) -> bool:

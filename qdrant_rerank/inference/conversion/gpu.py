@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.errors import ModelFileError
-from qdrant_rerank.inference.conversion.artifact_cache import BUILDING, artifact
+from qdrant_rerank.inference.conversion.artifact_cache import artifact
 from qdrant_rerank.inference.conversion.fp16 import (
     converter_options,
     halve,
@@ -122,7 +122,7 @@ def convert_for_gpu(
     def build(folder: Path) -> None:
         target = folder / "model.onnx"
         logger.info("Making a file for GPUs of %s in %s.", model, cache)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=BUILDING) as room:
+        with tempfile.TemporaryDirectory(dir=folder.parent) as room:
             if encoder is None:
                 halve(model, target, Path(room), large=large)
                 return

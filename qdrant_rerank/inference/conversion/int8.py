@@ -13,7 +13,7 @@ from pathlib import Path
 
 from qdrant_rerank.errors import MissingDependencyError, ModelFileError
 from qdrant_rerank.hub.onnx_files import is_quantized
-from qdrant_rerank.inference.conversion.artifact_cache import BUILDING, artifact
+from qdrant_rerank.inference.conversion.artifact_cache import artifact
 from qdrant_rerank.inference.cpu import Int8Weights
 from qdrant_rerank.inference.sessions import import_onnxruntime
 
@@ -68,7 +68,7 @@ def _quantize(model: Path, data: Sequence[Path], target: Path, *, signed: bool) 
         ) from error
 
     # The quantiser writes beside its source, which may be the hub's cache or read-only.
-    room = tempfile.TemporaryDirectory(dir=target.parent.parent, prefix=BUILDING)
+    room = tempfile.TemporaryDirectory(dir=target.parent.parent)
     with _without_root_handlers(), room as made:
         source = Path(made) / "source.onnx"
         for path in data:

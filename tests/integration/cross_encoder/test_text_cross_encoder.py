@@ -425,7 +425,10 @@ def test_unknown_keywords_are_a_type_error(directory):
     [
         ({"threads": 0}, "threads is 0"),
         ({"cuda": True}, "CUDA was asked for"),
-        ({"device_ids": [0]}, "CUDA was asked for"),
+        ({"device_ids": [0], "cuda": True}, "CUDA was asked for"),
+        ({"device_id": 0, "cuda": True}, "CUDA was asked for"),
+        ({"device_id": 0, "device_ids": [0]}, "Pass one of them"),
+        ({"enable_cpu_mem_arena": 1}, "expected True or False"),
         ({"providers": ["TensorrtExecutionProvider"]}, "this onnxruntime has"),
         ({"providers": []}, "none named"),
         ({"providers": ["CPUExecutionProvider"], "cuda": True}, "excludes cuda=True"),
@@ -436,6 +439,88 @@ def test_options_that_cannot_be_met_are_refused(directory, options, seen):
     """Never a silent run on something else."""
     with pytest.raises(InvalidInputError, match=seen):
         TextCrossEncoder(directory, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"device_ids": [0]},
+        {"device_ids": [0, 1], "cuda": False},
+        {"device_id": 0},
+        {"enable_cpu_mem_arena": False},
+        {"enable_cpu_mem_arena": False, "threads": 1},
+    ],
+)
+def test_options_of_fastembed_run_on_a_cpu_as_there(tiny_bert, options):
+    """The same arguments in both classes, without a GPU; the same scores."""
+    name = "Xenova/ms-marco-MiniLM-L-6-v2"
+    theirs = Fastembed(name, specific_model_path=str(tiny_bert), **options)
+    ours = TextCrossEncoder(name, specific_model_path=str(tiny_bert), **options)
+    assert ours.provider == "CPUExecutionProvider"
+    expected = list(theirs.rerank(QUERY, DOCUMENTS))
+    assert ours.rerank(QUERY, DOCUMENTS) == pytest.approx(expected, abs=1e-4)
+
+
+def test_attributes_of_fastembed_are_what_was_passed(tiny_bert, tmp_path):
+    """Also in a copy for another process."""
+    given = {"cache_dir": str(tmp_path), "threads": 1, "lazy_load": True}
+    name = "Xenova/ms-marco-MiniLM-L-6-v2"
+    theirs = Fastembed(name, specific_model_path=str(tiny_bert), **given)
+    for ours in (
+        made := TextCrossEncoder(name, specific_model_path=str(tiny_bert), **given),
+        pickle.loads(pickle.dumps(made)),
+    ):
+        assert (ours.cache_dir, ours.threads) == (theirs.cache_dir, theirs.threads)
+        assert ours.model_name == theirs.model_name
+    plain = TextCrossEncoder(tiny_bert, lazy_load=True)
+    assert (plain.cache_dir, plain.threads) == (None, None)
+
+
+@pytest.mark.parametrize("kind", [str, object])
+def test_pairs_may_be_a_numpy_array(encoder, kind):
+    """Rows are pairs, as fastembed takes them; an array of two texts is one pair."""
+    pairs = [(QUERY, document) for document in ("bread", "the sea", "rye rises")]
+    array = np.array(pairs, dtype=kind)
+    expected = pytest.approx(encoder.score_pairs(pairs).scores.tolist(), abs=1e-5)
+    assert list(encoder.rerank_pairs(array)) == expected
+    assert encoder.score_pairs(array).scores.tolist() == expected
+    assert encoder.token_count(array) == encoder.token_count(pairs)
+    assert len(list(encoder.rerank_pairs(array[0]))) == 1
+    with pytest.raises(InvalidInputError, match=r"expected a \(query, document\)"):
+        encoder.score_pairs(np.array([["a", "b", "c"]]))
+    with pytest.raises(InvalidInputError, match=r"expected a \(query, document\)"):
+        encoder.score_pairs(np.array(["a", "b", "c"]))
+
+
+def test_one_pair_may_be_given_alone(encoder):
+    """To each call that takes pairs, as fastembed's rerank_pairs does."""
+    pair = (QUERY, "bread rises")
+    [expected] = encoder.rerank(*pair[:1], [pair[1]])
+    assert encoder.score_pairs(pair).scores.tolist() == [pytest.approx(expected, abs=1e-5)]
+    assert list(encoder.rerank_pairs(pair)) == [pytest.approx(expected, abs=1e-5)]
+    assert encoder.token_count(pair) == encoder.token_count([pair])
+    assert encoder.score_pairs((("a", "b"), ("c", "d"))).scores.shape == (2,)
+
+
+@pytest.mark.parametrize("long_documents", ["truncate", "windows"])
+def test_all_labels_are_scored_at_once(directory, tmp_path, long_documents):
+    """Each column is what the encoder of that label scores; NaN where the time was up."""
+    three = variants.three_labels(directory, tmp_path / "three")
+    pairs = [(QUERY, document) for document in DOCUMENTS]
+    encoders = [
+        TextCrossEncoder(three, label=label, long_documents="truncate") for label in range(3)
+    ]
+    chosen = TextCrossEncoder(three, label=2, long_documents=long_documents)
+    found = chosen.score_pairs(pairs)
+    assert found.label_logits.shape == (len(pairs), 3)
+    assert found.label_logits.dtype == np.float32
+    assert found.label_logits[:, 2] == pytest.approx(found.scores, abs=1e-5)
+    for label, encoder in enumerate(encoders):
+        short = encoder.score_pairs(pairs[:3]).scores
+        assert found.label_logits[:3, label] == pytest.approx(short, abs=1e-5)
+    cut = chosen.score_pairs(pairs, deadline_s=1e-9)
+    assert cut.label_logits.shape == (len(pairs), 3)
+    assert np.isnan(cut.label_logits[~cut.scored]).all()
 
 
 def test_providers_may_be_named(directory, encoder):

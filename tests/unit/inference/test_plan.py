@@ -74,6 +74,7 @@ WITHOUT = machine(CpuBuild)
 WITH_OPENVINO = machine(CpuBuild, openvino=True)
 WITH_BOTH = machine(openvino=True)
 BROKEN = machine(problems=(NO_LIBRARY,))
+NO_GPUS = machine(problems=(NO_LIBRARY,), gpus=())
 
 
 def told(plan):
@@ -108,6 +109,19 @@ def told(plan):
             WITH_GPUS,
             "onnxruntime on cuda:0 in fp16 or nothing",
         ),
+        ({"device_id": 1}, "fp32", WITH_GPUS, "onnxruntime on cuda:1 in fp32 or nothing"),
+        (
+            {"device_ids": [0]},
+            "int8",
+            WITH_GPUS,
+            "onnxruntime on cuda:0 in fp32 dequantized or nothing",
+        ),
+        # As in fastembed, numbers of GPUs choose among them, and a machine may have none.
+        ({"device_ids": [0]}, "fp32", WITHOUT, "onnxruntime on the CPU in fp32"),
+        ({"device_ids": [0]}, "fp32", NO_GPUS, "onnxruntime on the CPU in fp32"),
+        ({"device_ids": [0]}, "int8", WITHOUT, "onnxruntime on the CPU in int8"),
+        ({"device_ids": [0]}, "fp32", WITH_OPENVINO, "openvino on the CPU in fp32"),
+        ({"device_ids": [0], "cuda": False}, "fp32", WITH_GPUS, "onnxruntime on the CPU in fp32"),
         ({"cuda": False}, "fp32", WITH_GPUS, "onnxruntime on the CPU in fp32"),
         ({"cuda": "cpu"}, "fp32", WITH_GPUS, "onnxruntime on the CPU in fp32"),
         ({"device": "cpu"}, "fp32", WITH_GPUS, "onnxruntime on the CPU in fp32"),
@@ -292,7 +306,12 @@ def test_what_keeps_scores_is_set_unless_the_user_sets_it():
         ({"device": "cuda:1", "device_ids": [0]}, "Pass one of them"),
         ({"device": "cpu", "cuda": True}, "contradict each other"),
         ({"device": "cuda", "cuda": False}, "contradict each other"),
-        ({"device_ids": [0], "cuda": False}, "contradict each other"),
+        ({"device_ids": [0], "device": "cpu"}, "contradict each other"),
+        ({"device_id": 1, "device": "cpu"}, "contradict each other"),
+        ({"device_id": -1}, r"device_ids is \[-1\]"),
+        ({"device_id": "0"}, "device_id is '0'"),
+        ({"device_id": 0, "device_ids": [0]}, "Pass one of them"),
+        ({"enable_cpu_mem_arena": None}, "expected True or False"),
         ({"providers": [CPU], "device": "cpu"}, "excludes"),
         ({"providers": [CUDA], "gpu_mem_limit": 1_000_000}, "excludes"),
         ({"cuda": "yes"}, "cuda is 'yes'"),

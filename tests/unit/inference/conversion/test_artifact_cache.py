@@ -2,9 +2,13 @@
 
 import logging
 import os
+import signal
+import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +27,23 @@ def build(folder):
 
 with artifact(Path(sys.argv[1]), "kind", [], {}, build) as folder:
     print(folder.name, (folder / "a").read_text() + (folder / "b").read_text())
+"""
+
+BUILD = [sys.executable, "-c", BUILD_SLOWLY]
+BUILD_AND_WAIT = """
+import os, sys, time
+from pathlib import Path
+from qdrant_rerank.inference.conversion.artifact_cache import artifact
+
+def build(folder):
+    (folder / "part").write_text("part")
+    child = os.fork() if int(sys.argv[2]) else 0
+    if child or not int(sys.argv[2]):
+        print(next(p for p in folder.parents if p.parent == Path(sys.argv[1])), child, flush=True)
+    time.sleep(60)
+
+with artifact(Path(sys.argv[1]), "kind", [], {}, build):
+    pass
 """
 
 
@@ -135,7 +156,7 @@ def test_two_processes_may_build_the_same_at_once(tmp_path):
     assert said == {f"{folder.name} onetwo\n"}
 
 
-def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path, source):
+def test_what_a_process_without_locks_left_is_removed_after_a_day(tmp_path, source):
     """Not before: it may still be at work."""
     young, old = tmp_path / ".building-young", tmp_path / ".building-old"
     for path in (young, old):
@@ -145,3 +166,68 @@ def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path, source):
     os.utime(old, (day_before, day_before))
     _, folder = made(tmp_path, source, Builder())
     assert {path for path in tmp_path.iterdir() if path.is_dir()} == {young, folder}
+
+
+@pytest.mark.parametrize("forks", [False, True], ids=["alone", "with a forked child"])
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such locks")
+def test_what_a_killed_process_left_is_removed_by_the_next_build_and_not_before(
+    tmp_path, source, forks
+):
+    """A child that the killed process forked during its build keeps nothing."""
+    cache = tmp_path / "cache"
+    command = [sys.executable, "-c", BUILD_AND_WAIT, str(cache), str(int(forks))]
+    builder = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        room, child = builder.stdout.readline().split()
+        _, first = made(cache, source, Builder(), version=1)
+        assert set(cache.iterdir()) == {Path(room), first}  # the builder lives
+        os.kill(builder.pid, signal.SIGKILL)
+        builder.wait(timeout=30)
+        if forks:
+            os.kill(int(child), 0)  # lives
+        _, second = made(cache, source, Builder(), version=2)
+        assert set(cache.iterdir()) == {first, second}
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(builder.pid, signal.SIGKILL)
+        builder.stdin.close()
+        builder.stdout.close()
+        builder.wait(timeout=30)
+
+
+def test_a_build_during_another_build_of_the_process_leaves_it_alone(tmp_path, source):
+    """Threads that load two models into one cache; what is beside the folder goes at the end."""
+    cache = tmp_path / "cache"
+
+    def build(folder):
+        (folder / "made").write_text("content")
+        (folder.parent / "scratch").write_text("scratch")
+        made(cache, source, Builder(), version=1)
+        assert subprocess.run([*BUILD, str(cache)], check=True, timeout=60)  # another process, too
+        assert (folder / "made").read_text() == "content"
+
+    with artifact(cache, "kind", [source], {"version": 2}, build) as folder:
+        assert sorted(path.name for path in folder.iterdir()) == ["made", "manifest.json"]
+    assert len(list(cache.iterdir())) == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+@pytest.mark.parametrize("left_open", [False, True])
+def test_only_the_owner_can_read_an_artifact(tmp_path, source, left_open):
+    """Whatever the process's mask is, and where an older version left it open."""
+    cache = tmp_path / "cache"
+    before = os.umask(0)
+    try:
+        _, folder = made(cache, source, Builder())
+        if left_open:
+            folder.chmod(0o755)
+            for path in folder.iterdir():
+                path.chmod(0o644)
+            made(cache, source, Builder())
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert modes == {"made": 0o600, "manifest.json": 0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (cache, folder)} == {0o700}
