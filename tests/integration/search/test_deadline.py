@@ -215,7 +215,7 @@ def test_a_partial_page_is_the_scored_head_then_the_rest(encoder, threshold):
     ranks = [hit.retrieval_rank for hit in rest]
     assert ranks == sorted(ranks)
     assert len(head) + len(rest) == (3000 if threshold is None else 2999 - pairs)
-    assert results.to_dicts()[-1]["score"] is None
+    assert results.to_dicts()[-1]["score"] == UNSCORED
 
 
 def test_a_search_of_many_queries_scores_the_head_of_each(encoder, client):
