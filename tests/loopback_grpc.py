@@ -25,7 +25,7 @@ from qdrant_client.conversions.conversion import (
 )
 
 from qdrant_rerank.errors import QdrantRerankError
-from tests.loopback_qdrant import VERSION, loopback_qdrant, refusal
+from tests.loopback_qdrant import VERSION, loopback_qdrant, refusal, require_known
 
 Context = grpc.ServicerContext
 CALLERS = 8  # at a time
@@ -71,16 +71,24 @@ class Points(pb.PointsServicer):
 
     def Upsert(self, request: Any, context: Context) -> Any:
         with self._asked.call(context) as client:
+            _require_known(request, "points", "update_filter", "update_mode")
             points = [GrpcToRest.convert_point_struct(point) for point in request.points]
-            return _updated(client.upsert(request.collection_name, points))
+            conditions = {
+                "update_filter": _given(request, "update_filter", GrpcToRest.convert_filter),
+                "update_mode": _given(request, "update_mode", GrpcToRest.convert_update_mode),
+            }
+            given = {name: value for name, value in conditions.items() if value is not None}
+            return _updated(client.upsert(request.collection_name, points, **given))
 
     def Delete(self, request: Any, context: Context) -> Any:
         with self._asked.call(context) as client:
+            _require_known(request, "points")
             selector = GrpcToRest.convert_points_selector(request.points)
             return _updated(client.delete(request.collection_name, selector))
 
     def SetPayload(self, request: Any, context: Context) -> Any:
         with self._asked.call(context) as client:
+            _require_known(request, "payload", "points_selector", "key")
             changed = client.set_payload(
                 request.collection_name,
                 grpc_to_payload(request.payload),
@@ -118,6 +126,7 @@ class Points(pb.PointsServicer):
     def Count(self, request: Any, context: Context) -> Any:
         with self._asked.call(context) as client:
             passing = _given(request, "filter", GrpcToRest.convert_filter)
+            _require_known(request, "filter", "exact")
             found = client.count(request.collection_name, passing)
             return pb.CountResponse(result=RestToGrpc.convert_count_result(found))
 
@@ -297,6 +306,12 @@ def loopback_server(
 def _given(message: Any, name: str, read: Any = lambda value: value) -> Any:
     """A field as ``read`` makes it, or None if the client did not send it."""
     return read(getattr(message, name)) if message.HasField(name) else None
+
+
+def _require_known(message: Any, *known: str) -> None:
+    """Refuse a field that would be ignored; waiting and ordering make no difference here."""
+    fields = {field.name for field, _ in message.ListFields()}
+    require_known(fields, {"collection_name", "wait", "ordering", "timeout", *known})
 
 
 def _selectors(message: Any) -> dict[str, Any]:

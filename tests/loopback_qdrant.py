@@ -8,7 +8,7 @@ The same over gRPC is in :mod:`tests.loopback_grpc`.
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
@@ -35,10 +35,31 @@ RENAMED = {
     "sparse_vectors": "sparse_vectors_config",
 }
 UPDATE = models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
-POINTS: TypeAdapter[list[models.PointStruct]] = TypeAdapter(list[models.PointStruct])
 SELECTOR: TypeAdapter[Any] = TypeAdapter(models.PointsSelector)
 GONE = re.compile(r"has no collection '(.+?)'|Collection (.+) not found")
 NO_POINT = re.compile(r"Point (\S+) is not found|no point (\S+)")
+
+
+def require_known(given: Iterable[str], known: set[str]) -> None:
+    """Raise ValueError for a field that would be ignored: a double that ignores it proves nothing.
+
+    Shards of an embedded engine are one, so a shard key may be in ``known`` without being used.
+    """
+    ignored = set(given) - known
+    if ignored:
+        raise ValueError(f"the loopback server does not know {', '.join(sorted(ignored))}")
+
+
+def _selected(body: Body) -> Any:
+    """The points that a write is about."""
+    return SELECTOR.validate_python({k: body[k] for k in ("points", "filter") if k in body})
+
+
+def _conditions(request: Any) -> dict[str, Any]:
+    """Which points a write may change, as the engine's methods take it."""
+    names = ("update_filter", "update_mode")
+    found = {name: getattr(request, name, None) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def refusal(error: Exception) -> tuple[int, str]:
@@ -127,6 +148,7 @@ class LoopbackQdrant:
             case "GET", "/aliases":
                 return client.get_collection_aliases(name)
             case "PATCH", None:
+                require_known(body, {"metadata"})
                 return client.update_collection(name, metadata=body.get("metadata"))
         return self._points(method, name, rest, body)
 
@@ -137,9 +159,48 @@ class LoopbackQdrant:
                 made = models.CreateFieldIndex.model_validate(body)
                 return client.create_payload_index(name, made.field_name, made.field_schema)
             case "PUT", "/points":
-                client.upsert(name, POINTS.validate_python(body["points"]))
+                require_known(body, {"points", "update_filter", "update_mode"})
+                given = models.PointsList.model_validate(body)
+                client.upsert(name, given.points, **_conditions(given))
                 return UPDATE
+            case "PUT", "/points/vectors":
+                require_known(body, {"points", "update_filter"})
+                moved = models.UpdateVectors.model_validate(body)
+                client.update_vectors(name, moved.points, **_conditions(moved))
+                return UPDATE
+            case "POST", "/points/vectors/delete":
+                require_known(body, {"points", "filter", "vector"})
+                client.delete_vectors(name, body["vector"], _selected(body))
+                return UPDATE
+            case "POST" | "PUT", "/points/payload":
+                require_known(body, {"points", "filter", "payload", "key"})
+                write = client.set_payload if method == "POST" else client.overwrite_payload
+                at = {"key": body["key"]} if "key" in body else {}
+                write(name, body["payload"], _selected(body), **at)
+                return UPDATE
+            case "POST", "/points/payload/delete":
+                require_known(body, {"points", "filter", "keys"})
+                client.delete_payload(name, body["keys"], _selected(body))
+                return UPDATE
+            case "POST", "/points/payload/clear":
+                client.clear_payload(name, SELECTOR.validate_python(body))
+                return UPDATE
+            case "POST", "/points/batch":
+                operations = models.UpdateOperations.model_validate(body).operations
+                client.batch_update_points(name, operations)
+                return [UPDATE] * len(operations)
+            case "POST", "/facet":
+                require_known(body, {"key", "filter", "limit", "exact"})
+                faceted = models.FacetRequest.model_validate(body)
+                return client.facet(
+                    name,
+                    faceted.key,
+                    faceted.filter,
+                    limit=faceted.limit or 10,
+                    exact=faceted.exact or False,
+                )
             case "POST", "/points":
+                require_known(body, {"ids", "with_payload", "with_vector", "shard_key"})
                 wanted = models.PointRequest.model_validate(body)
                 return client.retrieve(
                     name,
@@ -151,6 +212,8 @@ class LoopbackQdrant:
                 client.delete(name, SELECTOR.validate_python(body))
                 return UPDATE
             case "POST", "/points/scroll":
+                known = {"filter", "limit", "order_by", "offset", "with_payload", "with_vector"}
+                require_known(body, known)
                 scrolled = models.ScrollRequest.model_validate(body)
                 records, after = client.scroll(
                     name,
@@ -163,6 +226,7 @@ class LoopbackQdrant:
                 )
                 return models.ScrollResult(points=records, next_page_offset=after)
             case "POST", "/points/count":
+                require_known(body, {"filter", "exact"})
                 return client.count(name, models.CountRequest.model_validate(body).filter)
             case "POST", "/points/query":
                 return client.query_batch_points(name, [models.QueryRequest.model_validate(body)])[

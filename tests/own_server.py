@@ -17,23 +17,26 @@ class OwnServer:
 
     Args:
         directory: where its data are.
+        certificate: of a server that speaks TLS, signed by itself; None for plain HTTP.
         settings: environment variables of Qdrant's configuration, without the ``QDRANT__``.
     """
 
-    def __init__(self, directory: Path, **settings: str) -> None:
+    def __init__(self, directory: Path, certificate: Path | None = None, **settings: str) -> None:
         binary = os.environ.get("QDRANT_BINARY")
         if not binary:
             pytest.skip("QDRANT_BINARY is not set; it is the path of a Qdrant server's program")
         self._binary = binary
         self._directory = directory
         self._settings = settings
+        self._certificate = certificate
+        self.scheme = "https" if certificate else "http"
         self.port, self.grpc_port = free_port(), free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     def client_options(self, *, prefer_grpc: bool = False) -> dict[str, Any]:
         """Arguments of a client of it."""
         return {
-            "url": f"http://127.0.0.1:{self.port}",
+            "url": f"{self.scheme}://127.0.0.1:{self.port}",
             "grpc_port": self.grpc_port,
             "prefer_grpc": prefer_grpc,
             "timeout": 20,
@@ -62,7 +65,9 @@ class OwnServer:
         give_up = time.monotonic() + 60
         while True:
             try:
-                httpx.get(f"http://127.0.0.1:{self.port}/readyz", timeout=1).raise_for_status()
+                trusted: Any = str(self._certificate) if self._certificate else True
+                url = f"{self.scheme}://127.0.0.1:{self.port}/readyz"
+                httpx.get(url, timeout=1, verify=trusted).raise_for_status()
             except httpx.HTTPError:
                 assert self.process.poll() is None, "the server ended"
                 assert time.monotonic() < give_up, "the server does not start"

@@ -74,8 +74,8 @@ def _plain(value: Any, where: str, path: tuple[str, ...]) -> Any:  # noqa: PLR09
         return _number(float(value), where, path)
     if len(path) > DEEPEST:
         raise InvalidInputError(
-            f"{where} nests deeper than {DEEPEST} levels{_under(path[:3])}, and no parser of JSON "
-            "reads that. Flatten it."
+            f"{where} nests deeper than {DEEPEST} levels{_under(path[:3])}, more than "
+            "Qdrant reads. Flatten it."
         )
     if isinstance(value, Mapping):
         return _mapping(value, where, path)

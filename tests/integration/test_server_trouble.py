@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import islice
 
 import numpy as np
@@ -62,7 +64,8 @@ def test_every_call_finds_what_the_embedded_engine_finds(server_url, collection,
     server = QdrantClient(**client_options(server_url, prefer_grpc=False))
     engine = EdgeClient()
     indexes = INDEXES | {"text": models.TextIndexParams(type="text")}
-    settings = CollectionSettings(payload_indexes=indexes, replication_factor=1)
+    # Each shard of a cluster counts its own words for BM25.
+    settings = CollectionSettings(payload_indexes=indexes, replication_factor=1, shard_number=1)
     found = []
     for one in (server, engine):
         searcher = HybridSearcher(collection, client=one, reranker=reranker)
@@ -196,6 +199,44 @@ def test_a_key_with_a_newline_is_used_without_it(server_url, tmp_path, monkeypat
         monkeypatch.setenv("QDRANT_API_KEY", "canary-write\n")
         with HybridSearcher("docs", reranker=None) as searcher:
             assert searcher.add(["iron"], progress=False) == 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # verify='file' of httpx
+@pytest.mark.parametrize("prefer_grpc", [False, True])
+def test_a_certificate_of_ones_own(server_url, tmp_path, prefer_grpc):
+    """It is named where it is not trusted; plain HTTP to the port of TLS is told, too."""
+    made = subprocess.run(
+        "openssl req -x509 -newkey rsa:2048 -nodes -keyout k.pem -out c.pem -days 2 -subj /CN=x "
+        "-addext subjectAltName=IP:127.0.0.1".split(),
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+    )
+    if made.returncode:
+        pytest.skip("openssl is not installed")
+    certificate = tmp_path / "c.pem"
+    tls = {
+        "SERVICE__ENABLE_TLS": "true",
+        "TLS__CERT": str(certificate),
+        "TLS__KEY": str(tmp_path / "k.pem"),
+        "TLS__CA_CERT": str(certificate),
+    }
+    with OwnServer(tmp_path, certificate, **tls) as server:
+        given = server.client_options(prefer_grpc=prefer_grpc)
+
+        def found(**options):
+            with closing(QdrantClient(**given | options)) as client:
+                searcher = HybridSearcher("docs", client=client, reranker=None)
+                searcher.add(["iron"], progress=False)
+                return len(searcher.search("iron"))
+
+        trusted = {"grpc_options": {"root_certificates": certificate.read_bytes()}}
+        assert found(**trusted if prefer_grpc else {"verify": str(certificate)}) == 1
+        with pytest.raises(QdrantConnectionError, match="certificate is not trusted here"):
+            found()
+        plain = given["url"].replace("https:", "http:")
+        with pytest.raises(QdrantConnectionError, match="(Is the URL https://|gRPC port)"):
+            found(url=plain)
 
 
 def test_strict_mode_is_told_in_our_words(client, collection):  # noqa: F811

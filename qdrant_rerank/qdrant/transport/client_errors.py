@@ -43,6 +43,8 @@ CLOSED = (
     "Event loop is closed",
     "attached to a different loop",
 )
+# In the words of h11, and of gRPC.
+BROKEN_HEADER = ("Illegal header value", "nvalid metadata", "metadata was invalid", "execute_batch")
 # A message that is too long for gRPC, or for Qdrant; it stays so when it is sent again.
 TOO_LARGE = ("message larger than max", "message length too large")
 
@@ -81,6 +83,11 @@ def translate(
         return QdrantConnectionError(
             f"The client of {where} was closed, or the event loop that it was used in. Make "
             "another."
+        )
+    if any(words in str(error) for words in BROKEN_HEADER):
+        return QdrantRequestError(
+            f"{where} cannot be asked: the API key, or another header, holds a character that no "
+            "header can hold, often a newline at its end. Pass key.strip()."
         )
     if isinstance(error, UnexpectedResponse):
         return _from_status(error, client, collection, consistency)

@@ -37,6 +37,20 @@ DOCUMENT = models.Document(text="a", model="Qdrant/bm25")
             [(1, 20, 0), (1, 15, 3)],
         ),
         (request(params=models.SearchParams(acorn=models.AcornSearchParams())), [(1, 16, 0)]),
+        *(
+            (request(filter=models.Filter(should=[models.Filter(must_not=[one])])), [since])
+            for one, since in (
+                (models.HasVectorCondition(has_vector="a"), (1, 13, 0)),
+                (
+                    models.FieldCondition(key="a", match=models.MatchPhrase(phrase="b")),
+                    (1, 15, 0),
+                ),
+                (
+                    models.FieldCondition(key="a", match=models.MatchTextAny(text_any="b")),
+                    (1, 16, 0),
+                ),
+            )
+        ),
         (
             request(shard_key=models.ShardKeyWithFallback(target="a", fallback="b")),
             [(1, 16, 0)],

@@ -455,10 +455,6 @@ def filters(count):
             ),
             "filter of the change",
         ),
-        (
-            lambda edge: HybridSearcher("docs", client=edge).add([{"text": "iron", **nested(124)}]),
-            "is nested 124 levels deep",
-        ),
     ],
 )
 def test_what_is_nested_too_deeply_is_refused_before_it_is_logged(tmp_path, call, seen):
@@ -475,6 +471,16 @@ def test_what_is_nested_too_deeply_is_refused_before_it_is_logged(tmp_path, call
             2,
             1,
         ]
+
+
+def test_a_document_that_is_nested_too_deeply_is_refused_before_it_is_sent(tmp_path):
+    """By a searcher, which names the document and its field."""
+    with closing(EmbeddedClient(tmp_path)) as client:
+        searcher = HybridSearcher("docs", client=client)
+        with pytest.raises(InvalidInputError, match=r"Document 0 nests deeper than 100 levels in"):
+            searcher.add([{"text": "iron", **nested(124)}])
+    with closing(EmbeddedClient(tmp_path)) as client:
+        assert client.count("docs").count == 0
 
 
 def test_what_is_nested_as_deeply_as_it_may_be_is_there_the_next_time(tmp_path):

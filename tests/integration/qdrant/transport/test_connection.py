@@ -16,6 +16,7 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from qdrant_rerank import HybridSearcher, SearchOptions
+from qdrant_rerank.embedders.qdrant import TextIndex
 from qdrant_rerank.errors import (
     CollectionNotFoundError,
     InvalidInputError,
@@ -212,6 +213,37 @@ def test_a_proxy_of_the_environment_is_named(monkeypatch, free_port):
     with pytest.raises(QdrantConnectionError, match=r"through the proxy .*NO_PROXY=") as caught:
         searcher_at("http://127.0.0.2:6333").search("q")
     assert "canary-7f3a" not in str(caught.value)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_text_index_on_an_old_server_is_told_by_the_version(exists):
+    """Such a server makes the index without scores, so that to make one is no advice."""
+    config = json.loads(json.dumps(COLLECTION))
+    index = {"data_type": "text", "params": {"type": "text"}, "points": 1}
+    config["result"]["payload_schema"] = {"text": index}
+    asked = []
+
+    def respond(handler):
+        asked.append((handler.command, handler.path))
+        if handler.path == "/":
+            answer(200, b'{"title": "qdrant", "version": "1.19.0"}')(handler)
+        elif exists:
+            answer(200, json.dumps(config).encode())(handler)
+        else:
+            answer(404, refusal("Not found: Collection `docs` doesn't exist!"))(handler)
+
+    with serving(respond) as url:
+        client = QdrantClient(url=url, check_compatibility=False)
+        searcher = HybridSearcher(
+            "docs", client=client, reranker=None, embedder=None, sparse=TextIndex("text")
+        )
+        seen = r"1\.19\.0, which lacks ranking by a payload index.*1\.20\.0 or newer"
+        with pytest.raises(QdrantRequestError, match=seen):
+            searcher.add(["iron"], progress=False)
+        if exists:
+            with pytest.raises(QdrantRequestError, match=seen):
+                searcher.search("iron")
+    assert "PUT" not in {method for method, _ in asked}
 
 
 def test_nobody_listening(free_port):

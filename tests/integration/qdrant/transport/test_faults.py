@@ -42,9 +42,14 @@ from tests.faults import (
 ROOT = Path(__file__).parents[4]
 
 
+CANARY = "canary-7f3a91"
+# As an API key is sent; the client warns of one over plain HTTP.
+KEY = {"headers": {"api-key": CANARY}}
+
+
 def sync_call(address, call, **options):
     """What one call of a sync searcher returns or raises."""
-    client = QdrantClient(**{"timeout": 1} | address, check_compatibility=False)
+    client = QdrantClient(**{"timeout": 1} | KEY | address, check_compatibility=False)
     searcher = HybridSearcher(
         "docs", client=client, reranker=None, options=SearchOptions(**options)
     )
@@ -60,7 +65,7 @@ def async_call(address, call, **options):
     """The same of an async one; no task is left in its loop."""
 
     async def main():
-        client = AsyncQdrantClient(**{"timeout": 1} | address, check_compatibility=False)
+        client = AsyncQdrantClient(**{"timeout": 1} | KEY | address, check_compatibility=False)
         async with AsyncHybridSearcher(
             "docs", client=client, reranker=None, options=SearchOptions(**options)
         ) as searcher:
@@ -101,6 +106,7 @@ def test_a_fault_is_our_error_and_is_asked_again_if_that_may_help(call, fault):
         )
         assert time.monotonic() - began < 60  # a drip lasts two minutes
     assert type(seen) is fault.error
+    assert CANARY not in " ".join([str(seen), *getattr(seen, "__notes__", [])])
     assert seen.__cause__ is not None
     if fault.answer is not None:
         assert trouble.queries() == (2 if fault.again else 1)
@@ -121,6 +127,21 @@ def test_what_passes_is_a_search_like_any_other(call, fault):
         )
     assert [hit.id for hit in found] == [1]
     assert (found.trace.retries, trouble.queries()) == (1, 2)
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("over_grpc", [False, True])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\x00"])
+def test_a_key_that_no_header_can_hold_is_told_without_it(call, over_grpc, end):
+    """Files with secrets often end in a newline."""
+    fault = next(one for one in EVERY_FAULT if one.grpc == over_grpc and one.answer)
+    with in_trouble(fault) as trouble:
+        broken = {"headers": {"api-key": CANARY + end}}
+        seen = call(trouble.address | broken, lambda s: s.search("q"))
+        assert trouble.queries() == 0
+    assert isinstance(seen, QdrantRequestError)
+    assert "the API key, or another header" in str(seen)
+    assert CANARY not in str(seen)
 
 
 @pytest.mark.parametrize("call", CALLS)
