@@ -516,7 +516,7 @@ import os, sys
 from contextlib import closing
 from qdrant_client import models
 from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
-from qdrant_rerank.errors import QdrantConnectionError
+from qdrant_rerank.errors import InvalidInputError, QdrantConnectionError
 
 def tried(call):
     try:
