@@ -22,6 +22,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_rerank import HybridSearcher, TextIndex
 from qdrant_rerank.errors import (
     CollectionNotFoundError,
+    InvalidInputError,
     QdrantConnectionError,
     QdrantRequestError,
 )
@@ -516,7 +517,7 @@ import os, sys
 from contextlib import closing
 from qdrant_client import models
 from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
-from qdrant_rerank.errors import InvalidInputError, QdrantConnectionError
+from qdrant_rerank.errors import QdrantConnectionError
 
 def tried(call):
     try:
