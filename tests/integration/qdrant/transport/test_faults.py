@@ -233,7 +233,7 @@ def test_a_request_that_cannot_be_written_is_not_an_answer_that_cannot_be_read(c
     """qdrant-client raises a bare ValueError for both; only the second was sent."""
     script = Script(GOOD)
     with serving_grpc(script) as port:
-        document = {"text": "a", "n": 2**70}  # more than a gRPC message holds
+        document = {"text": "a", "n": 2**63}  # REST holds it, a gRPC message does not
         seen = call(grpc_address(port), lambda s: s.add([document], progress=False))
     assert type(seen) is QdrantRequestError
     assert "cannot be asked that of 'docs'" in str(seen)
