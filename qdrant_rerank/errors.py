@@ -82,7 +82,9 @@ SECRETS = tuple(
         rf"([?&;]{SECRET_NAME}=)[^&#\s'\"<>]+",  # a parameter of a URL
         r"(['\"](?:api[-_]?key|authorization|password|secret)['\"]\s*[:,=]\s*b?['\"])[^'\"]+",
         r"(illegal header value\s+b?)(?:'[^']*'|\"[^\"]*\")",  # as h11 says it
-        r"(bearer\s+)[\w.~+/=-]{6,}",
+        r"(authorization['\"]?\s*[:=]\s*b?['\"]?bearer\s+)[^\s'\",<]+",
+        # A word such as "token" may follow, too: a secret has a digit, or is longer than a word.
+        r"(bearer\s+)(?=[a-z_.~+/=-]*\d|[\w.~+/=-]{20})[\w.~+/=-]{6,}",
         r"()\beyJ[\w-]{8,}\.[\w-]+\.[\w-]+",  # a JSON web token
         r"()\bhf_[a-z0-9]{16,}",
     )
