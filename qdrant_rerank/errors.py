@@ -82,7 +82,9 @@ SECRETS = tuple(
         rf"([?&;]{SECRET_NAME}=)[^&#\s'\"<>]+",  # a parameter of a URL
         r"(['\"](?:api[-_]?key|authorization|password|secret)['\"]\s*[:,=]\s*b?['\"])[^'\"]+",
         r"(illegal header value\s+b?)(?:'[^']*'|\"[^\"]*\")",  # as h11 says it
-        r"(bearer\s+)[\w.~+/=-]{6,}",
+        r"(authorization['\"]?\s*[:=]\s*b?['\"]?bearer\s+)[^\s'\",<]+",
+        # A word such as "token" may follow, too: a secret has a digit, or is longer than a word.
+        r"(bearer\s+)(?=[a-z_.~+/=-]*\d|[\w.~+/=-]{20})[\w.~+/=-]{6,}",
         r"()\beyJ[\w-]{8,}\.[\w-]+\.[\w-]+",  # a JSON web token
         r"()\bhf_[a-z0-9]{16,}",
     )
@@ -118,18 +120,29 @@ class QdrantRerankError(Exception):
 
     Attributes:
         command_message: what the command line prints, with options in the place of Python's
-            arguments; "" if it prints the message itself.
+            arguments; "" if it prints the message itself and the notes.
+        stored: number of documents that an ``add`` had stored before the error; None if the error
+            is not of an ``add`` that had begun.
     """
 
     command_message = ""
+    stored: int | None = None
 
     def __init__(self, *args: object, command: str = "") -> None:
         super().__init__(*(redact(arg) if isinstance(arg, str) else arg for arg in args))
         if command:
             self.command_message = redact(command)
 
-    def add_note(self, note: str) -> None:
-        """Add a line to the traceback, without secrets."""
+    def add_note(self, note: str, command: str | None = None) -> None:
+        """Add a line to the traceback, without secrets.
+
+        Args:
+            note: the line.
+            command: what the command line prints instead; None for the line itself.
+        """
+        if command is not None or self.command_message:
+            told = self.command_message or " ".join([str(self), *getattr(self, "__notes__", [])])
+            self.command_message = redact(f"{told} {note if command is None else command}")
         super().add_note(redact(note))
 
 
@@ -242,8 +255,9 @@ class IncompleteAddError(QdrantError):
         stored: int = 0,
         failed_ids: "Sequence[int | str]" = (),
         causes: "Sequence[Exception]" = (),
+        command: str = "",
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, command=command)
         self.stored = stored
         self.failed_ids = list(failed_ids)
         self.causes = list(causes)

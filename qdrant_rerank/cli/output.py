@@ -93,8 +93,8 @@ def _shown_once() -> Callable[..., None]:
 
 def _in_one_line(shown: BaseException | str) -> str:
     """Return the message of an error or a warning, with options instead of Python's arguments."""
-    message = getattr(shown, "command_message", "") or str(shown)
-    return one_line(" ".join([message, *getattr(shown, "__notes__", [])]))
+    message = getattr(shown, "command_message", "")
+    return one_line(message or " ".join([str(shown), *getattr(shown, "__notes__", [])]))
 
 
 class _Output(Console):

@@ -137,15 +137,12 @@ def searcher_for(
 
 @contextmanager
 def advising(advice: str) -> Iterator[None]:
-    """Give the errors of an ``add`` advice for the command line, in place of Python's."""
-    from qdrant_rerank.qdrant.upload import RESUME
-
+    """Add what to do next to the errors of an ``add`` that had begun."""
     try:
         yield
     except QdrantRerankError as error:
-        error.args = (str(error).replace(RESUME, advice), *error.args[1:])
-        notes = getattr(error, "__notes__", [])
-        notes[:] = [note.replace(RESUME, advice) for note in notes]
+        if error.stored is not None:
+            error.command_message = f"{error.command_message or error} {advice}"
         raise
 
 

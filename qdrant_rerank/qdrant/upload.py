@@ -20,6 +20,7 @@ from qdrant_rerank.errors import (
     InvalidInputError,
     QdrantError,
     QdrantRequestError,
+    QdrantRerankError,
 )
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import PayloadText
@@ -34,7 +35,7 @@ from qdrant_rerank.types import PointId
 from qdrant_rerank.utils.progress import tqdm
 from qdrant_rerank.utils.validation import require_positive, require_several
 
-__all__ = ["BATCH_RETRIES", "RESUME", "Added", "Upload", "add_documents"]
+__all__ = ["BATCH_RETRIES", "Added", "Upload", "add_documents"]
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,8 @@ class _Tally:
         """Raise the error of a document or of the batches, if there is one."""
         unsent = self.error()
         if failure is not None and unsent is not None:
-            failure.add_note(f"In addition: {unsent}")
+            told = unsent.command_message or unsent
+            _add_note(failure, f"In addition: {unsent}", f"In addition: {told}")
         failure = failure or unsent
         if failure is not None:
             raise failure
@@ -130,10 +132,13 @@ class _Tally:
         ids = [cast("int | str", point.id) for batch, _ in self.failed for point in batch]
         first = self.failed[0][1]
         shown = ", ".join(map(repr, ids[:SHOWN_IDS])) + (", ..." if len(ids) > SHOWN_IDS else "")
-        error = IncompleteAddError(
+        state = (
             f"{len(ids)} documents in {len(self.failed)} batches were not stored, and "
-            f"{self.stored} were. The first failure: {first} The ids are in .failed_ids: {shown}. "
-            f"{RESUME}",
+            f"{self.stored} were. The first failure:"
+        )
+        error = IncompleteAddError(
+            f"{state} {first} The ids are in .failed_ids: {shown}. {RESUME}",
+            command=f"{state} {first.command_message or first} The ids: {shown}.",
             stored=self.stored,
             failed_ids=ids,
             causes=[cause for _, cause in self.failed],
@@ -245,10 +250,22 @@ async def add_documents(
 def _tell_stored(error: BaseException, stored: int) -> None:
     """Add to an error how many documents are stored: to its message, if it is Qdrant's."""
     state = f"{stored} documents before it were added."
+    if isinstance(error, QdrantRerankError):
+        error.stored = stored
     if isinstance(error, QdrantError):
+        told = error.command_message or str(error)
+        error.command_message = f"{told.rstrip('.')}. {state}"
         error.args = (f"{str(error).rstrip('.')}. {state} {RESUME}", *error.args[1:])
     else:
-        error.add_note(f"{state} {RESUME}")
+        _add_note(error, f"{state} {RESUME}", state)
+
+
+def _add_note(error: BaseException, note: str, command: str) -> None:
+    """Add a note to an error; the command line prints ``command`` instead."""
+    if isinstance(error, QdrantRerankError):
+        error.add_note(note, command)
+    else:
+        error.add_note(note)
 
 
 def _cut(batch: Batch) -> Iterator[Batch]:

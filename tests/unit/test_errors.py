@@ -32,6 +32,10 @@ MESSAGES = [
     f"metadata was invalid: [('api-key', '{CANARY}\\n'), ('user-agent', 'x')]",
     f"{{'authorization': 'Bearer {CANARY}'}}",
     f"authorization: Bearer {CANARY}",
+    "authorization: Bearer c4nary",
+    "authorization=b'bearer cAnary'",
+    "Sent with bearer c4nary-K3y.8 to the server",
+    "Sent with bearer cAnaryQwertyUiopAsdfGhjk to the server",
     f"The server answered {CANARY}",  # in QDRANT_API_KEY
     f"The server answered {CANARY + chr(10)!r}",
 ]
@@ -58,6 +62,8 @@ def test_no_error_shows_a_secret(kind, message):
         shown = "".join(traceback.format_exception(made))
         for text in (str(made), repr(made), repr(made.args), shown, repr(vars(made))):
             assert CANARY not in text
+            assert "c4nary" not in text
+            assert "cAnary" not in text
         assert "***" in str(made)
         assert type(made) is kind
 
@@ -79,6 +85,8 @@ def test_no_warning_shows_a_secret(message):
         "its payload has ['author', 'key', 'title']; {'key': 'value', 'author': 'Melville'}",
         "Pass api_key=..., or set QDRANT_API_KEY.",
         "mail to someone@example.com",
+        "Must provide an API key or an Authorization bearer token.",
+        "The server takes bearer authentication and no basic-authentication.",
         "https://host/?timeout=5&keyboard=de&author=Melville",
     ],
 )

@@ -231,6 +231,16 @@ def test_a_server_is_called_by_its_url_and_no_key_is_printed(tiny_bert):
     assert repr(str(tiny_bert)) in call
 
 
+def test_a_password_in_the_url_of_a_server_is_not_printed(tiny_bert):
+    """And neither is a key among its parameters; the rest of the URL is."""
+    client = QdrantClient(url="https://me:pAss@a.b:1", check_compatibility=False)
+    made = HybridSearcher("docs", client=client)
+    point = Point(str(tiny_bert), "auto", 5, 0.0, "rrf", 1, np.zeros(1), 0, 0)
+    call = constructor_call(made, point)
+    assert "QdrantClient(url='https://***@a.b:1')" in call
+    assert "pAss" not in call
+
+
 def test_tables_and_files(found, tmp_path):
     """80 columns; JSON as documented; a picture; HTML with the call in it, escaped."""
     console = Console(width=80, file=StringIO())

@@ -197,6 +197,38 @@ def test_a_command_whose_server_is_lost_says_what_is_stored(command, tmp_path):
                 thread.join(10)
 
 
+@pytest.mark.parametrize("command", ["index", "reindex"])
+def test_a_command_with_a_wrong_document_and_a_failed_batch_says_both_in_its_words(
+    command, tmp_path
+):
+    """What the texts of documents and of the server say is repeated as it is."""
+    advice = "Add all again with resume=True: it stores only what is missing."
+    lost = []
+
+    def sabotage(method, path):
+        if method == "PUT" and path.endswith("/points"):
+            lost.append(path)
+            if len(lost) == 1:
+                return answer(400, json.dumps({"status": {"error": advice}}).encode())
+        return None
+
+    file = tmp_path / "documents.jsonl"
+    file.write_text("\n".join(json.dumps({"text": text}) for text in ["a", "b", ""]))
+    with loopback_qdrant(sabotage) as (url, _):
+        arguments = [command, str(file), "--collection", "docs", "--url", url, "--batch-size", "1"]
+        done = CliRunner().invoke(main, arguments)
+        for thread in threading.enumerate():
+            if "_check_compatibility" in thread.name:  # qdrant-client's, which asks the server
+                thread.join(10)
+    assert done.exit_code == 2
+    assert "In addition: 1 documents in 1 batches were not stored" in done.stderr
+    assert "1 documents before it were added." in done.stderr
+    assert ".failed_ids" not in done.stderr
+    assert done.stderr.count(advice) == 1  # the server's own words
+    next_step = {"index": "Index again", "reindex": "They are removed, and nothing is switched."}
+    assert done.stderr.count(next_step[command]) == 1
+
+
 class Counting:
     """An embedder that counts."""
 
