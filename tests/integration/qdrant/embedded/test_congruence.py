@@ -170,7 +170,8 @@ def test_as_local_mode(tmp_path, seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_as_a_server(tmp_path, server_url, seed):
     """Qdrant itself, texts included."""
-    with closing(QdrantClient(server_url, timeout=60)) as server:
+    key = os.environ.get("QDRANT_API_KEY")
+    with closing(QdrantClient(server_url, api_key=key, timeout=60)) as server:
         run(seed, server, tmp_path, texts=True)
 
 
