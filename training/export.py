@@ -7,12 +7,13 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
+from encoders import POSITIONS, VOCABULARY, WIDTH, Kind
 from groups import MicroBatch
-from minilm import POSITIONS, VOCABULARY, WIDTH, model_folder
-from model import CrossEncoder
+from reader import CrossEncoder
 from onnx.external_data_helper import set_external_data
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from tokenizers import Tokenizer
@@ -87,8 +88,9 @@ def smooth(model: CrossEncoder, batches: list[MicroBatch], strength: dict[str, f
         return seen
 
     hooks = [
-        getattr(block, names[0]).register_forward_pre_hook(watch(at))
+        getattr(block, name).register_forward_pre_hook(watch(at))
         for at, (block, names, _) in enumerate(blocks)
+        for name in names
     ]
     for batch in batches:
         model(batch.ids, batch.mask, batch.types)
@@ -107,7 +109,11 @@ def smooth(model: CrossEncoder, batches: list[MicroBatch], strength: dict[str, f
 def export(model: CrossEncoder, target: Path, *, int8: bool) -> None:
     """Write ``target``: inputs (batch, sequence) int64, output logits (batch, 1) float32.
 
-    The model is converted in place.
+    The model is converted in place. Weights take 7 bits of 8 (``reduce_range``): on x86 without
+    VNNI, onnxruntime adds two products of a byte with a signed weight in 16 bits, where weights of
+    8 bits may overflow; of 7 bits they cannot, so that the products are the same on every CPU, and
+    where there is VNNI or AMX they are as fast. Unsigned weights would be exact without VNNI, too,
+    but have no AMX kernel.
     """
     model = model.float().eval()
     if int8:
@@ -141,6 +147,7 @@ def export(model: CrossEncoder, target: Path, *, int8: bool) -> None:
                 weight_type=QuantType.QInt8,
                 per_channel=True,
                 op_types_to_quantize=["MatMul"],
+                reduce_range=True,
             )
         finished = made if int8 else plain
         onnx.checker.check_model(onnx.load(finished), full_check=True)
@@ -167,20 +174,28 @@ def share_weights(models: list[Path], data: Path) -> None:
             onnx.save(model, path)
 
 
-def write_companions(folder: Path, layers: int) -> None:
+def write_companions(folder: Path, kind: Kind, layers: int) -> None:
     """The tokenizer, whose pair template is part of the model, and the configuration."""
-    tokenizer = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(kind.folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
+
+    def special(name: str, *tokens: str) -> dict[str, Any]:
+        ids = [tokenizer.token_to_id(token) for token in tokens]
+        return {"id": name, "ids": ids, "tokens": list(tokens)}
+
+    # What e5 puts before a text is part of the template: [CLS] query : ... [SEP] [CLS] passage : ...
     tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] [CLS]:1 $B:1 [SEP]:1",
-        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+        single="[ASKED] $A [SEP]",
+        pair="[ASKED] $A [SEP] [READ]:1 $B:1 [SEP]:1",
+        special_tokens=[
+            special("[ASKED]", "[CLS]", *kind.query.replace(":", " :").split()),
+            special("[READ]", "[CLS]", *kind.passage.replace(":", " :").split()),
+            special("[SEP]", "[SEP]"),
+        ],
     )
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-    special = {
-        f"{name}_token": f"[{name.upper()}]" for name in ("pad", "cls", "sep", "unk", "mask")
-    }
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "cls", "sep", "unk", "mask")}
     files = {
         "config.json": {
             "model_type": "bert",
@@ -193,13 +208,25 @@ def write_companions(folder: Path, layers: int) -> None:
             "vocab_size": VOCABULARY,
             "pad_token_id": 0,
         },
-        "special_tokens_map.json": special,
+        "special_tokens_map.json": names,
         "tokenizer_config.json": {
             "model_max_length": POSITIONS,
-            **special,
+            **names,
             "do_lower_case": True,
             "tokenizer_class": "PreTrainedTokenizerFast",
         },
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def template_agrees(folder: Path, kind: Kind) -> bool:
+    """Whether the written template gives the tokens that the trunk was trained on."""
+    ours = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    theirs = Tokenizer.from_file(str(kind.folder / "tokenizer.json"))
+    theirs.no_padding()
+    theirs.no_truncation()
+    query, passage = "who wrote it?", "She wrote it."
+    both = [theirs.encode(text).ids for text in (kind.query + query, kind.passage + passage)]
+    found: bool = ours.encode(query, passage).ids == both[0] + both[1]
+    return found
