@@ -24,11 +24,17 @@ class Corpus:
     passages: list[str]
 
 
-def draw_corpus(data: Path, work: Path, settings: dict[str, Any]) -> Corpus:
+def draw_corpus(data: Path, work: Path, tokenizer: Tokenizer, settings: dict[str, Any]) -> Corpus:
     """As many queries of each set as ``most`` says, with their passages; kept in ``work``."""
     stored = work / "corpus.pickle"
     if not stored.is_file():
         pool = load_pool(data, settings)
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        fits = [
+            len(encoding.ids) <= settings["longest"]
+            for encoding in tokenizer.encode_batch_fast(pool.passages)
+        ]
         by_set: dict[str, list[Query]] = defaultdict(list)
         for query in pool.queries:
             by_set[query.source].append(query)
@@ -36,6 +42,10 @@ def draw_corpus(data: Path, work: Path, settings: dict[str, Any]) -> Corpus:
         for source, queries in sorted(by_set.items()):
             ordered = sorted(queries, key=lambda query: share("draw " + query.text))
             chosen += ordered[: settings["most"].get(source, len(ordered))]
+        for query in chosen:
+            query.answers = [row for row in query.answers if fits[row]]
+            query.rivals = [row for row in query.rivals if fits[row]]
+        chosen = [query for query in chosen if query.answers]
         rows: dict[int, int] = {}
         for query in chosen:
             query.rivals = query.rivals[:RIVALS]

@@ -13,9 +13,9 @@ import onnx
 import torch
 from encoders import POSITIONS, VOCABULARY, WIDTH, Kind
 from groups import MicroBatch
-from reader import CrossEncoder
 from onnx.external_data_helper import set_external_data
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from reader import CrossEncoder
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
@@ -184,7 +184,7 @@ def write_companions(folder: Path, kind: Kind, layers: int) -> None:
         ids = [tokenizer.token_to_id(token) for token in tokens]
         return {"id": name, "ids": ids, "tokens": list(tokens)}
 
-    # What e5 puts before a text is part of the template: [CLS] query : ... [SEP] [CLS] passage : ...
+    # What e5 puts before a text is part of the template.
     tokenizer.post_processor = TemplateProcessing(
         single="[ASKED] $A [SEP]",
         pair="[ASKED] $A [SEP] [READ]:1 $B:1 [SEP]:1",

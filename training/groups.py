@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from states import States
 from torch import Tensor
 
-WIDTHS = (48, 96, 144, 208)  # that a micro-batch is padded to
-FRONTS = (24, 56)  # positions that hold all queries of a micro-batch
+MOST = 208  # tokens of a pair
+MOST_QUERY = 56  # of these
+STEP = 8  # a micro-batch is padded to a multiple of it
 ROWS = 32  # of a micro-batch
 
 
@@ -42,12 +43,11 @@ class MicroBatch:
     """Pairs of like length.
 
     Attributes:
-        rows: which pairs of the step these are, (n,); fewer than ROWS where the last ones only
-            fill.
-        ids, mask, types: (ROWS, length), int64.
-        lower, top: the trunk's states, (ROWS, length, WIDTH), int8.
+        rows: which pairs of the step these are, (n,).
+        ids, mask, types: (n, length), int64.
+        lower, top: the trunk's states, (n, length, WIDTH), int8.
         front: how many positions hold all queries.
-        keep: 0 for pairs whose scalars are left out, (ROWS,), float32.
+        keep: 0 for pairs whose scalars are left out, (n,), float32.
     """
 
     rows: NDArray[np.int64]
@@ -70,9 +70,6 @@ class Sampler:
         self.seed = seed
         weights = settings["weights"]
         without = set(settings["without"])
-        count = {source: 0 for source in {q.source for q in plan.queries}}
-        for query in plan.queries:
-            count[query.source] += 1
         share = np.array(
             [
                 0.0 if q.held_out or q.source in without else weights.get(q.source, 1.0)
@@ -151,7 +148,9 @@ class Texts:
         return (self.passages, row) if row < first else (self.made, row - first)
 
 
-def micro_batches(texts: Texts, pairs: list[tuple[int, int, bool]], most: int) -> list[MicroBatch]:
+def micro_batches(
+    texts: Texts, pairs: list[tuple[int, int, bool]], most: int = MOST
+) -> list[MicroBatch]:
     """Pairs (query row, passage row, blind), sorted by length into batches of ROWS."""
     spans = []
     for query, passage, _ in pairs:
@@ -159,37 +158,31 @@ def micro_batches(texts: Texts, pairs: list[tuple[int, int, bool]], most: int) -
         read, row = texts.passage(passage)
         first = asked.offsets[at : at + 2]
         second = read.offsets[row : row + 2]
-        longest = min(int(first[1] - first[0]), FRONTS[-1])
+        longest = min(int(first[1] - first[0]), MOST_QUERY)
         room = min(int(second[1] - second[0]), most - longest)
         spans.append((asked, int(first[0]), longest, read, int(second[0]), room))
     lengths = np.array([span[2] + span[5] for span in spans])
-    fronts = np.array([next(f for f in FRONTS if f >= span[2]) for span in spans])
+    order = np.argsort(lengths, kind="stable")
     batches = []
-    for front in FRONTS:
-        chosen = np.flatnonzero(fronts == front)
-        order = chosen[np.argsort(lengths[chosen], kind="stable")]
-        for start in range(0, len(order), ROWS):
-            rows = order[start : start + ROWS]
-            longest = max(int(lengths[rows].max()), front)
-            width = next(w for w in WIDTHS if w >= longest)
-            ids = np.zeros((ROWS, width), dtype=np.int64)
-            mask, types = np.zeros_like(ids), np.zeros_like(ids)
-            shape = (ROWS, width, texts.passages.lower.shape[1])
-            lower, top = np.zeros(shape, dtype=np.int8), np.zeros(shape, dtype=np.int8)
-            keep = np.ones(ROWS, dtype=np.float32)
-            for at, row in enumerate(np.resize(rows, ROWS)):
-                asked, first, count, read, second, room = spans[row]
-                end = count + room
-                for place, source, begin, size in (
-                    (0, asked, first, count),
-                    (count, read, second, room),
-                ):
-                    ids[at, place : place + size] = source.ids[begin : begin + size]
-                    lower[at, place : place + size] = source.lower[begin : begin + size]
-                    top[at, place : place + size] = source.top[begin : begin + size]
-                mask[at, :end] = 1
-                types[at, count:end] = 1
-                keep[at] = not pairs[row][2]
-            tensors = (torch.from_numpy(array) for array in (ids, mask, types, lower, top))
-            batches.append(MicroBatch(rows, *tensors, front, torch.from_numpy(keep)))
+    for start in range(0, len(order), ROWS):
+        rows = order[start : start + ROWS]
+        width = -(-int(lengths[rows].max()) // STEP) * STEP
+        front = min(width, -(-max(spans[row][2] for row in rows) // STEP) * STEP)
+        ids = np.zeros((len(rows), width), dtype=np.int64)
+        mask, types = np.zeros_like(ids), np.zeros_like(ids)
+        shape = (len(rows), width, texts.passages.lower.shape[1])
+        lower, top = np.zeros(shape, dtype=np.int8), np.zeros(shape, dtype=np.int8)
+        keep = np.ones(len(rows), dtype=np.float32)
+        for at, row in enumerate(rows):
+            asked, first, count, read, second, room = spans[row]
+            parts = ((0, asked, first, count), (count, read, second, room))
+            for place, source, begin, size in parts:
+                ids[at, place : place + size] = source.ids[begin : begin + size]
+                lower[at, place : place + size] = source.lower[begin : begin + size]
+                top[at, place : place + size] = source.top[begin : begin + size]
+            mask[at, : count + room] = 1
+            types[at, count : count + room] = 1
+            keep[at] = not pairs[row][2]
+        tensors = (torch.from_numpy(array) for array in (ids, mask, types, lower, top))
+        batches.append(MicroBatch(rows, *tensors, front, torch.from_numpy(keep)))
     return batches

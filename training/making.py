@@ -13,7 +13,7 @@ from data import Query, load_pool, share, shingles
 from encoders import Encoder
 from mine import NONE, bm25_best, filtered, fused, nearest
 from numpy.typing import NDArray
-from rules import Sources, change, diluted, echo, names_by_set, relations
+from rules import STOP, Sources, change, diluted, echo, names_by_set, relations, words
 from rules import _stem as stem
 from states import States
 from tokenizers import Tokenizer
@@ -94,25 +94,23 @@ def make_plan(
     corpus: Corpus,
     queries: States,
     passages: States,
-    taught: tuple[NDArray[np.float32], NDArray[np.float32]],
-    siblings: dict[str, list[str]],
+    tokenizer: Tokenizer,
+    encoder: Encoder,
     work: Path,
     config: dict[str, Any],
 ) -> Plan:
-    """Mine negatives and make passages; kept in ``work``.
-
-    Args:
-        taught: vectors of the queries and of the passages by the second teacher, which filters.
-    """
+    """Mine negatives and make passages; kept in ``work``."""
     stored = work / "plan.pickle"
     if stored.is_file():
         found: Plan = pickle.loads(stored.read_bytes())
         return found
+    vocabulary = {w for query in corpus.queries for w in words(query.text) if w not in STOP}
+    siblings = siblings_of(encoder, tokenizer, vocabulary)
     rng = random.Random(config["seed"])
     settings = config["rules"]
     made, texts = _made(corpus, queries.vectors, siblings, settings, rng)
     print(f"{len(texts):,} passages made", flush=True)
-    dense, lexical, candidates = _mined(corpus, queries, passages, taught, config["mining"])
+    dense, lexical, candidates = _mined(corpus, queries, passages, config["mining"])
     print("negatives mined", flush=True)
     pool = load_pool(data, config["data"])
     extra: list[Query] = []
@@ -197,7 +195,6 @@ def _mined(
     corpus: Corpus,
     queries: States,
     passages: States,
-    taught: tuple[NDArray[np.float32], NDArray[np.float32]],
     settings: dict[str, Any],
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
     depth, keep = settings["depth"], settings["keep"]
@@ -207,20 +204,13 @@ def _mined(
     dense = nearest(asked, read, depth)
     lexical = bm25_best([query.text for query in corpus.queries], corpus.passages, depth)
     runs = [shingles(text, settings["shared_words"]) for text in corpus.passages]
-    teacher = [torch.from_numpy(vectors).to(torch.bfloat16) for vectors in taught]
+    vectors = asked.to(torch.bfloat16), read.to(torch.bfloat16)
     rows = []
     for listed in (dense, lexical):
         kept = np.full((count, keep), NONE, dtype=np.int32)
         for row, query in enumerate(corpus.queries):
-            fits = filtered(query, row, list(listed[row]), runs, *teacher, settings)
-            own = max(float(read[answer] @ asked[row]) for answer in query.answers)
-            near = (read[fits] @ asked[row]).tolist() if fits else []
-            fits = [
-                candidate
-                for candidate, value in zip(fits, near, strict=True)
-                if value < own + settings["trunk_margin"]
-            ]
-            kept[row, : len(fits[:keep])] = fits[:keep]
+            fits = filtered(query, row, list(listed[row]), runs, *vectors, settings)
+            kept[row, : len(fits)] = fits
         rows.append(kept)
     candidates = np.full((count, depth), NONE, dtype=np.int32)
     for row in range(count):

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from encoders import load_encoder, teachers
 from export import export, share_weights, smooth, template_agrees, write_companions
-from groups import WIDTHS, micro_batches
+from groups import micro_batches
 from prepare import Prepared, prepare
 from reader import Branches, CrossEncoder, Trunk
 from train import Runner, Trainer
@@ -34,12 +34,20 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("--config", type=Path, default=CONFIG)
     parser.add_argument("--name", default="model", help="of the run's checkpoints")
+    parser.add_argument(
+        "--untrained",
+        action="store_true",
+        help="write the bi-encoder inside alone, to compare with",
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes that train")
     parser.add_argument("--set", nargs="*", default=[], help="train.KEY=VALUE, for ablations")
     given = parser.parse_args()
     config = read_config(given.config, given.set)
     keep_memory()
     prepared = prepare(given.data, given.e5, given.work, config)
+    if given.untrained:
+        publish(prepared, new_trainer(prepared, given.work, config), given.e5, given.out, config)
+        return
     if not (given.work / f"{given.name}.pt").is_file():
         arguments = given, config
         torch.multiprocessing.spawn(work_along, arguments, nprocs=given.workers)
@@ -111,7 +119,7 @@ def publish(
     seen = []
     for step in range(SEEN_STEPS):
         groups = trainer.sampler.step(step, config["train"]["groups"])
-        seen += micro_batches(trainer.texts, trainer.pairs_of(groups), WIDTHS[-1])
+        seen += micro_batches(trainer.texts, trainer.pairs_of(groups))
     smooth(model, seen, config["export"]["smoothing"])
     folder = out / "int8" / "onnx"
     export(model, folder / "model.onnx", int8=True)

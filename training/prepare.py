@@ -10,11 +10,10 @@ from corpus import Corpus, as_query, draw_corpus, token_ids
 from encoders import Encoder, load_encoder, teachers
 from groups import Texts
 from lexical import inverse_frequency, stem_classes
-from making import Plan, make_plan, siblings_of
+from making import Plan, make_plan
 from mine import NONE
 from numpy.typing import NDArray
 from reader import Lexical
-from rules import STOP, words
 from states import States, cached_states, vectors_of
 from tokenizers import Tokenizer
 
@@ -40,10 +39,9 @@ def prepare(data: Path, e5: Path, work: Path, config: dict[str, Any]) -> Prepare
     """All steps, or what an earlier run made of them."""
     work.mkdir(parents=True, exist_ok=True)
     settings, lower = config["texts"], config["model"]["lower"]
-    corpus = draw_corpus(data, work, config["data"])
-    kinds = teachers(e5)
-    kind = kinds["e5"]
+    kind = teachers(e5)["e5"]
     tokenizer = Tokenizer.from_file(str(kind.folder / "tokenizer.json"))
+    corpus = draw_corpus(data, work, tokenizer, config["data"])
     encoder = load_encoder(kind.folder).to(torch.bfloat16)
     asked = [query.text for query in corpus.queries]
 
@@ -60,14 +58,12 @@ def prepare(data: Path, e5: Path, work: Path, config: dict[str, Any]) -> Prepare
     ids = read(corpus.passages)
     passages = cached_states(encoder, ids, lower, work / "passages")
     queries = cached_states(encoder, ask(asked), lower, work / "queries", passages.scales)
-    second = _second_teacher(corpus, work, settings)
-    vocabulary = {word for text in asked for word in words(text) if word not in STOP}
-    siblings = siblings_of(encoder, tokenizer, vocabulary)
-    plan = make_plan(data, corpus, queries, passages, second, siblings, work, config)
+    plan = make_plan(data, corpus, queries, passages, tokenizer, encoder, work, config)
     made = cached_states(encoder, read(plan.texts), lower, work / "made", passages.scales)
     related = [query.text for query in plan.queries[len(asked) :]]
     relations = cached_states(encoder, ask(related), lower, work / "related", passages.scales)
     texts = Texts(queries, relations, passages, made)
+    second = _second_teacher(corpus, work, settings)
     first = queries.vectors[: len(asked)], passages.vectors
     taught = [(*vectors, 1 / spread(plan, *vectors)) for vectors in (first, second)]
     return Prepared(encoder, tokenizer, lexical_of(tokenizer, ids), plan, texts, taught)

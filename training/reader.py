@@ -184,9 +184,12 @@ class Branches(nn.Module):
         """Logits (N,).
 
         Args:
-            lower, top: the trunk's states, (N, L, WIDTH).
-            features, new: what ``Lexical`` gives.
-            mask, types: the inputs of the model, (N, L).
+            lower: the trunk's states after its lower layers, (N, L, WIDTH).
+            top: those after its last layer.
+            features: of ``Lexical``, (N, 8).
+            new: of ``Lexical``, (N, L).
+            mask: of the model's inputs, (N, L).
+            types: likewise.
             front: the first positions, which hold all queries, (n,).
             keep: 0 for pairs whose scalars are left out, (N,); None for none.
         """

@@ -73,18 +73,21 @@ STOP = frozenset(
     "much long old name type kind there's what's".split()
 )
 IRREGULAR = frozenset(
-    "won beat lost took gave sold bought built wrote led met fought made found held left told taught "
-    "brought chose drew fed hid hit hurt kept paid sent shot shook stole struck sued threw wed bit "
-    "caught overthrew became followed saw knew understood freed".split()
+    "won beat lost took gave sold bought built wrote led met fought made found held left told "
+    "taught brought chose drew fed hid hit hurt kept paid sent shot shook stole struck sued "
+    "threw wed bit caught overthrew became followed saw knew understood freed".split()
 )
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[\"'“(\[]?[A-Z0-9a-z])")
 _WORD = re.compile(r"[A-Za-z0-9']+")
 _NUMBER = re.compile(r"\b\d[\d,]*(?:\.\d+)?\b")
-_NAME = re.compile(r"\b[A-Z][\w’'-]+(?:\s+(?:(?:of|the|de|van|von|du)\s+)?[A-Z][\w’'-]+){0,3}")
+_PART_OF_NAME = r"[A-Z][\w\u2019'-]+"
+_NAME = re.compile(
+    rf"\b{_PART_OF_NAME}(?:\s+(?:(?:of|the|de|van|von|du)\s+)?{_PART_OF_NAME}){{0,3}}"
+)
 # A noun that no further noun follows.
 _NOUN = re.compile(
-    r"\b(?:the|a|an) ([a-z]{3,})(?=[.,;:]|$| (?:of|in|on|at|to|for|from|by|with|and|or|but|is|are|was"
-    r"|were|has|had|have|can|could|will|would|may|that|which|who|as|than|into|[a-z]+ed)\b)",
+    r"\b(?:the|a|an) ([a-z]{3,})(?=[.,;:]|$| (?:of|in|on|at|to|for|from|by|with|and|or|but|is|are"
+    r"|was|were|has|had|have|can|could|will|would|may|that|which|who|as|than|into|[a-z]+ed)\b)",
     re.IGNORECASE,
 )
 _AUXILIARY = re.compile(r"\b(is|are|was|were|can|could|will|would|should|did|does|do|has|have)\b")
@@ -161,7 +164,7 @@ def names_in(text: str) -> list[str]:
 
 def answering_part(query: str, passage: str, span: int = 1) -> str:
     """The sentence that shares most with the query, with ``span`` neighbours on both sides."""
-    title, _, body = passage.rpartition("\n")
+    body = passage.rpartition("\n")[2]
     parts = sentences(body) or [body]
     asked = content(query)
     wants_number = bool(
@@ -402,8 +405,9 @@ _NOUNS_JOINED = re.compile(
     r"\b([Tt]he [a-z]{3,}) ()([a-z]+)() (the [a-z]{3,})(?=[.,;]|$| (?:and|but|who|with|in)\b)"
 )
 _THAN = re.compile(
-    rf"\b((?:[Tt]he )?[A-Za-z][\w-]+) (is|are|was|were) ((?:much |far |slightly )?(?:[a-z]+er|more [a-z]+|less [a-z]+)) than "
-    rf"((?:the )?[A-Za-z][\w-]+)\b"
+    r"\b((?:[Tt]he )?[A-Za-z][\w-]+) (is|are|was|were) "
+    r"((?:much |far |slightly )?(?:[a-z]+er|more [a-z]+|less [a-z]+)) than "
+    r"((?:the )?[A-Za-z][\w-]+)\b"
 )
 
 

@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import distributed
-from groups import WIDTHS, Group, MicroBatch, Sampler, Texts, micro_batches
+from groups import Group, MicroBatch, Sampler, Texts, micro_batches
 from making import Plan
 from mine import NONE
 from numpy.typing import NDArray
 from reader import Branches, Lexical, texts_of
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
-CHECKPOINT_EVERY = 100  # steps
+CHECKPOINT_EVERY = 25  # steps
 STANDARDISED_ON = 4  # steps
 PAIRS_AT_ONCE = 2048
 
@@ -123,13 +122,13 @@ class Trainer:
         found = []
         for step in range(STANDARDISED_ON):
             groups = self.sampler.step(step, self.settings["groups"])
-            for batch in micro_batches(self.texts, self.pairs_of(groups), WIDTHS[-1]):
-                found.append(self.runner.scalars(batch)[: len(batch.rows)])
+            for batch in micro_batches(self.texts, self.pairs_of(groups)):
+                found.append(self.runner.scalars(batch))  # noqa: PERF401
         scalars = torch.cat(found)
         self.runner.branches.shift.copy_(scalars.mean(0))
         self.runner.branches.scale.copy_(scalars.std(0).clamp(min=1e-3))
 
-    def train(self, name: str) -> None:
+    def train(self, name: str) -> None:  # noqa: PLR0912
         """All steps; the weights end averaged."""
         settings, branches = self.settings, self.runner.branches
         done = self.work / f"{name}.pt"
@@ -154,10 +153,11 @@ class Trainer:
         else:
             self.standardise()
         rates = [group["lr"] for group in self._parameter_groups(masters)]
-        steps, warm_up = settings["steps"], settings["warm_up"] * settings["steps"]
+        steps, warm_up = settings["steps"], settings["warm_up"]
         began, losses = time.perf_counter(), []
         for step in range(first, steps):
-            share = min((step + 1) / warm_up, max(0.02, (steps - step) / (steps - warm_up)))
+            falling = (steps - step) / (settings["falling"] * steps)
+            share = min((step + 1) / warm_up, 1.0, max(0.02, falling))
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * share
             losses.append(self._step(step))
@@ -169,7 +169,7 @@ class Trainer:
             with torch.no_grad():
                 for key, value in parameters.items():
                     value.copy_(masters[key])
-            if step >= settings["average_from"] * steps and step % 5 == 4:
+            if step >= (1 - settings["averaged"]) * steps and step % 5 == 4:
                 averaged += 1
                 for key, value in masters.items():
                     average[key].add_((value.detach() - average[key]) / averaged)
@@ -207,7 +207,7 @@ class Trainer:
         """Gradients of one step, left on the branches; its loss."""
         groups = self.sampler.step(step, self.settings["groups"])[self.rank :: self.workers]
         size = len(groups[0].passages)
-        batches = micro_batches(self.texts, self.pairs_of(groups), WIDTHS[-1])
+        batches = micro_batches(self.texts, self.pairs_of(groups))
         self.runner.zero_grad(set_to_none=True)
         logits = torch.zeros(len(groups) * size)
         for batch in batches:
@@ -261,7 +261,7 @@ class Trainer:
         found = torch.zeros(len(pairs))
         for start in range(0, len(pairs), PAIRS_AT_ONCE):
             several = pairs[start : start + PAIRS_AT_ONCE]
-            for batch in micro_batches(self.texts, several, WIDTHS[-1])[self.rank :: self.workers]:
+            for batch in micro_batches(self.texts, several)[self.rank :: self.workers]:
                 found[start + batch.rows] = self.scores(batch)[: len(batch.rows)]
         if self.workers > 1:
             distributed.all_reduce(found)
@@ -275,29 +275,23 @@ class Trainer:
         watched = set(settings["watched"])
         for row, query in enumerate(plan.queries):
             listed = [r for r in plan.candidates[row] if r != NONE][: settings["depth"]]
-            if query.answers and set(query.answers) & set(listed):
-                if query.source in watched or query.held_out:
-                    by_set[query.source if query.source in watched else "others"].append(row)
+            kept_out = query.source in watched or query.held_out
+            if kept_out and set(query.answers) & set(listed):
+                by_set[query.source if query.source in watched else "others"].append(row)
         figures: dict[str, float] = {}
         picked = np.random.default_rng(7)
-        for source, rows in sorted(by_set.items()):
+        for source, found in sorted(by_set.items()):
             most = settings["validation"] if source in watched else 3 * settings["validation"]
-            rows = [rows[at] for at in picked.permutation(len(rows))[:most]]
+            rows = [found[at] for at in picked.permutation(len(found))[:most]]
             pairs, ends = [], []
             for row in rows:
                 listed = [int(r) for r in plan.candidates[row] if r != NONE][: settings["depth"]]
                 pairs += [(row, passage, False) for passage in listed]
                 ends.append(len(pairs))
-            for label, scores in (
-                ("", self.logits(pairs)),
-                (
-                    " blind",
-                    self.logits([(*p[:2], True) for p in pairs]) if settings["see_blind"] else None,
-                ),
-                (" e5", self._teacher_scores(pairs)),
-            ):
-                if scores is None:
-                    continue
+            several = {"": self.logits(pairs), " e5": self._teacher_scores(pairs)}
+            if settings["see_blind"]:
+                several[" blind"] = self.logits([(*pair[:2], True) for pair in pairs])
+            for label, scores in several.items():
                 ranks, begin = [], 0
                 for row, end in zip(rows, ends, strict=True):
                     passages = np.array([p[1] for p in pairs[begin:end]])
@@ -332,8 +326,8 @@ class Trainer:
             if made.diluted != NONE and self.plan.dense[row][0] != NONE:
                 by_kind["diluted"].append((row, made.diluted, int(self.plan.dense[row][0])))
         found = {}
-        for kind, listed in sorted(by_kind.items()):
-            listed = listed[:: max(1, len(listed) // 150)][:150]
+        for kind, several in sorted(by_kind.items()):
+            listed = several[:: max(1, len(several) // 150)][:150]
             pairs = [(row, which, False) for row, *both in listed for which in both]
             scores = self.logits(pairs).reshape(-1, 2)
             found[kind] = float((scores[:, 0] > scores[:, 1]).mean())
