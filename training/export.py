@@ -11,11 +11,9 @@ from typing import Any
 
 import onnx
 import torch
-from encoders import POSITIONS, VOCABULARY, WIDTH, Kind
-from groups import MicroBatch
+from minilm import POSITIONS, VOCABULARY, WIDTH, model_folder
 from onnx.external_data_helper import set_external_data
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from reader import CrossEncoder
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
@@ -57,7 +55,7 @@ class Smoothed(nn.Module):
 
 
 @torch.no_grad()
-def smooth(model: CrossEncoder, batches: list[MicroBatch], strength: dict[str, float]) -> None:
+def smooth(model: Any, batches: list[Any], strength: dict[str, float]) -> None:
     """Move what stands out in activations into the weights (SmoothQuant, Xiao et al. 2023).
 
     Dynamic quantisation takes one scale for all activations of a layer, weights have one a channel.
@@ -106,14 +104,14 @@ def smooth(model: CrossEncoder, batches: list[MicroBatch], strength: dict[str, f
             setattr(block, name, Smoothed(linear, scale, shrink))
 
 
-def export(model: CrossEncoder, target: Path, *, int8: bool) -> None:
+def export(model: Any, target: Path, *, int8: bool, reduce_range: bool = False) -> None:
     """Write ``target``: inputs (batch, sequence) int64, output logits (batch, 1) float32.
 
-    The model is converted in place. Weights take 7 bits of 8 (``reduce_range``): on x86 without
-    VNNI, onnxruntime adds two products of a byte with a signed weight in 16 bits, where weights of
-    8 bits may overflow; of 7 bits they cannot, so that the products are the same on every CPU, and
-    where there is VNNI or AMX they are as fast. Unsigned weights would be exact without VNNI, too,
-    but have no AMX kernel.
+    The model is converted in place. With ``reduce_range``, weights take seven bits of the eight: on
+    x86 without VNNI, onnxruntime adds two products of a byte with a signed weight in 16 bits, where
+    weights of eight bits may overflow. Of seven bits they cannot, so that the products are the same
+    on every CPU, and they are as fast where there is VNNI or AMX. Unsigned weights would be exact
+    as well, but have no AMX kernel.
     """
     model = model.float().eval()
     if int8:
@@ -147,7 +145,7 @@ def export(model: CrossEncoder, target: Path, *, int8: bool) -> None:
                 weight_type=QuantType.QInt8,
                 per_channel=True,
                 op_types_to_quantize=["MatMul"],
-                reduce_range=True,
+                reduce_range=reduce_range,
             )
         finished = made if int8 else plain
         onnx.checker.check_model(onnx.load(finished), full_check=True)
@@ -174,28 +172,20 @@ def share_weights(models: list[Path], data: Path) -> None:
             onnx.save(model, path)
 
 
-def write_companions(folder: Path, kind: Kind, layers: int) -> None:
+def write_companions(folder: Path, layers: int) -> None:
     """The tokenizer, whose pair template is part of the model, and the configuration."""
-    tokenizer = Tokenizer.from_file(str(kind.folder / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
-
-    def special(name: str, *tokens: str) -> dict[str, Any]:
-        ids = [tokenizer.token_to_id(token) for token in tokens]
-        return {"id": name, "ids": ids, "tokens": list(tokens)}
-
-    # What e5 puts before a text is part of the template.
     tokenizer.post_processor = TemplateProcessing(
-        single="[ASKED] $A [SEP]",
-        pair="[ASKED] $A [SEP] [READ]:1 $B:1 [SEP]:1",
-        special_tokens=[
-            special("[ASKED]", "[CLS]", *kind.query.replace(":", " :").split()),
-            special("[READ]", "[CLS]", *kind.passage.replace(":", " :").split()),
-            special("[SEP]", "[SEP]"),
-        ],
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] [CLS]:1 $B:1 [SEP]:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
     )
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-    names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "cls", "sep", "unk", "mask")}
+    special = {
+        f"{name}_token": f"[{name.upper()}]" for name in ("pad", "cls", "sep", "unk", "mask")
+    }
     files = {
         "config.json": {
             "model_type": "bert",
@@ -208,25 +198,13 @@ def write_companions(folder: Path, kind: Kind, layers: int) -> None:
             "vocab_size": VOCABULARY,
             "pad_token_id": 0,
         },
-        "special_tokens_map.json": names,
+        "special_tokens_map.json": special,
         "tokenizer_config.json": {
             "model_max_length": POSITIONS,
-            **names,
+            **special,
             "do_lower_case": True,
             "tokenizer_class": "PreTrainedTokenizerFast",
         },
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=1) + "\n")
-
-
-def template_agrees(folder: Path, kind: Kind) -> bool:
-    """Whether the written template gives the tokens that the trunk was trained on."""
-    ours = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    theirs = Tokenizer.from_file(str(kind.folder / "tokenizer.json"))
-    theirs.no_padding()
-    theirs.no_truncation()
-    query, passage = "who wrote it?", "She wrote it."
-    both = [theirs.encode(text).ids for text in (kind.query + query, kind.passage + passage)]
-    found: bool = ours.encode(query, passage).ids == both[0] + both[1]
-    return found

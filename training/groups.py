@@ -5,37 +5,27 @@ same ones when it goes on.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from making import RELATIONS, Plan
-from mine import NONE
+from data import Pool
+from mine import NONE, Mined
 from numpy.typing import NDArray
-from states import States
-from torch import Tensor
+from tokenizers import Tokenizer
 
-MOST = 208  # tokens of a pair
-MOST_QUERY = 56  # of these
-STEP = 8  # a micro-batch is padded to a multiple of it
+LENGTHS = (48, 64, 96, 128, 160, 192, 224, 288, 352, 432, 512)  # that a micro-batch is padded to
 ROWS = 32  # of a micro-batch
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """A query and its passages.
+class Tokens:
+    """Token ids without special tokens."""
 
-    Attributes:
-        query: row.
-        passages: rows, the one that answers first.
-        advised: the rows that the teachers are asked about, NONE where they are not.
-        blind: the scalars are left out.
-    """
-
-    query: int
-    passages: list[int]
-    advised: list[int]
-    blind: bool
+    queries: list[NDArray[np.int32]]
+    passages: list[NDArray[np.int32]]
+    cls: int
+    sep: int
+    question_mark: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,146 +33,113 @@ class MicroBatch:
     """Pairs of like length.
 
     Attributes:
-        rows: which pairs of the step these are, (n,).
-        ids, mask, types: (n, length), int64.
-        lower, top: the trunk's states, (n, length, WIDTH), int8.
-        front: how many positions hold all queries.
-        keep: 0 for pairs whose scalars are left out, (n,), float32.
+        rows: which pairs of the step these are, (n,); fewer than ROWS where the last ones only
+            fill.
+        ids, mask, types: (ROWS, length), int64.
     """
 
     rows: NDArray[np.int64]
-    ids: Tensor
-    mask: Tensor
-    types: Tensor
-    lower: Tensor
-    top: Tensor
-    front: int
-    keep: Tensor
+    ids: torch.Tensor
+    mask: torch.Tensor
+    types: torch.Tensor
+
+
+def tokenize(pool: Pool, tokenizer: Tokenizer, query_tokens: int, tokens: int) -> Tokens:
+    """Token ids of the whole pool."""
+    tokenizer.no_padding()
+
+    def ids(texts: list[str], most: int) -> list[NDArray[np.int32]]:
+        tokenizer.enable_truncation(most)
+        encoded = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(e.ids, dtype=np.int32) for e in encoded]
+
+    return Tokens(
+        ids([query.text for query in pool.queries], query_tokens),
+        ids(pool.passages, tokens),
+        *(tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "?")),
+    )
 
 
 class Sampler:
     """Draws the groups of a step."""
 
-    def __init__(self, plan: Plan, settings: dict[str, Any], passages: int, seed: int) -> None:
-        self.plan = plan
-        self.settings = settings
-        self.passages = passages
+    def __init__(
+        self, pool: Pool, mined: Mined, weights: dict[str, float], negatives: int, seed: int
+    ) -> None:
+        self.pool = pool
+        self.mined = mined
+        self.negatives = negatives
         self.seed = seed
-        weights = settings["weights"]
-        without = set(settings["without"])
         share = np.array(
-            [
-                0.0 if q.held_out or q.source in without else weights.get(q.source, 1.0)
-                for q in plan.queries
-            ]
+            [0.0 if query.held_out else weights[query.source] for query in pool.queries]
         )
         self.share = share / share.sum()
 
-    def step(self, step: int, groups: int) -> list[Group]:
-        """Groups of one size."""
+    def step(self, step: int, groups: int, dense: int) -> list[tuple[int, list[int]]]:
+        """(row of the query, rows of its passages), the one that answers first.
+
+        Args:
+            step: numbers the draw.
+            groups: how many.
+            dense: negatives of a group that the bi-encoder finds near; BM25 found the others.
+        """
         rng = np.random.default_rng([self.seed, step])
-        chosen = rng.choice(len(self.share), groups, replace=False, p=self.share)
-        return [self._group(int(row), rng) for row in chosen]
+        chosen = rng.choice(len(self.share), groups, p=self.share)
+        return [(int(row), self._group(int(row), dense, rng)) for row in chosen]
 
-    def _group(self, row: int, rng: np.random.Generator) -> Group:
-        query, made, settings = self.plan.queries[row], self.plan.made[row], self.settings
-        size = 1 + settings["negatives"]
-        taken: list[int] = []
-        advised: list[int] = []
-        roll = rng.random()
-        blind = bool(rng.random() < settings["blind"])
-        answer = int(rng.choice(query.answers)) if query.answers else NONE
-        if made.part != NONE and (query.source == RELATIONS or roll < settings["as_changed"]):
-            taken, advised = [made.part, made.changed], [answer, NONE]
-        elif made.diluted != NONE and roll < settings["as_changed"] + settings["as_diluted"]:
-            taken, advised = [made.diluted], [answer]
-        else:
-            taken, advised = [answer], [answer]
-        if made.echoes and rng.random() < settings["as_echoed"]:
-            taken.append(int(rng.choice(made.echoes)))
-            advised.append(NONE)
-        near = [int(r) for r in self.plan.dense[row] if r != NONE]
-        lexical = [int(r) for r in self.plan.lexical[row] if r != NONE]
-        rivals = [r for r in query.rivals if r not in query.answers]
-        hard: list[int] = []
-        if rivals and rng.random() < settings["rival"]:
-            hard.append(int(rng.choice(rivals)))
-        for listed, share in ((near, settings["dense"]), (lexical, settings["lexical"])):
-            fits = [r for r in listed if r not in hard]
-            # The nearest more often: half of the draws from the first third.
-            weight = np.linspace(2.0, 0.6, len(fits)) if fits else np.zeros(0)
-            count = min(share, len(fits))
-            if count:
-                drawn = rng.choice(len(fits), count, replace=False, p=weight / weight.sum())
-                hard += [fits[at] for at in drawn]
-        hard = hard[: size - len(taken) - 1]
-        taken += hard
-        advised += hard
-        while len(taken) < size:
-            stranger = int(rng.integers(self.passages))
-            if stranger not in query.answers and stranger not in taken:
-                taken.append(stranger)
-                advised.append(stranger)
-        if query.source == RELATIONS:
-            advised = [NONE] * size
-        return Group(row, taken, advised, blind)
-
-
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """States of the queries, of the relations' questions, of the passages and of made ones."""
-
-    queries: States
-    related: States
-    passages: States
-    made: States
-
-    def query(self, row: int) -> tuple[States, int]:
-        """Where a query's states are."""
-        count = len(self.queries.offsets) - 1
-        return (self.queries, row) if row < count else (self.related, row - count)
-
-    def passage(self, row: int) -> tuple[States, int]:
-        """Where a passage's states are."""
-        first = len(self.passages.offsets) - 1
-        return (self.passages, row) if row < first else (self.made, row - first)
+    def _group(self, row: int, dense: int, rng: np.random.Generator) -> list[int]:
+        """Negatives of each kind, and one stranger; more of these where the lists are short."""
+        query = self.pool.queries[row]
+        near, lexical = (
+            rng.permutation(found[found != NONE]).tolist()
+            for found in (self.mined.dense[row], self.mined.lexical[row])
+        )
+        rival = rng.permutation(query.rivals)[:1].tolist()
+        hard = dict.fromkeys([*near[:dense], *rival, *lexical, *near[dense:]])
+        group = [int(rng.choice(query.answers)), *map(int, hard)][: self.negatives]
+        while len(group) <= self.negatives:
+            stranger = int(rng.integers(len(self.pool.passages)))
+            if stranger not in query.answers and stranger not in group:
+                group.append(stranger)
+        return group
 
 
 def micro_batches(
-    texts: Texts, pairs: list[tuple[int, int, bool]], most: int = MOST
+    tokens: Tokens,
+    pairs: list[tuple[int, int]],
+    most: int,
+    device: torch.device,
+    rng: np.random.Generator | None = None,
 ) -> list[MicroBatch]:
-    """Pairs (query row, passage row, blind), sorted by length into batches of ROWS."""
-    spans = []
-    for query, passage, _ in pairs:
-        asked, at = texts.query(query)
-        read, row = texts.passage(passage)
-        first = asked.offsets[at : at + 2]
-        second = read.offsets[row : row + 2]
-        longest = min(int(first[1] - first[0]), MOST_QUERY)
-        room = min(int(second[1] - second[0]), most - longest)
-        spans.append((asked, int(first[0]), longest, read, int(second[0]), room))
-    lengths = np.array([span[2] + span[5] for span in spans])
+    """Pairs (query row, passage row), sorted by length into batches of ROWS.
+
+    With ``rng``, half of the questions lose their question mark, as typed queries do.
+    """
+    bare: dict[int, bool] = {}
+    encoded = []
+    for query, passage in pairs:
+        asked = tokens.queries[query]
+        if rng is not None and len(asked) > 1 and asked[-1] == tokens.question_mark:
+            asked = asked[:-1] if bare.setdefault(query, rng.random() < 0.5) else asked
+        room = most - len(asked) - 4
+        first = [tokens.cls, *asked, tokens.sep]
+        second = [tokens.cls, *tokens.passages[passage][:room], tokens.sep]
+        encoded.append((first, second))
+    lengths = np.array([len(first) + len(second) for first, second in encoded])
     order = np.argsort(lengths, kind="stable")
     batches = []
     for start in range(0, len(order), ROWS):
         rows = order[start : start + ROWS]
-        width = -(-int(lengths[rows].max()) // STEP) * STEP
-        front = min(width, -(-max(spans[row][2] for row in rows) // STEP) * STEP)
-        ids = np.zeros((len(rows), width), dtype=np.int64)
+        width = next(length for length in LENGTHS if length >= lengths[rows].max())
+        ids = np.zeros((ROWS, width), dtype=np.int64)
         mask, types = np.zeros_like(ids), np.zeros_like(ids)
-        shape = (len(rows), width, texts.passages.lower.shape[1])
-        lower, top = np.zeros(shape, dtype=np.int8), np.zeros(shape, dtype=np.int8)
-        keep = np.ones(len(rows), dtype=np.float32)
-        for at, row in enumerate(rows):
-            asked, first, count, read, second, room = spans[row]
-            parts = ((0, asked, first, count), (count, read, second, room))
-            for place, source, begin, size in parts:
-                ids[at, place : place + size] = source.ids[begin : begin + size]
-                lower[at, place : place + size] = source.lower[begin : begin + size]
-                top[at, place : place + size] = source.top[begin : begin + size]
-            mask[at, : count + room] = 1
-            types[at, count : count + room] = 1
-            keep[at] = not pairs[row][2]
-        tensors = (torch.from_numpy(array) for array in (ids, mask, types, lower, top))
-        batches.append(MicroBatch(rows, *tensors, front, torch.from_numpy(keep)))
+        for at, row in enumerate(np.resize(rows, ROWS)):
+            first, second = encoded[row]
+            end = len(first) + len(second)
+            ids[at, : len(first)] = first
+            ids[at, len(first) : end] = second
+            mask[at, :end] = 1
+            types[at, len(first) : end] = 1
+        tensors = (torch.from_numpy(array).to(device) for array in (ids, mask, types))
+        batches.append(MicroBatch(rows, *tensors))
     return batches

@@ -1,6 +1,6 @@
-"""Make the bundled cross-encoder: data in, ONNX files out.
+"""Make the bundled cross-encoder and its student: data in, ONNX files out.
 
-    python training/pipeline.py DATA_DIR E5_DIR WORK_DIR OUT_DIR [--config FILE] [--name NAME]
+    python training/pipeline.py DATA_DIR WORK_DIR OUT_DIR [--config FILE] [--device cuda]
 
 Every step keeps what it made in WORK_DIR and is skipped when that is there; training goes on from
 its last checkpoint. See README.md for the steps and how long they take.
@@ -9,78 +9,86 @@ its last checkpoint. See README.md for the steps and how long they take.
 import argparse
 import copy
 import ctypes
-import os
 import tomllib
-from datetime import timedelta
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from encoders import load_encoder, teachers
-from export import export, share_weights, smooth, template_agrees, write_companions
-from groups import micro_batches
-from prepare import Prepared, prepare
-from reader import Branches, CrossEncoder, Trunk
-from train import Runner, Trainer
+from alone import fit_alone
+from data import Pool, load_pool
+from export import export, share_weights, smooth, write_companions
+from groups import Tokens, tokenize
+from lexical import inverse_frequency, stem_classes
+from mine import Mined, mine
+from minilm import load_teacher, model_folder
+from model import Branches, CrossEncoder, ExactMatch, ScalarHead, Trunk
+from tokenizers import Tokenizer
+from train import Course, Trainer, compiled
 
 CONFIG = Path(__file__).parent / "config.toml"
-SEEN_STEPS = 2  # whose pairs show the outliers of activations
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What all training starts from."""
+
+    config: dict[str, Any]
+    work: Path
+    device: torch.device
+    pool: Pool
+    mined: Mined
+    tokens: Tokens
+    exact: ExactMatch
+
+    def trunk(self, part: str, dtype: torch.dtype = torch.bfloat16) -> Trunk:
+        """The frozen part: bfloat16 to train on, float32 as published to export."""
+        settings = self.config[part]
+        teacher = load_teacher(model_folder()).to(dtype)
+        return Trunk(teacher, copy.deepcopy(self.exact), settings["layers"], settings["lower"])
+
+    def trainer(self, part: str) -> Trainer:
+        """A trainer of branches on the trunk of "model" or "student"."""
+        return Trainer(
+            self.pool,
+            self.mined,
+            self.tokens,
+            self.trunk(part),
+            self.work,
+            self.config,
+            self.device,
+        )
 
 
 def main() -> None:
     """Run the steps."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("data", "e5", "work", "out"):
+    for name in ("data", "work", "out"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--config", type=Path, default=CONFIG)
-    parser.add_argument("--name", default="model", help="of the run's checkpoints")
-    parser.add_argument(
-        "--untrained",
-        action="store_true",
-        help="write the bi-encoder inside alone, to compare with",
-    )
-    parser.add_argument("--workers", type=int, default=2, help="processes that train")
-    parser.add_argument("--set", nargs="*", default=[], help="train.KEY=VALUE, for ablations")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda where there is one")
     given = parser.parse_args()
-    config = read_config(given.config, given.set)
+    inputs = read_inputs(given.data, given.work, given.config, given.device)
+    trainer = inputs.trainer("model")
+    branches = teach(trainer, inputs.config)
+    student = teach_student(inputs, CrossEncoder(trainer.trunk, branches))
+    publish(inputs, {"model": branches, "student": student}, given.out)
+
+
+def read_inputs(data: Path, work: Path, config: Path = CONFIG, device: str = "cpu") -> Inputs:
+    """Read the data and mine negatives, or read what an earlier run mined."""
+    settings = tomllib.loads(config.read_text())
+    work.mkdir(parents=True, exist_ok=True)
     keep_memory()
-    prepared = prepare(given.data, given.e5, given.work, config)
-    if given.untrained:
-        publish(prepared, new_trainer(prepared, given.work, config), given.e5, given.out, config)
-        return
-    if not (given.work / f"{given.name}.pt").is_file():
-        arguments = given, config
-        torch.multiprocessing.spawn(work_along, arguments, nprocs=given.workers)
-    trainer = new_trainer(prepared, given.work, config)
-    trainer.train(given.name)
-    publish(prepared, trainer, given.e5, given.out, config)
-
-
-def work_along(rank: int, given: argparse.Namespace, config: dict[str, Any]) -> None:
-    """Train as one of several processes of one thread, which wait for each other once a step.
-
-    On a machine that is shared with other work, threads that meet after every operation would wait
-    for each other most of the time.
-    """
-    torch.set_num_threads(1)
-    meeting = f"file://{given.work.absolute()}/meeting-{os.getppid()}"
-    torch.distributed.init_process_group(
-        "gloo", init_method=meeting, rank=rank, world_size=given.workers, timeout=timedelta(hours=3)
-    )
-    keep_memory()
-    prepared = prepare(given.data, given.e5, given.work, config)
-    new_trainer(prepared, given.work, config).train(given.name)
-    torch.distributed.destroy_process_group()
-
-
-def read_config(path: Path, changes: list[str]) -> dict[str, Any]:
-    """The configuration, with some values changed: ``train.steps=100``."""
-    config = tomllib.loads(path.read_text())
-    for change in changes:
-        key, _, value = change.partition("=")
-        part, _, name = key.partition(".")
-        config[part] |= tomllib.loads(f"{name} = {value}")
-    return config
+    torch.manual_seed(settings["seed"])
+    pool = load_pool(data, settings["data"])
+    mined = mine(pool, work, settings["mining"])
+    tokenizer = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
+    lengths = settings["train"]
+    tokens = tokenize(pool, tokenizer, lengths["query_tokens"], lengths["passage_tokens"])
+    classes = stem_classes(tokenizer)
+    exact = ExactMatch(classes, inverse_frequency(tokenizer, classes, tokens.passages))
+    return Inputs(settings, work, torch.device(device), pool, mined, tokens, exact)
 
 
 def keep_memory() -> None:
@@ -94,40 +102,74 @@ def keep_memory() -> None:
         library.mallopt(trim_threshold, 2**31 - 1)
 
 
-def new_trainer(prepared: Prepared, work: Path, config: dict[str, Any]) -> Trainer:
-    """A trainer of untrained branches."""
-    torch.manual_seed(config["seed"])
-    branches = Branches(prepared.encoder.float(), config["model"])
-    prepared.encoder.to(torch.bfloat16)
-    branches.joint.to(torch.bfloat16)
-    branches.reading.to(torch.bfloat16)
-    runner = Runner(branches, prepared.lexical, prepared.texts.passages.scales)
-    taught = prepared.taught
+def new_branches(trainer: Trainer, settings: dict[str, Any]) -> Branches:
+    """Untrained branches; with a whole trunk they score as the bi-encoder does."""
+    branches = Branches(load_teacher(model_folder()), settings)
+    branches.cross.to(torch.bfloat16)
+    return branches.to(trainer.device)
+
+
+def teach(trainer: Trainer, config: dict[str, Any]) -> Branches:
+    """The branches of the whole model, by the labels."""
     settings = config["train"]
-    return Trainer(prepared.plan, prepared.texts, taught, runner, work, settings, config["seed"])
+    course = Course(
+        "model",
+        settings["steps"],
+        settings["tokens"],
+        settings["learning_rate"],
+        settings["dense_negatives"],
+    )
+    return trainer.train(new_branches(trainer, config["model"]), course)
 
 
-def publish(
-    prepared: Prepared, trainer: Trainer, e5: Path, out: Path, config: dict[str, Any]
-) -> None:
-    """Write the model in int8 and in float32."""
-    kind = teachers(e5)["e5"]
-    branches = copy.deepcopy(trainer.runner.branches).float()
-    trunk = Trunk(load_encoder(e5), copy.deepcopy(prepared.lexical), config["model"]["lower"])
-    model = CrossEncoder(trunk, branches).float().eval()
-    export(copy.deepcopy(model), out / "fp32" / "model.onnx", int8=False)
-    seen = []
-    for step in range(SEEN_STEPS):
-        groups = trainer.sampler.step(step, config["train"]["groups"])
-        seen += micro_batches(trainer.texts, trainer.pairs_of(groups))
-    smooth(model, seen, config["export"]["smoothing"])
+def teach_student(inputs: Inputs, whole: CrossEncoder) -> Branches:
+    """Branches on a short trunk that learn from the whole model more than from the labels."""
+    settings = inputs.config["student"]
+    run = compiled(whole.requires_grad_(False))
+    course = Course(
+        "student",
+        settings["steps"],
+        settings["tokens"],
+        settings["learning_rate"],
+        settings["dense_negatives"],
+        settings["own_share"],
+        first_step=inputs.config["train"]["steps"],
+    )
+    trainer = inputs.trainer("student")
+    return trainer.train(
+        new_branches(trainer, settings),
+        course,
+        lambda batch: run(batch.ids, batch.mask, batch.types).squeeze(1),
+    )
+
+
+def fit_head(inputs: Inputs, branches: Branches) -> ScalarHead:
+    """The whole model's head that sees scalars alone."""
+    settings = inputs.config["alone"]
+    tokenizer = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
+    query_tokens = inputs.config["train"]["query_tokens"]
+    tokens = tokenize(inputs.pool, tokenizer, query_tokens, settings["tokens"])
+    return fit_alone(inputs.trainer("model"), branches, tokens, settings)
+
+
+def publish(inputs: Inputs, trained: dict[str, Branches], out: Path) -> None:
+    """Write both models in int8, with the weights that they share once, and in float32."""
+    alone = fit_head(inputs, trained["model"])
+    on_cpu = replace(inputs, device=torch.device("cpu"))
+    seen = on_cpu.trainer("model").batches_of(range(inputs.config["export"]["steps_seen"]))
+    across = inputs.config["alone"]["across"]
+    for name, branches in trained.items():
+        trunk = inputs.trunk(name, torch.float32)
+        head = alone.cpu() if name == "model" else None  # the student learned the whole's scores
+        model = CrossEncoder(trunk, branches.cpu(), head, across).float()
+        export(copy.deepcopy(model), out / "fp32" / f"{name}.onnx", int8=False)
+        smooth(model, seen, inputs.config["export"]["smoothing"])
+        export(model, out / "int8" / "onnx" / f"{name}.onnx", int8=True)
     folder = out / "int8" / "onnx"
-    export(model, folder / "model.onnx", int8=True)
-    share_weights([folder / "model.onnx"], folder / "weights.bin")
-    layers = len(trunk.encoder.layers) + config["model"]["joint"] + config["model"]["reading"]
+    share_weights([folder / "model.onnx", folder / "student.onnx"], folder / "weights.bin")
+    layers = inputs.config["model"]["layers"] + inputs.config["model"]["cross"]
     for folder in (out / "fp32", out / "int8"):
-        write_companions(folder, kind, layers)
-        assert template_agrees(folder, kind)
+        write_companions(folder, layers)
     print(f"wrote {out}")
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from corpus import Corpus, as_query, draw_corpus, token_ids
+from e5_groups import Texts
 from encoders import Encoder, load_encoder, teachers
-from groups import Texts
 from lexical import inverse_frequency, stem_classes
 from making import Plan, make_plan
 from mine import NONE

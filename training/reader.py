@@ -45,6 +45,8 @@ SCALARS = (
     "questions",
     "length",
 )
+# Longer documents than those of the training count as the longest of these.
+LONGEST, MOST_NEW = 125.0, 6.3
 TINY = 1e-6
 
 
@@ -110,9 +112,9 @@ class Lexical(nn.Module):
             / (both.sum(1, keepdim=True) + TINY),
             three.sum(2).clamp(max=1.0).sum(1, keepdim=True) / triples,
             added / (carried + TINY),
-            torch.log1p(added),
+            torch.log1p(added).clamp(max=MOST_NEW),
             asks / (asks + ends + 1.0),
-            torch.log(length.clamp(min=1.0) / AVERAGE_LENGTH),
+            torch.log(length.clamp(min=1.0, max=LONGEST) / AVERAGE_LENGTH),
         ]
         return torch.cat(features, dim=1), new
 

@@ -1,188 +1,162 @@
-"""Train the branches on the states of a frozen trunk, resumable.
+"""Train the branches of a cross-encoder, resumable.
 
-Cross-entropy in the group against a target that the labels and the bi-encoders that teach set
-together; the teachers are not asked about passages made by rules. The reader's layers run in
-bfloat16 with float32 master weights; what comes out is the mean of the weights over the last part
-of the steps.
+Cross-entropy in the group; with a guide, part of the target is what the guide says of the group.
+The cross layers run in bfloat16 with float32 master weights; what comes out is the mean of the
+weights over the last part of the steps.
 """
 
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from groups import Group, MicroBatch, Sampler, Texts, micro_batches
-from making import Plan
-from mine import NONE
-from numpy.typing import NDArray
-from reader import Branches, Lexical, texts_of
-from torch import Tensor, distributed, nn
+from data import Pool
+from groups import LENGTHS, MicroBatch, Sampler, Tokens, micro_batches
+from mine import NONE, Mined
+from model import Branches, Trunk
+from torch import Tensor
 
-CHECKPOINT_EVERY = 25  # steps
+CHECKPOINT_EVERY = 100  # steps
+VALIDATE_EVERY = 1000
 STANDARDISED_ON = 4  # steps
-PAIRS_AT_ONCE = 2048
+VALIDATION_QUERIES = 15  # of a set
+VALIDATION_CANDIDATES = 20
 
 
-class Runner(nn.Module):
-    """Branches on int8 states."""
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How long, how fast and on what.
 
-    def __init__(self, branches: Branches, lexical: Lexical, scales: NDArray[np.float32]) -> None:
-        super().__init__()
-        self.branches = branches
-        self.lexical = lexical
-        self.register_buffer("scales", torch.from_numpy(scales))
+    Attributes:
+        name: of its files.
+        steps: of the optimiser.
+        tokens: of a pair.
+        rate: of the cross layers at its highest; the head's is scaled with it.
+        dense: negatives of a group that the bi-encoder finds near.
+        own_share: of the target that the guide sets.
+        first_step: numbers the steps, so that two courses draw different groups.
+    """
 
-    def forward(
-        self,
-        ids: Tensor,
-        mask: Tensor,
-        types: Tensor,
-        lower: Tensor,
-        top: Tensor,
-        keep: Tensor,
-        front: int,
-    ) -> Tensor:
-        """Logits (N,)."""
-        lower = (lower.float() * self.scales[0]).to(torch.bfloat16)
-        places = torch.arange(front)
-        features, new = self.lexical(ids, *texts_of(mask, types), places)
-        logits: Tensor = self.branches(
-            lower, top.float() * self.scales[1], features, new, mask, types, places, keep
-        )
-        return logits
+    name: str
+    steps: int
+    tokens: int
+    rate: float
+    dense: int
+    own_share: float = 0.0
+    first_step: int = 0
 
-    def scalars(self, batch: MicroBatch) -> Tensor:
-        """Scalars of a micro-batch, (ROWS, scalars)."""
-        places = torch.arange(batch.front)
-        masks = batch.mask, batch.types
-        features, new = self.lexical(batch.ids, *texts_of(*masks), places)
-        top = batch.top.float() * self.scales[1]
-        return self.branches.scalars(top, features, new, *masks, places)
+
+#: Logits of a micro-batch by a model that teaches.
+Guide = Callable[[MicroBatch], Tensor]
 
 
 class Trainer:
-    """Holds the data and the compiled functions.
-
-    Args:
-        plan: to draw groups from.
-        texts: states of all texts.
-        taught: vectors of queries and passages by each teacher, and its weight.
-        runner: to be trained; its reader's layers in bfloat16.
-        work: folder of the checkpoints.
-        settings: ``[train]`` of the configuration.
-        seed: of the groups.
-    """
+    """Holds the data, the frozen trunk and the compiled functions."""
 
     def __init__(
         self,
-        plan: Plan,
-        texts: Texts,
-        taught: list[tuple[NDArray[np.float32], NDArray[np.float32], float]],
-        runner: Runner,
+        pool: Pool,
+        mined: Mined,
+        tokens: Tokens,
+        trunk: Trunk,
         work: Path,
-        settings: dict[str, Any],
-        seed: int,
+        config: dict[str, Any],
+        device: torch.device,
     ) -> None:
-        self.plan = plan
-        self.texts = texts
-        self.taught = taught
-        self.runner = runner
+        self.pool = pool
+        self.mined = mined
+        self.tokens = tokens
+        self.trunk = trunk.to(device)
+        self.device = device
         self.work = work
-        self.settings = settings
-        self.sampler = Sampler(plan, settings, len(texts.passages.offsets) - 1, seed)
-        self.rank, self.workers = 0, 1
-        if distributed.is_initialized():
-            self.rank, self.workers = distributed.get_rank(), distributed.get_world_size()
+        self.settings = config["train"]
+        self.seed = config["seed"]
+        self.weights = config["data"]["weights"]
+        self.sampler = Sampler(pool, mined, self.weights, self.settings["negatives"], self.seed)
+        self.run_trunk = compiled(trunk)
 
-    def advice(self, groups: list[Group]) -> NDArray[np.float32]:
-        """What the teachers say, a group a row; minus infinity where they are not asked."""
-        found = np.full((len(groups), len(groups[0].passages)), -np.inf, dtype=np.float32)
-        for at, group in enumerate(groups):
-            asked = [place for place, row in enumerate(group.advised) if row != NONE]
-            if len(asked) < 2 or 0 not in asked:
-                continue
-            rows = [group.advised[place] for place in asked]
-            for queries, passages, weight in self.taught:
-                scores = weight * (passages[rows] @ queries[group.query])
-                found[at, asked] = (
-                    np.where(np.isinf(found[at, asked]), 0, found[at, asked]) + scores
-                )
-        return found
+    def states(self, batch: MicroBatch) -> tuple[Tensor, ...]:
+        """What the trunk makes of a micro-batch, for the branches."""
+        with torch.no_grad():
+            return (*self.run_trunk(batch.ids, batch.mask, batch.types), batch.mask, batch.types)
 
-    def pairs_of(self, groups: list[Group]) -> list[tuple[int, int, bool]]:
-        """A group's pairs one after the other."""
-        return [(g.query, row, g.blind) for g in groups for row in g.passages]
+    def batches_of(self, steps: range) -> list[MicroBatch]:
+        """The pairs of the first course's steps."""
+        batches = []
+        for step in steps:
+            groups = self.sampler.step(
+                step, self.settings["groups"], self.settings["dense_negatives"]
+            )
+            pairs = [(query, passage) for query, rows in groups for passage in rows]
+            batches += self._batches(pairs, self.settings["tokens"])
+        return batches
 
-    @torch.no_grad()
-    def standardise(self) -> None:
+    def standardise(self, branches: Branches) -> None:
         """Set shift and scale of the scalars from the first groups."""
         found = []
-        for step in range(STANDARDISED_ON):
-            groups = self.sampler.step(step, self.settings["groups"])
-            for batch in micro_batches(self.texts, self.pairs_of(groups)):
-                found.append(self.runner.scalars(batch))  # noqa: PERF401
+        with torch.no_grad():
+            for batch in self.batches_of(range(STANDARDISED_ON)):
+                _, top, exact, mask, types = self.states(batch)
+                found.append(branches.scalars(top, exact, mask, types))
         scalars = torch.cat(found)
-        self.runner.branches.shift.copy_(scalars.mean(0))
-        self.runner.branches.scale.copy_(scalars.std(0).clamp(min=1e-3))
+        branches.shift.copy_(scalars.mean(0))
+        branches.scale.copy_(scalars.std(0))
 
-    def train(self, name: str) -> None:  # noqa: PLR0912
-        """All steps; the weights end averaged."""
-        settings, branches = self.settings, self.runner.branches
-        done = self.work / f"{name}.pt"
+    def train(self, branches: Branches, course: Course, guide: Guide | None = None) -> Branches:
+        """One course; the branches with averaged weights, in evaluation form."""
+        done = self.work / f"{course.name}.pt"
         if done.is_file():
-            branches.load_state_dict(torch.load(done))
-            return
-        parameters = dict(branches.named_parameters())
-        masters = {key: value.detach().float().clone() for key, value in parameters.items()}
-        average = {key: torch.zeros_like(value) for key, value in masters.items()}
-        averaged, first = 0, 0
+            branches.load_state_dict(torch.load(done, map_location=self.device))
+            return branches
+        self.standardise(branches)
+        self.validate(branches, f"{course.name} before")
+        masters = [parameter.detach().float().clone() for parameter in branches.parameters()]
+        average = [torch.zeros_like(master) for master in masters]
+        averaged = 0
         optimizer = torch.optim.AdamW(
-            self._parameter_groups(masters), betas=(0.9, 0.98), weight_decay=settings["decay"]
+            self._parameter_groups(branches, masters, course.rate),
+            betas=(0.9, 0.98),
+            weight_decay=self.settings["weight_decay"],
         )
-        checkpoint = self.work / f"{name}.part.pt"
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate(course.steps))
+        first = 0
+        checkpoint = self.work / f"{course.name}.part.pt"
         if checkpoint.is_file():
-            kept = torch.load(checkpoint)
-            first, averaged, average = kept["step"], kept["averaged"], kept["average"]
-            branches.load_state_dict(kept["branches"])
-            for key, value in kept["masters"].items():
-                masters[key].copy_(value)
+            kept = torch.load(checkpoint, map_location=self.device)
+            first, averaged = kept["step"], kept["averaged"]
+            for ours, theirs in ((masters, kept["masters"]), (average, kept["average"])):
+                for here, there in zip(ours, theirs, strict=True):
+                    here.copy_(there)
             optimizer.load_state_dict(kept["optimizer"])
-        else:
-            self.standardise()
-        rates = [group["lr"] for group in self._parameter_groups(masters)]
-        steps, warm_up = settings["steps"], settings["warm_up"]
+            schedule.load_state_dict(kept["schedule"])
+            branches.load_state_dict(kept["branches"])
+        score = compiled(branches)
         began, losses = time.perf_counter(), []
-        for step in range(first, steps):
-            falling = (steps - step) / (settings["falling"] * steps)
-            share = min((step + 1) / warm_up, 1.0, max(0.02, falling))
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * share
-            losses.append(self._step(step))
-            for key, value in parameters.items():
-                masters[key].grad = None if value.grad is None else value.grad.float()
-            self._share(masters)
-            norm = nn.utils.clip_grad_norm_(list(masters.values()), 1.0)
+        for step in range(first, course.steps):
+            losses.append(self._step(branches, score, guide, course, step))
+            norm = self._gather(branches, masters)
+            torch.nn.utils.clip_grad_norm_(masters, 1.0)
             optimizer.step()
-            with torch.no_grad():
-                for key, value in parameters.items():
-                    value.copy_(masters[key])
-            if step >= (1 - settings["averaged"]) * steps and step % 5 == 4:
+            schedule.step()
+            self._scatter(branches, masters)
+            if step >= self.settings["average_from"] * course.steps and step % 10 == 9:
                 averaged += 1
-                for key, value in masters.items():
-                    average[key].add_((value.detach() - average[key]) / averaged)
-            if step % 20 == 19 and self.rank == 0:
+                for kept, master in zip(average, masters, strict=True):
+                    kept.add_((master - kept) / averaged)
+            if step % 20 == 19:
                 seconds = (time.perf_counter() - began) / (step + 1 - first)
-                rate = settings["groups"] * (1 + settings["negatives"]) / seconds
                 print(
-                    f"{name} step {step + 1:,} of {steps:,}, loss {np.mean(losses[-40:]):.4f}, "
-                    f"gradient {float(norm):.2f}, {rate:.0f} pairs/s, "
-                    f"{seconds * (steps - step - 1) / 60:.0f} min left",
+                    f"{course.name} step {step + 1:,} of {course.steps:,}, loss "
+                    f"{np.mean(losses[-20:]):.4f}, gradient {norm:.2f}, "
+                    f"{seconds * (course.steps - step - 1) / 60:.0f} min left",
                     flush=True,
                 )
-            if step % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1 and self.rank == 0:
+            if step % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1:
                 save(
                     checkpoint,
                     {
@@ -191,147 +165,125 @@ class Trainer:
                         "masters": masters,
                         "average": average,
                         "optimizer": optimizer.state_dict(),
+                        "schedule": schedule.state_dict(),
                         "branches": branches.state_dict(),
                     },
                 )
-            if step + 1 in settings["validate_at"]:
-                self.validate(f"{name} step {step + 1}")
-        with torch.no_grad():
-            for key, value in parameters.items():
-                value.copy_(average[key])
-        if self.rank == 0:
-            save(done, branches.state_dict())
-        self.validate(f"{name} averaged")
+            if step % VALIDATE_EVERY == VALIDATE_EVERY - 1:
+                self.validate(branches, f"{course.name} step {step + 1}")
+        self._scatter(branches, average)
+        self.validate(branches, f"{course.name} averaged")
+        save(done, branches.state_dict())
+        return branches
 
-    def _step(self, step: int) -> float:
+    def _batches(
+        self, pairs: list[tuple[int, int]], most: int, rng: np.random.Generator | None = None
+    ) -> list[MicroBatch]:
+        return micro_batches(self.tokens, pairs, most, self.device, rng)
+
+    def _step(
+        self, branches: Branches, score: Any, guide: Guide | None, course: Course, step: int
+    ) -> float:
         """Gradients of one step, left on the branches; its loss."""
-        groups = self.sampler.step(step, self.settings["groups"])[self.rank :: self.workers]
-        size = len(groups[0].passages)
-        batches = micro_batches(self.texts, self.pairs_of(groups))
-        self.runner.zero_grad(set_to_none=True)
-        logits = torch.zeros(len(groups) * size)
-        for batch in batches:
-            scores = self.scores(batch)
-            logits = logits.index_put((torch.from_numpy(batch.rows),), scores[: len(batch.rows)])
-        loss = F.cross_entropy(logits.view(-1, size), self.target(groups))
+        size = 1 + self.settings["negatives"]
+        drawn = self.sampler.step(course.first_step + step, self.settings["groups"], course.dense)
+        pairs = [(query, passage) for query, rows in drawn for passage in rows]
+        rng = np.random.default_rng([self.seed, step])
+        logits = torch.zeros(len(pairs), device=self.device)
+        advice = torch.zeros(len(pairs), device=self.device)
+        branches.zero_grad(set_to_none=True)
+        for batch in self._batches(pairs, course.tokens, rng):
+            states = self.states(batch)
+            rows = torch.from_numpy(batch.rows).to(self.device)
+            logits = logits.index_put((rows,), score(*states)[: len(rows)])
+            if guide is not None:
+                with torch.no_grad():
+                    advice[rows] = guide(batch)[: len(rows)]
+        target = torch.zeros(len(drawn), size, device=self.device)
+        target[:, 0] = 1.0
+        if guide is not None:
+            own = torch.softmax(advice.view(-1, size), dim=1)
+            target = (1 - course.own_share) * target + course.own_share * own
+        loss = F.cross_entropy(logits.view(-1, size), target)
         loss.backward()
         return loss.item()
 
-    def _share(self, masters: dict[str, Tensor]) -> None:
-        """Mean of the gradients over the workers."""
-        if self.workers > 1:
-            gradients = [master.grad for master in masters.values() if master.grad is not None]
-            flat = torch.cat([gradient.flatten() for gradient in gradients])
-            distributed.all_reduce(flat)
-            for gradient, part in zip(
-                gradients, (flat / self.workers).split([g.numel() for g in gradients]), strict=True
-            ):
-                gradient.copy_(part.view_as(gradient))
-
-    def target(self, groups: list[Group]) -> Tensor:
-        """What the softmax of a group should be, a group a row."""
-        advice = torch.from_numpy(self.advice(groups))
-        asked = torch.isfinite(advice).any(1, keepdim=True)
-        own = torch.softmax(advice.where(asked, torch.zeros(())), dim=1)
-        target = torch.zeros_like(own)
-        target[:, 0] = 1.0
-        share = self.settings["taught_share"] * asked.float()
-        return (1 - share) * target + share * own
-
-    def scores(self, batch: MicroBatch) -> Tensor:
-        """Logits of a micro-batch, (ROWS,)."""
-        logits: Tensor = self.runner(
-            batch.ids, batch.mask, batch.types, batch.lower, batch.top, batch.keep, batch.front
-        )
-        return logits
-
-    def _parameter_groups(self, masters: dict[str, Tensor]) -> list[dict[str, Any]]:
-        """The reader's layers learn slowly, what is new faster, the scalars' weights fastest."""
-        rate, head = self.settings["rate"], self.settings["head_rate"]
-        rates = {"joint": rate, "reading": rate, "segments": rate}
-        rates |= {"linear": 5 * head, "scalars_in": 2 * head, "scalars_out": 2 * head}
+    def _parameter_groups(
+        self, branches: Branches, masters: list[Tensor], rate: float
+    ) -> list[dict[str, Any]]:
+        """The cross layers learn slowly, what is new faster, the few scalars' weights fastest."""
+        head = self.settings["head_learning_rate"] * rate / self.settings["learning_rate"]
+        rates = {"cross": rate, "linear": 5 * head, "from_scalars": 5 * head}
         groups: dict[float, list[Tensor]] = defaultdict(list)
-        for key, master in masters.items():
-            groups[rates.get(key.partition(".")[0], head)].append(master)
+        for (name, _), master in zip(branches.named_parameters(), masters, strict=True):
+            groups[rates.get(name.partition(".")[0], head)].append(master)
         return [{"params": params, "lr": group_rate} for group_rate, params in groups.items()]
 
+    def _rate(self, steps: int) -> Any:
+        warm_up = max(1, int(self.settings["warm_up"] * steps))
+        return lambda step: min((step + 1) / warm_up, max(0.0, (steps - step) / (steps - warm_up)))
+
+    @staticmethod
+    def _gather(branches: Branches, masters: list[Tensor]) -> float:
+        """Copy the gradients to the float32 masters; their norm."""
+        for parameter, master in zip(branches.parameters(), masters, strict=True):
+            master.grad = None if parameter.grad is None else parameter.grad.float()
+        return float(torch.nn.utils.get_total_norm([m.grad for m in masters if m.grad is not None]))
+
+    @staticmethod
     @torch.no_grad()
-    def logits(self, pairs: list[tuple[int, int, bool]]) -> NDArray[np.float32]:
-        """Scores of pairs, in their order."""
+    def _scatter(branches: Branches, values: list[Tensor]) -> None:
+        for parameter, value in zip(branches.parameters(), values, strict=True):
+            parameter.copy_(value)
+
+    @torch.no_grad()
+    def logits(self, branches: Branches, pairs: list[tuple[int, int]], most: int) -> Tensor:
+        """Scores of pairs (query row, passage row), in their order."""
         found = torch.zeros(len(pairs))
-        for start in range(0, len(pairs), PAIRS_AT_ONCE):
-            several = pairs[start : start + PAIRS_AT_ONCE]
-            for batch in micro_batches(self.texts, several)[self.rank :: self.workers]:
-                found[start + batch.rows] = self.scores(batch)[: len(batch.rows)]
-        if self.workers > 1:
-            distributed.all_reduce(found)
-        scores: NDArray[np.float32] = found.numpy()
-        return scores
-
-    def validate(self, name: str) -> dict[str, float]:
-        """Figures on the queries that are held out, and on whole sources that are."""
-        settings, plan = self.settings, self.plan
-        by_set: dict[str, list[int]] = defaultdict(list)
-        watched = set(settings["watched"])
-        for row, query in enumerate(plan.queries):
-            listed = [r for r in plan.candidates[row] if r != NONE][: settings["depth"]]
-            kept_out = query.source in watched or query.held_out
-            if kept_out and set(query.answers) & set(listed):
-                by_set[query.source if query.source in watched else "others"].append(row)
-        figures: dict[str, float] = {}
-        picked = np.random.default_rng(7)
-        for source, found in sorted(by_set.items()):
-            most = settings["validation"] if source in watched else 3 * settings["validation"]
-            rows = [found[at] for at in picked.permutation(len(found))[:most]]
-            pairs, ends = [], []
-            for row in rows:
-                listed = [int(r) for r in plan.candidates[row] if r != NONE][: settings["depth"]]
-                pairs += [(row, passage, False) for passage in listed]
-                ends.append(len(pairs))
-            several = {"": self.logits(pairs), " e5": self._teacher_scores(pairs)}
-            if settings["see_blind"]:
-                several[" blind"] = self.logits([(*pair[:2], True) for pair in pairs])
-            for label, scores in several.items():
-                ranks, begin = [], 0
-                for row, end in zip(rows, ends, strict=True):
-                    passages = np.array([p[1] for p in pairs[begin:end]])
-                    values = scores[begin:end]
-                    answers = np.isin(passages, plan.queries[row].answers)
-                    best = values[answers].max()
-                    ranks.append(1 / (1 + (values[~answers] >= best).sum()))
-                    begin = end
-                figures[source + label] = float(np.mean(ranks))
-        figures |= self._made_figures(watched)
-        listed = ", ".join(f"{key} {value:.3f}" for key, value in figures.items())
-        if self.rank == 0:
-            print(f"{name}: {listed}", flush=True)
-        return figures
-
-    def _teacher_scores(self, pairs: list[tuple[int, int, bool]]) -> NDArray[np.float32]:
-        queries, passages = self.taught[0][:2]
-        rows, read = [p[0] for p in pairs], [p[1] for p in pairs]
-        scores: NDArray[np.float32] = (queries[rows] * passages[read]).sum(1)
-        return scores
-
-    def _made_figures(self, watched: set[str]) -> dict[str, float]:
-        """Shares of held-out queries whose answer is above what was made of it, by kind."""
-        by_kind: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
-        for row, (query, made) in enumerate(zip(self.plan.queries, self.plan.made, strict=True)):
-            if not (query.held_out or query.source in watched):
-                continue
-            if made.part != NONE:
-                by_kind[made.kind].append((row, made.part, made.changed))
-            if made.echoes and query.answers:
-                by_kind["echo"].append((row, query.answers[0], made.echoes[0]))
-            if made.diluted != NONE and self.plan.dense[row][0] != NONE:
-                by_kind["diluted"].append((row, made.diluted, int(self.plan.dense[row][0])))
-        found = {}
-        for kind, several in sorted(by_kind.items()):
-            listed = several[:: max(1, len(several) // 150)][:150]
-            pairs = [(row, which, False) for row, *both in listed for which in both]
-            scores = self.logits(pairs).reshape(-1, 2)
-            found[kind] = float((scores[:, 0] > scores[:, 1]).mean())
+        for batch in self._batches(pairs, most):
+            scores = branches(*self.states(batch))[: len(batch.rows)]
+            found[torch.from_numpy(batch.rows)] = scores.cpu()
         return found
+
+    def validate(self, branches: Branches, name: str) -> float:
+        """Mean over the sets of the mean reciprocal rank on held-out queries."""
+        chosen = self.held_out()
+        pairs = [(row, passage) for row, passages in chosen for passage in passages]
+        scores = self.logits(branches, pairs, self.settings["tokens"]).numpy()
+        ranks = defaultdict(list)
+        at = 0
+        for row, passages in chosen:
+            values = scores[at : at + len(passages)]
+            at += len(passages)
+            query = self.pool.queries[row]
+            answers = np.isin(passages, query.answers)
+            best = values[answers].max()
+            ranks[query.source].append(1 / (1 + (values[~answers] >= best).sum()))
+        per_set = {source: float(np.mean(values)) for source, values in sorted(ranks.items())}
+        result = float(np.mean(list(per_set.values())))
+        listed = ", ".join(f"{source} {value:.3f}" for source, value in per_set.items())
+        print(f"{name}: held-out MRR {result:.4f} ({listed})", flush=True)
+        return result
+
+    def held_out(self) -> list[tuple[int, list[int]]]:
+        """Held-out queries that have an answer among their candidates."""
+        chosen = []
+        counts: dict[str, int] = defaultdict(int)
+        for row, query in enumerate(self.pool.queries):
+            candidates = [int(c) for c in self.mined.candidates[row] if c != NONE]
+            candidates = candidates[:VALIDATION_CANDIDATES]
+            if not query.held_out or set(query.answers).isdisjoint(candidates):
+                continue
+            if counts[query.source] < VALIDATION_QUERIES:
+                counts[query.source] += 1
+                chosen.append((row, candidates))
+        return chosen
+
+
+def compiled(module: torch.nn.Module) -> Any:
+    """The module compiled once for each length of a micro-batch."""
+    torch._dynamo.config.recompile_limit = 4 * len(LENGTHS)
+    return torch.compile(module, dynamic=False)
 
 
 def save(path: Path, content: Any) -> None:
