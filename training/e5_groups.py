@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from making import RELATIONS, Plan
+from making import PAIRED, Plan
 from mine import NONE
 from numpy.typing import NDArray
 from states import States
@@ -92,7 +92,7 @@ class Sampler:
         roll = rng.random()
         blind = bool(rng.random() < settings["blind"])
         answer = int(rng.choice(query.answers)) if query.answers else NONE
-        if made.part != NONE and (query.source == RELATIONS or roll < settings["as_changed"]):
+        if made.part != NONE and (query.source in PAIRED or roll < settings["as_changed"]):
             taken, advised = [made.part, made.changed], [answer, NONE]
         elif made.diluted != NONE and roll < settings["as_changed"] + settings["as_diluted"]:
             taken, advised = [made.diluted], [answer]
@@ -123,29 +123,33 @@ class Sampler:
             if stranger not in query.answers and stranger not in taken:
                 taken.append(stranger)
                 advised.append(stranger)
-        if query.source == RELATIONS:
+        if query.source in PAIRED:
             advised = [NONE] * size
         return Group(row, taken, advised, blind)
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """States of the queries, of the relations' questions, of the passages and of made ones."""
+    """States of queries and of passages, in the order of their rows."""
 
-    queries: States
-    related: States
-    passages: States
-    made: States
+    asked: list[States]
+    read: list[States]
 
     def query(self, row: int) -> tuple[States, int]:
         """Where a query's states are."""
-        count = len(self.queries.offsets) - 1
-        return (self.queries, row) if row < count else (self.related, row - count)
+        return _at(self.asked, row)
 
     def passage(self, row: int) -> tuple[States, int]:
         """Where a passage's states are."""
-        first = len(self.passages.offsets) - 1
-        return (self.passages, row) if row < first else (self.made, row - first)
+        return _at(self.read, row)
+
+
+def _at(several: list[States], row: int) -> tuple[States, int]:
+    for states in several:
+        if row < (count := len(states.offsets) - 1):
+            return states, row
+        row -= count
+    raise IndexError(row)
 
 
 def micro_batches(
@@ -170,7 +174,7 @@ def micro_batches(
         front = min(width, -(-max(spans[row][2] for row in rows) // STEP) * STEP)
         ids = np.zeros((len(rows), width), dtype=np.int64)
         mask, types = np.zeros_like(ids), np.zeros_like(ids)
-        shape = (len(rows), width, texts.passages.lower.shape[1])
+        shape = (len(rows), width, texts.read[0].lower.shape[1])
         lower, top = np.zeros(shape, dtype=np.int8), np.zeros(shape, dtype=np.int8)
         keep = np.ones(len(rows), dtype=np.float32)
         for at, row in enumerate(rows):

@@ -102,7 +102,7 @@ def new_trainer(prepared: Prepared, work: Path, config: dict[str, Any]) -> Train
     prepared.encoder.to(torch.bfloat16)
     branches.joint.to(torch.bfloat16)
     branches.reading.to(torch.bfloat16)
-    runner = Runner(branches, prepared.lexical, prepared.texts.passages.scales)
+    runner = Runner(branches, prepared.lexical, prepared.texts.read[0].scales)
     taught = prepared.taught
     settings = config["train"]
     return Trainer(prepared.plan, prepared.texts, taught, runner, work, settings, config["seed"])

@@ -92,7 +92,7 @@ class Trainer:
         self.runner = runner
         self.work = work
         self.settings = settings
-        self.sampler = Sampler(plan, settings, len(texts.passages.offsets) - 1, seed)
+        self.sampler = Sampler(plan, settings, len(texts.read[0].offsets) - 1, seed)
         self.rank, self.workers = 0, 1
         if distributed.is_initialized():
             self.rank, self.workers = distributed.get_rank(), distributed.get_world_size()

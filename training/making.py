@@ -13,14 +13,29 @@ from data import Query, load_pool, share, shingles
 from encoders import Encoder
 from mine import NONE, bm25_best, filtered, fused, nearest
 from numpy.typing import NDArray
-from rules import STOP, Sources, change, diluted, echo, names_by_set, relations, words
+from rules import (
+    STOP,
+    Sources,
+    answering_part,
+    change,
+    diluted,
+    echo,
+    flipped,
+    names_by_set,
+    relations,
+    removed,
+    words,
+)
 from rules import _stem as stem
 from states import States
 from tokenizers import Tokenizer
 
 NEAR = 8  # questions that are near a question
+NO_FLIP = ("removed", "untyped")  # changes that no other question is answered by
+LONGEST_PART = 32  # words of a sentence from which the answer is removed
 SIBLINGS = (4, 16)  # places of the words that are used like a word, among its nearest
-RELATIONS = "relations"  # the name of their set
+RELATIONS, FLIPS = "relations", "flips"  # names of their sets
+PAIRED = (RELATIONS, FLIPS)  # sets whose answer always stands beside its change
 
 
 @dataclass(slots=True)
@@ -125,14 +140,25 @@ def make_plan(
         texts.append(echo(asked, [], Sources(corpus.passages, {}, {}), rng)[0])
         made.append(Made([first + len(texts) - 1], rows[0], rows[1], kind=RELATIONS))
     print(f"{len(related):,} relations", flush=True)
+    origins = list(range(len(corpus.queries))) + [NONE] * len(extra)
+    for row, query in enumerate(corpus.queries):
+        kind, part, changed = made[row].kind, made[row].part, made[row].changed
+        if part == NONE or kind in NO_FLIP or (kind == "term" and row % 3):
+            continue
+        text = flipped(query.text, texts[part - first], texts[changed - first], kind)
+        if text is not None:
+            extra.append(Query(text, FLIPS, [], [], query.held_out))
+            made.append(Made([], changed, part, kind=f"flip {kind}"))
+            origins.append(row)
 
-    def longer(rows: NDArray[np.int32]) -> NDArray[np.int32]:
-        more = np.full((len(extra), rows.shape[1]), NONE, dtype=np.int32)
-        return np.concatenate([rows, more])
-
-    plan = Plan(
-        corpus.queries + extra, texts, made, longer(dense), longer(lexical), longer(candidates)
+    none = np.full((1, 1), NONE, dtype=np.int32)
+    dense, lexical = (
+        np.where(np.array(origins)[:, None] == NONE, none, rows[origins])
+        for rows in (dense, lexical)
     )
+    more = np.full((len(extra), candidates.shape[1]), NONE, dtype=np.int32)
+    candidates = np.concatenate([candidates, more])
+    plan = Plan(corpus.queries + extra, texts, made, dense, lexical, candidates)
     stored.write_bytes(pickle.dumps(plan))
     return plan
 
@@ -166,6 +192,11 @@ def _made(
             if found is not None:
                 made.part, made.changed = row_of(found[0]), row_of(found[1])
                 made.kind = found[2]
+        if made.part == NONE and rng.random() < settings["removed"]:
+            part = answering_part(query.text, answer, 0)
+            less = removed(query.text, part, sources, query.source, rng)
+            if less is not None and len(part.split()) <= LONGEST_PART:
+                made.part, made.changed, made.kind = row_of(part), row_of(less), "removed"
         if rng.random() < settings["diluted"]:
             made.diluted = row_of(diluted(query.text, answer, sources, rng)[0])
         all_made.append(made)

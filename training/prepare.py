@@ -62,7 +62,7 @@ def prepare(data: Path, e5: Path, work: Path, config: dict[str, Any]) -> Prepare
     made = cached_states(encoder, read(plan.texts), lower, work / "made", passages.scales)
     related = [query.text for query in plan.queries[len(asked) :]]
     relations = cached_states(encoder, ask(related), lower, work / "related", passages.scales)
-    texts = Texts(queries, relations, passages, made)
+    texts = Texts([queries, relations], [passages, made])
     second = _second_teacher(corpus, work, settings)
     first = queries.vectors[: len(asked)], passages.vectors
     taught = [(*vectors, 1 / spread(plan, *vectors)) for vectors in (first, second)]

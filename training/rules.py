@@ -15,6 +15,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 
 from py_rust_stemmers import SnowballStemmer
 
@@ -474,3 +475,47 @@ def names_by_set(passages: list[tuple[str, str]]) -> dict[str, list[str]]:
             if len(each) > 3:
                 found[source][each] = None
     return {source: list(names) for source, names in found.items() if len(names) > 50}
+
+
+_TYPED = re.compile(
+    r"\b(who|whose|whom|when|where|which|how (many|much|old|long|far|tall|high|deep|fast|big)"
+    r"|what (year|date|day|city|country|state|person|number|age|percentage))\b",
+    re.IGNORECASE,
+)
+_COUNTED = re.compile(
+    r"(?:\b(?:in|on|at|of|about|around|by|since|from|until) )?"
+    r"(?:\b(?:January|February|March|April|May|June|July|August|September|October|November|December) )?\b\d[\d,.]*(?:st|nd|rd|th)?\b%?",
+    re.IGNORECASE,
+)
+_VAGUE = ("somebody", "a man", "people", "they", "one of them", "something", "a place")
+
+
+def removed(query: str, part: str, sources: Sources, source: str, rng: random.Random) -> str | None:
+    """The sentence with all names and numbers that the query lacks taken out or made vague."""
+    if not _TYPED.search(query):
+        return None
+    asked = content(query)
+    changed = part
+    for found in dict.fromkeys(names_in(part)):
+        if not content(found) & asked:
+            changed = re.sub(rf"\b{re.escape(found)}(?!\w)", rng.choice(_VAGUE), changed)
+    changed = _COUNTED.sub(lambda hit: hit[0] if hit[0] in query else "", changed)
+    changed = re.sub(r"\s+([,.;])", r"\1", re.sub(r"\s{2,}", " ", changed)).strip()
+    return changed if changed != part else None
+
+
+def flipped(query: str, part: str, changed: str, kind: str) -> str | None:
+    """The query changed as the part that answers it was, so that the changed part answers it."""
+    if kind == "negated":
+        found = _AUXILIARY.search(query)
+        if found is None or re.search(r"\bnot\b", query):
+            return None
+        return f"{query[: found.end()]} not{query[found.end() :]}"
+    old, new = part.split(), changed.split()
+    for tag, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if tag == "replace":
+            before, after = (" ".join(words(" ".join(side))) for side in (old[a:b], new[c:d]))
+            pattern = re.compile(rf"\b{re.escape(before)}\b", re.IGNORECASE)
+            if before and after and pattern.search(query):
+                return pattern.sub(after, query)
+    return None
