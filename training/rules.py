@@ -484,7 +484,8 @@ _TYPED = re.compile(
 )
 _COUNTED = re.compile(
     r"(?:\b(?:in|on|at|of|about|around|by|since|from|until) )?"
-    r"(?:\b(?:January|February|March|April|May|June|July|August|September|October|November|December) )?\b\d[\d,.]*(?:st|nd|rd|th)?\b%?",
+    r"(?:\b(?:January|February|March|April|May|June|July|August|September|October|November"
+    r"|December) )?\b\d[\d,.]*(?:st|nd|rd|th)?\b%?",
     re.IGNORECASE,
 )
 _VAGUE = ("somebody", "a man", "people", "they", "one of them", "something", "a place")
