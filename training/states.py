@@ -72,7 +72,7 @@ def cached_states(
     if scales is None and kept.is_file():
         scales = np.load(kept)
     if scales is None:
-        seen = np.random.default_rng(0).choice(len(texts), 256, replace=False)
+        seen = np.random.default_rng(0).choice(len(texts), min(256, len(texts)), replace=False)
         scales = channel_scales(encoder, [texts[row] for row in seen], lower)
     np.save(kept, scales)
     inverse = torch.from_numpy(1 / scales)

@@ -50,14 +50,19 @@ def main() -> None:
     pairs = read_pairs(PAIRS)
     for name in given.reranker or [DEFAULT_RERANKER]:
         reranker = TextCrossEncoder(name)
-        figures: dict[str, dict[str, float]] = {"pairs": by_kind(reranker, pairs, given.wrong)}
+        print(reranker.model_name, flush=True)
+        figures = {"pairs": by_kind(reranker, pairs, given.wrong)}
+        show(figures["pairs"])
         if given.data:
             figures["echoes"] = echoes(reranker, given.data / "eval" / "dl19")
-        print(reranker.model_name)
-        for values in figures.values():
-            for kind, value in values.items():
-                print(f"  {kind:<52}{value:7.3f}")
+            show(figures["echoes"])
         record(given.out, reranker.model_name, figures)
+
+
+def show(figures: dict[str, float]) -> None:
+    """Print a line for each figure."""
+    for kind, value in figures.items():
+        print(f"  {kind:<52}{value:7.3f}", flush=True)
 
 
 def read_pairs(path: Path) -> list[Pair]:
@@ -93,7 +98,9 @@ def echoes(reranker: TextCrossEncoder, folder: Path) -> dict[str, float]:
         candidates = [corpus[name] for name in run[query]]
         echo, *scores = reranker.rerank(text, [f"{text} {INVITATION}", *candidates])
         first.append(echo >= max(scores))
-        perfect = [corpus[name] for name, grade in judged.items() if grade == PERFECT]
+        perfect = [
+            corpus[name] for name, grade in judged.items() if grade == PERFECT and name in corpus
+        ]
         if perfect:
             others = [name for other in run if other != query for name in run[other]]
             padding = unrelated_words([corpus[name] for name in others], query)
