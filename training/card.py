@@ -1,9 +1,11 @@
 """Fill a model card's tables with what the benchmark measured.
 
     python benchmarks/second_stage.py DATA_DIR --reranker MODEL --out RESULTS.json
-    python training/card.py RESULTS.json training/cards/NAME.md MODEL_DIR/README.md
+    python -m benchmarks.probes --reranker MODEL --data DATA_DIR --out PROBES.json
+    python training/card.py RESULTS.json training/cards/NAME.md MODEL_DIR/README.md [PROBES.json]
 
-A template's ``$results`` becomes the table of RESULTS.json, one row a set.
+A template's ``$results`` becomes the table of RESULTS.json, one row a set, and ``$probes`` that of
+PROBES.json.
 """
 
 import argparse
@@ -28,9 +30,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("results", "template", "card"):
         parser.add_argument(name, type=Path)
+    parser.add_argument("probes", type=Path, nargs="?")
     given = parser.parse_args()
     [measured] = json.loads(given.results.read_text()).values()
-    text = Template(given.template.read_text()).substitute(results=table(measured))
+    values = {"results": table(measured)}
+    if given.probes:
+        [probed] = json.loads(given.probes.read_text()).values()
+        values["probes"] = probes_table(probed)
+    text = Template(given.template.read_text()).substitute(values)
     given.card.write_text(text)
     print(f"wrote {given.card}")
 
@@ -49,6 +56,14 @@ def table(measured: dict[str, dict[str, Any]]) -> str:
             f"| {row['gain']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}) | {row['p']:.4f} "
             f"| {row['best']:.3f} |"
         )
+    return "\n".join(rows)
+
+
+def probes_table(probed: dict[str, dict[str, float]]) -> str:
+    """Markdown: the share of minimal pairs in the right order by kind, then the echoes."""
+    rows = ["| `benchmarks/probes` | share |", "|---|---|"]
+    for values in probed.values():
+        rows += [f"| {kind} | {value:.2f} |" for kind, value in values.items()]
     return "\n".join(rows)
 
 

@@ -1,0 +1,1 @@
+"""Minimal pairs by kind, and echoes of a question among real candidates."""

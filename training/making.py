@@ -1,0 +1,250 @@
+"""The made passages of a corpus, and which rows of passages belong to which query."""
+
+import pickle
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from corpus import Corpus
+from data import Query, load_pool, share, shingles
+from encoders import Encoder
+from mine import NONE, bm25_best, filtered, fused, nearest
+from numpy.typing import NDArray
+from rules import (
+    STOP,
+    Sources,
+    answering_part,
+    change,
+    diluted,
+    echo,
+    flipped,
+    names_by_set,
+    relations,
+    removed,
+    words,
+)
+from rules import _stem as stem
+from states import States
+from tokenizers import Tokenizer
+
+NEAR = 8  # questions that are near a question
+NO_FLIP = ("removed", "untyped")  # changes that no other question is answered by
+LONGEST_PART = 32  # words of a sentence from which the answer is removed
+SIBLINGS = (4, 16)  # places of the words that are used like a word, among its nearest
+RELATIONS, FLIPS = "relations", "flips"  # names of their sets
+PAIRED = (RELATIONS, FLIPS)  # sets whose answer always stands beside its change
+
+
+@dataclass(slots=True)
+class Made:
+    """Passages made by rules for a query, as rows behind those of the corpus.
+
+    Attributes:
+        echoes: without an answer.
+        part: the part that answers, which was changed; NONE without a change.
+        changed: the same without the answer.
+        diluted: still answers; NONE where none was made.
+        kind: of the change.
+    """
+
+    echoes: list[int] = field(default_factory=list)
+    part: int = NONE
+    changed: int = NONE
+    diluted: int = NONE
+    kind: str = ""
+    echo_kind: str = ""
+
+
+@dataclass(slots=True)
+class Plan:
+    """All that groups are drawn from.
+
+    Attributes:
+        queries: those of the corpus, then the relations.
+        texts: of the made passages, whose rows follow those of the corpus.
+        made: one a query.
+        dense: near by the trunk, filtered: (queries, keep), rows or NONE.
+        lexical: near by BM25, filtered: (queries, keep).
+        candidates: unfiltered and fused, for validation: (queries, depth).
+    """
+
+    queries: list[Query]
+    texts: list[str]
+    made: list[Made]
+    dense: NDArray[np.int32]
+    lexical: NDArray[np.int32]
+    candidates: NDArray[np.int32]
+
+
+def siblings_of(
+    encoder: Encoder, tokenizer: Tokenizer, vocabulary: set[str]
+) -> dict[str, list[str]]:
+    """For words of the vocabulary those with like vectors, without other forms of the same."""
+    table = torch.nn.functional.normalize(encoder.words.weight.float(), dim=1)
+    known = {
+        word: number
+        for word, number in tokenizer.get_vocab().items()
+        if word.isalpha() and word.isascii() and len(word) >= 4
+    }
+    names = sorted(known)
+    rows = table[[known[name] for name in names]]
+    asked = sorted(vocabulary & set(names))
+    similar = rows[[names.index(word) for word in asked]] @ rows.T
+    found: dict[str, list[str]] = {}
+    for word, near in zip(asked, similar.topk(SIBLINGS[1], dim=1).indices.tolist(), strict=True):
+        listed = [names[row] for row in near[SIBLINGS[0] - 1 :]]
+        fits = [
+            w for w in listed if w[:4] != word[:4] and w[-4:] != word[-4:] and stem(w) != stem(word)
+        ]
+        if len(fits) >= 2:
+            found[word] = fits
+    return found
+
+
+def make_plan(
+    data: Path,
+    corpus: Corpus,
+    queries: States,
+    passages: States,
+    tokenizer: Tokenizer,
+    encoder: Encoder,
+    work: Path,
+    config: dict[str, Any],
+) -> Plan:
+    """Mine negatives and make passages; kept in ``work``."""
+    stored = work / "plan.pickle"
+    if stored.is_file():
+        found: Plan = pickle.loads(stored.read_bytes())
+        return found
+    vocabulary = {w for query in corpus.queries for w in words(query.text) if w not in STOP}
+    siblings = siblings_of(encoder, tokenizer, vocabulary)
+    rng = random.Random(config["seed"])
+    settings = config["rules"]
+    made, texts = _made(corpus, queries.vectors, siblings, settings, rng)
+    print(f"{len(texts):,} passages made", flush=True)
+    dense, lexical, candidates = _mined(corpus, queries, passages, config["mining"])
+    print("negatives mined", flush=True)
+    pool = load_pool(data, config["data"])
+    extra: list[Query] = []
+    first = len(corpus.passages)
+    related = relations(pool.passages, random.Random(config["seed"]), settings["relations"])
+    for relation in related:
+        held_out = share("held out " + relation.answer) < config["data"]["held_out"]
+        extra.append(Query(relation.query, RELATIONS, [], [], held_out))
+        rows = first + len(texts), first + len(texts) + 1
+        texts += [relation.answer, relation.reverse]
+        asked = relation.query if rng.random() < 0.5 else relation.query + "?"
+        texts.append(echo(asked, [], Sources(corpus.passages, {}, {}), rng)[0])
+        made.append(Made([first + len(texts) - 1], rows[0], rows[1], kind=RELATIONS))
+    print(f"{len(related):,} relations", flush=True)
+    origins = list(range(len(corpus.queries))) + [NONE] * len(extra)
+    for row, query in enumerate(corpus.queries):
+        kind, part, changed = made[row].kind, made[row].part, made[row].changed
+        if part == NONE or kind in NO_FLIP or (kind == "term" and row % 3):
+            continue
+        text = flipped(query.text, texts[part - first], texts[changed - first], kind)
+        if text is not None:
+            extra.append(Query(text, FLIPS, [], [], query.held_out))
+            made.append(Made([], changed, part, kind=f"flip {kind}"))
+            origins.append(row)
+
+    none = np.full((1, 1), NONE, dtype=np.int32)
+    dense, lexical = (
+        np.where(np.array(origins)[:, None] == NONE, none, rows[origins])
+        for rows in (dense, lexical)
+    )
+    more = np.full((len(extra), candidates.shape[1]), NONE, dtype=np.int32)
+    candidates = np.concatenate([candidates, more])
+    plan = Plan(corpus.queries + extra, texts, made, dense, lexical, candidates)
+    stored.write_bytes(pickle.dumps(plan))
+    return plan
+
+
+def _made(
+    corpus: Corpus,
+    vectors: NDArray[np.float32],
+    siblings: dict[str, list[str]],
+    settings: dict[str, Any],
+    rng: random.Random,
+) -> tuple[list[Made], list[str]]:
+    answers = [(q.source, corpus.passages[q.answers[0]]) for q in corpus.queries]
+    sources = Sources(corpus.passages, names_by_set(answers), siblings)
+    near = near_questions(corpus.queries, vectors[: len(corpus.queries)])
+    texts: list[str] = []
+    first = len(corpus.passages)
+
+    def row_of(text: str) -> int:
+        texts.append(text)
+        return first + len(texts) - 1
+
+    all_made = []
+    for query, listed in zip(corpus.queries, near, strict=True):
+        made = Made()
+        answer = corpus.passages[rng.choice(query.answers)]
+        if rng.random() < settings["echoed"] and query.source not in settings["no_echo"]:
+            text, made.echo_kind = echo(query.text, listed, sources, rng)
+            made.echoes.append(row_of(text))
+        if rng.random() < settings["changed"] and query.source not in settings["no_change"]:
+            found = change(query.text, answer, sources, query.source, rng)
+            if found is not None:
+                made.part, made.changed = row_of(found[0]), row_of(found[1])
+                made.kind = found[2]
+        if made.part == NONE and rng.random() < settings["removed"]:
+            part = answering_part(query.text, answer, 0)
+            less = removed(query.text, part, sources, query.source, rng)
+            if less is not None and len(part.split()) <= LONGEST_PART:
+                made.part, made.changed, made.kind = row_of(part), row_of(less), "removed"
+        if rng.random() < settings["diluted"]:
+            made.diluted = row_of(diluted(query.text, answer, sources, rng)[0])
+        all_made.append(made)
+    return all_made, texts
+
+
+def near_questions(queries: list[Query], vectors: NDArray[np.float32]) -> list[list[str]]:
+    """For each query others of its set, near by cosine, with other answers."""
+    found: list[list[str]] = [[] for _ in queries]
+    by_set: dict[str, list[int]] = {}
+    for row, query in enumerate(queries):
+        by_set.setdefault(query.source, []).append(row)
+    for rows in by_set.values():
+        own = torch.from_numpy(vectors[rows])
+        depth = min(len(rows), 4 * NEAR)
+        for start in range(0, len(rows), 1024):
+            near = (own[start : start + 1024] @ own.T).topk(depth, dim=1).indices.tolist()
+            for row, listed in zip(rows[start : start + 1024], near, strict=True):
+                answers = set(queries[row].answers)
+                others = [queries[rows[at]] for at in listed if rows[at] != row]
+                fits = [other.text for other in others if answers.isdisjoint(other.answers)]
+                found[row] = fits[:NEAR]
+    return found
+
+
+def _mined(
+    corpus: Corpus,
+    queries: States,
+    passages: States,
+    settings: dict[str, Any],
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    depth, keep = settings["depth"], settings["keep"]
+    count = len(corpus.queries)
+    asked = torch.from_numpy(queries.vectors[:count])
+    read = torch.from_numpy(np.ascontiguousarray(passages.vectors))
+    dense = nearest(asked, read, depth)
+    lexical = bm25_best([query.text for query in corpus.queries], corpus.passages, depth)
+    runs = [shingles(text, settings["shared_words"]) for text in corpus.passages]
+    vectors = asked.to(torch.bfloat16), read.to(torch.bfloat16)
+    rows = []
+    for listed in (dense, lexical):
+        kept = np.full((count, keep), NONE, dtype=np.int32)
+        for row, query in enumerate(corpus.queries):
+            fits = filtered(query, row, list(listed[row]), runs, *vectors, settings)
+            kept[row, : len(fits)] = fits
+        rows.append(kept)
+    candidates = np.full((count, depth), NONE, dtype=np.int32)
+    for row in range(count):
+        both = fused(list(dense[row]), list(lexical[row]))[:depth]
+        candidates[row, : len(both)] = both
+    return rows[0], rows[1], candidates
