@@ -7,7 +7,7 @@ from qdrant_rerank.cli.doctor_model import check_model
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
-def test_a_gpu_that_is_idle_and_texts_that_are_cut_are__wrong():
+def test_a_gpu_that_is_idle_and_texts_that_are_cut_are_wrong():
     """And a model on the CPU without a GPU is not."""
     assert _wrong(check_model(CPU, [CPU], 100, 4)) == []
     assert len(_wrong(check_model(CPU, [CUDA, CPU], 0, 0))) == 1
