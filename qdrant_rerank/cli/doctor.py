@@ -33,7 +33,7 @@ from qdrant_rerank.utils.rendering import Column, Table
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
-    from qdrant_rerank.cli.doctor_checks import Finding
+    from qdrant_rerank.cli.doctor_finding import Finding
     from qdrant_rerank.search.searcher import HybridSearcher
 
 __all__ = ["doctor"]
@@ -115,7 +115,7 @@ def _row(finding: "Finding") -> tuple[Text | str, ...]:
 
 def _environment() -> "Iterator[Finding]":
     """Look at what the package needs of the user's account: a home, and a place to write to."""
-    from qdrant_rerank.cli.doctor_checks import check_environment
+    from qdrant_rerank.cli.doctor_machine import check_environment
 
     try:
         Path.home()
@@ -131,7 +131,7 @@ def _environment() -> "Iterator[Finding]":
 
 def _installed() -> "Iterator[Finding]":
     """Look at the packages, and the GPUs that onnxruntime finds."""
-    from qdrant_rerank.cli.doctor_checks import check_gpus, check_packages
+    from qdrant_rerank.cli.doctor_machine import check_gpus, check_packages
     from qdrant_rerank.inference.gpu.devices import cuda_report
     from qdrant_rerank.inference.sessions import import_onnxruntime
 
@@ -146,7 +146,8 @@ def _installed() -> "Iterator[Finding]":
 
 def _place(url: str | None, path: str | None) -> "Iterator[Finding]":
     """Look at a Qdrant without a collection to examine, if there is one."""
-    from qdrant_rerank.cli.doctor_checks import Finding, list_collections
+    from qdrant_rerank.cli.doctor_finding import Finding
+    from qdrant_rerank.cli.doctor_server import list_collections
     from qdrant_rerank.qdrant.embedded.choice import holds_collections
 
     if path is not None and not holds_collections(path):
@@ -161,22 +162,23 @@ def _place(url: str | None, path: str | None) -> "Iterator[Finding]":
 
 def _server(client: "QdrantClient") -> "Iterator[Finding]":
     """Look at the server, or the engine in this process."""
-    from qdrant_rerank.cli import doctor_checks as checks
+    from qdrant_rerank.cli.doctor_finding import Finding
+    from qdrant_rerank.cli.doctor_server import check_versions
     from qdrant_rerank.qdrant.embedded.choice import engine_name
     from qdrant_rerank.qdrant.transport.client import is_local
 
     if is_local(client):
-        yield checks.Finding("server", False, f"Embedded: {engine_name(client)}.")
+        yield Finding("server", False, f"Embedded: {engine_name(client)}.")
     else:
         version = asking(client)(lambda asked: asked.info()).version
-        yield from checks.check_versions(version, importlib.metadata.version("qdrant-client"))
+        yield from check_versions(version, importlib.metadata.version("qdrant-client"))
 
 
 def _examine(
     searcher: "HybridSearcher", reranker: str, filters: Sequence[str], sample: int
 ) -> "Iterator[Finding]":
     """Look at a collection, a sample of its points, and the model."""
-    from qdrant_rerank.cli import doctor_checks as checks
+    from qdrant_rerank.cli import doctor_server as checks
     from qdrant_rerank.qdrant.schema import CollectionSchema
     from qdrant_rerank.qdrant.transport.client import is_local
 
@@ -201,7 +203,7 @@ def _examine(
 
 
 def _model(reranker: str, texts: Sequence[str]) -> "Iterator[Finding]":
-    from qdrant_rerank.cli.doctor_checks import check_model
+    from qdrant_rerank.cli.doctor_model import check_model
     from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
     from qdrant_rerank.inference.sessions import import_onnxruntime
 
@@ -226,7 +228,8 @@ def _mismatch(searcher: "HybridSearcher") -> str | None:
 
 
 def _failure(error: Exception) -> "Finding":
-    from qdrant_rerank.cli.doctor_checks import Finding, key_finding
+    from qdrant_rerank.cli.doctor_finding import Finding
+    from qdrant_rerank.cli.doctor_server import key_finding
 
     if isinstance(error, QdrantError):
         # The client's own exception has the status of the answer.

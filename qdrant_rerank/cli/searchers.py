@@ -84,7 +84,7 @@ def client_for(url: str | None, path: str | None) -> "Iterator[QdrantClient]":
 
 def _warn_about(client: "QdrantClient", url: str) -> None:
     """Warn about a key that others can read, and about versions that do not fit."""
-    from qdrant_rerank.cli.doctor_checks import check_versions
+    from qdrant_rerank.cli.doctor_server import check_versions
 
     if os.environ.get("QDRANT_API_KEY") and url.lower().startswith("http://"):
         warnings.warn(

@@ -196,6 +196,20 @@ def test_a_hub_that_is_down_is_one_line(tmp_path):
     assert "Check the network or HF_ENDPOINT (now http://127.0.0.1:9). The bundled" in said
 
 
+def test_a_password_in_the_address_of_the_hub_is_not_shown(hub, tmp_path):
+    """Neither in errors nor in warnings and logs; the host is."""
+    hub.status = 403
+    with worker(hub.url.replace("://", "://me:pAss@")) as process:
+        refused = process.locate(NAME, cache_dir=tmp_path)
+        told = f"{refused} {process.warnings} {process.logs}"
+    with worker("http://me:pAss@127.0.0.1:9") as process:
+        down = process.locate(NAME, cache_dir=tmp_path)
+        told += f"{down} {process.warnings} {process.logs}"
+    assert "Accept the terms at http://***@127.0.0.1" in refused
+    assert "(now http://***@127.0.0.1:9)" in down
+    assert "pAss" not in told
+
+
 @pytest.mark.parametrize("etag", ['"{victim}"', '"../../../victim"', '"0123"', "", '"nul\x01"'])
 def test_no_etag_leads_out_of_the_cache(process, hub, tmp_path, tiny_bert, etag):
     """A file goes under the digest that was listed; a mirror's headers name nothing."""

@@ -1,10 +1,11 @@
-"""Sessions of onnxruntime: int8 sums are exact on every CPU."""
+"""Sessions of onnxruntime: int8 sums are exact on every CPU; the memory arena is a choice."""
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from qdrant_rerank import TextCrossEncoder
 from qdrant_rerank.inference.gpu.devices import CPU
 from qdrant_rerank.inference.sessions import (
     import_onnxruntime,
@@ -50,3 +51,13 @@ def test_sums_that_do_not_fit_16_bits_are_exact(kind, zeros, tmp_path):
     ort = import_onnxruntime()
     for session in (open_session(ort, path, [CPU]), open_plain_session(ort, path)):
         np.testing.assert_array_equal(session.run(None, {"numbers": numbers})[0], expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"enable_cpu_mem_arena": False}])
+def test_every_session_has_the_arena_that_was_asked_for(tiny_bert, options):
+    """The one on one core, and the one on several for a long pair; on by default."""
+    encoder = TextCrossEncoder(tiny_bert, threads=2, **options)
+    runtime = encoder._model.scorer().runtime
+    for session in (runtime._session, runtime._spread()):
+        found = session.get_session_options()
+        assert found.enable_cpu_mem_arena == options.get("enable_cpu_mem_arena", True)

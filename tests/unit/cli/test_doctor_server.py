@@ -1,14 +1,11 @@
-"""The checks of doctor: what is seen, whether it is wrong, how to fix it."""
+"""What doctor says about a server and a collection: seen, wrong, and how to fix it."""
 
 import pytest
 from qdrant_client import models
 
-from qdrant_rerank.cli.doctor_checks import (
+from qdrant_rerank.cli.doctor_server import (
     check_collection,
-    check_environment,
     check_filters,
-    check_model,
-    check_packages,
     check_schema,
     check_strict_mode,
     check_texts,
@@ -132,23 +129,6 @@ def test_versions_may_be_one_minor_apart(server, fix):
     assert [one[1] for one in found] == ([] if fix is None else [fix])
 
 
-def test_a_gpu_that_is_idle_and_texts_that_are_cut_are_wrong():
-    """And a model on the CPU without a GPU is not."""
-    cpu, gpu = "CPUExecutionProvider", "CUDAExecutionProvider"
-    assert wrong(check_model(cpu, [cpu], 100, 4)) == []
-    assert len(wrong(check_model(cpu, [gpu, cpu], 0, 0))) == 1
-    assert wrong(check_model(gpu, [gpu, cpu], 0, 0)) == []
-    [(seen, fix)] = wrong(check_model(cpu, [cpu], 100, 20))
-    assert "20 of 100 sampled texts (20%)" in seen
-    assert "windows" in fix
-
-
-def test_two_runtimes_spoil_each_other():
-    """One is fine."""
-    assert wrong(check_packages(["numpy", "onnxruntime"])) == []
-    assert len(wrong(check_packages(["onnxruntime-gpu", "onnxruntime"]))) == 1
-
-
 def test_limits_of_strict_mode_are_wrong_where_a_search_meets_them():
     """Else they are notes; a collection without strict mode has none."""
     limits = {"max_query_limit": 50, "unindexed_filtering_retrieve": False, "max_timeout": 3}
@@ -167,14 +147,6 @@ def test_limits_of_strict_mode_are_wrong_where_a_search_meets_them():
     assert "--batch-size 10" in fix
     assert found(100, ["tag"], enabled=False) == []
     assert list(check_strict_mode(None, 100, ["tag"], schema())) == []
-
-
-def test_an_account_without_a_home_or_a_temporary_directory_is_wrong():
-    """Each with what to set."""
-    assert list(check_environment(has_home=True, temporary="/tmp")) == []
-    [(_, home), (_, temporary)] = wrong(check_environment(has_home=False, temporary=None))
-    assert "QDRANT_RERANK_CACHE" in home
-    assert "TMPDIR" in temporary
 
 
 def test_collections_are_counted_and_the_first_named():

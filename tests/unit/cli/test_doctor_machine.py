@@ -1,16 +1,20 @@
-"""What doctor says about onnxruntime and the GPUs, with and without a collection."""
+"""What doctor says about this machine: the account, the packages and the GPUs."""
 
 import json
 
-import pytest
 from click.testing import CliRunner
 
-from qdrant_rerank.cli.doctor_checks import check_gpus, check_model
+from qdrant_rerank.cli.doctor_machine import check_environment, check_gpus, check_packages
 from qdrant_rerank.cli.main import main
 from qdrant_rerank.inference.gpu.devices import CudaReport, Gpu, NvidiaDriver, Problem
 
 GPU = Gpu(0, "NVIDIA H100 80GB HBM3", 85_000_000_000)
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+def wrong(findings):
+    """What is wrong, and how to fix it."""
+    return [(finding.seen, finding.fix) for finding in findings if finding.wrong]
 
 
 def findings(providers, driver, *problems, wheels=("onnxruntime-gpu",), built_for="13.0"):
@@ -52,19 +56,23 @@ def test_what_a_gpu_build_lacks_is_wrong():
     ]
 
 
-@pytest.mark.parametrize(("quantised", "wrong"), [(False, True), (True, False)])
-def test_an_int8_model_belongs_on_the_cpu(quantised, wrong):
-    """Another one that is not on the GPU is wrong; how to run it there is said all the same."""
-    [found] = check_model(CPU, [CUDA, CPU], 0, 0, quantised=quantised)
-    assert found.wrong == wrong
-    assert ("precision='fp16'" in found.fix) == quantised
-    [alone] = check_model(CPU, [CPU], 0, 0, quantised=quantised)
-    assert (alone.wrong, alone.fix) == (False, "")
-
-
 def test_the_command_needs_no_collection():
     """It then says what onnxruntime has here."""
     done = CliRunner().invoke(main, ["doctor", "--json"])
     assert done.exit_code in {0, 1}
     seen = [found["seen"] for found in json.loads(done.output)]
     assert any(text.startswith("onnxruntime ") and CPU in text for text in seen)
+
+
+def test_two_runtimes_spoil_each_other():
+    """One is fine."""
+    assert wrong(check_packages(["numpy", "onnxruntime"])) == []
+    assert len(wrong(check_packages(["onnxruntime-gpu", "onnxruntime"]))) == 1
+
+
+def test_an_account_without_a_home_or_a_temporary_directory_is_wrong():
+    """Each with what to set."""
+    assert list(check_environment(has_home=True, temporary="/tmp")) == []
+    [(_, home), (_, temporary)] = wrong(check_environment(has_home=False, temporary=None))
+    assert "QDRANT_RERANK_CACHE" in home
+    assert "TMPDIR" in temporary

@@ -1,28 +1,19 @@
-"""The checks of ``qdrant-rerank doctor``: what is wrong, and how to fix it. Pure: no I/O.
-
-The command collects what the checks look at.
-"""
+"""The checks of a server or an embedded engine, and of a collection."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from qdrant_client import models
 from qdrant_client.local.payload_value_extractor import value_by_key
 
-from qdrant_rerank.inference.gpu.devices import CUDA, CudaReport
+from qdrant_rerank.cli.doctor_finding import MANY, Finding, Kind, name_list
 from qdrant_rerank.payload import PayloadText
 from qdrant_rerank.qdrant.schema import CollectionSchema
 from qdrant_rerank.qdrant.server_version import Version, parse_version
 
 __all__ = [
-    "Finding",
     "check_collection",
-    "check_environment",
     "check_filters",
-    "check_gpus",
-    "check_model",
-    "check_packages",
     "check_schema",
     "check_strict_mode",
     "check_texts",
@@ -31,77 +22,26 @@ __all__ = [
     "list_collections",
 ]
 
-Kind = Literal[
-    "collection",
-    "environment",
-    "filters",
-    "gpus",
-    "model",
-    "packages",
-    "schema",
-    "server",
-    "strict mode",
-    "text",
-]
-
-#: Least share of points without text, or of truncated texts, that counts as wrong.
-MANY = 0.05
 #: Least number of points that make a server without a graph slow.
 NEEDS_GRAPH = 20_000
-SHOWN = 5  # names in a message
 LISTED = 50  # collections in the list of all
 BATCH = 256  # documents per request of an ``add``
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that a check has seen.
-
-    Attributes:
-        about: what was looked at.
-        wrong: whether results suffer; if not, it is a note, or all is well.
-        seen: what was found.
-        fix: what to do; "" if there is nothing to do.
-    """
-
-    about: Kind
-    wrong: bool
-    seen: str
-    fix: str = ""
-
-
-def check_environment(*, has_home: bool, temporary: str | None) -> Iterator[Finding]:
-    """Check that the user has a home directory, and that there is a place for temporary files.
+def check_versions(server: str, client: str) -> Iterator[Finding]:
+    """Check the server's version against the client's: they may be one minor version apart.
 
     Args:
-        has_home: whether downloads have a folder: a home directory, or one that is set.
-        temporary: directory for temporary files; None if no usual one can be written.
+        server: version of the server.
+        client: version of qdrant-client.
     """
-    if not has_home:
-        yield Finding(
-            "environment",
-            True,
-            "There is no home directory: HOME is not set, and the user has no passwd entry. So "
-            "models cannot be downloaded.",
-            "Set HOME, or QDRANT_RERANK_CACHE to a folder for models.",
-        )
-    if temporary is None:
-        yield Finding(
-            "environment",
-            True,
-            "No directory for temporary files can be written, so an embedded Qdrant in memory "
-            "cannot start.",
-            "Set TMPDIR to a directory that can be written.",
-        )
-
-
-def list_collections(names: Sequence[str]) -> Finding:
-    """Return the collections of a server or an engine as a finding."""
-    if not names:
-        fix = "'qdrant-rerank index' creates one."
-        return Finding("server", False, "It has no collections.", fix)
-    count = f"{len(names):,} collections" if len(names) > 1 else "1 collection"
-    return Finding("server", False, f"It has {count}: {_names(sorted(names), LISTED)}.")
+    ours, theirs = parse_version(client), parse_version(server)
+    seen = f"Qdrant {server}, qdrant-client {client}."
+    if ours is None or theirs is None or _compatible(ours, theirs):
+        yield Finding("server", False, seen)
+        return
+    fix = "Upgrade the server." if theirs < ours else "Upgrade qdrant-client."
+    yield Finding("server", True, f"{seen} They are more than one minor version apart.", fix)
 
 
 def key_finding(error: Exception, environment: Mapping[str, str]) -> Finding:
@@ -113,6 +53,15 @@ def key_finding(error: Exception, environment: Mapping[str, str]) -> Finding:
     else:
         fix = "Set QDRANT_API_KEY to a key of the server."
     return Finding("server", True, str(error), fix)
+
+
+def list_collections(names: Sequence[str]) -> Finding:
+    """Return the collections of a server or an engine as a finding."""
+    if not names:
+        fix = "'qdrant-rerank index' creates one."
+        return Finding("server", False, "It has no collections.", fix)
+    count = f"{len(names):,} collections" if len(names) > 1 else "1 collection"
+    return Finding("server", False, f"It has {count}: {name_list(sorted(names), LISTED)}.")
 
 
 def check_collection(info: models.CollectionInfo, *, embedded: bool) -> Iterator[Finding]:
@@ -173,7 +122,7 @@ def check_schema(schema: CollectionSchema, mismatch: str | None) -> Iterator[Fin
         yield Finding(
             "schema",
             False,
-            f"Sparse vectors without the modifier IDF: {_names(plain)}. BM25 does not use them.",
+            f"Sparse vectors without the modifier IDF: {name_list(plain)}. BM25 does not use them.",
             "If they hold BM25: client.update_collection(..., sparse_vectors_config={name: "
             "SparseVectorParams(modifier='idf')}).",
         )
@@ -200,7 +149,7 @@ def check_texts(
     yield Finding(
         "text",
         len(missing) / len(payloads) >= MANY,
-        f"{seen} Those without have {_names(fields) if fields else 'no payload'}.",
+        f"{seen} Those without have {name_list(fields) if fields else 'no payload'}.",
         "Name the field with --text (in Python: text=...), or add the texts. Hits without text are "
         "not reranked.",
     )
@@ -281,7 +230,7 @@ def check_strict_mode(
             kind,
             bool(unindexed),
             "Filters are allowed only on payload fields with an index"
-            + (f", which {_names(unindexed)} lack." if unindexed else "."),
+            + (f", which {name_list(unindexed)} lack." if unindexed else "."),
             "Create the index of each of them: see 'filters'." if unindexed else "",
         )
     if batch is not None:
@@ -310,105 +259,6 @@ def check_strict_mode(
             yield Finding(kind, False, f"It allows {rate:,} {what} per minute.", fix)
 
 
-def check_versions(server: str, client: str) -> Iterator[Finding]:
-    """Check the server's version against the client's: they may be one minor version apart.
-
-    Args:
-        server: version of the server.
-        client: version of qdrant-client.
-    """
-    ours, theirs = parse_version(client), parse_version(server)
-    seen = f"Qdrant {server}, qdrant-client {client}."
-    if ours is None or theirs is None or _compatible(ours, theirs):
-        yield Finding("server", False, seen)
-        return
-    fix = "Upgrade the server." if theirs < ours else "Upgrade qdrant-client."
-    yield Finding("server", True, f"{seen} They are more than one minor version apart.", fix)
-
-
-def check_model(
-    provider: str,
-    available: Sequence[str],
-    read: int,
-    truncated: int,
-    *,
-    quantised: bool = False,
-) -> Iterator[Finding]:
-    """Check where the reranker runs, and how much of the texts it reads.
-
-    Args:
-        provider: onnxruntime's execution provider that runs the model.
-        available: the execution providers that this onnxruntime has.
-        read: number of sampled texts.
-        truncated: number of those that are longer than the model's max length.
-        quantised: whether the model is int8, which is for a CPU.
-    """
-    gpu = [name for name in available if name.startswith(("CUDA", "Tensorrt"))]
-    unused = bool(gpu) and provider not in gpu
-    fix = ""
-    if unused and quantised:
-        fix = "It is int8, for a CPU. To use the GPU: device='cuda', precision='fp16'."
-    elif unused:
-        fix = "Pass cuda=True to see why the GPU is not used."
-    seen = f"It runs on {provider}; this onnxruntime has {', '.join(available)}."
-    yield Finding("model", unused and not quantised, seen, fix)
-    if read:
-        share = truncated / read
-        yield Finding(
-            "model",
-            share >= MANY,
-            f"{truncated:,} of {read:,} sampled texts ({share:.0%}) are longer than its max length "
-            "and are cut.",
-            "TextCrossEncoder(name, long_documents='windows') reads whole texts. Or add shorter "
-            "passages."
-            if truncated
-            else "",
-        )
-
-
-def check_packages(installed: Iterable[str]) -> Iterator[Finding]:
-    """Check for packages that break each other.
-
-    Args:
-        installed: names of the installed distributions.
-    """
-    runtimes = sorted(name for name in installed if name in {"onnxruntime", "onnxruntime-gpu"})
-    if len(runtimes) > 1:
-        yield Finding(
-            "packages",
-            True,
-            "onnxruntime and onnxruntime-gpu are both installed; they share a directory.",
-            "pip uninstall -y onnxruntime onnxruntime-gpu, then install the one you want.",
-        )
-
-
-def check_gpus(report: CudaReport) -> Iterator[Finding]:
-    """Check versions, execution providers and GPUs: what keeps a GPU from being used is wrong.
-
-    An onnxruntime for CPUs on a machine without a GPU is as it should be.
-
-    Args:
-        report: what this machine has.
-    """
-    wheels = " and ".join(report.wheels) or "built here"
-    cuda = f", for CUDA {report.built_for}" if report.built_for else ""
-    yield Finding(
-        "packages",
-        False,
-        f"onnxruntime {report.onnxruntime} ({wheels}{cuda}) with {', '.join(report.providers)}.",
-    )
-    for gpu in report.driver.gpus:
-        yield Finding("gpus", False, f"GPU {gpu}.")
-    if report.driver.cuda is not None:
-        major, minor = report.driver.cuda
-        yield Finding("gpus", False, f"The NVIDIA driver supports CUDA up to {major}.{minor}.")
-    if CUDA not in report.providers and not report.driver.gpus:
-        yield Finding("gpus", False, "No GPU, and an onnxruntime for CPUs.")
-        return
-    for problem in report.problems:
-        yield Finding("gpus", True, problem.seen, problem.fix)
-
-
 def _compatible(one: Version, other: Version) -> bool:
     return one[0] == other[0] and abs(one[1] - other[1]) <= 1
 
@@ -423,8 +273,3 @@ def _index_type(values: Sequence[Any]) -> str:
     if kinds and kinds <= {int, float}:
         return "float"
     return "keyword"
-
-
-def _names(names: Sequence[str], most: int = SHOWN) -> str:
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more
