@@ -20,7 +20,7 @@ from pathlib import Path
 
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
 from qdrant_rerank.evaluation.corpus import read_corpus, read_queries
-from qdrant_rerank.evaluation.runs import read_qrels, read_run
+from qdrant_rerank.evaluation.trec import read_qrels, read_run
 
 PAIRS = Path(__file__).with_name("pairs.jsonl")
 RECORD = Path(__file__).parents[1] / "results" / "probes.json"
