@@ -25,6 +25,8 @@ from qdrant_rerank.utils.json_object import JsonObject, parse_json
 __all__ = ["current_commit", "describe", "download", "lock"]
 
 ABANDONED_AFTER_S = 3600  # the process of a part that has not grown for an hour was killed
+# Begins the name of a file that is being fetched; other tools keep theirs in the same folder.
+PART = "qdrant-rerank-"
 CLIENT: dict[str, Any] = {"library_name": "qdrant-rerank", "library_version": __version__}
 
 
@@ -117,7 +119,7 @@ def download(
             blob = blobs / digest.wanted if digest.wanted else None
             if force or blob is None or not blob.is_file():
                 url = hf_hub_url(repository.name, name, revision=commit)
-                part = blobs / f"{secrets.token_hex(8)}.incomplete"
+                part = blobs / f"{PART}{secrets.token_hex(8)}.incomplete"
                 try:
                     _fetch(url, part, name, digest.size)
                     check_file(part, digest, name=f"{name} of {repository.name}")
@@ -220,7 +222,7 @@ def _link(path: Path, blob: Path) -> None:
 
 
 def _remove_abandoned_parts(blobs: Path) -> None:
-    for part in blobs.glob("*.incomplete"):
+    for part in blobs.glob(f"{PART}*.incomplete"):
         with suppress(FileNotFoundError):  # its process has just finished it
             if time.time() - part.stat().st_mtime > ABANDONED_AFTER_S:
                 part.unlink()

@@ -137,10 +137,14 @@ def test_a_process_that_is_killed_leaves_no_half(process, hub, tmp_path, tiny_be
     assert is_whole(process, hub, tmp_path, tiny_bert)
     (part,) = parts
     assert part.exists()  # it might be another's
-    os.utime(part, (1, 1))
+    theirs = part.with_name(f"{'0' * 40}.incomplete")  # huggingface_hub resumes it
+    theirs.touch()
+    for each in (part, theirs):
+        os.utime(each, (1, 1))
     next(tmp_path.rglob("config.json")).unlink()
     assert is_whole(process, hub, tmp_path, tiny_bert)
     assert not part.exists()
+    assert theirs.exists()
 
 
 def test_two_processes_fetch_once(process, hub, tmp_path):
