@@ -98,6 +98,8 @@ class Directory:
             _require_ours(path)
             (path / SHARDS).mkdir(parents=True, exist_ok=True)
             lock = (path / LOCK).open("a", encoding="utf-8")
+        except QdrantConnectionError:  # which is an OSError, too
+            raise
         except OSError as error:
             raise QdrantConnectionError(
                 f"The Qdrant directory {path} cannot be opened: {error}. Expected a directory to "
