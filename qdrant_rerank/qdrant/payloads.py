@@ -42,10 +42,16 @@ def plain_payload(payload: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _mapping(value: Mapping[Any, Any], where: str, path: tuple[str, ...]) -> dict[str, Any]:
-    return {
-        (name := _key(key, where, path)): _plain(v, where, (*path, name))
-        for key, v in value.items()
-    }
+    made: dict[str, Any] = {}
+    for key, v in value.items():
+        name = _key(key, where, path)
+        if name in made:
+            raise InvalidInputError(
+                f"{where} has two fields {name!r:.60}{_under(path)}, one of a number and one of a "
+                "str, which JSON cannot tell apart. Rename one."
+            )
+        made[name] = _plain(v, where, (*path, name))
+    return made
 
 
 def _key(key: Any, where: str, path: tuple[str, ...]) -> str:
@@ -80,7 +86,9 @@ def _plain(value: Any, where: str, path: tuple[str, ...]) -> Any:  # noqa: PLR09
     if isinstance(value, Mapping):
         return _mapping(value, where, path)
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(v, where, (*path, f"[{n}]")) for n, v in enumerate(value)]
+        made = [_plain(v, where, (*path, f"[{n}]")) for n, v in enumerate(value)]
+        # A set has another order in each process, and ids are made of payloads.
+        return sorted(made, key=repr) if isinstance(value, set | frozenset) else made
     if isinstance(value, np.generic | np.ndarray):
         return _of_numpy(value, where, path)
     if type(value).__name__ in {"NAType", "NaTType"}:  # of pandas
@@ -130,8 +138,10 @@ def storable_text(value: str, where: str, path: tuple[str, ...] = ()) -> str:
 
 def _whole(value: int, where: str, path: tuple[str, ...]) -> int:
     if not SMALLEST <= value <= LARGEST:
+        few = value.bit_length() < 1000  # more do not fit a float
+        shown = f"{value:.3e}" if few else f"of {value.bit_length():,} bits"
         raise InvalidInputError(
-            f"{where} has the whole number {value:.3e}{_under(path)}; Qdrant stores {SMALLEST} to "
+            f"{where} has the whole number {shown}{_under(path)}; Qdrant stores {SMALLEST} to "
             f"{LARGEST}. Store it as a str or a float."
         )
     return value

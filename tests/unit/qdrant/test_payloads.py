@@ -2,6 +2,9 @@
 
 import enum
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
@@ -91,3 +94,35 @@ def test_names_of_fields_are_texts(key):
     """A number at the top would be refused by the client without the document's name."""
     with pytest.raises(InvalidInputError, match="^Document 2 has .*as the name of a field"):
         plain_payload({key: 1}, "Document 2")
+
+
+def test_a_set_is_the_same_list_in_every_process():
+    """Ids are made of payloads, so a document that is added again must look the same."""
+    code = (
+        "from qdrant_rerank.qdrant.payloads import plain_payload\n"
+        "tags = {'iron', 'copper', 'bread', frozenset({'a', 'b', 'c'})}\n"
+        "print(plain_payload({'tags': tags}, 'it'))"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(said) == 1
+
+
+def test_two_names_that_json_cannot_tell_apart_are_refused():
+    """One of them would be lost."""
+    with pytest.raises(InvalidInputError, match=r"It has two fields '1' in the field 'v'"):
+        plain_payload({"v": {1: "int", "1": "str"}}, "It")
+
+
+def test_a_number_that_no_float_holds_is_refused_by_its_size():
+    """It has more digits than Python writes."""
+    with pytest.raises(InvalidInputError, match=r"It has the whole number of 16,610 bits"):
+        plain_payload({"v": 10**5000}, "It")
