@@ -156,7 +156,12 @@ class PayloadText:
             if isinstance(value, str) and value.strip() and key not in ID_FIELDS
         }
         longest = sorted(lengths, key=lambda key: -lengths[key])[:SUGGESTED]
-        seen = ", ".join(f"{f!r} {_state(_lookup(payload, f))}" for f in self.fields)
+        values = {field: _lookup(payload, field) for field in self.fields}
+        seen = ", ".join(
+            f"{field!r} {_state(value)}"
+            for field, value in values.items()
+            if not (isinstance(value, str) and value.strip())  # a template needs all its fields
+        )
         return MissingTextError(f"{what} has no text: {seen}; {present}.", longest)
 
 

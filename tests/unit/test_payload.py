@@ -225,3 +225,10 @@ def test_only_what_can_be_an_id_is_looked_up():
         3: 3,
         "936DA01F9ABD4d9d80C702AF85C822A8": "936da01f-9abd-4d9d-80c7-02af85c822a8",
     }
+
+
+def test_a_template_names_only_the_fields_that_lack_text():
+    """Not those that have some."""
+    error = PayloadText("{title} {text}").missing({"text": "full text"}, "It")
+    assert "'title' is missing; its payload" in error.reason
+    assert "is empty" not in error.reason
