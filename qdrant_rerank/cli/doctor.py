@@ -149,10 +149,17 @@ def _place(url: str | None, path: str | None) -> "Iterator[Finding]":
     from qdrant_rerank.cli.doctor_finding import Finding
     from qdrant_rerank.cli.doctor_server import list_collections
     from qdrant_rerank.qdrant.embedded.choice import holds_collections
+    from qdrant_rerank.qdrant.embedded.directory import require_ours
+    from qdrant_rerank.qdrant.embedded.places import at
 
     if path is not None and not holds_collections(path):
-        fix = "'qdrant-rerank index' creates one."
-        yield Finding("server", False, f"There is no Qdrant at {path} yet.", fix)
+        try:
+            require_ours(at(path))
+        except QdrantError as error:
+            yield Finding("server", True, str(error))
+        else:
+            fix = "'qdrant-rerank index' creates one."
+            yield Finding("server", False, f"There is no Qdrant at {path} yet.", fix)
     elif url is not None or path is not None:
         with client_for(url, path) as client:
             yield from _server(client)

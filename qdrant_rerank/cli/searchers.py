@@ -48,6 +48,8 @@ def qdrant_place(
         InvalidInputError: both are given, none is, or there is no Qdrant in the directory.
     """
     from qdrant_rerank.qdrant.embedded.choice import holds_collections
+    from qdrant_rerank.qdrant.embedded.directory import require_ours
+    from qdrant_rerank.qdrant.embedded.places import at
 
     url, path = given_place(url, path)
     if not (url or path):
@@ -56,6 +58,7 @@ def qdrant_place(
             "one or --url for a server, or set QDRANT_PATH or QDRANT_URL."
         )
     if path and not create and not holds_collections(path):
+        require_ours(at(path))
         raise InvalidInputError(
             f"There is no Qdrant at {path}; expected a directory with collections. Check the path; "
             "'qdrant-rerank index' creates one."

@@ -27,7 +27,7 @@ from qdrant_rerank.qdrant.embedded.places import (
     take,
 )
 
-__all__ = ["ASIDE", "SHARDS", "Directory", "Entry", "Listing"]
+__all__ = ["ASIDE", "SHARDS", "Directory", "Entry", "Listing", "require_ours"]
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class Directory:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            _require_ours(path)
+            require_ours(path)
             (path / SHARDS).mkdir(parents=True, exist_ok=True)
             lock = (path / LOCK).open("a", encoding="utf-8")
         except QdrantConnectionError:  # which is an OSError, too
@@ -235,7 +235,7 @@ class Directory:
                 )
 
 
-def _require_ours(path: Path) -> None:
+def require_ours(path: Path) -> None:
     """Raise QdrantConnectionError for a directory with files of others; change nothing in it."""
     if not path.is_dir() or (path / LISTING).is_file():
         return

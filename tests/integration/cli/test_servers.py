@@ -72,6 +72,18 @@ def test_doctor_looks_at_a_directory_without_a_collection(tmp_path):
     assert found[-1][2] == "It has 2 collections: 'a', 'b'."
 
 
+def test_a_directory_of_others_is_no_place_for_an_index(tmp_path):
+    """doctor and search say so, as index does, and do not send the user there."""
+    (tmp_path / "notes.txt").write_text("hi")
+    code, found = findings("--path", tmp_path)
+    assert (code, found[-1][:2]) == (1, ("server", True))
+    assert "is no directory of the embedded Qdrant" in found[-1][2]
+    code, _, said = command("search", "iron", "--collection", "c", "--path", tmp_path)
+    assert code != 0
+    assert "is no directory of the embedded Qdrant" in said
+    assert "creates one" not in said
+
+
 def test_nothing_is_said_of_a_key_or_a_version_on_loopback(monkeypatch):
     """qdrant-client warns of both; the command's output has the answer alone."""
     monkeypatch.setattr(loopback, "VERSION", "1.10.0")
