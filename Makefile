@@ -31,7 +31,8 @@ test: $(VENV)/.dev  ## every test
 	@$(BIN)/python -m pytest --durations=5
 
 server-test: $(VENV)/.dev  ## the tests against a server or a cluster at QDRANT_URL, over REST and gRPC
-	@$(BIN)/python -m pytest -m server tests/integration
+	@$(BIN)/python -m pytest -m server tests/integration \
+	    -W 'ignore:Qdrant client version' -W 'ignore:Failed to obtain server version'
 
 congruence: $(VENV)/.dev  ## random work on the embedded engine, local mode and, if QDRANT_URL is set, a server; CONGRUENCE_SEEDS=100
 	@CONGRUENCE_SEEDS=$${CONGRUENCE_SEEDS:-100} $(BIN)/python -m pytest tests/integration/qdrant/embedded/test_congruence.py
