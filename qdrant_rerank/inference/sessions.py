@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError, ModelFileError
 from qdrant_rerank.hub.onnx_files import external_data
+from qdrant_rerank.inference.cpu import int8_weights
 from qdrant_rerank.inference.gpu.devices import (
     CPU,
     CUDA,
@@ -39,7 +40,8 @@ SLOWER_TOGETHER = ["SkipLayerNormFusion"]
 SILENT, ERRORS = 4, 3  # log severities; errors arrive as exceptions
 # On an x86 CPU without VNNI, products with signed int8 weights are added up in 16 bits, which
 # overflows. This has onnxruntime run such weights as unsigned with the zero point moved: the same
-# integers, so the same scores on every CPU. Elsewhere it changes nothing.
+# integers, so the same scores on every CPU. Elsewhere the scores are the same without it, and with
+# it the bundled model takes twice as long (measured with AMX).
 EXACT_INT8 = ("session.x64quantprecision", "1")
 
 
@@ -114,7 +116,7 @@ def open_session(
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry(*EXACT_INT8)
+    _keep_int8_exact(options)
     # A pattern is kept of each shape that was ever run, and few batches have the same shape. Two
     # batches of 512 tokens took 100 MB with patterns and 74 without, in the same time:
     # benchmarks/memory.py.
@@ -163,11 +165,16 @@ def open_session(
     return session
 
 
+def _keep_int8_exact(options: Any) -> None:
+    if not int8_weights().signed:
+        options.add_session_config_entry(*EXACT_INT8)
+
+
 def open_plain_session(ort: ModuleType, model: Path | bytes) -> Any:
     """Open a session on one core of the CPU, to compare a file that was made with its source."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.add_session_config_entry(*EXACT_INT8)
+    _keep_int8_exact(options)
     options.log_severity_level = SILENT
     source = model if isinstance(model, bytes) else str(model)
     return ort.InferenceSession(source, options, providers=[CPU])
