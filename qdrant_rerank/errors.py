@@ -147,7 +147,10 @@ class QdrantRerankError(Exception):
 
 
 class InvalidInputError(QdrantRerankError, ValueError):
-    """An argument or a document is wrong. Nothing was done."""
+    """An argument or a document is wrong.
+
+    Nothing was done, except that ``add`` may have stored documents before the wrong one.
+    """
 
 
 class _MissingText(Exception):  # noqa: N818 - of an error and of a warning

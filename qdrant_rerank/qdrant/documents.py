@@ -28,6 +28,7 @@ Document = str | Mapping[str, Any] | models.PointStruct
 # Fixed, so that a text has the same id in every process: uuid5(NAMESPACE_URL, "qdrant-rerank").
 NAMESPACE = uuid.UUID("22231b7c-5e2b-54c0-8efc-fa55f6089afb")
 REMEMBERED = 2**20  # ids of one call, some 100 bytes each
+NO_MORE: Any = object()
 
 
 class PointBuilder:
@@ -83,14 +84,19 @@ class PointBuilder:
         for index, document in enumerate(documents):
             point_id = None
             if given is not None:
-                point_id = next(given, None)
-                if point_id is None:
+                point_id = next(given, NO_MORE)
+                if point_id is NO_MORE:
                     raise InvalidInputError(
                         f"ids ended after {index}, but there are more documents; expected one id "
                         "per document."
                     )
+                if point_id is None:
+                    raise InvalidInputError(
+                        f"ids has None for document {index}; expected a whole number or a UUID. "
+                        "Leave ids out to have all of them made."
+                    )
             yield self.point(index, document, point_id)
-        if given is not None and next(given, None) is not None:
+        if given is not None and next(given, NO_MORE) is not NO_MORE:
             raise InvalidInputError(
                 f"There are more ids than the {index + 1} documents; expected one id per document."
             )

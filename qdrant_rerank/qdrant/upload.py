@@ -184,6 +184,7 @@ async def add_documents(
         )
     if upload.id_field is not None and ids is not None:
         raise InvalidInputError("ids and id_field are both given; expected one of them.")
+    require_several("ids", () if ids is None else ids)
     builder = await _point_builder(
         driver, first, text, options, settings or CollectionSettings(), upload.id_field
     )

@@ -498,3 +498,19 @@ def test_a_collection_that_cannot_be_made_is_an_error():
         searcher = HybridSearcher("docs", client=client, reranker=None)
         with pytest.raises(QdrantRequestError, match="too many collections exist"):
             searcher.add(["iron"], progress=False)
+
+
+@pytest.mark.parametrize(
+    ("ids", "seen"),
+    [
+        (5, "ids is one int; expected several"),
+        ("12", "ids is one str; expected several"),
+        ([1, None], "ids has None for document 1; expected a whole number or a UUID"),
+        ([1], "1 ids for 2 documents; expected one id per document"),
+        (iter([1]), "ids ended after 1, but there are more documents"),
+    ],
+)
+def test_ids_that_are_not_one_per_document_are_named(client, ids, seen):
+    """Each for what it is."""
+    with pytest.raises(InvalidInputError, match=seen):
+        HybridSearcher("docs", client=client, reranker=None).add(["a", "b"], ids=ids)
