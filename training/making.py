@@ -34,8 +34,8 @@ NEAR = 8  # questions that are near a question
 NO_FLIP = ("removed", "untyped")  # changes that no other question is answered by
 LONGEST_PART = 32  # words of a sentence from which the answer is removed
 SIBLINGS = (4, 16)  # places of the words that are used like a word, among its nearest
-RELATIONS, FLIPS = "relations", "flips"  # names of their sets
-PAIRED = (RELATIONS, FLIPS)  # sets whose answer always stands beside its change
+RELATIONS, FLIPS, MINIMAL = "relations", "flips", "minimal"  # names of their sets
+PAIRED = (RELATIONS, FLIPS, MINIMAL)  # sets whose answer always stands beside its change
 
 
 @dataclass(slots=True)
@@ -69,6 +69,7 @@ class Plan:
         dense: near by the trunk, filtered: (queries, keep), rows or NONE.
         lexical: near by BM25, filtered: (queries, keep).
         candidates: unfiltered and fused, for validation: (queries, depth).
+        same: rows of the answer's own document that do not answer, one list a query.
     """
 
     queries: list[Query]
@@ -77,6 +78,7 @@ class Plan:
     dense: NDArray[np.int32]
     lexical: NDArray[np.int32]
     candidates: NDArray[np.int32]
+    same: list[list[int]]
 
 
 def siblings_of(

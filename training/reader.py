@@ -11,8 +11,9 @@ be computed once for all queries.
 (2) A reader: a layer that attends across the pair, on the trunk's lower states, then layers that
 only the query's tokens go through, which read the document's states.
 
-*Head*: a function of the scalars plus one of the reader's states and the scalars. The scalars are
-left out for a part of the training groups, so that the reader must rank without them.
+*Head*: a function of the scalars, trained first, plus a bounded one of the reader's states, trained
+on what the scalars leave over. The reader's share of the logit is chosen after training, on whole
+sets that it has not seen.
 """
 
 import copy
@@ -30,12 +31,16 @@ PREFIX = 3  # tokens of a segment before its text: [CLS] and "query:" or "passag
 WINDOW, STRIDE = 32, 8  # tokens of a part of the document that is compared on its own
 LEAST_REST = 0.5  # stands for no words beyond the query's
 SHARPNESS = 60.0  # of the cosine in the logit before training
+DOUBT = 0.3  # taken from the cosine of a token that asks instead of saying something
 SCALARS = (
     "cosine",
     "window",
     "rest",
     "soft",
     "soft_rest",
+    "asking",
+    "stated",
+    "soft_stated",
     "match",
     "coverage",
     "bigrams",
@@ -44,9 +49,11 @@ SCALARS = (
     "new",
     "questions",
     "length",
+    "asked",
 )
 # Longer documents than those of the training count as the longest of these.
-LONGEST, MOST_NEW = 125.0, 6.3
+LONGEST, MOST_NEW = 250.0, 7.0
+LONGEST_QUERY = 48.0
 TINY = 1e-6
 
 
@@ -76,7 +83,7 @@ class Lexical(nn.Module):
     def forward(
         self, ids: Tensor, in_query: Tensor, in_document: Tensor, front: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Eight features (N, 8), and which of the document's tokens the query lacks, (N, L).
+        """Nine features (N, 9), and which of the document's tokens the query lacks, (N, L).
 
         Args:
             ids: (N, L).
@@ -115,6 +122,7 @@ class Lexical(nn.Module):
             torch.log1p(added).clamp(max=MOST_NEW),
             asks / (asks + ends + 1.0),
             torch.log(length.clamp(min=1.0, max=LONGEST) / AVERAGE_LENGTH),
+            torch.log(asked.sum(1, keepdim=True).clamp(min=1.0, max=LONGEST_QUERY)),
         ]
         return torch.cat(features, dim=1), new
 
@@ -159,7 +167,12 @@ class Branches(nn.Module):
         nn.init.orthogonal_(self.project.weight)
         self.weigh = nn.Linear(WIDTH, 1)
         nn.init.zeros_(self.weigh.weight)
+        self.asks_in = nn.Linear(WIDTH, settings["asks_hidden"])
+        self.asks_out = nn.Linear(settings["asks_hidden"], 1)
+        nn.init.zeros_(self.asks_out.weight)
+        nn.init.constant_(self.asks_out.bias, -1.0)
         count, hidden = len(SCALARS), settings["hidden"]
+        self.bound = settings["bound"]
         self.register_buffer("shift", torch.zeros(count))
         self.register_buffer("scale", torch.ones(count))
         self.linear = nn.Parameter(torch.zeros(count))
@@ -171,6 +184,7 @@ class Branches(nn.Module):
         for out in (self.scalars_out, self.reader_out):
             nn.init.zeros_(out.weight)
             nn.init.zeros_(out.bias)
+        self.register_buffer("share", torch.ones(()))
 
     def forward(
         self,
@@ -181,22 +195,25 @@ class Branches(nn.Module):
         mask: Tensor,
         types: Tensor,
         front: Tensor,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        """Logits (N,).
+        read: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """What the scalars say and what the reader adds, both (N,).
 
         Args:
             lower: the trunk's states after its lower layers, (N, L, WIDTH).
             top: those after its last layer.
-            features: of ``Lexical``, (N, 8).
+            features: of ``Lexical``, (N, 9).
             new: of ``Lexical``, (N, L).
             mask: of the model's inputs, (N, L).
             types: likewise.
             front: the first positions, which hold all queries, (n,).
-            keep: 0 for pairs whose scalars are left out, (N,); None for none.
+            read: False leaves the reader out.
         """
         z = self.scalars(top, features, new, mask, types, front)
-        return self.score(z, self.read(lower, mask, types, front), keep)
+        sure = self.sure(z)
+        if not read:
+            return sure, torch.zeros_like(sure)
+        return sure, self.residual(z, self.read(lower, mask, types, front))
 
     def scalars(
         self,
@@ -224,6 +241,11 @@ class Branches(nn.Module):
         similar = tokens.index_select(1, front) @ tokens.transpose(1, 2)
         best = (similar - 2.0 * (1 - in_document).unsqueeze(1)).amax(2)
         best_rest = (similar - 2.0 * (1 - new).unsqueeze(1)).amax(2).clamp(min=LEAST_REST)
+        # Of the document alone: which tokens stand in a question, or where nothing is said.
+        asking = torch.sigmoid(self.asks_out(F.gelu(self.asks_in(top))).squeeze(2))
+        stating = in_document * (1 - asking)
+        stated = F.normalize(pooled(top, stating), dim=1).unsqueeze(1) @ query
+        doubtful = similar - (2.0 * (1 - in_document) + DOUBT * asking).unsqueeze(1)
         weight = torch.exp(self.weigh(query_top).squeeze(2)) * asked
         total = weight.sum(1, keepdim=True)
         found = [
@@ -232,6 +254,9 @@ class Branches(nn.Module):
             rest.squeeze(2).clamp(min=LEAST_REST),
             (weight * best).sum(1, keepdim=True) / total,
             (weight * best_rest).sum(1, keepdim=True) / total,
+            (in_document * asking).sum(1, keepdim=True) / in_document.sum(1, keepdim=True),
+            stated.squeeze(2),
+            (weight * doubtful.amax(2)).sum(1, keepdim=True) / total,
             features,
         ]
         return (torch.cat(found, dim=1) - self.shift) / self.scale
@@ -254,24 +279,26 @@ class Branches(nn.Module):
         document = pooled(x.float(), (mask * types).float())
         return torch.cat([query[:, 0], pooled(query, asked), document], dim=1)
 
-    def score(self, z: Tensor, states: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Logits (N,)."""
-        sure = SHARPNESS * self.scale[0] * z[:, 0] + (z * self.linear).sum(1)
-        sure = sure + self.scalars_out(F.gelu(self.scalars_in(z))).squeeze(1)
-        if keep is not None:
-            sure, z = sure * keep, z * keep.unsqueeze(1)
+    def sure(self, z: Tensor) -> Tensor:
+        """What the scalars say: (N,)."""
+        linear = SHARPNESS * self.scale[0] * z[:, 0] + (z * self.linear).sum(1)
+        return linear + self.scalars_out(F.gelu(self.scalars_in(z))).squeeze(1)
+
+    def residual(self, z: Tensor, states: Tensor) -> Tensor:
+        """What the reader adds, within ``bound`` of 0: (N,)."""
         read = F.gelu(self.reader_in(states) + self.reader_scalars(z))
-        logits: Tensor = sure + self.reader_out(read).squeeze(1)
-        return logits
+        raw = self.reader_out(read).squeeze(1)
+        return self.bound * torch.tanh(raw / self.bound)
 
 
 class CrossEncoder(nn.Module):
     """The whole graph, as it is exported."""
 
-    def __init__(self, trunk: Trunk, branches: Branches) -> None:
+    def __init__(self, trunk: Trunk, branches: Branches, read: bool = True) -> None:
         super().__init__()
         self.trunk = trunk
         self.branches = branches
+        self.reads = read
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Logits (N, 1)."""
@@ -281,7 +308,8 @@ class CrossEncoder(nn.Module):
         front = torch.arange(longest, device=mask.device)
         in_query, in_document = texts_of(mask, types)
         features, new = self.trunk.lexical(input_ids, in_query, in_document, front)
-        logits: Tensor = self.branches(lower, top, features, new, mask, types, front)
+        sure, added = self.branches(lower, top, features, new, mask, types, front, self.reads)
+        logits: Tensor = sure + self.branches.share * added if self.reads else sure
         return logits.unsqueeze(1)
 
 
