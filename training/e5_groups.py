@@ -70,7 +70,12 @@ class Sampler:
         without = set(settings["without"])
         share = np.array(
             [
-                0.0 if q.held_out or q.source in without or made.kind in settings["dropped"] and not q.answers else weights.get(q.source, 1.0)
+                0.0
+                if q.held_out
+                or q.source in without
+                or made.kind in settings["dropped"]
+                and not q.answers
+                else weights.get(q.source, 1.0)
                 for q, made in zip(plan.queries, plan.made, strict=True)
             ]
         )
@@ -144,9 +149,7 @@ def _at(several: list[States], row: int) -> tuple[States, int]:
     raise IndexError(row)
 
 
-def micro_batches(
-    texts: Texts, pairs: list[tuple[int, int]], most: int = MOST
-) -> list[MicroBatch]:
+def micro_batches(texts: Texts, pairs: list[tuple[int, int]], most: int = MOST) -> list[MicroBatch]:
     """Pairs (query row, passage row), sorted by length into batches of ROWS."""
     spans = []
     for query, passage in pairs:

@@ -2,8 +2,8 @@
 
 First the scalars and their head, then, with these as they are, the reader, on what they leave over.
 The loss is the cross-entropy in the group against the labels, and a part of the divergence from a
-teacher on the passages of the sets: e5's cosine teaches the scalars, with all-MiniLM-L6-v2's where
-queries are topical, and the scalars teach the reader, so that neither reorders ordinary passages
+teacher on the passages of the sets: e5's cosine and exact match teach the scalars, with
+all-MiniLM-L6-v2's cosine where queries are topical, and the scalars teach the reader, so that neither reorders ordinary passages
 without evidence. The reader's layers run in
 bfloat16 with float32 master weights; what comes out is the mean of the weights over the last part
 of the steps.
@@ -66,12 +66,12 @@ class Runner(nn.Module):
         features, new = self.lexical(batch.ids, *texts_of(*masks), places)
         return batch.top.float() * self.scales[1], features, new, *masks, places
 
-    def forward(self, batch: MicroBatch, read: bool) -> tuple[Tensor, Tensor]:
-        """What the scalars say and what the reader adds, both (n,)."""
+    def forward(self, batch: MicroBatch, read: bool) -> tuple[Tensor, ...]:
+        """The prior, what the scalars say and what the reader adds, all (n,)."""
         lower = batch.lower
         if read:
             lower = (lower.float() * self.scales[0]).to(torch.bfloat16)
-        found: tuple[Tensor, Tensor] = self.branches(lower, *self.inputs(batch), read)
+        found: tuple[Tensor, ...] = self.branches(lower, *self.inputs(batch), read)
         return found
 
     def scalars(self, batch: MicroBatch) -> Tensor:
@@ -196,15 +196,13 @@ class Trainer:
         groups = self.sampler.step(step, settings["groups"])
         self.runner.zero_grad(set_to_none=True)
         pairs = self.pairs_of(groups)
-        sure, added = torch.zeros(len(pairs)), torch.zeros(len(pairs))
-        for batch in micro_batches(self.texts, pairs):
-            found = self.runner(batch, read)
-            rows = (torch.from_numpy(batch.rows),)
-            sure = sure.index_put(rows, found[0])
-            added = added.index_put(rows, found[1])
+        batches = micro_batches(self.texts, pairs)
+        parts = [torch.stack(self.runner(batch, read)) for batch in batches]
+        order = torch.from_numpy(np.argsort(np.concatenate([batch.rows for batch in batches])))
+        prior, sure, added = torch.cat(parts, dim=1)[:, order]
         logits = (sure + added).view(len(groups), -1)
         hidden = ~torch.tensor([group.ordinary for group in groups])
-        teacher = sure.detach() if read else torch.from_numpy(self.teacher(pairs))
+        teacher = sure.detach() if read else self.teacher(pairs, prior.detach())
         hidden |= torch.isnan(teacher).view_as(logits)
         loss = F.cross_entropy(logits, torch.zeros(len(groups), dtype=torch.long))
         asked = torch.log_softmax(teacher.view_as(logits).masked_fill(hidden, -1e4), dim=1)
@@ -213,16 +211,16 @@ class Trainer:
         (loss + settings["taught"] * own).backward()
         return loss.item(), own.item()
 
-    def teacher(self, pairs: list[tuple[int, int]]) -> NDArray[np.float32]:
-        """The bi-encoders' score of pairs, in logits; NaN where the second has no vector."""
-        found = SHARPNESS * self.cosines(pairs)
-        second = self.second
+    def teacher(self, pairs: list[tuple[int, int]], prior: Tensor) -> Tensor:
+        """Logits of pairs; NaN where the second teacher is asked and has no vector."""
+        second, found = self.second, prior.numpy().copy()
+        own = SHARPNESS * self.cosines(pairs)
         for at, (query, passage) in enumerate(pairs):
             if (row := second.queries[query]) != NONE:
                 place = second.passages[passage]
-                own = second.asked[row] @ second.read[place] if place != NONE else np.nan
-                found[at] = (found[at] + SECOND_SHARPNESS * own) / 2
-        return found
+                cosine = second.asked[row] @ second.read[place] if place != NONE else np.nan
+                found[at] += (SECOND_SHARPNESS * cosine - own[at]) / 2
+        return torch.from_numpy(found)
 
     def cosines(self, pairs: list[tuple[int, int]]) -> NDArray[np.float32]:
         """The trunk's own score of pairs."""
@@ -244,8 +242,8 @@ class Trainer:
 
     @torch.no_grad()
     def logits(self, pairs: list[tuple[int, int]], read: bool = True) -> NDArray[np.float32]:
-        """What the scalars say and what the reader adds, in the order of the pairs: (2, n)."""
-        found = np.zeros((2, len(pairs)), dtype=np.float32)
+        """Prior, scalars and reader, in the order of the pairs: (3, n)."""
+        found = np.zeros((3, len(pairs)), dtype=np.float32)
         for start in range(0, len(pairs), PAIRS_AT_ONCE):
             several = pairs[start : start + PAIRS_AT_ONCE]
             for batch in micro_batches(self.texts, several):
@@ -260,7 +258,8 @@ class Trainer:
             own = query.source == source
             if source in ("others", SENTENCES):
                 own = query.held_out and (query.source == SENTENCES) == (source == SENTENCES)
-            if not own or not query.answers or query.source in settings["without"] != own:
+                own = own and query.source not in settings["without"]
+            if not own or not query.answers:
                 continue
             listed = [int(r) for r in plan.candidates[row] if r != NONE][: settings["depth"]]
             listed = plan.same[row] if source == SENTENCES else listed + plan.same[row]
@@ -275,10 +274,14 @@ class Trainer:
         for source in (*self.settings["watched"], SENTENCES, "others"):
             listed = self.watched(source)
             pairs = [(row, passage) for row, passages in listed for passage in passages]
-            echoes = [(r, self.plan.made[r].echoes[0]) for r, _ in listed if self.plan.made[r].echoes]
-            sure, added = self.logits(pairs, read)
-            echoed = self.logits(echoes, read)
-            scores = {"e5": self.cosines(pairs)} | {f"{s:g}": sure + s * added for s in shares}
+            echoes = [
+                (r, self.plan.made[r].echoes[0]) for r, _ in listed if self.plan.made[r].echoes
+            ]
+            prior, sure, added = self.logits(pairs, read)
+            echoed = self.logits(echoes, read)[1:]
+            scores = {"e5": self.cosines(pairs), "prior": prior} | {
+                f"{s:g}": sure + s * added for s in shares
+            }
             figures = {}
             for label, values in scores.items():
                 ranks, first, at = [], [], 0
@@ -289,7 +292,7 @@ class Trainer:
                     answers = np.isin(passages, self.plan.queries[row].answers)
                     ranks.append(1 / (1 + (own[~answers] >= own[answers].max()).sum()))
                     best[row] = own.max()
-                if label != "e5":
+                if label not in ("e5", "prior"):
                     sums = echoed[0] + float(label) * echoed[1]
                     first = [sums[i] >= best[row] for i, (row, _) in enumerate(echoes)]
                 figures[label] = f"{np.mean(ranks):.3f}" + (
@@ -316,7 +319,7 @@ class Trainer:
             most = self.settings["validation"] // 2
             listed = several[:: max(1, len(several) // most)][:most]
             pairs = [(row, which) for row, *both in listed for which in both]
-            sure, added = self.logits(pairs, read)
+            _, sure, added = self.logits(pairs, read)
             found[kind] = [
                 round(float(np.diff((sure + s * added).reshape(-1, 2)).__lt__(0).mean()), 2)
                 for s in shares

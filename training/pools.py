@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpus import Corpus
+from corpus import Corpus, Made
 from data import Query, load_pool, records, share, words
-from making import Made
 from rules import Sources, answering_part, echo, sentences
 from tokenizers import Tokenizer
 

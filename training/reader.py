@@ -31,11 +31,17 @@ PREFIX = 3  # tokens of a segment before its text: [CLS] and "query:" or "passag
 WINDOW, STRIDE = 32, 8  # tokens of a part of the document that is compared on its own
 LEAST_REST = 0.5  # stands for no words beyond the query's
 SHARPNESS = 60.0  # of the cosine in the logit before training
+# Weight of the exact match in it: for each token of the query, and its bounds. On the training sets,
+# more helps where queries are long.
+PER_TOKEN, LEAST_MATCH, MOST_MATCH = 0.8, 5.0, 18.0
 DOUBT = 0.3  # taken from the cosine of a token that asks instead of saying something
 SCALARS = (
     "cosine",
     "window",
     "rest",
+    "rest_window",
+    "learned",
+    "answer",
     "soft",
     "soft_rest",
     "asking",
@@ -167,6 +173,13 @@ class Branches(nn.Module):
         nn.init.orthogonal_(self.project.weight)
         self.weigh = nn.Linear(WIDTH, 1)
         nn.init.zeros_(self.weigh.weight)
+        answer = settings["answer"]
+        self.wanted = nn.Linear(2 * WIDTH, answer)
+        self.given = nn.Linear(WIDTH, answer)
+        self.about_query = nn.Linear(WIDTH, answer, bias=False)
+        self.about_document = nn.Linear(WIDTH, answer, bias=False)
+        nn.init.orthogonal_(self.about_query.weight)
+        self.about_document.weight.data.copy_(self.about_query.weight.data)
         self.asks_in = nn.Linear(WIDTH, settings["asks_hidden"])
         self.asks_out = nn.Linear(settings["asks_hidden"], 1)
         nn.init.zeros_(self.asks_out.weight)
@@ -196,8 +209,8 @@ class Branches(nn.Module):
         types: Tensor,
         front: Tensor,
         read: bool = True,
-    ) -> tuple[Tensor, Tensor]:
-        """What the scalars say and what the reader adds, both (N,).
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What is said before training, by the scalars, and what the reader adds, all (N,).
 
         Args:
             lower: the trunk's states after its lower layers, (N, L, WIDTH).
@@ -210,10 +223,11 @@ class Branches(nn.Module):
             read: False leaves the reader out.
         """
         z = self.scalars(top, features, new, mask, types, front)
-        sure = self.sure(z)
+        prior = self.prior(z)
+        sure = prior + self.corrected(z)
         if not read:
-            return sure, torch.zeros_like(sure)
-        return sure, self.residual(z, self.read(lower, mask, types, front))
+            return prior, sure, torch.zeros_like(sure)
+        return prior, sure, self.residual(z, self.read(lower, mask, types, front))
 
     def scalars(
         self,
@@ -230,13 +244,20 @@ class Branches(nn.Module):
         asked = in_query.index_select(1, front)
         top = top.float()
         query_top = top.index_select(1, front)
-        query = F.normalize(pooled(query_top, asked), dim=1).unsqueeze(2)
-        parts = F.avg_pool1d(
-            (top * in_document.unsqueeze(2)).transpose(1, 2), WINDOW, STRIDE, padding=WINDOW // 2
-        ).transpose(1, 2)
-        window = (F.normalize(parts, dim=2, eps=1e-4) @ query).amax(1)
-        cosine = F.normalize(pooled(top, in_document), dim=1).unsqueeze(1) @ query
+        query_mean, mean = pooled(query_top, asked), pooled(top, in_document)
+        query = F.normalize(query_mean, dim=1).unsqueeze(2)
+        window, rest_window = (
+            (F.normalize(windows(top, weight), dim=2, eps=1e-2) @ query).amax(1)
+            for weight in (in_document, new)
+        )
+        cosine = F.normalize(mean, dim=1).unsqueeze(1) @ query
         rest = F.normalize(pooled(top, new), dim=1).unsqueeze(1) @ query
+        about = F.normalize(self.about_query(query_mean), dim=1)
+        learned = (about * F.normalize(self.about_document(mean), dim=1)).sum(1, keepdim=True)
+        # What the query expects as an answer, beside the best token that it does not have itself.
+        wanted = self.wanted(torch.cat([query_top[:, 0], query_mean], dim=1))
+        given = F.normalize(self.given(top), dim=2) @ F.normalize(wanted, dim=1).unsqueeze(2)
+        answer = (given.squeeze(2) - 2.0 * (1 - new)).amax(1, keepdim=True).clamp(min=-1.0)
         tokens = F.normalize(self.project(top), dim=-1)
         similar = tokens.index_select(1, front) @ tokens.transpose(1, 2)
         best = (similar - 2.0 * (1 - in_document).unsqueeze(1)).amax(2)
@@ -252,6 +273,9 @@ class Branches(nn.Module):
             cosine.squeeze(2),
             window,
             rest.squeeze(2).clamp(min=LEAST_REST),
+            rest_window.clamp(min=LEAST_REST),
+            learned,
+            answer,
             (weight * best).sum(1, keepdim=True) / total,
             (weight * best_rest).sum(1, keepdim=True) / total,
             (in_document * asking).sum(1, keepdim=True) / in_document.sum(1, keepdim=True),
@@ -279,9 +303,16 @@ class Branches(nn.Module):
         document = pooled(x.float(), (mask * types).float())
         return torch.cat([query[:, 0], pooled(query, asked), document], dim=1)
 
-    def sure(self, z: Tensor) -> Tensor:
-        """What the scalars say: (N,)."""
-        linear = SHARPNESS * self.scale[0] * z[:, 0] + (z * self.linear).sum(1)
+    def prior(self, z: Tensor) -> Tensor:
+        """Cosine and exact match, the logit before training: (N,)."""
+        raw = z * self.scale + self.shift
+        at = {name: raw[:, SCALARS.index(name)] for name in ("cosine", "match", "asked")}
+        weight = (PER_TOKEN * torch.exp(at["asked"])).clamp(LEAST_MATCH, MOST_MATCH)
+        return SHARPNESS * (at["cosine"] - self.shift[0]) + weight * at["match"]
+
+    def corrected(self, z: Tensor) -> Tensor:
+        """What training adds to it: (N,)."""
+        linear = (z * self.linear).sum(1)
         return linear + self.scalars_out(F.gelu(self.scalars_in(z))).squeeze(1)
 
     def residual(self, z: Tensor, states: Tensor) -> Tensor:
@@ -299,6 +330,8 @@ class CrossEncoder(nn.Module):
         self.trunk = trunk
         self.branches = branches
         self.reads = read
+        if not read:
+            branches.joint, branches.reading = nn.ModuleList(), nn.ModuleList()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Logits (N, 1)."""
@@ -308,9 +341,17 @@ class CrossEncoder(nn.Module):
         front = torch.arange(longest, device=mask.device)
         in_query, in_document = texts_of(mask, types)
         features, new = self.trunk.lexical(input_ids, in_query, in_document, front)
-        sure, added = self.branches(lower, top, features, new, mask, types, front, self.reads)
+        _, sure, added = self.branches(lower, top, features, new, mask, types, front, self.reads)
         logits: Tensor = sure + self.branches.share * added if self.reads else sure
         return logits.unsqueeze(1)
+
+
+def windows(states: Tensor, weight: Tensor) -> Tensor:
+    """Means of the weighted states in overlapping parts, but for a factor: (N, parts, WIDTH)."""
+    places = torch.arange(states.shape[1], device=states.device)
+    starts = places[::STRIDE].unsqueeze(1) - WINDOW // 2
+    inside = ((places >= starts) & (places < starts + WINDOW)).to(states.dtype)
+    return (inside * weight.unsqueeze(1)) @ states
 
 
 def positions(mask: Tensor, types: Tensor) -> Tensor:
