@@ -73,8 +73,7 @@ class Sampler:
                 0.0
                 if q.held_out
                 or q.source in without
-                or made.kind in settings["dropped"]
-                and not q.answers
+                or (made.kind in settings["dropped"] and not q.answers)
                 else weights.get(q.source, 1.0)
                 for q, made in zip(plan.queries, plan.made, strict=True)
             ]

@@ -3,10 +3,9 @@
 First the scalars and their head, then, with these as they are, the reader, on what they leave over.
 The loss is the cross-entropy in the group against the labels, and a part of the divergence from a
 teacher on the passages of the sets: e5's cosine and exact match teach the scalars, with
-all-MiniLM-L6-v2's cosine where queries are topical, and the scalars teach the reader, so that neither reorders ordinary passages
-without evidence. The reader's layers run in
-bfloat16 with float32 master weights; what comes out is the mean of the weights over the last part
-of the steps.
+all-MiniLM-L6-v2's cosine where queries are topical, and the scalars teach the reader, so that
+neither reorders ordinary passages without evidence. The reader's layers run in bfloat16 with
+float32 master weights; what comes out is the mean of the weights over the last part of the steps.
 """
 
 import time
@@ -126,7 +125,7 @@ class Trainer:
         self.runner.branches.shift.copy_(scalars.mean(0))
         self.runner.branches.scale.copy_(scalars.std(0).clamp(min=1e-3))
 
-    def train(self, name: str, stage: str) -> None:
+    def train(self, name: str, stage: str) -> None:  # noqa: PLR0912
         """All steps of a stage, "scalars" or "reader"; the weights end averaged."""
         settings, branches = self.settings | self.settings[stage], self.runner.branches
         done = self.work / f"{name}.{stage}.pt"

@@ -24,6 +24,7 @@ from rules import (
     echo,
     flipped,
     names_by_set,
+    names_in,
     relations,
     removed,
     words,

@@ -31,8 +31,8 @@ PREFIX = 3  # tokens of a segment before its text: [CLS] and "query:" or "passag
 WINDOW, STRIDE = 32, 8  # tokens of a part of the document that is compared on its own
 LEAST_REST = 0.5  # stands for no words beyond the query's
 SHARPNESS = 60.0  # of the cosine in the logit before training
-# Weight of the exact match in it: for each token of the query, and its bounds. On the training sets,
-# more helps where queries are long.
+# Weight of the exact match in it: for each token of the query, and its bounds. On the training
+# sets, more helps where queries are long.
 PER_TOKEN, LEAST_MATCH, MOST_MATCH = 0.8, 5.0, 18.0
 DOUBT = 0.3  # taken from the cosine of a token that asks instead of saying something
 SCALARS = (
