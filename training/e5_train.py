@@ -1,8 +1,8 @@
 """Train the branches on the states of a frozen trunk, resumable.
 
 First the scalars and their head, then, with these as they are, the reader, on what they leave over.
-The loss is the cross-entropy in the group against the labels, and a part of the divergence from a
-teacher on the passages of the sets: e5's cosine and exact match teach the scalars, with
+The loss is the cross-entropy of the answer against the passages made by rules, a part of that against
+all of the group, and the divergence from a teacher on the passages of the sets: e5's cosine and exact match teach the scalars, with
 all-MiniLM-L6-v2's cosine where queries are topical, and the scalars teach the reader, so that
 neither reorders ordinary passages without evidence. The reader's layers run in bfloat16 with
 float32 master weights; what comes out is the mean of the weights over the last part of the steps.
@@ -203,7 +203,12 @@ class Trainer:
         hidden = ~torch.tensor([group.ordinary for group in groups])
         teacher = sure.detach() if read else self.teacher(pairs, prior.detach())
         hidden |= torch.isnan(teacher).view_as(logits)
-        loss = F.cross_entropy(logits, torch.zeros(len(groups), dtype=torch.long))
+        first = torch.zeros(len(groups), dtype=torch.long)
+        # Labels decide about passages made by rules; among those of the sets the teacher does.
+        others = ~hidden
+        others[:, 0] = False
+        made = F.cross_entropy(logits.masked_fill(others, -1e4), first)
+        loss = made + settings["labels"] * F.cross_entropy(logits, first)
         asked = torch.log_softmax(teacher.view_as(logits).masked_fill(hidden, -1e4), dim=1)
         said = torch.log_softmax(logits.masked_fill(hidden, -1e4), dim=1)
         own = (asked.exp() * (asked - said)).sum(1).mean()

@@ -31,9 +31,9 @@ PREFIX = 3  # tokens of a segment before its text: [CLS] and "query:" or "passag
 WINDOW, STRIDE = 32, 8  # tokens of a part of the document that is compared on its own
 LEAST_REST = 0.5  # stands for no words beyond the query's
 SHARPNESS = 60.0  # of the cosine in the logit before training
-# Weight of the exact match in it: for each token of the query, and its bounds. On the training
-# sets, more helps where queries are long.
-PER_TOKEN, LEAST_MATCH, MOST_MATCH = 0.8, 5.0, 18.0
+# Weight of the exact match in it: for each token of the query beyond some, and its bounds. On the
+# training sets, more helps where queries are long.
+PER_TOKEN, FREE_TOKENS, LEAST_MATCH, MOST_MATCH = 1.3, 3.0, 5.0, 26.0
 DOUBT = 0.3  # taken from the cosine of a token that asks instead of saying something
 SCALARS = (
     "cosine",
@@ -307,7 +307,8 @@ class Branches(nn.Module):
         """Cosine and exact match, the logit before training: (N,)."""
         raw = z * self.scale + self.shift
         at = {name: raw[:, SCALARS.index(name)] for name in ("cosine", "match", "asked")}
-        weight = (PER_TOKEN * torch.exp(at["asked"])).clamp(LEAST_MATCH, MOST_MATCH)
+        tokens = torch.exp(at["asked"]) - FREE_TOKENS
+        weight = (PER_TOKEN * tokens).clamp(LEAST_MATCH, MOST_MATCH)
         return SHARPNESS * (at["cosine"] - self.shift[0]) + weight * at["match"]
 
     def corrected(self, z: Tensor) -> Tensor:
