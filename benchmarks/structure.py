@@ -78,9 +78,9 @@ def calls(package: Path) -> dict[str, Any]:
 
     from qdrant_client import QdrantClient  # noqa: F401 - its own imports are not counted
 
-    from qdrant_rerank import HybridSearcher, TextCrossEncoder
+    from qdrant_rerank import DEFAULT_RERANKER, HybridSearcher, TextCrossEncoder
 
-    encoder = TextCrossEncoder("grown-minilm-l6-v2")
+    encoder = TextCrossEncoder(DEFAULT_RERANKER)
     found: dict[str, Any] = {}
     with HybridSearcher("docs", reranker=encoder) as searcher:
         searcher.add(DOCUMENTS)

@@ -88,7 +88,7 @@ def compare(
         >>> recall = with_reranker(searcher, None)
         >>> compared = compare(recall, searcher, ["melting point of iron"], limit=2)
         >>> compared.names
-        ('recall order', 'grown-minilm-l6-v2')
+        ('recall order', 'grown-e5-small-v1')
         >>> compared.mean_overlap
         1.0
     """

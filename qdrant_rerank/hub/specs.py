@@ -17,8 +17,8 @@ __all__ = [
 ]
 
 BUNDLED_DIRECTORY = Path(__file__).parent.parent / "bundled"
-#: The cross-encoder that ships with the package: 29 MB, English. It loads without a network.
-DEFAULT_RERANKER = "grown-minilm-l6-v2"
+#: The reranker that ships with the package: 35 MB, English. It loads without a network.
+DEFAULT_RERANKER = "grown-e5-small-v1"
 #: The static embedder that ships with the package: 256 dimensions. It loads without a network.
 DEFAULT_EMBEDDER = "static-minilm-l6-v1"
 
@@ -77,8 +77,6 @@ class ModelSpec:
         activation: turns its logit into the score that its authors publish.
         template: how it reads a pair: "pair" is the tokenizer's own pair template, "qwen3" a chat
             prompt that the model answers with yes or no.
-        bundled_with: the bundled model whose folder, tokenizer and weights this one shares; None
-            if it has its own.
     """
 
     model: str
@@ -90,12 +88,11 @@ class ModelSpec:
     labels: int = 1
     activation: Literal["identity", "sigmoid"] = "identity"
     template: Literal["pair", "qwen3"] = "pair"
-    bundled_with: str | None = None
 
     @property
     def directory(self) -> Path:
         """The folder of a bundled model."""
-        return BUNDLED_DIRECTORY / (self.bundled_with or self.model)
+        return BUNDLED_DIRECTORY / self.model
 
     def file(self, precision: Precision = "auto") -> ModelFile:
         """Return the file of a precision; "auto" is the first file.

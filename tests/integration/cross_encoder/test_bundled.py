@@ -9,6 +9,10 @@ from qdrant_rerank.hub.specs import BUNDLED_DIRECTORY
 from tests.unit.test_package import python
 
 STUDENT = "grown-minilm-l3-v2"
+UNRELATED = (
+    "The market is held on Fridays. Buses run every ten minutes and stop in front of the library, "
+    "where a clerk sells stamps, maps and old chairs."
+)
 QUESTIONS = {
     "How hot must iron be to melt?": "Iron melts at 1538 degrees Celsius and boils at 2862.",
     "who invented the telephone": "Alexander Graham Bell was granted the patent for it in 1876.",
@@ -36,12 +40,26 @@ def test_a_score_depends_on_its_pair_alone(name):
     assert together.tolist() == alone[::-1]
 
 
-def test_the_student_shares_the_weights_of_the_whole_model():
-    """One file serves both, and neither carries its own copy."""
-    folder = BUNDLED_DIRECTORY / DEFAULT_RERANKER / "onnx"
-    for name in ("model.onnx", "student.onnx"):
-        assert [path.name for path in external_files(folder / name)] == ["weights.bin"]
-        assert (folder / name).stat().st_size < 1e6
+@pytest.mark.parametrize("name", [DEFAULT_RERANKER, STUDENT])
+def test_the_weights_lie_beside_the_graph(name):
+    """A file that the system maps once, however many processes read it."""
+    graph = BUNDLED_DIRECTORY / name / "onnx" / "model.onnx"
+    assert [path.name for path in external_files(graph)] == ["weights.bin"]
+    assert graph.stat().st_size < 1e6
+
+
+def test_all_that_is_bundled_stays_small():
+    """A wheel carries every byte of it."""
+    assert sum(path.stat().st_size for path in BUNDLED_DIRECTORY.rglob("*")) < 70e6
+
+
+@pytest.mark.parametrize("query", QUESTIONS)
+@pytest.mark.parametrize("padding", ["", " Sign in to see the answer.", f" {UNRELATED}"])
+def test_an_echo_of_the_question_is_no_answer(query, padding):
+    """Bare, with an invitation and with unrelated words, it ranks below what answers."""
+    encoder = TextCrossEncoder(DEFAULT_RERANKER)
+    answer, echo = encoder.rerank(query, [QUESTIONS[query], query + padding])
+    assert answer > echo
 
 
 def test_a_cascade_of_both_keeps_the_answer_first():

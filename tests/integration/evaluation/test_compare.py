@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient
 
-from qdrant_rerank import HybridSearcher, SearchOptions, TextCrossEncoder
+from qdrant_rerank import DEFAULT_RERANKER, HybridSearcher, SearchOptions, TextCrossEncoder
 from qdrant_rerank.cli.main import main
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.evaluation.compare import compare, with_reranker
@@ -155,7 +155,7 @@ def test_a_configuration_against_itself_changes_nothing(searcher, queries, limit
     assert compared.biggest_moves() == []
     assert compared.new_first_hits == 0
     assert compared.unchanged == len(queries)
-    assert compared.names == ("grown-minilm-l6-v2 (first)", "grown-minilm-l6-v2 (second)")
+    assert compared.names == (f"{DEFAULT_RERANKER} (first)", f"{DEFAULT_RERANKER} (second)")
 
 
 @RELAXED
