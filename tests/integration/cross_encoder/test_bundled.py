@@ -48,11 +48,6 @@ def test_the_weights_lie_beside_the_graph(name):
     assert graph.stat().st_size < 1e6
 
 
-def test_all_that_is_bundled_stays_small():
-    """A wheel carries every byte of it."""
-    assert sum(path.stat().st_size for path in BUNDLED_DIRECTORY.rglob("*")) < 70e6
-
-
 @pytest.mark.parametrize("query", QUESTIONS)
 @pytest.mark.parametrize("padding", ["", " Sign in to see the answer.", f" {UNRELATED}"])
 def test_an_echo_of_the_question_is_no_answer(query, padding):
