@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 #: How a search ended; see ``SearchTrace.status``.
-Status = Literal["reranked", "partial", "degraded", "recall only", "no candidates"]
+Status = Literal["reranked", "partial", "degraded", "no text", "recall only", "no candidates"]
 
 #: The score of a hit that was not scored: the lowest float32, so that it is below any other score
 #: and every format and database can hold it, as none can hold minus infinity.
@@ -176,10 +176,15 @@ class SearchTrace:
         cache_hit_rate: share of the pairs whose score came from the score cache, 0 to 1; they
             count no tokens. None without a score cache.
         status: "reranked"; "partial" (the time was up: the candidates after the first ``pairs``
-            follow in retrieval order); "degraded" (the reranker failed: the hits are in retrieval
-            order); "recall only" (no reranker); "no candidates".
+            follow in retrieval order); "degraded" (the reranker failed, or the texts could not be
+            read: the hits are in retrieval order); "no text" (none of the hits has text, so nothing
+            was scored: the hits are in retrieval order); "recall only" (no reranker); "no
+            candidates".
         retries: requests that were sent to Qdrant again.
-        cause: type and message of the reranker's error if the status is "degraded"; else None.
+        cause: type and message of the error if the status is "degraded"; else None.
+        text: payload field, path, template or preset that the texts were read by, or the name of a
+            function; None if no text was read.
+        missing_text: hits that have no text there, and so were not scored.
     """
 
     embed_s: float = 0.0
@@ -200,6 +205,8 @@ class SearchTrace:
     status: Status = "reranked"
     retries: int = 0
     cause: str | None = None
+    text: str | None = None
+    missing_text: int = 0
 
 
 Item = TypeVar("Item")

@@ -216,7 +216,7 @@ def evaluate_run(
                     keep_order(points), query=query, trace=SearchTrace(status="recall only")
                 )
             else:
-                results = rerank_points(query, points, reranker=one)
+                results = rerank_points(query, points, reranker=one, text="text")
             return results, lambda hit: found[hit.retrieval_rank - 1][0]
 
         return search

@@ -23,11 +23,12 @@ from qdrant_rerank.errors import (
     QdrantRerankError,
 )
 from qdrant_rerank.options import SearchOptions
-from qdrant_rerank.payload import PayloadText
+from qdrant_rerank.payload import SAMPLE, TextChoice
 from qdrant_rerank.qdrant.creation import create_collection
 from qdrant_rerank.qdrant.documents import Document, PointBuilder
 from qdrant_rerank.qdrant.lookups import retrieve_points
 from qdrant_rerank.qdrant.recall import FirstStage
+from qdrant_rerank.qdrant.schema import CollectionSchema
 from qdrant_rerank.qdrant.settings import CollectionSettings
 from qdrant_rerank.qdrant.transport.client_errors import is_too_large
 from qdrant_rerank.qdrant.transport.driver import Driver
@@ -39,6 +40,8 @@ __all__ = ["BATCH_RETRIES", "Added", "Upload", "add_documents"]
 
 logger = logging.getLogger(__name__)
 
+#: Payload field that texts are stored in, unless the searcher or the collection says another.
+NEW_TEXT = "text"
 #: Times that a batch is sent again if its failure is transient, unless the options say more.
 BATCH_RETRIES = 2
 #: Batches that fail in a row before the rest is given up.
@@ -153,7 +156,7 @@ async def add_documents(
     documents: Iterable[Document],
     ids: Iterable[PointId] | None,
     *,
-    text: PayloadText,
+    choice: TextChoice,
     options: SearchOptions,
     settings: CollectionSettings | None,
     upload: Upload,
@@ -165,7 +168,7 @@ async def add_documents(
         first: knows the collection and the encoders.
         documents: any iterable; it is read once.
         ids: as many as documents, or None to make them from the texts.
-        text: where a payload's text is.
+        choice: where a payload's text is; what the collection has settles it.
         options: names of the vectors to fill.
         settings: of a collection that has to be created.
         upload: how documents are sent.
@@ -186,7 +189,7 @@ async def add_documents(
         raise InvalidInputError("ids and id_field are both given; expected one of them.")
     require_several("ids", () if ids is None else ids)
     builder = await _point_builder(
-        driver, first, text, options, settings or CollectionSettings(), upload.id_field
+        driver, first, choice, options, settings or CollectionSettings(), upload.id_field
     )
     require_several("documents", documents)
     if isinstance(documents, Mapping | models.PointStruct):
@@ -330,7 +333,7 @@ def _embedded(
 async def _point_builder(
     driver: Driver,
     first: FirstStage,
-    text: PayloadText,
+    choice: TextChoice,
     options: SearchOptions,
     settings: CollectionSettings,
     id_field: str | None,
@@ -341,8 +344,12 @@ async def _point_builder(
         schema = await first.schema(driver)
     except CollectionNotFoundError:
         await first.require_text_index(driver)
-        await create_collection(driver, first.collection, first.embedder, first.sparse, settings)
+        choice.settle(NEW_TEXT)
+        await create_collection(
+            driver, first.collection, first.embedder, first.sparse, settings, choice.text
+        )
         schema = await first.schema(driver)
+    await _settle(driver, first, choice, schema)
     plan = first.plan(schema, options)
     dense = sum(branch.dense for branch in plan.branches)
     if dense > 1 or len(plan.branches) - dense > 1:
@@ -350,7 +357,29 @@ async def _point_builder(
             "The options name several vectors of one kind, and add embeds a text once. Add "
             "with a searcher whose options name one."
         )
-    return PointBuilder(schema, plan, first.embedder, first.sparse, text, id_field)
+    return PointBuilder(schema, plan, first.embedder, first.sparse, choice.text, id_field)
+
+
+async def _settle(
+    driver: Driver, first: FirstStage, choice: TextChoice, schema: CollectionSchema
+) -> None:
+    """Choose where the texts are, as the collection records it or as its points have them."""
+    if choice.settled:
+        return
+    if schema.text is not None:
+        choice.settle(schema.text)
+        return
+    records, _ = await driver.request(
+        lambda client, timeout: client.scroll(
+            first.collection, limit=SAMPLE, with_payload=True, timeout=timeout
+        )
+    )
+    payloads = [record.payload for record in records]
+    if schema.is_ours:
+        choice.preferred = NEW_TEXT
+    if any(payloads):
+        choice.choose(payloads)
+    choice.settle(NEW_TEXT)
 
 
 def _upsert(first: FirstStage, batch: Batch, client: Any, timeout: int | None) -> Any:

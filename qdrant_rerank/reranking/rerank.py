@@ -15,9 +15,9 @@ from qdrant_client.models import ScoredPoint
 from qdrant_rerank.errors import InvalidInputError, MissingTextError, MissingTextWarning
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
 from qdrant_rerank.options import Blend, OnMissingText, OnRerankError
-from qdrant_rerank.payload import PayloadText, TextSource
+from qdrant_rerank.payload import PayloadText, TextChoice, TextSource
 from qdrant_rerank.reranking.ordering import order_by_score
-from qdrant_rerank.reranking.scoring import Scored, load_reranker, score
+from qdrant_rerank.reranking.scoring import Scored, cause_of, load_reranker, score
 from qdrant_rerank.types import RerankedPoint, Reranker, SearchResults, SearchTrace
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 from qdrant_rerank.utils.validation import (
@@ -37,7 +37,7 @@ def rerank_points(
     points: Iterable[ScoredPoint] | QueryResponse,
     *,
     reranker: Reranker | str | Path = DEFAULT_RERANKER,
-    text: TextSource = "text",
+    text: TextSource = "auto",
     limit: int | None = None,
     score_threshold: float | None = None,
     on_missing_text: OnMissingText = "last",
@@ -88,7 +88,7 @@ def rerank_points(
     require_choice("on_missing_text", on_missing_text, OnMissingText)
     require_choice("on_rerank_error", on_rerank_error, OnRerankError)
     second_stage = SecondStage(
-        load_reranker(reranker), PayloadText(text), on_missing_text, on_rerank_error
+        load_reranker(reranker), TextChoice(text), on_missing_text, on_rerank_error
     )
     found = points.points if isinstance(points, QueryResponse) else points
     require_several("points", found)
@@ -115,7 +115,7 @@ class SecondStage:
 
     Args:
         reranker: scores the texts.
-        text: reads the texts.
+        choice: reads the texts; is settled by the first hits.
         on_missing_text: what happens to a hit without text.
         on_rerank_error: what happens if the reranker fails.
     """
@@ -123,12 +123,12 @@ class SecondStage:
     def __init__(
         self,
         reranker: Reranker,
-        text: PayloadText,
+        choice: TextChoice,
         on_missing_text: OnMissingText,
         on_rerank_error: OnRerankError = "raise",
     ) -> None:
         self._reranker = reranker
-        self._text = text
+        self._choice = choice
         self._on_missing = on_missing_text
         self._on_error = on_rerank_error
 
@@ -145,15 +145,34 @@ class SecondStage:
 
         All texts are read before anything is scored, so a missing text costs no work.
         """
-        texts = [self._texts(hits) for _, hits in hits_of_queries]
+        causes: list[str | None] = [None] * len(hits_of_queries)
+        text = self._choice.text
+        texts: list[dict[int, str]] = [{} for _ in hits_of_queries]
+        try:
+            text = self._choice.choose(hit.payload for _, hits in hits_of_queries for hit in hits)
+        except InvalidInputError as error:
+            if any(hits for _, hits in hits_of_queries):
+                causes = [cause_of(error, self._on_error)] * len(causes)
+        for place, (_, hits) in enumerate(hits_of_queries):
+            if causes[place] is None:
+                texts[place], causes[place] = self._texts(text, hits)
         work = [
             (query, list(found.values()))
             for (query, _), found in zip(hits_of_queries, texts, strict=True)
         ]
         scored = score(self._reranker, work, deadline, self._on_error)
+        scored = replace(
+            scored,
+            causes=[mine or its for mine, its in zip(causes, scored.causes, strict=True)],
+            missing=[
+                len(hits) - len(found) if cause is None else 0
+                for (_, hits), found, cause in zip(hits_of_queries, texts, causes, strict=True)
+            ],
+            text=text.name if self._choice.settled else None,
+        )
         ordered = []
         for place, ((_, hits), found) in enumerate(zip(hits_of_queries, texts, strict=True)):
-            rows = list(found)
+            rows = list(found) if causes[place] is None else list(range(len(hits)))
             done = rows[: len(scored.scores[place])]
             spans = [] if scored.spans is None else scored.spans[place]
             ordered.append(
@@ -168,29 +187,35 @@ class SecondStage:
                     score_threshold=score_threshold,
                     blend=blend,
                     snippets={
-                        row: self._text.locate(hits[row].payload, *span)
+                        row: text.locate(hits[row].payload, *span)
                         for row, span in zip(done, spans, strict=False)
                     },
                 )
             )
         return ordered, scored
 
-    def _texts(self, hits: Sequence[ScoredPoint]) -> dict[int, str]:
-        """Return the text of each hit that has one, by its row."""
+    def _texts(
+        self, text: PayloadText, hits: Sequence[ScoredPoint]
+    ) -> tuple[dict[int, str], str | None]:
+        """Return the text of each hit that has one, by its row; or why no text can be read."""
         found = {}
         for row, hit in enumerate(hits):
-            text = self._text(hit.payload)
-            if text is not None:
-                found[row] = text
+            what = f"Point {hit.id!r}"
+            try:
+                read = text.read(hit.payload, what)
+            except InvalidInputError as error:
+                return {}, cause_of(error, self._on_error)
+            if read is not None:
+                found[row] = read
             elif self._on_missing == "raise":
-                missing = self._text.missing(hit.payload, f"Point {hit.id!r}")
+                missing = text.missing(hit.payload, what)
                 raise MissingTextError(
                     f"{missing.reason} To put such hits after the others, pass "
                     "on_missing_text='last'.",
                     missing.fields,
                 )
         if hits and not found:
-            missing = self._text.missing(hits[0].payload, f"Point {hits[0].id!r}")
+            missing = text.missing(hits[0].payload, f"Point {hits[0].id!r}")
             warn_caller(
                 MissingTextWarning(
                     f"None of the {len(hits)} hits has text to rerank, so they stay in retrieval "
@@ -198,4 +223,4 @@ class SecondStage:
                     missing.fields,
                 )
             )
-        return found
+        return found, None

@@ -7,7 +7,7 @@ user's. :func:`score` calls all of them, and checks what they return.
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -23,7 +23,7 @@ from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 from qdrant_rerank.utils.fork import ForkLock
 from qdrant_rerank.utils.validation import a_type, require_call
 
-__all__ = ["Scored", "load_reranker", "score"]
+__all__ = ["Scored", "cause_of", "load_reranker", "score"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +45,8 @@ class Scored:
             such as sigmoid may give one score for several logits.
         waiting: documents of each query that were not scored, or not by all stages of a cascade:
             the time was up, or the reranker failed.
-        causes: type and message of the error that the reranker raised for each query; None for a
-            query without error.
+        causes: type and message of the error that reading the texts or the reranker raised for
+            each query; None for a query without error.
         tokenize_s: seconds.
         infer_s: seconds.
         tokens: tokens per query, rounded.
@@ -60,6 +60,8 @@ class Scored:
         precision: precision of the model's weights.
         cache_hit_rates: share of each query's pairs that came from the score cache; None without
             a cache.
+        missing: hits of each query that have no text; empty if no hits were read.
+        text: name of the text source.
     """
 
     scores: list[NDArray[np.float64]]
@@ -77,6 +79,8 @@ class Scored:
     engine: str | None = None
     precision: str | None = None
     cache_hit_rates: list[float] | None = None
+    missing: list[int] = field(default_factory=list)
+    text: str | None = None
 
     def trace(self, query: int) -> dict[str, Any]:
         """Return the fields of one query's ``SearchTrace``. Times are those of all queries."""
@@ -94,12 +98,17 @@ class Scored:
             "cache_hit_rate": None if self.cache_hit_rates is None else self.cache_hit_rates[query],
             "status": self._status(query),
             "cause": self.causes[query],
+            "text": self.text,
+            "missing_text": self.missing[query] if self.missing else 0,
         }
 
     def _status(self, query: int) -> Status:
         if self.causes[query] is not None:
             return "degraded"
-        return "partial" if self.waiting[query] else "reranked"
+        if self.waiting[query]:
+            return "partial"
+        unread = self.missing and self.missing[query] and not len(self.scores[query])
+        return "no text" if unread else "reranked"
 
 
 def load_reranker(reranker: Reranker | str | Path) -> Reranker:
@@ -170,7 +179,7 @@ def score(
         try:
             return _pooled(reranker, work, deadline)
         except Exception as error:  # whatever it is, there is still the retrieval order
-            causes = [_cause(error, on_error)] * len(work)
+            causes = [cause_of(error, on_error)] * len(work)
             scores = [NO_SCORES] * len(work)
     else:
         for place, (query, documents) in enumerate(work):
@@ -181,7 +190,7 @@ def score(
                 else:
                     scores.append(_ask(reranker, query, [] if deadline.passed else documents))
             except Exception as error:
-                causes[place] = _cause(error, on_error)
+                causes[place] = cause_of(error, on_error)
                 scores.append(NO_SCORES)
     waiting = [
         max(len(documents) - len(done), behind)
@@ -190,7 +199,7 @@ def score(
     return Scored(scores, scores, waiting, causes, 0.0, time.perf_counter() - began)
 
 
-def _cause(error: Exception, on_error: OnRerankError) -> str:
+def cause_of(error: Exception, on_error: OnRerankError) -> str:
     """Describe an error in the log and the trace; raise it if that is what was asked for."""
     if on_error == "raise":
         raise error

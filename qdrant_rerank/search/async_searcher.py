@@ -93,7 +93,7 @@ class AsyncHybridSearcher(SearchCore):
         client: AsyncQdrantClient | QdrantClient | None = None,
         embedder: DenseEncoder | str | Path | None = DEFAULT_EMBEDDER,
         sparse: LexicalEncoder | str | None = "auto",
-        text: TextSource = "text",
+        text: TextSource = "auto",
         candidates: int = 100,
         options: SearchOptions | None = None,
         concurrency: int = 8,

@@ -10,7 +10,7 @@ from qdrant_rerank.embedders import load_embedder, load_sparse
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
 from qdrant_rerank.options import SearchOptions, require_options
-from qdrant_rerank.payload import PayloadText, TextSource
+from qdrant_rerank.payload import PayloadText, TextChoice, TextSource
 from qdrant_rerank.qdrant.lookups import Query
 from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
@@ -65,7 +65,7 @@ class SearchCore(ABC):
         require_positive("candidates", candidates)
         self.options = options or SearchOptions()
         require_options(self.options)
-        self.text = PayloadText(text)
+        self._choice = TextChoice(text)
         self.candidates = candidates
         if embedder is None and sparse is None:
             raise InvalidInputError(
@@ -80,7 +80,15 @@ class SearchCore(ABC):
             sparse_optional=sparse == "auto",
             sparse_by_name=isinstance(sparse, str),
         )
-        self._sizes = PayloadSizes(self.text)
+        self._sizes = PayloadSizes(self._choice)
+
+    @property
+    def text(self) -> PayloadText:
+        """Reads the text of a payload; its ``source`` says where.
+
+        With ``text="auto"``, the source is "auto" until the first search or ``add`` chose one.
+        """
+        return self._choice.text
 
     @property
     def collection(self) -> str:
@@ -139,7 +147,7 @@ class SearchCore(ABC):
             driver,
             self._first,
             self.reranker,
-            self.text,
+            self._choice,
             self._sizes,
             request=request,
             options=request.options or self.options,

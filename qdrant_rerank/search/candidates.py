@@ -9,7 +9,7 @@ from qdrant_client import models
 
 from qdrant_rerank.errors import CollectionNotFoundError, QdrantRequestError, SchemaMismatchError
 from qdrant_rerank.options import SearchOptions
-from qdrant_rerank.payload import PayloadText
+from qdrant_rerank.payload import TextChoice
 from qdrant_rerank.qdrant.lookups import Query, read_texts
 from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.recall_plan import plan_given_vector
@@ -56,7 +56,7 @@ class Retrieved:
 async def retrieve_candidates(
     driver: Driver,
     first: FirstStage,
-    text: PayloadText,
+    choice: TextChoice,
     queries: Sequence[Query],
     request: SearchRequest,
     options: SearchOptions,
@@ -69,7 +69,7 @@ async def retrieve_candidates(
     Args:
         driver: asks Qdrant.
         first: the first stage.
-        text: reads the texts of points that are queries.
+        choice: reads the texts of points that are queries.
         queries: texts, or ids of points.
         request: the arguments of the search.
         options: options of the search.
@@ -80,7 +80,7 @@ async def retrieve_candidates(
         QdrantRerankError: see :meth:`HybridSearcher.search`.
     """
     texts = await read_texts(
-        driver, first.collection, queries, text, scope, options, required=reranked
+        driver, first.collection, queries, choice, scope, options, required=reranked
     )
     recall = read_recall(request.recall)
     needs_schema = (

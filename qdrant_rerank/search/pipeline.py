@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from qdrant_client import models
 
 from qdrant_rerank.options import SearchOptions
-from qdrant_rerank.payload import PayloadText, lookup_ids, whole_field
+from qdrant_rerank.payload import TextChoice, lookup_ids, whole_field
 from qdrant_rerank.qdrant.lookups import (
     Query,
     completed,
@@ -62,7 +62,7 @@ class Search:
         driver: does the steps, within the limits of the call.
         first: first stage.
         reranker: second stage, or None.
-        text: reads the texts of payloads.
+        choice: reads the texts of payloads.
         sizes: how large payloads are; learns from this search.
         request: the arguments of the search.
         options: the request's own, or the searcher's.
@@ -74,7 +74,7 @@ class Search:
         driver: Driver,
         first: FirstStage,
         reranker: Reranker | None,
-        text: PayloadText,
+        choice: TextChoice,
         sizes: PayloadSizes,
         *,
         request: SearchRequest,
@@ -83,7 +83,7 @@ class Search:
     ) -> None:
         self._driver = driver
         self._first = first
-        self._text = text
+        self._choice = choice
         self._sizes = sizes
         self._request = request
         self._options = options
@@ -91,7 +91,7 @@ class Search:
         self._stage = (
             None
             if reranker is None
-            else SecondStage(reranker, text, options.on_missing_text, options.on_rerank_error)
+            else SecondStage(reranker, choice, options.on_missing_text, options.on_rerank_error)
         )
         # Whether Qdrant's order is the final one, so that it can skip the offset itself.
         self._pages = reranker is None and not options.diversity and request.group_by is None
@@ -139,20 +139,23 @@ class Search:
             last: hits that are needed per query; None for all.
         """
         options, limits = self._options, self._driver.limits
+        await self._settle()
         scope = self._scope()
         began = time.perf_counter()
         found = await retrieve_candidates(
             self._driver,
             self._first,
-            self._text,
+            self._choice,
             queries,
             self._request,
             options,
             scope,
             reranked=self._stage is not None,
         )
+        payloads = [hit.payload for hits in found.hits for hit in hits]
+        if scope.with_payload is True and not self._choice.settled:
+            await self._driver.compute(self._choice.look, payloads)
         if scope.with_payload is True and not self._sizes.known:
-            payloads = [hit.payload for hits in found.hits for hit in hits]
             await self._driver.compute(self._sizes.learn, payloads)
         early = None
         if self._fetches and limits.deadline is not NO_DEADLINE:
@@ -170,7 +173,7 @@ class Search:
                 orders,
                 options.diversity,
                 using=found.dense,
-                text=self._text,
+                text=self._choice.text,
                 embedder=self._first.embedder,
                 limit=last,
             )
@@ -181,6 +184,15 @@ class Search:
             for trace, hits in zip(traces, found.hits, strict=True)
         ]
         return _Ranked(found.texts, orders, traces, early)
+
+    async def _settle(self) -> None:
+        """Take the text source that the collection records, if the searcher has none yet."""
+        if self._stage is not None and not self._choice.settled:
+            schema = await self._first.schema(self._driver)
+            if schema.text is not None:
+                self._choice.settle(schema.text)
+            elif schema.is_ours:  # of a release that recorded no text source, whose default it was
+                self._choice.preferred = "text"
 
     def _scope(self) -> Scope:
         """How much is retrieved, from where, and with what."""
@@ -270,7 +282,7 @@ class Search:
         if request.with_payload is not True or request.with_vectors:
             return True
         if two_phase is not None:
-            return two_phase and self._text.fields is not None
+            return two_phase and self._choice.text.fields is not None
         shown = request.limit * max(request.group_size, 1)
         return self._driver.limits.deadline is NO_DEADLINE and self._sizes.pays(
             self._candidates, shown
@@ -278,7 +290,7 @@ class Search:
 
     def _needed_payload(self) -> bool | list[str]:
         """The payload that reranking and grouping read."""
-        fields = text_payload(self._text)
+        fields = text_payload(self._choice.text)
         if isinstance(fields, bool) or not self._request.group_by:
             return fields
         return list(dict.fromkeys([*fields, whole_field(self._request.group_by)]))

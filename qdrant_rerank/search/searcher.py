@@ -103,7 +103,7 @@ class HybridSearcher(SearchCore):
         client: QdrantClient | None = None,
         embedder: DenseEncoder | str | Path | None = DEFAULT_EMBEDDER,
         sparse: LexicalEncoder | str | None = "auto",
-        text: TextSource = "text",
+        text: TextSource = "auto",
         candidates: int = 100,
         options: SearchOptions | None = None,
     ) -> None:
@@ -413,7 +413,7 @@ class HybridSearcher(SearchCore):
                 self._first,
                 documents,
                 ids,
-                text=self.text,
+                choice=self._choice,
                 options=self.options,
                 settings=settings,
                 upload=upload,

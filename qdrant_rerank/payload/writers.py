@@ -1,0 +1,95 @@
+"""How known packages store texts in Qdrant: the fields to look at, and presets by name."""
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from qdrant_rerank.errors import InvalidInputError
+
+__all__ = [
+    "AUTO",
+    "LLAMA_INDEX",
+    "NODE_FIELD",
+    "NODE_TEXT",
+    "PRESETS",
+    "TEXT_FIELDS",
+    "WRITTEN_BY",
+    "node_text",
+    "require_no_misspelling",
+]
+
+#: The text source that is chosen from payloads.
+AUTO = "auto"
+LLAMA_INDEX = "llama-index"
+#: Presets: name -> payload field. LlamaIndex's is a field that holds a node as JSON.
+PRESETS = {
+    "langchain": "page_content",
+    LLAMA_INDEX: "_node_content",
+    "haystack": "content",
+    "mcp": "document",
+}
+NODE_FIELD = PRESETS[LLAMA_INDEX]
+NODE_TEXT = "text"  # where LlamaIndex reads the text of a point without a node
+#: Names of fields that hold texts, the most usual first.
+TEXT_FIELDS = ("text", "page_content", "content", "document", "body", "chunk", "passage")
+#: Who writes a field, for messages.
+WRITTEN_BY = {
+    "page_content": "LangChain",
+    "content": "Haystack",
+    "document": "mcp-server-qdrant and qdrant-client's add",
+    LLAMA_INDEX: "LlamaIndex",
+}
+
+
+def node_text(payload: Mapping[str, Any]) -> str | None:
+    """Return the text of a payload that LlamaIndex wrote; None if it has none.
+
+    It is in the node, which is JSON in the field ``_node_content``; in a payload without a node it
+    is in the field ``text``, as LlamaIndex itself reads it.
+
+    Raises:
+        ValueError: the field is not a node as JSON.
+    """
+    content = payload.get(NODE_FIELD)
+    if content is None:
+        plain = payload.get(NODE_TEXT)
+        return plain if isinstance(plain, str) and plain.strip() else None
+    if not isinstance(content, str):
+        raise ValueError(f"a {type(content).__name__}")
+    try:
+        node = json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if not isinstance(node, dict):
+        raise ValueError(f"a JSON {type(node).__name__}")
+    resource = node.get("text_resource")  # of a Node; a TextNode has the text itself
+    for text in (node.get("text"), resource.get("text") if isinstance(resource, dict) else None):
+        if isinstance(text, str) and text.strip():
+            return text
+    return None
+
+
+def require_no_misspelling(source: str) -> None:
+    """Refuse the name of a field that is nearly that of a preset.
+
+    Raises:
+        InvalidInputError: it is; the message says how to read a field of that name.
+    """
+    plain = {_plain(name): name for name in PRESETS}
+    long = [name for name in plain if len(name) > 4]
+    near = [_plain(source)] if _plain(source) in plain else []
+    near = near or difflib.get_close_matches(_plain(source), long, n=1, cutoff=0.85)
+    if near:
+        preset = plain[near[0]]
+        raise InvalidInputError(
+            f"text={source!r} is not a preset; expected one of {', '.join(map(repr, PRESETS))}, or "
+            f"'auto'. Pass text={preset!r}; for a payload field of that name, text='\"{source}\"'.",
+            command=f"--text is {source!r}, which is not a preset; expected one of "
+            f"{', '.join(map(repr, PRESETS))}, or 'auto'. Pass --text {preset}.",
+        )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]|qdrant|server", "", name.lower())
