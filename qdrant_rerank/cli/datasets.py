@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qdrant_rerank.cli.options import Source, as_one, model, text_source
+from qdrant_rerank.cli.options import AUTO, Source, as_one, model, text_source
 from qdrant_rerank.cli.output import console, counted, print_json, say
 from qdrant_rerank.cli.searchers import qdrant_place, searcher_for
 from qdrant_rerank.errors import InvalidInputError, UnknownDocumentError
@@ -56,9 +56,9 @@ DATA_OPTIONS = (
     click.option(
         "--text",
         multiple=True,
-        default=BEIR_TEXT,
-        show_default=True,
-        help="Payload fields of the collection with the text, or a template.",
+        default=(AUTO,),
+        show_default="title and text of a corpus; found by itself in a collection",
+        help="Payload field with the text, a template or a preset. Repeatable.",
     ),
     click.option(
         "--id-field",
@@ -226,7 +226,7 @@ def corpus_in_memory(given: Given, data: Data) -> "Iterator[HybridSearcher]":
         searcher = HybridSearcher(
             IN_MEMORY,
             client=client,
-            text=text_source(given.text),
+            text=list(BEIR_TEXT) if given.text == (AUTO,) else text_source(given.text),
             embedder=model(given.embedder),
             reranker=None,
         )

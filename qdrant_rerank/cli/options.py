@@ -11,6 +11,7 @@ from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 
 __all__ = [
+    "AUTO",
     "NONE",
     "ONE_OR_MORE",
     "Source",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 NONE = "none"  # instead of the name of a model
+AUTO = "auto"  # instead of the payload field that has the text
 ONE_OR_MORE = click.IntRange(min=1)
 Command = Callable[..., None]
 
@@ -38,9 +40,10 @@ text_option = click.option(
     "--text",
     "text",
     multiple=True,
-    default=("text",),
+    default=(AUTO,),
     show_default=True,
-    help="Payload field with the text, or a template such as '{title} {body}'. Repeatable.",
+    help="Payload field with the text, a template such as '{title} {body}', langchain, "
+    "llama-index, haystack or mcp; auto finds it. Repeatable.",
 )
 PLACE_OPTIONS = (
     click.option("--url", help="URL of a server; else QDRANT_URL. Its key: QDRANT_API_KEY."),
@@ -63,7 +66,7 @@ class Source:
         collection: its name; "" if no name was given, where the command allows that.
         url: of a server; None for the environment's, or a directory.
         path: of an embedded Qdrant; None for the environment's, or a server.
-        text: payload fields, or one template.
+        text: payload fields, or one template, preset, or "auto".
         embedder: a name, a directory, or "none".
     """
 
@@ -136,5 +139,5 @@ def model(name: str) -> str | None:
 
 
 def text_source(text: Sequence[str]) -> str | list[str]:
-    """Return one field or template, or several fields."""
+    """Return one field, template or preset, "auto", or several fields."""
     return text[0] if len(text) == 1 else list(text)

@@ -177,6 +177,14 @@ class AutoText(PayloadText):
         super().__init__(_choose_and_read)
         self.source = AUTO
 
+    def missing(self, payload: Payload | None, what: str) -> MissingTextError:
+        """Explain why no text can be read."""
+        try:
+            choose_text([payload])
+        except MissingTextError as error:
+            return MissingTextError(f"{what}: {error.reason}", error.fields)
+        return super().missing(payload, what)
+
 
 def _choose_and_read(payload: dict[str, Any]) -> str | None:
     try:

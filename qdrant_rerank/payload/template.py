@@ -17,8 +17,9 @@ from qdrant_rerank.payload.paths import SEPARATOR, strings, values_at
 
 __all__ = ["Template"]
 
-OPENING = re.compile(r"[(\[{<\"'«“‘]*$")
-CLOSING = re.compile(r"^[)\]}>\"'»”’%]*")
+# Brackets and quotes; the escapes are curly quotes.
+OPENING = re.compile("[(\\[{<\"'«\u201c\u2018]*$")
+CLOSING = re.compile("^[)\\]}>\"'»\u201d\u2019%]*")
 WORD = re.compile(r"\w")
 
 

@@ -7,7 +7,7 @@ A text source is one of::
     "body"                       a payload field
     "article.abstract"           a path into nested payload, as in Qdrant's filters
     "chunks[].text"              the same of each item of a list; "chunks[0].text" of its first
-    '"a.b".c'                    a key with dots in it, or a field that is called as a preset: quoted
+    '"a.b".c'                    a key with dots in it is quoted; so is the name of a preset
     ["title", "body"]            several fields or paths; their texts are joined by newlines
     "{title}\n{body}"             a template; a field without text is left out, with its label
     lambda payload: ...          a function of the payload that returns a str or None
@@ -100,7 +100,7 @@ class PayloadText:
                     command=f"--text is {source!r}; expected a payload field, a preset such as "
                     "'langchain', 'auto', or a template such as '{title} {body}'.",
                 )
-            if isinstance(source, str):
+            if isinstance(source, str) and '"' not in source:
                 require_no_misspelling(source)
             self.fields = self._joined = joined = tuple(fields)
             self._read = lambda payload: SEPARATOR.join(t for _, t in _texts(joined, payload))
@@ -113,7 +113,8 @@ class PayloadText:
         return self.source if isinstance(self.source, str) else ", ".join(self.source)
 
     def __repr__(self) -> str:
-        return f"PayloadText({self.name if callable(self.source) else self.source!r})"
+        source = self.name if callable(self.source) else repr(self.source)
+        return f"PayloadText({source})"
 
     def __call__(self, payload: Payload | None) -> str | None:
         """Return the text, or None if it is missing."""

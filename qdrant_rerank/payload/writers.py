@@ -1,12 +1,13 @@
 """How known packages store texts in Qdrant: the fields to look at, and presets by name."""
 
 import difflib
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.utils.json_object import parse_json
+from qdrant_rerank.utils.validation import a_type
 
 __all__ = [
     "AUTO",
@@ -46,26 +47,22 @@ WRITTEN_BY = {
 def node_text(payload: Mapping[str, Any]) -> str | None:
     """Return the text of a payload that LlamaIndex wrote; None if it has none.
 
-    It is in the node, which is JSON in the field ``_node_content``; in a payload without a node it
-    is in the field ``text``, as LlamaIndex itself reads it.
+    It is in the node, which is JSON in the field ``_node_content``. Without a node, or in a node
+    that is stored without its text, it is in the field ``text``, where LlamaIndex reads it, too.
 
     Raises:
         ValueError: the field is not a node as JSON.
     """
     content = payload.get(NODE_FIELD)
-    if content is None:
-        plain = payload.get(NODE_TEXT)
-        return plain if isinstance(plain, str) and plain.strip() else None
-    if not isinstance(content, str):
-        raise ValueError(f"a {type(content).__name__}")
-    try:
-        node = json.loads(content)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
-    if not isinstance(node, dict):
-        raise ValueError(f"a JSON {type(node).__name__}")
+    node: Any = {}
+    if isinstance(content, str):
+        node = parse_json(content)
+    if not isinstance(node, dict) or not isinstance(content, str | None):
+        found = node if isinstance(content, str) else content
+        raise ValueError(f"it is {a_type(found)}")
     resource = node.get("text_resource")  # of a Node; a TextNode has the text itself
-    for text in (node.get("text"), resource.get("text") if isinstance(resource, dict) else None):
+    inner = resource.get("text") if isinstance(resource, dict) else None
+    for text in (node.get("text"), inner, payload.get(NODE_TEXT)):
         if isinstance(text, str) and text.strip():
             return text
     return None

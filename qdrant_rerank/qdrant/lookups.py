@@ -84,8 +84,8 @@ async def read_texts(
             continue
         if str(query) not in found:
             raise InvalidInputError(
-                f"query is the id {query!r}, but {home!r} has no such point. A text to search "
-                "for is a str."
+                f"query is the id {query}, but {home!r} has no such point. A text to search "
+                "for is a str; put a space before one that looks like an id."
             )
         payload = found[str(query)].payload
         what = f"Point {query!r}, the query,"

@@ -1,12 +1,13 @@
 """Writes requests of Qdrant's Query API. No I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from qdrant_client import models
 
 from qdrant_rerank.errors import InvalidInputError
@@ -14,18 +15,23 @@ from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.qdrant.recall_plan import RecallPlan
 from qdrant_rerank.qdrant.schema import Branch
 from qdrant_rerank.types import PointId
+from qdrant_rerank.utils.validation import a_type
 
 __all__ = [
+    "FilterLike",
     "Prefetches",
     "RecallBy",
     "RecallQuery",
     "Scope",
     "given_request",
     "prefetches_of",
+    "read_filter",
     "read_recall",
     "recall_request",
 ]
 
+#: A filter as a model, or as the JSON object of Qdrant's REST interface.
+FilterLike: TypeAlias = models.Filter | Mapping[str, Any]
 Prefetches: TypeAlias = models.Prefetch | Sequence[models.Prefetch]
 #: What a caller may search with instead of the query's own vectors.
 RecallBy: TypeAlias = (
@@ -37,6 +43,7 @@ RecallBy: TypeAlias = (
     | models.Query
     | models.QueryRequest
 )
+CLAUSES = frozenset(models.Filter.model_fields)
 DenseQuery: TypeAlias = NDArray[np.float32] | models.Document | PointId
 SparseQuery: TypeAlias = models.SparseVector | models.Document | models.TextQuery | PointId
 
@@ -186,6 +193,41 @@ def read_recall(recall: Any) -> Any:
             + f"; {expected}"
         )
     return vector.tolist()
+
+
+def read_filter(query_filter: Any) -> models.Filter | None:
+    """Return a filter as a model.
+
+    Args:
+        query_filter: a ``models.Filter``, a mapping as the REST interface takes it, or None.
+
+    Raises:
+        InvalidInputError: something else, or a mapping that is no filter.
+
+    >>> read_filter({"must": [{"key": "year", "range": {"gte": 2010}}]}).must[0].range.gte
+    2010.0
+    """
+    if query_filter is None or isinstance(query_filter, models.Filter):
+        return query_filter
+    expected = (
+        "expected a models.Filter, or a dict such as "
+        "{'must': [{'key': 'year', 'range': {'gte': 2010}}]}."
+    )
+    if not isinstance(query_filter, Mapping):
+        raise InvalidInputError(f"query_filter is {a_type(query_filter)}; {expected}")
+    try:
+        return models.Filter.model_validate(dict(query_filter))
+    except ValidationError as error:
+        # The errors of a condition are of each kind of condition; only its place tells something.
+        wrong = error.errors()[0]
+        where = [part for part in wrong["loc"][:2] if isinstance(part, int) or part in CLAUSES]
+        place = "".join(f"[{part!r}]" for part in where or wrong["loc"][:1])
+        raise InvalidInputError(
+            f"query_filter{place} is no {'condition' if where else 'part'} of a filter; {expected}",
+            command=f"--filter: {place} is no {'condition' if where else 'part'} of a filter; "
+            "expected JSON such as "
+            '{"must": [{"key": "year", "range": {"gte": 2010}}]}.',
+        ) from error
 
 
 def prefetches_of(prefetch: Any) -> list[models.Prefetch] | None:

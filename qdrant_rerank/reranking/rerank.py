@@ -16,6 +16,7 @@ from qdrant_rerank.errors import InvalidInputError, MissingTextError, MissingTex
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
 from qdrant_rerank.options import Blend, OnMissingText, OnRerankError
 from qdrant_rerank.payload import PayloadText, TextChoice, TextSource
+from qdrant_rerank.reranking.inputs import Rerankable, as_points
 from qdrant_rerank.reranking.ordering import order_by_score
 from qdrant_rerank.reranking.scoring import Scored, cause_of, load_reranker, score
 from qdrant_rerank.types import RerankedPoint, Reranker, SearchResults, SearchTrace
@@ -25,7 +26,6 @@ from qdrant_rerank.utils.validation import (
     require_number,
     require_positive,
     require_query,
-    require_several,
 )
 from qdrant_rerank.utils.warn import warn_caller
 
@@ -34,7 +34,7 @@ __all__ = ["SecondStage", "rerank_points"]
 
 def rerank_points(
     query: str,
-    points: Iterable[ScoredPoint] | QueryResponse,
+    points: Iterable[Rerankable] | QueryResponse,
     *,
     reranker: Reranker | str | Path = DEFAULT_RERANKER,
     text: TextSource = "auto",
@@ -48,11 +48,19 @@ def rerank_points(
 
     Args:
         query: the question that the hits should answer.
-        points: hits of any query of any client, with the payload that holds their text. Their
-            order is the retrieval order.
+        points: hits of any query of any client, in retrieval order, each one of:
+
+            - a ``ScoredPoint`` or a ``Record``, with the payload that holds its text;
+            - a dict with "payload", and "id" and "score" if it has them;
+            - any other dict, which is the payload; its "id" or "_id" is the id;
+            - an (id, text) pair, whose payload is ``{"text": text}``;
+            - a LangChain ``Document``, whose payload is ``{"page_content": ..., "metadata": ...}``;
+            - a LlamaIndex ``NodeWithScore`` or node, whose payload is
+              ``{"text": ..., "metadata": ...}``.
+
+            What has no id gets its place, from 0. What has no score has the retrieval score 0.
         reranker: a model name, a path, or an object with ``rerank(query, documents)``.
-        text: where the text is: a payload field, a dotted path, several fields, a template such
-            as ``"{title}\n{body}"``, or a function of the payload.
+        text: where the text is. "auto" looks at the hits. Else as of :class:`HybridSearcher`.
         limit: number of hits to keep; None for all.
         score_threshold: lowest rerank score to keep, on the reranker's own scale.
         on_missing_text: "raise" raises an error for a hit without text; "last" puts it after the
@@ -63,11 +71,13 @@ def rerank_points(
             keeps the hits as they are and sets ``trace.status`` to "degraded".
 
     Returns:
-        The hits by rerank score, highest first; ties by retrieval rank.
+        The hits by rerank score, highest first; ties by retrieval rank. A hit's
+        ``retrieval_rank - 1`` is its place in ``points``.
 
     Raises:
         InvalidInputError: an empty query, or an argument out of range.
-        MissingTextError: a hit has no text, and ``on_missing_text="raise"``.
+        MissingTextError: a hit has no text, and ``on_missing_text="raise"``; with ``text="auto"``,
+            no hit has text, or several fields may be meant.
         ModelOutputError: the reranker failed, or did not return one finite score per document.
 
     Examples:
@@ -90,15 +100,7 @@ def rerank_points(
     second_stage = SecondStage(
         load_reranker(reranker), TextChoice(text), on_missing_text, on_rerank_error
     )
-    found = points.points if isinstance(points, QueryResponse) else points
-    require_several("points", found)
-    hits = list(found)
-    for hit in hits:
-        if not isinstance(hit, ScoredPoint):
-            raise InvalidInputError(
-                f"points holds a {type(hit).__name__}; expected ScoredPoints, as query_points(...) "
-                ".points returns them."
-            )
+    hits = as_points(points)
     [ordered], scored = second_stage.run(
         [(query, hits)], limit=limit, score_threshold=score_threshold, deadline=deadline
     )

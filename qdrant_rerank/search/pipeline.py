@@ -187,7 +187,7 @@ class Search:
 
     async def _settle(self) -> None:
         """Take the text source that the collection records, if the searcher has none yet."""
-        if self._stage is not None and not self._choice.settled:
+        if not self._choice.settled and (self._stage is not None or not self._request.given):
             schema = await self._first.schema(self._driver)
             if schema.text is not None:
                 self._choice.settle(schema.text)
@@ -201,7 +201,7 @@ class Search:
             limit=request.limit if self._pages else self._candidates,
             offset=request.offset if self._pages else 0,
             candidates=self._candidates,
-            query_filter=request.query_filter,
+            query_filter=request.filter(),
             shard_key_selector=request.shard_key_selector,
             lookup_from=request.lookup_from,
             with_payload=self._needed_payload()

@@ -1,5 +1,6 @@
 """The arguments of a search, checked before anything is asked."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -10,7 +11,14 @@ from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import require_path
 from qdrant_rerank.qdrant.lookups import Query, WithPayload, WithVectors, require_selected
-from qdrant_rerank.qdrant.recall_request import Prefetches, RecallBy, prefetches_of, read_recall
+from qdrant_rerank.qdrant.recall_request import (
+    FilterLike,
+    Prefetches,
+    RecallBy,
+    prefetches_of,
+    read_filter,
+    read_recall,
+)
 from qdrant_rerank.utils.validation import (
     require_count,
     require_number,
@@ -18,7 +26,10 @@ from qdrant_rerank.utils.validation import (
     require_query,
 )
 
-__all__ = ["SearchRequest"]
+__all__ = ["SearchRequest", "read_query"]
+
+#: A UUID as Qdrant writes the id of a point.
+POINT_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 #: Engines count in 64 bits, and some add to it.
 MOST_HITS = 2**63 - 1
@@ -30,7 +41,7 @@ class SearchRequest:
 
     limit: int
     candidates: int | None
-    query_filter: models.Filter | None
+    query_filter: FilterLike | None
     score_threshold: float | None
     with_payload: WithPayload
     with_vectors: WithVectors
@@ -72,10 +83,7 @@ class SearchRequest:
         require_positive("group_size", self.group_size, optional=False)
         if self.score_threshold is not None:
             require_number("score_threshold", self.score_threshold, "a score, or None for all")
-        if not isinstance(self.query_filter, models.Filter | None):
-            raise InvalidInputError(
-                f"query_filter is a {type(self.query_filter).__name__}; expected a models.Filter."
-            )
+        self.filter()
         if self.group_by is not None:
             require_path("group_by", self.group_by)
         self.depth(candidates)
@@ -92,6 +100,14 @@ class SearchRequest:
                 "query is the id of a point, and recall or prefetch says what to search with; "
                 "expected one of them. Pass the text that the reranker compares with as query."
             )
+
+    def filter(self) -> models.Filter | None:
+        """Return which points to consider.
+
+        Raises:
+            InvalidInputError: the filter is neither a model nor a mapping that is one.
+        """
+        return read_filter(self.query_filter)
 
     def depth(self, candidates: int) -> int:
         """Return the number of candidates per query.
@@ -124,3 +140,13 @@ class SearchRequest:
         if isinstance(self.with_lookup, models.WithLookup):
             return self.with_lookup
         return models.WithLookup(collection=self.with_lookup or "")
+
+
+def read_query(query: Query) -> Query:
+    """Return a str that is the id of a point, such as ``hit.id``, as a ``UUID``.
+
+    >>> read_query("3b9152ff-2779-5cd0-abfd-0c75e7b54fb9")
+    UUID('3b9152ff-2779-5cd0-abfd-0c75e7b54fb9')
+    """
+    is_id = isinstance(query, str) and POINT_ID.fullmatch(query)
+    return UUID(str(query)) if is_id else query

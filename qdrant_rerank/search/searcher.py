@@ -21,14 +21,14 @@ from qdrant_rerank.payload import TextSource
 from qdrant_rerank.qdrant.documents import Document
 from qdrant_rerank.qdrant.lookups import Query, WithPayload, WithVectors
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
-from qdrant_rerank.qdrant.recall_request import Prefetches, RecallBy
+from qdrant_rerank.qdrant.recall_request import FilterLike, Prefetches, RecallBy
 from qdrant_rerank.qdrant.settings import CollectionSettings
 from qdrant_rerank.qdrant.transport.client import connect
 from qdrant_rerank.qdrant.transport.driver import CallLimits, Driver, run
 from qdrant_rerank.qdrant.upload import Added, Upload, add_documents
 from qdrant_rerank.reranking.grouping import GroupedResults
 from qdrant_rerank.search.base import SearchCore
-from qdrant_rerank.search.request import SearchRequest
+from qdrant_rerank.search.request import SearchRequest, read_query
 from qdrant_rerank.types import PointId, Reranker, SearchResults
 from qdrant_rerank.utils.validation import require_several
 
@@ -71,12 +71,16 @@ class HybridSearcher(SearchCore):
             "Qdrant/bm25" requires it; or a ``SparseEncoder``, a fastembed
             ``SparseTextEmbedding``, ``QdrantInference("Qdrant/bm25")`` for the server's own,
             ``TextIndex(field)`` for a payload index, or None for dense retrieval alone.
-        text: where a payload's text is: a field, a dotted path, several fields, a template such
-            as ``"{title}\n{body}"``, or a function of the payload.
+        text: where a payload's text is. "auto" looks at the first hits and chooses once. Else a
+            payload field, a path such as ``chunks[].text``, several fields, a template such as
+            ``"{title}\n{body}"``, a preset ("langchain", "llama-index", "haystack", "mcp"), or a
+            function of the payload.
         candidates: hits that the reranker reads.
         options: see :class:`SearchOptions`.
 
     Attributes:
+        text: reads the texts of payloads. Its ``source`` says where: with "auto", what was chosen,
+            or "auto" before the first search.
         client: the ``QdrantClient`` in use.
         collection: name of the collection.
         embedder: the dense encoder, or None.
@@ -142,7 +146,7 @@ class HybridSearcher(SearchCore):
         *,
         offset: int = 0,
         candidates: int | None = None,
-        query_filter: models.Filter | None = None,
+        query_filter: FilterLike | None = None,
         score_threshold: float | None = None,
         with_payload: WithPayload = True,
         with_vectors: WithVectors = False,
@@ -156,14 +160,16 @@ class HybridSearcher(SearchCore):
         """Retrieve candidates, rerank them, and return the best.
 
         Args:
-            query: a text; or the id of a point, a whole number or a ``UUID``, for points like it.
-                Then its vectors are searched with, the reranker compares with its text, and the
-                point itself is not among the hits.
+            query: a text; or the id of a point, for points like it: a whole number, a ``UUID``, or
+                a str that is a UUID as in ``hit.id``. Then its vectors are searched with, the
+                reranker compares with its text, and the point itself is not among the hits. To
+                search for a UUID as a text, put a space before it.
             limit: hits to return; fewer if the collection or the filter has fewer.
             offset: hits to skip, of the order after reranking.
             candidates: hits to rerank, ``offset + limit`` or more; None for the searcher's own
                 number, or for that sum if it is larger.
-            query_filter: which points to consider.
+            query_filter: which points to consider; a ``models.Filter``, or a dict such as
+                ``{"must": [{"key": "year", "range": {"gte": 2010}}]}``.
             score_threshold: lowest ``score`` to return: of the reranker, or, without one, of
                 Qdrant.
             with_payload: payload of the returned hits. With a selection, the first request
@@ -195,7 +201,8 @@ class HybridSearcher(SearchCore):
             InvalidInputError: an empty query, or an argument out of range.
             CollectionNotFoundError: no such collection.
             SchemaMismatchError: its vectors do not fit the encoders.
-            MissingTextError: a hit without text, if ``on_missing_text="raise"``.
+            MissingTextError: a hit without text, if ``on_missing_text="raise"``; with
+                ``text="auto"``, no text in any hit, or several fields that may be meant.
             QdrantConnectionError: Qdrant is down, or too slow (for ``deadline_s``, too), or its
                 answer cannot be read.
             QdrantRequestError: Qdrant refused the request, or is too old for it.
@@ -216,6 +223,7 @@ class HybridSearcher(SearchCore):
             options=options,
             deadline_s=deadline_s,
         )
+        query = read_query(query)
         async with self._driver(self._limits([query], request)) as driver:
             [results] = await self._pipeline(driver, request).search([query])
             return results
@@ -228,7 +236,7 @@ class HybridSearcher(SearchCore):
         *,
         offset: int = 0,
         candidates: int | None = None,
-        query_filter: models.Filter | None = None,
+        query_filter: FilterLike | None = None,
         score_threshold: float | None = None,
         with_payload: WithPayload = True,
         with_vectors: WithVectors = False,
@@ -259,7 +267,7 @@ class HybridSearcher(SearchCore):
             QdrantRerankError: as :meth:`search`.
         """
         require_several("queries", queries)
-        listed = list(queries)
+        listed = list(map(read_query, queries))
         request = SearchRequest(
             limit=limit,
             offset=offset,
@@ -287,7 +295,7 @@ class HybridSearcher(SearchCore):
         limit: int = 10,
         offset: int = 0,
         candidates: int | None = None,
-        query_filter: models.Filter | None = None,
+        query_filter: FilterLike | None = None,
         score_threshold: float | None = None,
         with_payload: WithPayload = True,
         with_vectors: WithVectors = False,
@@ -351,6 +359,7 @@ class HybridSearcher(SearchCore):
             options=options,
             deadline_s=deadline_s,
         )
+        query = read_query(query)
         limits = self._limits([query], request)
         if not isinstance(group_by, str) or not group_by:
             raise InvalidInputError(f"group_by is {group_by!r}; expected a payload field.")
