@@ -265,7 +265,9 @@ class Results(list[Item]):
         return (
             f"<p><b>{html.escape(self.query)}</b>: {len(self)}{unit} of {trace.candidates} "
             f"candidates, {trace.total_s * 1000:.0f} ms (recall {trace.recall_s * 1000:.0f} ms, "
-            f"rerank {(trace.tokenize_s + trace.infer_s) * 1000:.0f} ms)</p>"
+            f"rerank {(trace.tokenize_s + trace.infer_s) * 1000:.0f} ms)"
+            + (f"; {trace.missing_text} without text" if trace.missing_text else "")
+            + "</p>"
             + html_table(self._rows())
         )
 

@@ -7,7 +7,8 @@ from qdrant_client import models
 from qdrant_client.local.payload_value_extractor import value_by_key
 
 from qdrant_rerank.cli.doctor_finding import MANY, Finding, Kind, name_list
-from qdrant_rerank.payload import PayloadText
+from qdrant_rerank.errors import MissingTextError
+from qdrant_rerank.payload import AUTO, TextChoice
 from qdrant_rerank.qdrant.schema import CollectionSchema
 from qdrant_rerank.qdrant.server_version import Version, parse_version
 
@@ -129,19 +130,26 @@ def check_schema(schema: CollectionSchema, mismatch: str | None) -> Iterator[Fin
 
 
 def check_texts(
-    payloads: Sequence[Mapping[str, Any] | None], text: PayloadText
+    payloads: Sequence[Mapping[str, Any] | None], choice: TextChoice
 ) -> Iterator[Finding]:
     """Check that the reranker finds texts to read.
 
     Args:
         payloads: payloads of a sample of points.
-        text: reads the text of a payload.
+        choice: reads the text of a payload; is settled by these if it is not yet.
     """
     if not payloads:
         return
+    try:
+        text = choice.choose(payloads)
+    except MissingTextError as error:
+        names = " or ".join(map(repr, error.fields)) or "the field that has the text"
+        yield Finding("text", True, error.reason, f"Pass --text (in Python: text=...): {names}.")
+        return
     missing = [payload or {} for payload in payloads if not text(payload)]
     having = len(payloads) - len(missing)
-    seen = f"{having:,} of {len(payloads):,} sampled points have text at {text.source!r}."
+    seen = f"{having:,} of {len(payloads):,} sampled points have text at {text.name!r}"
+    seen += ", which was found by itself." if choice.given == AUTO else "."
     if not missing:
         yield Finding("text", False, seen)
         return

@@ -1,6 +1,6 @@
 """``qdrant-rerank search``: search a collection."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +18,9 @@ from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.utils.json_object import parse_json
 from qdrant_rerank.utils.rendering import Column, Table
 from qdrant_rerank.utils.validation import a_type
+
+if TYPE_CHECKING:
+    from qdrant_client.models import Filter
 
 __all__ = ["search"]
 
@@ -77,12 +80,14 @@ def search(
     raise SystemExit(results.trace.status == "no text")
 
 
-def parsed_filter(given: str) -> dict[str, Any]:
+def parsed_filter(given: str) -> "Filter | None":
     """Return a filter that was given as JSON.
 
     Raises:
-        InvalidInputError: it is not a JSON object.
+        InvalidInputError: it is not JSON, or not a filter.
     """
+    from qdrant_rerank.qdrant.recall_request import read_filter
+
     expected = "expected a filter as JSON, such as " + FILTER
     try:
         parsed = parse_json(given)
@@ -90,4 +95,4 @@ def parsed_filter(given: str) -> dict[str, Any]:
         raise InvalidInputError(f"--filter is not JSON ({error}); {expected}") from error
     if not isinstance(parsed, dict):
         raise InvalidInputError(f"--filter is {a_type(parsed)}; {expected}")
-    return parsed
+    return read_filter(parsed)

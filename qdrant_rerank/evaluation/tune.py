@@ -27,8 +27,8 @@ from qdrant_rerank.evaluation.tuning_result import Point, Tuning, constructor_ca
 from qdrant_rerank.hub.precision import Precision
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
 from qdrant_rerank.options import Blend, Fusion
+from qdrant_rerank.payload import AUTO
 from qdrant_rerank.payload.choice import choose_text
-from qdrant_rerank.payload.writers import AUTO
 from qdrant_rerank.reranking.ordering import order_by_score
 from qdrant_rerank.reranking.scoring import load_reranker, score
 from qdrant_rerank.search.searcher import HybridSearcher

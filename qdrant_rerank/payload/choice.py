@@ -120,7 +120,7 @@ def choose_text(payloads: Iterable[Payload | None], preferred: str | None = None
     for some in ([one for one in known if one.depth == 1], known):
         if some:
             return _longest(some, sample)
-    raise _missing(sample)
+    raise _missing(fields, sample)
 
 
 class TextChoice:
@@ -285,7 +285,7 @@ def _ambiguous(fields: Sequence[_Field], sample: Sequence[Payload]) -> MissingTe
     )
 
 
-def _missing(sample: Sequence[Payload]) -> MissingTextError:
+def _missing(fields: Sequence[_Field], sample: Sequence[Payload]) -> MissingTextError:
     if not sample:
         return MissingTextError(
             "text='auto' found no text: the points have no payload. Store the texts in the "
@@ -294,6 +294,6 @@ def _missing(sample: Sequence[Payload]) -> MissingTextError:
     names = sorted({str(name) for payload in sample for name in payload})
     return MissingTextError(
         f"text='auto' found no text in {len(sample)} payloads, which have {names}; expected one of "
-        f"{', '.join(map(repr, TEXT_FIELDS))}, or a field with sentences. Pass the field or a "
-        "function that reads the text: text=..."
+        f"{', '.join(map(repr, TEXT_FIELDS))}, or one field with sentences.",
+        [one.source for one in sorted(fields, key=lambda one: -one.characters)[:SUGGESTED]],
     )

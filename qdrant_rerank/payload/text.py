@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from qdrant_rerank.errors import InvalidInputError, MissingTextError
-from qdrant_rerank.payload.paths import SEPARATOR, strings, values_at
+from qdrant_rerank.payload.paths import SEPARATOR, parse_path, strings, values_at
 from qdrant_rerank.payload.template import Template
 from qdrant_rerank.payload.writers import (
     AUTO,
@@ -111,6 +111,19 @@ class PayloadText:
         if callable(self.source):
             return str(getattr(self.source, "__name__", type(self.source).__name__))
         return self.source if isinstance(self.source, str) else ", ".join(self.source)
+
+    @property
+    def keys(self) -> tuple[str, ...] | None:
+        """Keys of the payload that lead to the one text, outermost first; None for other sources.
+
+        >>> PayloadText("article.body").keys
+        ('article', 'body')
+        """
+        if self._joined is None or not isinstance(self.source, str):
+            return None
+        steps = parse_path(self.source) or (self.source,)
+        keys = tuple(step for step in steps if isinstance(step, str))
+        return keys if len(keys) == len(steps) else None
 
     def __repr__(self) -> str:
         source = self.name if callable(self.source) else repr(self.source)

@@ -149,7 +149,7 @@ class PointBuilder:
         if self._id_field is not None:
             return self._id_of_field(payload, where)
         # A text without any other field has the same id in collections of both kinds.
-        bare = isinstance(self._text.source, str) and "{" not in self._text.source
+        bare = self._text.keys is not None
         if self._schema.ids > 1 and not (bare and payload == self._payload_of(text, where)):
             text = f"{text}\0{_canonical(payload)}"
         return str(uuid.uuid5(NAMESPACE, text))
@@ -240,13 +240,12 @@ class PointBuilder:
         return made
 
     def _payload_of(self, text: str, where: str) -> dict[str, Any]:
-        source = self._text.source
-        if not isinstance(source, str) or "{" in source:
+        if self._text.keys is None:
             raise InvalidInputError(
-                f"{where} is a str, but text={source!r} reads several fields. Pass mappings with "
-                "those fields."
+                f"{where} is a str, but text={self._text.source!r} is not one field that it could "
+                "be stored in. Pass mappings with all their fields."
             )
-        *parents, field = source.split(".")
+        *parents, field = self._text.keys
         payload: dict[str, Any] = {field: text}
         for parent in reversed(parents):
             payload = {parent: payload}

@@ -219,13 +219,15 @@ def read_filter(query_filter: Any) -> models.Filter | None:
         return models.Filter.model_validate(dict(query_filter))
     except ValidationError as error:
         # The errors of a condition are of each kind of condition; only its place tells something.
-        wrong = error.errors()[0]
-        where = [part for part in wrong["loc"][:2] if isinstance(part, int) or part in CLAUSES]
-        place = "".join(f"[{part!r}]" for part in where or wrong["loc"][:1])
+        wheres = [one["loc"] for one in error.errors()]
+        clause = wheres[0][0]
+        items = {part for loc in wheres if loc[0] == clause for part in loc[1:3]}
+        numbers = sorted(part for part in items if isinstance(part, int))
+        place = f"[{clause!r}]" + "".join(f"[{number}]" for number in numbers[:1])
+        told = f"{place} is no {'condition' if clause in CLAUSES else 'part'} of a filter"
         raise InvalidInputError(
-            f"query_filter{place} is no {'condition' if where else 'part'} of a filter; {expected}",
-            command=f"--filter: {place} is no {'condition' if where else 'part'} of a filter; "
-            "expected JSON such as "
+            f"query_filter{told}; {expected}",
+            command=f"--filter: {told}; expected JSON such as "
             '{"must": [{"key": "year", "range": {"gte": 2010}}]}.',
         ) from error
 

@@ -28,7 +28,7 @@ from qdrant_rerank.qdrant.creation import create_collection
 from qdrant_rerank.qdrant.documents import Document, PointBuilder
 from qdrant_rerank.qdrant.lookups import retrieve_points
 from qdrant_rerank.qdrant.recall import FirstStage
-from qdrant_rerank.qdrant.schema import CollectionSchema
+from qdrant_rerank.qdrant.schema import NEW_TEXT, CollectionSchema, settle_by_record
 from qdrant_rerank.qdrant.settings import CollectionSettings
 from qdrant_rerank.qdrant.transport.client_errors import is_too_large
 from qdrant_rerank.qdrant.transport.driver import Driver
@@ -40,8 +40,6 @@ __all__ = ["BATCH_RETRIES", "Added", "Upload", "add_documents"]
 
 logger = logging.getLogger(__name__)
 
-#: Payload field that texts are stored in, unless the searcher or the collection says another.
-NEW_TEXT = "text"
 #: Times that a batch is sent again if its failure is transient, unless the options say more.
 BATCH_RETRIES = 2
 #: Batches that fail in a row before the rest is given up.
@@ -364,10 +362,8 @@ async def _settle(
     driver: Driver, first: FirstStage, choice: TextChoice, schema: CollectionSchema
 ) -> None:
     """Choose where the texts are, as the collection records it or as its points have them."""
+    settle_by_record(choice, schema)
     if choice.settled:
-        return
-    if schema.text is not None:
-        choice.settle(schema.text)
         return
     records, _ = await driver.request(
         lambda client, timeout: client.scroll(
@@ -375,8 +371,6 @@ async def _settle(
         )
     )
     payloads = [record.payload for record in records]
-    if schema.is_ours:
-        choice.preferred = NEW_TEXT
     if any(payloads):
         choice.choose(payloads)
     choice.settle(NEW_TEXT)

@@ -22,6 +22,7 @@ from qdrant_rerank.qdrant.lookups import (
 )
 from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.recall_request import Scope
+from qdrant_rerank.qdrant.schema import settle_by_record
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.reranking.diversity import diversified, without_vectors
 from qdrant_rerank.reranking.grouping import GroupedResults, RerankedGroup, group_points
@@ -188,11 +189,7 @@ class Search:
     async def _settle(self) -> None:
         """Take the text source that the collection records, if the searcher has none yet."""
         if not self._choice.settled and (self._stage is not None or not self._request.given):
-            schema = await self._first.schema(self._driver)
-            if schema.text is not None:
-                self._choice.settle(schema.text)
-            elif schema.is_ours:  # of a release that recorded no text source, whose default it was
-                self._choice.preferred = "text"
+            settle_by_record(self._choice, await self._first.schema(self._driver))
 
     def _scope(self) -> Scope:
         """How much is retrieved, from where, and with what."""

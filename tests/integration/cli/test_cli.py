@@ -113,7 +113,15 @@ def test_demo_with_a_question(command):
         (("rerank", QUERY, "--format", "jsonl"), "[" * 100_000, "stdin, line 1 is not JSON"),
         (("rerank", QUERY), '{"text": "a"}\n[1]', "stdin, line 2 holds a list"),
         (("rerank", QUERY), b"ok\n\xff\xfe", "stdin, line 2 is not UTF-8 (byte 1)"),
-        (("rerank", QUERY), '{"body": "a"}', "stdin, line 1 has no text: 'text' is missing"),
+        (("rerank", QUERY), '{"text": "a"}\n{"b": 1}', "stdin, line 2 has no text: 'text' is miss"),
+        (("rerank", QUERY), '{"n": 1}', "no text in 1 payloads, which have ['n']; expected one of"),
+        (("rerank", QUERY, "--text", "langchian"), '{"a": 1}', "Pass --text langchain."),
+        (("search", QUERY, "--collection", "c", "--path", "p", "--filter", "{"), "",
+         "--filter is not JSON"),
+        (("search", QUERY, "--collection", "c", "--path", "p", "--filter", "3"), "",
+         "--filter is an int; expected a filter as JSON"),
+        (("search", QUERY, "--collection", "c", "--path", "p", "--filter", '{"year": 3}'), "",
+         "--filter: ['year'] is no part of a filter; expected JSON such as"),
         (("rerank", QUERY), '{"id": "x", "a b": "y"}', "Pass --text 'a b'.\n"),
         (("rerank", " "), "a", "query is empty"),
         (("rerank", QUERY, "none.txt"), "", "none.txt cannot be read: No such file"),
@@ -186,12 +194,13 @@ def test_a_warning_is_one_line_once(command, tmp_path):
     where = ("--collection", "docs", "--path", tmp_path / "db")
     command("index", "-", *where, "--text", "body", stdin=JSONL)
     (tmp_path / "queries.txt").write_text("iron\nbread\n")
-    code, out, err = command("compare", "queries.txt", *where, "--html", "page.html")
+    lost = ("--text", "nothing", "--html", "page.html")
+    code, out, err = command("compare", "queries.txt", *where, *lost)
     first, second = err.splitlines()
     assert (code, out) == (2, "")
     assert first.startswith("Warning: None of the 3 hits has text to rerank")
     assert first.endswith("Pass --text body or title.")
-    assert second.startswith("Error: No hit of any query has text at 'text'")
+    assert second.startswith("Error: No hit of any query has text at 'nothing'")
     assert not (tmp_path / "page.html").exists()
 
 

@@ -51,6 +51,7 @@ def test_the_collection_is_made_with_both_vectors_and_the_embedders_name(searche
         "qdrant_rerank_embedder": "static-minilm-l6-v1",
         "qdrant_rerank_ids": 2,
         "qdrant_rerank_sparse": Bm25Encoder().describe(),
+        "qdrant_rerank_text": "text",
     }
 
 

@@ -241,10 +241,14 @@ def test_a_text_source_that_finds_nothing_at_all_warns(searcher):
         results = wrong.search(QUERY)
     assert seen[0].filename == __file__
     assert [p.retrieval_rank for p in results] == list(range(1, 9))
+    trace = results.trace
+    assert (trace.status, trace.missing_text, trace.pairs, trace.text) == ("no text", 8, 0, "body")
+    assert "8 without text" in results._repr_html_()
     bare = [models.ScoredPoint(id=1, version=0, score=1.0)]
     with pytest.warns(UserWarning, match="it has no payload") as seen:
-        rerank_points(QUERY, bare)
+        results = rerank_points(QUERY, bare, text="text")
     assert seen[0].filename == __file__
+    assert (results.trace.status, results.trace.missing_text) == ("no text", 1)
 
 
 @RELAXED

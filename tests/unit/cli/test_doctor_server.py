@@ -12,7 +12,7 @@ from qdrant_rerank.cli.doctor_server import (
     check_versions,
     list_collections,
 )
-from qdrant_rerank.payload import PayloadText
+from qdrant_rerank.payload import TextChoice
 from qdrant_rerank.qdrant.embedded.config import full_config
 from qdrant_rerank.qdrant.schema import CollectionSchema
 
@@ -88,7 +88,7 @@ def test_vectors_that_do_not_fit_are_wrong_and_others_a_remark():
 
 def test_texts_that_are_missing_are_counted():
     """Wrong from one in twenty; what the others have is named."""
-    text = PayloadText("text")
+    text = TextChoice("text")
     assert wrong(check_texts([{"text": "a"}] * 9, text)) == []
     few = check_texts([{"text": "a"}] * 99 + [{"body": "b"}], text)
     assert wrong(few) == []
@@ -97,6 +97,16 @@ def test_texts_that_are_missing_are_counted():
     assert "'body'" in seen
     assert "--text" in fix
     assert list(check_texts([], text)) == []
+
+
+def test_what_was_found_by_itself_is_named():
+    """And what keeps the texts from being found."""
+    [found] = check_texts([{"page_content": "a"}] * 9, TextChoice("auto"))
+    assert not found.wrong
+    assert "at 'page_content', which was found by itself" in found.seen
+    [(seen, fix)] = wrong(check_texts([{"n": 1, "url": "a.b"}], TextChoice("auto")))
+    assert "text='auto' found no text in 1 payloads, which have ['n', 'url']" in seen
+    assert "--text (in Python: text=...): 'url'." in fix
 
 
 def test_filters_need_a_field_and_an_index():

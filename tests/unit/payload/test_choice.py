@@ -1,10 +1,5 @@
-"""Which field of a collection's payloads has the text: what known writers write, and other shapes.
+"""Which field has the text: in payloads of known writers, and of other shapes."""
 
-The payloads are as these packages wrote them: langchain-qdrant 1.1.0, llama-index-vector-stores-
-qdrant 0.10.4, qdrant-haystack 13.1.0, mcp-server-qdrant 0.8.1, and qdrant-client's former ``add``.
-"""
-
-import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,64 +9,15 @@ from hypothesis import strategies as st
 from qdrant_rerank.errors import MissingTextError
 from qdrant_rerank.payload import SAMPLE, PayloadText, TextChoice
 from qdrant_rerank.payload.choice import CLEARLY, choose_text
+from tests.writers import IRON, WRITTEN, written
 
-IRON = "Iron melts at 1538 degrees Celsius."
 LONG = "Bread is baked in an oven, and not in a pan. " * 3
-META = {"source": "metals.txt", "title": "A title that is longer than the text itself, by far"}
-
-
-def node(**text):
-    """The fields of a LlamaIndex node as its Qdrant store writes them."""
-    content = {
-        "id_": "10a16983-0c97-4840-becb-1a8583eb564b",
-        "embedding": None,
-        "metadata": META,
-        "excluded_embed_metadata_keys": [],
-        "excluded_llm_metadata_keys": [],
-        "relationships": {"1": {"node_id": "439a6566", "node_type": "4", "metadata": META}},
-        "metadata_template": "{key}: {value}",
-        "metadata_separator": "\n",
-        "text_template": "{metadata_str}\n\n{content}",
-        "class_name": "TextNode",
-        **text,
-    }
-    return {
-        **META,
-        "_node_content": json.dumps(content),
-        "_node_type": "TextNode",
-        "document_id": "439a6566-42b2-421f-8b98-320cd13e29db",
-        "doc_id": "439a6566-42b2-421f-8b98-320cd13e29db",
-        "ref_doc_id": "439a6566-42b2-421f-8b98-320cd13e29db",
-    }
-
-
-WRITTEN = {
-    "langchain": ("page_content", {"page_content": IRON, "metadata": META}),
-    "llama-index": ("llama-index", node(text=IRON, mimetype="text/plain")),
-    "llama-index-node": (
-        "llama-index",
-        node(text_resource={"embeddings": None, "text": IRON, "path": None, "mimetype": None}),
-    ),
-    "haystack": (
-        "content",
-        {
-            "id": "5b7bbc587f08dd23921f1809831c30476c23fbf13f9ad856f955cd089695dc2d",
-            "content": IRON,
-            "blob": None,
-            "meta": META,
-            "score": None,
-            "sparse_embedding": None,
-        },
-    ),
-    "mcp": ("document", {"document": IRON, "metadata": META}),
-    "fastembed": ("document", {"document": IRON, **META}),
-}
 
 
 @pytest.mark.parametrize("writer", WRITTEN)
 def test_what_a_known_writer_wrote_is_found(writer):
     """Though the metadata beside it has a title of many words."""
-    source, payload = WRITTEN[writer]
+    source, payload = WRITTEN[writer], written(writer, IRON)
     choice = TextChoice("auto")
     assert (choice.settled, choice.text.source, choice.text.fields) == (False, "auto", None)
     assert choice.text(payload) == IRON
@@ -83,8 +29,7 @@ def test_what_a_known_writer_wrote_is_found(writer):
 @pytest.mark.parametrize("name", ["langchain", "llama-index", "haystack", "mcp"])
 def test_a_preset_reads_what_its_writer_wrote(name):
     """By its name, without a look at payloads."""
-    _, payload = WRITTEN[name]
-    assert PayloadText(name)(payload) == IRON
+    assert PayloadText(name)(written(name, IRON)) == IRON
     assert TextChoice(name).settled
 
 
