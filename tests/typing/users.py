@@ -1,6 +1,7 @@
 """Code that users write; checked by ``mypy --strict`` as part of ``make check``, never run."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,6 +103,55 @@ def search(client: QdrantClient) -> tuple[str | int, float | None, list[models.S
     plain: list[models.ScoredPoint] = [*rerank_points("q", results, reranker="x", text=["a", "b"])]
     assert seconds
     return str(best.id), best.rerank_score, plain
+
+
+class LangChainDocument:
+    """A document as LangChain types it."""
+
+    def __init__(self, page_content: str) -> None:
+        self.page_content = page_content
+        self.metadata: dict[Any, Any] = {}
+
+
+class LlamaIndexNode:
+    """A node as LlamaIndex types it."""
+
+    node_id = "node"
+    metadata: ClassVar[dict[str, Any]] = {}
+
+    def get_content(self, metadata_mode: str = "none") -> str:
+        """The text."""
+        return "text"
+
+
+class LlamaIndexHit:
+    """A node with its score as LlamaIndex types it."""
+
+    def __init__(self, node: LlamaIndexNode, score: float | None) -> None:
+        self.node = node
+        self.score = score
+
+
+def hits(client: QdrantClient, node: LlamaIndexNode) -> list[SearchResults]:
+    """Hits of every shape, filters as dicts, and the ids of hits."""
+    searcher = HybridSearcher("docs", client=client, text="langchain")
+    found = searcher.search("q", query_filter={"must": []})
+    records, _ = client.scroll("docs")
+    source: Any = searcher.text.source
+    name: str | None = found.trace.text
+    missing: int = found.trace.missing_text
+    assert (source, name, missing)
+    return [
+        searcher.search(found[0].id, query_filter=models.Filter()),
+        rerank_points("q", client.query_points("docs")),
+        rerank_points("q", records),
+        rerank_points("q", [{"text": "a"}, {"id": 1, "payload": {"text": "b"}}]),
+        rerank_points("q", [("a", "text"), ("b", "text")]),
+        rerank_points("q", ((n, "text") for n in range(3))),
+        rerank_points("q", [LangChainDocument("text")]),
+        rerank_points("q", [node]),
+        rerank_points("q", [LlamaIndexHit(node, 0.5)]),
+    ]
 
 
 def recall(searcher: HybridSearcher, vector: NDArray[np.float32]) -> tuple[list[str | int], str]:
