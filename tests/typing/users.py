@@ -132,16 +132,12 @@ class LlamaIndexHit:
         self.score = score
 
 
-def hits(client: QdrantClient, node: LlamaIndexNode) -> list[SearchResults]:
+def hits(client: QdrantClient, node: LlamaIndexNode) -> tuple[str | None, int]:
     """Hits of every shape, filters as dicts, and the ids of hits."""
     searcher = HybridSearcher("docs", client=client, text="langchain")
     found = searcher.search("q", query_filter={"must": []})
     records, _ = client.scroll("docs")
-    source: Any = searcher.text.source
-    name: str | None = found.trace.text
-    missing: int = found.trace.missing_text
-    assert (source, name, missing)
-    return [
+    pages: list[SearchResults] = [
         searcher.search(found[0].id, query_filter=models.Filter()),
         rerank_points("q", client.query_points("docs")),
         rerank_points("q", records),
@@ -152,6 +148,7 @@ def hits(client: QdrantClient, node: LlamaIndexNode) -> list[SearchResults]:
         rerank_points("q", [node]),
         rerank_points("q", [LlamaIndexHit(node, 0.5)]),
     ]
+    return pages[0].trace.text or searcher.text.name, found.trace.missing_text
 
 
 def recall(searcher: HybridSearcher, vector: NDArray[np.float32]) -> tuple[list[str | int], str]:
