@@ -193,7 +193,8 @@ def _examine(
 ) -> "Iterator[Finding]":
     """Look at a collection, a sample of its points, and the model."""
     from qdrant_rerank.cli import doctor_server as checks
-    from qdrant_rerank.qdrant.schema import CollectionSchema, settle_by_record
+    from qdrant_rerank.qdrant.schema import CollectionSchema
+    from qdrant_rerank.qdrant.text_source import settle_by_record
     from qdrant_rerank.qdrant.transport.client import is_local
 
     client, name = searcher.client, searcher.collection

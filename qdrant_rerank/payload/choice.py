@@ -84,12 +84,15 @@ class _Field:
         return all(text in self.texts.get(place, "") for place, text in other.texts.items())
 
 
-def choose_text(payloads: Iterable[Payload | None], preferred: str | None = None) -> str:
+def choose_text(
+    payloads: Iterable[Payload | None], preferred: str | None = None, default: str | None = None
+) -> str:
     """Choose the text source for payloads like these.
 
     Args:
         payloads: of hits; the first ``SAMPLE`` that are not empty are looked at.
         preferred: a field that is chosen if it has text at all.
+        default: the field that is chosen if none has text; None for an error.
 
     Returns:
         A payload field or path, or "llama-index".
@@ -120,7 +123,9 @@ def choose_text(payloads: Iterable[Payload | None], preferred: str | None = None
     for some in ([one for one in known if one.depth == 1], known):
         if some:
             return _longest(some, sample)
-    raise _missing(fields, sample)
+    if default is None:
+        raise _missing(fields, sample)
+    return default
 
 
 class TextChoice:
@@ -154,14 +159,18 @@ class TextChoice:
             if not self.settled:
                 self.text = text
 
-    def choose(self, payloads: Iterable[Payload | None]) -> PayloadText:
+    def choose(self, payloads: Iterable[Payload | None], default: str | None = None) -> PayloadText:
         """Choose from whole payloads, if nothing is chosen yet, and return what reads them.
+
+        Args:
+            payloads: of hits, or of points.
+            default: the field that is chosen if none has text; None for an error.
 
         Raises:
             MissingTextError: no field has text, or several may be meant.
         """
         if not self.settled:
-            self.settle(choose_text(payloads, self.preferred))
+            self.settle(choose_text(payloads, self.preferred, default))
         return self.text
 
     def look(self, payloads: Iterable[Payload | None]) -> None:

@@ -7,20 +7,17 @@ from typing import Any
 from qdrant_client import models
 
 from qdrant_rerank.errors import SchemaMismatchError
-from qdrant_rerank.payload import TextChoice
 
 __all__ = [
     "DENSE_NAME",
     "EMBEDDER_KEY",
     "IDS_KEY",
     "IDS_VERSION",
-    "NEW_TEXT",
     "SPARSE_KEY",
     "SPARSE_NAME",
     "TEXT_KEY",
     "Branch",
     "CollectionSchema",
-    "settle_by_record",
 ]
 
 #: Names of the vectors in a collection that ``add`` creates.
@@ -30,8 +27,6 @@ SPARSE_NAME = "bm25"
 EMBEDDER_KEY = "qdrant_rerank_embedder"
 #: Key under which ``add`` records the sparse encoder, as its ``describe()`` gives it.
 SPARSE_KEY = "qdrant_rerank_sparse"
-#: Payload field of the texts that ``add`` stores, unless it is told another.
-NEW_TEXT = "text"
 #: Key under which ``add`` records the text source, unless that is a function.
 TEXT_KEY = "qdrant_rerank_text"
 #: Key under which ``add`` records how it makes ids, and the way of new collections. Collections
@@ -139,14 +134,6 @@ class CollectionSchema:
         return (
             f"dense vectors {', '.join(dense) or 'none'}; sparse {', '.join(self.sparse) or 'none'}"
         )
-
-
-def settle_by_record(choice: TextChoice, schema: CollectionSchema) -> None:
-    """Take the text source that a collection records, if nothing is chosen yet."""
-    if schema.text is not None:
-        choice.settle(schema.text)
-    elif schema.is_ours:  # by a release that recorded none, whose default it was
-        choice.preferred = NEW_TEXT
 
 
 def _text_source(recorded: Any) -> str | tuple[str, ...] | None:

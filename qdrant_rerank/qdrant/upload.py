@@ -23,13 +23,13 @@ from qdrant_rerank.errors import (
     QdrantRerankError,
 )
 from qdrant_rerank.options import SearchOptions
-from qdrant_rerank.payload import SAMPLE, TextChoice
+from qdrant_rerank.payload import TextChoice
 from qdrant_rerank.qdrant.creation import create_collection
 from qdrant_rerank.qdrant.documents import Document, PointBuilder
 from qdrant_rerank.qdrant.lookups import retrieve_points
 from qdrant_rerank.qdrant.recall import FirstStage
-from qdrant_rerank.qdrant.schema import NEW_TEXT, CollectionSchema, settle_by_record
 from qdrant_rerank.qdrant.settings import CollectionSettings
+from qdrant_rerank.qdrant.text_source import NEW_TEXT, settle_for_add
 from qdrant_rerank.qdrant.transport.client_errors import is_too_large
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.types import PointId
@@ -347,7 +347,7 @@ async def _point_builder(
             driver, first.collection, first.embedder, first.sparse, settings, choice.text
         )
         schema = await first.schema(driver)
-    await _settle(driver, first, choice, schema)
+    await settle_for_add(driver, choice, schema)
     plan = first.plan(schema, options)
     dense = sum(branch.dense for branch in plan.branches)
     if dense > 1 or len(plan.branches) - dense > 1:
@@ -356,24 +356,6 @@ async def _point_builder(
             "with a searcher whose options name one."
         )
     return PointBuilder(schema, plan, first.embedder, first.sparse, choice.text, id_field)
-
-
-async def _settle(
-    driver: Driver, first: FirstStage, choice: TextChoice, schema: CollectionSchema
-) -> None:
-    """Choose where the texts are, as the collection records it or as its points have them."""
-    settle_by_record(choice, schema)
-    if choice.settled:
-        return
-    records, _ = await driver.request(
-        lambda client, timeout: client.scroll(
-            first.collection, limit=SAMPLE, with_payload=True, timeout=timeout
-        )
-    )
-    payloads = [record.payload for record in records]
-    if any(payloads):
-        choice.choose(payloads)
-    choice.settle(NEW_TEXT)
 
 
 def _upsert(first: FirstStage, batch: Batch, client: Any, timeout: int | None) -> Any:

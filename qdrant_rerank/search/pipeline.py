@@ -22,7 +22,7 @@ from qdrant_rerank.qdrant.lookups import (
 )
 from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.recall_request import Scope
-from qdrant_rerank.qdrant.schema import settle_by_record
+from qdrant_rerank.qdrant.text_source import settle_by_record
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.reranking.diversity import diversified, without_vectors
 from qdrant_rerank.reranking.grouping import GroupedResults, RerankedGroup, group_points

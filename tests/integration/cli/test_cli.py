@@ -53,6 +53,11 @@ def test_index_and_search(command, tmp_path):
     code, out, _ = command("search", QUERY, *where)
     assert code == 0
     assert "It melts at 1538 C." in out
+    only = '{"must": [{"key": "title", "match": {"value": "Iron"}}]}'
+    code, out, err = command("search", QUERY, *where[:4], "--text", "nothing", "--filter", only)
+    assert (code, out.count("docs"), "None of the 1 hits has text" in err) == (1, 0, True)
+    code, out, _ = command("search", QUERY, *where[:4], "--json", "--limit", 1)  # as it was indexed
+    assert (code, json.loads(out)[0]["payload"]["title"]) == (0, "Iron")
     code, out, _ = command("index", "-", *where, "--json", stdin=JSONL)
     assert json.loads(out) == {"collection": "docs", "added": 3, "holds": 3}
     (tmp_path / "docs.jsonl.gz").write_bytes(gzip.compress(JSONL.encode()))
