@@ -69,18 +69,27 @@ def _shared(name: str) -> Embedder:
     return OnnxEmbedder(name)
 
 
-def load_sparse(sparse: Any) -> SparseEncoder | QdrantInference | TextIndex:
+def load_sparse(
+    sparse: Any, language: str | None = None
+) -> SparseEncoder | QdrantInference | TextIndex:
     """Return the sparse encoder that a ``sparse=`` argument stands for.
 
     Args:
         sparse: "auto" or "Qdrant/bm25" for BM25; a ``SparseEncoder``, a ``QdrantInference`` or a
             ``TextIndex`` (returned as it is); or a ``fastembed.SparseTextEmbedding`` (wrapped).
+        language: language of a BM25 that is given by name; None for English.
 
     Raises:
-        InvalidInputError: the value does not encode.
+        InvalidInputError: the value does not encode, or has a language of its own.
     """
     if isinstance(sparse, str) and sparse.lower() in {"auto", "qdrant/bm25"}:
-        return Bm25Encoder()
+        return Bm25Encoder() if language is None else Bm25Encoder(language=language)
+    if language is not None:
+        raise InvalidInputError(
+            f"language is {language!r:.80}, and sparse is {sparse!r:.80}, which has its own "
+            "or none; expected sparse='auto' or 'Qdrant/bm25' with a language. Or pass "
+            "sparse=Bm25Encoder(language=...)."
+        )
     if isinstance(sparse, QdrantInference | TextIndex):
         return sparse
     if callable(getattr(sparse, "query_embed", None)):

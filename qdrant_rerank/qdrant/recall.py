@@ -46,10 +46,14 @@ class FirstStage:
         sparse: sparse encoder, or None.
         dense_optional: whether a collection without dense vectors will do.
         sparse_optional: whether one without sparse vectors of Qdrant's IDF will do.
-        sparse_by_name: whether the sparse encoder is a BM25 in the language that the collection
-            records.
+        sparse_by_name: whether the sparse encoder was given by name, so that it is a BM25 as the
+            collection records it.
+        language: language of that BM25; None for the one that the collection records.
 
     Attributes:
+        sparse: the sparse encoder of the collection, or None: the given one until its schema is
+            read.
+        given_sparse: the sparse encoder as given.
         known: schema of the collection as it was last read; None if it has to be read.
     """
 
@@ -62,14 +66,16 @@ class FirstStage:
         dense_optional: bool,
         sparse_optional: bool,
         sparse_by_name: bool = False,
+        language: str | None = None,
     ) -> None:
         self.collection = collection
         self.embedder = embedder
-        self.sparse = sparse
+        self.sparse = self.given_sparse = sparse
         self.known: CollectionSchema | None = None
         self._dense_optional = dense_optional
         self._sparse_optional = sparse_optional
         self._sparse_by_name = sparse_by_name
+        self._language = language
         self._version: Version | None = None
 
     async def schema(self, driver: Driver) -> CollectionSchema:
@@ -85,18 +91,22 @@ class FirstStage:
             known = CollectionSchema.from_info(self.collection, info)
             if isinstance(self.sparse, TextIndex) and self.sparse.field not in known.scored:
                 await self.require_text_index(driver)
-            if self._fits_by_record(known) and self.sparse is not None:
-                self.sparse = recorded_encoder(known, self.sparse, by_name=self._sparse_by_name)
+            self.sparse = self._encoder_of(known)
             self.known = known
         return known
 
-    def _fits_by_record(self, schema: CollectionSchema) -> bool:
-        """Whether what the collection records of its sparse vectors is about this encoder."""
-        if self.sparse is None or isinstance(self.sparse, TextIndex):
-            return False
+    def _encoder_of(self, schema: CollectionSchema) -> LexicalEncoder | None:
+        """Return the sparse encoder as the collection records it."""
+        given = self.given_sparse
+        if given is None or isinstance(given, TextIndex):
+            return given
         # "auto" searches no sparse vectors but those of BM25.
-        recorded = (schema.encoder or {}).get("model", self.sparse.name)
-        return not self._sparse_optional or str(recorded).lower() == self.sparse.name.lower()
+        recorded = (schema.encoder or {}).get("model", given.name)
+        if self._sparse_optional and str(recorded).lower() != given.name.lower():
+            return given
+        return recorded_encoder(
+            schema, given, by_name=self._sparse_by_name, language=self._language
+        )
 
     async def require_text_index(self, driver: Driver) -> None:
         """Raise QdrantRequestError where the server ranks by no text index, and the encoder is one.

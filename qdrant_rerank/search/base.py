@@ -42,6 +42,7 @@ class SearchCore(ABC):
         text: where a payload's text is.
         candidates: hits that the reranker reads.
         options: see :class:`SearchOptions`.
+        language: language of a BM25 that is given by name; None for the collection's.
 
     Raises:
         InvalidInputError: an argument is of the wrong kind or out of range.
@@ -57,6 +58,7 @@ class SearchCore(ABC):
         text: TextSource,
         candidates: int,
         options: SearchOptions | None,
+        language: str | None,
     ) -> None:
         if not isinstance(collection, str) or not collection:
             raise InvalidInputError(
@@ -71,14 +73,18 @@ class SearchCore(ABC):
             raise InvalidInputError(
                 "embedder and sparse are both None; retrieval needs one of them."
             )
+        encoder = None
+        if sparse is not None or language is not None:
+            encoder = load_sparse(sparse, language)
         self.reranker = None if reranker is None else load_reranker(reranker)
         self._first = FirstStage(
             collection,
             None if embedder is None else load_embedder(embedder),
-            None if sparse is None else load_sparse(sparse),
+            encoder,
             dense_optional=embedder == DEFAULT_EMBEDDER,
             sparse_optional=sparse == "auto",
             sparse_by_name=isinstance(sparse, str),
+            language=language,
         )
         self._sizes = PayloadSizes(self.text)
 
