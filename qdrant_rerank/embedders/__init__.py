@@ -27,7 +27,13 @@ __all__ = [
     "TextIndex",
     "load_embedder",
     "load_sparse",
+    "needs_idf",
 ]
+
+#: Models, in lower case, whose weights lack the inverse document frequency.
+IDF_MODELS = frozenset(
+    {"qdrant/bm25", "qdrant/bm42-all-minilm-l6-v2-attentions", "qdrant/minicoil-v1"}
+)
 
 _loading = ForkLock()
 
@@ -103,3 +109,13 @@ def load_sparse(
         f"sparse is {sparse!r:.80}; expected 'Qdrant/bm25', None, a fastembed SparseTextEmbedding, "
         "or an object with name, embed_query and embed_documents."
     )
+
+
+def needs_idf(sparse: SparseEncoder | QdrantInference) -> bool:
+    """Return whether Qdrant has to multiply an encoder's weights by the inverse document frequency.
+
+    BM25's weights lack it; those of SPLADE and other learned models do not. An encoder says so by
+    an attribute ``needs_idf``; without it, the name of its model does.
+    """
+    own = getattr(sparse, "needs_idf", None)
+    return own if isinstance(own, bool) else sparse.name.lower() in IDF_MODELS

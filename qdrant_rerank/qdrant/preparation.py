@@ -15,6 +15,7 @@ from qdrant_client import models
 from qdrant_rerank.embedders import Bm25Encoder
 from qdrant_rerank.errors import (
     CollectionNotFoundError,
+    InvalidInputError,
     QdrantRequestError,
     SchemaMismatchError,
 )
@@ -76,6 +77,11 @@ class Prepared:
         self._text = text
         self._asked = (language, avg_len)
         self._new = asked_encoder(first.given_sparse, language, avg_len)
+        if language is not None and first.language not in {None, language}:
+            raise InvalidInputError(
+                f"add(language={language!r}), but the searcher's BM25 is in {first.language!r}. "
+                "Leave the language of one of them out."
+            )
 
     async def prepare(
         self, driver: Driver, options: SearchOptions, settings: CollectionSettings
@@ -104,14 +110,16 @@ class Prepared:
             await create_collection(driver, first.collection, first.embedder, new, settings)
             self.schema = await first.schema(driver)
         self.plan = first.plan(self.schema, options)
-        self.encoder = self._fitting()
         name = self.plan.sparse
-        if name is None or not isinstance(self.encoder, Bm25Encoder):
-            return
-        if self._is_unsettled(name):
-            await self._record(driver, await self._measured(driver, self.encoder, name))
-            self.encoder = self._fitting()
-        require_same_weights(self.schema, self.encoder)
+        new = self._new
+        if name is not None and isinstance(new, Bm25Encoder) and self._is_unsettled(name):
+            if self.schema.encoder is not None:
+                new = self._fitting()
+            if isinstance(new, Bm25Encoder):
+                await self._record(driver, await self._measured(driver, new, name))
+        self.encoder = self._fitting()
+        if name is not None and self.encoder is not None:
+            require_same_weights(self.schema, self.encoder)
 
     def _fitting(self) -> LexicalEncoder | None:
         """Return the encoder as the collection records it, with what this ``add`` asks for."""

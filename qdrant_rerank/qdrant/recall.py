@@ -9,6 +9,7 @@ from typing import Any
 
 from qdrant_client import models
 
+from qdrant_rerank.embedders import Bm25Encoder
 from qdrant_rerank.embedders.checks import dense_output, require_finite
 from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.errors import (
@@ -33,6 +34,7 @@ from qdrant_rerank.qdrant.server_version import (
 from qdrant_rerank.qdrant.transport.client import is_local
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.types import in_retrieval_order
+from qdrant_rerank.utils.warn import warn_caller
 
 __all__ = ["FirstStage"]
 
@@ -54,6 +56,8 @@ class FirstStage:
         sparse: the sparse encoder of the collection, or None: the given one until its schema is
             read.
         given_sparse: the sparse encoder as given.
+        language: the language that the searcher was given for BM25; None if the collection's
+            counts.
         known: schema of the collection as it was last read; None if it has to be read.
     """
 
@@ -75,8 +79,11 @@ class FirstStage:
         self._dense_optional = dense_optional
         self._sparse_optional = sparse_optional
         self._sparse_by_name = sparse_by_name
-        self._language = language
+        self.language = language
+        if isinstance(sparse, Bm25Encoder) and not sparse_by_name:
+            self.language = sparse.language
         self._version: Version | None = None
+        self._told: set[str] = set()  # warnings
 
     async def schema(self, driver: Driver) -> CollectionSchema:
         """Return what the collection has; it is read once, until it is forgotten.
@@ -104,9 +111,7 @@ class FirstStage:
         recorded = (schema.encoder or {}).get("model", given.name)
         if self._sparse_optional and str(recorded).lower() != given.name.lower():
             return given
-        return recorded_encoder(
-            schema, given, by_name=self._sparse_by_name, language=self._language
-        )
+        return recorded_encoder(schema, given, by_name=self._sparse_by_name, language=self.language)
 
     async def require_text_index(self, driver: Driver) -> None:
         """Raise QdrantRequestError where the server ranks by no text index, and the encoder is one.
@@ -134,7 +139,7 @@ class FirstStage:
         Raises:
             SchemaMismatchError: the vectors do not fit the encoders.
         """
-        return plan_recall(
+        plan = plan_recall(
             schema,
             self.embedder,
             self.sparse,
@@ -143,6 +148,10 @@ class FirstStage:
             dense_optional=self._dense_optional,
             sparse_optional=self._sparse_optional,
         )
+        if plan.warning and plan.warning not in self._told:
+            self._told.add(plan.warning)
+            warn_caller(plan.warning)
+        return plan
 
     def embed(
         self, queries: Sequence[Query], texts: Sequence[str], plan: RecallPlan

@@ -177,8 +177,13 @@ class Search:
             if not self._fetches:
                 orders = [without_vectors(order) for order in orders]
         traces = [
-            replace(trace, candidates=len(hits), status=trace.status if hits else "no candidates")
-            for trace, hits in zip(traces, found.hits, strict=True)
+            replace(
+                trace,
+                candidates=len(hits),
+                status=trace.status if hits else "no candidates",
+                vectors=vectors,
+            )
+            for trace, hits, vectors in zip(traces, found.hits, found.vectors, strict=True)
         ]
         return _Ranked(found.texts, orders, traces, early)
 
