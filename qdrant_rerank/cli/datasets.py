@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qdrant_rerank.cli.options import Source, as_one, model, text_source
+from qdrant_rerank.cli.options import Source, as_one, language_option, model, text_source
 from qdrant_rerank.cli.output import console, counted, print_json, say
 from qdrant_rerank.cli.searchers import qdrant_place, searcher_for
 from qdrant_rerank.errors import InvalidInputError, UnknownDocumentError
@@ -67,6 +67,7 @@ DATA_OPTIONS = (
         help="Payload field with the id that the qrels use; without it, a point's own id counts.",
     ),
     click.option("--embedder", default=DEFAULT_EMBEDDER, show_default=True, help="Dense encoder."),
+    language_option,
     click.option("--out", type=click.Path(file_okay=False), help="Folder for JSON, runs and plot."),
     click.option("--seed", default=0, show_default=True, help="Seed of all that is random."),
 )
@@ -88,13 +89,21 @@ class Given:
     text: tuple[str, ...]
     id_field: str
     embedder: str
+    language: str | None
     out: str | None
     seed: int
 
     @property
     def source(self) -> Source:
         """The collection to search; that of the corpus if none is named."""
-        return Source(self.collection or IN_MEMORY, self.url, self.path, self.text, self.embedder)
+        return Source(
+            self.collection or IN_MEMORY,
+            self.url,
+            self.path,
+            self.text,
+            self.embedder,
+            self.language,
+        )
 
 
 #: Adds DATA_OPTIONS to a command, which gets them as ``given``.
@@ -229,6 +238,7 @@ def corpus_in_memory(given: Given, data: Data) -> "Iterator[HybridSearcher]":
             text=text_source(given.text),
             embedder=model(given.embedder),
             reranker=None,
+            language=given.language,
         )
         index_corpus(searcher, data.corpus)
         yield searcher

@@ -6,11 +6,11 @@ several in a row have failed, the rest is not sent.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from qdrant_client import models
 
@@ -160,6 +160,7 @@ async def add_documents(
     options: SearchOptions,
     settings: CollectionSettings | None,
     upload: Upload,
+    look_at: Callable[[Sequence[str], Literal["queries", "documents"]], None],
 ) -> Added:
     """Read, check, embed and store documents; see :meth:`HybridSearcher.add`.
 
@@ -172,6 +173,7 @@ async def add_documents(
         options: names of the vectors to fill.
         settings: of a collection that has to be created.
         upload: how documents are sent.
+        look_at: sees the texts of each batch, and the word "documents".
 
     Returns:
         The number of documents stored, and how many took the place of others.
@@ -215,6 +217,7 @@ async def add_documents(
                     rows, failure = await driver.compute(_next_batch, points, upload.batch_size)
                     more = len(rows) == upload.batch_size
                     bar.update(len(rows))
+                    look_at([text for _, text in rows], "documents")
                     if upload.resume and rows:
                         known = await retrieve_points(
                             driver,

@@ -5,8 +5,9 @@ What is here is the sequence of the steps and their times; a
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from qdrant_client import models
 
@@ -64,6 +65,7 @@ class Search:
         reranker: second stage, or None.
         text: reads the texts of payloads.
         sizes: how large payloads are; learns from this search.
+        look_at: sees the texts of the queries, and the word "queries".
         request: the arguments of the search.
         options: the request's own, or the searcher's.
         candidates: hits per query that are retrieved.
@@ -76,6 +78,7 @@ class Search:
         reranker: Reranker | None,
         text: PayloadText,
         sizes: PayloadSizes,
+        look_at: Callable[[Sequence[str], Literal["queries", "documents"]], None],
         *,
         request: SearchRequest,
         options: SearchOptions,
@@ -85,6 +88,7 @@ class Search:
         self._first = first
         self._text = text
         self._sizes = sizes
+        self._look_at = look_at
         self._request = request
         self._options = options
         self._candidates = candidates
@@ -151,6 +155,7 @@ class Search:
             scope,
             reranked=self._stage is not None,
         )
+        self._look_at(found.texts, "queries")
         if scope.with_payload is True and not self._sizes.known:
             payloads = [hit.payload for hits in found.hits for hit in hits]
             await self._driver.compute(self._sizes.learn, payloads)

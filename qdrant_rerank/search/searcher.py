@@ -431,6 +431,7 @@ class HybridSearcher(SearchCore):
                 options=self.options,
                 settings=settings,
                 upload=upload,
+                look_at=self._look_at,
             )
 
     def close(self) -> None:
