@@ -224,9 +224,10 @@ def _sparse_names(
             f"{seen}; {_why_not(schema)} {_advice(schema, list(schema.sparse))}"
         )
     if not names:
+        modifier = " with modifier IDF" if needs_idf(sparse) else ""
         raise SchemaMismatchError(
-            f"{seen}; {sparse.name!r} needs a sparse vector. Pass sparse=None for dense retrieval "
-            "alone, or index into a new collection."
+            f"{seen}; {sparse.name!r} needs a sparse vector{modifier}. Pass sparse=None for dense "
+            "retrieval alone, or index into a new collection."
         )
     if len(names) > 1:
         raise SchemaMismatchError(
