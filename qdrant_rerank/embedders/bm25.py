@@ -82,7 +82,7 @@ class Bm25Encoder:
     Examples:
         >>> vector = Bm25Encoder().embed_query("the running dogs, and other dogs")
         >>> len(vector.indices), sorted(vector.values)
-        (3, [1.0, 1.0, 2.0])
+        (2, [1.0, 2.0])
         >>> Bm25Encoder(language="german").describe()["language"]
         'german'
     """

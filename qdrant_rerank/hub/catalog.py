@@ -70,6 +70,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
                 files=(ModelFile("onnx/model.onnx", "int8", 0.029, ("onnx/weights.bin",)),),
                 max_length=512,
                 languages=ENGLISH,
+                bi_encoder="/branches/Mul_9_output_0",
             ),
             ModelSpec(
                 model="grown-minilm-l3-v2",
@@ -80,6 +81,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
                 max_length=512,
                 languages=ENGLISH,
                 bundled_with=DEFAULT_RERANKER,
+                bi_encoder="/branches/Mul_9_output_0",
             ),
             _hub(
                 "Xenova/ms-marco-TinyBERT-L-2-v2",

@@ -81,6 +81,9 @@ class ModelSpec:
             dozens, such as those of XLM-R. Empty if not known.
         bundled_with: the bundled model whose folder, tokenizer and weights this one shares; None
             if it has its own.
+        bi_encoder: tensor of the ONNX file, of shape (pairs, 1), that holds the cosine of query and
+            document by the bi-encoder that the model was grown on, times any number above 0; None
+            if it was not.
     """
 
     model: str
@@ -94,6 +97,7 @@ class ModelSpec:
     template: Literal["pair", "qwen3"] = "pair"
     languages: tuple[str, ...] = ()
     bundled_with: str | None = None
+    bi_encoder: str | None = None
 
     @property
     def directory(self) -> Path:
