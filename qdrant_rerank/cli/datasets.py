@@ -17,11 +17,12 @@ from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
 
 if TYPE_CHECKING:
     from qdrant_rerank.evaluation.evaluation_result import Evaluation
+    from qdrant_rerank.evaluation.sets import EvaluatedSets
     from qdrant_rerank.evaluation.trec import Qrels, Run
     from qdrant_rerank.evaluation.tuning_result import Tuning
     from qdrant_rerank.search.searcher import HybridSearcher
 
-__all__ = ["Data", "Given", "data_options", "read_data", "searchers_for", "show"]
+__all__ = ["Data", "Given", "data_options", "read_data", "searchers_for", "show", "show_sets"]
 
 #: Name of a collection that is indexed in memory while a command runs.
 IN_MEMORY = "corpus"
@@ -29,7 +30,12 @@ IN_MEMORY = "corpus"
 BEIR_TEXT = ("title", "text")
 
 DATA_OPTIONS = (
-    click.option("--corpus", help="A BEIR folder, or the corpus.jsonl[.gz] of one."),
+    click.option(
+        "--corpus",
+        "corpora",
+        multiple=True,
+        help="A BEIR folder, or the corpus.jsonl[.gz] of one. Repeatable in eval.",
+    ),
     click.option("--queries", "queries_file", help="queries.jsonl[.gz]; default: the folder's."),
     click.option(
         "--qrels",
@@ -77,7 +83,7 @@ DATA_OPTIONS = (
 class Given:
     """The values of DATA_OPTIONS."""
 
-    corpus: str | None
+    corpora: tuple[str, ...]
     queries_file: str | None
     qrels_file: str | None
     partial_corpus: bool
@@ -92,6 +98,19 @@ class Given:
     language: str | None
     out: str | None
     seed: int
+
+    @property
+    def corpus(self) -> str | None:
+        """The only corpus, if there is one.
+
+        Raises:
+            InvalidInputError: there are several.
+        """
+        if len(self.corpora) > 1:
+            raise InvalidInputError(
+                f"--corpus is given {len(self.corpora)} times; expected one here."
+            )
+        return self.corpora[0] if self.corpora else None
 
     @property
     def source(self) -> Source:
@@ -119,6 +138,7 @@ class Data:
         queries: texts by id.
         qrels: grades.
         run: candidates; None if they are searched for.
+        ranked: whether they are in an order of relevance.
         files: the files that were read, as the JSON records them.
     """
 
@@ -126,6 +146,7 @@ class Data:
     queries: dict[str, str]
     qrels: "Qrels"
     run: "Run | None"
+    ranked: bool
     files: dict[str, str | None]
 
 
@@ -137,6 +158,7 @@ def read_data(given: Given, run_file: str | None) -> Data:
     """
     from qdrant_rerank.evaluation.corpus import find_beir, iter_corpus, read_queries
     from qdrant_rerank.evaluation.trec import (
+        is_ranked,
         read_qrels,
         read_run,
         require_overlap,
@@ -188,6 +210,7 @@ def read_data(given: Given, run_file: str | None) -> Data:
         queries,
         qrels,
         run,
+        run_file is None or is_ranked(run_file),
         {
             "corpus": given.corpus,
             "collection": given.collection,
@@ -276,6 +299,18 @@ def show(found: "Evaluation | Tuning", given: Given, as_json: bool) -> None:
         console().print(found.table())
     for path in written:
         say(f"Wrote {path}", err=True)
+
+
+def show_sets(found: "EvaluatedSets", as_json: bool) -> None:
+    """Print evaluations of several sets, and how they compare."""
+    if as_json:
+        print_json(found.to_dict())
+        return
+    for name, evaluation in found.sets.items():
+        say(f"\n{name}")
+        console().print(evaluation.table())
+    say("")
+    console().print(found.table())
 
 
 def require_folder(folder: Path) -> None:

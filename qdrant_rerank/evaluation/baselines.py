@@ -18,7 +18,7 @@ from qdrant_rerank.embedders import Bm25Encoder
 from qdrant_rerank.errors import MissingDependencyError
 from qdrant_rerank.hub.catalog import BUILT_IN
 
-__all__ = ["Bm25Baseline", "bi_encoder_inside", "inside_name"]
+__all__ = ["BM25_NAME", "Bm25Baseline", "bi_encoder_inside", "inside_name"]
 
 #: Name of the baseline in tables and files.
 BM25_NAME = "BM25"
