@@ -240,10 +240,11 @@ class Evaluation:
                 "it was written down, and no first stage."
             )
         parts.append(
-            "Intervals: paired bootstrap over queries, 95 %; p: paired randomisation test; Holm: p "
-            "corrected for the number of tests of the metric; best: the best order of the same "
-            "candidates."
+            "Intervals: paired bootstrap over queries, 95 %; p: paired randomisation test;"
         )
+        if self._several_tests():
+            parts.append("Holm: p corrected for the number of tests of the metric;")
+        parts.append("best: the best order of the same candidates.")
         return " ".join(parts)
 
     def _tables(self) -> list[Table]:
@@ -261,16 +262,24 @@ class Evaluation:
             )
             for c in found
         ]
-        gain_columns = ("before", "after", "gain", "95 %", "p", "Holm", "best")
+        gain_columns: tuple[str, ...] = ("before", "after", "gain", "95 %", "p", "Holm", "best")
+        gain_rows = self._gain_rows()
+        if not self._several_tests():  # nothing is corrected; a row has its name before the columns
+            at = gain_columns.index("Holm")
+            gain_columns = gain_columns[:at] + gain_columns[at + 1 :]
+            gain_rows = [row[: at + 1] + row[at + 2 :] for row in gain_rows]
         first_stage = "First stage" if self.ranked else "Order of the pool's file"
         return [
             Table((Column(name, narrowest=NAMES_WIDTH), *columns), rows, gap=1)
             for name, columns, rows in (
                 (first_stage, recall_at, recall),
-                ("Reranked", gain_columns, self._gain_rows()),
+                ("Reranked", gain_columns, gain_rows),
                 ("Milliseconds, median", (*STAGES, "pairs"), times),
             )
         ]
+
+    def _several_tests(self) -> bool:
+        return any(len(self.corrected(measure)) > 1 for measure in self.measures)
 
     def _gain_rows(self) -> list[tuple[str, ...]]:
         first, *others = self.configurations

@@ -214,12 +214,11 @@ def test_a_key_that_may_not_change_the_collection_can_still_add():
     with closing(QdrantClient(":memory:")) as engine:
         engine.create_collection("docs", **HAND_MADE)
 
-        def refuse(request):
-            if request.method == "PATCH" and request.path.startswith("/collections/docs"):
-                return answer(403, {"status": {"error": "forbidden"}})
-            return None
+        def refuse(method, path):
+            changes = method == "PATCH" and path.startswith("/collections/docs")
+            return answer(403, b"{}") if changes else None
 
-        with loopback_qdrant(engine, refuse) as url:
+        with loopback_qdrant(refuse, client=engine) as (url, _):
             client = QdrantClient(url=url, check_compatibility=False)
             with closing(client):
                 lexical(client).add(TEXTS, progress=False)
