@@ -11,7 +11,8 @@ DATA is a folder of BEIR folders (or has one named ``eval``); every set in it is
     BM25           both, which is the default
     bm25s          plain BM25 by another library: its own tokens, the same stemmer, k and b
     static         the bundled embedder alone
-    fused          the default first stage: BM25 and the embedder, fused by RRF
+    fused as 256   the embedder and the first column, fused by RRF
+    fused          the embedder and BM25, fused by RRF, which is the default first stage
 
 The engine searches exactly; 100 candidates per branch. All in one process, one after the other.
 """
@@ -35,7 +36,7 @@ from qdrant_rerank.qdrant.embedded.choice import embedded_client
 
 METRIC = "nDCG@10"
 DEPTH = 100
-COLUMNS = ("as fastembed", "counts", "avg_len", "BM25", "bm25s", "static", "fused")
+COLUMNS = ("as fastembed", "counts", "avg_len", "BM25", "bm25s", "static", "fused as 256", "fused")
 K, B = 1.2, 0.75
 
 
@@ -95,10 +96,13 @@ def measure(folder: Path, embedder: StaticEmbedder) -> dict[str, Any]:
             "avg_len": HybridSearcher("own", embedder=None, sparse=once, **options),
             "BM25": HybridSearcher("own", embedder=None, **options),
             "static": HybridSearcher("own", embedder=embedder, sparse=None, **options),
+            "fused as 256": HybridSearcher(
+                "256", embedder=embedder, sparse=as_fastembed, **options
+            ),
             "fused": HybridSearcher("own", embedder=embedder, **options),
         }
         searchers["fused"].add(documents)
-        searchers["as fastembed"].add(documents)
+        searchers["fused as 256"].add(documents)
         found = evaluate(searchers, queries, qrels, measures=[METRIC])
         values = {c.name: float(c.values["after"][METRIC].mean()) for c in found.configurations}
         recorded = searchers["BM25"].sparse

@@ -17,8 +17,8 @@ from qdrant_rerank.errors import InvalidInputError, SchemaMismatchError
 from qdrant_rerank.qdrant.embedded.client import EdgeClient
 from qdrant_rerank.qdrant.preparation import MEASURED
 from qdrant_rerank.qdrant.transport.client import connect
-from tests.fault_server import answer
-from tests.loopback_qdrant import loopback_qdrant
+from tests.fault_server import answer, serving
+from tests.loopback_qdrant import LoopbackQdrant, loopback_qdrant
 
 TEXTS = ["iron melts", "iron", "bread baked bread hot oven", "copper conducts heat well today"]
 AVERAGE = 3.25
@@ -209,21 +209,44 @@ def test_an_empty_collection_is_measured_by_the_first_documents(engine):
         assert len(weights(client, "empty")) == 1
 
 
+class Forbidding(LoopbackQdrant):
+    """Lets a collection's points be written, and not its settings."""
+
+    def _result(self, method, path, body):
+        if method == "PATCH":
+            raise ValueError("forbidden")
+        return super()._result(method, path, body)
+
+
 def test_a_key_that_may_not_change_the_collection_can_still_add():
-    """A server that refuses to record it: the default length counts, for all who add."""
+    """What is not recorded holds for nobody: the default length counts, for all who add."""
     with closing(QdrantClient(":memory:")) as engine:
         engine.create_collection("docs", **HAND_MADE)
-
-        def refuse(method, path):
-            changes = method == "PATCH" and path.startswith("/collections/docs")
-            return answer(403, b"{}") if changes else None
-
-        with loopback_qdrant(refuse, client=engine) as (url, _):
+        with serving(Forbidding(engine)) as url:
             client = QdrantClient(url=url, check_compatibility=False)
             with closing(client):
                 lexical(client).add(TEXTS, progress=False)
         assert record(engine) is None
         assert same(weights(engine), expected(TEXTS, avg_len=256.0))
+
+
+def test_a_record_whose_answer_was_lost_counts():
+    """The schema is read again before anything is encoded."""
+    lost = []
+
+    def lose(method, path):
+        lost.append(path) if method == "PATCH" else None
+        return answer(400, b"{}") if method == "PATCH" else None
+
+    with closing(QdrantClient(":memory:")) as engine:
+        engine.create_collection("docs", **HAND_MADE)
+        with loopback_qdrant(lose, client=engine) as (url, _):
+            client = QdrantClient(url=url, check_compatibility=False)
+            with closing(client):
+                lexical(client).add(TEXTS, progress=False)
+        assert len(lost) == 1
+        assert record(engine)["avg_len"] == AVERAGE
+        assert same(weights(engine), expected(TEXTS, avg_len=AVERAGE))
 
 
 def test_the_language_of_an_add_is_recorded_and_conflicts_are_told(client):

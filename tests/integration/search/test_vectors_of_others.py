@@ -52,7 +52,7 @@ def fill(client, schema, encoder, name="docs"):
     dense, sparse, params, field = schema
     client.create_collection(
         name,
-        vectors_config={dense: DENSE} if dense else DENSE,
+        vectors_config={dense: DENSE},
         sparse_vectors_config={sparse: params},
     )
     vectors = EMBEDDER.embed_documents(TEXTS).tolist()
