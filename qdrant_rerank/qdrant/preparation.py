@@ -125,19 +125,20 @@ class Prepared:
         """Return the encoder as the collection records it, with what this ``add`` asks for."""
         language, avg_len = self._asked
         encoder = asked_encoder(self._first.sparse, language, avg_len)
-        if language is not None and isinstance(encoder, Bm25Encoder):
-            seen = f"add(language={language!r}), but {self.schema.collection!r}"
-            if self.plan.sparse is None:
-                raise SchemaMismatchError(
-                    f"{seen} has no sparse vector for BM25: {self.schema}. Leave language out."
-                )
-            searched = description(self._first.sparse)["language"]
-            if searched != encoder.language:
-                raise SchemaMismatchError(
-                    f"{seen} is searched in {searched!r}. Make the searcher with "
-                    f"language={language!r}; if the collection records another language, index "
-                    "into a new one."
-                )
+        if encoder is self._first.sparse or not isinstance(encoder, Bm25Encoder):
+            return encoder
+        if self.plan.sparse is None:
+            raise SchemaMismatchError(
+                f"A language or an average length is given to add, but {self.schema.collection!r} "
+                f"has no sparse vector for BM25: {self.schema}. Leave them out."
+            )
+        searched = description(self._first.sparse)["language"]
+        if searched != encoder.language:
+            raise SchemaMismatchError(
+                f"add(language={language!r}), but {self.schema.collection!r} is searched in "
+                f"{searched!r}. Make the searcher with language={language!r}; if the collection "
+                "records another language, index into a new one."
+            )
         return encoder
 
     def _is_unsettled(self, name: str) -> bool:

@@ -279,6 +279,17 @@ def test_a_language_that_nothing_records_is_the_searchers(client):
     assert lexical(client, language="german").search("Haus")[0].payload["text"] == "Häuser"
 
 
+def test_what_is_given_for_bm25_needs_a_vector_of_it(client):
+    """A collection of dense vectors alone would ignore it."""
+    dense = models.VectorParams(size=256, distance=models.Distance.COSINE)
+    client.create_collection("docs", {"dense": dense})
+    searcher = HybridSearcher("docs", client=client, reranker=None)
+    for asked in ({"language": "german"}, {"avg_len": 40}):
+        with pytest.raises(SchemaMismatchError, match="has no sparse vector for BM25"):
+            searcher.add(TEXTS, progress=False, **asked)
+    assert searcher.add(TEXTS, progress=False) == len(TEXTS)
+
+
 def test_fastembeds_own_encoder_keeps_its_length(client, tmp_path):
     """A collection that it fills through us records 256, and BM25 by name adds with it."""
     from fastembed import SparseTextEmbedding
