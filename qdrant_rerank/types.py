@@ -93,7 +93,11 @@ class Embedder(Protocol):
 
 @runtime_checkable
 class SparseEncoder(Protocol):
-    """Turns texts into sparse vectors."""
+    """Turns texts into sparse vectors.
+
+    An encoder whose weights lack the inverse document frequency, as BM25's do, has an attribute
+    ``needs_idf`` that is True; then ``add`` creates a collection where Qdrant multiplies by it.
+    """
 
     @property
     def name(self) -> str:
@@ -182,6 +186,9 @@ class SearchTrace:
             candidates".
         retries: requests that were sent to Qdrant again.
         cause: type and message of the error if the status is "degraded"; else None.
+        vectors: names of the vectors that were searched ("" is the unnamed one), and the payload
+            field of a text index; empty if a ``recall`` of the caller's names none. A vector for
+            which the query has no terms is not searched.
         text: payload field, path, template or preset that the texts were read by, or the name of a
             function; None if no text was read.
         missing_text: hits that have no text there, and so were not scored.
@@ -205,6 +212,7 @@ class SearchTrace:
     status: Status = "reranked"
     retries: int = 0
     cause: str | None = None
+    vectors: tuple[str, ...] = ()
     text: str | None = None
     missing_text: int = 0
 

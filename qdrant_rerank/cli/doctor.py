@@ -212,10 +212,12 @@ def _examine(
     payloads = [record.payload for record in records]
     settle_by_record(choice, schema)
     yield from checks.check_texts(payloads, choice)
+    texts = [text for text in map(choice.text, payloads) if text]
+    yield from checks.check_average_length(schema, searcher.sparse, texts)
     indexes = not embedded or getattr(client, "concurrent", False)
     yield from checks.check_filters(filters, schema, payloads, indexes=indexes)
     if reranker != NONE:
-        yield from _model(reranker, [text for text in map(choice.text, payloads) if text])
+        yield from _model(reranker, texts)
 
 
 def _model(reranker: str, texts: Sequence[str]) -> "Iterator[Finding]":
@@ -237,7 +239,9 @@ def _model(reranker: str, texts: Sequence[str]) -> "Iterator[Finding]":
 def _mismatch(searcher: "HybridSearcher") -> str | None:
     """Return why the encoders do not fit the collection; None if they do."""
     try:
-        searcher.is_hybrid()  # reads the schema, and raises
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about sparse vectors, which is a finding
+            searcher.is_hybrid()  # reads the schema, and raises
     except CollectionError as error:
         return str(error)
     return None

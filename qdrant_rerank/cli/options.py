@@ -18,6 +18,7 @@ __all__ = [
     "as_one",
     "batch_size_option",
     "json_option",
+    "language_option",
     "model",
     "optional_source_options",
     "require_candidates",
@@ -45,6 +46,10 @@ text_option = click.option(
     help="Payload field with the text, a template such as '{title} {body}', langchain, "
     "llama-index, haystack or mcp; auto finds it. Repeatable.",
 )
+language_option = click.option(
+    "--language",
+    help="Language of BM25, such as german; else the one that the collection records, or english.",
+)
 PLACE_OPTIONS = (
     click.option("--url", help="URL of a server; else QDRANT_URL. Its key: QDRANT_API_KEY."),
     click.option("--path", help="Directory of an embedded Qdrant; else QDRANT_PATH."),
@@ -55,6 +60,7 @@ PLACE_OPTIONS = (
         show_default=True,
         help="Dense encoder: a bundled or hub name, a directory, or 'none'.",
     ),
+    language_option,
 )
 
 
@@ -68,6 +74,7 @@ class Source:
         path: of an embedded Qdrant; None for the environment's, or a server.
         text: payload fields, or one template, preset, or "auto".
         embedder: a name, a directory, or "none".
+        language: of BM25; None for the collection's.
     """
 
     collection: str
@@ -75,6 +82,7 @@ class Source:
     path: str | None
     text: tuple[str, ...]
     embedder: str
+    language: str | None
 
 
 def as_one(

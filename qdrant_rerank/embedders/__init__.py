@@ -27,7 +27,13 @@ __all__ = [
     "TextIndex",
     "load_embedder",
     "load_sparse",
+    "needs_idf",
 ]
+
+#: Models, in lower case, whose weights lack the inverse document frequency.
+IDF_MODELS = frozenset(
+    {"qdrant/bm25", "qdrant/bm42-all-minilm-l6-v2-attentions", "qdrant/minicoil-v1"}
+)
 
 _loading = ForkLock()
 
@@ -69,18 +75,27 @@ def _shared(name: str) -> Embedder:
     return OnnxEmbedder(name)
 
 
-def load_sparse(sparse: Any) -> SparseEncoder | QdrantInference | TextIndex:
+def load_sparse(
+    sparse: Any, language: str | None = None
+) -> SparseEncoder | QdrantInference | TextIndex:
     """Return the sparse encoder that a ``sparse=`` argument stands for.
 
     Args:
         sparse: "auto" or "Qdrant/bm25" for BM25; a ``SparseEncoder``, a ``QdrantInference`` or a
             ``TextIndex`` (returned as it is); or a ``fastembed.SparseTextEmbedding`` (wrapped).
+        language: language of a BM25 that is given by name; None for English.
 
     Raises:
-        InvalidInputError: the value does not encode.
+        InvalidInputError: the value does not encode, or has a language of its own.
     """
     if isinstance(sparse, str) and sparse.lower() in {"auto", "qdrant/bm25"}:
-        return Bm25Encoder()
+        return Bm25Encoder() if language is None else Bm25Encoder(language=language)
+    if language is not None:
+        raise InvalidInputError(
+            f"language is {language!r:.80}, and sparse is {sparse!r:.80}, which has its own "
+            "or none; expected sparse='auto' or 'Qdrant/bm25' with a language. Or pass "
+            "sparse=Bm25Encoder(language=...)."
+        )
     if isinstance(sparse, QdrantInference | TextIndex):
         return sparse
     if callable(getattr(sparse, "query_embed", None)):
@@ -94,3 +109,13 @@ def load_sparse(sparse: Any) -> SparseEncoder | QdrantInference | TextIndex:
         f"sparse is {sparse!r:.80}; expected 'Qdrant/bm25', None, a fastembed SparseTextEmbedding, "
         "or an object with name, embed_query and embed_documents."
     )
+
+
+def needs_idf(sparse: SparseEncoder | QdrantInference) -> bool:
+    """Return whether Qdrant has to multiply an encoder's weights by the inverse document frequency.
+
+    BM25's weights lack it; those of SPLADE and other learned models do not. An encoder says so by
+    an attribute ``needs_idf``; without it, the name of its model does.
+    """
+    own = getattr(sparse, "needs_idf", None)
+    return own if isinstance(own, bool) else sparse.name.lower() in IDF_MODELS

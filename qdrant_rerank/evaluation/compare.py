@@ -189,9 +189,12 @@ def _texts(queries: Iterable[str] | Mapping[str, str]) -> list[str]:
 
 def _one_recalls_for_the_other(first: HybridSearcher, second: HybridSearcher) -> bool:
     """Return whether one is the first stage of the other, with as many candidates."""
-    # A query's BM25 vector does not depend on the encoder's parameters.
+    # Of BM25's parameters only these are in a query's vector.
     sparse_alike = first.sparse is second.sparse or (
-        isinstance(first.sparse, Bm25Encoder) and isinstance(second.sparse, Bm25Encoder)
+        isinstance(first.sparse, Bm25Encoder)
+        and isinstance(second.sparse, Bm25Encoder)
+        and first.sparse.language == second.sparse.language
+        and first.sparse.query_counts == second.sparse.query_counts
     )
     return (
         (first.reranker is None) != (second.reranker is None)

@@ -5,6 +5,7 @@ from typing import Any
 
 from qdrant_client import models
 
+from qdrant_rerank.embedders import needs_idf
 from qdrant_rerank.embedders.qdrant import TextIndex
 from qdrant_rerank.errors import InvalidInputError, QdrantRequestError
 from qdrant_rerank.payload import PayloadText
@@ -99,8 +100,9 @@ def _encoders_config(
         }
         config["metadata"][EMBEDDER_KEY] = embedder.name
     if sparse is not None and not isinstance(sparse, TextIndex):
+        modifier = models.Modifier.IDF if needs_idf(sparse) else None
         config["sparse_vectors_config"] = {
-            SPARSE_NAME: models.SparseVectorParams(modifier=models.Modifier.IDF)
+            SPARSE_NAME: models.SparseVectorParams(modifier=modifier)
         }
         config["metadata"][SPARSE_KEY] = description(sparse)
     return config

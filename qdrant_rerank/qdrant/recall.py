@@ -9,6 +9,7 @@ from typing import Any
 
 from qdrant_client import models
 
+from qdrant_rerank.embedders import Bm25Encoder
 from qdrant_rerank.embedders.checks import dense_output, require_finite
 from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.errors import (
@@ -33,6 +34,7 @@ from qdrant_rerank.qdrant.server_version import (
 from qdrant_rerank.qdrant.transport.client import is_local
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.types import in_retrieval_order
+from qdrant_rerank.utils.warn import warn_caller
 
 __all__ = ["FirstStage"]
 
@@ -46,10 +48,16 @@ class FirstStage:
         sparse: sparse encoder, or None.
         dense_optional: whether a collection without dense vectors will do.
         sparse_optional: whether one without sparse vectors of Qdrant's IDF will do.
-        sparse_by_name: whether the sparse encoder is a BM25 in the language that the collection
-            records.
+        sparse_by_name: whether the sparse encoder was given by name, so that it is a BM25 as the
+            collection records it.
+        language: language of that BM25; None for the one that the collection records.
 
     Attributes:
+        sparse: the sparse encoder of the collection, or None: the given one until its schema is
+            read.
+        given_sparse: the sparse encoder as given.
+        language: the language that the searcher was given for BM25; None if the collection's
+            counts.
         known: schema of the collection as it was last read; None if it has to be read.
     """
 
@@ -62,15 +70,20 @@ class FirstStage:
         dense_optional: bool,
         sparse_optional: bool,
         sparse_by_name: bool = False,
+        language: str | None = None,
     ) -> None:
         self.collection = collection
         self.embedder = embedder
-        self.sparse = sparse
+        self.sparse = self.given_sparse = sparse
         self.known: CollectionSchema | None = None
         self._dense_optional = dense_optional
         self._sparse_optional = sparse_optional
         self._sparse_by_name = sparse_by_name
+        self.language = language
+        if isinstance(sparse, Bm25Encoder) and not sparse_by_name:
+            self.language = sparse.language
         self._version: Version | None = None
+        self._told: set[str] = set()  # warnings
 
     async def schema(self, driver: Driver) -> CollectionSchema:
         """Return what the collection has; it is read once, until it is forgotten.
@@ -85,18 +98,20 @@ class FirstStage:
             known = CollectionSchema.from_info(self.collection, info)
             if isinstance(self.sparse, TextIndex) and self.sparse.field not in known.scored:
                 await self.require_text_index(driver)
-            if self._fits_by_record(known) and self.sparse is not None:
-                self.sparse = recorded_encoder(known, self.sparse, by_name=self._sparse_by_name)
+            self.sparse = self._encoder_of(known)
             self.known = known
         return known
 
-    def _fits_by_record(self, schema: CollectionSchema) -> bool:
-        """Whether what the collection records of its sparse vectors is about this encoder."""
-        if self.sparse is None or isinstance(self.sparse, TextIndex):
-            return False
+    def _encoder_of(self, schema: CollectionSchema) -> LexicalEncoder | None:
+        """Return the sparse encoder as the collection records it."""
+        given = self.given_sparse
+        if given is None or isinstance(given, TextIndex):
+            return given
         # "auto" searches no sparse vectors but those of BM25.
-        recorded = (schema.encoder or {}).get("model", self.sparse.name)
-        return not self._sparse_optional or str(recorded).lower() == self.sparse.name.lower()
+        recorded = (schema.encoder or {}).get("model", given.name)
+        if self._sparse_optional and str(recorded).lower() != given.name.lower():
+            return given
+        return recorded_encoder(schema, given, by_name=self._sparse_by_name, language=self.language)
 
     async def require_text_index(self, driver: Driver) -> None:
         """Raise QdrantRequestError where the server ranks by no text index, and the encoder is one.
@@ -124,7 +139,7 @@ class FirstStage:
         Raises:
             SchemaMismatchError: the vectors do not fit the encoders.
         """
-        return plan_recall(
+        plan = plan_recall(
             schema,
             self.embedder,
             self.sparse,
@@ -133,6 +148,10 @@ class FirstStage:
             dense_optional=self._dense_optional,
             sparse_optional=self._sparse_optional,
         )
+        if plan.warning and plan.warning not in self._told:
+            self._told.add(plan.warning)
+            warn_caller(plan.warning)
+        return plan
 
     def embed(
         self, queries: Sequence[Query], texts: Sequence[str], plan: RecallPlan

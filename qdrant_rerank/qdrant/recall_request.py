@@ -28,11 +28,20 @@ __all__ = [
     "read_filter",
     "read_recall",
     "recall_request",
+    "searched_vectors",
 ]
 
 #: A filter as a model, or as the JSON object of Qdrant's REST interface.
 FilterLike: TypeAlias = models.Filter | Mapping[str, Any]
 Prefetches: TypeAlias = models.Prefetch | Sequence[models.Prefetch]
+#: Queries that search no vector.
+WITHOUT_VECTOR = (
+    models.FusionQuery,
+    models.RrfQuery,
+    models.FormulaQuery,
+    models.OrderByQuery,
+    models.SampleQuery,
+)
 #: What a caller may search with instead of the query's own vectors.
 RecallBy: TypeAlias = (
     NDArray[np.float32]
@@ -159,6 +168,20 @@ def given_request(
         lookup_from=None if _fuses(recall) else scope.lookup_from,
         **_common(scope, options),
     )
+
+
+def searched_vectors(request: models.QueryRequest | models.Prefetch) -> tuple[str, ...]:
+    """Return the names of the vectors that a request searches, each once, in its order.
+
+    "" is the unnamed vector; a text index is named by its payload field. Queries that search no
+    vector, such as those that fuse or score others, name none.
+    """
+    prefetch = request.prefetch or []
+    parts = prefetch if isinstance(prefetch, list) else [prefetch]
+    names = [name for part in parts for name in searched_vectors(part)]
+    if request.query is not None and not isinstance(request.query, WITHOUT_VECTOR):
+        names.append(request.using or "")
+    return tuple(dict.fromkeys(names))
 
 
 def read_recall(recall: Any) -> Any:

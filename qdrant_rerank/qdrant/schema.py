@@ -1,7 +1,7 @@
 """The vectors and text indexes of a collection. No I/O."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from qdrant_client import models
@@ -72,6 +72,7 @@ class CollectionSchema:
         ids: how the ids of documents are made; see ``IDS_KEY``.
         indexed: payload fields that have an index.
         scored: those of them whose text index ranks by BM25.
+        points: number of points when it was read.
     """
 
     collection: str
@@ -83,6 +84,7 @@ class CollectionSchema:
     ids: int = 1
     indexed: frozenset[str] = frozenset()
     scored: frozenset[str] = frozenset()
+    points: int = field(default=0, compare=False)
 
     @classmethod
     def from_info(cls, collection: str, info: models.CollectionInfo) -> "CollectionSchema":
@@ -113,10 +115,11 @@ class CollectionSchema:
             ids=ids,
             indexed=frozenset(info.payload_schema or {}),
             scored=frozenset(
-                field
-                for field, index in (info.payload_schema or {}).items()
+                name
+                for name, index in (info.payload_schema or {}).items()
                 if isinstance(index.params, models.TextIndexParams) and index.params.scoring
             ),
+            points=info.points_count or 0,
         )
 
     @property
@@ -128,6 +131,10 @@ class CollectionSchema:
         """Return the search of one dense vector."""
         params = self.dense[name]
         return Branch(name, True, params.size, params.multivector_config is not None)
+
+    def has_idf(self, name: str) -> bool:
+        """Return whether Qdrant multiplies a sparse vector by the inverse document frequency."""
+        return self.sparse[name].modifier == models.Modifier.IDF
 
     def __str__(self) -> str:
         dense = [f"{name or '(unnamed)'} of {v.size}" for name, v in self.dense.items()]

@@ -6,16 +6,15 @@ several in a row have failed, the rest is not sent.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from qdrant_client import models
 
 from qdrant_rerank.errors import (
-    CollectionNotFoundError,
     IncompleteAddError,
     InvalidInputError,
     QdrantError,
@@ -24,12 +23,11 @@ from qdrant_rerank.errors import (
 )
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import TextChoice
-from qdrant_rerank.qdrant.creation import create_collection
 from qdrant_rerank.qdrant.documents import Document, PointBuilder
 from qdrant_rerank.qdrant.lookups import retrieve_points
+from qdrant_rerank.qdrant.preparation import Prepared
 from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.settings import CollectionSettings
-from qdrant_rerank.qdrant.text_source import NEW_TEXT, settle_for_add
 from qdrant_rerank.qdrant.transport.client_errors import is_too_large
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.types import PointId
@@ -81,6 +79,8 @@ class Upload:
         resume: whether documents are skipped whose ids the collection has already.
         progress: whether a progress bar is shown on stderr; None shows one on a terminal.
         id_field: payload field that ids are made of; None for the text and all the payload.
+        language: language of BM25; None for the searcher's.
+        avg_len: average length of documents for BM25; None for the collection's.
 
     Raises:
         InvalidInputError: a number below 1.
@@ -91,6 +91,8 @@ class Upload:
     resume: bool = False
     progress: bool | None = None
     id_field: str | None = None
+    language: str | None = None
+    avg_len: float | None = None
 
     def __post_init__(self) -> None:
         require_positive("batch_size", self.batch_size, optional=False)
@@ -158,18 +160,20 @@ async def add_documents(
     options: SearchOptions,
     settings: CollectionSettings | None,
     upload: Upload,
+    look_at: Callable[[Sequence[str], Literal["queries", "documents"]], None],
 ) -> Added:
     """Read, check, embed and store documents; see :meth:`HybridSearcher.add`.
 
     Args:
         driver: asks Qdrant.
         first: knows the collection and the encoders.
-        documents: any iterable; it is read once.
+        documents: any iterable; it is read once, or twice where :class:`Prepared` says so.
         ids: as many as documents, or None to make them from the texts.
         choice: where a payload's text is; what the collection has settles it.
         options: names of the vectors to fill.
         settings: of a collection that has to be created.
         upload: how documents are sent.
+        look_at: sees the texts of each batch, and the word "documents".
 
     Returns:
         The number of documents stored, and how many took the place of others.
@@ -186,20 +190,21 @@ async def add_documents(
     if upload.id_field is not None and ids is not None:
         raise InvalidInputError("ids and id_field are both given; expected one of them.")
     require_several("ids", () if ids is None else ids)
-    builder = await _point_builder(
-        driver, first, choice, options, settings or CollectionSettings(), upload.id_field
-    )
     require_several("documents", documents)
     if isinstance(documents, Mapping | models.PointStruct):
         raise InvalidInputError(
             f"documents is one {type(documents).__name__}; expected several. Pass [document]."
         )
+    prepared = Prepared(first, documents, choice, upload.language, upload.avg_len)
+    builder = await _point_builder(
+        driver, prepared, first, choice, options, settings or CollectionSettings(), upload.id_field
+    )
     total = len(documents) if isinstance(documents, Sequence) else None
     if total is not None and isinstance(ids, Sequence) and len(ids) != total:
         raise InvalidInputError(
             f"{len(ids)} ids for {total} documents; expected one id per document."
         )
-    points = builder.points(documents, ids)
+    points = builder.points(prepared.documents, ids)
     tally = _Tally()
     hidden = None if upload.progress is None else not upload.progress
     with tqdm(total=total, unit="doc", desc="indexing", disable=hidden) as bar:
@@ -212,6 +217,7 @@ async def add_documents(
                     rows, failure = await driver.compute(_next_batch, points, upload.batch_size)
                     more = len(rows) == upload.batch_size
                     bar.update(len(rows))
+                    look_at([text for _, text in rows], "documents")
                     if upload.resume and rows:
                         known = await retrieve_points(
                             driver,
@@ -330,6 +336,7 @@ def _embedded(
 
 async def _point_builder(
     driver: Driver,
+    prepared: Prepared,
     first: FirstStage,
     choice: TextChoice,
     options: SearchOptions,
@@ -337,25 +344,17 @@ async def _point_builder(
     id_field: str | None,
 ) -> PointBuilder:
     """Return what makes points for the collection, which is created where there is none."""
-    first.forget()  # it may have been deleted, and made again with other vectors
-    try:
-        schema = await first.schema(driver)
-    except CollectionNotFoundError:
-        await first.require_text_index(driver)
-        choice.settle(NEW_TEXT)
-        await create_collection(
-            driver, first.collection, first.embedder, first.sparse, settings, choice.text
-        )
-        schema = await first.schema(driver)
-    await settle_for_add(driver, choice, schema)
-    plan = first.plan(schema, options)
+    await prepared.prepare(driver, options, settings)
+    plan = prepared.plan
     dense = sum(branch.dense for branch in plan.branches)
     if dense > 1 or len(plan.branches) - dense > 1:
         raise InvalidInputError(
             "The options name several vectors of one kind, and add embeds a text once. Add "
             "with a searcher whose options name one."
         )
-    return PointBuilder(schema, plan, first.embedder, first.sparse, choice.text, id_field)
+    return PointBuilder(
+        prepared.schema, plan, first.embedder, prepared.encoder, choice.text, id_field
+    )
 
 
 def _upsert(first: FirstStage, batch: Batch, client: Any, timeout: int | None) -> Any:

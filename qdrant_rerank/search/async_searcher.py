@@ -96,9 +96,12 @@ class AsyncHybridSearcher(SearchCore):
         text: TextSource = "auto",
         candidates: int = 100,
         options: SearchOptions | None = None,
+        language: str | None = None,
         concurrency: int = 8,
     ) -> None:
-        super().__init__(collection, reranker, embedder, sparse, text, candidates, options)
+        super().__init__(
+            collection, reranker, embedder, sparse, text, candidates, options, language
+        )
         require_positive("concurrency", concurrency, optional=False)
         if isinstance(client, QdrantClient) and not is_local(client):
             raise InvalidInputError(

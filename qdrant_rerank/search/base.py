@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import Literal, NoReturn, Self
 
 from qdrant_rerank.embedders import load_embedder, load_sparse
 from qdrant_rerank.errors import InvalidInputError
@@ -16,6 +16,7 @@ from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
 from qdrant_rerank.qdrant.transport.driver import CallLimits, Driver
 from qdrant_rerank.reranking.scoring import load_reranker
+from qdrant_rerank.search.languages import language_advice, main_script
 from qdrant_rerank.search.payload_sizes import PayloadSizes
 from qdrant_rerank.search.pipeline import Search
 from qdrant_rerank.search.request import SearchRequest
@@ -23,6 +24,7 @@ from qdrant_rerank.types import Reranker, SearchResults
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 from qdrant_rerank.utils.progress import tqdm
 from qdrant_rerank.utils.validation import require_positive
+from qdrant_rerank.utils.warn import warn_caller
 
 __all__ = ["SearchCore"]
 
@@ -42,6 +44,7 @@ class SearchCore(ABC):
         text: where a payload's text is.
         candidates: hits that the reranker reads.
         options: see :class:`SearchOptions`.
+        language: language of a BM25 that is given by name; None for the collection's.
 
     Raises:
         InvalidInputError: an argument is of the wrong kind or out of range.
@@ -57,6 +60,7 @@ class SearchCore(ABC):
         text: TextSource,
         candidates: int,
         options: SearchOptions | None,
+        language: str | None,
     ) -> None:
         if not isinstance(collection, str) or not collection:
             raise InvalidInputError(
@@ -71,16 +75,21 @@ class SearchCore(ABC):
             raise InvalidInputError(
                 "embedder and sparse are both None; retrieval needs one of them."
             )
+        encoder = None
+        if sparse is not None or language is not None:
+            encoder = load_sparse(sparse, language)
         self.reranker = None if reranker is None else load_reranker(reranker)
         self._first = FirstStage(
             collection,
             None if embedder is None else load_embedder(embedder),
-            None if sparse is None else load_sparse(sparse),
+            encoder,
             dense_optional=embedder == DEFAULT_EMBEDDER,
             sparse_optional=sparse == "auto",
             sparse_by_name=isinstance(sparse, str),
+            language=language,
         )
         self._sizes = PayloadSizes(self._choice)
+        self._told_script = False
 
     @property
     def text(self) -> PayloadText:
@@ -139,6 +148,24 @@ class SearchCore(ABC):
         require_options(options)
         return CallLimits(options.timeout_s, options.retries, deadline, options.consistency)
 
+    def _look_at(self, texts: Sequence[str], kind: Literal["queries", "documents"]) -> None:
+        """Warn, once, of texts in a script that the models do not know.
+
+        Args:
+            texts: queries of a search, or a batch of documents.
+            kind: one such query is enough, but most of the documents have to be so.
+        """
+        if self._told_script:
+            return
+        groups = [[text] for text in texts] if kind == "queries" else [texts]
+        script = next(filter(None, map(main_script, groups)), None)
+        if script is None:
+            return
+        self._told_script = True
+        advice = language_advice(script, self.reranker, self.embedder, self.sparse)
+        if advice:
+            warn_caller(f"{kind.capitalize()} of {self.collection!r} are in {script}. {advice}")
+
     def _own_limits(self) -> CallLimits:
         return CallLimits(self.options.timeout_s, self.options.retries)
 
@@ -149,6 +176,7 @@ class SearchCore(ABC):
             self.reranker,
             self._choice,
             self._sizes,
+            self._look_at,
             request=request,
             options=request.options or self.options,
             candidates=request.depth(self.candidates),

@@ -19,6 +19,7 @@ from qdrant_rerank.qdrant.recall_request import (
     prefetches_of,
     read_recall,
     recall_request,
+    searched_vectors,
 )
 from qdrant_rerank.qdrant.schema import CollectionSchema
 from qdrant_rerank.qdrant.transport.driver import Driver
@@ -45,12 +46,14 @@ class Retrieved:
         hits: candidates of each query, in retrieval order.
         dense: name of the dense vector that came along for diversity, or None.
         embed_s: seconds from texts to vectors.
+        vectors: names of the vectors that each query searched.
     """
 
     texts: list[str]
     hits: list[list[models.ScoredPoint]]
     dense: str | None
     embed_s: float
+    vectors: list[tuple[str, ...]]
 
 
 async def retrieve_candidates(
@@ -95,7 +98,8 @@ async def retrieve_candidates(
                 driver, first, schema, queries, texts, request, options, scope
             )
             hits = await first.retrieve(driver, requests, options)
-            return Retrieved(texts, hits, dense, embed_s)
+            vectors = [searched_vectors(request) for request in requests]
+            return Retrieved(texts, hits, dense, embed_s, vectors)
         except CollectionNotFoundError:
             first.forget()
             raise

@@ -5,8 +5,9 @@ What is here is the sequence of the steps and their times; a
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from qdrant_client import models
 
@@ -65,6 +66,7 @@ class Search:
         reranker: second stage, or None.
         choice: reads the texts of payloads.
         sizes: how large payloads are; learns from this search.
+        look_at: sees the texts of the queries, and the word "queries".
         request: the arguments of the search.
         options: the request's own, or the searcher's.
         candidates: hits per query that are retrieved.
@@ -77,6 +79,7 @@ class Search:
         reranker: Reranker | None,
         choice: TextChoice,
         sizes: PayloadSizes,
+        look_at: Callable[[Sequence[str], Literal["queries", "documents"]], None],
         *,
         request: SearchRequest,
         options: SearchOptions,
@@ -86,6 +89,7 @@ class Search:
         self._first = first
         self._choice = choice
         self._sizes = sizes
+        self._look_at = look_at
         self._request = request
         self._options = options
         self._candidates = candidates
@@ -153,6 +157,7 @@ class Search:
             scope,
             reranked=self._stage is not None,
         )
+        self._look_at(found.texts, "queries")
         payloads = [hit.payload for hits in found.hits for hit in hits]
         if scope.with_payload is True and not self._choice.settled:
             await self._driver.compute(self._choice.look, payloads)
@@ -181,8 +186,13 @@ class Search:
             if not self._fetches:
                 orders = [without_vectors(order) for order in orders]
         traces = [
-            replace(trace, candidates=len(hits), status=trace.status if hits else "no candidates")
-            for trace, hits in zip(traces, found.hits, strict=True)
+            replace(
+                trace,
+                candidates=len(hits),
+                status=trace.status if hits else "no candidates",
+                vectors=vectors,
+            )
+            for trace, hits, vectors in zip(traces, found.hits, found.vectors, strict=True)
         ]
         return _Ranked(found.texts, orders, traces, early)
 

@@ -77,6 +77,8 @@ class HybridSearcher(SearchCore):
             function of the payload.
         candidates: hits that the reranker reads.
         options: see :class:`SearchOptions`.
+        language: language of the BM25 that ``sparse`` names, such as "german", see
+            ``Bm25Encoder``; None for the one that the collection records, else English.
 
     Attributes:
         text: reads the texts of payloads. Its ``source`` says where: with "auto", what was chosen,
@@ -110,8 +112,11 @@ class HybridSearcher(SearchCore):
         text: TextSource = "auto",
         candidates: int = 100,
         options: SearchOptions | None = None,
+        language: str | None = None,
     ) -> None:
-        super().__init__(collection, reranker, embedder, sparse, text, candidates, options)
+        super().__init__(
+            collection, reranker, embedder, sparse, text, candidates, options, language
+        )
         self._owns_client = client is None
         self.client = connect() if client is None else client
 
@@ -378,6 +383,8 @@ class HybridSearcher(SearchCore):
         settings: CollectionSettings | None = None,
         progress: bool | None = None,
         id_field: str | None = None,
+        language: str | None = None,
+        avg_len: float | None = None,
     ) -> Added:
         """Embed documents and store them; create the collection where there is none.
 
@@ -397,6 +404,12 @@ class HybridSearcher(SearchCore):
             id_field: payload field, or path, whose value tells documents apart, such as "url":
                 ids are made of it alone, so that a changed document takes the place of its former
                 self.
+            language: language of BM25 in a new collection, which records it; None for the
+                searcher's. Another one than the collection records is refused.
+            avg_len: average length of the documents for BM25, in terms, stop words not counted,
+                which a new collection records. None measures it before a collection's first vectors
+                are made: over all documents of a list, which is read twice then, or over the first
+                1,024 of an iterator. A collection that was filled without such a record keeps 256.
 
         Returns:
             The number of documents stored by this call. Its attribute ``overwritten`` is the number
@@ -406,7 +419,8 @@ class HybridSearcher(SearchCore):
         Raises:
             InvalidInputError: not a document, a wrong id, or not one id per document.
             MissingTextError: a document without text.
-            SchemaMismatchError: the collection's vectors do not fit the encoders.
+            SchemaMismatchError: the collection's vectors do not fit the encoders, or it records
+                another language or average length.
             QdrantConnectionError: Qdrant is down or too slow, or its answer cannot be read.
             QdrantRequestError: Qdrant refused.
             IncompleteAddError: some batches were not stored, but others after them were; the error
@@ -415,7 +429,7 @@ class HybridSearcher(SearchCore):
             Otherwise the documents before the one that failed are stored; the error has their
             number, and ``resume=True`` goes on from there.
         """
-        upload = Upload(batch_size, parallel, resume, progress, id_field)
+        upload = Upload(batch_size, parallel, resume, progress, id_field, language, avg_len)
         async with self._driver(self._own_limits()) as driver:
             return await add_documents(
                 driver,
@@ -426,6 +440,7 @@ class HybridSearcher(SearchCore):
                 options=self.options,
                 settings=settings,
                 upload=upload,
+                look_at=self._look_at,
             )
 
     def close(self) -> None:

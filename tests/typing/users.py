@@ -96,12 +96,14 @@ def search(client: QdrantClient) -> tuple[str | int, float | None, list[models.S
     """Everything that a search returns has a type."""
     reranker: Reranker = Shortest()
     searcher = HybridSearcher("docs", client=client, reranker=reranker, embedder=Ones())
-    count: int = searcher.add(["a", {"text": "b"}], progress=False)
+    count: int = searcher.add(["a", {"text": "b"}], progress=False, language="german", avg_len=40)
     results: SearchResults = searcher.search("q", limit=count, options=SearchOptions())
+    searched: tuple[str, ...] = results.trace.vectors
     best: RerankedPoint = results[0]
     seconds: float = results.trace.total_s + results.trace.infer_s
     plain: list[models.ScoredPoint] = [*rerank_points("q", results, reranker="x", text=["a", "b"])]
     assert seconds
+    assert searched
     return str(best.id), best.rerank_score, plain
 
 
@@ -167,6 +169,7 @@ def recall(searcher: HybridSearcher, vector: NDArray[np.float32]) -> tuple[list[
     best: RerankedPoint = groups[0].hits[0]
     others = HybridSearcher("docs", embedder=QdrantInference("a/model"), sparse=TextIndex("body"))
     assert others.is_hybrid()
+    assert HybridSearcher("docs", language="german").is_hybrid()
     return [str(best.id), groups[0].id, str(hits[0].id)], groups.query
 
 

@@ -21,6 +21,7 @@ from qdrant_rerank.errors import (
 )
 from qdrant_rerank.qdrant.documents import NAMESPACE
 from qdrant_rerank.qdrant.embedded.client import EdgeClient
+from qdrant_rerank.qdrant.preparation import MEASURED
 from tests.fault_server import Script, answer, serving
 from tests.faults import refusal
 from tests.loopback_qdrant import loopback_qdrant
@@ -50,7 +51,7 @@ def test_the_collection_is_made_with_both_vectors_and_the_embedders_name(searche
     assert config.metadata == {
         "qdrant_rerank_embedder": "static-minilm-l6-v1",
         "qdrant_rerank_ids": 2,
-        "qdrant_rerank_sparse": Bm25Encoder().describe(),
+        "qdrant_rerank_sparse": Bm25Encoder(avg_len=1.0).describe(),
         "qdrant_rerank_text": "text",
     }
 
@@ -255,8 +256,27 @@ def test_a_generator_is_read_a_batch_at_a_time(searcher):
             next(most)
             yield f"document {i}"
 
-    assert searcher.add(documents(), batch_size=100, progress=False) == 1000
+    assert searcher.add(documents(), batch_size=100, progress=False, avg_len=2) == 1000
     assert searcher.client.count("docs").count == 1000
+    assert searcher.add(documents(), batch_size=100, progress=False) == 1000
+
+
+def test_a_generator_is_read_ahead_where_the_average_length_is_measured(searcher):
+    """By so many documents, whatever the batches; later ones a batch at a time."""
+    read = itertools.count()
+
+    def documents():
+        for i in range(3 * MEASURED):
+            if i == MEASURED:
+                record = searcher.client.get_collection("docs").config.metadata
+                assert record["qdrant_rerank_sparse"]["avg_len"] == 2.0
+            if i > MEASURED:
+                assert searcher.client.count("docs").count >= i - 100
+            next(read)
+            yield f"document {i}" if i < MEASURED else f"document {i} with more words in it"
+
+    assert searcher.add(documents(), batch_size=100, progress=False) == 3 * MEASURED
+    assert searcher.sparse.avg_len == 2.0
 
 
 @pytest.mark.parametrize(

@@ -429,7 +429,9 @@ def test_a_cancelled_add_keeps_what_was_stored(client):
 
     async def main():
         async with AsyncHybridSearcher("docs", client=client, reranker=None) as searcher:
-            task = asyncio.create_task(searcher.add(documents(), batch_size=10, progress=False))
+            task = asyncio.create_task(
+                searcher.add(documents(), batch_size=10, progress=False, avg_len=2)
+            )
             while len(read) < 50:
                 await asyncio.sleep(0.001)
             task.cancel()

@@ -489,7 +489,9 @@ def test_sparse_vectors_without_idf_are_left_alone(client):
         sparse_vectors_config={"splade": models.SparseVectorParams()},
     )
     searcher = HybridSearcher("docs", client=client)
-    assert searcher.add(["a text"], progress=False) == 1
+    with pytest.warns(UserWarning, match="not searched: 'splade'. They have no modifier IDF"):
+        assert searcher.add(["a text"], progress=False) == 1
+    assert searcher.search(QUERY).trace.vectors == ("d",)  # and is told once
     [record] = client.scroll("docs", with_vectors=True)[0]
     assert set(record.vector) == {"d"}
 

@@ -3,7 +3,9 @@
 import pytest
 from qdrant_client import models
 
+from qdrant_rerank import Bm25Encoder, QdrantInference
 from qdrant_rerank.cli.doctor_server import (
+    check_average_length,
     check_collection,
     check_filters,
     check_schema,
@@ -165,3 +167,47 @@ def test_collections_are_counted_and_the_first_named():
     assert list_collections(["b", "a"]).seen == "It has 2 collections: 'a', 'b'."
     many = list_collections([f"c{n:02}" for n in range(60)]).seen
     assert many.endswith("'c49' and 10 more.")
+
+
+LONG = [" ".join(f"word{n}" for n in range(40))] * 20
+
+
+@pytest.mark.parametrize(
+    ("recorded", "seen", "is_wrong"),
+    [
+        (
+            40.0,
+            "length of 40 terms, as the collection records. The sampled documents have 40",
+            False,
+        ),
+        (55.0, "length of 55 terms", False),
+        (
+            61.0,
+            "length of 61 terms, as the collection records. The sampled documents have 40",
+            True,
+        ),
+        (20.0, "length of 20 terms", True),
+    ],
+)
+def test_a_recorded_length_that_is_far_from_the_true_one_is_wrong(recorded, seen, is_wrong):
+    """By half or more, above or below; reindex measures it again."""
+    encoder = Bm25Encoder(avg_len=recorded)
+    [found] = check_average_length(schema(encoder=encoder.describe()), encoder, LONG)
+    assert seen in found.seen
+    assert found.wrong is is_wrong
+    assert ("reindex FILE --collection docs" in found.fix) is is_wrong
+
+
+def test_a_length_that_nobody_recorded_is_a_note():
+    """Whoever filled it may have meant 256; another encoder, or no text, has nothing to check."""
+    [found] = check_average_length(schema(), Bm25Encoder(), LONG)
+    assert "256 terms, which is the default; none is recorded" in found.seen
+    assert (found.wrong, "reindex" in found.fix) == (False, True)
+    plain = schema(sparse={"s": models.SparseVectorParams()})
+    for collection, encoder, texts in (
+        (schema(), QdrantInference("Qdrant/bm25"), LONG),
+        (schema(), None, LONG),
+        (schema(), Bm25Encoder(), []),
+        (plain, Bm25Encoder(), LONG),
+    ):
+        assert list(check_average_length(collection, encoder, texts)) == []
