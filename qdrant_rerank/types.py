@@ -4,6 +4,7 @@ import html
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -11,6 +12,7 @@ from typing import (
     Protocol,
     Self,
     SupportsIndex,
+    TypeAlias,
     TypeVar,
     overload,
     runtime_checkable,
@@ -32,6 +34,7 @@ __all__ = [
     "PointId",
     "RerankedPoint",
     "Reranker",
+    "RerankerLike",
     "Results",
     "SearchResults",
     "SearchTrace",
@@ -60,6 +63,11 @@ class Reranker(Protocol):
     def rerank(self, query: str, documents: list[str], /) -> Iterable[float]:
         """Return one score per document, in input order; higher is more relevant."""
         ...
+
+
+#: What ``reranker=`` takes: a ``Reranker``, a name, a path, ``LateInteraction``, or an object of
+#: another package, whose type this package does not know.
+RerankerLike: TypeAlias = Reranker | str | Path | Any
 
 
 @runtime_checkable

@@ -5,10 +5,12 @@
 """
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from qdrant_client.http.models import QueryResponse
 from qdrant_client.models import ScoredPoint
 
@@ -16,9 +18,25 @@ from qdrant_rerank.errors import InvalidInputError, MissingTextError, MissingTex
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
 from qdrant_rerank.options import Blend, OnMissingText, OnRerankError
 from qdrant_rerank.payload import PayloadText, TextSource
+from qdrant_rerank.qdrant.transport.driver import Driver
+from qdrant_rerank.reranking.late_interaction import LateInteraction, MaxSim
 from qdrant_rerank.reranking.ordering import order_by_score
-from qdrant_rerank.reranking.scoring import Scored, load_reranker, score
-from qdrant_rerank.types import RerankedPoint, Reranker, SearchResults, SearchTrace
+from qdrant_rerank.reranking.scoring import (
+    NO_SCORES,
+    Scored,
+    awaited,
+    given_scores,
+    load_reranker,
+    score,
+    score_async,
+)
+from qdrant_rerank.types import (
+    PointId,
+    RerankedPoint,
+    RerankerLike,
+    SearchResults,
+    SearchTrace,
+)
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 from qdrant_rerank.utils.validation import (
     require_choice,
@@ -36,7 +54,7 @@ def rerank_points(
     query: str,
     points: Iterable[ScoredPoint] | QueryResponse,
     *,
-    reranker: Reranker | str | Path = DEFAULT_RERANKER,
+    reranker: RerankerLike = DEFAULT_RERANKER,
     text: TextSource = "text",
     limit: int | None = None,
     score_threshold: float | None = None,
@@ -50,7 +68,8 @@ def rerank_points(
         query: the question that the hits should answer.
         points: hits of any query of any client, with the payload that holds their text. Their
             order is the retrieval order.
-        reranker: a model name, a path, or an object with ``rerank(query, documents)``.
+        reranker: a model name, a path, an object with ``rerank(query, documents)``, or another
+            reranker that ``HybridSearcher`` takes.
         text: where the text is: a payload field, a dotted path, several fields, a template such
             as ``"{title}\n{body}"``, or a function of the payload.
         limit: number of hits to keep; None for all.
@@ -110,19 +129,44 @@ def rerank_points(
     return SearchResults(ordered, query=query, trace=trace)
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The hits of one query, and what is scored of them.
+
+    Attributes:
+        query: the query as text.
+        hits: hits in retrieval order.
+        texts: text of each hit that is scored, by its row; empty where no text is read.
+        first: scores that Qdrant has computed of the same hits; None if it has computed none.
+    """
+
+    query: str
+    hits: Sequence[ScoredPoint]
+    texts: dict[int, str]
+    first: NDArray[np.float64] | None = None
+
+    @property
+    def pairs(self) -> tuple[str, list[str]]:
+        """The query and the texts, as ``score`` takes them."""
+        return self.query, list(self.texts.values())
+
+
 class SecondStage:
     """Reads the texts of hits, gets their scores, and orders the hits.
 
     Args:
-        reranker: scores the texts.
+        reranker: scores the texts, or has Qdrant score the hits: a ``LateInteraction``.
         text: reads the texts.
         on_missing_text: what happens to a hit without text.
         on_rerank_error: what happens if the reranker fails.
+
+    Attributes:
+        awaited: whether :meth:`run_async` needs no thread for the reranker.
     """
 
     def __init__(
         self,
-        reranker: Reranker,
+        reranker: Any,
         text: PayloadText,
         on_missing_text: OnMissingText,
         on_rerank_error: OnRerankError = "raise",
@@ -131,6 +175,7 @@ class SecondStage:
         self._text = text
         self._on_missing = on_missing_text
         self._on_error = on_rerank_error
+        self.awaited = awaited(reranker)
 
     def run(
         self,
@@ -140,25 +185,98 @@ class SecondStage:
         score_threshold: float | None,
         blend: Blend = 0.0,
         deadline: Deadline = NO_DEADLINE,
+        max_sim: MaxSim | None = None,
     ) -> tuple[list[list[RerankedPoint]], Scored]:
         """Order the hits of each query. The pairs of all queries are scored together.
 
         All texts are read before anything is scored, so a missing text costs no work.
         """
-        texts = [self._texts(hits) for _, hits in hits_of_queries]
-        work = [
-            (query, list(found.values()))
-            for (query, _), found in zip(hits_of_queries, texts, strict=True)
-        ]
-        scored = score(self._reranker, work, deadline, self._on_error)
+        works = self.read(hits_of_queries, max_sim)
+        pairs = [work.pairs for work in works]
+        if max_sim is None:
+            scored = score(self._reranker, pairs, deadline, self._on_error)
+        else:
+            cascade = None if isinstance(self._reranker, LateInteraction) else self._reranker
+            first = [NO_SCORES if work.first is None else work.first for work in works]
+            scored = given_scores(cascade, pairs, first, max_sim, deadline, self._on_error)
+        ordered = self.order(
+            works, scored, limit=limit, score_threshold=score_threshold, blend=blend
+        )
+        return ordered, scored
+
+    async def run_async(
+        self,
+        driver: Driver,
+        hits_of_queries: Sequence[tuple[str, Sequence[ScoredPoint]]],
+        *,
+        limit: int | None,
+        score_threshold: float | None,
+        blend: Blend = 0.0,
+    ) -> tuple[list[list[RerankedPoint]], Scored]:
+        """Order the hits of each query as :meth:`run` does, by a reranker that is awaited."""
+        works = await driver.compute(self.read, hits_of_queries, None)
+        pairs = [work.pairs for work in works]
+        scored = await score_async(self._reranker, pairs, driver.limits.deadline, self._on_error)
+        ordered = await driver.compute(
+            self.order, works, scored, limit=limit, score_threshold=score_threshold, blend=blend
+        )
+        return ordered, scored
+
+    def read(
+        self,
+        hits_of_queries: Sequence[tuple[str, Sequence[ScoredPoint]]],
+        max_sim: MaxSim | None,
+    ) -> list[Work]:
+        """Return what is scored of the hits of each query.
+
+        Raises:
+            MissingTextError: a hit has none of it, and that was to be an error.
+        """
+        works = []
+        for place, (query, hits) in enumerate(hits_of_queries):
+            late = isinstance(self._reranker, LateInteraction)
+            texts = dict.fromkeys(range(len(hits)), "") if late else self._texts(hits)
+            if max_sim is None or max_sim.cause is not None:
+                works.append(Work(query, hits, texts))
+            else:
+                works.append(self._scored_before(query, hits, texts, max_sim.scores[place]))
+        return works
+
+    def _scored_before(
+        self,
+        query: str,
+        hits: Sequence[ScoredPoint],
+        texts: dict[int, str],
+        scores: Mapping[PointId, float],
+    ) -> Work:
+        """Return those of the hits that Qdrant has scored, too."""
+        without = [row for row in texts if hits[row].id not in scores]
+        if without and self._on_missing == "raise":
+            raise MissingTextError(
+                f"Point {hits[without[0]].id!r} has no multivector for the late interaction. To "
+                "put such hits after the others, pass on_missing_text='last'."
+            )
+        texts = {row: text for row, text in texts.items() if hits[row].id in scores}
+        return Work(query, hits, texts, np.array([scores[hits[row].id] for row in texts]))
+
+    def order(
+        self,
+        works: Sequence[Work],
+        scored: Scored,
+        *,
+        limit: int | None,
+        score_threshold: float | None,
+        blend: Blend,
+    ) -> list[list[RerankedPoint]]:
+        """Return the hits of each query in their order."""
         ordered = []
-        for place, ((_, hits), found) in enumerate(zip(hits_of_queries, texts, strict=True)):
-            rows = list(found)
+        for place, work in enumerate(works):
+            rows = list(work.texts)
             done = rows[: len(scored.scores[place])]
             spans = [] if scored.spans is None else scored.spans[place]
             ordered.append(
                 order_by_score(
-                    hits,
+                    work.hits,
                     done,
                     scored.scores[place],
                     logits=scored.logits[place],
@@ -168,12 +286,12 @@ class SecondStage:
                     score_threshold=score_threshold,
                     blend=blend,
                     snippets={
-                        row: self._text.locate(hits[row].payload, *span)
+                        row: self._text.locate(work.hits[row].payload, *span)
                         for row, span in zip(done, spans, strict=False)
                     },
                 )
             )
-        return ordered, scored
+        return ordered
 
     def _texts(self, hits: Sequence[ScoredPoint]) -> dict[int, str]:
         """Return the text of each hit that has one, by its row."""

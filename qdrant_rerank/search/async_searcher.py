@@ -25,7 +25,7 @@ from qdrant_rerank.qdrant.transport.client import connect_async, is_local
 from qdrant_rerank.qdrant.transport.driver import AsyncDriver, CallLimits
 from qdrant_rerank.search.base import SearchCore
 from qdrant_rerank.search.searcher import HybridSearcher
-from qdrant_rerank.types import Reranker
+from qdrant_rerank.types import RerankerLike
 from qdrant_rerank.utils.validation import require_positive
 
 __all__ = ["AsyncHybridSearcher"]
@@ -85,11 +85,13 @@ class AsyncHybridSearcher(SearchCore):
         ['Iron melts at 1538 C.', 'Bread is baked in an oven.']
     """
 
+    _awaits = True
+
     def __init__(
         self,
         collection: str,
         *,
-        reranker: Reranker | str | Path | None = DEFAULT_RERANKER,
+        reranker: RerankerLike | None = DEFAULT_RERANKER,
         client: AsyncQdrantClient | QdrantClient | None = None,
         embedder: DenseEncoder | str | Path | None = DEFAULT_EMBEDDER,
         sparse: LexicalEncoder | str | None = "auto",

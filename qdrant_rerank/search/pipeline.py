@@ -7,6 +7,7 @@ What is here is the sequence of the steps and their times; a
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from qdrant_client import models
 
@@ -25,12 +26,13 @@ from qdrant_rerank.qdrant.recall_request import Scope
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.reranking.diversity import diversified, without_vectors
 from qdrant_rerank.reranking.grouping import GroupedResults, RerankedGroup, group_points
+from qdrant_rerank.reranking.late_interaction import late_interaction_of
 from qdrant_rerank.reranking.ordering import keep_order
 from qdrant_rerank.reranking.rerank import SecondStage
 from qdrant_rerank.search.candidates import Retrieved, retrieve_candidates
 from qdrant_rerank.search.payload_sizes import PayloadSizes
 from qdrant_rerank.search.request import SearchRequest
-from qdrant_rerank.types import PointId, RerankedPoint, Reranker, SearchResults, SearchTrace
+from qdrant_rerank.types import PointId, RerankedPoint, SearchResults, SearchTrace
 from qdrant_rerank.utils.deadline import NO_DEADLINE
 
 __all__ = ["Search"]
@@ -73,7 +75,7 @@ class Search:
         self,
         driver: Driver,
         first: FirstStage,
-        reranker: Reranker | None,
+        reranker: Any,
         text: PayloadText,
         sizes: PayloadSizes,
         *,
@@ -88,6 +90,7 @@ class Search:
         self._request = request
         self._options = options
         self._candidates = candidates
+        self._late = late_interaction_of(reranker)
         self._stage = (
             None
             if reranker is None
@@ -150,6 +153,7 @@ class Search:
             options,
             scope,
             reranked=self._stage is not None,
+            late=self._late,
         )
         if scope.with_payload is True and not self._sizes.known:
             payloads = [hit.payload for hits in found.hits for hit in hits]
@@ -210,14 +214,25 @@ class Search:
                 for hits in found.hits
             ]
             return orders, [trace] * len(orders)
-        orders, scored = await self._driver.compute(
-            self._stage.run,
-            list(zip(found.texts, found.hits, strict=True)),
-            limit=limit,
-            score_threshold=threshold,
-            blend=self._options.blend,
-            deadline=self._driver.limits.deadline,
-        )
+        hits = list(zip(found.texts, found.hits, strict=True))
+        if self._stage.awaited and self._driver.waits:
+            orders, scored = await self._stage.run_async(
+                self._driver,
+                hits,
+                limit=limit,
+                score_threshold=threshold,
+                blend=self._options.blend,
+            )
+        else:
+            orders, scored = await self._driver.compute(
+                self._stage.run,
+                hits,
+                limit=limit,
+                score_threshold=threshold,
+                blend=self._options.blend,
+                deadline=self._driver.limits.deadline,
+                max_sim=found.max_sim,
+            )
         return orders, [replace(trace, **scored.trace(row)) for row in range(len(orders))]
 
     async def _look_up(self, groups: Sequence[RerankedGroup]) -> list[RerankedGroup]:

@@ -29,7 +29,7 @@ from qdrant_rerank.qdrant.upload import Added, Upload, add_documents
 from qdrant_rerank.reranking.grouping import GroupedResults
 from qdrant_rerank.search.base import SearchCore
 from qdrant_rerank.search.request import SearchRequest
-from qdrant_rerank.types import PointId, Reranker, SearchResults
+from qdrant_rerank.types import PointId, RerankerLike, SearchResults
 from qdrant_rerank.utils.validation import require_several
 
 __all__ = ["HybridSearcher"]
@@ -99,7 +99,7 @@ class HybridSearcher(SearchCore):
         self,
         collection: str,
         *,
-        reranker: Reranker | str | Path | None = DEFAULT_RERANKER,
+        reranker: RerankerLike | None = DEFAULT_RERANKER,
         client: QdrantClient | None = None,
         embedder: DenseEncoder | str | Path | None = DEFAULT_EMBEDDER,
         sparse: LexicalEncoder | str | None = "auto",
