@@ -184,10 +184,7 @@ def as_reranker(reranker: Any) -> Any:
             f"reranker is {a_type(reranker)}, whose rerank needs the name of a model. Pass "
             "reranker=ClientReranker(client, model='...'), from qdrant_rerank."
         )
-    try:
-        require_call("reranker", reranker, "rerank", "query", "documents")
-    except InvalidInputError as error:
-        raise InvalidInputError(f"{error} {ADVICE}") from error
+    _require_call(reranker, "rerank")
     return reranker
 
 
@@ -274,12 +271,17 @@ def _by_rank(reranker: Any) -> Any:
 def _by_function(function: Callable[..., Any]) -> PeerReranker:
     call = function if _binds_in_order(function) else _by_keyword(function, {})
     if call is None:
-        require_call("reranker", function, "", "query", "documents")
-        raise InvalidInputError(
-            f"reranker: {_name(function)} takes no query and documents. {ADVICE}"
-        )
+        _require_call(function, "")
+        raise InvalidInputError(f"reranker: {_name(function)} takes no documents. {ADVICE}")
     who = f"{_name(function)}()"
     return PeerReranker(function, call, _reader(who), asynchronous=_is_async(function))
+
+
+def _require_call(value: Any, method: str) -> None:
+    try:
+        require_call("reranker", value, method, "query", "documents")
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{error} {ADVICE}") from error
 
 
 def _by_keyword(function: Callable[..., Any], given: Mapping[str, Any]) -> Call | None:
