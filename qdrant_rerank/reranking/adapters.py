@@ -18,14 +18,18 @@ a function of query and documents           a user's own
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.reranking.answers import items_of, scores_by_index, scores_by_position
+from qdrant_rerank.reranking.answers import (
+    items_of,
+    scores_by_index,
+    scores_by_position,
+    scores_of,
+)
 from qdrant_rerank.utils.fork import ForkLock
 from qdrant_rerank.utils.validation import a_type, require_call
 
@@ -149,7 +153,10 @@ class ClientReranker(PeerReranker):
                 f"documents=..., {', '.join(f'{name}=...' for name in given)})."
             )
         super().__init__(
-            client, call, _reader(f"{_name(client)}.rerank"), asynchronous=_is_async(rerank)
+            client,
+            call,
+            _reader(f"{_name(client)}.rerank"),
+            asynchronous=_is_async(rerank),
         )
         self.model = model
 
@@ -312,17 +319,7 @@ def _by_keyword(function: Callable[..., Any], given: Mapping[str, Any]) -> Call 
 
 
 def _reader(who: str) -> Read:
-    """Return a reader of answers that are numbers in order, or items with an index."""
-
-    def read(answer: Any, count: int) -> NDArray[np.float64]:
-        if isinstance(answer, np.ndarray):
-            return scores_by_position(answer, count, who)
-        items = items_of(answer, who)
-        if all(isinstance(item, Real) for item in items):
-            return scores_by_position(items, count, who)
-        return scores_by_index(items, count, who)
-
-    return read
+    return functools.partial(scores_of, who=who)
 
 
 def _passages(documents: Sequence[str]) -> list[dict[str, Any]]:

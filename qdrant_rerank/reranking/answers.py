@@ -13,10 +13,32 @@ from numpy.typing import NDArray
 from qdrant_rerank.errors import ModelOutputError
 from qdrant_rerank.utils.validation import a_type
 
-__all__ = ["items_of", "scores_by_index", "scores_by_position"]
+__all__ = ["items_of", "scores_by_index", "scores_by_position", "scores_of"]
 
 SCORES = ("relevance_score", "score")  # names of a score, the first one that is there
 LISTS = ("results", "data", "rerank")  # names of the list of items, the first one that is there
+
+
+def scores_of(answer: Any, count: int, who: str) -> NDArray[np.float64]:
+    """Return the scores of an answer: by index if its items have one, else by position.
+
+    Args:
+        answer: what the reranker returned.
+        count: number of documents.
+        who: what answered, for messages.
+
+    Returns:
+        Shape (count,), float64, finite.
+
+    Raises:
+        ModelOutputError: the answer is not one finite score per document.
+    """
+    within = None if isinstance(answer, Sequence | np.ndarray) else _listed(answer)
+    if isinstance(within, Sequence) and not isinstance(within, str | bytes):
+        return scores_by_index(within, count, who)
+    if isinstance(answer, Sequence) and answer and _is_whole(_part(answer[0], "index")):
+        return scores_by_index(answer, count, who)
+    return scores_by_position(answer, count, who)
 
 
 def scores_by_position(answer: Any, count: int, who: str) -> NDArray[np.float64]:
@@ -63,9 +85,7 @@ def items_of(answer: Any, who: str) -> Sequence[Any]:
     Raises:
         ModelOutputError: there is no list.
     """
-    found = answer
-    if not isinstance(answer, Sequence):
-        found = next((part for name in LISTS if (part := _part(answer, name)) is not None), None)
+    found = answer if isinstance(answer, Sequence) else _listed(answer)
     if isinstance(found, str | bytes) or not isinstance(found, Sequence):
         raise ModelOutputError(
             f"{who} answered {answer!r:.80}; expected a list with the index and the score of each "
@@ -99,7 +119,7 @@ def scores_by_index(
     by_rank = ordered and all(_score(item) is None for item in listed)
     for rank, item in enumerate(listed, start=1):
         row = _part(item, index)
-        if isinstance(row, bool) or not isinstance(row, int | np.integer):
+        if not _is_whole(row):
             raise ModelOutputError(
                 f"{who} answered an item with the index {row!r:.80}; expected the number of a "
                 f"document, 0 to {count - 1}."
@@ -121,6 +141,14 @@ def scores_by_index(
             f"document {missing[0]}; expected one per document."
         )
     return scores
+
+
+def _listed(answer: Any) -> Any:
+    return next((part for name in LISTS if (part := _part(answer, name)) is not None), None)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _score(item: Any) -> Any:

@@ -20,7 +20,7 @@ from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
 from qdrant_rerank.errors import InvalidInputError, redact
 from qdrant_rerank.options import OnRerankError
 from qdrant_rerank.reranking.adapters import PeerReranker, as_reranker
-from qdrant_rerank.reranking.answers import scores_by_position
+from qdrant_rerank.reranking.answers import scores_of
 from qdrant_rerank.reranking.late_interaction import MaxSim, late_interaction_of
 from qdrant_rerank.reranking.remote import RemoteReranker
 from qdrant_rerank.types import Reranker, Status
@@ -383,4 +383,4 @@ def _ask(reranker: Reranker, query: str, documents: Sequence[str]) -> NDArray[np
     if not documents:
         return NO_SCORES
     answer = reranker.rerank(query, list(documents))
-    return scores_by_position(answer, len(documents), f"{type(reranker).__name__}.rerank")
+    return scores_of(answer, len(documents), f"{type(reranker).__name__}.rerank")

@@ -59,8 +59,10 @@ class HybridSearcher(SearchCore):
 
     Args:
         collection: name of the collection; ``add`` creates it where there is none.
-        reranker: a model name or path, any object with ``rerank(query, documents)``
-            (fastembed's ``TextCrossEncoder`` is one), or None for the retrieval order.
+        reranker: a model name or path; any object with ``rerank(query, documents)`` (fastembed's
+            ``TextCrossEncoder`` is one); a function of them; an object of sentence-transformers,
+            FlashRank or ``rerankers``; a ``ClientReranker``, ``RemoteReranker``,
+            ``LateInteraction`` or ``Cascade``; or None for the retrieval order.
         client: a ``QdrantClient``; None for ``QDRANT_URL`` (and ``QDRANT_API_KEY``) if set, else
             an embedded engine at ``QDRANT_PATH``, else one in memory.
         embedder: the dense encoder that the collection was, or will be, filled with: a name, a

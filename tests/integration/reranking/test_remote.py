@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import logging
+import os
 import threading
 import traceback
 
@@ -311,7 +312,7 @@ def test_no_message_shows_the_key(make, filled, client, caplog):
     assert not [text for text in shown if KEY in text or login in text]
 
 
-def test_a_key_in_the_address_is_not_in_our_messages(caplog):
+def test_a_key_in_the_address_is_not_in_our_messages():
     """httpx logs whole addresses, so a key belongs into api_key or headers."""
     with serving(echo) as url:
         reranker = RemoteReranker(f"{url}/v2/rerank?api_key={KEY}", "m")
@@ -499,3 +500,32 @@ def test_it_works_after_close(served):
         assert reranker.rerank("iron", TEXTS) == EXPECTED
     assert reranker.rerank("iron", TEXTS) == EXPECTED
     reranker.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_asks_by_connections_of_its_own(served):
+    """And the parent goes on."""
+    _, url = served
+    reranker = remote(url)
+    assert reranker.rerank("iron", TEXTS) == EXPECTED
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if reranker.rerank("iron", TEXTS) == EXPECTED else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert reranker.rerank("iron", TEXTS) == EXPECTED
+
+
+def test_an_event_loop_keeps_a_deadline(client):
+    """The first documents have their scores, whatever the others take."""
+    with serving(HangsAt(TEXTS[2])) as url:
+        reranker = remote(url, batch_size=1, timeout_s=60.0)
+
+        async def search():
+            async with AsyncHybridSearcher("docs", client=client, reranker=reranker) as searcher:
+                await searcher.add(TEXTS, progress=False)
+                return await searcher.search("iron", deadline_s=3)
+
+        found = asyncio.run(search())
+    place = next(hit.retrieval_rank for hit in found if hit.payload["text"] == TEXTS[2]) - 1
+    assert (found.trace.status, found.trace.pairs) == ("partial", place)

@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qdrant_rerank.errors import ModelOutputError
-from qdrant_rerank.reranking.answers import items_of, scores_by_index, scores_by_position
+from qdrant_rerank.reranking.answers import (
+    items_of,
+    scores_by_index,
+    scores_by_position,
+    scores_of,
+)
 
 
 class Item:
@@ -92,3 +97,29 @@ def test_scores_in_order_are_a_list_of_numbers(answer):
     """No text, and no dict, whose keys would be read."""
     with pytest.raises(ModelOutputError, match="expected one float per document"):
         scores_by_position(answer, 1, "it")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [0.25, 0.5],
+        (0.25, 0.5),
+        np.array([0.25, 0.5], dtype=np.float32),
+        iter([0.25, 0.5]),
+        [{"index": 1, "score": 0.5}, {"index": 0, "score": 0.25}],
+        {"results": [{"index": 1, "score": 0.5}, {"index": 0, "score": 0.25}]},
+        Answered([Item(1, 0.5), Item(0, 0.25)]),
+    ],
+)
+def test_scores_are_read_by_index_where_there_is_one(answer):
+    """Else by position; an array's ``data`` is no list of results."""
+    assert scores_of(answer, 2, "it").tolist() == [0.25, 0.5]
+
+
+@pytest.mark.parametrize(
+    "answer", [["high", "low"], [("a", 1), ("b", 2)], None, {"a": 1}, "ab", []]
+)
+def test_other_answers_are_errors(answer):
+    """A text has a method ``index``, which is no index."""
+    with pytest.raises(ModelOutputError):
+        scores_of(answer, 2, "it")
