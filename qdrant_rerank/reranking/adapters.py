@@ -19,6 +19,7 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,11 @@ ADVICE = (
 )
 
 
+# Every adapter of a peer shares its lock, since searchers may share the peer.
+_locks: "WeakKeyDictionary[Any, ForkLock]" = WeakKeyDictionary()
+_locks_guard = ForkLock()
+
+
 class PeerReranker:
     """A reranker of another package as a ``Reranker``.
 
@@ -77,7 +83,7 @@ class PeerReranker:
         self._peer = peer
         self._call = call
         self._read = read
-        self._lock = ForkLock() if in_turn else None
+        self._lock = _lock_of(peer) if in_turn else None
         self.asynchronous = asynchronous
 
     def rerank(self, query: str, documents: Sequence[str]) -> list[float]:
@@ -337,6 +343,14 @@ def _request_class(rerank: Callable[..., Any]) -> Any:
     if not inspect.isclass(kind) or kind is inspect.Parameter.empty:
         return None
     return kind if {"query", "passages"} <= set(_names(kind)) else None
+
+
+def _lock_of(peer: Any) -> ForkLock:
+    try:
+        with _locks_guard:
+            return _locks.setdefault(peer, ForkLock())
+    except TypeError:  # it has no hash, or no weak references
+        return ForkLock()
 
 
 def _require_object(value: Any) -> None:

@@ -1,6 +1,7 @@
 """A reranker that runs on a server: Cohere's, Jina's, Voyage's, TEI, vLLM, Infinity, LiteLLM."""
 
 import asyncio
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -77,7 +78,7 @@ class RemoteReranker:
         self.api = api
         self.model = model
         self.batch_size = self._api.batch_size if batch_size is None else batch_size
-        self._parameters = dict(parameters or {})
+        self._parameters = _fields(parameters)
         self._server = ModelServer(
             url,
             path=self._api.path,
@@ -210,6 +211,18 @@ async def _abandon(asking: "Sequence[asyncio.Future[list[float]]]") -> None:
     for one in asking:
         one.cancel()
     await asyncio.gather(*asking, return_exceptions=True)
+
+
+def _fields(parameters: Any) -> dict[str, Any]:
+    """Return further fields of a request, checked: what JSON can hold."""
+    if not isinstance(parameters, Mapping | None):
+        raise InvalidInputError(f"parameters is {a_type(parameters)}; expected a dict of fields.")
+    fields = dict(parameters or {})
+    try:
+        json.dumps(fields, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"parameters cannot be sent as JSON: {error}.") from error
+    return fields
 
 
 def _texts(query: Any, documents: Any) -> list[str]:

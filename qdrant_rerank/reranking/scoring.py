@@ -24,6 +24,7 @@ from qdrant_rerank.reranking.answers import scores_of
 from qdrant_rerank.reranking.late_interaction import MaxSim, late_interaction_of
 from qdrant_rerank.reranking.remote import RemoteReranker
 from qdrant_rerank.types import Reranker, Status
+from qdrant_rerank.utils.background import run_in_background
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 from qdrant_rerank.utils.fork import ForkLock
 
@@ -245,11 +246,11 @@ def score(
 
     Args:
         reranker: a ``TextCrossEncoder`` scores all pairs together; any other reranker is called
-            once per query.
+            once per query, a ``RemoteReranker`` for several queries at the same time.
         work: (query, documents) for each query.
         deadline: a ``TextCrossEncoder`` stops at it after the first documents of each query, and
-            so does a ``Cascade``. Any other reranker cannot be stopped; it is called if there is
-            time left.
+            so do a ``Cascade`` and a ``RemoteReranker``. Any other reranker cannot be stopped; it
+            is called if there is time left.
         on_error: "raise" raises the reranker's error; "recall" returns no scores for a query
             whose scoring failed.
 
@@ -257,6 +258,8 @@ def score(
         ModelOutputError: the reranker did not return one finite score per document.
     """
     began = time.perf_counter()
+    if isinstance(reranker, RemoteReranker) and len(work) > 1:  # all at the same time
+        return run_in_background(score_async(reranker, work, deadline, on_error))
     if isinstance(reranker, TextCrossEncoder):
         try:
             return _pooled(reranker, work, deadline)

@@ -118,7 +118,7 @@ async def retrieve_candidates(
                 driver, late, schema, queries, texts, requests, options
             )
             embed_s += time.perf_counter() - began
-            found = await first.retrieve(driver, [*requests, *asked], options)
+            found = await first.retrieve(driver, [*requests, *asked], options, [late.embedder])
             hits, near = found[: len(requests)], found[len(requests) :]
             scores = [late.scores(schema, points) for points in near] or [{} for _ in hits]
             return Retrieved(texts, hits, dense, embed_s, MaxSim(scores, late.engine, cause))

@@ -16,6 +16,7 @@ from qdrant_rerank import (
     Cascade,
     HybridSearcher,
     LateInteraction,
+    QdrantInference,
     SearchOptions,
     StaticEmbedder,
     rerank_points,
@@ -24,6 +25,7 @@ from qdrant_rerank.errors import (
     InvalidInputError,
     MissingTextError,
     ModelOutputError,
+    QdrantRequestError,
     SchemaMismatchError,
 )
 from qdrant_rerank.qdrant.transport.client import connect
@@ -346,6 +348,13 @@ def test_wrong_arguments_are_refused_by_the_constructor(vector, embedder, said):
     """Before any search."""
     with pytest.raises(InvalidInputError, match=said):
         LateInteraction(vector, embedder)
+
+
+def test_a_model_that_qdrant_runs_needs_a_server(engine, name):
+    """The embedded engine runs none, and says so."""
+    late = LateInteraction("colbert", QdrantInference("colbert-ir/colbertv2.0"))
+    with pytest.raises(QdrantRequestError, match="runs no models, so not 'colbert-ir/colbertv2.0'"):
+        HybridSearcher(name, client=engine, reranker=late).search(QUERY)
 
 
 def test_a_query_without_a_known_multivector_is_an_error(engine, name):

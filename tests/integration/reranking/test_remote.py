@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import json
 import logging
 import os
@@ -175,6 +176,11 @@ ANSWERS = {
     "no content": (answer(204, b""), ModelConnectionError, "answered 204: nothing"),
     "half": (answer(200, b'{"results": [{"in'), ModelConnectionError, "not JSON"),
     "deep": (answer(200, b"[" * 200_000), ModelConnectionError, "not JSON"),
+    "a bomb": (
+        answer(200, gzip.compress(b" " * (70 << 20), 1), Content_Encoding="gzip"),
+        ModelConnectionError,
+        "answered more than 64 MB",
+    ),
     "gzip": (answer(200, b"plain", Content_Encoding="gzip"), ModelConnectionError, "reached"),
     "400": (answer(400, b'{"message": "bad top_n"}'), ModelRequestError, r"\(400\): bad top_n"),
     "401": (answer(401, b'{"message": "no api key"}'), ModelRequestError, "Check api_key and its"),
@@ -341,6 +347,9 @@ def test_a_key_in_the_address_is_not_in_our_messages():
         ({"batch_size": 0}, "batch_size is 0"),
         ({"concurrency": None}, "concurrency is None"),
         ({"headers": {"X": "a\nb"}}, "the value of 'X' has a control character"),
+        ({"parameters": {"x": object()}}, "parameters cannot be sent as JSON"),
+        ({"parameters": {"x": float("nan")}}, "parameters cannot be sent as JSON"),
+        ({"parameters": ["x"]}, "parameters is a list; expected a dict of fields"),
         ({"headers": {"X": 3}}, "headers has 'X' with a int"),
         ({"headers": {"Host": "x"}}, "headers has 'Host', which the connection sets itself"),
     ],
