@@ -178,7 +178,8 @@ class SearchTrace:
         windows: rows of the model's inputs; more than ``pairs`` if long documents are read in
             passages.
         activation: function that turned the model's logits into scores; "identity" for none.
-        engine: what ran the model: an execution provider of onnxruntime, or OpenVINO.
+        engine: what ran the model: an execution provider of onnxruntime, OpenVINO, or Qdrant for
+            late interaction.
         precision: precision of the model's weights, such as "int8", and how they were quantized
             if this package did it.
         cache_hit_rate: share of the pairs whose score came from the score cache, 0 to 1; they

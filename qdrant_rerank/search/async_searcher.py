@@ -50,9 +50,10 @@ class AsyncHybridSearcher(SearchCore):
     """:class:`~qdrant_rerank.HybridSearcher` for an event loop, with the same arguments.
 
     The event loop waits for sockets only: embedding, reranking and embedded engines run in
-    threads. A task that is cancelled gives up its request at once, and its reranking within one
-    batch of the model. An embedder, another kind of reranker or an embedded engine cannot be
-    stopped: it finishes in its thread, and its result is dropped.
+    threads. An async reranker, such as a ``ClientReranker`` of an async client, and a
+    ``RemoteReranker`` are awaited. A task that is cancelled gives up its requests at once, and its
+    reranking within one batch of the model. An embedder, another kind of reranker or an embedded
+    engine cannot be stopped: it finishes in its thread, and its result is dropped.
 
     Use it in one event loop, and close it there, best with ``async with``.
 

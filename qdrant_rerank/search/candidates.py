@@ -84,7 +84,7 @@ async def retrieve_candidates(
         request: the arguments of the search.
         options: options of the search.
         scope: how much is retrieved, from where, and what comes along.
-        reranked: whether the candidates will be reranked, so that each query needs a text.
+        reranked: whether the candidates will be reranked by texts, so that each query needs one.
         late: scores the candidates in the same request; None for no such scores.
 
     Raises:

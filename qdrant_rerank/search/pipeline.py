@@ -91,6 +91,8 @@ class Search:
         self._options = options
         self._candidates = candidates
         self._late = late_interaction_of(reranker)
+        # Whether the reranker compares the text of the query; a late interaction alone does not.
+        self._reads = reranker is not None and reranker is not self._late
         self._stage = (
             None
             if reranker is None
@@ -152,7 +154,7 @@ class Search:
             self._request,
             options,
             scope,
-            reranked=self._stage is not None,
+            reranked=self._reads,
             late=self._late,
         )
         if scope.with_payload is True and not self._sizes.known:

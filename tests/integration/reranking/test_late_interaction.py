@@ -249,6 +249,21 @@ def test_filters_ids_recall_and_groups_reach_it(engine, name):
     assert len(best) == 2
 
 
+def test_no_text_is_read(engine):
+    """Neither of the hits nor of a point that is the query; a cascade needs both."""
+    fill(engine, "docs")
+    engine.delete_payload("docs", ["text"], points=list(range(len(TEXTS))), wait=True)
+    late = LateInteraction("colbert", tokens)
+    searcher = HybridSearcher(
+        "docs", client=engine, reranker=late, options=SearchOptions(on_missing_text="drop")
+    )
+    assert len(searcher.search(QUERY)) == 5
+    assert searcher.search(0)[0].id == 2
+    cascade = Cascade([(late, 2), (DEFAULT_RERANKER, None)])
+    with pytest.raises(MissingTextError, match="the query"):
+        HybridSearcher("docs", client=engine, reranker=cascade).search(0)
+
+
 def test_points_by_chance_are_refused(engine, name):
     """Two requests would see other points."""
     searcher = HybridSearcher(name, client=engine, reranker=LateInteraction("colbert", tokens))
