@@ -40,8 +40,11 @@ if TYPE_CHECKING:
     from qdrant_rerank.evaluation.evaluate import evaluate
     from qdrant_rerank.options import SearchOptions
     from qdrant_rerank.qdrant.settings import CollectionSettings
+    from qdrant_rerank.reranking.adapters import ClientReranker
     from qdrant_rerank.reranking.cascade import Cascade
     from qdrant_rerank.reranking.grouping import GroupedResults, RerankedGroup
+    from qdrant_rerank.reranking.late_interaction import LateInteraction
+    from qdrant_rerank.reranking.remote import RemoteReranker
     from qdrant_rerank.reranking.rerank import rerank_points
     from qdrant_rerank.search.async_searcher import AsyncHybridSearcher
     from qdrant_rerank.search.searcher import HybridSearcher
@@ -61,15 +64,18 @@ _HOME = {
     "Bm25Encoder": "embedders",
     "Calibrator": "cross_encoder.calibration",
     "Cascade": "reranking.cascade",
+    "ClientReranker": "reranking.adapters",
     "CollectionSettings": "qdrant.settings",
     "Embedder": "types",
     "Evaluation": "evaluation",
     "GroupedResults": "reranking.grouping",
     "HybridSearcher": "search.searcher",
+    "LateInteraction": "reranking.late_interaction",
     "OnnxEmbedder": "embedders",
     "PairScores": "cross_encoder.pair_scores",
     "PromptTemplate": "cross_encoder.prompts",
     "QdrantInference": "embedders",
+    "RemoteReranker": "reranking.remote",
     "RerankedGroup": "reranking.grouping",
     "RerankedPoint": "types",
     "Reranker": "types",
@@ -94,11 +100,13 @@ __all__ = [
     "Bm25Encoder",
     "Calibrator",
     "Cascade",
+    "ClientReranker",
     "CollectionSettings",
     "Embedder",
     "Evaluation",
     "GroupedResults",
     "HybridSearcher",
+    "LateInteraction",
     "ModelFile",
     "ModelSource",
     "ModelSpec",
@@ -106,6 +114,7 @@ __all__ = [
     "PairScores",
     "PromptTemplate",
     "QdrantInference",
+    "RemoteReranker",
     "RerankedGroup",
     "RerankedPoint",
     "Reranker",

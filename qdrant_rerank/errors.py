@@ -14,7 +14,9 @@ in brackets is a second base: callers who catch that one catch ours too::
     │   ├── ModelFileError                      a file is missing, damaged or does not fit
     │   │   ├── DamagedFileError                its bytes are not the published ones
     │   │   └── MissingPrecisionError (InvalidInputError)  no file of that precision
-    │   └── ModelOutputError                    the model ran, but did not return valid scores
+    │   ├── ModelOutputError                    the model ran, but did not return valid scores
+    │   ├── ModelConnectionError (ConnectionError)  its server is unreachable, too slow, or unclear
+    │   └── ModelRequestError                   its server refused: key, quota, or a bad request
     ├── CollectionError                         a collection is not what the call needs
     │   ├── CollectionNotFoundError             there is no such collection
     │   └── SchemaMismatchError                 its vectors do not fit the embedder
@@ -53,9 +55,11 @@ __all__ = [
     "MissingPrecisionError",
     "MissingTextError",
     "MissingTextWarning",
+    "ModelConnectionError",
     "ModelError",
     "ModelFileError",
     "ModelOutputError",
+    "ModelRequestError",
     "QdrantConnectionError",
     "QdrantError",
     "QdrantRequestError",
@@ -216,6 +220,14 @@ class MissingPrecisionError(ModelFileError, InvalidInputError):
 
 class ModelOutputError(ModelError):
     """A model ran, but did not return one finite score per pair."""
+
+
+class ModelConnectionError(ModelError, ConnectionError):
+    """A server that runs a model cannot be reached, is too slow, or sent no valid answer."""
+
+
+class ModelRequestError(ModelError):
+    """A server that runs a model refused: wrong key, too many requests, or an invalid request."""
 
 
 class CollectionError(QdrantRerankError):

@@ -4,6 +4,7 @@ import html
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -11,6 +12,7 @@ from typing import (
     Protocol,
     Self,
     SupportsIndex,
+    TypeAlias,
     TypeVar,
     overload,
     runtime_checkable,
@@ -32,6 +34,7 @@ __all__ = [
     "PointId",
     "RerankedPoint",
     "Reranker",
+    "RerankerLike",
     "Results",
     "SearchResults",
     "SearchTrace",
@@ -60,6 +63,11 @@ class Reranker(Protocol):
     def rerank(self, query: str, documents: list[str], /) -> Iterable[float]:
         """Return one score per document, in input order; higher is more relevant."""
         ...
+
+
+#: What ``reranker=`` takes: a ``Reranker``, a name, a path, ``LateInteraction``, or an object of
+#: another package, whose type this package does not know.
+RerankerLike: TypeAlias = Reranker | str | Path | Any
 
 
 @runtime_checkable
@@ -174,7 +182,8 @@ class SearchTrace:
         windows: rows of the model's inputs; more than ``pairs`` if long documents are read in
             passages.
         activation: function that turned the model's logits into scores; "identity" for none.
-        engine: what ran the model: an execution provider of onnxruntime, or OpenVINO.
+        engine: what ran the model: an execution provider of onnxruntime, OpenVINO, or Qdrant for
+            late interaction.
         precision: precision of the model's weights, such as "int8", and how they were quantized
             if this package did it.
         cache_hit_rate: share of the pairs whose score came from the score cache, 0 to 1; they

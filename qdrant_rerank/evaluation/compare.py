@@ -22,7 +22,7 @@ from qdrant_rerank.evaluation.comparison_table import tables
 from qdrant_rerank.evaluation.overlap import overlap, rank_biased_overlap
 from qdrant_rerank.reranking.scoring import load_reranker
 from qdrant_rerank.search.searcher import HybridSearcher
-from qdrant_rerank.types import RerankedPoint, Reranker
+from qdrant_rerank.types import RerankedPoint, RerankerLike
 from qdrant_rerank.utils.atomic_files import atomic_text
 from qdrant_rerank.utils.progress import tqdm
 from qdrant_rerank.utils.terminal import one_line, shortened
@@ -115,9 +115,7 @@ def compare(
     return Comparison(labels, limit, (depths[0], depths[1]), tuple(compared))
 
 
-def with_reranker(
-    searcher: HybridSearcher, reranker: Reranker | str | Path | None
-) -> HybridSearcher:
+def with_reranker(searcher: HybridSearcher, reranker: RerankerLike | None) -> HybridSearcher:
     """Return a copy of a searcher with another reranker; both share the client.
 
     Args:
@@ -128,7 +126,7 @@ def with_reranker(
         ModelError: the model cannot be found or loaded.
     """
     other = copy(searcher)
-    other.reranker = None if reranker is None else load_reranker(reranker)
+    other.reranker = None if reranker is None else load_reranker(reranker, searches=True)
     return other
 
 
@@ -221,7 +219,7 @@ def _labels(
     return labels
 
 
-def _label(reranker: Reranker | None) -> str:
+def _label(reranker: RerankerLike | None) -> str:
     if reranker is None:
         return "recall order"
     return str(getattr(reranker, "model_name", type(reranker).__name__))

@@ -295,7 +295,8 @@ class _Sweep:
 
 def _load(name: str | Path, precision: Precision) -> Reranker:
     if precision == "auto":
-        return load_reranker(str(name))
+        loaded: Reranker = load_reranker(str(name))
+        return loaded
     return TextCrossEncoder(name, precision=precision)
 
 

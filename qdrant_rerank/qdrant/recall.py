@@ -207,9 +207,19 @@ class FirstStage:
         return entries
 
     async def retrieve(
-        self, driver: Driver, requests: Sequence[models.QueryRequest], options: SearchOptions
+        self,
+        driver: Driver,
+        requests: Sequence[models.QueryRequest],
+        options: SearchOptions,
+        encoders: Sequence[Any] = (),
     ) -> list[list[models.ScoredPoint]]:
         """Return the hits of each request in retrieval order, by one request to Qdrant.
+
+        Args:
+            driver: asks Qdrant.
+            requests: what is asked.
+            options: options of the search.
+            encoders: what made the requests' vectors, beside the encoders of this stage.
 
         Raises:
             QdrantRequestError: the server is too old for it, or refused.
@@ -222,7 +232,7 @@ class FirstStage:
         consistency = given(consistency=read_consistency(options))
 
         def send(client: Any, timeout: int | None) -> Any:
-            self.require_inference(client)
+            self.require_inference(client, encoders)
             if len(requests) > 1:
                 return client.query_batch_points(
                     self.collection, list(requests), timeout=timeout, **consistency
@@ -267,9 +277,9 @@ class FirstStage:
             self._version = parse_version(info.version)
         return self._version
 
-    def require_inference(self, client: Any) -> None:
+    def require_inference(self, client: Any, encoders: Sequence[Any] = ()) -> None:
         """Raise QdrantRequestError where the client runs no model that an encoder needs."""
-        for encoder in (self.embedder, self.sparse):
+        for encoder in (self.embedder, self.sparse, *encoders):
             if not isinstance(encoder, QdrantInference):
                 continue
             if is_local(client):

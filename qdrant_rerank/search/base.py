@@ -20,7 +20,7 @@ from qdrant_rerank.search.languages import language_advice, main_script
 from qdrant_rerank.search.payload_sizes import PayloadSizes
 from qdrant_rerank.search.pipeline import Search
 from qdrant_rerank.search.request import SearchRequest
-from qdrant_rerank.types import Reranker, SearchResults
+from qdrant_rerank.types import RerankerLike, SearchResults
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 from qdrant_rerank.utils.progress import tqdm
 from qdrant_rerank.utils.validation import require_positive
@@ -51,10 +51,13 @@ class SearchCore(ABC):
         ModelError: a model cannot be found or loaded.
     """
 
+    #: Whether a call runs in an event loop, so that an async reranker can be awaited.
+    _awaits = False
+
     def __init__(
         self,
         collection: str,
-        reranker: Reranker | str | Path | None,
+        reranker: RerankerLike | None,
         embedder: DenseEncoder | str | Path | None,
         sparse: LexicalEncoder | str | None,
         text: TextSource,
@@ -78,7 +81,11 @@ class SearchCore(ABC):
         encoder = None
         if sparse is not None or language is not None:
             encoder = load_sparse(sparse, language)
-        self.reranker = None if reranker is None else load_reranker(reranker)
+        self.reranker = (
+            None
+            if reranker is None
+            else load_reranker(reranker, awaits=self._awaits, searches=True)
+        )
         self._first = FirstStage(
             collection,
             None if embedder is None else load_embedder(embedder),

@@ -7,7 +7,12 @@ from typing import Any
 
 from qdrant_client import models
 
-from qdrant_rerank.errors import CollectionNotFoundError, QdrantRequestError, SchemaMismatchError
+from qdrant_rerank.errors import (
+    CollectionNotFoundError,
+    QdrantConnectionError,
+    QdrantRequestError,
+    SchemaMismatchError,
+)
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import TextChoice
 from qdrant_rerank.qdrant.lookups import Query, read_texts
@@ -23,6 +28,8 @@ from qdrant_rerank.qdrant.recall_request import (
 )
 from qdrant_rerank.qdrant.schema import CollectionSchema
 from qdrant_rerank.qdrant.transport.driver import Driver
+from qdrant_rerank.reranking.late_interaction import LateInteraction, MaxSim
+from qdrant_rerank.reranking.scoring import failure
 from qdrant_rerank.search.request import SearchRequest
 
 __all__ = ["Retrieved", "retrieve_candidates"]
@@ -47,6 +54,7 @@ class Retrieved:
         dense: name of the dense vector that came along for diversity, or None.
         embed_s: seconds from texts to vectors.
         vectors: names of the vectors that each query searched.
+        max_sim: their MaxSim scores, if the reranker is, or begins with, a late interaction.
     """
 
     texts: list[str]
@@ -54,6 +62,7 @@ class Retrieved:
     dense: str | None
     embed_s: float
     vectors: list[tuple[str, ...]]
+    max_sim: MaxSim | None = None
 
 
 async def retrieve_candidates(
@@ -66,6 +75,7 @@ async def retrieve_candidates(
     scope: Scope,
     *,
     reranked: bool,
+    late: LateInteraction | None = None,
 ) -> Retrieved:
     """Return the candidates of each query, by one request to Qdrant.
 
@@ -77,7 +87,8 @@ async def retrieve_candidates(
         request: the arguments of the search.
         options: options of the search.
         scope: how much is retrieved, from where, and what comes along.
-        reranked: whether the candidates will be reranked, so that each query needs a text.
+        reranked: whether the candidates will be reranked by texts, so that each query needs one.
+        late: scores the candidates in the same request; None for no such scores.
 
     Raises:
         QdrantRerankError: see :meth:`HybridSearcher.search`.
@@ -87,19 +98,35 @@ async def retrieve_candidates(
     )
     recall = read_recall(request.recall)
     needs_schema = (
-        not request.given or bool(options.diversity) or not isinstance(recall, WITHOUT_VECTOR)
+        not request.given
+        or bool(options.diversity)
+        or late is not None
+        or not isinstance(recall, WITHOUT_VECTOR)
     )
     known = first.known
     again = False
     while True:
         schema = await first.schema(driver) if needs_schema else None
         try:
+            if late is not None and schema is not None:
+                late.require(schema)
             requests, dense, embed_s = await _requests(
                 driver, first, schema, queries, texts, request, options, scope
             )
-            hits = await first.retrieve(driver, requests, options)
             vectors = [searched_vectors(request) for request in requests]
-            return Retrieved(texts, hits, dense, embed_s, vectors)
+            if late is None or schema is None:
+                hits = await first.retrieve(driver, requests, options)
+                return Retrieved(texts, hits, dense, embed_s, vectors)
+            began = time.perf_counter()
+            asked, cause = await _late_requests(
+                driver, late, schema, queries, texts, requests, options
+            )
+            embed_s += time.perf_counter() - began
+            found = await first.retrieve(driver, [*requests, *asked], options, [late.embedder])
+            hits, near = found[: len(requests)], found[len(requests) :]
+            scores = [late.scores(schema, points) for points in near] or [{} for _ in hits]
+            max_sim = MaxSim(scores, late.engine, cause)
+            return Retrieved(texts, hits, dense, embed_s, vectors, max_sim)
         except CollectionNotFoundError:
             first.forget()
             raise
@@ -137,6 +164,25 @@ async def _requests(
     embedded = await driver.encode(first.embed, queries, texts, plan)
     embed_s = time.perf_counter() - began
     return [recall_request(plan, query, scope, options) for query in embedded], dense, embed_s
+
+
+async def _late_requests(
+    driver: Driver,
+    late: LateInteraction,
+    schema: CollectionSchema,
+    queries: Sequence[Query],
+    texts: Sequence[str],
+    requests: Sequence[models.QueryRequest],
+    options: SearchOptions,
+) -> tuple[list[models.QueryRequest], str | None]:
+    """Return the requests for MaxSim scores; none, and the cause, where the embedder failed."""
+    try:
+        vectors = await driver.encode(late.embed, schema, queries, texts)
+    except (SchemaMismatchError, QdrantConnectionError):  # of the collection, or no time left
+        raise
+    except Exception as error:
+        return [], failure(error, options.on_rerank_error)
+    return [late.request(one, query) for one, query in zip(requests, vectors, strict=True)], None
 
 
 def _using(

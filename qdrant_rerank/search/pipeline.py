@@ -7,7 +7,7 @@ What is here is the sequence of the steps and their times; a
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from qdrant_client import models
 
@@ -27,12 +27,13 @@ from qdrant_rerank.qdrant.text_source import settle_by_record
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.reranking.diversity import diversified, without_vectors
 from qdrant_rerank.reranking.grouping import GroupedResults, RerankedGroup, group_points
+from qdrant_rerank.reranking.late_interaction import late_interaction_of
 from qdrant_rerank.reranking.ordering import keep_order
 from qdrant_rerank.reranking.rerank import SecondStage
 from qdrant_rerank.search.candidates import Retrieved, retrieve_candidates
 from qdrant_rerank.search.payload_sizes import PayloadSizes
 from qdrant_rerank.search.request import SearchRequest
-from qdrant_rerank.types import PointId, RerankedPoint, Reranker, SearchResults, SearchTrace
+from qdrant_rerank.types import PointId, RerankedPoint, SearchResults, SearchTrace
 from qdrant_rerank.utils.deadline import NO_DEADLINE
 
 __all__ = ["Search"]
@@ -76,7 +77,7 @@ class Search:
         self,
         driver: Driver,
         first: FirstStage,
-        reranker: Reranker | None,
+        reranker: Any,
         choice: TextChoice,
         sizes: PayloadSizes,
         look_at: Callable[[Sequence[str], Literal["queries", "documents"]], None],
@@ -93,6 +94,9 @@ class Search:
         self._request = request
         self._options = options
         self._candidates = candidates
+        self._late = late_interaction_of(reranker)
+        # Whether the reranker compares the text of the query; a late interaction alone does not.
+        self._reads = reranker is not None and reranker is not self._late
         self._stage = (
             None
             if reranker is None
@@ -155,7 +159,8 @@ class Search:
             self._request,
             options,
             scope,
-            reranked=self._stage is not None,
+            reranked=self._reads,
+            late=self._late,
         )
         self._look_at(found.texts, "queries")
         payloads = [hit.payload for hits in found.hits for hit in hits]
@@ -229,14 +234,25 @@ class Search:
                 for hits in found.hits
             ]
             return orders, [trace] * len(orders)
-        orders, scored = await self._driver.compute(
-            self._stage.run,
-            list(zip(found.texts, found.hits, strict=True)),
-            limit=limit,
-            score_threshold=threshold,
-            blend=self._options.blend,
-            deadline=self._driver.limits.deadline,
-        )
+        hits = list(zip(found.texts, found.hits, strict=True))
+        if self._stage.awaited and self._driver.waits:
+            orders, scored = await self._stage.run_async(
+                self._driver,
+                hits,
+                limit=limit,
+                score_threshold=threshold,
+                blend=self._options.blend,
+            )
+        else:
+            orders, scored = await self._driver.compute(
+                self._stage.run,
+                hits,
+                limit=limit,
+                score_threshold=threshold,
+                blend=self._options.blend,
+                deadline=self._driver.limits.deadline,
+                max_sim=found.max_sim,
+            )
         return orders, [replace(trace, **scored.trace(row)) for row in range(len(orders))]
 
     async def _look_up(self, groups: Sequence[RerankedGroup]) -> list[RerankedGroup]:

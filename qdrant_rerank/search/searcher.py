@@ -29,7 +29,7 @@ from qdrant_rerank.qdrant.upload import Added, Upload, add_documents
 from qdrant_rerank.reranking.grouping import GroupedResults
 from qdrant_rerank.search.base import SearchCore
 from qdrant_rerank.search.request import SearchRequest, read_query
-from qdrant_rerank.types import PointId, Reranker, SearchResults
+from qdrant_rerank.types import PointId, RerankerLike, SearchResults
 from qdrant_rerank.utils.validation import require_several
 
 __all__ = ["HybridSearcher"]
@@ -59,8 +59,10 @@ class HybridSearcher(SearchCore):
 
     Args:
         collection: name of the collection; ``add`` creates it where there is none.
-        reranker: a model name or path, any object with ``rerank(query, documents)``
-            (fastembed's ``TextCrossEncoder`` is one), or None for the retrieval order.
+        reranker: a model name or path; any object with ``rerank(query, documents)`` (fastembed's
+            ``TextCrossEncoder`` is one); a function of them; an object of sentence-transformers,
+            FlashRank or ``rerankers``; a ``ClientReranker``, ``RemoteReranker``,
+            ``LateInteraction`` or ``Cascade``; or None for the retrieval order.
         client: a ``QdrantClient``; None for ``QDRANT_URL`` (and ``QDRANT_API_KEY``) if set, else
             an embedded engine at ``QDRANT_PATH``, else one in memory.
         embedder: the dense encoder that the collection was, or will be, filled with: a name, a
@@ -105,7 +107,7 @@ class HybridSearcher(SearchCore):
         self,
         collection: str,
         *,
-        reranker: Reranker | str | Path | None = DEFAULT_RERANKER,
+        reranker: RerankerLike | None = DEFAULT_RERANKER,
         client: QdrantClient | None = None,
         embedder: DenseEncoder | str | Path | None = DEFAULT_EMBEDDER,
         sparse: LexicalEncoder | str | None = "auto",

@@ -33,6 +33,7 @@ NOT_RUN = {
     "install.md": 1,
     "models.md": 3,
     "qdrant.md": 2,
+    "rerankers.md": 3,
     "search.md": 1,
 }
 FENCE = re.compile(

@@ -10,11 +10,15 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_rerank import (
     AsyncHybridSearcher,
     Calibrator,
+    Cascade,
+    ClientReranker,
     Evaluation,
     GroupedResults,
     HybridSearcher,
+    LateInteraction,
     PairScores,
     QdrantInference,
+    RemoteReranker,
     RerankedPoint,
     Reranker,
     SearchOptions,
@@ -28,6 +32,7 @@ from qdrant_rerank import (
     rerank_points,
 )
 from qdrant_rerank.evaluation import tune
+from qdrant_rerank.types import RerankerLike
 
 
 class Shortest:
@@ -151,6 +156,24 @@ def hits(client: QdrantClient, node: LlamaIndexNode) -> tuple[str | None, int]:
         rerank_points("q", [LlamaIndexHit(node, 0.5)]),
     ]
     return pages[0].trace.text or searcher.text.name, found.trace.missing_text
+
+
+def rerankers_of_others(client: QdrantClient, cohere: object) -> list[HybridSearcher]:
+    """Objects of other packages, servers, functions and vectors."""
+    remote = RemoteReranker("http://localhost:8080", "m", api="tei", parameters={"truncate": True})
+    scores: list[float] = remote.rerank("q", ["a"], deadline_s=1.0)
+    late = LateInteraction("colbert", lambda text: np.ones((len(text), 8)))
+    best: list[dict[str, Any]] = TextCrossEncoder("x").rank("q", ["a"], 3, return_documents=True)
+    rerankers: list[RerankerLike] = [
+        remote,
+        ClientReranker(cohere, "rerank-v3.5"),
+        lambda query, documents: [0.0 for _ in documents],
+        late,
+        Cascade([(late, 10), (remote, 5), ("x", None)]),
+    ]
+    assert scores
+    assert best
+    return [HybridSearcher("docs", client=client, reranker=one) for one in rerankers]
 
 
 def recall(searcher: HybridSearcher, vector: NDArray[np.float32]) -> tuple[list[str | int], str]:

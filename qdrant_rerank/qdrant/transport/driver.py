@@ -86,6 +86,9 @@ class Driver:
         self._client = client
         self._collection = collection
 
+    #: Whether there is an event loop that other work can go on in while this one waits.
+    waits = False
+
     @property
     def embedded(self) -> bool:
         """Whether an embedded engine is asked, and no server."""
@@ -234,6 +237,8 @@ class AsyncDriver(Driver):
         limits: as of ``Driver``.
         threads: where the work is done.
     """
+
+    waits = True
 
     def __init__(
         self, client: AnyClient, collection: str, limits: CallLimits, threads: ThreadPoolExecutor
