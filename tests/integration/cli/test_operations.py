@@ -135,6 +135,7 @@ def test_reindex_keeps_the_language_and_measures_the_length_again(run, tmp_path)
     """What the old collection records; doctor says before that its length is far from the truth."""
     words = [{"text": "Häuser Straßen " * 20}, {"text": "Brot und Eisen " * 20}]
     place = ("--collection", "docs", "--embedder", "none")
+    run("index", "-", "--collection", "before", documents=DOCUMENTS[:1])
     first = run("reindex", "-", *place, "--language", "german", documents=[{"text": "Haus"}])
     assert first.exit_code == 0, first.output
     assert run("index", "-", *place, documents=words).exit_code == 0
