@@ -16,7 +16,6 @@ __all__ = [
     "NODE_TEXT",
     "PRESETS",
     "TEXT_FIELDS",
-    "WRITTEN_BY",
     "nearest_preset",
     "node_text",
     "require_no_misspelling",
@@ -36,13 +35,6 @@ NODE_FIELD = PRESETS[LLAMA_INDEX]
 NODE_TEXT = "text"  # where LlamaIndex reads the text of a point without a node
 #: Names of fields that hold texts, the most usual first.
 TEXT_FIELDS = ("text", "page_content", "content", "document", "body", "chunk", "passage")
-#: Who writes a field, for messages.
-WRITTEN_BY = {
-    "page_content": "LangChain",
-    "content": "Haystack",
-    "document": "mcp-server-qdrant and qdrant-client's add",
-    LLAMA_INDEX: "LlamaIndex",
-}
 
 
 def node_text(payload: Mapping[str, Any]) -> str | None:
