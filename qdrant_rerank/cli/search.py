@@ -64,7 +64,7 @@ def search(
         results = searcher.search(query, limit=limit, candidates=candidates, query_filter=points)
     if as_json:
         print_json(results.to_dicts())
-        raise SystemExit(results.trace.status == "no text")
+        raise SystemExit(int(results.trace.status == "no text"))
     rows = [
         (
             str(rank),
@@ -77,7 +77,7 @@ def search(
         for rank, hit in enumerate(results, start=1)
     ]
     print_table(Table(("#", "was", "score", "recall", Column("id"), Column("text")), rows))
-    raise SystemExit(results.trace.status == "no text")
+    raise SystemExit(int(results.trace.status == "no text"))
 
 
 def parsed_filter(given: str) -> "Filter | None":

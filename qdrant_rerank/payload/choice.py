@@ -22,13 +22,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qdrant_rerank.errors import MissingTextError
-from qdrant_rerank.payload.paths import SEPARATOR, Step, path_of
+from qdrant_rerank.payload.paths import SEPARATOR, Step, parse_path, path_of
 from qdrant_rerank.payload.text import ID_FIELDS, SUGGESTED, Payload, PayloadText, TextSource
 from qdrant_rerank.payload.writers import (
     AUTO,
     LLAMA_INDEX,
     NODE_FIELD,
     TEXT_FIELDS,
+    nearest_preset,
     node_text,
 )
 from qdrant_rerank.utils.fork import ForkLock
@@ -219,7 +220,7 @@ def _fields(sample: Sequence[Payload]) -> list[_Field]:
         texts: dict[tuple[Step, ...], list[str]] = {}
         _collect(payload, (), texts)
         for steps, items in texts.items():
-            path = path_of(steps)
+            path = _source(steps)
             if path is None:
                 continue
             name = next((step for step in reversed(steps) if isinstance(step, str)), "")
@@ -233,6 +234,14 @@ def _fields(sample: Sequence[Payload]) -> list[_Field]:
             one.texts[place] = text
             one.natural += _words(text) >= KNOWN_WORDS
     return list(found.values())
+
+
+def _source(steps: tuple[Step, ...]) -> str | None:
+    """Write steps as a text source; a field that is called like a preset is quoted."""
+    name = steps[0]
+    if len(steps) > 1 or not isinstance(name, str) or parse_path(name) != (name,):
+        return path_of(steps)
+    return f'"{name}"' if name == AUTO or nearest_preset(name) else name
 
 
 def _collect(value: Any, steps: tuple[Step, ...], texts: dict[tuple[Step, ...], list[str]]) -> None:

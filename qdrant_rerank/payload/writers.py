@@ -16,7 +16,7 @@ __all__ = [
     "NODE_TEXT",
     "PRESETS",
     "TEXT_FIELDS",
-    "WRITTEN_BY",
+    "nearest_preset",
     "node_text",
     "require_no_misspelling",
 ]
@@ -35,13 +35,6 @@ NODE_FIELD = PRESETS[LLAMA_INDEX]
 NODE_TEXT = "text"  # where LlamaIndex reads the text of a point without a node
 #: Names of fields that hold texts, the most usual first.
 TEXT_FIELDS = ("text", "page_content", "content", "document", "body", "chunk", "passage")
-#: Who writes a field, for messages.
-WRITTEN_BY = {
-    "page_content": "LangChain",
-    "content": "Haystack",
-    "document": "mcp-server-qdrant and qdrant-client's add",
-    LLAMA_INDEX: "LlamaIndex",
-}
 
 
 def node_text(payload: Mapping[str, Any]) -> str | None:
@@ -68,18 +61,23 @@ def node_text(payload: Mapping[str, Any]) -> str | None:
     return None
 
 
+def nearest_preset(name: str) -> str | None:
+    """Return the preset that a name is, or nearly is; None for the name of any other field."""
+    plain = {_plain(preset): preset for preset in PRESETS}
+    long = [one for one in plain if len(one) > 4]
+    near = [_plain(name)] if _plain(name) in plain else []
+    near = near or difflib.get_close_matches(_plain(name), long, n=1, cutoff=0.85)
+    return plain[near[0]] if near else None
+
+
 def require_no_misspelling(source: str) -> None:
     """Refuse the name of a field that is nearly that of a preset.
 
     Raises:
         InvalidInputError: it is; the message says how to read a field of that name.
     """
-    plain = {_plain(name): name for name in PRESETS}
-    long = [name for name in plain if len(name) > 4]
-    near = [_plain(source)] if _plain(source) in plain else []
-    near = near or difflib.get_close_matches(_plain(source), long, n=1, cutoff=0.85)
-    if near:
-        preset = plain[near[0]]
+    preset = nearest_preset(source)
+    if preset is not None:
         raise InvalidInputError(
             f"text={source!r} is not a preset; expected one of {', '.join(map(repr, PRESETS))}, or "
             f"'auto'. Pass text={preset!r}; for a payload field of that name, text='\"{source}\"'.",
