@@ -8,8 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from qdrant_rerank.embedders.adapters import ForeignEmbedder, adapted_embedder, embeds_async
+from qdrant_rerank.embedders.batched import AsyncEmbedder, BatchedEmbedder
 from qdrant_rerank.embedders.bm25 import Bm25Encoder
-from qdrant_rerank.embedders.fastembed_adapters import FastembedDense, FastembedSparse
+from qdrant_rerank.embedders.fastembed_adapters import FastembedSparse
+from qdrant_rerank.embedders.model2vec import Model2VecEmbedder, is_model2vec
 from qdrant_rerank.embedders.onnx import OnnxEmbedder
 from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.embedders.static import StaticEmbedder
@@ -17,10 +20,13 @@ from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
 from qdrant_rerank.types import Embedder, SparseEncoder
 from qdrant_rerank.utils.fork import ForkLock
-from qdrant_rerank.utils.validation import a_type, require_call
+from qdrant_rerank.utils.validation import require_call
 
 __all__ = [
+    "AsyncEmbedder",
+    "BatchedEmbedder",
     "Bm25Encoder",
+    "ForeignEmbedder",
     "OnnxEmbedder",
     "QdrantInference",
     "StaticEmbedder",
@@ -32,40 +38,39 @@ __all__ = [
 _loading = ForkLock()
 
 
-def load_embedder(embedder: Any) -> Embedder | QdrantInference:
+def load_embedder(
+    embedder: Any, *, in_event_loop: bool = False
+) -> Embedder | AsyncEmbedder | QdrantInference:
     """Return the dense encoder that an ``embedder=`` argument stands for.
 
     Args:
-        embedder: an ``Embedder`` or a ``QdrantInference`` (returned as it is), a
-            ``fastembed.TextEmbedding`` (wrapped), or the bundled name, a hub name or a directory
-            (loaded once per process).
+        embedder: an ``Embedder`` or a ``QdrantInference`` (returned as it is); an object of another
+            package or a function (see :mod:`~qdrant_rerank.embedders.adapters`); or the bundled
+            name, a hub name or a directory (loaded once per process).
+        in_event_loop: whether its calls can be awaited.
 
     Raises:
         ModelFileError: files of the model are missing, damaged, or cannot be downloaded.
-        InvalidInputError: the value does not embed.
+        InvalidInputError: the value does not embed, or is async and cannot be awaited.
     """
     if isinstance(embedder, str | Path):
         with _loading:  # otherwise two threads would both load the model
             return _shared(str(embedder))
-    if isinstance(embedder, QdrantInference):
+    if isinstance(embedder, QdrantInference | BatchedEmbedder):
         return embedder
-    if callable(getattr(embedder, "query_embed", None)) and hasattr(embedder, "embedding_size"):
-        require_call("embedder", embedder, "query_embed", "text")
-        return FastembedDense(embedder)
-    if isinstance(embedder, Embedder):
+    if isinstance(embedder, Embedder) and not embeds_async(embedder):
         require_call("embedder", embedder, "embed_query", "text")
         require_call("embedder", embedder, "embed_documents", "texts")
         return embedder
-    raise InvalidInputError(
-        f"embedder is {a_type(embedder)}; expected a model name, a directory, a fastembed "
-        "TextEmbedding, or an object with name, dimension, embed_query and embed_documents."
-    )
+    return adapted_embedder(embedder, in_event_loop=in_event_loop)
 
 
 @lru_cache(maxsize=4)
 def _shared(name: str) -> Embedder:
     if name == DEFAULT_EMBEDDER:
         return StaticEmbedder.bundled()
+    if is_model2vec(Path(name)):
+        return Model2VecEmbedder.from_directory(name)
     return OnnxEmbedder(name)
 
 

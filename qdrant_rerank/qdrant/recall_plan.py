@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from qdrant_client import models
 
+from qdrant_rerank.embedders.batched import AsyncEmbedder
 from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.errors import SchemaMismatchError
 from qdrant_rerank.qdrant.schema import Branch, CollectionSchema
@@ -23,7 +24,7 @@ __all__ = [
     "plan_recall",
 ]
 
-DenseEncoder = Embedder | QdrantInference
+DenseEncoder = Embedder | AsyncEmbedder | QdrantInference
 LexicalEncoder = SparseEncoder | QdrantInference | TextIndex
 #: One or several names of vectors, in the order that they are searched; None to choose by size.
 Names = str | Sequence[str] | None

@@ -16,6 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
+from qdrant_rerank.embedders import ForeignEmbedder
 from qdrant_rerank.errors import InvalidInputError, QdrantConnectionError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.options import SearchOptions
@@ -85,13 +86,15 @@ class AsyncHybridSearcher(SearchCore):
         ['Iron melts at 1538 C.', 'Bread is baked in an oven.']
     """
 
+    _in_event_loop = True
+
     def __init__(
         self,
         collection: str,
         *,
         reranker: Reranker | str | Path | None = DEFAULT_RERANKER,
         client: AsyncQdrantClient | QdrantClient | None = None,
-        embedder: DenseEncoder | str | Path | None = DEFAULT_EMBEDDER,
+        embedder: DenseEncoder | ForeignEmbedder | str | Path | None = DEFAULT_EMBEDDER,
         sparse: LexicalEncoder | str | None = "auto",
         text: TextSource = "text",
         candidates: int = 100,

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import NoReturn, Self
 
-from qdrant_rerank.embedders import load_embedder, load_sparse
+from qdrant_rerank.embedders import ForeignEmbedder, load_embedder, load_sparse
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
 from qdrant_rerank.options import SearchOptions, require_options
@@ -48,11 +48,14 @@ class SearchCore(ABC):
         ModelError: a model cannot be found or loaded.
     """
 
+    #: Whether the calls of an embedder can be awaited.
+    _in_event_loop = False
+
     def __init__(
         self,
         collection: str,
         reranker: Reranker | str | Path | None,
-        embedder: DenseEncoder | str | Path | None,
+        embedder: DenseEncoder | ForeignEmbedder | str | Path | None,
         sparse: LexicalEncoder | str | None,
         text: TextSource,
         candidates: int,
@@ -74,7 +77,9 @@ class SearchCore(ABC):
         self.reranker = None if reranker is None else load_reranker(reranker)
         self._first = FirstStage(
             collection,
-            None if embedder is None else load_embedder(embedder),
+            None
+            if embedder is None
+            else load_embedder(embedder, in_event_loop=self._in_event_loop),
             None if sparse is None else load_sparse(sparse),
             dense_optional=embedder == DEFAULT_EMBEDDER,
             sparse_optional=sparse == "auto",

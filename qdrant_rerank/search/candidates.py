@@ -130,7 +130,7 @@ async def _requests(
         given = given_request(recall, prefetches_of(request.prefetch), using, scope, options)
         return [given] * len(texts), dense, 0.0
     began = time.perf_counter()
-    embedded = await driver.encode(first.embed, queries, texts, plan)
+    embedded = await first.embed(driver, queries, texts, plan)
     embed_s = time.perf_counter() - began
     return [recall_request(plan, query, scope, options) for query in embedded], dense, embed_s
 

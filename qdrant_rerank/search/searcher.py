@@ -14,6 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from qdrant_client import QdrantClient, models
 
+from qdrant_rerank.embedders import ForeignEmbedder
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.options import SearchOptions
@@ -101,7 +102,7 @@ class HybridSearcher(SearchCore):
         *,
         reranker: Reranker | str | Path | None = DEFAULT_RERANKER,
         client: QdrantClient | None = None,
-        embedder: DenseEncoder | str | Path | None = DEFAULT_EMBEDDER,
+        embedder: DenseEncoder | ForeignEmbedder | str | Path | None = DEFAULT_EMBEDDER,
         sparse: LexicalEncoder | str | None = "auto",
         text: TextSource = "text",
         candidates: int = 100,

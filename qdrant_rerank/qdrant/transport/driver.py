@@ -23,7 +23,7 @@ from qdrant_rerank.qdrant.transport.client_errors import not_found, translate
 from qdrant_rerank.qdrant.transport.deadlines import Exchange, watched
 from qdrant_rerank.qdrant.transport.forks import own_connections
 from qdrant_rerank.qdrant.transport.retries import seconds_to_wait
-from qdrant_rerank.utils.deadline import LONGEST_S, NO_DEADLINE, Cancellation, Deadline
+from qdrant_rerank.utils.deadline import LONGEST_S, NO_DEADLINE, Cancellation, Deadline, within
 
 __all__ = ["AsyncDriver", "CallLimits", "Driver", "run"]
 
@@ -79,6 +79,9 @@ class Driver:
         QdrantConnectionError: the client is of the process that this one was forked from, and
             cannot be given connections of its own.
     """
+
+    #: Whether coroutine functions can be awaited, which need an event loop.
+    awaits = False
 
     def __init__(self, client: AnyClient, collection: str, limits: CallLimits) -> None:
         own_connections(client)
@@ -177,7 +180,17 @@ class Driver:
         Raises:
             QdrantConnectionError: the deadline has passed.
         """
-        return await self.compute(function, *args, **kwargs)
+        with within(self.limits.deadline):
+            return await self.compute(function, *args, **kwargs)
+
+    async def encode_awaited(self, steps: Coroutine[Any, Any, Answer]) -> Answer:
+        """Await an encoder's coroutine, until the deadline at most; only if ``awaits``.
+
+        Raises:
+            QdrantConnectionError: the deadline has passed, and the coroutine was cancelled.
+        """
+        steps.close()
+        raise AssertionError("A coroutine waits for an event loop, which only an AsyncDriver has.")
 
     async def _outcome(self, send: Send[Answer], retries: int) -> Answer | QdrantError:
         try:
@@ -235,6 +248,8 @@ class AsyncDriver(Driver):
         threads: where the work is done.
     """
 
+    awaits = True
+
     def __init__(
         self, client: AnyClient, collection: str, limits: CallLimits, threads: ThreadPoolExecutor
     ) -> None:
@@ -281,9 +296,14 @@ class AsyncDriver(Driver):
         **kwargs: Arguments.kwargs,
     ) -> Answer:
         """As of ``Driver``."""
+        return await self.encode_awaited(self.compute(function, *args, **kwargs))
+
+    async def encode_awaited(self, steps: Coroutine[Any, Any, Answer]) -> Answer:
+        """As of ``Driver``."""
         try:
-            async with asyncio.timeout(self.limits.deadline.remaining):
-                return await self.compute(function, *args, **kwargs)
+            with within(self.limits.deadline):
+                async with asyncio.timeout(self.limits.deadline.remaining):
+                    return await steps
         except TimeoutError as error:
             if not self.limits.deadline.passed:  # of the function's own
                 raise
