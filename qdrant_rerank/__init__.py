@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from qdrant_rerank.embedders import (
         Bm25Encoder,
         OnnxEmbedder,
+        OpenAIEmbedder,
         QdrantInference,
         StaticEmbedder,
         TextIndex,
@@ -67,6 +68,7 @@ _HOME = {
     "GroupedResults": "reranking.grouping",
     "HybridSearcher": "search.searcher",
     "OnnxEmbedder": "embedders",
+    "OpenAIEmbedder": "embedders",
     "PairScores": "cross_encoder.pair_scores",
     "PromptTemplate": "cross_encoder.prompts",
     "QdrantInference": "embedders",
@@ -103,6 +105,7 @@ __all__ = [
     "ModelSource",
     "ModelSpec",
     "OnnxEmbedder",
+    "OpenAIEmbedder",
     "PairScores",
     "PromptTemplate",
     "QdrantInference",

@@ -14,6 +14,7 @@ from qdrant_rerank.embedders.bm25 import Bm25Encoder
 from qdrant_rerank.embedders.fastembed_adapters import FastembedSparse
 from qdrant_rerank.embedders.model2vec import Model2VecEmbedder, is_model2vec
 from qdrant_rerank.embedders.onnx import OnnxEmbedder
+from qdrant_rerank.embedders.openai import OpenAIEmbedder
 from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.embedders.static import StaticEmbedder
 from qdrant_rerank.errors import InvalidInputError
@@ -28,6 +29,7 @@ __all__ = [
     "Bm25Encoder",
     "ForeignEmbedder",
     "OnnxEmbedder",
+    "OpenAIEmbedder",
     "QdrantInference",
     "StaticEmbedder",
     "TextIndex",

@@ -180,17 +180,27 @@ class Driver:
         Raises:
             QdrantConnectionError: the deadline has passed.
         """
-        with within(self.limits.deadline):
-            return await self.compute(function, *args, **kwargs)
+        return await self.encode_awaited(self.compute(function, *args, **kwargs))
 
     async def encode_awaited(self, steps: Coroutine[Any, Any, Answer]) -> Answer:
-        """Await an encoder's coroutine, until the deadline at most; only if ``awaits``.
+        """Await an encoder's coroutine, which waits only if ``awaits``.
 
         Raises:
-            QdrantConnectionError: the deadline has passed, and the coroutine was cancelled.
+            QdrantConnectionError: the deadline has passed; an event loop cancels the coroutine.
         """
-        steps.close()
-        raise AssertionError("A coroutine waits for an event loop, which only an AsyncDriver has.")
+        try:
+            with within(self.limits.deadline):
+                return await self._in_time(steps)
+        except TimeoutError as error:
+            if not self.limits.deadline.passed:  # of the function's own
+                raise
+            raise QdrantConnectionError(
+                f"No time was left to ask Qdrant for {self._collection!r}: encoding the query took "
+                "all of it. Give it longer: deadline_s."
+            ) from error
+
+    async def _in_time(self, steps: Coroutine[Any, Any, Answer]) -> Answer:
+        return await steps
 
     async def _outcome(self, send: Send[Answer], retries: int) -> Answer | QdrantError:
         try:
@@ -289,28 +299,9 @@ class AsyncDriver(Driver):
             ) from error
         return await doing
 
-    async def encode(
-        self,
-        function: Callable[Arguments, Answer],
-        *args: Arguments.args,
-        **kwargs: Arguments.kwargs,
-    ) -> Answer:
-        """As of ``Driver``."""
-        return await self.encode_awaited(self.compute(function, *args, **kwargs))
-
-    async def encode_awaited(self, steps: Coroutine[Any, Any, Answer]) -> Answer:
-        """As of ``Driver``."""
-        try:
-            with within(self.limits.deadline):
-                async with asyncio.timeout(self.limits.deadline.remaining):
-                    return await steps
-        except TimeoutError as error:
-            if not self.limits.deadline.passed:  # of the function's own
-                raise
-            raise QdrantConnectionError(
-                f"No time was left to ask Qdrant for {self._collection!r}: encoding the query took "
-                "all of it. Give it longer: deadline_s."
-            ) from error
+    async def _in_time(self, steps: Coroutine[Any, Any, Answer]) -> Answer:
+        async with asyncio.timeout(self.limits.deadline.remaining):
+            return await steps
 
     async def _send(self, send: Send[Any], timeout: int | None, exchange: Exchange) -> Any:
         # Covers the whole request, which the client's own timeout does not.
