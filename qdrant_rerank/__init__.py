@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         OnnxEmbedder,
         OpenAIEmbedder,
         QdrantInference,
+        SpladeEncoder,
         StaticEmbedder,
         TextIndex,
     )
@@ -81,6 +82,7 @@ _HOME = {
     "SearchTrace": "types",
     "Snippet": "types",
     "SparseEncoder": "types",
+    "SpladeEncoder": "embedders",
     "StaticEmbedder": "embedders",
     "TextCrossEncoder": "cross_encoder.text_cross_encoder",
     "TextIndex": "embedders",
@@ -118,6 +120,7 @@ __all__ = [
     "SearchTrace",
     "Snippet",
     "SparseEncoder",
+    "SpladeEncoder",
     "StaticEmbedder",
     "TextCrossEncoder",
     "TextIndex",

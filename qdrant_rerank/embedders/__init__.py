@@ -16,11 +16,14 @@ from qdrant_rerank.embedders.model2vec import Model2VecEmbedder, is_model2vec
 from qdrant_rerank.embedders.onnx import OnnxEmbedder
 from qdrant_rerank.embedders.openai import OpenAIEmbedder
 from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
+from qdrant_rerank.embedders.sentence_transformers_adapters import SentenceTransformerSparse
+from qdrant_rerank.embedders.splade import SpladeEncoder
 from qdrant_rerank.embedders.static import StaticEmbedder
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
 from qdrant_rerank.types import Embedder, SparseEncoder
 from qdrant_rerank.utils.fork import ForkLock
+from qdrant_rerank.utils.signatures import takes
 from qdrant_rerank.utils.validation import require_call
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "OnnxEmbedder",
     "OpenAIEmbedder",
     "QdrantInference",
+    "SpladeEncoder",
     "StaticEmbedder",
     "TextIndex",
     "load_embedder",
@@ -81,23 +85,42 @@ def load_sparse(sparse: Any) -> SparseEncoder | QdrantInference | TextIndex:
 
     Args:
         sparse: "auto" or "Qdrant/bm25" for BM25; a ``SparseEncoder``, a ``QdrantInference`` or a
-            ``TextIndex`` (returned as it is); or a ``fastembed.SparseTextEmbedding`` (wrapped).
+            ``TextIndex`` (returned as it is); fastembed's ``SparseTextEmbedding`` or
+            sentence-transformers' ``SparseEncoder`` (wrapped); or a hub name ("owner/name") or a
+            directory of a SPLADE model (loaded once per process).
 
     Raises:
         InvalidInputError: the value does not encode.
+        ModelFileError: files of the model are missing, damaged, or cannot be downloaded.
     """
     if isinstance(sparse, str) and sparse.lower() in {"auto", "qdrant/bm25"}:
         return Bm25Encoder()
     if isinstance(sparse, QdrantInference | TextIndex):
         return sparse
+    if isinstance(sparse, Path) or (isinstance(sparse, str) and _names_a_model(sparse)):
+        with _loading:
+            return _shared_sparse(str(sparse))
     if callable(getattr(sparse, "query_embed", None)):
         require_call("sparse", sparse, "query_embed", "text")
         return FastembedSparse(sparse)
+    if takes(sparse, "encode", [""], keywords=("convert_to_sparse_tensor", "save_to_cpu")):
+        return SentenceTransformerSparse(sparse)
     if not isinstance(sparse, str) and isinstance(sparse, SparseEncoder):
         require_call("sparse", sparse, "embed_query", "text")
         require_call("sparse", sparse, "embed_documents", "texts")
         return sparse
     raise InvalidInputError(
-        f"sparse is {sparse!r:.80}; expected 'Qdrant/bm25', None, a fastembed SparseTextEmbedding, "
-        "or an object with name, embed_query and embed_documents."
+        f"sparse is {sparse!r:.80}; expected 'Qdrant/bm25', None, a hub name ('owner/name') or a "
+        "directory of a SPLADE model, a fastembed SparseTextEmbedding, a SparseEncoder of "
+        "sentence-transformers, or an object with name, embed_query and embed_documents."
     )
+
+
+def _names_a_model(name: str) -> bool:
+    """Return whether a text is a directory that exists, or may be a repository of the hub."""
+    return "/" in name or Path(name).is_dir()
+
+
+@lru_cache(maxsize=4)
+def _shared_sparse(name: str) -> SparseEncoder:
+    return SpladeEncoder(name)

@@ -103,10 +103,10 @@ class SentenceTransformerSparse:
 
     Attributes:
         name: name of the model.
-        uses_idf: False; the weights hold all that the model knows of a term.
+        needs_idf: False; the weights hold all that the model knows of a term.
     """
 
-    uses_idf = False
+    needs_idf = False
 
     def __init__(self, model: Any) -> None:
         self._model = _Model(model)
