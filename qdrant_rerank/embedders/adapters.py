@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 
 from qdrant_rerank.embedders.batched import AsyncEmbedder, BatchedEmbedder
 from qdrant_rerank.embedders.fastembed_adapters import FastembedDense
-from qdrant_rerank.embedders.model_names import model_name
+from qdrant_rerank.embedders.model_names import model_name, short_name
 from qdrant_rerank.embedders.sentence_transformers_adapters import SentenceTransformerDense
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.types import Embedder
@@ -101,7 +101,10 @@ class StaticModelDense(BatchedEmbedder):
     """
 
     def __init__(self, model: Any) -> None:
-        super().__init__(model_name(model, "base_model_name"), model.dim)
+        # It knows the model that it was made of, and not its own name.
+        base = getattr(model, "base_model_name", None)
+        own = model_name(model)
+        super().__init__(f"{own} of {short_name(base)}" if base else own, model.dim)
         self._model = model
         self._lock = ForkLock()  # it sets its tokenizer's max length at every call
 
