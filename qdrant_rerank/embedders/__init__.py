@@ -8,7 +8,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from qdrant_rerank.embedders.adapters import ForeignEmbedder, adapted_embedder, embeds_async
+from qdrant_rerank.embedders.adapters import (
+    ForeignEmbedder,
+    ForeignSparse,
+    adapted_embedder,
+    embeds_async,
+)
 from qdrant_rerank.embedders.batched import AsyncEmbedder, BatchedEmbedder
 from qdrant_rerank.embedders.bm25 import Bm25Encoder
 from qdrant_rerank.embedders.fastembed_adapters import FastembedSparse
@@ -20,6 +25,7 @@ from qdrant_rerank.embedders.sentence_transformers_adapters import SentenceTrans
 from qdrant_rerank.embedders.splade import SpladeEncoder
 from qdrant_rerank.embedders.static import StaticEmbedder
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.hub.cache import expanded
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
 from qdrant_rerank.types import Embedder, SparseEncoder
 from qdrant_rerank.utils.fork import ForkLock
@@ -31,6 +37,7 @@ __all__ = [
     "BatchedEmbedder",
     "Bm25Encoder",
     "ForeignEmbedder",
+    "ForeignSparse",
     "OnnxEmbedder",
     "OpenAIEmbedder",
     "QdrantInference",
@@ -75,8 +82,9 @@ def load_embedder(
 def _shared(name: str) -> Embedder:
     if name == DEFAULT_EMBEDDER:
         return StaticEmbedder.bundled()
-    if is_model2vec(Path(name)):
-        return Model2VecEmbedder.from_directory(name)
+    directory = expanded(Path(name))
+    if is_model2vec(directory):
+        return Model2VecEmbedder.from_directory(directory)
     return OnnxEmbedder(name)
 
 
@@ -118,7 +126,7 @@ def load_sparse(sparse: Any) -> SparseEncoder | QdrantInference | TextIndex:
 
 def _names_a_model(name: str) -> bool:
     """Return whether a text is a directory that exists, or may be a repository of the hub."""
-    return "/" in name or Path(name).is_dir()
+    return "/" in name or expanded(Path(name)).is_dir()
 
 
 @lru_cache(maxsize=4)

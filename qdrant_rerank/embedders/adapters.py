@@ -23,7 +23,7 @@ from qdrant_rerank.utils.signatures import (
 )
 from qdrant_rerank.utils.validation import a_type
 
-__all__ = ["ForeignEmbedder", "adapted_embedder", "embeds_async"]
+__all__ = ["ForeignEmbedder", "ForeignSparse", "adapted_embedder", "embeds_async"]
 
 TWO_LINES = (
     "To adapt it, write two lines and pass embedder=embed:\n"
@@ -91,6 +91,8 @@ class GetsEmbeddings(Protocol):
 ForeignEmbedder: TypeAlias = (
     Encodes | EmbedsDocuments | EmbedsPassages | GetsEmbeddings | Callable[[list[str]], Any]
 )
+#: What ``sparse=`` takes of other packages, besides names and directories.
+ForeignSparse: TypeAlias = Encodes | EmbedsPassages
 
 
 class StaticModelDense(BatchedEmbedder):

@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
-from qdrant_rerank.embedders import ForeignEmbedder
+from qdrant_rerank.embedders import ForeignEmbedder, ForeignSparse
 from qdrant_rerank.errors import InvalidInputError, QdrantConnectionError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.options import SearchOptions
@@ -95,7 +95,7 @@ class AsyncHybridSearcher(SearchCore):
         reranker: Reranker | str | Path | None = DEFAULT_RERANKER,
         client: AsyncQdrantClient | QdrantClient | None = None,
         embedder: DenseEncoder | ForeignEmbedder | str | Path | None = DEFAULT_EMBEDDER,
-        sparse: LexicalEncoder | str | None = "auto",
+        sparse: LexicalEncoder | ForeignSparse | str | Path | None = "auto",
         text: TextSource = "text",
         candidates: int = 100,
         options: SearchOptions | None = None,

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import NoReturn, Self
 
-from qdrant_rerank.embedders import ForeignEmbedder, load_embedder, load_sparse
+from qdrant_rerank.embedders import ForeignEmbedder, ForeignSparse, load_embedder, load_sparse
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
 from qdrant_rerank.options import SearchOptions, require_options
@@ -56,7 +56,7 @@ class SearchCore(ABC):
         collection: str,
         reranker: Reranker | str | Path | None,
         embedder: DenseEncoder | ForeignEmbedder | str | Path | None,
-        sparse: LexicalEncoder | str | None,
+        sparse: LexicalEncoder | ForeignSparse | str | Path | None,
         text: TextSource,
         candidates: int,
         options: SearchOptions | None,
