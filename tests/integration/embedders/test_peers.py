@@ -78,7 +78,7 @@ def transformer(peers, tokenizer, tmp_path_factory):
         prompts={"query": "query: ", "document": "passage: "},
         device="cpu",
     )
-    made.save(str(folder / "tiny-st"))
+    made.save(str(folder / "tiny-st"), create_model_card=False)
     return peers.SentenceTransformer(str(folder / "tiny-st"), device="cpu")
 
 
@@ -103,7 +103,7 @@ def asymmetric(peers, tokenizer, sparse_folder, tmp_path_factory):
         ],
     )
     folder = tmp_path_factory.mktemp("asymmetric") / "tiny-doc"
-    peers.SparseEncoder(modules=[router], device="cpu").save(str(folder))
+    peers.SparseEncoder(modules=[router], device="cpu").save(str(folder), create_model_card=False)
     return folder
 
 
@@ -212,7 +212,7 @@ def test_a_sparse_encoder(peers, sparse_folder, client):
 def test_our_splade_equals_theirs(peers, sparse_folder, tokenizer, tmp_path):
     """On a model of theirs, exported: the weights are equal to 1e-4, cut or not."""
     folder = tmp_path / "model"
-    peers.SparseEncoder(sparse_folder, device="cpu").save(str(folder))
+    peers.SparseEncoder(sparse_folder, device="cpu").save(str(folder), create_model_card=False)
     exported(str(folder), folder)
     theirs = peers.SparseEncoder(str(folder), device="cpu")
     texts = [*TEXTS, "", "iron " * 300, "Straße, fluß & señor 東京"]
