@@ -20,6 +20,7 @@ from qdrant_rerank.utils.signatures import (
     is_async,
     signature_of,
     takes,
+    takes_anything,
 )
 from qdrant_rerank.utils.validation import a_type
 
@@ -241,7 +242,7 @@ def adapted_embedder(model: Any, *, in_event_loop: bool) -> Embedder | AsyncEmbe
         return StaticModelDense(model)
     if takes(model, "get_query_embedding", "") and takes(model, "get_text_embedding_batch", [""]):
         return LlamaIndexDense(model)
-    if takes(model, "", [""]):
+    if callable(model):
         return FunctionDense(_of_lists(model))
     raise _not_an_embedder(model)
 
@@ -262,7 +263,8 @@ def _async_call(model: Any) -> str | None:
 
 def _of_lists(function: Callable[[list[str]], Any]) -> Callable[[list[str]], Any]:
     """Return a function, unless it takes something else than a list of texts."""
-    if not takes(function, "", [""]):
+    # A torch module takes any arguments, and texts are not among those that it can read.
+    if not takes(function, "", [""]) or takes_anything(function):
         raise _not_an_embedder(function)
     if first_annotation(function) in {str, "str"}:
         raise InvalidInputError(
@@ -283,7 +285,7 @@ def _refuse_other_kinds(model: Any) -> None:
     reason = None
     if takes(model, "encode", [""], keywords=("convert_to_sparse_tensor",)):
         reason = "a sparse encoder. Pass it as sparse="
-    elif takes(model, "predict", [("", "")], keywords=("convert_to_numpy", "activation_fn")):
+    elif takes(model, "predict", [("", "")], keywords=("convert_to_numpy",)):
         reason = "a cross-encoder, which scores pairs. Pass it as reranker="
     elif default_of(model, "encode", "output_value") == "token_embeddings" or _is_colbert(model):
         reason = (

@@ -4,6 +4,7 @@ Every call runs on the background loop, so that threads and event loops share th
 """
 
 import asyncio
+import base64
 import json
 import math
 import os
@@ -68,7 +69,10 @@ class ModelServer:
         retries: int = 2,
         at_once: int = 4,
     ) -> None:
-        self.url = read_url(url, path)
+        read = read_url(url, path)
+        login = read.userinfo
+        # Kept out of the address, which httpx logs.
+        self.url = read.copy_with(userinfo=b"")
         require_number("timeout_s", timeout_s, "seconds above 0")
         if not 0 < timeout_s < math.inf:
             raise InvalidInputError(f"timeout_s is {timeout_s}; expected seconds above 0.")
@@ -80,7 +84,16 @@ class ModelServer:
         self._headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if key is not None:
             self._headers["Authorization"] = f"{scheme} {key}"
-        secrets = [key, self.url.password or None]
+        secrets = [key, read.password or None]
+        if login:
+            if key is not None:
+                raise InvalidInputError(
+                    "url has a user and a password, and api_key is given; a request has one "
+                    "Authorization. Expected one of them."
+                )
+            user = f"{read.username}:{read.password}".encode()
+            self._headers["Authorization"] = f"Basic {base64.b64encode(user).decode()}"
+            secrets.append(self._headers["Authorization"].partition(" ")[2])
         for name, value in (headers or {}).items():
             if str(name).lower() in KEPT_HEADERS:
                 raise InvalidInputError(f"headers has {name!r}, which the connection sets itself.")
@@ -96,7 +109,7 @@ class ModelServer:
     @property
     def shown(self) -> str:
         """The address without its secrets."""
-        return self.hidden(str(self.url.copy_with(userinfo=b"")))
+        return self.hidden(str(self.url))
 
     def hidden(self, text: str) -> str:
         """Return a text without the secrets that are sent."""

@@ -4,7 +4,14 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["default_of", "first_annotation", "is_async", "signature_of", "takes"]
+__all__ = [
+    "default_of",
+    "first_annotation",
+    "is_async",
+    "signature_of",
+    "takes",
+    "takes_anything",
+]
 
 
 def signature_of(value: Any, method: str = "") -> inspect.Signature | None:
@@ -40,6 +47,18 @@ def takes(value: Any, method: str, *arguments: Any, keywords: tuple[str, ...] = 
     except TypeError:
         return False
     return True
+
+
+def takes_anything(value: Any) -> bool:
+    """Return whether an object is called with ``*args`` alone, which tells nothing; no function is.
+
+    >>> takes_anything(print), takes_anything(lambda *texts: texts)
+    (False, False)
+    """
+    signature = signature_of(value)
+    parameters = [] if signature is None else list(signature.parameters.values())
+    variable = bool(parameters) and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL
+    return variable and not inspect.isroutine(value)
 
 
 def default_of(value: Any, method: str, argument: str) -> Any:

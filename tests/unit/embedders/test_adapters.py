@@ -167,6 +167,13 @@ def test_a_failure_of_a_coroutine_is_its_own(client):
         asyncio.run(use())
 
 
+class Module:
+    """Takes anything, as a module of torch does."""
+
+    def __call__(self, *args, **kwargs):
+        return args
+
+
 def one_text(text: str):
     """A function of one text."""
     return [0.0]
@@ -178,6 +185,7 @@ def one_text(text: str):
         (7, r"is an int; expected a model name.*def embed\(texts\)"),
         (OfPairs(), r"an OfPairs, and its encode\(query, document\) cannot be called as encode"),
         (lambda: [], r"cannot be called as a function of texts"),
+        (Module(), r"Module, and its __call__\(\*args, \*\*kwargs\) cannot be called"),
         (lambda a, b: [], r"cannot be called as a function of texts"),
         (one_text, r"'one_text' of one text; .*lambda texts: \[your_function"),
         (OnnxEmbedder, "is the class OnnxEmbedder; expected an object"),
