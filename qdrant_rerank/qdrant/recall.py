@@ -85,7 +85,6 @@ class FirstStage:
         if known is None:
             info = await driver.request(lambda client, _: client.get_collection(self.collection))
             known = CollectionSchema.from_info(self.collection, info)
-            await self.learn_dimension(driver)
             if isinstance(self.sparse, TextIndex) and self.sparse.field not in known.scored:
                 await self.require_text_index(driver)
             if self._fits_by_record(known) and self.sparse is not None:

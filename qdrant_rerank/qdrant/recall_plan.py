@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from qdrant_client import models
 
-from qdrant_rerank.embedders.batched import AsyncEmbedder
+from qdrant_rerank.embedders.batched import AsyncEmbedder, BatchedEmbedder
 from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.errors import SchemaMismatchError
 from qdrant_rerank.qdrant.schema import Branch, CollectionSchema
@@ -162,7 +162,8 @@ def _dense_names(
     schema: CollectionSchema, embedder: DenseEncoder, wanted: list[str] | None
 ) -> list[str]:
     seen = f"Collection {schema.collection!r} has {schema}"
-    size = embedder.dimension
+    # Of vectors that nothing was embedded to yet, any length fits.
+    size = embedder.known_dimension if isinstance(embedder, BatchedEmbedder) else embedder.dimension
     expected = f"the embedder {embedder.name!r} gives dense vectors" + (
         f" of {size}" if size else ""
     )

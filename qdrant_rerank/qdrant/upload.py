@@ -351,6 +351,7 @@ async def _point_builder(
         await first.learn_dimension(driver)
         await create_collection(driver, first.collection, first.embedder, first.sparse, settings)
         schema = await first.schema(driver)
+    await first.learn_dimension(driver)
     plan = first.plan(schema, options)
     dense = sum(branch.dense for branch in plan.branches)
     if dense > 1 or len(plan.branches) - dense > 1:

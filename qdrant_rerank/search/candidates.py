@@ -120,6 +120,8 @@ async def _requests(
     """Return the request of each query, and ``dense`` and ``embed_s`` of :class:`Retrieved`."""
     plan = None
     if schema is not None and (options.diversity or not request.given):
+        if not request.given and any(isinstance(query, str) for query in queries):
+            await first.learn_dimension(driver)
         plan = first.plan(schema, options)
         if options.diversity and plan.dense is not None:
             scope = replace(scope, with_vectors=[plan.dense] if plan.dense else True)

@@ -125,6 +125,7 @@ class HybridSearcher(SearchCore):
         async with self._driver(self._own_limits()) as driver:
             self._first.forget()
             schema = await self._first.schema(driver)
+            await self._first.learn_dimension(driver)
             return len(self._first.plan(schema, self.options).branches) > 1
 
     @property

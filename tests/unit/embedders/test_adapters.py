@@ -223,6 +223,21 @@ def test_another_embedder_is_told_at_search(client):
         other.search("one")
 
 
+def test_a_callers_own_vector_needs_no_embedder(client):
+    """Nor does a point's id; so the embedder's server may be down."""
+
+    def down(texts):
+        raise KeyError("vectors")
+
+    HybridSearcher("docs", client=client, embedder=lengths, reranker=None).add(
+        ["one", "three"], ids=[1, 2]
+    )
+    searcher = HybridSearcher("docs", client=client, embedder=down, sparse=None, reranker=None)
+    assert len(searcher.search("one", recall=[1.0, 0.5])) == 2
+    with pytest.raises(KeyError, match="vectors"):
+        searcher.search("one")
+
+
 def test_a_sparse_encoder_is_no_text_to_look_up():
     """What is neither is refused."""
     for wrong in (7, lengths, OfPairs()):
