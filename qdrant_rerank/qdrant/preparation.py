@@ -106,6 +106,7 @@ class Prepared:
         except CollectionNotFoundError:
             await first.require_text_index(driver)
             self._choice.settle(NEW_TEXT)
+            await first.learn_dimension(driver)
             new = self._new
             if isinstance(new, Bm25Encoder):
                 new = await self._measured(driver, new, SPARSE_NAME)
@@ -114,6 +115,7 @@ class Prepared:
             )
             self.schema = await first.schema(driver)
         await settle_for_add(driver, self._choice, self.schema)
+        await first.learn_dimension(driver)
         self.plan = first.plan(self.schema, options)
         name = self.plan.sparse
         new = self._new

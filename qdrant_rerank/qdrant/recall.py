@@ -5,11 +5,13 @@
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 from qdrant_client import models
 
 from qdrant_rerank.embedders import Bm25Encoder
+from qdrant_rerank.embedders.batched import AsyncEmbedder, BatchedEmbedder
 from qdrant_rerank.embedders.checks import dense_output, require_finite
 from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.errors import (
@@ -33,7 +35,7 @@ from qdrant_rerank.qdrant.server_version import (
 )
 from qdrant_rerank.qdrant.transport.client import is_local
 from qdrant_rerank.qdrant.transport.driver import Driver
-from qdrant_rerank.types import in_retrieval_order
+from qdrant_rerank.types import Embedder, in_retrieval_order
 from qdrant_rerank.utils.warn import warn_caller
 
 __all__ = ["FirstStage"]
@@ -153,12 +155,25 @@ class FirstStage:
             warn_caller(plan.warning)
         return plan
 
-    def embed(
-        self, queries: Sequence[Query], texts: Sequence[str], plan: RecallPlan
+    async def learn_dimension(self, driver: Driver) -> None:
+        """Learn the length of the embedder's vectors, where only a vector tells it."""
+        embedder = self.embedder
+        if not isinstance(embedder, BatchedEmbedder | AsyncEmbedder):
+            return
+        if embedder.known_dimension is not None:
+            return
+        if isinstance(embedder, AsyncEmbedder) and driver.awaits:
+            await driver.encode_awaited(embedder.learn_dimension())
+        else:
+            await driver.encode(lambda: embedder.dimension)
+
+    async def embed(
+        self, driver: Driver, queries: Sequence[Query], texts: Sequence[str], plan: RecallPlan
     ) -> list[RecallQuery]:
         """Make what the plan's branches search with, for each query.
 
         Args:
+            driver: awaits the embedder, or calls it.
             queries: texts, or ids of points, whose stored vectors are searched with.
             texts: the queries as texts.
             plan: which vectors are searched.
@@ -167,23 +182,53 @@ class FirstStage:
             ModelOutputError: an encoder did not return finite numbers.
             SchemaMismatchError: its vectors do not fit the collection.
         """
-        return [self._embed(*query, plan) for query in zip(queries, texts, strict=True)]
+        by_text = [
+            text for query, text in zip(queries, texts, strict=True) if isinstance(query, str)
+        ]
+        vectors = None
+        if plan.dense is not None and isinstance(self.embedder, AsyncEmbedder) and driver.awaits:
+            vectors = await driver.encode_awaited(self.embedder.aembed_queries(by_text))
+        return await driver.encode(self._embed_now, queries, texts, by_text, plan, vectors)
 
-    def _embed(self, query: Query, text: str, plan: RecallPlan) -> RecallQuery:
-        if not isinstance(query, str):
-            by_text = isinstance(self.sparse, TextIndex)
-            return RecallQuery(query, self._sparse_query(text) if by_text else query, query)
-        dense = plan.dense is not None
+    def _embed_now(
+        self,
+        queries: Sequence[Query],
+        texts: Sequence[str],
+        by_text: Sequence[str],
+        plan: RecallPlan,
+        vectors: Any,
+    ) -> list[RecallQuery]:
+        """Make what is searched with, of the vectors of ``by_text`` if they are made already."""
         sparse = any(not branch.dense for branch in plan.branches)
-        return RecallQuery(
-            self._dense_query(text, plan) if dense else None,
-            self._sparse_query(text) if sparse else None,
-        )
+        if plan.dense is None:
+            vectors = [None] * len(by_text)
+        elif vectors is None:
+            vectors = self._dense_vectors(by_text)
+        dense = iter(vectors)
+        made = []
+        for query, text in zip(queries, texts, strict=True):
+            if isinstance(query, str):
+                vector = self._fitting(next(dense), text, plan)
+                made.append(RecallQuery(vector, self._sparse_query(text) if sparse else None))
+            else:
+                by_index = isinstance(self.sparse, TextIndex)
+                entries = self._sparse_query(text) if by_index else query
+                made.append(RecallQuery(query, entries, query))
+        return made
 
-    def _dense_query(self, text: str, plan: RecallPlan) -> Any:
-        if isinstance(self.embedder, QdrantInference) or self.embedder is None:
-            return None if self.embedder is None else self.embedder.document(text)
-        vector = dense_output(self.embedder.name, self.embedder.embed_query(text))
+    def _dense_vectors(self, texts: Sequence[str]) -> Sequence[Any]:
+        embedder = self.embedder
+        if isinstance(embedder, BatchedEmbedder):
+            return list(embedder.embed_queries(texts))
+        if isinstance(embedder, QdrantInference):
+            return [embedder.document(text) for text in texts]
+        own = cast("Embedder", embedder)
+        return [dense_output(own.name, own.embed_query(text)) for text in texts]
+
+    def _fitting(self, vector: Any, text: str, plan: RecallPlan) -> Any:
+        """Return the vector of a query, checked; what is no array as it is."""
+        if self.embedder is None or not isinstance(vector, np.ndarray):
+            return vector
         for branch in plan.branches:
             fits = vector.ndim == 1 or (vector.ndim == 2 and branch.multivector)
             if branch.dense and not (fits and vector.shape[-1] == branch.dimension):

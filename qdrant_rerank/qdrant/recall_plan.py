@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qdrant_rerank.embedders import needs_idf
+from qdrant_rerank.embedders.batched import AsyncEmbedder, BatchedEmbedder
 from qdrant_rerank.embedders.qdrant import BM25_MODEL, QdrantInference, TextIndex
 from qdrant_rerank.errors import SchemaMismatchError
 from qdrant_rerank.qdrant.schema import SPARSE_NAME, Branch, CollectionSchema
@@ -22,7 +23,7 @@ __all__ = [
     "plan_recall",
 ]
 
-DenseEncoder = Embedder | QdrantInference
+DenseEncoder = Embedder | AsyncEmbedder | QdrantInference
 LexicalEncoder = SparseEncoder | QdrantInference | TextIndex
 #: One or several names of vectors, in the order that they are searched; None to choose by size.
 Names = str | Sequence[str] | None
@@ -164,7 +165,8 @@ def _dense_names(
     schema: CollectionSchema, embedder: DenseEncoder, wanted: list[str] | None
 ) -> list[str]:
     seen = f"Collection {schema.collection!r} has {schema}"
-    size = embedder.dimension
+    # Of vectors that nothing was embedded to yet, any length fits.
+    size = embedder.known_dimension if isinstance(embedder, BatchedEmbedder) else embedder.dimension
     expected = f"the embedder {embedder.name!r} gives dense vectors" + (
         f" of {size}" if size else ""
     )

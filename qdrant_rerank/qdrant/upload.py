@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 
 from qdrant_client import models
 
+from qdrant_rerank.embedders.batched import AsyncEmbedder
 from qdrant_rerank.errors import (
     IncompleteAddError,
     InvalidInputError,
@@ -228,7 +229,7 @@ async def add_documents(
                         )
                         rows = [row for row in rows if row[0].id not in known]
                     if rows:
-                        batch, wrong = await driver.compute(_embedded, builder, rows)
+                        batch, wrong = await _embedded(driver, first, builder, rows)
                         batches += [batch] if batch else []
                         failure = wrong or failure
                 parts = [part for batch in batches for part in _cut(batch)]
@@ -324,12 +325,18 @@ def _next_batch(
     return batch, None
 
 
-def _embedded(
-    builder: PointBuilder, rows: Sequence[tuple[models.PointStruct, str]]
+async def _embedded(
+    driver: Driver,
+    first: FirstStage,
+    builder: PointBuilder,
+    rows: Sequence[tuple[models.PointStruct, str]],
 ) -> tuple[Batch, Exception | None]:
     """Return points with their vectors; or none, and the error."""
     try:
-        return builder.embed(rows), None
+        vectors = None
+        if isinstance(first.embedder, AsyncEmbedder) and driver.awaits:
+            vectors = await first.embedder.aembed_documents(builder.texts_to_embed(rows))
+        return await driver.compute(builder.embed, rows, vectors), None
     except Exception as error:
         return [], error
 

@@ -16,6 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
+from qdrant_rerank.embedders import ForeignEmbedder, ForeignSparse
 from qdrant_rerank.errors import InvalidInputError, QdrantConnectionError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.options import SearchOptions
@@ -86,7 +87,7 @@ class AsyncHybridSearcher(SearchCore):
         ['Iron melts at 1538 C.', 'Bread is baked in an oven.']
     """
 
-    _awaits = True
+    _in_event_loop = True
 
     def __init__(
         self,
@@ -94,8 +95,8 @@ class AsyncHybridSearcher(SearchCore):
         *,
         reranker: RerankerLike | None = DEFAULT_RERANKER,
         client: AsyncQdrantClient | QdrantClient | None = None,
-        embedder: DenseEncoder | str | Path | None = DEFAULT_EMBEDDER,
-        sparse: LexicalEncoder | str | None = "auto",
+        embedder: DenseEncoder | ForeignEmbedder | str | Path | None = DEFAULT_EMBEDDER,
+        sparse: LexicalEncoder | ForeignSparse | str | Path | None = "auto",
         text: TextSource = "auto",
         candidates: int = 100,
         options: SearchOptions | None = None,

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Literal, NoReturn, Self
 
-from qdrant_rerank.embedders import load_embedder, load_sparse
+from qdrant_rerank.embedders import ForeignEmbedder, ForeignSparse, load_embedder, load_sparse
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
 from qdrant_rerank.options import SearchOptions, require_options
@@ -51,15 +51,15 @@ class SearchCore(ABC):
         ModelError: a model cannot be found or loaded.
     """
 
-    #: Whether a call runs in an event loop, so that an async reranker can be awaited.
-    _awaits = False
+    #: Whether a call runs in an event loop, so that an embedder or a reranker can be awaited.
+    _in_event_loop = False
 
     def __init__(
         self,
         collection: str,
         reranker: RerankerLike | None,
-        embedder: DenseEncoder | str | Path | None,
-        sparse: LexicalEncoder | str | None,
+        embedder: DenseEncoder | ForeignEmbedder | str | Path | None,
+        sparse: LexicalEncoder | ForeignSparse | str | Path | None,
         text: TextSource,
         candidates: int,
         options: SearchOptions | None,
@@ -84,11 +84,13 @@ class SearchCore(ABC):
         self.reranker = (
             None
             if reranker is None
-            else load_reranker(reranker, awaits=self._awaits, searches=True)
+            else load_reranker(reranker, awaits=self._in_event_loop, searches=True)
         )
         self._first = FirstStage(
             collection,
-            None if embedder is None else load_embedder(embedder),
+            None
+            if embedder is None
+            else load_embedder(embedder, in_event_loop=self._in_event_loop),
             encoder,
             dense_optional=embedder == DEFAULT_EMBEDDER,
             sparse_optional=sparse == "auto",

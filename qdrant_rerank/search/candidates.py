@@ -151,6 +151,8 @@ async def _requests(
     """Return the request of each query, and ``dense`` and ``embed_s`` of :class:`Retrieved`."""
     plan = None
     if schema is not None and (options.diversity or not request.given):
+        if not request.given and any(isinstance(query, str) for query in queries):
+            await first.learn_dimension(driver)
         plan = first.plan(schema, options)
         if options.diversity and plan.dense is not None:
             scope = replace(scope, with_vectors=[plan.dense] if plan.dense else True)
@@ -161,7 +163,7 @@ async def _requests(
         given = given_request(recall, prefetches_of(request.prefetch), using, scope, options)
         return [given] * len(texts), dense, 0.0
     began = time.perf_counter()
-    embedded = await driver.encode(first.embed, queries, texts, plan)
+    embedded = await first.embed(driver, queries, texts, plan)
     embed_s = time.perf_counter() - began
     return [recall_request(plan, query, scope, options) for query in embedded], dense, embed_s
 

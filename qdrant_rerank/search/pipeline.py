@@ -235,7 +235,7 @@ class Search:
             ]
             return orders, [trace] * len(orders)
         hits = list(zip(found.texts, found.hits, strict=True))
-        if self._stage.awaited and self._driver.waits:
+        if self._stage.awaited and self._driver.awaits:
             orders, scored = await self._stage.run_async(
                 self._driver,
                 hits,

@@ -14,6 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from qdrant_client import QdrantClient, models
 
+from qdrant_rerank.embedders import ForeignEmbedder, ForeignSparse
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.options import SearchOptions
@@ -66,11 +67,13 @@ class HybridSearcher(SearchCore):
         client: a ``QdrantClient``; None for ``QDRANT_URL`` (and ``QDRANT_API_KEY``) if set, else
             an embedded engine at ``QDRANT_PATH``, else one in memory.
         embedder: the dense encoder that the collection was, or will be, filled with: a name, a
-            directory, a fastembed ``TextEmbedding``, an ``Embedder``, ``QdrantInference`` for a
-            model that Qdrant runs, or None for sparse retrieval alone. The default one is not
-            used where a collection has no dense vectors.
+            directory (of ONNX or model2vec), an ``Embedder``, a model of sentence-transformers,
+            model2vec, fastembed, LangChain or LlamaIndex, a function of a list of texts,
+            ``QdrantInference`` for a model that Qdrant runs, or None for sparse retrieval alone.
+            The default one is not used where a collection has no dense vectors.
         sparse: "auto" uses BM25 where the collection has a sparse vector with Qdrant's IDF;
-            "Qdrant/bm25" requires it; or a ``SparseEncoder``, a fastembed
+            "Qdrant/bm25" requires it; or a hub name or directory of a SPLADE model, a
+            ``SparseEncoder`` of this package or of sentence-transformers, a fastembed
             ``SparseTextEmbedding``, ``QdrantInference("Qdrant/bm25")`` for the server's own,
             ``TextIndex(field)`` for a payload index, or None for dense retrieval alone.
         text: where a payload's text is. "auto" looks at the first hits and chooses once. Else a
@@ -109,8 +112,8 @@ class HybridSearcher(SearchCore):
         *,
         reranker: RerankerLike | None = DEFAULT_RERANKER,
         client: QdrantClient | None = None,
-        embedder: DenseEncoder | str | Path | None = DEFAULT_EMBEDDER,
-        sparse: LexicalEncoder | str | None = "auto",
+        embedder: DenseEncoder | ForeignEmbedder | str | Path | None = DEFAULT_EMBEDDER,
+        sparse: LexicalEncoder | ForeignSparse | str | Path | None = "auto",
         text: TextSource = "auto",
         candidates: int = 100,
         options: SearchOptions | None = None,
@@ -133,6 +136,7 @@ class HybridSearcher(SearchCore):
         async with self._driver(self._own_limits()) as driver:
             self._first.forget()
             schema = await self._first.schema(driver)
+            await self._first.learn_dimension(driver)
             return len(self._first.plan(schema, self.options).branches) > 1
 
     @property

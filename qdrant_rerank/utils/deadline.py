@@ -4,7 +4,8 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -19,6 +20,8 @@ __all__ = [
     "Cancellation",
     "Deadline",
     "cancellation",
+    "deadline_of_call",
+    "within",
 ]
 
 #: Seconds (three years). More counts as no deadline: sockets and locks take no timeout above 1e10.
@@ -78,6 +81,23 @@ class Deadline:
 
 
 NO_DEADLINE = Deadline()
+
+_deadline: ContextVar[Deadline] = ContextVar("deadline", default=NO_DEADLINE)
+
+
+@contextmanager
+def within(deadline: Deadline) -> Iterator[None]:
+    """Let the work inside know its deadline, through other people's code and threads too."""
+    before = _deadline.set(deadline)
+    try:
+        yield
+    finally:
+        _deadline.reset(before)
+
+
+def deadline_of_call() -> Deadline:
+    """Return the deadline of the calling work; ``NO_DEADLINE`` if it has none."""
+    return _deadline.get()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Code that users write; checked by ``mypy --strict`` as part of ``make check``, never run."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from qdrant_rerank import (
     GroupedResults,
     HybridSearcher,
     LateInteraction,
+    OpenAIEmbedder,
     PairScores,
     QdrantInference,
     RemoteReranker,
@@ -24,6 +26,7 @@ from qdrant_rerank import (
     SearchOptions,
     SearchResults,
     Snippet,
+    SpladeEncoder,
     TextCrossEncoder,
     TextIndex,
     Windows,
@@ -72,6 +75,24 @@ class EmbedderOfLists:
     def embed_documents(self, documents: list[str]) -> NDArray[np.float32]:
         """The same for all."""
         return np.ones((len(documents), 4), dtype=np.float32)
+
+
+class Encoding:
+    """Has the calls of a SentenceTransformer, as far as they count here."""
+
+    def encode(self, inputs: list[str], convert_to_numpy: bool = True) -> list[list[float]]:
+        """The same for all."""
+        return [[1.0]] * len(inputs)
+
+
+def vectors(texts: list[str]) -> list[list[float]]:
+    """A function of texts."""
+    return [[1.0]] * len(texts)
+
+
+async def awaited_vectors(texts: list[str]) -> NDArray[np.float32]:
+    """A coroutine function of texts."""
+    return np.ones((len(texts), 4), dtype=np.float32)
 
 
 class Ones:
@@ -255,6 +276,10 @@ def rerankers_of_users(points: list[models.ScoredPoint]) -> list[SearchResults]:
     """Any type of documents that a list is, whatever the arguments are called."""
     rerankers: list[Reranker] = [Shortest(), OfLists(), OfSequences()]
     HybridSearcher("documents", reranker=OfLists(), embedder=EmbedderOfLists(), text=title)
+    HybridSearcher("documents", embedder=vectors, sparse=SpladeEncoder("models/splade"))
+    HybridSearcher("documents", embedder=Encoding(), sparse=Path("models/splade"))
+    AsyncHybridSearcher("documents", embedder=awaited_vectors, sparse=Encoding())
+    HybridSearcher("documents", embedder=OpenAIEmbedder(None, "text-embedding-3-small"))
     AsyncHybridSearcher("documents", reranker=OfSequences(), embedder=EmbedderOfLists())
     return [rerank_points("q", points, reranker=reranker) for reranker in rerankers]
 
