@@ -8,10 +8,11 @@ would ignore later changes of points whose versions are higher than the numbers 
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import qdrant_edge as edge
 
@@ -108,17 +109,29 @@ def readable(folder: Path, room: Path) -> Iterator[Readable]:
         shard.close()
 
 
-def copy_points(source: edge.EdgeShard, target: edge.EdgeShard) -> None:
-    """Store all points of one shard in another."""
+def copy_points(
+    source: edge.EdgeShard, target: edge.EdgeShard, names: Container[str] | None = None
+) -> None:
+    """Store all points of one shard in another, with all vectors or with those of these names."""
     start, following = None, True
     while following:
         page, start = source.scroll(
             edge.ScrollRequest(limit=PAGE, offset=start, with_payload=True, with_vector=True)
         )
-        points = [edge.Point(one.id, one.vector or {}, one.payload or {}) for one in page]
+        points = [
+            edge.Point(one.id, _of(one.vector or {}, names), one.payload or {}) for one in page
+        ]
         if points:
             target.update(edge.UpdateOperation.upsert_points(points))
         following = start is not None
+
+
+def _of(vectors: Any, names: Container[str] | None) -> Any:
+    if names is None:
+        return vectors
+    if not isinstance(vectors, dict):
+        return vectors if "" in names else {}
+    return {name: vector for name, vector in vectors.items() if name in names}
 
 
 def _opened(folder: Path, place: Path, keep: int) -> edge.EdgeShard:

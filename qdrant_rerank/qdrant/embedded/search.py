@@ -10,7 +10,12 @@ from qdrant_client.http.models import QueryResponse
 
 from qdrant_rerank.errors import QdrantRequestError
 from qdrant_rerank.payload import lookup_ids, whole_field
-from qdrant_rerank.qdrant.embedded.checks import as_list, as_model, require_finite
+from qdrant_rerank.qdrant.embedded.checks import (
+    as_list,
+    as_model,
+    require_finite,
+    require_names,
+)
 from qdrant_rerank.qdrant.embedded.filters import excluding, to_filter
 from qdrant_rerank.qdrant.embedded.groups import complete, grouped, with_prefetch_limit
 from qdrant_rerank.qdrant.embedded.points import (
@@ -199,6 +204,10 @@ class PointSearch:
             )
             by_id = {str(one.id): record(one) for one in found}
         return [by_id[str(one)] for one in wanted if str(one) in by_id]
+
+    def require_vector(self, collection: str, using: str | None) -> None:
+        """Raise QdrantRequestError unless the collection has the vector."""
+        require_names([using or ""], self._shards.entry(collection).config.params, "The search")
 
     def count(self, collection: str, given: models.Filter | None) -> models.CountResult:
         """Count the points that pass a filter."""

@@ -39,6 +39,7 @@ from qdrant_rerank.qdrant.embedded.recovery import (
     is_panic,
     readable,
 )
+from qdrant_rerank.qdrant.embedded.vector_changes import vector_names
 
 __all__ = ["KEPT_FREE", "Shards"]
 
@@ -261,7 +262,7 @@ class Shards:
         """Store the points of a shard in the collection's new one, and record that."""
         folder, shard = self._new_shard(name, entry.config)
         try:
-            copy_points(source, shard)
+            copy_points(source, shard, vector_names(entry.config.params))
             for field, info in entry.indexes.items():
                 shard.update(edge.UpdateOperation.create_field_index(field, to_index(info)))
             shard.flush()
