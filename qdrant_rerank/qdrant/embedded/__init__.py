@@ -18,7 +18,8 @@ from the caller inwards::
 
 These modules convert the models of one side into those of the other, without I/O: ``config``
 (settings), ``points`` (points and vectors), ``operations`` (changes of points), ``vector_changes``,
-``queries``, ``filters`` and ``formulas``. ``checks`` refuses what the engine would log and then not be able to
-apply, and ``engine_errors`` raises the engine's exceptions as ours. ``groups`` puts hits into
-groups. ``recovery`` reads a collection whose log cannot be replayed.
+``queries``, ``filters`` and ``formulas``. ``checks`` refuses what the engine would log and then not
+be able to apply, and ``engine_errors`` raises the engine's exceptions as ours. ``groups`` puts hits
+into groups. ``closed_files`` sees damage of a collection's files when it is opened, and
+``recovery`` reads a collection that is damaged or whose log cannot be replayed.
 """

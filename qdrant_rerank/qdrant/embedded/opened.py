@@ -8,6 +8,13 @@ from weakref import WeakSet, WeakValueDictionary
 
 import qdrant_edge as edge
 
+from qdrant_rerank.qdrant.embedded.closed_files import (
+    forget,
+    is_recorded,
+    record,
+    require_points,
+    require_whole,
+)
 from qdrant_rerank.qdrant.embedded.directory import SHARDS, Directory
 from qdrant_rerank.qdrant.embedded.places import close_files
 from qdrant_rerank.utils.fork import in_child
@@ -26,6 +33,7 @@ class Opened:
         listing: its list of collections.
         shards: opened collections by folder name.
         flushed: filled files of their logs, and the time, when they were written to disk last.
+        changed: folders of collections whose files may have changed since they were opened.
         writing: the lock that a writer holds.
         users: the clients that have the directory open.
     """
@@ -35,6 +43,7 @@ class Opened:
         self.writing = threading.RLock()
         self.shards: dict[str, edge.EdgeShard] = {}
         self.flushed: dict[str, tuple[set[str], float]] = {}
+        self.changed: set[str] = set()
         self.users: WeakSet[object] = WeakSet()
         self.directory = Directory(folder)
         try:
@@ -51,13 +60,45 @@ class Opened:
                 return
             _opened.pop(self._key, None)
             try:
-                for shard in self.shards.values():
+                for folder, shard in self.shards.items():
                     if flush:
                         shard.flush()
+                    points = shard.info().points_count
                     shard.close()
+                    if flush:
+                        self._record(folder, points)
             finally:
                 self.shards.clear()
                 self.directory.close()
+
+    def load(self, folder: str) -> edge.EdgeShard:
+        """Open the shard of a folder; its files must be those that were closed.
+
+        Raises:
+            ValueError: a file is damaged.
+        """
+        place = self.directory.path / SHARDS / folder
+        require_whole(place)
+        shard = edge.EdgeShard.load(str(place))
+        try:
+            require_points(place, shard.info().points_count)
+        except ValueError:
+            _never_free(shard)
+            close_files(place)
+            raise
+        self.shards[folder] = shard
+        return shard
+
+    def change(self, folder: str) -> None:
+        """Note that the files of a folder are about to change."""
+        if folder not in self.changed:
+            forget(self.directory.path / SHARDS / folder)
+            self.changed.add(folder)
+
+    def _record(self, folder: str, points: int) -> None:
+        place = self.directory.path / SHARDS / folder
+        if folder in self.changed or not is_recorded(place):
+            record(place, points)
 
     def let_go(self) -> None:
         """Leave the files to the parent process, of which this one is a fork."""

@@ -9,7 +9,16 @@ from typing import IO
 
 from qdrant_rerank.errors import QdrantConnectionError
 
-__all__ = ["LISTING", "LOCK", "TEMPORARY_MARK", "at", "close_files", "take", "temporary_folder"]
+__all__ = [
+    "LISTING",
+    "LOCK",
+    "TEMPORARY_MARK",
+    "at",
+    "close_files",
+    "sync_folder",
+    "take",
+    "temporary_folder",
+]
 
 #: The file that qdrant-client's local mode locks too, so that the two exclude each other.
 LOCK = ".lock"
@@ -26,6 +35,16 @@ def close_files(path: Path) -> None:
         with suppress(OSError):
             if str(descriptor.readlink()).startswith(within):
                 os.close(int(descriptor.name))
+
+
+def sync_folder(folder: Path) -> None:
+    """Write to disk which files a folder has, where the system can."""
+    with suppress(OSError):  # not on Windows
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def at(path: str | Path) -> Path:

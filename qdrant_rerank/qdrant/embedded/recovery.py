@@ -33,6 +33,7 @@ class Recovery:
 
     Attributes:
         points: points that it has.
+        before: points that it had when it was closed; None if a killed process left it.
         replayed: operations of the log that were applied.
         left_out: further operations of the log. Those that were not written to the other files
             before are lost; the first of them, or a later one, breaks the engine down.
@@ -41,6 +42,7 @@ class Recovery:
     """
 
     points: int
+    before: int | None
     replayed: int
     left_out: int
     without: tuple[str, ...]

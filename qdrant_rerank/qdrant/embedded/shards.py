@@ -22,6 +22,7 @@ from qdrant_rerank.errors import (
     QdrantConnectionError,
     QdrantRequestError,
 )
+from qdrant_rerank.qdrant.embedded.closed_files import recorded_points
 from qdrant_rerank.qdrant.embedded.config import to_config, to_index
 from qdrant_rerank.qdrant.embedded.directory import (
     ASIDE,
@@ -136,8 +137,16 @@ class Shards:
                     )
                 self.require_room(TO_OPEN)
                 with opening_errors(self.where, name):
-                    shards[folder] = edge.EdgeShard.load(str(path))
+                    self._opened.load(folder)
             return shards[folder]
+
+    def optimize(self, name: str) -> bool:
+        """Build the graphs of a collection; return whether there was anything to do."""
+        with self.writing, self.errors(name):
+            self.require_room(KEPT_FREE + self.used(name))  # a copy
+            shard = self.shard(name)
+            self._opened.change(self.entry(name).folder)
+            return shard.optimize()
 
     def text_fields(self, name: str) -> frozenset[str]:
         """Return the payload fields of a collection that have a text index."""
@@ -156,6 +165,7 @@ class Shards:
         """
         with self.writing, self.errors(name):
             shard, folder = self.shard(name), self.entry(name).folder
+            self._opened.change(folder)
             for operation in operations:
                 self.require_room()
                 try:
@@ -246,9 +256,10 @@ class Shards:
                 readable(folder, Path(room)) as found,
             ):
                 points = self._rebuild(name, entry, found.shard).info().points_count
+                before = recorded_points(folder)
                 aside = self._directory.set_aside(folder)
             left_out = found.total - found.replayed
-            return Recovery(points, found.replayed, left_out, found.without, aside)
+            return Recovery(points, before, found.replayed, left_out, found.without, aside)
 
     def rebuild(self, name: str, config: models.CollectionConfig) -> None:
         """Store the points of a collection again, with settings that the engine cannot change."""
