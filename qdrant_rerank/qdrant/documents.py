@@ -20,6 +20,7 @@ from qdrant_rerank.qdrant.payloads import plain_payload, storable_text
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder, RecallPlan
 from qdrant_rerank.qdrant.schema import CollectionSchema
 from qdrant_rerank.types import PointId
+from qdrant_rerank.utils.validation import shown
 
 __all__ = ["Document", "PointBuilder"]
 
@@ -156,7 +157,7 @@ class PointBuilder:
         values = value_by_key(payload, field) or []
         if len(values) != 1 or not isinstance(values[0], int | str | uuid.UUID) or values[0] == "":
             raise InvalidInputError(
-                f"{where} has {values!r:.80} in the field {field!r}, its id_field; expected one "
+                f"{where} has {shown(values)} in the field {field!r}, its id_field; expected one "
                 "text or whole number."
             )
         [key] = values
@@ -331,6 +332,6 @@ def _checked_id(point_id: Any, where: str) -> int | str:
         except ValueError:
             pass
     raise InvalidInputError(
-        f"{where} has the id {point_id!r}; Qdrant takes whole numbers from 0 and UUIDs. Keep other "
-        "keys in the payload."
+        f"{where} has the id {shown(point_id)}; Qdrant takes whole numbers from 0 and UUIDs. Keep "
+        "other keys in the payload."
     )

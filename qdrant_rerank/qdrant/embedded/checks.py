@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
+from qdrant_rerank.utils.validation import MOST, shown
 
 __all__ = [
     "as_list",
@@ -21,6 +22,7 @@ __all__ = [
     "dense_vectors",
     "require_finite",
     "require_names",
+    "require_one",
     "require_sparse",
     "require_vectors",
 ]
@@ -76,6 +78,18 @@ def _all_finite(numbers: Any) -> bool:
             return bool(np.isfinite(np.asarray(numbers, dtype=np.float32)).all())
     except (TypeError, ValueError):  # with something else among them
         return all(_not_finite(one) is None for one in numbers)
+
+
+def require_one(name: str, value: int, least: int = 1) -> None:
+    """Refuse a number of things below 1, or below another number, and one beyond counting.
+
+    Raises:
+        QdrantRequestError: the number is too small or too large.
+    """
+    if value < least:
+        raise QdrantRequestError(f"{name} is {shown(value)}; expected {least} or more.")
+    if value > MOST:
+        raise QdrantRequestError(f"{name} is {shown(value)}; expected no more than {MOST}.")
 
 
 def require_sparse(vector: models.SparseVector, what: str) -> None:

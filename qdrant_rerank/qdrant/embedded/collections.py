@@ -1,16 +1,16 @@
 """The embedded engine's calls about collections, their aliases and their payload indexes."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import qdrant_edge as edge
-from pydantic_core import to_jsonable_python
 from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
 from qdrant_rerank.qdrant.embedded.config import full_config, index_info, to_index
-from qdrant_rerank.qdrant.embedded.points import DONE
+from qdrant_rerank.qdrant.embedded.points import DONE, shallow_json
 from qdrant_rerank.qdrant.embedded.shards import Shards
 from qdrant_rerank.qdrant.embedded.vector_changes import (
     changed_sparse,
@@ -53,7 +53,7 @@ class CollectionCalls:
             hnsw=hnsw_config,
             optimizers=optimizers_config,
             quantization=quantization_config,
-            metadata=to_jsonable_python(metadata),
+            metadata=_metadata(metadata),
             params={
                 "on_disk_payload": on_disk_payload,
                 "payload": payload,
@@ -123,7 +123,10 @@ class CollectionCalls:
             )
         with self._shards.writing:
             entry = self._shards.entry(collection_name)
-            merged = {**(entry.config.metadata or {}), **to_jsonable_python(metadata or {})}
+            merged = {
+                **(entry.config.metadata or {}),
+                **_metadata(metadata or {}),
+            }
             config = entry.config.model_copy(update={"metadata": merged or None})
             params = changed_sparse(config.params, sparse_vectors_config or {})
             if params == config.params:
@@ -249,3 +252,19 @@ class CollectionCalls:
             indexes = {key: one for key, one in entry.indexes.items() if key != field_name}
             self._shards.change(collection_name, replace(entry, indexes=indexes))
         return DONE
+
+
+def _metadata(given: Any) -> Any:
+    """Return metadata as JSON has it.
+
+    Raises:
+        QdrantRequestError: JSON cannot hold it.
+    """
+    made = shallow_json(given, "The metadata")
+    try:
+        json.dumps(made)
+    except ValueError as error:  # a number of more digits than Python writes
+        raise QdrantRequestError(
+            f"The metadata cannot be stored: {error}. Nothing was done."
+        ) from error
+    return made

@@ -2,8 +2,7 @@
 
 from qdrant_client import models
 
-from qdrant_rerank.errors import QdrantRequestError
-from qdrant_rerank.qdrant.embedded.checks import as_list, as_model
+from qdrant_rerank.qdrant.embedded.checks import as_list, as_model, require_one
 from qdrant_rerank.qdrant.embedded.search import PointSearch
 from qdrant_rerank.types import PointId
 
@@ -35,9 +34,8 @@ def nearest_of_sample(
     Raises:
         QdrantRequestError: a number is too small, or there is no such vector.
     """
-    for name, value, least in (("limit", limit, 1), ("sample", sample, 2)):
-        if value < least:
-            raise QdrantRequestError(f"{name} is {value}; expected {least} or more.")
+    require_one("limit", limit)
+    require_one("sample", sample, least=2)
     search.require_vector(collection, using)
     given = as_model(models.Filter, given) or models.Filter()
     has_vector = models.HasVectorCondition(has_vector=using or "")

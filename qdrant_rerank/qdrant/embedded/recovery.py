@@ -1,4 +1,4 @@
-"""Recovery of a collection whose log cannot be replayed: all that is before the bad operation.
+"""Recovery of a damaged collection: what its files hold, and its log before the bad operation.
 
 The engine replays its log when it opens a collection. In a copy, the log is cut where it can still
 be replayed. The points are then stored again, in new files: with a log that was cut, the engine
@@ -92,10 +92,11 @@ def readable(folder: Path, room: Path) -> Iterator[Readable]:
         with closing(shard):
             yield Readable(shard, 0, total, without)
         return
-    bad, back = total, 1  # the bad operation is mostly one of the last
+    end = total + 1  # there is no bad operation if other files are damaged
+    bad, back = end, 1  # it is mostly one of the last
     try:
         while bad - kept > 1:
-            tried = max(total - back, kept + 1) if not kept else (kept + bad) // 2
+            tried = max(end - back, kept + 1) if not kept else (kept + bad) // 2
             back *= 2
             try:
                 found = _opened(folder, room / str(tried), tried)
@@ -239,7 +240,7 @@ def _copy_with_holes(source: Path, target: Path) -> None:
             continue
         with file.open("rb") as old, place.open("wb") as new:
             while block := old.read(BLOCK):
-                if any(block):
+                if block != bytes(len(block)):
                     new.write(block)
                 else:
                     new.seek(len(block), os.SEEK_CUR)

@@ -7,6 +7,7 @@ from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
 from qdrant_rerank.qdrant.embedded.checks import as_model, dense_vectors
+from qdrant_rerank.utils.validation import shown
 
 __all__ = ["changed_sparse", "require_new_vectors", "vector_names", "with_vector", "without_vector"]
 
@@ -125,8 +126,8 @@ def require_new_vectors(params: models.CollectionParams) -> None:
     for name, one in dense.items():
         if not 1 <= one.size <= LARGEST_SIZE:
             raise QdrantRequestError(
-                f"The vector {name!r} has {one.size} dimensions; expected 1 to {LARGEST_SIZE}. "
-                "Nothing was done."
+                f"The vector {name!r} has {shown(one.size)} dimensions; expected 1 to "
+                f"{LARGEST_SIZE}. Nothing was done."
             )
 
 

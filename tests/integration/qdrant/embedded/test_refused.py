@@ -80,7 +80,7 @@ def copy_with_holes(source, target):
             continue
         with file.open("rb") as old, place.open("wb") as new:
             while block := old.read(2**16):
-                if any(block):
+                if block != bytes(len(block)):
                     new.write(block)
                 else:
                     new.seek(len(block), os.SEEK_CUR)
