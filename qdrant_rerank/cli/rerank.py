@@ -13,7 +13,7 @@ from qdrant_rerank.cli.options import (
 from qdrant_rerank.cli.output import opening, print_json, print_table
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.utils.rendering import Column, Table
-from qdrant_rerank.utils.text_files import where_in
+from qdrant_rerank.utils.text_files import name_of, where_in
 
 __all__ = ["rerank"]
 
@@ -55,6 +55,10 @@ def rerank(
         raise InvalidInputError("--text is for JSONL; documents given as lines have no fields.")
     read = PayloadText(text_source(text))
     numbered = list(documents_of(file, form))
+    if not numbered:
+        raise InvalidInputError(
+            f"{name_of(file)} has no documents to rerank; expected one per line."
+        )
     for number, payload in numbered:
         read.require(payload, where_in(file, number))
     results = rerank_points(

@@ -1,6 +1,5 @@
 """Directories that are open in this process, once for all clients, and in none of its forks."""
 
-import ctypes
 import os
 import threading
 from pathlib import Path
@@ -16,7 +15,7 @@ from qdrant_rerank.qdrant.embedded.closed_files import (
     require_whole,
 )
 from qdrant_rerank.qdrant.embedded.directory import SHARDS, Directory
-from qdrant_rerank.qdrant.embedded.places import close_files
+from qdrant_rerank.qdrant.embedded.places import close_files, never_free
 from qdrant_rerank.utils.fork import in_child
 
 __all__ = ["Opened", "open_directory"]
@@ -83,7 +82,7 @@ class Opened:
         try:
             require_points(place, shard.info().points_count)
         except ValueError:
-            _never_free(shard)
+            never_free(shard)
             close_files(place)
             raise
         self.shards[folder] = shard
@@ -103,18 +102,13 @@ class Opened:
     def let_go(self) -> None:
         """Leave the files to the parent process, of which this one is a fork."""
         for shard in self.shards.values():
-            _never_free(shard)
+            never_free(shard)
         self.directory.let_go()
 
     def give_up(self, folder: str) -> None:
         """Forget a shard that broke down in a write, and write nothing of it to disk."""
-        _never_free(self.shards.pop(folder))
+        never_free(self.shards.pop(folder))
         close_files(self.directory.path / SHARDS / folder)
-
-
-def _never_free(shard: edge.EdgeShard) -> None:
-    """Keep a shard for the life of the process, since freeing it writes to its files."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(shard))
 
 
 # A directory whose clients are all forgotten is closed without their help.

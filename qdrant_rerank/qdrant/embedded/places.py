@@ -1,5 +1,6 @@
 """Where a directory of collections is: its path, its lock, and temporary ones."""
 
+import ctypes
 import errno
 import os
 import shutil
@@ -17,6 +18,7 @@ __all__ = [
     "TEMPORARY_MARK",
     "at",
     "close_files",
+    "never_free",
     "sync_folder",
     "take",
     "temporary_folder",
@@ -37,6 +39,11 @@ def close_files(path: Path) -> None:
         with suppress(OSError):
             if str(descriptor.readlink()).startswith(within):
                 os.close(int(descriptor.name))
+
+
+def never_free(thing: object) -> None:
+    """Keep an object for the life of the process, since freeing it does something to files."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 def sync_folder(folder: Path) -> None:

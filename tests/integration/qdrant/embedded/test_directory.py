@@ -267,6 +267,22 @@ def test_what_a_killed_process_had_in_memory_is_removed_by_the_next(tmp_path, mo
     assert [one.name for one in tmp_path.glob("qdrant*")] == ["qdrant-rerank-mine"]
 
 
+@pytest.mark.parametrize("path", ["None", "sys.argv[1]"])
+def test_a_client_that_nobody_closed_warns_of_no_open_file(tmp_path, path):
+    """At the end of a script, Python would name the lock."""
+    code = (
+        "import sys\nfrom qdrant_rerank.qdrant.embedded.client import EmbeddedClient\n"
+        f"client = EmbeddedClient({path}); client.create_collection('c', vectors_config={{}})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "default::ResourceWarning", "-c", code, tmp_path / "d"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("made_on", ["", "another machine"])
 def test_what_another_machine_has_in_memory_is_left_alone(tmp_path, monkeypatch, made_on):
     """On a shared file system, its lock may not be seen here."""
