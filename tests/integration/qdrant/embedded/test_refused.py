@@ -490,10 +490,9 @@ def test_a_name_cannot_drive_a_terminal_from_an_error(client, key):
         lambda: client.query_points("points", query=[1.0, 0.0], using=key),
         lambda: client.create_payload_index("points", key, "keyword"),
     ):
-        try:
+        with pytest.raises(QdrantRequestError) as caught:
             call()
-        except QdrantRequestError as error:
-            assert str(error).isprintable()
+        assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("number", [10**5000, -(10**5000), 2**64, 10**400])
