@@ -153,7 +153,7 @@ class QdrantRerankError(Exception):
 class InvalidInputError(QdrantRerankError, ValueError):
     """An argument or a document is wrong.
 
-    Nothing was done, except that ``add`` may have stored documents before the wrong one.
+    Nothing was done, except that ``add`` may have stored batches before the wrong document.
     """
 
 

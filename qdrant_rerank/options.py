@@ -14,6 +14,7 @@ from qdrant_rerank.utils.validation import (
     require_count,
     require_number,
     require_positive,
+    shown,
 )
 
 __all__ = [
@@ -111,9 +112,11 @@ class SearchOptions:
             require_number("recall_threshold", self.recall_threshold, "a retrieval score")
         require_number("diversity", self.diversity, "0 to 1")
         if not 0 <= self.diversity <= 1:
-            raise InvalidInputError(f"diversity is {self.diversity}; expected 0 to 1.")
+            raise InvalidInputError(f"diversity is {shown(self.diversity)}; expected 0 to 1.")
         if self.two_phase not in {None, True, False}:
-            raise InvalidInputError(f"two_phase is {self.two_phase!r}; expected a bool or None.")
+            raise InvalidInputError(
+                f"two_phase is {shown(self.two_phase)}; expected a bool or None."
+            )
         require_count("retries", self.retries)
 
 

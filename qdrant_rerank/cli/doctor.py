@@ -248,13 +248,18 @@ def _mismatch(searcher: "HybridSearcher") -> str | None:
 
 
 def _failure(error: Exception) -> "Finding":
-    from qdrant_rerank.cli.doctor_finding import Finding
+    from qdrant_rerank.cli.doctor_finding import Finding, Kind
     from qdrant_rerank.cli.doctor_server import key_finding
 
+    # The client's own exception has the status of the answer.
+    if isinstance(error, QdrantError) and getattr(error.__cause__, "status_code", 0) in {401, 403}:
+        return key_finding(error, os.environ)
+    about: Kind = "collection"
     if isinstance(error, QdrantError):
-        # The client's own exception has the status of the answer.
-        refused = getattr(error.__cause__, "status_code", None) in {401, 403}
-        return key_finding(error, os.environ) if refused else Finding("server", True, str(error))
-    if isinstance(error, ModelError | MissingDependencyError):
-        return Finding("model", True, str(error))
-    return Finding("collection", True, str(error))
+        about = "server"
+    elif isinstance(error, ModelError | MissingDependencyError):
+        about = "model"
+    # An error says first what was seen, then what to do.
+    told = getattr(error, "command_message", "") or str(error)
+    seen, end, fix = told.partition(". ")
+    return Finding(about, True, seen + end.rstrip(), fix)

@@ -14,7 +14,7 @@ from qdrant_rerank.cli.options import (
 from qdrant_rerank.cli.output import opening, print_json, print_table
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.utils.rendering import Column, Table
-from qdrant_rerank.utils.text_files import where_in
+from qdrant_rerank.utils.text_files import name_of, where_in
 
 __all__ = ["rerank"]
 
@@ -56,7 +56,11 @@ def rerank(
         raise InvalidInputError("--text is for JSONL; documents given as lines have no fields.")
     choice = TextChoice(text_source(text))
     numbered = list(documents_of(file, form))
-    read = choice.choose(payload for _, payload in numbered) if numbered else choice.text
+    if not numbered:
+        raise InvalidInputError(
+            f"{name_of(file)} has no documents to rerank; expected one per line."
+        )
+    read = choice.choose(payload for _, payload in numbered)
     for number, payload in numbered:
         read.require(payload, where_in(file, number))
     results = rerank_points(

@@ -21,6 +21,7 @@ from qdrant_rerank.qdrant.payloads import plain_payload, storable_text
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder, RecallPlan
 from qdrant_rerank.qdrant.schema import CollectionSchema
 from qdrant_rerank.types import Embedder, PointId
+from qdrant_rerank.utils.validation import shown
 
 __all__ = ["Document", "PointBuilder"]
 
@@ -72,6 +73,15 @@ class PointBuilder:
         self._sparse = sparse
         self._text = text
 
+    def check(self, documents: Iterable[Document], ids: Iterable[PointId] | None) -> None:
+        """Check documents that can be read again, and keep nothing of them.
+
+        Raises:
+            InvalidInputError: not one id per document; and as :meth:`point`.
+        """
+        for numbered in _numbered(documents, ids):
+            self._checked(*numbered)
+
     def points(
         self, documents: Iterable[Document], ids: Iterable[PointId] | None
     ) -> Iterator[tuple[models.PointStruct, str]]:
@@ -80,27 +90,8 @@ class PointBuilder:
         Raises:
             InvalidInputError: not one id per document; and as :meth:`point`.
         """
-        given = None if ids is None else iter(ids)
-        index = -1
-        for index, document in enumerate(documents):
-            point_id = None
-            if given is not None:
-                point_id = next(given, NO_MORE)
-                if point_id is NO_MORE:
-                    raise InvalidInputError(
-                        f"ids ended after {index}, but there are more documents; expected one id "
-                        "per document."
-                    )
-                if point_id is None:
-                    raise InvalidInputError(
-                        f"ids has None for document {index}; expected a whole number or a UUID. "
-                        "Leave ids out to have all of them made."
-                    )
-            yield self.point(index, document, point_id)
-        if given is not None and next(given, NO_MORE) is not NO_MORE:
-            raise InvalidInputError(
-                f"There are more ids than the {index + 1} documents; expected one id per document."
-            )
+        for numbered in _numbered(documents, ids):
+            yield self.point(*numbered)
 
     def point(
         self, index: int, document: Document, point_id: PointId | None
@@ -120,6 +111,16 @@ class PointBuilder:
             MissingTextError: it has no text, and vectors that need one.
             SchemaMismatchError: a vector that it has does not fit the collection.
         """
+        payload, vectors, text, checked = self._checked(index, document, point_id)
+        if checked is None:
+            checked = self._made_id(text, payload, f"Document {index}")
+        self._note(checked, payload)
+        return models.PointStruct(id=checked, payload=payload, vector=vectors), text
+
+    def _checked(
+        self, index: int, document: Document, point_id: PointId | None
+    ) -> tuple[dict[str, Any], dict[str, Any], str, int | str | None]:
+        """Return the payload, the vectors, the text and the id; None if it is made of the text."""
         where = f"Document {index}"
         vectors: dict[str, Any] = {}
         if isinstance(document, models.PointStruct):
@@ -139,16 +140,13 @@ class PointBuilder:
         needed = {self._plan.dense, self._plan.sparse} - {None} - set(vectors)
         text = self._text.require(payload, where) if needed else self._text(payload) or ""
         text = storable_text(text, where)
-        if point_id is None:
-            point_id = self._made_id(text, payload, where)
-        checked = _checked_id(point_id, where)
-        self._note(checked, payload)
-        return models.PointStruct(id=checked, payload=payload, vector=vectors), text
+        if point_id is not None:
+            return payload, vectors, text, _checked_id(point_id, where)
+        made = None if self._id_field is None else self._id_of_field(payload, where)
+        return payload, vectors, text, made
 
-    def _made_id(self, text: str, payload: dict[str, Any], where: str) -> int | str:
+    def _made_id(self, text: str, payload: dict[str, Any], where: str) -> str:
         """Return the id of a document that has none: two that differ have different ids."""
-        if self._id_field is not None:
-            return self._id_of_field(payload, where)
         # A text without any other field has the same id in collections of both kinds.
         bare = self._text.keys is not None
         if self._schema.ids > 1 and not (bare and payload == self._payload_of(text, where)):
@@ -160,7 +158,7 @@ class PointBuilder:
         values = value_by_key(payload, field) or []
         if len(values) != 1 or not isinstance(values[0], int | str | uuid.UUID) or values[0] == "":
             raise InvalidInputError(
-                f"{where} has {values!r:.80} in the field {field!r}, its id_field; expected one "
+                f"{where} has {shown(values)} in the field {field!r}, its id_field; expected one "
                 "text or whole number."
             )
         [key] = values
@@ -301,6 +299,33 @@ class PointBuilder:
         return dict(given)
 
 
+def _numbered(
+    documents: Iterable[Document], ids: Iterable[PointId] | None
+) -> Iterator[tuple[int, Document, PointId | None]]:
+    """Yield documents with their places, and each with the next id."""
+    given = None if ids is None else iter(ids)
+    index = -1
+    for index, document in enumerate(documents):
+        point_id = None
+        if given is not None:
+            point_id = next(given, NO_MORE)
+            if point_id is NO_MORE:
+                raise InvalidInputError(
+                    f"ids ended after {index}, but there are more documents; expected one id "
+                    "per document."
+                )
+            if point_id is None:
+                raise InvalidInputError(
+                    f"ids has None for document {index}; expected a whole number or a UUID. "
+                    "Leave ids out to have all of them made."
+                )
+        yield index, document, point_id
+    if given is not None and next(given, NO_MORE) is not NO_MORE:
+        raise InvalidInputError(
+            f"There are more ids than the {index + 1} documents; expected one id per document."
+        )
+
+
 def _canonical(payload: dict[str, Any]) -> str:
     """The payload as a text, the same for equal payloads in every process."""
     return json.dumps(payload, sort_keys=True, ensure_ascii=False, default=str)
@@ -328,6 +353,6 @@ def _checked_id(point_id: Any, where: str) -> int | str:
         except ValueError:
             pass
     raise InvalidInputError(
-        f"{where} has the id {point_id!r}; Qdrant takes whole numbers from 0 and UUIDs. Keep other "
-        "keys in the payload."
+        f"{where} has the id {shown(point_id)}; Qdrant takes whole numbers from 0 and UUIDs. Keep "
+        "other keys in the payload."
     )

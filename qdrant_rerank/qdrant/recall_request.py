@@ -15,7 +15,7 @@ from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.qdrant.recall_plan import RecallPlan
 from qdrant_rerank.qdrant.schema import Branch
 from qdrant_rerank.types import PointId
-from qdrant_rerank.utils.validation import a_type
+from qdrant_rerank.utils.validation import a_type, shown
 
 __all__ = [
     "FilterLike",
@@ -204,10 +204,10 @@ def read_recall(recall: Any) -> Any:
         "as the query."
     )
     if isinstance(recall, str | bytes | int | UUID):
-        raise InvalidInputError(f"recall is {recall!r:.80}; {expected}")
+        raise InvalidInputError(f"recall is {shown(recall)}; {expected}")
     try:
         vector = np.asarray(recall, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidInputError(f"recall is a {type(recall).__name__}; {expected}") from error
     if vector.ndim not in {1, 2} or not vector.size or not np.isfinite(vector).all():
         raise InvalidInputError(

@@ -6,7 +6,7 @@ several in a row have failed, the rest is not sent.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -48,6 +48,7 @@ SHOWN_IDS = 3  # in a message; the error has all of them
 #: request is small.
 LARGEST_REQUEST = 30 * 2**20
 #: Advice of the error of an ``add`` that stored only a part.
+NOTHING_ADDED = "No document was added."
 RESUME = "Add all again with resume=True: it stores only what is missing."
 
 Batch = list[models.PointStruct]
@@ -168,7 +169,8 @@ async def add_documents(
     Args:
         driver: asks Qdrant.
         first: knows the collection and the encoders.
-        documents: any iterable; it is read once, or twice where :class:`Prepared` says so.
+        documents: any iterable. An iterator is read once; others are read more often, to check all
+            documents before and as :class:`Prepared` says.
         ids: as many as documents, or None to make them from the texts.
         choice: where a payload's text is; what the collection has settles it.
         options: names of the vectors to fill.
@@ -181,7 +183,7 @@ async def add_documents(
 
     Raises:
         QdrantRerankError: a document is wrong, or a batch failed and none after it was stored; the
-            error has the number of documents before it, in a note or in its message.
+            error has the number of documents that are stored, in a note or in its message.
         IncompleteAddError: batches failed, and others after them were stored.
     """
     if settings is not None and not isinstance(settings, CollectionSettings):
@@ -200,11 +202,8 @@ async def add_documents(
     builder = await _point_builder(
         driver, prepared, first, choice, options, settings or CollectionSettings(), upload.id_field
     )
-    total = len(documents) if isinstance(documents, Sequence) else None
-    if total is not None and isinstance(ids, Sequence) and len(ids) != total:
-        raise InvalidInputError(
-            f"{len(ids)} ids for {total} documents; expected one id per document."
-        )
+    ids = await _checked_ids(driver, builder, documents, ids)
+    total = len(documents) if isinstance(documents, Collection) else None
     points = builder.points(prepared.documents, ids)
     tally = _Tally()
     hidden = None if upload.progress is None else not upload.progress
@@ -256,6 +255,29 @@ async def add_documents(
     return Added(tally.stored, builder.overwritten)
 
 
+async def _checked_ids(
+    driver: Driver,
+    builder: PointBuilder,
+    documents: Iterable[Document],
+    ids: Iterable[PointId] | None,
+) -> Iterable[PointId] | None:
+    """Check all documents that can be read twice; return their ids, which can be, too."""
+    if not isinstance(documents, Collection):
+        return ids
+    if isinstance(ids, Sequence) and len(ids) != len(documents):
+        raise InvalidInputError(
+            f"{len(ids)} ids for {len(documents)} documents; expected one id per document."
+        )
+    if ids is not None and not isinstance(ids, Sequence):
+        ids = list(islice(ids, len(documents) + 1))
+    try:
+        await driver.compute(builder.check, documents, ids)
+    except QdrantRerankError as error:
+        _tell_stored(error, 0)
+        raise
+    return ids
+
+
 def _tell_stored(error: BaseException, stored: int) -> None:
     """Add to an error how many documents are stored: to its message, if it is Qdrant's."""
     state = f"{stored} documents before it were added."
@@ -265,8 +287,10 @@ def _tell_stored(error: BaseException, stored: int) -> None:
         told = error.command_message or str(error)
         error.command_message = f"{told.rstrip('.')}. {state}"
         error.args = (f"{str(error).rstrip('.')}. {state} {RESUME}", *error.args[1:])
-    else:
+    elif stored:
         _add_note(error, f"{state} {RESUME}", state)
+    else:
+        _add_note(error, NOTHING_ADDED, NOTHING_ADDED)
 
 
 def _add_note(error: BaseException, note: str, command: str) -> None:
@@ -315,11 +339,17 @@ def _bytes(point: models.PointStruct) -> int:
 def _next_batch(
     points: Iterator[tuple[models.PointStruct, str]], size: int
 ) -> tuple[list[tuple[models.PointStruct, str]], Exception | None]:
-    """Return points with their texts, and the error after them, which does not lose them."""
+    """Return points with their texts, and the error after them.
+
+    A batch with a wrong document is refused whole. Where the caller's iterable fails, the documents
+    before the failure are not wrong, and are returned.
+    """
     batch: list[tuple[models.PointStruct, str]] = []
     try:
         for point in islice(points, size):
             batch.append(point)  # noqa: PERF402 - extend would lose what came before a failure
+    except QdrantRerankError as error:
+        return [], error
     except Exception as error:
         return batch, error
     return batch, None

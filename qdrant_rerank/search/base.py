@@ -23,7 +23,7 @@ from qdrant_rerank.search.request import SearchRequest
 from qdrant_rerank.types import RerankerLike, SearchResults
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 from qdrant_rerank.utils.progress import tqdm
-from qdrant_rerank.utils.validation import require_positive
+from qdrant_rerank.utils.validation import require_positive, shown
 from qdrant_rerank.utils.warn import warn_caller
 
 __all__ = ["SearchCore"]
@@ -67,7 +67,7 @@ class SearchCore(ABC):
     ) -> None:
         if not isinstance(collection, str) or not collection:
             raise InvalidInputError(
-                f"collection is {collection!r}; expected the name of a collection."
+                f"collection is {shown(collection)}; expected the name of a collection."
             )
         require_positive("candidates", candidates)
         self.options = options or SearchOptions()

@@ -24,6 +24,7 @@ from qdrant_rerank.utils.validation import (
     require_number,
     require_positive,
     require_query,
+    shown,
 )
 
 __all__ = ["SearchRequest", "read_query"]
@@ -74,7 +75,7 @@ class SearchRequest:
                 require_query(query)
             elif isinstance(query, int) and not 0 <= query < 2**64:
                 raise InvalidInputError(
-                    f"query is the id {query!r:.80}; Qdrant's are whole numbers from 0 to 2**64 - "
+                    f"query is the id {shown(query)}; Qdrant's are whole numbers from 0 to 2**64 - "
                     "1, and UUIDs. A text to search for is a str."
                 )
         require_selected("with_payload", self.with_payload)
@@ -121,8 +122,8 @@ class SearchRequest:
         most = max(last, self.candidates or 0)
         if most > MOST_HITS:
             raise InvalidInputError(
-                f"limit, offset and candidates ask for up to {most} hits; expected no more than "
-                f"{MOST_HITS}."
+                f"limit, offset and candidates ask for up to {shown(most)} hits; expected no more "
+                f"than {MOST_HITS}."
             )
         if self.candidates is None:
             return max(candidates, last)

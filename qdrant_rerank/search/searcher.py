@@ -396,7 +396,9 @@ class HybridSearcher(SearchCore):
 
         Args:
             documents: texts, mappings (the payload), or ``PointStruct``s, whose missing vectors
-                are embedded. Any iterable: it is read once, a batch at a time.
+                are embedded. Any iterable. All documents of a list, or of anything else with a
+                length, are checked before one is stored. An iterator is read once, a batch at a
+                time, and a batch with a wrong document is not stored.
             ids: one per document, whole numbers or UUIDs; None for the points' own, or a UUIDv5 of
                 the text and the payload, so that adding twice does not duplicate. (In a collection
                 that version 0.1 created: of the text alone.)
@@ -432,8 +434,8 @@ class HybridSearcher(SearchCore):
             IncompleteAddError: some batches were not stored, but others after them were; the error
                 has the ids. A batch is sent up to three times if its failure is transient.
 
-            Otherwise the documents before the one that failed are stored; the error has their
-            number, and ``resume=True`` goes on from there.
+            Otherwise the batches before the one that failed are stored; the error has the number
+            of their documents, and ``resume=True`` goes on from there.
         """
         upload = Upload(batch_size, parallel, resume, progress, id_field, language, avg_len)
         async with self._driver(self._own_limits()) as driver:

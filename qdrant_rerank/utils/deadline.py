@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.utils.validation import shown
 
 __all__ = [
     "LONGEST_S",
@@ -53,11 +54,12 @@ class Deadline:
             return NO_DEADLINE
         if isinstance(deadline_s, bool) or not isinstance(deadline_s, int | float | np.number):
             raise InvalidInputError(
-                f"deadline_s is {deadline_s!r:.80}; expected seconds, such as 0.2, or None."
+                f"deadline_s is {shown(deadline_s)}; expected seconds, such as 0.2, or None."
             )
         if not deadline_s > 0:
             raise InvalidInputError(
-                f"deadline_s is {deadline_s}; expected seconds above 0, or None for no deadline."
+                f"deadline_s is {shown(deadline_s)}; expected seconds above 0, or None for no "
+                "deadline."
             )
         return NO_DEADLINE if deadline_s > LONGEST_S else cls(time.monotonic() + float(deadline_s))
 

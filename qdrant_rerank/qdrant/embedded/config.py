@@ -10,7 +10,6 @@ from qdrant_client import models
 from qdrant_rerank.errors import QdrantRequestError
 
 __all__ = [
-    "changed_sparse",
     "full_config",
     "index_info",
     "same_name",
@@ -76,27 +75,6 @@ def full_config(
         quantization_config=quantization,
         metadata=metadata,
     )
-
-
-def changed_sparse(
-    params: models.CollectionParams, changes: Mapping[str, models.SparseVectorParams]
-) -> models.CollectionParams:
-    """Change settings of sparse vectors; those that a change does not give stay.
-
-    Raises:
-        QdrantRequestError: there is no sparse vector of a name.
-    """
-    sparse = dict(params.sparse_vectors or {})
-    for name, change in changes.items():
-        if name not in sparse:
-            known = ", ".join(map(repr, sparse)) or "none"
-            raise QdrantRequestError(
-                f"The collection has no sparse vector {name!r}; it has {known}. Nothing was done."
-            )
-        old, new = _given(sparse[name]), _given(change)
-        index = {**old.get("index", {}), **new.get("index", {})}
-        sparse[name] = models.SparseVectorParams(**{**old, **new, "index": index or None})
-    return params.model_copy(update={"sparse_vectors": sparse or None})
 
 
 def to_config(config: models.CollectionConfig, *, durable: bool) -> edge.EdgeConfig:

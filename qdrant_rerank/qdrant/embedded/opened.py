@@ -1,6 +1,5 @@
 """Directories that are open in this process, once for all clients, and in none of its forks."""
 
-import ctypes
 import os
 import threading
 from pathlib import Path
@@ -8,8 +7,15 @@ from weakref import WeakSet, WeakValueDictionary
 
 import qdrant_edge as edge
 
+from qdrant_rerank.qdrant.embedded.closed_files import (
+    forget,
+    is_recorded,
+    record,
+    require_points,
+    require_whole,
+)
 from qdrant_rerank.qdrant.embedded.directory import SHARDS, Directory
-from qdrant_rerank.qdrant.embedded.places import close_files
+from qdrant_rerank.qdrant.embedded.places import close_files, never_free
 from qdrant_rerank.utils.fork import in_child
 
 __all__ = ["Opened", "open_directory"]
@@ -26,6 +32,7 @@ class Opened:
         listing: its list of collections.
         shards: opened collections by folder name.
         flushed: filled files of their logs, and the time, when they were written to disk last.
+        changed: folders of collections whose files may have changed since they were opened.
         writing: the lock that a writer holds.
         users: the clients that have the directory open.
     """
@@ -35,6 +42,7 @@ class Opened:
         self.writing = threading.RLock()
         self.shards: dict[str, edge.EdgeShard] = {}
         self.flushed: dict[str, tuple[set[str], float]] = {}
+        self.changed: set[str] = set()
         self.users: WeakSet[object] = WeakSet()
         self.directory = Directory(folder)
         try:
@@ -51,29 +59,56 @@ class Opened:
                 return
             _opened.pop(self._key, None)
             try:
-                for shard in self.shards.values():
+                for folder, shard in self.shards.items():
                     if flush:
                         shard.flush()
+                    points = shard.info().points_count
                     shard.close()
+                    if flush:
+                        self._record(folder, points)
             finally:
                 self.shards.clear()
                 self.directory.close()
 
+    def load(self, folder: str) -> edge.EdgeShard:
+        """Open the shard of a folder; its files must be those that were closed.
+
+        Raises:
+            ValueError: a file is damaged.
+        """
+        place = self.directory.path / SHARDS / folder
+        require_whole(place)
+        shard = edge.EdgeShard.load(str(place))
+        try:
+            require_points(place, shard.info().points_count)
+        except ValueError:
+            never_free(shard)
+            close_files(place)
+            raise
+        self.shards[folder] = shard
+        return shard
+
+    def change(self, folder: str) -> None:
+        """Note that the files of a folder are about to change."""
+        if folder not in self.changed:
+            forget(self.directory.path / SHARDS / folder)
+            self.changed.add(folder)
+
+    def _record(self, folder: str, points: int) -> None:
+        place = self.directory.path / SHARDS / folder
+        if folder in self.changed or not is_recorded(place):
+            record(place, points)
+
     def let_go(self) -> None:
         """Leave the files to the parent process, of which this one is a fork."""
         for shard in self.shards.values():
-            _never_free(shard)
+            never_free(shard)
         self.directory.let_go()
 
     def give_up(self, folder: str) -> None:
         """Forget a shard that broke down in a write, and write nothing of it to disk."""
-        _never_free(self.shards.pop(folder))
+        never_free(self.shards.pop(folder))
         close_files(self.directory.path / SHARDS / folder)
-
-
-def _never_free(shard: edge.EdgeShard) -> None:
-    """Keep a shard for the life of the process, since freeing it writes to its files."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(shard))
 
 
 # A directory whose clients are all forgotten is closed without their help.

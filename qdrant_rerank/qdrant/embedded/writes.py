@@ -7,6 +7,7 @@ from typing import Any
 
 from qdrant_client import models
 
+from qdrant_rerank.qdrant.embedded.checks import require_one
 from qdrant_rerank.qdrant.embedded.operations import to_operation
 from qdrant_rerank.qdrant.embedded.points import DONE, vector_rows
 from qdrant_rerank.qdrant.embedded.shards import Shards
@@ -48,6 +49,7 @@ class WriteCalls:
         **kwargs: Any,
     ) -> None:
         """Store points from any iterable."""
+        require_one("batch_size", batch_size)
         remaining = iter(points)
         while batch := list(islice(remaining, batch_size)):
             self.upsert(collection_name, batch, update_filter, update_mode)

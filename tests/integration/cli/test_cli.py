@@ -262,3 +262,23 @@ def test_good_lines_before_a_broken_one_are_kept(command, tmp_path):
     assert "2 documents before it were added" in err
     _, out, _ = command("search", "one", *where, "--json")
     assert len(json.loads(out)) == 2
+
+
+@pytest.mark.parametrize("arguments", [("rerank", "q", "-"), ("index", "-", "--collection", "c")])
+@pytest.mark.parametrize("stdin", ["", "\n \n"])
+def test_no_documents_are_bad_input(command, tmp_path, arguments, stdin):
+    """No empty table, and nothing is made."""
+    where = ("--path", tmp_path / "db") if arguments[0] == "index" else ()
+    code, out, err = command(*arguments, *where, stdin=stdin)
+    assert (code, out) == (2, "")
+    assert "stdin has no documents" in err
+
+
+def test_a_file_in_the_place_of_a_directory_is_named(command, tmp_path):
+    """By the path that was given, and by no other."""
+    (tmp_path / "file").write_text("text")
+    where = ("--path", tmp_path / "file", "--collection", "c")
+    code, _, err = command("index", "-", *where, stdin='"Iron melts."\n')
+    assert code == 2
+    assert f"The Qdrant directory {tmp_path / 'file'} cannot be opened: it is a file." in err
+    assert "shards" not in err

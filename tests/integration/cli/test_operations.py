@@ -124,7 +124,9 @@ def test_doctor_says_what_is_wrong_and_how_to_fix_it(run):
     assert wrong["fix"] == wrong["mend"] == "client.create_payload_index('docs', 'year', 'integer')"
     none = run("doctor", "--collection", "no", "--json")
     assert none.exit_code == 1
-    assert "no collection 'no'" in json.loads(none.stdout)[-1]["seen"]
+    missing = json.loads(none.stdout)[-1]
+    assert missing["seen"].endswith("has no collection 'no'.")
+    assert missing["fix"] == "It has 'docs'. 'qdrant-rerank index' creates it."
     assert "Embedded: qdrant-edge-py" in well.output
     assert run("doctor", "--collection", "docs", "--sample", "0").exit_code == 2
     assert run("doctor", "--collection", "docs", "--url", "http://localhost:1").exit_code == 2
