@@ -14,6 +14,7 @@ from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.qdrant.recall_plan import RecallPlan
 from qdrant_rerank.qdrant.schema import Branch
 from qdrant_rerank.types import PointId
+from qdrant_rerank.utils.client_models import TextQuery
 
 __all__ = [
     "Prefetches",
@@ -38,7 +39,7 @@ RecallBy: TypeAlias = (
     | models.QueryRequest
 )
 DenseQuery: TypeAlias = NDArray[np.float32] | models.Document | PointId
-SparseQuery: TypeAlias = models.SparseVector | models.Document | models.TextQuery | PointId
+SparseQuery: TypeAlias = models.SparseVector | models.Document | TextQuery | PointId
 
 
 @dataclass(frozen=True, slots=True)
