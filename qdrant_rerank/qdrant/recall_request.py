@@ -15,6 +15,7 @@ from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.qdrant.recall_plan import RecallPlan
 from qdrant_rerank.qdrant.schema import Branch
 from qdrant_rerank.types import PointId
+from qdrant_rerank.utils.client_models import TextQuery
 from qdrant_rerank.utils.validation import a_type, shown
 
 __all__ = [
@@ -54,7 +55,7 @@ RecallBy: TypeAlias = (
 )
 CLAUSES = frozenset(models.Filter.model_fields)
 DenseQuery: TypeAlias = NDArray[np.float32] | models.Document | PointId
-SparseQuery: TypeAlias = models.SparseVector | models.Document | models.TextQuery | PointId
+SparseQuery: TypeAlias = models.SparseVector | models.Document | TextQuery | PointId
 
 
 @dataclass(frozen=True, slots=True)

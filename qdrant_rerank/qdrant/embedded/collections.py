@@ -18,6 +18,7 @@ from qdrant_rerank.qdrant.embedded.vector_changes import (
     with_vector,
     without_vector,
 )
+from qdrant_rerank.utils.client_models import IdTrackerParams, PayloadStorageParams
 
 __all__ = ["CollectionCalls"]
 
@@ -41,8 +42,8 @@ class CollectionCalls:
         optimizers_config: models.OptimizersConfigDiff | None = None,
         quantization_config: models.QuantizationConfig | None = None,
         on_disk_payload: bool | None = None,
-        payload: models.PayloadStorageParams | None = None,
-        id_tracker: models.IdTrackerParams | None = None,
+        payload: PayloadStorageParams | None = None,
+        id_tracker: IdTrackerParams | None = None,
         replacing: bool = False,
         **kwargs: Any,
     ) -> bool:

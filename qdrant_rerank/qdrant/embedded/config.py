@@ -8,6 +8,7 @@ import qdrant_edge as edge
 from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
+from qdrant_rerank.utils.client_models import TextScoringParams, TurboQuantization
 
 __all__ = [
     "full_config",
@@ -177,7 +178,7 @@ def _quantization(given: Any) -> Any:
                 ),
                 memory=same_name(edge.Memory, wanted.memory),
             )
-        case models.TurboQuantization(turbo=wanted):
+        case TurboQuantization(turbo=wanted):
             return edge.TurboQuantQuantizationConfig(
                 always_ram=wanted.always_ram,
                 bits=same_name(edge.TurboQuantBitSize, wanted.bits),
@@ -224,7 +225,7 @@ def to_index(info: models.PayloadIndexInfo) -> Any:
             if isinstance(stemmer, models.SnowballParams)
             else edge.DisabledStemmer()
         )
-    if isinstance(given.get("scoring"), models.TextScoringParams):
+    if isinstance(given.get("scoring"), TextScoringParams):
         given["scoring"] = True  # BM25 is the one kind
     return INDEX_PARAMS[info.data_type.value](**given)
 
