@@ -16,7 +16,7 @@ def in_one_line(repository: CachedRepository, file: str | None = None) -> Iterat
     """Raise the errors of a block as one ModelFileError about a repository or one of its files."""
     try:
         yield
-    except (*http_errors(), OSError, ValueError) as error:
+    except _told() as error:
         what = repository.name if file is None else f"{file} of {repository.name}"
         causes = _causes(error)
         reason = _reason(causes, repository)
@@ -34,6 +34,10 @@ def http_errors() -> tuple[type[Exception], ...]:
     names = {"RequestException", "HTTPError"}
     bases = [base for base in HfHubHTTPError.__mro__ if base.__name__ in names]
     return httpx.HTTPError, bases[-1]
+
+
+def _told() -> tuple[type[Exception], ...]:
+    return (*http_errors(), OSError, ValueError)
 
 
 def _timeouts() -> tuple[type[Exception], ...]:
