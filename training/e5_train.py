@@ -1,11 +1,12 @@
 """Train the branches on the states of a frozen trunk, resumable.
 
 First the scalars and their head, then, with these as they are, the reader, on what they leave over.
-The loss is the cross-entropy of the answer against the passages made by rules, a part of that against
-all of the group, and the divergence from a teacher on the passages of the sets: e5's cosine and exact match teach the scalars, with
-all-MiniLM-L6-v2's cosine where queries are topical, and the scalars teach the reader, so that
-neither reorders ordinary passages without evidence. The reader's layers run in bfloat16 with
-float32 master weights; what comes out is the mean of the weights over the last part of the steps.
+The loss is the cross-entropy of the answer against the passages made by rules, a part of that
+against all of the group, and the divergence from a teacher on the passages of the sets: e5's cosine
+and exact match teach the scalars, with all-MiniLM-L6-v2's cosine where queries are topical, and the
+scalars teach the reader, so that neither reorders ordinary passages without evidence. The reader's
+layers run in bfloat16 with float32 master weights; what comes out is the mean of the weights over
+the last part of the steps.
 """
 
 import time
