@@ -13,6 +13,7 @@ from qdrant_rerank.errors import InvalidInputError, ModelFileError
 from qdrant_rerank.hub.precision import Precision
 from qdrant_rerank.hub.registry import listing, supported_models
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, ModelSpec
+from qdrant_rerank.utils.languages import LANGUAGES
 from qdrant_rerank.utils.rendering import Column, Table
 
 __all__ = ["models"]
@@ -62,8 +63,6 @@ def list_command(as_json: bool) -> None:
 
 def show_models(as_json: bool) -> None:
     """Print the registry; 80 columns have room for all but descriptions and sizes of fp16 files."""
-    from qdrant_rerank.embedders.bm25 import LANGUAGES
-
     listed = [listing(spec) for spec in supported_models()]
     if as_json:
         print_json(listed)
