@@ -297,7 +297,9 @@ def test_a_cancelled_search_closes_its_connection():
 
     async def main(url):
         client = AsyncQdrantClient(url=url, timeout=60, check_compatibility=False)
-        async with AsyncHybridSearcher("docs", client=client, reranker=None) as searcher:
+        async with AsyncHybridSearcher(
+            "docs", client=client, reranker=None, text="text"
+        ) as searcher:
             before = Held.now()
             task = asyncio.create_task(searcher.search("q"))
             while not script.requests("POST"):
@@ -328,7 +330,9 @@ def test_a_cancelled_search_gives_up_its_grpc_call():
 
     async def main(port):
         client = AsyncQdrantClient(**grpc_address(port), timeout=60, check_compatibility=False)
-        async with AsyncHybridSearcher("docs", client=client, reranker=None) as searcher:
+        async with AsyncHybridSearcher(
+            "docs", client=client, reranker=None, text="text"
+        ) as searcher:
             task = asyncio.create_task(searcher.search("q"))
             while not calls:
                 await asyncio.sleep(0.01)
