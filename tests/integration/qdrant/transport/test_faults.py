@@ -51,7 +51,7 @@ def sync_call(address, call, **options):
     """What one call of a sync searcher returns or raises."""
     client = QdrantClient(**{"timeout": 1} | KEY | address, check_compatibility=False)
     searcher = HybridSearcher(
-        "docs", client=client, reranker=None, options=SearchOptions(**options)
+        "docs", text="text", client=client, reranker=None, options=SearchOptions(**options)
     )
     try:
         return call(searcher)
@@ -67,7 +67,7 @@ def async_call(address, call, **options):
     async def main():
         client = AsyncQdrantClient(**{"timeout": 1} | KEY | address, check_compatibility=False)
         async with AsyncHybridSearcher(
-            "docs", client=client, reranker=None, options=SearchOptions(**options)
+            "docs", text="text", client=client, reranker=None, options=SearchOptions(**options)
         ) as searcher:
             try:
                 result = await call(searcher)
@@ -405,7 +405,7 @@ def test_grpc_asks_again_when_unavailable(code, again):
         options = SearchOptions(retries=1)
         try:
             async with AsyncHybridSearcher(
-                "docs", client=client, reranker=None, options=options
+                "docs", text="text", client=client, reranker=None, options=options
             ) as searcher:
                 with pytest.raises((QdrantError, CollectionNotFoundError)) as caught:
                     await searcher.search("q")
