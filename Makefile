@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test server-test congruence newest coverage check questions lock clean
+.PHONY: demo test server-test congruence newest oldest adapters coverage check questions lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -37,11 +37,27 @@ server-test: $(VENV)/.dev  ## the tests against a server or a cluster at QDRANT_
 congruence: $(VENV)/.dev  ## random work on the embedded engine, local mode and, if QDRANT_URL is set, a server; CONGRUENCE_SEEDS=100
 	@CONGRUENCE_SEEDS=$${CONGRUENCE_SEEDS:-100} $(BIN)/python -m pytest tests/integration/qdrant/embedded/test_congruence.py
 
-# The environment of the tests has an older huggingface_hub, since fastembed wants one.
-newest:  ## the hub's and the command line's tests with the newest of all that a user gets
+# What depends on other packages, in the oldest and the newest releases of them that a user can have.
+# The environment of the other tests has an older huggingface_hub, since fastembed wants one.
+ACROSS := tests/integration/test_releases.py tests/integration/hub/test_faults.py tests/integration/hub/test_cache.py \
+    tests/integration/cli/test_models.py tests/integration/cross_encoder/test_bundled.py
+
+newest:  ## the tests of what depends on other packages, with the newest of all that a user gets
 	@$(PYTHON) -m venv $(VENV)-newest
 	@$(VENV)-newest/bin/python -m pip --disable-pip-version-check install --quiet --upgrade --editable '.[cpu,embedded]' pytest hypothesis
-	@$(VENV)-newest/bin/python -m pytest tests/integration/hub/test_faults.py tests/integration/hub/test_cache.py tests/integration/cli/test_models.py tests/integration/cross_encoder/test_bundled.py
+	@$(VENV)-newest/bin/python -m pytest $(ACROSS)
+
+oldest:  ## the same with the oldest that pyproject.toml allows
+	@$(PYTHON) -m venv $(VENV)-oldest
+	@$(VENV)-oldest/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints-oldest.txt --editable '.[cpu,embedded]' pytest hypothesis
+	@$(VENV)-oldest/bin/python -m pytest $(ACROSS)
+
+# PyTorch and the packages whose encoders are taken as they are.
+adapters:  ## the tests with sentence-transformers, model2vec, LangChain, LlamaIndex, fastembed and OpenAI's client
+	@$(PYTHON) -m venv $(VENV)-adapters
+	@$(VENV)-adapters/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	@$(VENV)-adapters/bin/python -m pip --disable-pip-version-check install --quiet --group adapters --editable '.[cpu,embedded]'
+	@$(VENV)-adapters/bin/python -m pytest tests/integration/embedders tests/unit/embedders
 
 coverage: $(VENV)/.dev  ## every test, and the lines that none of them runs
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
@@ -59,4 +75,4 @@ lock: $(VENV)/.dev  ## write the versions installed now into constraints.txt
 	   $(PIP) freeze --exclude-editable | grep -vi '^qdrant-rerank'; } > constraints.txt
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) $(VENV)-newest .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest $(VENV)-adapters .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

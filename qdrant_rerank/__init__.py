@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from qdrant_rerank.embedders import (
         Bm25Encoder,
         OnnxEmbedder,
+        OpenAIEmbedder,
         QdrantInference,
+        SpladeEncoder,
         StaticEmbedder,
         TextIndex,
     )
@@ -40,8 +42,11 @@ if TYPE_CHECKING:
     from qdrant_rerank.evaluation.evaluate import evaluate
     from qdrant_rerank.options import SearchOptions
     from qdrant_rerank.qdrant.settings import CollectionSettings
+    from qdrant_rerank.reranking.adapters import ClientReranker
     from qdrant_rerank.reranking.cascade import Cascade
     from qdrant_rerank.reranking.grouping import GroupedResults, RerankedGroup
+    from qdrant_rerank.reranking.late_interaction import LateInteraction
+    from qdrant_rerank.reranking.remote import RemoteReranker
     from qdrant_rerank.reranking.rerank import rerank_points
     from qdrant_rerank.search.async_searcher import AsyncHybridSearcher
     from qdrant_rerank.search.searcher import HybridSearcher
@@ -61,15 +66,19 @@ _HOME = {
     "Bm25Encoder": "embedders",
     "Calibrator": "cross_encoder.calibration",
     "Cascade": "reranking.cascade",
+    "ClientReranker": "reranking.adapters",
     "CollectionSettings": "qdrant.settings",
     "Embedder": "types",
     "Evaluation": "evaluation",
     "GroupedResults": "reranking.grouping",
     "HybridSearcher": "search.searcher",
+    "LateInteraction": "reranking.late_interaction",
     "OnnxEmbedder": "embedders",
+    "OpenAIEmbedder": "embedders",
     "PairScores": "cross_encoder.pair_scores",
     "PromptTemplate": "cross_encoder.prompts",
     "QdrantInference": "embedders",
+    "RemoteReranker": "reranking.remote",
     "RerankedGroup": "reranking.grouping",
     "RerankedPoint": "types",
     "Reranker": "types",
@@ -79,6 +88,7 @@ _HOME = {
     "SearchTrace": "types",
     "Snippet": "types",
     "SparseEncoder": "types",
+    "SpladeEncoder": "embedders",
     "StaticEmbedder": "embedders",
     "TextCrossEncoder": "cross_encoder.text_cross_encoder",
     "TextIndex": "embedders",
@@ -94,18 +104,22 @@ __all__ = [
     "Bm25Encoder",
     "Calibrator",
     "Cascade",
+    "ClientReranker",
     "CollectionSettings",
     "Embedder",
     "Evaluation",
     "GroupedResults",
     "HybridSearcher",
+    "LateInteraction",
     "ModelFile",
     "ModelSource",
     "ModelSpec",
     "OnnxEmbedder",
+    "OpenAIEmbedder",
     "PairScores",
     "PromptTemplate",
     "QdrantInference",
+    "RemoteReranker",
     "RerankedGroup",
     "RerankedPoint",
     "Reranker",
@@ -115,6 +129,7 @@ __all__ = [
     "SearchTrace",
     "Snippet",
     "SparseEncoder",
+    "SpladeEncoder",
     "StaticEmbedder",
     "TextCrossEncoder",
     "TextIndex",

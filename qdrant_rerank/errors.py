@@ -14,7 +14,9 @@ in brackets is a second base: callers who catch that one catch ours too::
     │   ├── ModelFileError                      a file is missing, damaged or does not fit
     │   │   ├── DamagedFileError                its bytes are not the published ones
     │   │   └── MissingPrecisionError (InvalidInputError)  no file of that precision
-    │   └── ModelOutputError                    the model ran, but did not return valid scores
+    │   ├── ModelOutputError                    the model ran, but did not return valid scores
+    │   ├── ModelConnectionError (ConnectionError)  its server is unreachable, too slow, or unclear
+    │   └── ModelRequestError                   its server refused: key, quota, or a bad request
     ├── CollectionError                         a collection is not what the call needs
     │   ├── CollectionNotFoundError             there is no such collection
     │   └── SchemaMismatchError                 its vectors do not fit the embedder
@@ -53,9 +55,11 @@ __all__ = [
     "MissingPrecisionError",
     "MissingTextError",
     "MissingTextWarning",
+    "ModelConnectionError",
     "ModelError",
     "ModelFileError",
     "ModelOutputError",
+    "ModelRequestError",
     "QdrantConnectionError",
     "QdrantError",
     "QdrantRequestError",
@@ -67,7 +71,7 @@ __all__ = [
 
 HIDDEN = "***"
 #: Environment variables whose values are secrets.
-SECRET_VARIABLES = ("QDRANT_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+SECRET_VARIABLES = ("QDRANT_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY")
 SHORTEST_SECRET = 6  # characters; a shorter value is part of ordinary words
 SECRET_NAME = (
     r"(?:[\w.-]*[-_.])?(?:api[-_]?key|key|token|secret|password|passwd|pwd|auth|authorization"
@@ -96,7 +100,7 @@ def redact(text: str, *secrets: str | None) -> str:
 
     Secrets are the user and password of a URL, parameters such as ``?api_key=``, headers with a
     key, bearer tokens, JSON web tokens, Hugging Face tokens, and the values of ``QDRANT_API_KEY``,
-    ``HF_TOKEN`` and ``HUGGING_FACE_HUB_TOKEN``.
+    ``OPENAI_API_KEY``, ``HF_TOKEN`` and ``HUGGING_FACE_HUB_TOKEN``.
 
     Args:
         text: any text.
@@ -149,7 +153,7 @@ class QdrantRerankError(Exception):
 class InvalidInputError(QdrantRerankError, ValueError):
     """An argument or a document is wrong.
 
-    Nothing was done, except that ``add`` may have stored documents before the wrong one.
+    Nothing was done, except that ``add`` may have stored batches before the wrong document.
     """
 
 
@@ -216,6 +220,14 @@ class MissingPrecisionError(ModelFileError, InvalidInputError):
 
 class ModelOutputError(ModelError):
     """A model ran, but did not return one finite score per pair."""
+
+
+class ModelConnectionError(ModelError, ConnectionError):
+    """A server that runs a model cannot be reached, is too slow, or sent no valid answer."""
+
+
+class ModelRequestError(ModelError):
+    """A server that runs a model refused: wrong key, too many requests, or an invalid request."""
 
 
 class CollectionError(QdrantRerankError):

@@ -14,6 +14,7 @@ from qdrant_rerank.utils.validation import (
     require_count,
     require_number,
     require_positive,
+    shown,
 )
 
 __all__ = [
@@ -35,6 +36,8 @@ Fusion = Literal["rrf", "dbsf"]
 Blend = float | Literal["rrf"]
 #: What happens when the reranker fails: its error, or the retrieval order.
 OnRerankError = Literal["raise", "recall"]
+
+LONGEST_S = 10**300  # a float can hold it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,16 +107,19 @@ class SearchOptions:
             require_choice("fusion", self.fusion, Fusion)
         for name in ("dense_vector", "sparse_vector"):
             _require_names(name, getattr(self, name))
-        for name in ("dense_candidates", "sparse_candidates", "timeout_s"):
-            require_positive(name, getattr(self, name))
+        require_positive("dense_candidates", self.dense_candidates)
+        require_positive("sparse_candidates", self.sparse_candidates)
+        require_positive("timeout_s", self.timeout_s, most=LONGEST_S)
         _require_consistency(self.consistency)
         if self.recall_threshold is not None:
             require_number("recall_threshold", self.recall_threshold, "a retrieval score")
         require_number("diversity", self.diversity, "0 to 1")
         if not 0 <= self.diversity <= 1:
-            raise InvalidInputError(f"diversity is {self.diversity}; expected 0 to 1.")
+            raise InvalidInputError(f"diversity is {shown(self.diversity)}; expected 0 to 1.")
         if self.two_phase not in {None, True, False}:
-            raise InvalidInputError(f"two_phase is {self.two_phase!r}; expected a bool or None.")
+            raise InvalidInputError(
+                f"two_phase is {shown(self.two_phase)}; expected a bool or None."
+            )
         require_count("retries", self.retries)
 
 

@@ -4,6 +4,7 @@ import html
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -11,6 +12,7 @@ from typing import (
     Protocol,
     Self,
     SupportsIndex,
+    TypeAlias,
     TypeVar,
     overload,
     runtime_checkable,
@@ -32,6 +34,7 @@ __all__ = [
     "PointId",
     "RerankedPoint",
     "Reranker",
+    "RerankerLike",
     "Results",
     "SearchResults",
     "SearchTrace",
@@ -44,7 +47,7 @@ __all__ = [
 ]
 
 #: How a search ended; see ``SearchTrace.status``.
-Status = Literal["reranked", "partial", "degraded", "recall only", "no candidates"]
+Status = Literal["reranked", "partial", "degraded", "no text", "recall only", "no candidates"]
 
 #: The score of a hit that was not scored: the lowest float32, so that it is below any other score
 #: and every format and database can hold it, as none can hold minus infinity.
@@ -60,6 +63,11 @@ class Reranker(Protocol):
     def rerank(self, query: str, documents: list[str], /) -> Iterable[float]:
         """Return one score per document, in input order; higher is more relevant."""
         ...
+
+
+#: What ``reranker=`` takes: a ``Reranker``, a name, a path, ``LateInteraction``, or an object of
+#: another package, whose type this package does not know.
+RerankerLike: TypeAlias = Reranker | str | Path | Any
 
 
 @runtime_checkable
@@ -93,7 +101,11 @@ class Embedder(Protocol):
 
 @runtime_checkable
 class SparseEncoder(Protocol):
-    """Turns texts into sparse vectors."""
+    """Turns texts into sparse vectors.
+
+    An encoder whose weights lack the inverse document frequency, as BM25's do, has an attribute
+    ``needs_idf`` that is True; then ``add`` creates a collection where Qdrant multiplies by it.
+    """
 
     @property
     def name(self) -> str:
@@ -170,16 +182,25 @@ class SearchTrace:
         windows: rows of the model's inputs; more than ``pairs`` if long documents are read in
             passages.
         activation: function that turned the model's logits into scores; "identity" for none.
-        engine: what ran the model: an execution provider of onnxruntime, or OpenVINO.
+        engine: what ran the model: an execution provider of onnxruntime, OpenVINO, or Qdrant for
+            late interaction.
         precision: precision of the model's weights, such as "int8", and how they were quantized
             if this package did it.
         cache_hit_rate: share of the pairs whose score came from the score cache, 0 to 1; they
             count no tokens. None without a score cache.
         status: "reranked"; "partial" (the time was up: the candidates after the first ``pairs``
-            follow in retrieval order); "degraded" (the reranker failed: the hits are in retrieval
-            order); "recall only" (no reranker); "no candidates".
+            follow in retrieval order); "degraded" (the reranker failed, or the texts could not be
+            read: the hits are in retrieval order); "no text" (none of the hits has text, so nothing
+            was scored: the hits are in retrieval order); "recall only" (no reranker); "no
+            candidates".
         retries: requests that were sent to Qdrant again.
-        cause: type and message of the reranker's error if the status is "degraded"; else None.
+        cause: type and message of the error if the status is "degraded"; else None.
+        vectors: names of the vectors that were searched ("" is the unnamed one), and the payload
+            field of a text index; empty if a ``recall`` of the caller's names none. A vector for
+            which the query has no terms is not searched.
+        text: payload field, path, template or preset that the texts were read by, or the name of a
+            function; None if no text was read.
+        missing_text: hits that have no text there, and so were not scored.
     """
 
     embed_s: float = 0.0
@@ -200,6 +221,9 @@ class SearchTrace:
     status: Status = "reranked"
     retries: int = 0
     cause: str | None = None
+    vectors: tuple[str, ...] = ()
+    text: str | None = None
+    missing_text: int = 0
 
 
 Item = TypeVar("Item")
@@ -258,7 +282,9 @@ class Results(list[Item]):
         return (
             f"<p><b>{html.escape(self.query)}</b>: {len(self)}{unit} of {trace.candidates} "
             f"candidates, {trace.total_s * 1000:.0f} ms (recall {trace.recall_s * 1000:.0f} ms, "
-            f"rerank {(trace.tokenize_s + trace.infer_s) * 1000:.0f} ms)</p>"
+            f"rerank {(trace.tokenize_s + trace.infer_s) * 1000:.0f} ms)"
+            + (f"; {trace.missing_text} without text" if trace.missing_text else "")
+            + "</p>"
             + html_table(self._rows())
         )
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,28 @@ class OwnServer:
     Args:
         directory: where its data are.
         certificate: of a server that speaks TLS, signed by itself; None for plain HTTP.
+        arguments: of the command line.
         settings: environment variables of Qdrant's configuration, without the ``QDRANT__``.
     """
 
-    def __init__(self, directory: Path, certificate: Path | None = None, **settings: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        certificate: Path | None = None,
+        arguments: Sequence[str] = (),
+        **settings: str,
+    ) -> None:
         binary = os.environ.get("QDRANT_BINARY")
         if not binary:
             pytest.skip("QDRANT_BINARY is not set; it is the path of a Qdrant server's program")
         self._binary = binary
         self._directory = directory
+        self._arguments = arguments
         self._settings = settings
         self._certificate = certificate
         self.scheme = "https" if certificate else "http"
         self.port, self.grpc_port = free_port(), free_port()
+        self.p2p: str | None = None  # address for the other nodes of a cluster
         self.process: subprocess.Popen[bytes] | None = None
 
     def client_options(self, *, prefer_grpc: bool = False) -> dict[str, Any]:
@@ -56,7 +66,7 @@ class OwnServer:
             **self._settings,
         }
         self.process = subprocess.Popen(
-            [self._binary],
+            [self._binary, *self._arguments],
             cwd=self._directory,
             env={f"QDRANT__{name}": value for name, value in settings.items()},
             stdout=subprocess.DEVNULL,
@@ -74,6 +84,12 @@ class OwnServer:
                 time.sleep(0.05)
             else:
                 return
+
+    def restart(self, **settings: str) -> None:
+        """Kill it, and start it with other settings as well."""
+        self.kill()
+        self._settings = {**self._settings, **settings}
+        self.start()
 
     def kill(self) -> None:
         """SIGKILL: nothing is flushed."""

@@ -9,6 +9,7 @@ import pytest
 from qdrant_client import models
 
 from qdrant_rerank import Bm25Encoder, SearchOptions, StaticEmbedder
+from tests.releases import CLIENT
 
 DAY = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 TEXTS = [
@@ -148,7 +149,11 @@ CALLS: dict[str, dict[str, Any]] = {
     **{f"filter, {name}": {"query_filter": one} for name, one in FILTERS.items()},
     "threshold": {"score_threshold": 1.0},
     "recall threshold": options(recall_threshold=0.4),
-    "weighted": options(fusion=models.Rrf(k=10, weights=[3.0, 1.0])),
+    **(
+        {"weighted": options(fusion=models.Rrf(k=10, weights=[3.0, 1.0]))}
+        if CLIENT >= (1, 17)
+        else {}
+    ),
     "dbsf": options(fusion="dbsf", dense_candidates=2, sparse_candidates=3),
     "exact": options(search_params=models.SearchParams(exact=True, hnsw_ef=64)),
     "rescored": options(

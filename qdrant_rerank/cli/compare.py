@@ -81,7 +81,7 @@ def compare(
     hits = [hit for query in comparison.queries for hit in query.hits]
     if hits and not any(hit.text for hit in hits):
         raise InvalidInputError(
-            f"No hit of any query has text at {' or '.join(map(repr, source.text))}, so there is "
+            f"No hit of any query has text at {searcher.text.name!r}, so there is "
             "nothing to rerank and to compare. Name the field that has text with --text."
         )
     if html is not None:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qdrant_rerank.cli.options import Source, as_one, model, text_source
+from qdrant_rerank.cli.options import (
+    AUTO,
+    Source,
+    as_one,
+    language_option,
+    model,
+    text_source,
+)
 from qdrant_rerank.cli.output import console, counted, print_json, say
 from qdrant_rerank.cli.searchers import qdrant_place, searcher_for
 from qdrant_rerank.errors import InvalidInputError, UnknownDocumentError
@@ -17,11 +24,12 @@ from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
 
 if TYPE_CHECKING:
     from qdrant_rerank.evaluation.evaluation_result import Evaluation
+    from qdrant_rerank.evaluation.sets import EvaluatedSets
     from qdrant_rerank.evaluation.trec import Qrels, Run
     from qdrant_rerank.evaluation.tuning_result import Tuning
     from qdrant_rerank.search.searcher import HybridSearcher
 
-__all__ = ["Data", "Given", "data_options", "read_data", "searchers_for", "show"]
+__all__ = ["Data", "Given", "data_options", "read_data", "searchers_for", "show", "show_sets"]
 
 #: Name of a collection that is indexed in memory while a command runs.
 IN_MEMORY = "corpus"
@@ -29,7 +37,12 @@ IN_MEMORY = "corpus"
 BEIR_TEXT = ("title", "text")
 
 DATA_OPTIONS = (
-    click.option("--corpus", help="A BEIR folder, or the corpus.jsonl[.gz] of one."),
+    click.option(
+        "--corpus",
+        "corpora",
+        multiple=True,
+        help="A BEIR folder, or the corpus.jsonl[.gz] of one. Repeatable in eval.",
+    ),
     click.option("--queries", "queries_file", help="queries.jsonl[.gz]; default: the folder's."),
     click.option(
         "--qrels",
@@ -56,9 +69,9 @@ DATA_OPTIONS = (
     click.option(
         "--text",
         multiple=True,
-        default=BEIR_TEXT,
-        show_default=True,
-        help="Payload fields of the collection with the text, or a template.",
+        default=(AUTO,),
+        show_default="title and text of a corpus; found by itself in a collection",
+        help="Payload field with the text, a template or a preset. Repeatable.",
     ),
     click.option(
         "--id-field",
@@ -67,6 +80,7 @@ DATA_OPTIONS = (
         help="Payload field with the id that the qrels use; without it, a point's own id counts.",
     ),
     click.option("--embedder", default=DEFAULT_EMBEDDER, show_default=True, help="Dense encoder."),
+    language_option,
     click.option("--out", type=click.Path(file_okay=False), help="Folder for JSON, runs and plot."),
     click.option("--seed", default=0, show_default=True, help="Seed of all that is random."),
 )
@@ -76,7 +90,7 @@ DATA_OPTIONS = (
 class Given:
     """The values of DATA_OPTIONS."""
 
-    corpus: str | None
+    corpora: tuple[str, ...]
     queries_file: str | None
     qrels_file: str | None
     partial_corpus: bool
@@ -88,13 +102,34 @@ class Given:
     text: tuple[str, ...]
     id_field: str
     embedder: str
+    language: str | None
     out: str | None
     seed: int
 
     @property
+    def corpus(self) -> str | None:
+        """The only corpus, if there is one.
+
+        Raises:
+            InvalidInputError: there are several.
+        """
+        if len(self.corpora) > 1:
+            raise InvalidInputError(
+                f"--corpus is given {len(self.corpora)} times; expected one here."
+            )
+        return self.corpora[0] if self.corpora else None
+
+    @property
     def source(self) -> Source:
         """The collection to search; that of the corpus if none is named."""
-        return Source(self.collection or IN_MEMORY, self.url, self.path, self.text, self.embedder)
+        return Source(
+            self.collection or IN_MEMORY,
+            self.url,
+            self.path,
+            self.text,
+            self.embedder,
+            self.language,
+        )
 
 
 #: Adds DATA_OPTIONS to a command, which gets them as ``given``.
@@ -110,6 +145,7 @@ class Data:
         queries: texts by id.
         qrels: grades.
         run: candidates; None if they are searched for.
+        ranked: whether they are in an order of relevance.
         files: the files that were read, as the JSON records them.
     """
 
@@ -117,6 +153,7 @@ class Data:
     queries: dict[str, str]
     qrels: "Qrels"
     run: "Run | None"
+    ranked: bool
     files: dict[str, str | None]
 
 
@@ -128,6 +165,7 @@ def read_data(given: Given, run_file: str | None) -> Data:
     """
     from qdrant_rerank.evaluation.corpus import find_beir, iter_corpus, read_queries
     from qdrant_rerank.evaluation.trec import (
+        is_ranked,
         read_qrels,
         read_run,
         require_overlap,
@@ -179,6 +217,7 @@ def read_data(given: Given, run_file: str | None) -> Data:
         queries,
         qrels,
         run,
+        run_file is None or is_ranked(run_file),
         {
             "corpus": given.corpus,
             "collection": given.collection,
@@ -226,9 +265,10 @@ def corpus_in_memory(given: Given, data: Data) -> "Iterator[HybridSearcher]":
         searcher = HybridSearcher(
             IN_MEMORY,
             client=client,
-            text=text_source(given.text),
+            text=list(BEIR_TEXT) if given.text == (AUTO,) else text_source(given.text),
             embedder=model(given.embedder),
             reranker=None,
+            language=given.language,
         )
         index_corpus(searcher, data.corpus)
         yield searcher
@@ -266,6 +306,18 @@ def show(found: "Evaluation | Tuning", given: Given, as_json: bool) -> None:
         console().print(found.table())
     for path in written:
         say(f"Wrote {path}", err=True)
+
+
+def show_sets(found: "EvaluatedSets", as_json: bool) -> None:
+    """Print evaluations of several sets, and how they compare."""
+    if as_json:
+        print_json(found.to_dict())
+        return
+    for name, evaluation in found.sets.items():
+        say(f"\n{name}")
+        console().print(evaluation.table())
+    say("")
+    console().print(found.table())
 
 
 def require_folder(folder: Path) -> None:

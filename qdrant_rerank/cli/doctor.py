@@ -18,6 +18,7 @@ from qdrant_rerank.cli.options import (
     json_option,
     optional_source_options,
     reranker_option,
+    text_source,
 )
 from qdrant_rerank.cli.output import print_json, print_table, say
 from qdrant_rerank.cli.searchers import asking, client_for, given_place, searcher_for
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
     from qdrant_rerank.cli.doctor_finding import Finding
+    from qdrant_rerank.payload import TextChoice
     from qdrant_rerank.search.searcher import HybridSearcher
 
 __all__ = ["doctor"]
@@ -69,7 +71,7 @@ def doctor(
 
     Exit code 1 if something is wrong, 2 on bad input.
     """
-    from qdrant_rerank.payload import require_path
+    from qdrant_rerank.payload import TextChoice, require_path
 
     for name in filters:
         require_path("--filter", name)
@@ -81,7 +83,8 @@ def doctor(
         if source.collection:
             with searcher_for(source) as searcher:
                 findings.extend(_server(searcher.client))
-                findings.extend(_examine(searcher, reranker, filters, sample))
+                choice = TextChoice(text_source(source.text))
+                findings.extend(_examine(searcher, choice, reranker, filters, sample))
         else:
             findings.extend(_place(*given_place(source.url, source.path)))
     except InvalidInputError:
@@ -182,11 +185,16 @@ def _server(client: "QdrantClient") -> "Iterator[Finding]":
 
 
 def _examine(
-    searcher: "HybridSearcher", reranker: str, filters: Sequence[str], sample: int
+    searcher: "HybridSearcher",
+    choice: "TextChoice",
+    reranker: str,
+    filters: Sequence[str],
+    sample: int,
 ) -> "Iterator[Finding]":
     """Look at a collection, a sample of its points, and the model."""
     from qdrant_rerank.cli import doctor_server as checks
     from qdrant_rerank.qdrant.schema import CollectionSchema
+    from qdrant_rerank.qdrant.text_source import settle_by_record
     from qdrant_rerank.qdrant.transport.client import is_local
 
     client, name = searcher.client, searcher.collection
@@ -202,11 +210,14 @@ def _examine(
         sample = min(sample, strict.max_query_limit or sample)
     records, _ = ask(lambda asked: asked.scroll(name, limit=sample, with_payload=True))
     payloads = [record.payload for record in records]
-    yield from checks.check_texts(payloads, searcher.text)
+    settle_by_record(choice, schema)
+    yield from checks.check_texts(payloads, choice)
+    texts = [text for text in map(choice.text, payloads) if text]
+    yield from checks.check_average_length(schema, searcher.sparse, texts)
     indexes = not embedded or getattr(client, "concurrent", False)
     yield from checks.check_filters(filters, schema, payloads, indexes=indexes)
     if reranker != NONE:
-        yield from _model(reranker, [text for text in map(searcher.text, payloads) if text])
+        yield from _model(reranker, texts)
 
 
 def _model(reranker: str, texts: Sequence[str]) -> "Iterator[Finding]":
@@ -228,20 +239,27 @@ def _model(reranker: str, texts: Sequence[str]) -> "Iterator[Finding]":
 def _mismatch(searcher: "HybridSearcher") -> str | None:
     """Return why the encoders do not fit the collection; None if they do."""
     try:
-        searcher.is_hybrid()  # reads the schema, and raises
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about sparse vectors, which is a finding
+            searcher.is_hybrid()  # reads the schema, and raises
     except CollectionError as error:
         return str(error)
     return None
 
 
 def _failure(error: Exception) -> "Finding":
-    from qdrant_rerank.cli.doctor_finding import Finding
+    from qdrant_rerank.cli.doctor_finding import Finding, Kind
     from qdrant_rerank.cli.doctor_server import key_finding
 
+    # The client's own exception has the status of the answer.
+    if isinstance(error, QdrantError) and getattr(error.__cause__, "status_code", 0) in {401, 403}:
+        return key_finding(error, os.environ)
+    about: Kind = "collection"
     if isinstance(error, QdrantError):
-        # The client's own exception has the status of the answer.
-        refused = getattr(error.__cause__, "status_code", None) in {401, 403}
-        return key_finding(error, os.environ) if refused else Finding("server", True, str(error))
-    if isinstance(error, ModelError | MissingDependencyError):
-        return Finding("model", True, str(error))
-    return Finding("collection", True, str(error))
+        about = "server"
+    elif isinstance(error, ModelError | MissingDependencyError):
+        about = "model"
+    # An error says first what was seen, then what to do.
+    told = getattr(error, "command_message", "") or str(error)
+    seen, end, fix = told.partition(". ")
+    return Finding(about, True, seen + end.rstrip(), fix)

@@ -7,11 +7,15 @@ from qdrant_client import models
 from qdrant_client.local.payload_value_extractor import value_by_key
 
 from qdrant_rerank.cli.doctor_finding import MANY, Finding, Kind, name_list
-from qdrant_rerank.payload import PayloadText
+from qdrant_rerank.embedders import Bm25Encoder
+from qdrant_rerank.embedders.bm25 import DEFAULT_AVG_LEN
+from qdrant_rerank.errors import MissingTextError
+from qdrant_rerank.payload import AUTO, TextChoice
 from qdrant_rerank.qdrant.schema import CollectionSchema
 from qdrant_rerank.qdrant.server_version import Version, parse_version
 
 __all__ = [
+    "check_average_length",
     "check_collection",
     "check_filters",
     "check_schema",
@@ -26,6 +30,8 @@ __all__ = [
 NEEDS_GRAPH = 20_000
 LISTED = 50  # collections in the list of all
 BATCH = 256  # documents per request of an ``add``
+#: Ratio of the average lengths, true and recorded, from which ranking suffers.
+FAR = 1.5
 
 
 def check_versions(server: str, client: str) -> Iterator[Finding]:
@@ -117,31 +123,71 @@ def check_schema(schema: CollectionSchema, mismatch: str | None) -> Iterator[Fin
             "checked.",
             "'qdrant-rerank index' and HybridSearcher.add record it when they create a collection.",
         )
-    plain = [n for n, params in schema.sparse.items() if params.modifier != models.Modifier.IDF]
+    plain = [name for name in schema.sparse if not schema.has_idf(name)]
     if plain:
+        call = f"client.update_collection({schema.collection!r}, sparse_vectors_config="
         yield Finding(
             "schema",
             False,
             f"Sparse vectors without the modifier IDF: {name_list(plain)}. BM25 does not use them.",
-            "If they hold BM25: client.update_collection(..., sparse_vectors_config={name: "
-            "SparseVectorParams(modifier='idf')}).",
+            f"If they hold BM25: {call}{{{plain[0]!r}: models.SparseVectorParams(modifier='idf')}})"
+            ". If they hold another model's weights, such as SPLADE's: search from Python with "
+            "sparse= that model.",
         )
 
 
+def check_average_length(
+    schema: CollectionSchema, encoder: Any, texts: Iterable[str]
+) -> Iterator[Finding]:
+    """Check the average length that BM25 weighs documents with against a sample of them.
+
+    Args:
+        schema: the collection's vectors, and what it records.
+        encoder: the sparse encoder that searches it.
+        texts: texts of the sample.
+    """
+    if not isinstance(encoder, Bm25Encoder) or not any(map(schema.has_idf, schema.sparse)):
+        return
+    sampled = encoder.average_length(texts)
+    if sampled is None:
+        return
+    recorded = (schema.encoder or {}).get("avg_len")
+    used = encoder.avg_len or DEFAULT_AVG_LEN
+    far = not 1 / FAR < sampled / used < FAR
+    source = "as the collection records" if recorded else "which is the default; none is recorded"
+    yield Finding(
+        "schema",
+        far and recorded is not None,
+        f"BM25 takes an average document length of {used:,.0f} terms, {source}. The sampled "
+        f"documents have {sampled:,.0f}.",
+        "Index all documents again, which measures it: qdrant-rerank reindex FILE --collection "
+        f"{schema.collection}"
+        if far
+        else "",
+    )
+
+
 def check_texts(
-    payloads: Sequence[Mapping[str, Any] | None], text: PayloadText
+    payloads: Sequence[Mapping[str, Any] | None], choice: TextChoice
 ) -> Iterator[Finding]:
     """Check that the reranker finds texts to read.
 
     Args:
         payloads: payloads of a sample of points.
-        text: reads the text of a payload.
+        choice: reads the text of a payload; is settled by these if it is not yet.
     """
     if not payloads:
         return
+    try:
+        text = choice.choose(payloads)
+    except MissingTextError as error:
+        names = " or ".join(map(repr, error.fields)) or "the field that has the text"
+        yield Finding("text", True, error.reason, f"Pass --text (in Python: text=...): {names}.")
+        return
     missing = [payload or {} for payload in payloads if not text(payload)]
     having = len(payloads) - len(missing)
-    seen = f"{having:,} of {len(payloads):,} sampled points have text at {text.source!r}."
+    seen = f"{having:,} of {len(payloads):,} sampled points have text at {text.name!r}"
+    seen += ", which was found by itself." if choice.given == AUTO else "."
     if not missing:
         yield Finding("text", False, seen)
         return

@@ -25,9 +25,9 @@ def documents_in(file: str, text: Sequence[str]) -> Iterator[Iterator[dict[str, 
         InvalidInputError: there are no documents; or, while iterating, a line is not JSON.
         MissingTextError: while iterating, a document has no text.
     """
-    from qdrant_rerank.payload import PayloadText
+    from qdrant_rerank.payload import TextChoice
 
-    read = PayloadText(text_source(text))
+    read = TextChoice(text_source(text)).text  # of "auto", any text: ``add`` knows where it must be
 
     def checked() -> Generator[dict[str, Any], None, None]:
         for number, payload in documents_of(file, "jsonl"):

@@ -13,6 +13,7 @@ from qdrant_rerank.errors import InvalidInputError, ModelFileError
 from qdrant_rerank.hub.precision import Precision
 from qdrant_rerank.hub.registry import listing, supported_models
 from qdrant_rerank.hub.specs import ModelSpec
+from qdrant_rerank.utils.languages import LANGUAGES
 from qdrant_rerank.utils.rendering import Column, Table
 
 __all__ = ["models"]
@@ -61,25 +62,29 @@ def list_command(as_json: bool) -> None:
 
 
 def show_models(as_json: bool) -> None:
-    """Print the registry; a terminal of 80 columns has room for all but the descriptions."""
+    """Print the registry; 80 columns have room for all but descriptions and sizes of fp16 files."""
     listed = [listing(spec) for spec in supported_models()]
     if as_json:
         print_json(listed)
         return
+    wide = console().width >= WIDE
+    sizes = SIZES if wide else tuple(size for size in SIZES if size != "fp16")
     columns: list[Column | str] = [
         Column("model", "name"),
-        *SIZES,
+        *sizes,
         "tokens",
+        "lang",
         Column("license", "name"),
         Column("description"),
     ]
-    if console().width < WIDE:
+    if not wide:
         columns.pop()
     rows = [
         (
             item["model"],
-            *(_megabytes(item["precisions"].get(precision)) for precision in SIZES),
+            *(_megabytes(item["precisions"].get(precision)) for precision in sizes),
             f"{item['max_length']:,}" if item["max_length"] else "",
+            " ".join("many" if code == "multilingual" else code for code in item["languages"]),
             item["license"],
             item["description"],
         )[: len(columns)]
@@ -89,6 +94,7 @@ def show_models(as_json: bool) -> None:
     restricted = {item["license"] for item in listed if not item["commercial_use"]}
     notes = [f"{license}: not for commercial use." for license in sorted(restricted)]
     say(" ".join(["Sizes in MB.", *notes, "--json prints more."]))
+    say(f"The bundled embedder knows English; BM25 has {len(LANGUAGES)} languages (--language).")
 
 
 def _megabytes(file: dict[str, Any] | None) -> str:

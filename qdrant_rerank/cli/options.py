@@ -11,12 +11,14 @@ from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 
 __all__ = [
+    "AUTO",
     "NONE",
     "ONE_OR_MORE",
     "Source",
     "as_one",
     "batch_size_option",
     "json_option",
+    "language_option",
     "model",
     "optional_source_options",
     "require_candidates",
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 NONE = "none"  # instead of the name of a model
+AUTO = "auto"  # instead of the payload field that has the text
 ONE_OR_MORE = click.IntRange(min=1)
 Command = Callable[..., None]
 
@@ -38,9 +41,14 @@ text_option = click.option(
     "--text",
     "text",
     multiple=True,
-    default=("text",),
+    default=(AUTO,),
     show_default=True,
-    help="Payload field with the text, or a template such as '{title} {body}'. Repeatable.",
+    help="Payload field with the text, a template such as '{title} {body}', langchain, "
+    "llama-index, haystack or mcp; auto finds it. Repeatable.",
+)
+language_option = click.option(
+    "--language",
+    help="Language of BM25, such as german; else the one that the collection records, or english.",
 )
 PLACE_OPTIONS = (
     click.option("--url", help="URL of a server; else QDRANT_URL. Its key: QDRANT_API_KEY."),
@@ -52,6 +60,7 @@ PLACE_OPTIONS = (
         show_default=True,
         help="Dense encoder: a bundled or hub name, a directory, or 'none'.",
     ),
+    language_option,
 )
 
 
@@ -63,8 +72,9 @@ class Source:
         collection: its name; "" if no name was given, where the command allows that.
         url: of a server; None for the environment's, or a directory.
         path: of an embedded Qdrant; None for the environment's, or a server.
-        text: payload fields, or one template.
+        text: payload fields, or one template, preset, or "auto".
         embedder: a name, a directory, or "none".
+        language: of BM25; None for the collection's.
     """
 
     collection: str
@@ -72,6 +82,7 @@ class Source:
     path: str | None
     text: tuple[str, ...]
     embedder: str
+    language: str | None
 
 
 def as_one(
@@ -136,5 +147,5 @@ def model(name: str) -> str | None:
 
 
 def text_source(text: Sequence[str]) -> str | list[str]:
-    """Return one field or template, or several fields."""
+    """Return one field, template or preset, "auto", or several fields."""
     return text[0] if len(text) == 1 else list(text)

@@ -66,9 +66,10 @@ def reindex(
     """Build a collection again, and switch to it without a gap.
 
     FILE is JSONL, as in 'index'. The name in --collection is an alias, or is not used yet. The
-    documents go into a new collection. When all are stored, the alias moves to it, and the old
-    collection is removed, unless another alias stands for it. If anything fails, the old collection
-    stays.
+    documents go into a new collection, in the language of the old one unless --language names
+    another; the average length for BM25 is measured again. When all are stored, the alias moves to
+    it, and the old collection is removed, unless another alias stands for it. If anything fails,
+    the old collection stays.
     """
     from qdrant_rerank.qdrant.settings import CollectionSettings
 
@@ -90,7 +91,11 @@ def reindex(
         try:
             with advising("They are removed, and nothing is switched. Reindex again."):
                 added = searcher.add(
-                    documents, batch_size=batch_size, parallel=parallel, settings=settings
+                    documents,
+                    batch_size=batch_size,
+                    parallel=parallel,
+                    settings=settings,
+                    language=source.language or _language_of(ask, old),
                 )
         except BaseException:
             with suppress(QdrantError):  # the first failure is the one to report
@@ -148,6 +153,20 @@ def _target(ask: Ask, alias: str) -> str | None:
             "name, search that one, and delete this collection."
         )
     return None
+
+
+def _language_of(ask: Ask, collection: str | None) -> str | None:
+    """Return the language of BM25 that a collection records; None if it records none."""
+    from qdrant_rerank.embedders import Bm25Encoder
+    from qdrant_rerank.qdrant.schema import CollectionSchema
+
+    if collection is None:
+        return None
+    info = ask(lambda client: client.get_collection(collection))
+    recorded = CollectionSchema.from_info(collection, info).encoder or {}
+    if str(recorded.get("model")).lower() != Bm25Encoder.name.lower():
+        return None
+    return recorded.get("language")
 
 
 def _aliases_of(ask: Ask, collection: str) -> list[str]:

@@ -4,6 +4,7 @@ import click
 
 from qdrant_rerank.cli.documents import documents_of
 from qdrant_rerank.cli.options import (
+    AUTO,
     ONE_OR_MORE,
     json_option,
     reranker_option,
@@ -13,7 +14,7 @@ from qdrant_rerank.cli.options import (
 from qdrant_rerank.cli.output import opening, print_json, print_table
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.utils.rendering import Column, Table
-from qdrant_rerank.utils.text_files import where_in
+from qdrant_rerank.utils.text_files import name_of, where_in
 
 __all__ = ["rerank"]
 
@@ -48,20 +49,28 @@ def rerank(
     """
     from qdrant_client.models import ScoredPoint
 
-    from qdrant_rerank.payload import PayloadText
+    from qdrant_rerank.payload import TextChoice
     from qdrant_rerank.reranking.rerank import rerank_points
 
-    if form == "lines" and text != ("text",):
+    if form == "lines" and text != (AUTO,):
         raise InvalidInputError("--text is for JSONL; documents given as lines have no fields.")
-    read = PayloadText(text_source(text))
+    choice = TextChoice(text_source(text))
     numbered = list(documents_of(file, form))
+    if not numbered and as_json:
+        print_json([])
+        return
+    if not numbered:
+        raise InvalidInputError(
+            f"{name_of(file)} has no documents to rerank; expected one per line."
+        )
+    read = choice.choose(payload for _, payload in numbered)
     for number, payload in numbered:
         read.require(payload, where_in(file, number))
     results = rerank_points(
         query,
         [ScoredPoint(id=n, version=0, score=0.0, payload=payload) for n, payload in numbered],
         reranker=reranker,
-        text=text_source(text),
+        text=read.source,
         limit=limit,
     )
     ranked = list(enumerate(results, start=1))

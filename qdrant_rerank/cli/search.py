@@ -1,5 +1,7 @@
 """``qdrant-rerank search``: search a collection."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from qdrant_rerank.cli.options import (
@@ -12,9 +14,17 @@ from qdrant_rerank.cli.options import (
 )
 from qdrant_rerank.cli.output import opening, print_json, print_table
 from qdrant_rerank.cli.searchers import searcher_for
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.utils.json_object import parse_json
 from qdrant_rerank.utils.rendering import Column, Table
+from qdrant_rerank.utils.validation import a_type
+
+if TYPE_CHECKING:
+    from qdrant_client.models import Filter
 
 __all__ = ["search"]
+
+FILTER = '{"must": [{"key": "year", "range": {"gte": 2010}}]}'
 
 
 @click.command()
@@ -25,20 +35,36 @@ __all__ = ["search"]
 @click.option(
     "--candidates", type=ONE_OR_MORE, default=100, show_default=True, help="Hits to rerank."
 )
+@click.option(
+    "--filter",
+    "query_filter",
+    metavar="JSON",
+    help=f"Which points to consider, such as {FILTER}.",
+)
 @json_option
 def search(
-    query: str, source: Source, reranker: str, limit: int, candidates: int, as_json: bool
+    query: str,
+    source: Source,
+    reranker: str,
+    limit: int,
+    candidates: int,
+    query_filter: str | None,
+    as_json: bool,
 ) -> None:
     """Search a collection and rerank the hits.
 
-    In the table, "was" is the rank of a hit before reranking, and "recall" its score there.
+    QUERY is a text, or the UUID of a point, for points like it. In the table, "was" is the rank of
+    a hit before reranking, and "recall" its score there.
+
+    Exit code 1 if none of the hits has text, so that they are not reranked; 2 on bad input.
     """
     require_candidates(candidates, limit)
+    points = None if query_filter is None else parsed_filter(query_filter)
     with searcher_for(source, reranker) as searcher:
-        results = searcher.search(query, limit=limit, candidates=candidates)
+        results = searcher.search(query, limit=limit, candidates=candidates, query_filter=points)
     if as_json:
         print_json(results.to_dicts())
-        return
+        raise SystemExit(int(results.trace.status == "no text"))
     rows = [
         (
             str(rank),
@@ -51,3 +77,22 @@ def search(
         for rank, hit in enumerate(results, start=1)
     ]
     print_table(Table(("#", "was", "score", "recall", Column("id"), Column("text")), rows))
+    raise SystemExit(int(results.trace.status == "no text"))
+
+
+def parsed_filter(given: str) -> "Filter | None":
+    """Return a filter that was given as JSON.
+
+    Raises:
+        InvalidInputError: it is not JSON, or not a filter.
+    """
+    from qdrant_rerank.qdrant.recall_request import read_filter
+
+    expected = "expected a filter as JSON, such as " + FILTER
+    try:
+        parsed = parse_json(given)
+    except ValueError as error:
+        raise InvalidInputError(f"--filter is not JSON ({error}); {expected}") from error
+    if not isinstance(parsed, dict):
+        raise InvalidInputError(f"--filter is {a_type(parsed)}; {expected}")
+    return read_filter(parsed)

@@ -122,10 +122,11 @@ def searcher_for(
     Raises:
         InvalidInputError: see :func:`qdrant_place`.
     """
-    from qdrant_rerank.embedders import load_embedder
+    from qdrant_rerank.embedders import load_embedder, load_sparse
     from qdrant_rerank.search.searcher import HybridSearcher
 
     url, path = qdrant_place(source.url, source.path, create=create)
+    load_sparse("auto", source.language)  # a wrong language creates no directory
     if source.embedder != NONE:
         load_embedder(source.embedder)  # is kept; a wrong name creates no directory
     with client_for(url, path) as client:
@@ -135,6 +136,7 @@ def searcher_for(
             text=text_source(source.text),
             embedder=model(source.embedder),
             reranker=model(reranker),
+            language=source.language,
         )
 
 

@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from qdrant_rerank.cross_encoder.activations import Activation, activation_name, require_activation
 from qdrant_rerank.cross_encoder.heads import Label
 from qdrant_rerank.cross_encoder.loader import EncoderLoader
@@ -282,19 +284,64 @@ class TextCrossEncoder:
                 of the first documents; ``score_pairs`` returns them instead of an error.
             ModelOutputError: the model failed or returned a score that is not finite.
         """
-        deadline = Deadline.after(deadline_s)
         require_several("documents", documents)
-        pairs = [(query, document) for document in documents]
-        require_positive("batch_size", batch_size)
-        found = self._model.scorer().score(pairs, batch_size, deadline=deadline)
-        scores: list[float] = found.scores[found.scored].tolist()
-        if len(scores) < len(pairs):
-            raise DeadlineError(
-                f"{len(scores)} of {len(pairs)} documents were scored in {deadline_s} s. Their "
-                "scores are in this error's scores. Give it longer, or fewer documents.",
-                scores,
-            )
+        found = self._score_all(query, documents, batch_size, deadline_s)
+        scores: list[float] = found.scores.tolist()
         return scores
+
+    def rank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        top_k: int | None = None,
+        return_documents: bool = False,
+        *,
+        batch_size: int | None = None,
+        deadline_s: float | None = None,
+    ) -> list[dict[str, Any]]:
+        """Order documents by their scores, as ``CrossEncoder.rank`` of sentence-transformers does.
+
+        With ``activation="auto"`` the scores equal those of sentence-transformers. Its arguments
+        ``activation_fn``, ``prompt`` and ``device`` are ``activation``, ``instruction`` and
+        ``device`` of the constructor here.
+
+        Args:
+            query: as in :meth:`rerank`.
+            documents: as in :meth:`rerank`.
+            top_k: documents to return; None for all.
+            return_documents: whether the texts are returned, too.
+            batch_size: as in :meth:`rerank`.
+            deadline_s: as in :meth:`rerank`.
+
+        Returns:
+            One dict per document, best first: ``corpus_id`` (its place in ``documents``), ``score``
+            and, if asked for, ``text``. Documents with equal scores come in the order of their
+            logits, then of ``documents``.
+
+        Raises:
+            InvalidInputError: as :meth:`rerank`, or ``top_k`` is below 1.
+            DeadlineError: as :meth:`rerank`.
+            ModelOutputError: as :meth:`rerank`.
+
+        Examples:
+            >>> from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
+            >>> encoder = TextCrossEncoder(DEFAULT_RERANKER)
+            >>> texts = ["Bread is baked.", "Iron melts at 1538 C."]
+            >>> [best] = encoder.rank("melting iron", texts, top_k=1, return_documents=True)
+            >>> best["corpus_id"], best["text"]
+            (1, 'Iron melts at 1538 C.')
+        """
+        require_positive("top_k", top_k)
+        require_several("documents", documents)
+        texts = list(documents)
+        found = self._score_all(query, texts, batch_size, deadline_s)
+        ranked = []
+        for row in np.lexsort((-found.logits, -found.scores))[:top_k].tolist():
+            one: dict[str, Any] = {"corpus_id": row, "score": float(found.scores[row])}
+            if return_documents:
+                one["text"] = texts[row]
+            ranked.append(one)
+        return ranked
 
     def rerank_pairs(
         self,
@@ -451,6 +498,27 @@ class TextCrossEncoder:
         if model.loaded_scorer is not None:
             state = f"{model.plan.weights}, {model.loaded_scorer.runtime!r}"
         return f"TextCrossEncoder({self.model_name!r}, {state})"
+
+    def _score_all(
+        self,
+        query: str,
+        documents: Iterable[str],
+        batch_size: int | None,
+        deadline_s: float | None,
+    ) -> PairScores:
+        """Score every document, or raise the errors of :meth:`rerank`."""
+        deadline = Deadline.after(deadline_s)
+        pairs = [(query, document) for document in documents]
+        require_positive("batch_size", batch_size)
+        found = self._model.scorer().score(pairs, batch_size, deadline=deadline)
+        scores: list[float] = found.scores[found.scored].tolist()
+        if len(scores) < len(pairs):
+            raise DeadlineError(
+                f"{len(scores)} of {len(pairs)} documents were scored in {deadline_s} s. Their "
+                "scores are in this error's scores. Give it longer, or fewer documents.",
+                scores,
+            )
+        return found
 
     def _iterate(
         self,

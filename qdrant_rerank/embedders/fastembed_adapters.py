@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+from qdrant_rerank.embedders.batched import BatchedEmbedder
 
 if TYPE_CHECKING:
     from qdrant_client.models import SparseVector
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["FastembedDense", "FastembedSparse"]
 
 
-class FastembedDense:
+class FastembedDense(BatchedEmbedder):
     """A ``fastembed.TextEmbedding`` as an ``Embedder``.
 
     Args:
@@ -20,18 +19,14 @@ class FastembedDense:
     """
 
     def __init__(self, model: Any) -> None:
+        super().__init__(model.model_name, model.embedding_size)
         self._model = model
-        self.name: str = model.model_name
-        self.dimension: int = model.embedding_size
 
-    def embed_query(self, text: str) -> NDArray[np.float32]:
-        """Return the vector of a query: shape (dimension,), float32."""
-        return np.asarray(next(iter(self._model.query_embed(text))), dtype=np.float32)
+    def _queries(self, texts: list[str]) -> Any:
+        return list(self._model.query_embed(texts))
 
-    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return the vectors of n texts: shape (n, dimension), float32, input order."""
-        vectors = np.asarray(list(self._model.passage_embed(list(texts))), dtype=np.float32)
-        return vectors.reshape(len(texts), self.dimension)
+    def _documents(self, texts: list[str]) -> Any:
+        return list(self._model.passage_embed(texts))
 
 
 class FastembedSparse:

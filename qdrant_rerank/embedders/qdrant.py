@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.utils.client_models import Bm25Params, Bm25Scoring, TextQuery, TextQueryInput
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -92,11 +93,9 @@ class TextIndex:
         """Its name in error messages."""
         return f"text index of {self.field}"
 
-    def query(self, text: str) -> "models.TextQuery":
+    def query(self, text: str) -> "TextQuery":
         """Return the query that Qdrant ranks by."""
-        from qdrant_client import models
-
         if self.k is None and self.b is None:
-            return models.TextQuery(text=text)
-        scoring = models.Bm25Scoring(bm25=models.Bm25Params(k=self.k, b=self.b))
-        return models.TextQuery(text=models.TextQueryInput(query=text, scoring=scoring))
+            return TextQuery(text=text)
+        scoring = Bm25Scoring(bm25=Bm25Params(k=self.k, b=self.b))
+        return TextQuery(text=TextQueryInput(query=text, scoring=scoring))

@@ -112,8 +112,7 @@ def collect(
         for stage, seconds in zip(STAGES, times, strict=True):
             collected.seconds[stage].append(seconds)
         collected.pairs += trace.pairs
-        if trace.status == "reranked":
-            collected.without_text += trace.candidates - trace.pairs
+        collected.without_text += trace.missing_text
         known += len(before.keys() & qrels[query].keys())
         if not known and number in {QUERIES_UNTIL_DOUBT, len(judged)}:
             seen = (

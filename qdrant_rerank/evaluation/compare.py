@@ -22,7 +22,7 @@ from qdrant_rerank.evaluation.comparison_table import tables
 from qdrant_rerank.evaluation.overlap import overlap, rank_biased_overlap
 from qdrant_rerank.reranking.scoring import load_reranker
 from qdrant_rerank.search.searcher import HybridSearcher
-from qdrant_rerank.types import RerankedPoint, Reranker
+from qdrant_rerank.types import RerankedPoint, RerankerLike
 from qdrant_rerank.utils.atomic_files import atomic_text
 from qdrant_rerank.utils.progress import tqdm
 from qdrant_rerank.utils.terminal import one_line, shortened
@@ -115,9 +115,7 @@ def compare(
     return Comparison(labels, limit, (depths[0], depths[1]), tuple(compared))
 
 
-def with_reranker(
-    searcher: HybridSearcher, reranker: Reranker | str | Path | None
-) -> HybridSearcher:
+def with_reranker(searcher: HybridSearcher, reranker: RerankerLike | None) -> HybridSearcher:
     """Return a copy of a searcher with another reranker; both share the client.
 
     Args:
@@ -128,7 +126,7 @@ def with_reranker(
         ModelError: the model cannot be found or loaded.
     """
     other = copy(searcher)
-    other.reranker = None if reranker is None else load_reranker(reranker)
+    other.reranker = None if reranker is None else load_reranker(reranker, searches=True)
     return other
 
 
@@ -189,9 +187,12 @@ def _texts(queries: Iterable[str] | Mapping[str, str]) -> list[str]:
 
 def _one_recalls_for_the_other(first: HybridSearcher, second: HybridSearcher) -> bool:
     """Return whether one is the first stage of the other, with as many candidates."""
-    # A query's BM25 vector does not depend on the encoder's parameters.
+    # Of BM25's parameters only these are in a query's vector.
     sparse_alike = first.sparse is second.sparse or (
-        isinstance(first.sparse, Bm25Encoder) and isinstance(second.sparse, Bm25Encoder)
+        isinstance(first.sparse, Bm25Encoder)
+        and isinstance(second.sparse, Bm25Encoder)
+        and first.sparse.language == second.sparse.language
+        and first.sparse.query_counts == second.sparse.query_counts
     )
     return (
         (first.reranker is None) != (second.reranker is None)
@@ -218,7 +219,7 @@ def _labels(
     return labels
 
 
-def _label(reranker: Reranker | None) -> str:
+def _label(reranker: RerankerLike | None) -> str:
     if reranker is None:
         return "recall order"
     return str(getattr(reranker, "model_name", type(reranker).__name__))

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 from qdrant_client.models import ScoredPoint
 
+from qdrant_rerank.embedders import Bm25Encoder, QdrantInference, TextIndex
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.evaluation.baselines import (
+    BM25_NAME,
+    Bm25Baseline,
+    bi_encoder_inside,
+    inside_name,
+)
 from qdrant_rerank.evaluation.collect import (
     Collected,
     Search,
@@ -21,6 +28,7 @@ from qdrant_rerank.evaluation.collect import (
     judged_queries,
     progress_bar,
 )
+from qdrant_rerank.evaluation.compare import with_reranker
 from qdrant_rerank.evaluation.corpus import Document
 from qdrant_rerank.evaluation.evaluation_result import Configuration, Evaluation, require_names
 from qdrant_rerank.evaluation.metrics import (
@@ -60,6 +68,7 @@ def evaluate(
     resamples: int = RESAMPLES,
     seed: int = 0,
     progress: bool | None = None,
+    baseline: bool = False,
 ) -> Evaluation:
     """Measure what reranking gains and costs on judged queries.
 
@@ -77,6 +86,9 @@ def evaluate(
         resamples: resamples of the intervals and tests.
         seed: seed of the intervals and tests.
         progress: whether to show a progress bar on stderr; None shows one if stderr is a terminal.
+        baseline: whether to measure what a reranker has to beat, too: BM25 alone, over the
+            collection of the first searcher, and the bi-encoder inside each bundled reranker, on
+            the same candidates.
 
     Raises:
         InvalidInputError: an argument is wrong, no query is judged, or no candidate is judged.
@@ -100,6 +112,8 @@ def evaluate(
                 "name."
             )
     require_positive("candidates", candidates)
+    if baseline:
+        searchers = {**searchers, **_baseline_searchers(searchers)}
 
     def search_with(one: HybridSearcher) -> Search:
         depth = candidates or one.candidates
@@ -132,6 +146,7 @@ def evaluate(
         arguments={
             "candidates": candidates,
             "id_field": id_field,
+            "baseline": baseline,
             "configurations": {name: repr(one) for name, one in searchers.items()},
         },
     )
@@ -150,6 +165,9 @@ def evaluate_run(
     resamples: int = RESAMPLES,
     seed: int = 0,
     progress: bool | None = None,
+    baseline: bool = False,
+    language: str = "english",
+    ranked: bool = True,
 ) -> Evaluation:
     """Measure reranking of given candidates: a published run, or another engine's hits.
 
@@ -166,6 +184,11 @@ def evaluate_run(
         resamples: as in :func:`evaluate`.
         seed: as in :func:`evaluate`.
         progress: as in :func:`evaluate`.
+        baseline: whether to measure BM25 and the bi-encoder inside each bundled reranker, too, on
+            the same candidates. BM25 counts words in all candidates of the run.
+        language: language of that BM25.
+        ranked: whether the run is in an order of relevance; False for a pool that is only written
+            down in some order, so that the result does not call it a first stage.
 
     Raises:
         InvalidInputError: an argument is wrong, a document of the run is not in the corpus, no
@@ -197,6 +220,11 @@ def evaluate_run(
     deepest = max((len(found) for found in run.values()), default=0)
     depth = min(candidates, deepest) if candidates else deepest
     loaded = {name: None if r is None else load_reranker(r) for name, r in named.items()}
+    if baseline:
+        pool = dict.fromkeys(document for found in run.values() for document in found)
+        texts = (corpus[document].content for document in pool)
+        loaded |= _unless_named(loaded, BM25_NAME, Bm25Baseline(texts, language))
+        loaded |= _bi_encoders(loaded)
 
     def search_with(one: Reranker | None) -> Search:
         def search(
@@ -216,7 +244,7 @@ def evaluate_run(
                     keep_order(points), query=query, trace=SearchTrace(status="recall only")
                 )
             else:
-                results = rerank_points(query, points, reranker=one)
+                results = rerank_points(query, points, reranker=one, text="text")
             return results, lambda hit: found[hit.retrieval_rank - 1][0]
 
         return search
@@ -232,9 +260,47 @@ def evaluate_run(
         ignore_identical_ids=ignore_identical_ids,
         arguments={
             "candidates": candidates,
+            "baseline": baseline,
             "configurations": {name: repr(one) for name, one in loaded.items()},
         },
+        ranked=ranked,
     )
+
+
+def _baseline_searchers(searchers: Mapping[str, HybridSearcher]) -> dict[str, HybridSearcher]:
+    """Return searchers of the baselines by name."""
+    if not searchers:
+        return {}
+    first = next(iter(searchers.values()))
+    own = first.sparse
+    lexical = isinstance(own, Bm25Encoder | TextIndex | QdrantInference)
+    bm25 = HybridSearcher(
+        first.collection,
+        client=first.client,
+        embedder=None,
+        sparse=own if lexical else "Qdrant/bm25",
+        reranker=None,
+        text=first.text.source,
+        candidates=first.candidates,
+        options=first.options,
+    )
+    found = _unless_named(searchers, BM25_NAME, bm25)
+    for name, one in searchers.items():
+        inside = bi_encoder_inside(one.reranker)
+        if inside is not None and inside_name(name) not in searchers:
+            found[inside_name(name)] = with_reranker(one, inside)
+    return found
+
+
+def _bi_encoders(rerankers: Mapping[str, Reranker | None]) -> dict[str, Reranker]:
+    """Return the bi-encoders inside rerankers by name."""
+    found = {inside_name(name): bi_encoder_inside(one) for name, one in rerankers.items()}
+    return {name: one for name, one in found.items() if one is not None and name not in rerankers}
+
+
+def _unless_named(named: Mapping[str, Any], name: str, made: Any) -> dict[str, Any]:
+    """Return a baseline by its name; under another one if that is taken."""
+    return {f"{name} (baseline)" if name in named else name: made}
 
 
 def _evaluate(
@@ -248,6 +314,7 @@ def _evaluate(
     progress: bool | None,
     ignore_identical_ids: bool,
     arguments: Mapping[str, Any],
+    ranked: bool = True,
 ) -> Evaluation:
     """Measure each configuration on all judged queries; ``searches`` has (search, depth, drops)."""
     require_metrics(measures)
@@ -282,6 +349,7 @@ def _evaluate(
         arguments={**arguments, "ignore_identical_ids": ignore_identical_ids},
         resamples=resamples,
         seed=seed,
+        ranked=ranked,
     )
 
 

@@ -11,13 +11,14 @@
      "versions": {package: version},
      "arguments": {...},                            as given
      "queries": {"judged", "unjudged", "without_relevant"},
+     "ranked": whether the candidates were in an order of relevance before reranking,
      "configurations": {NAME: {
          "candidates", "pairs", "without_text",     most per query; in all; hits without text
          "recall": {"R@10": mean},                  of the first stage
-         "measures": {"nDCG@10": {"before", "after", "best", "gain", "low", "high", "p"}},
+         "measures": {"nDCG@10": {"before", "after", "best", "gain", "low", "high", "p", "p_holm"}},
          "ms": {"embed", "recall", "tokenise", "infer", "total"},    median over queries
          "by_query": {QUERY: {"nDCG@10": [before, after, best]}}}},
-     "differences": {NAME: {"nDCG@10": {"mean", "low", "high", "p"}}}}   against the first
+     "differences": {NAME: {"nDCG@10": {"mean", "low", "high", "p", "p_holm"}}}}   against the first
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ from rich.text import Text
 
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.evaluation.environment import versions
-from qdrant_rerank.evaluation.metrics import Gain, gain_of
+from qdrant_rerank.evaluation.metrics import Gain, gain_of, holm
 from qdrant_rerank.evaluation.trec import Run, write_run
 from qdrant_rerank.utils.rendering import Column, Table, html_tables, rich_table, write_json
 
@@ -40,6 +41,7 @@ __all__ = [
     "STAGES",
     "Configuration",
     "Evaluation",
+    "gain_cells",
 ]
 
 #: Stages of a search, in order; "total" is the whole search.
@@ -95,6 +97,8 @@ class Evaluation:
         arguments: the arguments, as the JSON records them.
         resamples: resamples of each interval and test.
         seed: seed of each interval and test.
+        ranked: whether the candidates were in an order of relevance before reranking; if not, they
+            are a pool, and "before" is only the order in which it was written down.
     """
 
     queries: Mapping[str, str]
@@ -105,6 +109,7 @@ class Evaluation:
     arguments: Mapping[str, Any]
     resamples: int
     seed: int
+    ranked: bool = True
 
     def __getitem__(self, name: str) -> Configuration:
         for configuration in self.configurations:
@@ -132,8 +137,25 @@ class Evaluation:
             for other in others
         }
 
+    def corrected(self, measure: str) -> dict[tuple[str, str], float]:
+        """Return the p-values of a metric's tests, corrected for their number by Holm's method.
+
+        The tests are the gain of each configuration that reranks, and the difference of each from
+        the first.
+
+        Returns:
+            (configuration, "before" or the name of the first one) -> p-value.
+        """
+        first = self.configurations[0].name
+        tests = {(c.name, "before"): c.gains[measure].p for c in self.configurations if c.pairs > 0}
+        for name, gains in self.differences().items():
+            tests[name, first] = gains[measure].p
+        return dict(zip(tests, holm(list(tests.values())), strict=True))
+
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold; the module's docstring has the schema."""
+        first = self.configurations[0].name
+        corrected = {measure: self.corrected(measure) for measure in self.measures}
         return {
             "schema": 1,
             "versions": versions(),
@@ -148,9 +170,15 @@ class Evaluation:
                 "unjudged": self.unjudged,
                 "without_relevant": self.without_relevant,
             },
-            "configurations": {c.name: self._configuration_dict(c) for c in self.configurations},
+            "ranked": self.ranked,
+            "configurations": {
+                c.name: self._configuration_dict(c, corrected) for c in self.configurations
+            },
             "differences": {
-                name: {measure: asdict(gain) for measure, gain in gains.items()}
+                name: {
+                    measure: asdict(gain) | {"p_holm": corrected[measure][name, first]}
+                    for measure, gain in gains.items()
+                }
                 for name, gains in self.differences().items()
             },
         }
@@ -206,10 +234,17 @@ class Evaluation:
             parts.append(f"{self.without_relevant:,} have no relevant document and count as 0.")
         if lost := {c.name: c.without_text for c in self.configurations if c.without_text}:
             parts.append(f"{max(lost.values()):,} hits had no text and were not scored.")
+        if not self.ranked:
+            parts.append(
+                'The candidates are a pool without ranks or scores: "before" is the order in which '
+                "it was written down, and no first stage."
+            )
         parts.append(
-            "Intervals: paired bootstrap over queries, 95 %; p: paired randomisation test; best: "
-            "the best order of the same candidates."
+            "Intervals: paired bootstrap over queries, 95 %; p: paired randomisation test;"
         )
+        if self._several_tests():
+            parts.append("Holm: p corrected for the number of tests of the metric;")
+        parts.append("best: the best order of the same candidates.")
         return " ".join(parts)
 
     def _tables(self) -> list[Table]:
@@ -227,28 +262,45 @@ class Evaluation:
             )
             for c in found
         ]
-        gain_columns = ("before", "after", "gain", "95 %", "p", "best")
+        gain_columns: tuple[str, ...] = ("before", "after", "gain", "95 %", "p", "Holm", "best")
+        gain_rows = self._gain_rows()
+        if not self._several_tests():  # nothing is corrected; a row has its name before the columns
+            at = gain_columns.index("Holm")
+            gain_columns = gain_columns[:at] + gain_columns[at + 1 :]
+            gain_rows = [row[: at + 1] + row[at + 2 :] for row in gain_rows]
+        first_stage = "First stage" if self.ranked else "Order of the pool's file"
         return [
             Table((Column(name, narrowest=NAMES_WIDTH), *columns), rows, gap=1)
             for name, columns, rows in (
-                ("First stage", recall_at, recall),
-                ("Reranked", gain_columns, self._gain_rows()),
+                (first_stage, recall_at, recall),
+                ("Reranked", gain_columns, gain_rows),
                 ("Milliseconds, median", (*STAGES, "pairs"), times),
             )
         ]
+
+    def _several_tests(self) -> bool:
+        return any(len(self.corrected(measure)) > 1 for measure in self.measures)
 
     def _gain_rows(self) -> list[tuple[str, ...]]:
         first, *others = self.configurations
         gains = self.differences()
         rows: list[tuple[str, ...]] = []
         for metric in self.measures:
-            rows += [(metric,), _gain_row(first, metric)]
+            corrected = self.corrected(metric)
+            rows += [(metric,), _gain_row(first, metric, corrected)]
             for other in others:
-                against = _gain_cells(gains[other.name][metric])
-                rows += [_gain_row(other, metric), (f"  against {first.name}", "", "", *against)]
+                against = gain_cells(
+                    gains[other.name][metric], corrected.get((other.name, first.name))
+                )
+                rows += [
+                    _gain_row(other, metric, corrected),
+                    (f"  against {first.name}", "", "", *against),
+                ]
         return rows
 
-    def _configuration_dict(self, configuration: Configuration) -> dict[str, Any]:
+    def _configuration_dict(
+        self, configuration: Configuration, corrected: Mapping[str, Mapping[tuple[str, str], float]]
+    ) -> dict[str, Any]:
         stages = ("before", "after", "best")
         return {
             "candidates": configuration.candidates,
@@ -258,6 +310,7 @@ class Evaluation:
             "measures": {
                 measure: {s: float(configuration.values[s][measure].mean()) for s in stages}
                 | {"gain": gain.mean, "low": gain.low, "high": gain.high, "p": gain.p}
+                | {"p_holm": corrected[measure].get((configuration.name, "before"))}
                 for measure, gain in configuration.gains.items()
             },
             "ms": {stage: configuration.ms(stage) for stage in STAGES},
@@ -286,13 +339,26 @@ def require_names(names: Sequence[Any]) -> None:
             raise InvalidInputError(f"A configuration is called {name!r}; expected a name.")
 
 
-def _gain_cells(gain: Gain) -> tuple[str, str, str]:
-    p = "<0.001" if gain.p < 0.001 else f"{gain.p:.3f}"
-    return f"{gain.mean:+.4f}", f"{gain.low:+.3f} {gain.high:+.3f}", p
+def gain_cells(gain: Gain, corrected: float | None) -> tuple[str, str, str, str]:
+    """Return the cells of a gain: mean, interval, p-value, and that after Holm's correction."""
+    return (
+        f"{gain.mean:+.4f}",
+        f"{gain.low:+.3f} {gain.high:+.3f}",
+        _p(gain.p),
+        "" if corrected is None else _p(corrected),
+    )
 
 
-def _gain_row(configuration: Configuration, metric: str) -> tuple[str, ...]:
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _gain_row(
+    configuration: Configuration, metric: str, corrected: Mapping[tuple[str, str], float]
+) -> tuple[str, ...]:
     before, after, best = (
         f"{configuration.values[stage][metric].mean():.4f}" for stage in ("before", "after", "best")
     )
-    return configuration.name, before, after, *_gain_cells(configuration.gains[metric]), best
+    own = corrected.get((configuration.name, "before"))
+    gain = gain_cells(configuration.gains[metric], own)
+    return configuration.name, before, after, *gain, best

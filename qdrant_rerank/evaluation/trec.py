@@ -23,6 +23,7 @@ from qdrant_rerank.utils.text_files import rows, shown, where_in
 __all__ = [
     "Qrels",
     "Run",
+    "is_ranked",
     "read_qrels",
     "read_run",
     "require_overlap",
@@ -73,6 +74,17 @@ def read_qrels(
             )
         judged[document] = _grade(row["score"], where)
     return qrels
+
+
+def is_ranked(path: str | Path) -> bool:
+    """Return whether a file of candidates has ranks or scores; else it is a pool, in any order.
+
+    Raises:
+        InvalidInputError: a column is missing, or the file is empty or damaged.
+    """
+    for _, row in rows(Path(path), required=TSV_RUN, trec=TREC_RUN):
+        return bool({"rank", "score"} & set(row))
+    return True
 
 
 def read_run(

@@ -27,6 +27,8 @@ from qdrant_rerank.evaluation.tuning_result import Point, Tuning, constructor_ca
 from qdrant_rerank.hub.precision import Precision
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
 from qdrant_rerank.options import Blend, Fusion
+from qdrant_rerank.payload import AUTO
+from qdrant_rerank.payload.choice import choose_text
 from qdrant_rerank.reranking.ordering import order_by_score
 from qdrant_rerank.reranking.scoring import load_reranker, score
 from qdrant_rerank.search.searcher import HybridSearcher
@@ -214,6 +216,8 @@ class _Sweep:
                     if document_id(hit, self._id_field) != ignored
                 ]
         read = self._first.text
+        if read.source == AUTO:  # nothing was chosen, and this says why
+            choose_text(hit.payload for hits in found.values() for hit in hits)
         texts = {}
         for hit in (hit for hits in found.values() for hit in hits):
             if self._first.options.on_missing_text == "raise":
@@ -291,7 +295,8 @@ class _Sweep:
 
 def _load(name: str | Path, precision: Precision) -> Reranker:
     if precision == "auto":
-        return load_reranker(str(name))
+        loaded: Reranker = load_reranker(str(name))
+        return loaded
     return TextCrossEncoder(name, precision=precision)
 
 

@@ -6,7 +6,14 @@ from typing import Literal
 
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER, ModelFile, ModelSource, ModelSpec
 
-__all__ = ["BUILT_IN"]
+__all__ = ["BUILT_IN", "MULTILINGUAL_EMBEDDER", "MULTILINGUAL_RERANKER"]
+
+ENGLISH = ("en",)
+MULTILINGUAL = ("multilingual",)
+#: Models to name where a text is in a language that the bundled ones do not know: both have ONNX
+#: files on the hub, an Apache licence, and dozens of languages.
+MULTILINGUAL_RERANKER = "BAAI/bge-reranker-v2-m3"
+MULTILINGUAL_EMBEDDER = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
 
 
 def _hub(
@@ -18,6 +25,7 @@ def _hub(
     license: str = "apache-2.0",
     activation: Literal["identity", "sigmoid"] = "identity",
     template: Literal["pair", "qwen3"] = "pair",
+    languages: tuple[str, ...] = ENGLISH,
 ) -> ModelSpec:
     return ModelSpec(
         model=model,
@@ -28,6 +36,7 @@ def _hub(
         max_length=max_length,
         activation=activation,
         template=template,
+        languages=languages,
     )
 
 
@@ -60,6 +69,8 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
                 license="mit",
                 files=(ModelFile("onnx/model.onnx", "int8", 0.034, ("onnx/weights.bin",)),),
                 max_length=512,
+                languages=ENGLISH,
+                bi_encoder="/branches/Squeeze_7_output_0",
             ),
             ModelSpec(
                 model="grown-minilm-l3-v2",
@@ -68,6 +79,8 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
                 license="apache-2.0",
                 files=(ModelFile("onnx/model.onnx", "int8", 0.018, ("onnx/weights.bin",)),),
                 max_length=512,
+                languages=ENGLISH,
+                bi_encoder="/branches/Mul_9_output_0",
             ),
             _hub(
                 "Xenova/ms-marco-TinyBERT-L-2-v2",
@@ -100,6 +113,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
                 max_length=512,
                 license="mit",
                 activation="sigmoid",
+                languages=("zh", "en"),
             ),
             _hub(
                 "BAAI/bge-reranker-large",
@@ -109,6 +123,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
                 max_length=512,
                 license="mit",
                 activation="sigmoid",
+                languages=("zh", "en"),
             ),
             _hub(
                 "BAAI/bge-reranker-v2-m3",
@@ -118,6 +133,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
                 max_length=8192,
                 repository="onnx-community/bge-reranker-v2-m3-ONNX",
                 activation="sigmoid",
+                languages=MULTILINGUAL,
             ),
             _hub(
                 "BAAI/bge-reranker-v2-m3-int8",
@@ -126,6 +142,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
                 max_length=8192,
                 repository="onnx-community/bge-reranker-v2-m3-ONNX",
                 activation="sigmoid",
+                languages=MULTILINGUAL,
             ),
             _hub(
                 "jinaai/jina-reranker-v1-tiny-en",
@@ -151,6 +168,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
                 _int8(0.28),
                 max_length=1024,
                 license="cc-by-nc-4.0",
+                languages=MULTILINGUAL,
             ),
             _hub(
                 "mixedbread-ai/mxbai-rerank-xsmall-v1",
@@ -193,6 +211,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
                 _int8(0.341),
                 max_length=8192,
                 repository="onnx-community/gte-multilingual-reranker-base",
+                languages=MULTILINGUAL,
             ),
             _hub(
                 "Qwen/Qwen3-Reranker-0.6B",
@@ -203,6 +222,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
                 repository="n24q02m/Qwen3-Reranker-0.6B-ONNX",
                 activation="sigmoid",
                 template="qwen3",
+                languages=MULTILINGUAL,
             ),
         )
     }

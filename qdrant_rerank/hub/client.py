@@ -18,7 +18,7 @@ from urllib.parse import quote
 from qdrant_rerank._version import __version__
 from qdrant_rerank.errors import DamagedFileError, ModelFileError
 from qdrant_rerank.hub.cache import CachedRepository, Listing, is_commit
-from qdrant_rerank.hub.client_errors import http_error, in_one_line, status_of
+from qdrant_rerank.hub.client_errors import http_errors, in_one_line, status_of
 from qdrant_rerank.hub.integrity import Digest, check_file, sha256_of
 from qdrant_rerank.utils.json_object import JsonObject, parse_json
 
@@ -36,17 +36,18 @@ def describe(repository: CachedRepository, revision: str | None) -> tuple[str, L
     Raises:
         ModelFileError: the hub does not answer, or its answer is not a listing.
     """
-    from huggingface_hub import constants, get_session, hf_raise_for_status
+    from huggingface_hub import constants
 
     of = f"/revision/{quote(revision, safe='')}" if revision else ""
     with in_one_line(repository):
-        response = get_session().get(
-            f"{constants.ENDPOINT}/api/models/{repository.name}{of}",
-            params={"blobs": True},
-            headers=_headers(),
-            timeout=constants.HF_HUB_ETAG_TIMEOUT,
-        )
-        hf_raise_for_status(response)
+        with _session() as session:
+            response = session.get(
+                f"{constants.ENDPOINT}/api/models/{repository.name}{of}",
+                params={"blobs": True},
+                headers=_headers(),
+                timeout=constants.HF_HUB_ETAG_TIMEOUT,
+            )
+        response.raise_for_status()
         content = parse_json(response.text)
     return _listing(content, f"The listing of {repository.name} at {constants.ENDPOINT}")
 
@@ -143,6 +144,20 @@ def _headers() -> dict[str, str]:
     return headers
 
 
+@contextmanager
+def _session() -> Iterator[Any]:
+    """Give huggingface_hub's client; before 1.0 that is one of requests, and httpx is used."""
+    import httpx
+    from huggingface_hub import get_session
+
+    session: Any = get_session()
+    if callable(session.stream):
+        yield session
+        return
+    with httpx.Client(follow_redirects=True) as made:
+        yield made
+
+
 def _listing(content: object, source: str) -> tuple[str, Listing]:
     """Check a listing; returns its commit and its files."""
     advice = "Check HF_ENDPOINT: this is not the answer of a hub."
@@ -178,22 +193,22 @@ def _fetch(url: str, part: Path, name: str, size: int | None) -> None:
 
     An attempt that brings nothing is the last one.
     """
-    from huggingface_hub import constants, get_session, hf_raise_for_status
+    from huggingface_hub import constants
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
     headers = {**_headers(), "Accept-Encoding": "identity"}
     bar = tqdm(  # type: ignore[no-untyped-call]
         total=size, unit="B", unit_scale=True, desc=name, disable=None
     )
-    with part.open("xb") as file, bar:
+    with part.open("xb") as file, bar, _session() as session:
         while True:
             start = file.tell()
             ranged = {"Range": f"bytes={start}-"} if start else {}
             try:
-                with get_session().stream(
+                with session.stream(
                     "GET", url, headers=headers | ranged, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
                 ) as response:
-                    hf_raise_for_status(response)
+                    response.raise_for_status()
                     if start and response.status_code != 206:  # the whole file again
                         file.seek(0)
                         file.truncate()
@@ -203,7 +218,7 @@ def _fetch(url: str, part: Path, name: str, size: int | None) -> None:
                         if size is not None and file.tell() > size:
                             return  # too long, so it will not pass the check
                 return
-            except http_error() as error:
+            except http_errors() as error:
                 if status_of(error) is not None or file.tell() <= start:
                     raise
 

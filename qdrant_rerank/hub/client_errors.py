@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from qdrant_rerank.errors import ModelFileError
 from qdrant_rerank.hub.cache import CachedRepository
 
-__all__ = ["http_error", "in_one_line", "is_not_found", "status_of"]
+__all__ = ["http_errors", "in_one_line", "is_not_found", "status_of"]
 
 
 @contextmanager
@@ -16,18 +16,34 @@ def in_one_line(repository: CachedRepository, file: str | None = None) -> Iterat
     """Raise the errors of a block as one ModelFileError about a repository or one of its files."""
     try:
         yield
-    except (http_error(), OSError, ValueError) as error:
+    except _told() as error:
         what = repository.name if file is None else f"{file} of {repository.name}"
         causes = _causes(error)
         reason = _reason(causes, repository)
         raise ModelFileError(f"{what} could not be fetched: {reason}") from error
 
 
-def http_error() -> type[Exception]:
-    """Return the base of all errors of huggingface_hub's client: httpx, or httpx2 from 2.0 on."""
+def http_errors() -> tuple[type[Exception], ...]:
+    """Return the bases of all errors of huggingface_hub's client and of httpx.
+
+    That client is requests before huggingface_hub 1.0, httpx, and httpx2 from 2.0 on.
+    """
+    import httpx
     from huggingface_hub.errors import HfHubHTTPError
 
-    return next(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
+    names = {"RequestException", "HTTPError"}
+    bases = [base for base in HfHubHTTPError.__mro__ if base.__name__ in names]
+    return httpx.HTTPError, bases[-1]
+
+
+def _told() -> tuple[type[Exception], ...]:
+    return (*http_errors(), OSError, ValueError)
+
+
+def _timeouts() -> tuple[type[Exception], ...]:
+    packages = {error.__module__.partition(".")[0] for error in http_errors()}
+    modules = [importlib.import_module(name) for name in sorted(packages)]
+    return tuple(getattr(m, "TimeoutException", None) or m.Timeout for m in modules)
 
 
 def is_not_found(error: ModelFileError) -> bool:
@@ -52,7 +68,7 @@ def _reason(causes: Sequence[BaseException], repository: CachedRepository) -> st
     """Say what happened and how to fix it, in one line."""
     from huggingface_hub import constants
 
-    late = importlib.import_module(http_error().__module__.partition(".")[0]).TimeoutException
+    late = _timeouts()
     hub = constants.ENDPOINT
     for error in causes:
         if (status := status_of(error)) is not None:

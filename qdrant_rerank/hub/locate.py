@@ -6,7 +6,7 @@ import shlex
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qdrant_rerank.errors import (
@@ -213,6 +213,8 @@ def locate_embedder(
     *,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
+    task: str = "feature-extraction",
+    optional: tuple[str, ...] = (),
 ) -> ModelFiles:
     """Find the files of an ONNX embedding model, and download the files that are not cached.
 
@@ -221,18 +223,26 @@ def locate_embedder(
             an ``.onnx`` file.
         cache_dir: as in :func:`locate`.
         local_files_only: never use the network.
+        task: of the export that makes such an ONNX file; errors name it.
+        optional: further files to have of a repository, if it has them.
 
     Raises:
         ModelFileError: a file is missing, damaged or could not be fetched.
     """
     path = _path("model_name", model_name)
     if os.path.lexists(path):
-        return _in_directory(path.name, path, "auto") if path.is_dir() else _beside(path)
+        return _in_directory(path.name, path, "auto", task) if path.is_dir() else _beside(path)
     name = str(model_name)
     repository = name if "/" in name else f"sentence-transformers/{name}"
     spec = ModelSpec(model=repository, sources=ModelSource(hf=repository))
     return _in_cache(
-        spec, "auto", revision=None, cache_dir=cache_dir, local_files_only=local_files_only
+        spec,
+        "auto",
+        revision=None,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        task=task,
+        optional=optional,
     )
 
 
@@ -248,8 +258,11 @@ def _in_cache(
     revision: str | None,
     cache_dir: str | Path | None,
     local_files_only: bool,
+    task: str = "text-classification",
+    optional: tuple[str, ...] = (),
 ) -> ModelFiles:
     wanted = wanted_of(spec, precision=precision, revision=revision, cache_dir=cache_dir)
+    wanted = replace(wanted, task=task, optional=optional)
     try:
         found = snapshots.obtain(wanted, local_files_only=local_files_only)
     except ModelFileError as error:
@@ -286,7 +299,9 @@ def _path(name: str, value: str | Path) -> Path:
     return expanded(value)
 
 
-def _in_directory(name: str, directory: Path, precision: Precision) -> ModelFiles:
+def _in_directory(
+    name: str, directory: Path, precision: Precision, task: str = "text-classification"
+) -> ModelFiles:
     if not directory.is_dir():
         raise ModelFileError(f"No directory {directory}. Pass the one with the ONNX file.")
     there = [*directory.glob("*.onnx"), *directory.glob("onnx/*.onnx")]
@@ -300,7 +315,7 @@ def _in_directory(name: str, directory: Path, precision: Precision) -> ModelFile
             + (
                 "Pass the path of the file itself to load it."
                 if present
-                else how_to_export(directory, [path.name for path in directory.glob("*.*")])
+                else how_to_export(directory, [path.name for path in directory.glob("*.*")], task)
             )
         )
     return _beside(directory / file, name)

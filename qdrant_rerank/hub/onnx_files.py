@@ -58,14 +58,14 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:MOST_NAMES_LISTED]) or 'none'}{more}"
 
 
-def how_to_export(model: object, files: Iterable[str]) -> str:
+def how_to_export(model: object, files: Iterable[str], task: str = "text-classification") -> str:
     """Say how to make the ONNX file of a model whose files hold none."""
     weights = ("safetensors", "bin", "pt")
     if not any(name.rpartition(".")[2] in weights for name in files):
         return "Pass a directory or a repository with an ONNX export of the model."
     return (
         "Its weights are for PyTorch. Export them to ONNX, and pass the new directory: pip install "
-        f'"optimum[onnxruntime]", then optimum-cli export onnx --task text-classification --model '
+        f'"optimum[onnxruntime]", then optimum-cli export onnx --task {task} --model '
         f"{model} NEW_DIRECTORY"
     )
 

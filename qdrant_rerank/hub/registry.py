@@ -130,6 +130,7 @@ def listing(spec: ModelSpec) -> dict[str, Any]:
         "license": spec.license,
         "size_in_GB": first.size_in_gb,
         "additional_files": list(first.additional_files),
+        "languages": list(spec.languages),
         "max_length": spec.max_length,
         "labels": spec.labels,
         "activation": spec.activation,

@@ -47,6 +47,8 @@ class Wanted:
         precision: precision of the ONNX file.
         additional: further files, by their place in the repository.
         sha256: digest of the ONNX file, in addition to the one that the hub reports.
+        task: of the export that makes such an ONNX file; errors name it.
+        optional: further files, if the repository has them.
     """
 
     repository: CachedRepository
@@ -56,6 +58,8 @@ class Wanted:
     precision: Precision = "auto"
     additional: tuple[str, ...] = ()
     sha256: str | None = None
+    task: str = "text-classification"
+    optional: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +220,7 @@ def _plan(wanted: Wanted, names: Collection[str]) -> _Plan:
             + (
                 "Pass precision=, or specific_model_path= with a file that you fetched yourself."
                 if onnx
-                else how_to_export(name, names)
+                else how_to_export(name, names, wanted.task)
             )
         )
     beside = PurePosixPath(model).parent.as_posix()
@@ -227,8 +231,8 @@ def _plan(wanted: Wanted, names: Collection[str]) -> _Plan:
             "fast tokenizer beside a copy of the ONNX file and pass that directory."
         )
     tokenizer = [_in(folder, file) for file in TOKENIZER_FILES]
-    files = [model, *wanted.additional, *(file for file in tokenizer if file in names)]
-    return _Plan(model, folder, tuple(files))
+    optional = (file for file in (*tokenizer, *wanted.optional) if file in names)
+    return _Plan(model, folder, tuple(dict.fromkeys([model, *wanted.additional, *optional])))
 
 
 def _in(folder: str, name: str) -> str:

@@ -77,6 +77,11 @@ class ModelSpec:
         activation: turns its logit into the score that its authors publish.
         template: how it reads a pair: "pair" is the tokenizer's own pair template, "qwen3" a chat
             prompt that the model answers with yes or no.
+        languages: ISO 639-1 codes of the languages that it knows; "multilingual" stands for some
+            dozens, such as those of XLM-R. Empty if not known.
+        bi_encoder: tensor of the ONNX file, of shape (pairs, 1), that holds the cosine of query and
+            document by the bi-encoder that the model was grown on, times any number above 0; None
+            if it was not.
     """
 
     model: str
@@ -88,6 +93,8 @@ class ModelSpec:
     labels: int = 1
     activation: Literal["identity", "sigmoid"] = "identity"
     template: Literal["pair", "qwen3"] = "pair"
+    languages: tuple[str, ...] = ()
+    bi_encoder: str | None = None
 
     @property
     def directory(self) -> Path:

@@ -8,7 +8,7 @@ from typing import Literal
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.precision import RunPrecision
 from qdrant_rerank.inference.gpu.devices import CPU, Provider, name_of
-from qdrant_rerank.utils.validation import require_choice, require_positive
+from qdrant_rerank.utils.validation import require_choice, require_positive, shown
 
 __all__ = ["Engine", "Request"]
 
@@ -148,9 +148,11 @@ class Request:
         if ids is None:
             return
         fits = isinstance(ids, list | tuple) and len(ids) > 0
-        if not fits or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in ids):
+        if not fits or any(
+            isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < 2**31 for n in ids
+        ):
             raise InvalidInputError(
-                f"device_ids is {ids!r}; expected numbers of GPUs, such as [0] or [0, 1]."
+                f"device_ids is {shown(ids)}; expected numbers of GPUs, such as [0] or [0, 1]."
             )
         if len(set(ids)) < len(ids):
             raise InvalidInputError(f"device_ids is {list(ids)!r}; each GPU may be there once.")

@@ -5,8 +5,10 @@ from typing import Any
 
 from qdrant_client import models
 
+from qdrant_rerank.embedders import needs_idf
 from qdrant_rerank.embedders.qdrant import TextIndex
 from qdrant_rerank.errors import InvalidInputError, QdrantRequestError
+from qdrant_rerank.payload import PayloadText
 from qdrant_rerank.qdrant.encoders import description
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
 from qdrant_rerank.qdrant.schema import (
@@ -16,6 +18,7 @@ from qdrant_rerank.qdrant.schema import (
     IDS_VERSION,
     SPARSE_KEY,
     SPARSE_NAME,
+    TEXT_KEY,
 )
 from qdrant_rerank.qdrant.settings import CollectionSettings
 from qdrant_rerank.qdrant.transport.client import is_local
@@ -30,6 +33,7 @@ async def create_collection(
     embedder: DenseEncoder | None,
     sparse: LexicalEncoder | None,
     settings: CollectionSettings,
+    text: PayloadText,
 ) -> None:
     """Create a collection and its payload indexes.
 
@@ -39,6 +43,7 @@ async def create_collection(
         embedder: the dense encoder, or None.
         sparse: the sparse encoder, or None.
         settings: how the collection is laid out.
+        text: where the texts of its payloads are.
 
     Raises:
         InvalidInputError: there is neither encoder, or the length of the dense vectors is not
@@ -46,6 +51,9 @@ async def create_collection(
         QdrantRequestError: Qdrant refused.
     """
     config = settings.arguments(_encoders_config(embedder, sparse))
+    if not callable(text.source):
+        source = text.source if isinstance(text.source, str) else list(text.source)
+        config["metadata"][TEXT_KEY] = source
     try:
         await driver.request(lambda client, _: client.create_collection(collection, **config))
     except QdrantRequestError:
@@ -92,8 +100,9 @@ def _encoders_config(
         }
         config["metadata"][EMBEDDER_KEY] = embedder.name
     if sparse is not None and not isinstance(sparse, TextIndex):
+        modifier = models.Modifier.IDF if needs_idf(sparse) else None
         config["sparse_vectors_config"] = {
-            SPARSE_NAME: models.SparseVectorParams(modifier=models.Modifier.IDF)
+            SPARSE_NAME: models.SparseVectorParams(modifier=modifier)
         }
         config["metadata"][SPARSE_KEY] = description(sparse)
     return config

@@ -6,9 +6,10 @@ Ids are made from the documents, so adding again does not duplicate.
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from qdrant_client import models
 from qdrant_client.local.payload_value_extractor import value_by_key
 
@@ -19,7 +20,8 @@ from qdrant_rerank.payload import PayloadText, require_path
 from qdrant_rerank.qdrant.payloads import plain_payload, storable_text
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder, RecallPlan
 from qdrant_rerank.qdrant.schema import CollectionSchema
-from qdrant_rerank.types import PointId
+from qdrant_rerank.types import Embedder, PointId
+from qdrant_rerank.utils.validation import shown
 
 __all__ = ["Document", "PointBuilder"]
 
@@ -71,6 +73,15 @@ class PointBuilder:
         self._sparse = sparse
         self._text = text
 
+    def check(self, documents: Iterable[Document], ids: Iterable[PointId] | None) -> None:
+        """Check documents that can be read again, and keep nothing of them.
+
+        Raises:
+            InvalidInputError: not one id per document; and as :meth:`point`.
+        """
+        for numbered in _numbered(documents, ids):
+            self._checked(*numbered)
+
     def points(
         self, documents: Iterable[Document], ids: Iterable[PointId] | None
     ) -> Iterator[tuple[models.PointStruct, str]]:
@@ -79,27 +90,8 @@ class PointBuilder:
         Raises:
             InvalidInputError: not one id per document; and as :meth:`point`.
         """
-        given = None if ids is None else iter(ids)
-        index = -1
-        for index, document in enumerate(documents):
-            point_id = None
-            if given is not None:
-                point_id = next(given, NO_MORE)
-                if point_id is NO_MORE:
-                    raise InvalidInputError(
-                        f"ids ended after {index}, but there are more documents; expected one id "
-                        "per document."
-                    )
-                if point_id is None:
-                    raise InvalidInputError(
-                        f"ids has None for document {index}; expected a whole number or a UUID. "
-                        "Leave ids out to have all of them made."
-                    )
-            yield self.point(index, document, point_id)
-        if given is not None and next(given, NO_MORE) is not NO_MORE:
-            raise InvalidInputError(
-                f"There are more ids than the {index + 1} documents; expected one id per document."
-            )
+        for numbered in _numbered(documents, ids):
+            yield self.point(*numbered)
 
     def point(
         self, index: int, document: Document, point_id: PointId | None
@@ -119,6 +111,16 @@ class PointBuilder:
             MissingTextError: it has no text, and vectors that need one.
             SchemaMismatchError: a vector that it has does not fit the collection.
         """
+        payload, vectors, text, checked = self._checked(index, document, point_id)
+        if checked is None:
+            checked = self._made_id(text, payload, f"Document {index}")
+        self._note(checked, payload)
+        return models.PointStruct(id=checked, payload=payload, vector=vectors), text
+
+    def _checked(
+        self, index: int, document: Document, point_id: PointId | None
+    ) -> tuple[dict[str, Any], dict[str, Any], str, int | str | None]:
+        """Return the payload, the vectors, the text and the id; None if it is made of the text."""
         where = f"Document {index}"
         vectors: dict[str, Any] = {}
         if isinstance(document, models.PointStruct):
@@ -138,18 +140,15 @@ class PointBuilder:
         needed = {self._plan.dense, self._plan.sparse} - {None} - set(vectors)
         text = self._text.require(payload, where) if needed else self._text(payload) or ""
         text = storable_text(text, where)
-        if point_id is None:
-            point_id = self._made_id(text, payload, where)
-        checked = _checked_id(point_id, where)
-        self._note(checked, payload)
-        return models.PointStruct(id=checked, payload=payload, vector=vectors), text
+        if point_id is not None:
+            return payload, vectors, text, _checked_id(point_id, where)
+        made = None if self._id_field is None else self._id_of_field(payload, where)
+        return payload, vectors, text, made
 
-    def _made_id(self, text: str, payload: dict[str, Any], where: str) -> int | str:
+    def _made_id(self, text: str, payload: dict[str, Any], where: str) -> str:
         """Return the id of a document that has none: two that differ have different ids."""
-        if self._id_field is not None:
-            return self._id_of_field(payload, where)
         # A text without any other field has the same id in collections of both kinds.
-        bare = isinstance(self._text.source, str) and "{" not in self._text.source
+        bare = self._text.keys is not None
         if self._schema.ids > 1 and not (bare and payload == self._payload_of(text, where)):
             text = f"{text}\0{_canonical(payload)}"
         return str(uuid.uuid5(NAMESPACE, text))
@@ -159,7 +158,7 @@ class PointBuilder:
         values = value_by_key(payload, field) or []
         if len(values) != 1 or not isinstance(values[0], int | str | uuid.UUID) or values[0] == "":
             raise InvalidInputError(
-                f"{where} has {values!r:.80} in the field {field!r}, its id_field; expected one "
+                f"{where} has {shown(values)} in the field {field!r}, its id_field; expected one "
                 "text or whole number."
             )
         [key] = values
@@ -175,8 +174,23 @@ class PointBuilder:
         if len(self._seen) < REMEMBERED:
             self._seen[hash(point_id)] = content
 
-    def embed(self, batch: Sequence[tuple[models.PointStruct, str]]) -> list[models.PointStruct]:
+    def texts_to_embed(self, batch: Sequence[tuple[models.PointStruct, str]]) -> list[str]:
+        """Return the texts of the points that lack a dense vector which the embedder fills."""
+        dense = self._plan.dense
+        return (
+            [] if dense is None else [text for point, text in batch if dense not in _named(point)]
+        )
+
+    def embed(
+        self,
+        batch: Sequence[tuple[models.PointStruct, str]],
+        vectors: NDArray[np.float32] | None = None,
+    ) -> list[models.PointStruct]:
         """Fill in the vectors that the points lack.
+
+        Args:
+            batch: points with their texts.
+            vectors: dense vectors of :meth:`texts_to_embed`; None to embed these now.
 
         Raises:
             ModelOutputError: an encoder did not return one finite vector per text.
@@ -186,7 +200,7 @@ class PointBuilder:
         filled = [dict(_named(point)) for point, _ in batch]
         if dense is not None and self._embedder is not None:
             rows = [row for row, vectors in enumerate(filled) if dense not in vectors]
-            made = self._embed_dense([batch[row] for row in rows])
+            made = self._embed_dense([batch[row] for row in rows], vectors)
             for row, vector in zip(rows, made, strict=True):
                 filled[row][dense] = vector
         if sparse is not None:
@@ -204,13 +218,19 @@ class PointBuilder:
             for (point, _), vectors in zip(batch, filled, strict=True)
         ]
 
-    def _embed_dense(self, rows: Sequence[tuple[models.PointStruct, str]]) -> list[Any]:
+    def _embed_dense(
+        self,
+        rows: Sequence[tuple[models.PointStruct, str]],
+        made: NDArray[np.float32] | None,
+    ) -> list[Any]:
         if not rows or self._embedder is None:
             return []
         texts = [text for _, text in rows]
         if isinstance(self._embedder, QdrantInference):
             return [self._embedder.document(text) for text in texts]
-        made = dense_output(self._embedder.name, self._embedder.embed_documents(texts))
+        if made is None:
+            embedder = cast("Embedder", self._embedder)
+            made = dense_output(embedder.name, embedder.embed_documents(texts))
         expected = (len(texts), self._plan.dimension)
         if made.shape != expected:
             raise SchemaMismatchError(
@@ -220,8 +240,8 @@ class PointBuilder:
         if not np.isfinite(made).all():
             for row, vector in zip(rows, made, strict=True):
                 require_finite(self._embedder.name, vector, _document(row))
-        vectors: list[Any] = made.tolist()
-        return vectors
+        listed: list[Any] = made.tolist()
+        return listed
 
     def _encode_sparse(self, rows: Sequence[tuple[models.PointStruct, str]]) -> Sequence[Any]:
         texts = [text for _, text in rows]
@@ -240,13 +260,12 @@ class PointBuilder:
         return made
 
     def _payload_of(self, text: str, where: str) -> dict[str, Any]:
-        source = self._text.source
-        if not isinstance(source, str) or "{" in source:
+        if self._text.keys is None:
             raise InvalidInputError(
-                f"{where} is a str, but text={source!r} reads several fields. Pass mappings with "
-                "those fields."
+                f"{where} is a str, but text={self._text.source!r} is not one field that it could "
+                "be stored in. Pass mappings with all their fields."
             )
-        *parents, field = source.split(".")
+        *parents, field = self._text.keys
         payload: dict[str, Any] = {field: text}
         for parent in reversed(parents):
             payload = {parent: payload}
@@ -280,6 +299,33 @@ class PointBuilder:
         return dict(given)
 
 
+def _numbered(
+    documents: Iterable[Document], ids: Iterable[PointId] | None
+) -> Iterator[tuple[int, Document, PointId | None]]:
+    """Yield documents with their places, and each with the next id."""
+    given = None if ids is None else iter(ids)
+    index = -1
+    for index, document in enumerate(documents):
+        point_id = None
+        if given is not None:
+            point_id = next(given, NO_MORE)
+            if point_id is NO_MORE:
+                raise InvalidInputError(
+                    f"ids ended after {index}, but there are more documents; expected one id "
+                    "per document."
+                )
+            if point_id is None:
+                raise InvalidInputError(
+                    f"ids has None for document {index}; expected a whole number or a UUID. "
+                    "Leave ids out to have all of them made."
+                )
+        yield index, document, point_id
+    if given is not None and next(given, NO_MORE) is not NO_MORE:
+        raise InvalidInputError(
+            f"There are more ids than the {index + 1} documents; expected one id per document."
+        )
+
+
 def _canonical(payload: dict[str, Any]) -> str:
     """The payload as a text, the same for equal payloads in every process."""
     return json.dumps(payload, sort_keys=True, ensure_ascii=False, default=str)
@@ -307,6 +353,6 @@ def _checked_id(point_id: Any, where: str) -> int | str:
         except ValueError:
             pass
     raise InvalidInputError(
-        f"{where} has the id {point_id!r}; Qdrant takes whole numbers from 0 and UUIDs. Keep other "
-        "keys in the payload."
+        f"{where} has the id {shown(point_id)}; Qdrant takes whole numbers from 0 and UUIDs. Keep "
+        "other keys in the payload."
     )

@@ -8,7 +8,7 @@ from qdrant_client import models
 
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.options import SearchOptions
-from qdrant_rerank.payload import PayloadText, field_paths
+from qdrant_rerank.payload import PayloadText, TextChoice, field_paths
 from qdrant_rerank.qdrant.recall_request import Scope
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.types import PointId, RerankedPoint
@@ -38,7 +38,7 @@ async def read_texts(
     driver: Driver,
     collection: str,
     queries: Sequence[Query],
-    text: PayloadText,
+    choice: TextChoice,
     scope: Scope,
     options: SearchOptions,
     *,
@@ -50,7 +50,7 @@ async def read_texts(
         driver: asks Qdrant.
         collection: name of the collection that is searched.
         queries: texts, or ids of points.
-        text: reads the texts of points.
+        choice: reads the texts of points; the points of the collection itself settle it.
         scope: where the points are looked up.
         options: options of the search.
         required: whether every point must have a text.
@@ -63,6 +63,7 @@ async def read_texts(
     lookup = scope.lookup_from
     home = collection if lookup is None else lookup.collection
     found: dict[str, models.Record] = {}
+    text = choice.text
     if ids:
         records = await retrieve_points(
             driver,
@@ -73,6 +74,9 @@ async def read_texts(
             shard_key=scope.shard_key_selector if lookup is None else lookup.shard_key,
         )
         found = {str(point_id): record for point_id, record in records.items()}
+        if lookup is None and not choice.settled:
+            choice.look(record.payload for record in records.values())
+            text = choice.text
     texts = []
     for query in queries:
         if isinstance(query, str):
@@ -80,8 +84,8 @@ async def read_texts(
             continue
         if str(query) not in found:
             raise InvalidInputError(
-                f"query is the id {query!r}, but {home!r} has no such point. A text to search "
-                "for is a str."
+                f"query is the id {query}, but {home!r} has no such point. A text to search "
+                "for is a str; put a space before one that looks like an id."
             )
         payload = found[str(query)].payload
         what = f"Point {query!r}, the query,"

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.utils.validation import a_type
+from qdrant_rerank.utils.validation import a_type, shown
 
 __all__ = ["plain_payload", "storable_text"]
 
@@ -58,10 +58,10 @@ def _key(key: Any, where: str, path: tuple[str, ...]) -> str:
     if isinstance(key, str):
         return storable_text(str(key), where, (*path, str(key)))
     if path and isinstance(key, int | np.integer) and not isinstance(key, bool):
-        return str(int(key))
+        return str(_whole(int(key), where, path))
     raise InvalidInputError(
-        f"{where} has {a_type(key)}, {key!r:.60}, as the name of a field{_under(path)}; expected a "
-        "str."
+        f"{where} has {a_type(key)}, {shown(key, 60)}, as the name of a field{_under(path)}; "
+        "expected a str."
     )
 
 

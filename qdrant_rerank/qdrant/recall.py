@@ -5,10 +5,13 @@
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 from qdrant_client import models
 
+from qdrant_rerank.embedders import Bm25Encoder
+from qdrant_rerank.embedders.batched import AsyncEmbedder, BatchedEmbedder
 from qdrant_rerank.embedders.checks import dense_output, require_finite
 from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.errors import (
@@ -32,7 +35,8 @@ from qdrant_rerank.qdrant.server_version import (
 )
 from qdrant_rerank.qdrant.transport.client import is_local
 from qdrant_rerank.qdrant.transport.driver import Driver
-from qdrant_rerank.types import in_retrieval_order
+from qdrant_rerank.types import Embedder, in_retrieval_order
+from qdrant_rerank.utils.warn import warn_caller
 
 __all__ = ["FirstStage"]
 
@@ -46,10 +50,16 @@ class FirstStage:
         sparse: sparse encoder, or None.
         dense_optional: whether a collection without dense vectors will do.
         sparse_optional: whether one without sparse vectors of Qdrant's IDF will do.
-        sparse_by_name: whether the sparse encoder is a BM25 in the language that the collection
-            records.
+        sparse_by_name: whether the sparse encoder was given by name, so that it is a BM25 as the
+            collection records it.
+        language: language of that BM25; None for the one that the collection records.
 
     Attributes:
+        sparse: the sparse encoder of the collection, or None: the given one until its schema is
+            read.
+        given_sparse: the sparse encoder as given.
+        language: the language that the searcher was given for BM25; None if the collection's
+            counts.
         known: schema of the collection as it was last read; None if it has to be read.
     """
 
@@ -62,15 +72,20 @@ class FirstStage:
         dense_optional: bool,
         sparse_optional: bool,
         sparse_by_name: bool = False,
+        language: str | None = None,
     ) -> None:
         self.collection = collection
         self.embedder = embedder
-        self.sparse = sparse
+        self.sparse = self.given_sparse = sparse
         self.known: CollectionSchema | None = None
         self._dense_optional = dense_optional
         self._sparse_optional = sparse_optional
         self._sparse_by_name = sparse_by_name
+        self.language = language
+        if isinstance(sparse, Bm25Encoder) and not sparse_by_name:
+            self.language = sparse.language
         self._version: Version | None = None
+        self._told: set[str] = set()  # warnings
 
     async def schema(self, driver: Driver) -> CollectionSchema:
         """Return what the collection has; it is read once, until it is forgotten.
@@ -85,18 +100,20 @@ class FirstStage:
             known = CollectionSchema.from_info(self.collection, info)
             if isinstance(self.sparse, TextIndex) and self.sparse.field not in known.scored:
                 await self.require_text_index(driver)
-            if self._fits_by_record(known) and self.sparse is not None:
-                self.sparse = recorded_encoder(known, self.sparse, by_name=self._sparse_by_name)
+            self.sparse = self._encoder_of(known)
             self.known = known
         return known
 
-    def _fits_by_record(self, schema: CollectionSchema) -> bool:
-        """Whether what the collection records of its sparse vectors is about this encoder."""
-        if self.sparse is None or isinstance(self.sparse, TextIndex):
-            return False
+    def _encoder_of(self, schema: CollectionSchema) -> LexicalEncoder | None:
+        """Return the sparse encoder as the collection records it."""
+        given = self.given_sparse
+        if given is None or isinstance(given, TextIndex):
+            return given
         # "auto" searches no sparse vectors but those of BM25.
-        recorded = (schema.encoder or {}).get("model", self.sparse.name)
-        return not self._sparse_optional or str(recorded).lower() == self.sparse.name.lower()
+        recorded = (schema.encoder or {}).get("model", given.name)
+        if self._sparse_optional and str(recorded).lower() != given.name.lower():
+            return given
+        return recorded_encoder(schema, given, by_name=self._sparse_by_name, language=self.language)
 
     async def require_text_index(self, driver: Driver) -> None:
         """Raise QdrantRequestError where the server ranks by no text index, and the encoder is one.
@@ -124,7 +141,7 @@ class FirstStage:
         Raises:
             SchemaMismatchError: the vectors do not fit the encoders.
         """
-        return plan_recall(
+        plan = plan_recall(
             schema,
             self.embedder,
             self.sparse,
@@ -133,13 +150,30 @@ class FirstStage:
             dense_optional=self._dense_optional,
             sparse_optional=self._sparse_optional,
         )
+        if plan.warning and plan.warning not in self._told:
+            self._told.add(plan.warning)
+            warn_caller(plan.warning)
+        return plan
 
-    def embed(
-        self, queries: Sequence[Query], texts: Sequence[str], plan: RecallPlan
+    async def learn_dimension(self, driver: Driver) -> None:
+        """Learn the length of the embedder's vectors, where only a vector tells it."""
+        embedder = self.embedder
+        if not isinstance(embedder, BatchedEmbedder | AsyncEmbedder):
+            return
+        if embedder.known_dimension is not None:
+            return
+        if isinstance(embedder, AsyncEmbedder) and driver.awaits:
+            await driver.encode_awaited(embedder.learn_dimension())
+        else:
+            await driver.encode(lambda: embedder.dimension)
+
+    async def embed(
+        self, driver: Driver, queries: Sequence[Query], texts: Sequence[str], plan: RecallPlan
     ) -> list[RecallQuery]:
         """Make what the plan's branches search with, for each query.
 
         Args:
+            driver: awaits the embedder, or calls it.
             queries: texts, or ids of points, whose stored vectors are searched with.
             texts: the queries as texts.
             plan: which vectors are searched.
@@ -148,23 +182,53 @@ class FirstStage:
             ModelOutputError: an encoder did not return finite numbers.
             SchemaMismatchError: its vectors do not fit the collection.
         """
-        return [self._embed(*query, plan) for query in zip(queries, texts, strict=True)]
+        by_text = [
+            text for query, text in zip(queries, texts, strict=True) if isinstance(query, str)
+        ]
+        vectors = None
+        if plan.dense is not None and isinstance(self.embedder, AsyncEmbedder) and driver.awaits:
+            vectors = await driver.encode_awaited(self.embedder.aembed_queries(by_text))
+        return await driver.encode(self._embed_now, queries, texts, by_text, plan, vectors)
 
-    def _embed(self, query: Query, text: str, plan: RecallPlan) -> RecallQuery:
-        if not isinstance(query, str):
-            by_text = isinstance(self.sparse, TextIndex)
-            return RecallQuery(query, self._sparse_query(text) if by_text else query, query)
-        dense = plan.dense is not None
+    def _embed_now(
+        self,
+        queries: Sequence[Query],
+        texts: Sequence[str],
+        by_text: Sequence[str],
+        plan: RecallPlan,
+        vectors: Any,
+    ) -> list[RecallQuery]:
+        """Make what is searched with, of the vectors of ``by_text`` if they are made already."""
         sparse = any(not branch.dense for branch in plan.branches)
-        return RecallQuery(
-            self._dense_query(text, plan) if dense else None,
-            self._sparse_query(text) if sparse else None,
-        )
+        if plan.dense is None:
+            vectors = [None] * len(by_text)
+        elif vectors is None:
+            vectors = self._dense_vectors(by_text)
+        dense = iter(vectors)
+        made = []
+        for query, text in zip(queries, texts, strict=True):
+            if isinstance(query, str):
+                vector = self._fitting(next(dense), text, plan)
+                made.append(RecallQuery(vector, self._sparse_query(text) if sparse else None))
+            else:
+                by_index = isinstance(self.sparse, TextIndex)
+                entries = self._sparse_query(text) if by_index else query
+                made.append(RecallQuery(query, entries, query))
+        return made
 
-    def _dense_query(self, text: str, plan: RecallPlan) -> Any:
-        if isinstance(self.embedder, QdrantInference) or self.embedder is None:
-            return None if self.embedder is None else self.embedder.document(text)
-        vector = dense_output(self.embedder.name, self.embedder.embed_query(text))
+    def _dense_vectors(self, texts: Sequence[str]) -> Sequence[Any]:
+        embedder = self.embedder
+        if isinstance(embedder, BatchedEmbedder):
+            return list(embedder.embed_queries(texts))
+        if isinstance(embedder, QdrantInference):
+            return [embedder.document(text) for text in texts]
+        own = cast("Embedder", embedder)
+        return [dense_output(own.name, own.embed_query(text)) for text in texts]
+
+    def _fitting(self, vector: Any, text: str, plan: RecallPlan) -> Any:
+        """Return the vector of a query, checked; what is no array as it is."""
+        if self.embedder is None or not isinstance(vector, np.ndarray):
+            return vector
         for branch in plan.branches:
             fits = vector.ndim == 1 or (vector.ndim == 2 and branch.multivector)
             if branch.dense and not (fits and vector.shape[-1] == branch.dimension):
@@ -188,9 +252,19 @@ class FirstStage:
         return entries
 
     async def retrieve(
-        self, driver: Driver, requests: Sequence[models.QueryRequest], options: SearchOptions
+        self,
+        driver: Driver,
+        requests: Sequence[models.QueryRequest],
+        options: SearchOptions,
+        encoders: Sequence[Any] = (),
     ) -> list[list[models.ScoredPoint]]:
         """Return the hits of each request in retrieval order, by one request to Qdrant.
+
+        Args:
+            driver: asks Qdrant.
+            requests: what is asked.
+            options: options of the search.
+            encoders: what made the requests' vectors, beside the encoders of this stage.
 
         Raises:
             QdrantRequestError: the server is too old for it, or refused.
@@ -203,7 +277,7 @@ class FirstStage:
         consistency = given(consistency=read_consistency(options))
 
         def send(client: Any, timeout: int | None) -> Any:
-            self.require_inference(client)
+            self.require_inference(client, encoders)
             if len(requests) > 1:
                 return client.query_batch_points(
                     self.collection, list(requests), timeout=timeout, **consistency
@@ -248,9 +322,9 @@ class FirstStage:
             self._version = parse_version(info.version)
         return self._version
 
-    def require_inference(self, client: Any) -> None:
+    def require_inference(self, client: Any, encoders: Sequence[Any] = ()) -> None:
         """Raise QdrantRequestError where the client runs no model that an encoder needs."""
-        for encoder in (self.embedder, self.sparse):
+        for encoder in (self.embedder, self.sparse, *encoders):
             if not isinstance(encoder, QdrantInference):
                 continue
             if is_local(client):

@@ -7,11 +7,11 @@ has and the encoders fit. :mod:`~qdrant_rerank.qdrant.recall_request` writes the
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qdrant_client import models
-
-from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
+from qdrant_rerank.embedders import needs_idf
+from qdrant_rerank.embedders.batched import AsyncEmbedder, BatchedEmbedder
+from qdrant_rerank.embedders.qdrant import BM25_MODEL, QdrantInference, TextIndex
 from qdrant_rerank.errors import SchemaMismatchError
-from qdrant_rerank.qdrant.schema import Branch, CollectionSchema
+from qdrant_rerank.qdrant.schema import SPARSE_NAME, Branch, CollectionSchema
 from qdrant_rerank.types import Embedder, SparseEncoder
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
     "plan_recall",
 ]
 
-DenseEncoder = Embedder | QdrantInference
+DenseEncoder = Embedder | AsyncEmbedder | QdrantInference
 LexicalEncoder = SparseEncoder | QdrantInference | TextIndex
 #: One or several names of vectors, in the order that they are searched; None to choose by size.
 Names = str | Sequence[str] | None
@@ -35,9 +35,11 @@ class RecallPlan:
 
     Attributes:
         branches: dense ones first, then sparse ones, each in the order of their names.
+        warning: what the user should know of the sparse vectors, and what to do; "" for nothing.
     """
 
     branches: tuple[Branch, ...]
+    warning: str = ""
 
     @property
     def dense(self) -> str | None:
@@ -81,11 +83,13 @@ def plan_recall(
         SchemaMismatchError: a vector is missing, ambiguous or of another size.
     """
     sparse_branches: list[Branch] = []
+    warning = ""
     if isinstance(sparse, TextIndex):
         sparse_branches = [_text_branch(schema, sparse)]
     elif sparse is not None:
         names = _sparse_names(schema, sparse, _listed(sparse_vector), sparse_optional)
         sparse_branches = [Branch(name, dense=False) for name in names]
+        warning = _warning(schema, sparse, names)
     dense_branches: list[Branch] = []
     if embedder is not None and (schema.dense or not dense_optional or not sparse_branches):
         names = _dense_names(schema, embedder, _listed(dense_vector))
@@ -95,7 +99,7 @@ def plan_recall(
             f"Nothing to search {schema.collection!r} with: embedder and sparse are both None. It "
             f"has {schema}."
         )
-    return RecallPlan((*dense_branches, *sparse_branches))
+    return RecallPlan((*dense_branches, *sparse_branches), warning)
 
 
 def plan_given_vector(
@@ -161,7 +165,8 @@ def _dense_names(
     schema: CollectionSchema, embedder: DenseEncoder, wanted: list[str] | None
 ) -> list[str]:
     seen = f"Collection {schema.collection!r} has {schema}"
-    size = embedder.dimension
+    # Of vectors that nothing was embedded to yet, any length fits.
+    size = embedder.known_dimension if isinstance(embedder, BatchedEmbedder) else embedder.dimension
     expected = f"the embedder {embedder.name!r} gives dense vectors" + (
         f" of {size}" if size else ""
     )
@@ -209,14 +214,22 @@ def _sparse_names(
                 raise SchemaMismatchError(f"{seen}; there is no sparse vector {name!r}.")
         return wanted
     names = list(schema.sparse)
-    if optional:  # without IDF the vectors are not BM25's but, say, SPLADE's
-        names = [n for n in names if schema.sparse[n].modifier == models.Modifier.IDF]
+    if optional:
+        names = [name for name in names if _may_be_bm25(schema, name)]
         if not names and schema.dense:
             return []
-    if not names:
+    elif len(names) > 1:
+        idf = needs_idf(sparse)
+        names = [name for name in names if schema.has_idf(name) == idf] or names
+    if not names and schema.sparse:
         raise SchemaMismatchError(
-            f"{seen}; {sparse.name!r} needs a sparse vector with modifier IDF. Pass sparse=None "
-            "for dense retrieval alone, or index into a new collection."
+            f"{seen}; {_why_not(schema)} {_advice(schema, list(schema.sparse))}"
+        )
+    if not names:
+        modifier = " with modifier IDF" if needs_idf(sparse) else ""
+        raise SchemaMismatchError(
+            f"{seen}; {sparse.name!r} needs a sparse vector{modifier}. Pass sparse=None for dense "
+            "retrieval alone, or index into a new collection."
         )
     if len(names) > 1:
         raise SchemaMismatchError(
@@ -224,6 +237,60 @@ def _sparse_names(
             f"options=SearchOptions(sparse_vector={names[0]!r})."
         )
     return names
+
+
+def _may_be_bm25(schema: CollectionSchema, name: str) -> bool:
+    """Whether a sparse vector has Qdrant's IDF, and is not recorded as another model's."""
+    recorded = (schema.encoder or {}).get("model", BM25_MODEL)
+    others = name == SPARSE_NAME and str(recorded).lower() != BM25_MODEL
+    return schema.has_idf(name) and not others
+
+
+def _warning(
+    schema: CollectionSchema, sparse: SparseEncoder | QdrantInference, searched: Sequence[str]
+) -> str:
+    """Return what to tell of sparse vectors that are left out, or searched without their IDF."""
+    if not searched and schema.sparse:
+        names = ", ".join(map(repr, schema.sparse))
+        return (
+            f"Sparse vectors of collection {schema.collection!r} are not searched: {names}. "
+            f"{_why_not(schema)} {_advice(schema, list(schema.sparse))} sparse=None searches "
+            "without them, and without this warning."
+        )
+    plain = [name for name in searched if not schema.has_idf(name)]
+    if plain and needs_idf(sparse):
+        return (
+            f"{sparse.name!r} searches {plain[0]!r} of collection {schema.collection!r}, which has "
+            "no modifier IDF, so that rare words count no more than frequent ones. Turn it on: "
+            f"{_idf_call(schema, plain[0])}."
+        )
+    return ""
+
+
+def _why_not(schema: CollectionSchema) -> str:
+    recorded = (schema.encoder or {}).get("model")
+    if recorded is not None and str(recorded).lower() != BM25_MODEL:
+        return f"The collection was filled with {recorded!r}, and sparse='auto' is BM25."
+    return "They have no modifier IDF, so sparse='auto', which is BM25, leaves them out."
+
+
+def _advice(schema: CollectionSchema, names: Sequence[str]) -> str:
+    name = names[0]
+    recorded = (schema.encoder or {}).get("model")
+    if recorded is not None and str(recorded).lower() != BM25_MODEL:
+        return f"Pass the encoder {recorded!r} as sparse=."
+    return (
+        "If they hold the weights of another model, such as SPLADE (LlamaIndex's default), pass "
+        f"that encoder as sparse=. If {name!r} holds BM25 (LangChain's default), turn IDF on: "
+        f"{_idf_call(schema, name)}."
+    )
+
+
+def _idf_call(schema: CollectionSchema, name: str) -> str:
+    return (
+        f"client.update_collection({schema.collection!r}, sparse_vectors_config={{{name!r}: "
+        "models.SparseVectorParams(modifier='idf')})"
+    )
 
 
 def _text_branch(schema: CollectionSchema, index: TextIndex) -> Branch:

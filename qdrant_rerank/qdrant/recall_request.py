@@ -1,12 +1,13 @@
 """Writes requests of Qdrant's Query API. No I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from qdrant_client import models
 
 from qdrant_rerank.errors import InvalidInputError
@@ -14,19 +15,34 @@ from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.qdrant.recall_plan import RecallPlan
 from qdrant_rerank.qdrant.schema import Branch
 from qdrant_rerank.types import PointId
+from qdrant_rerank.utils.client_models import TextQuery
+from qdrant_rerank.utils.validation import a_type, shown
 
 __all__ = [
+    "FilterLike",
     "Prefetches",
     "RecallBy",
     "RecallQuery",
     "Scope",
     "given_request",
     "prefetches_of",
+    "read_filter",
     "read_recall",
     "recall_request",
+    "searched_vectors",
 ]
 
+#: A filter as a model, or as the JSON object of Qdrant's REST interface.
+FilterLike: TypeAlias = models.Filter | Mapping[str, Any]
 Prefetches: TypeAlias = models.Prefetch | Sequence[models.Prefetch]
+#: Queries that search no vector.
+WITHOUT_VECTOR = (
+    models.FusionQuery,
+    models.RrfQuery,
+    models.FormulaQuery,
+    models.OrderByQuery,
+    models.SampleQuery,
+)
 #: What a caller may search with instead of the query's own vectors.
 RecallBy: TypeAlias = (
     NDArray[np.float32]
@@ -37,8 +53,9 @@ RecallBy: TypeAlias = (
     | models.Query
     | models.QueryRequest
 )
+CLAUSES = frozenset(models.Filter.model_fields)
 DenseQuery: TypeAlias = NDArray[np.float32] | models.Document | PointId
-SparseQuery: TypeAlias = models.SparseVector | models.Document | models.TextQuery | PointId
+SparseQuery: TypeAlias = models.SparseVector | models.Document | TextQuery | PointId
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +171,20 @@ def given_request(
     )
 
 
+def searched_vectors(request: models.QueryRequest | models.Prefetch) -> tuple[str, ...]:
+    """Return the names of the vectors that a request searches, each once, in its order.
+
+    "" is the unnamed vector; a text index is named by its payload field. Queries that search no
+    vector, such as those that fuse or score others, name none.
+    """
+    prefetch = request.prefetch or []
+    parts = prefetch if isinstance(prefetch, list) else [prefetch]
+    names = [name for part in parts for name in searched_vectors(part)]
+    if request.query is not None and not isinstance(request.query, WITHOUT_VECTOR):
+        names.append(request.using or "")
+    return tuple(dict.fromkeys(names))
+
+
 def read_recall(recall: Any) -> Any:
     """Return what a caller searches with, as the Query API takes it.
 
@@ -174,10 +205,10 @@ def read_recall(recall: Any) -> Any:
         "as the query."
     )
     if isinstance(recall, str | bytes | int | UUID):
-        raise InvalidInputError(f"recall is {recall!r:.80}; {expected}")
+        raise InvalidInputError(f"recall is {shown(recall)}; {expected}")
     try:
         vector = np.asarray(recall, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidInputError(f"recall is a {type(recall).__name__}; {expected}") from error
     if vector.ndim not in {1, 2} or not vector.size or not np.isfinite(vector).all():
         raise InvalidInputError(
@@ -186,6 +217,43 @@ def read_recall(recall: Any) -> Any:
             + f"; {expected}"
         )
     return vector.tolist()
+
+
+def read_filter(query_filter: Any) -> models.Filter | None:
+    """Return a filter as a model.
+
+    Args:
+        query_filter: a ``models.Filter``, a mapping as the REST interface takes it, or None.
+
+    Raises:
+        InvalidInputError: something else, or a mapping that is no filter.
+
+    >>> read_filter({"must": [{"key": "year", "range": {"gte": 2010}}]}).must[0].range.gte
+    2010.0
+    """
+    if query_filter is None or isinstance(query_filter, models.Filter):
+        return query_filter
+    expected = (
+        "expected a models.Filter, or a dict such as "
+        "{'must': [{'key': 'year', 'range': {'gte': 2010}}]}."
+    )
+    if not isinstance(query_filter, Mapping):
+        raise InvalidInputError(f"query_filter is {a_type(query_filter)}; {expected}")
+    try:
+        return models.Filter.model_validate(dict(query_filter))
+    except ValidationError as error:
+        # The errors of a condition are of each kind of condition; only its place tells something.
+        wheres = [one["loc"] for one in error.errors()]
+        clause = wheres[0][0]
+        items = {part for loc in wheres if loc[0] == clause for part in loc[1:3]}
+        numbers = sorted(part for part in items if isinstance(part, int))
+        place = f"[{clause!r}]" + "".join(f"[{number}]" for number in numbers[:1])
+        told = f"{place} is no {'condition' if clause in CLAUSES else 'part'} of a filter"
+        raise InvalidInputError(
+            f"query_filter{told}; {expected}",
+            command=f"--filter: {told}; expected JSON such as "
+            '{"must": [{"key": "year", "range": {"gte": 2010}}]}.',
+        ) from error
 
 
 def prefetches_of(prefetch: Any) -> list[models.Prefetch] | None:

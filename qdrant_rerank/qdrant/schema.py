@@ -1,7 +1,7 @@
 """The vectors and text indexes of a collection. No I/O."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from qdrant_client import models
@@ -15,6 +15,7 @@ __all__ = [
     "IDS_VERSION",
     "SPARSE_KEY",
     "SPARSE_NAME",
+    "TEXT_KEY",
     "Branch",
     "CollectionSchema",
 ]
@@ -26,6 +27,8 @@ SPARSE_NAME = "bm25"
 EMBEDDER_KEY = "qdrant_rerank_embedder"
 #: Key under which ``add`` records the sparse encoder, as its ``describe()`` gives it.
 SPARSE_KEY = "qdrant_rerank_sparse"
+#: Key under which ``add`` records the text source, unless that is a function.
+TEXT_KEY = "qdrant_rerank_text"
 #: Key under which ``add`` records how it makes ids, and the way of new collections. Collections
 #: without it have way 1: of the text alone. Way 2: of the text and all the payload.
 IDS_KEY = "qdrant_rerank_ids"
@@ -65,9 +68,11 @@ class CollectionSchema:
         sparse: sparse vectors by name.
         embedder: name of the embedder that filled it, if ``add`` recorded it.
         encoder: description of the sparse encoder that filled it, if ``add`` recorded it.
+        text: text source that ``add`` read the texts by, if it recorded it.
         ids: how the ids of documents are made; see ``IDS_KEY``.
         indexed: payload fields that have an index.
         scored: those of them whose text index ranks by BM25.
+        points: number of points when it was read.
     """
 
     collection: str
@@ -75,9 +80,11 @@ class CollectionSchema:
     sparse: Mapping[str, models.SparseVectorParams]
     embedder: str | None = None
     encoder: Mapping[str, Any] | None = None
+    text: str | tuple[str, ...] | None = None
     ids: int = 1
     indexed: frozenset[str] = frozenset()
     scored: frozenset[str] = frozenset()
+    points: int = field(default=0, compare=False)
 
     @classmethod
     def from_info(cls, collection: str, info: models.CollectionInfo) -> "CollectionSchema":
@@ -104,22 +111,39 @@ class CollectionSchema:
             sparse=dict(info.config.params.sparse_vectors or {}),
             embedder=recorded if isinstance(recorded, str) else None,
             encoder=described if isinstance(described, dict) else None,
+            text=_text_source(metadata.get(TEXT_KEY)),
             ids=ids,
             indexed=frozenset(info.payload_schema or {}),
             scored=frozenset(
-                field
-                for field, index in (info.payload_schema or {}).items()
+                name
+                for name, index in (info.payload_schema or {}).items()
                 if isinstance(index.params, models.TextIndexParams) and index.params.scoring
             ),
+            points=info.points_count or 0,
         )
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether ``add`` created it."""
+        return self.ids > 1 or self.embedder is not None or self.encoder is not None
 
     def dense_branch(self, name: str) -> Branch:
         """Return the search of one dense vector."""
         params = self.dense[name]
         return Branch(name, True, params.size, params.multivector_config is not None)
 
+    def has_idf(self, name: str) -> bool:
+        """Return whether Qdrant multiplies a sparse vector by the inverse document frequency."""
+        return self.sparse[name].modifier == models.Modifier.IDF
+
     def __str__(self) -> str:
         dense = [f"{name or '(unnamed)'} of {v.size}" for name, v in self.dense.items()]
         return (
             f"dense vectors {', '.join(dense) or 'none'}; sparse {', '.join(self.sparse) or 'none'}"
         )
+
+
+def _text_source(recorded: Any) -> str | tuple[str, ...] | None:
+    if isinstance(recorded, list) and recorded and all(isinstance(one, str) for one in recorded):
+        return tuple(recorded)
+    return recorded if isinstance(recorded, str) and recorded else None

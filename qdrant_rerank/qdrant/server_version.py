@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
+from qdrant_rerank.utils.client_models import RelevanceFeedbackQuery, TextQuery
 
 __all__ = [
     "FEATURES",
@@ -60,8 +61,8 @@ FEATURES: Mapping[type[BaseModel], Feature] = {
     models.RrfQuery: Feature("Rrf with its own k", (1, 16, 0), "pass fusion='rrf'"),
     models.ShardKeyWithFallback: Feature("ShardKeyWithFallback", (1, 16, 0), "pass one shard key"),
     models.AcornSearchParams: Feature("the ACORN search (SearchParams.acorn)", (1, 16, 0)),
-    models.RelevanceFeedbackQuery: Feature("RelevanceFeedbackQuery", (1, 17, 0)),
-    models.TextQuery: TEXT_INDEX,
+    RelevanceFeedbackQuery: Feature("RelevanceFeedbackQuery", (1, 17, 0)),
+    TextQuery: TEXT_INDEX,
     models.HasVectorCondition: Feature("HasVectorCondition", (1, 13, 0)),
     models.MatchPhrase: Feature("MatchPhrase", (1, 15, 0), "pass MatchText"),
     models.MatchTextAny: Feature("MatchTextAny", (1, 16, 0), "pass several MatchText in should"),

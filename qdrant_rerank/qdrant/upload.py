@@ -6,16 +6,16 @@ several in a row have failed, the rest is not sent.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from qdrant_client import models
 
+from qdrant_rerank.embedders.batched import AsyncEmbedder
 from qdrant_rerank.errors import (
-    CollectionNotFoundError,
     IncompleteAddError,
     InvalidInputError,
     QdrantError,
@@ -23,10 +23,10 @@ from qdrant_rerank.errors import (
     QdrantRerankError,
 )
 from qdrant_rerank.options import SearchOptions
-from qdrant_rerank.payload import PayloadText
-from qdrant_rerank.qdrant.creation import create_collection
+from qdrant_rerank.payload import TextChoice
 from qdrant_rerank.qdrant.documents import Document, PointBuilder
 from qdrant_rerank.qdrant.lookups import retrieve_points
+from qdrant_rerank.qdrant.preparation import Prepared
 from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.settings import CollectionSettings
 from qdrant_rerank.qdrant.transport.client_errors import is_too_large
@@ -48,6 +48,7 @@ SHOWN_IDS = 3  # in a message; the error has all of them
 #: request is small.
 LARGEST_REQUEST = 30 * 2**20
 #: Advice of the error of an ``add`` that stored only a part.
+NOTHING_ADDED = "No document was added."
 RESUME = "Add all again with resume=True: it stores only what is missing."
 
 Batch = list[models.PointStruct]
@@ -80,6 +81,8 @@ class Upload:
         resume: whether documents are skipped whose ids the collection has already.
         progress: whether a progress bar is shown on stderr; None shows one on a terminal.
         id_field: payload field that ids are made of; None for the text and all the payload.
+        language: language of BM25; None for the searcher's.
+        avg_len: average length of documents for BM25; None for the collection's.
 
     Raises:
         InvalidInputError: a number below 1.
@@ -90,6 +93,8 @@ class Upload:
     resume: bool = False
     progress: bool | None = None
     id_field: str | None = None
+    language: str | None = None
+    avg_len: float | None = None
 
     def __post_init__(self) -> None:
         require_positive("batch_size", self.batch_size, optional=False)
@@ -153,29 +158,32 @@ async def add_documents(
     documents: Iterable[Document],
     ids: Iterable[PointId] | None,
     *,
-    text: PayloadText,
+    choice: TextChoice,
     options: SearchOptions,
     settings: CollectionSettings | None,
     upload: Upload,
+    look_at: Callable[[Sequence[str], Literal["queries", "documents"]], None],
 ) -> Added:
     """Read, check, embed and store documents; see :meth:`HybridSearcher.add`.
 
     Args:
         driver: asks Qdrant.
         first: knows the collection and the encoders.
-        documents: any iterable; it is read once.
+        documents: any iterable. An iterator is read once; others are read more often, to check all
+            documents before and as :class:`Prepared` says.
         ids: as many as documents, or None to make them from the texts.
-        text: where a payload's text is.
+        choice: where a payload's text is; what the collection has settles it.
         options: names of the vectors to fill.
         settings: of a collection that has to be created.
         upload: how documents are sent.
+        look_at: sees the texts of each batch, and the word "documents".
 
     Returns:
         The number of documents stored, and how many took the place of others.
 
     Raises:
         QdrantRerankError: a document is wrong, or a batch failed and none after it was stored; the
-            error has the number of documents before it, in a note or in its message.
+            error has the number of documents that are stored, in a note or in its message.
         IncompleteAddError: batches failed, and others after them were stored.
     """
     if settings is not None and not isinstance(settings, CollectionSettings):
@@ -185,20 +193,18 @@ async def add_documents(
     if upload.id_field is not None and ids is not None:
         raise InvalidInputError("ids and id_field are both given; expected one of them.")
     require_several("ids", () if ids is None else ids)
-    builder = await _point_builder(
-        driver, first, text, options, settings or CollectionSettings(), upload.id_field
-    )
     require_several("documents", documents)
     if isinstance(documents, Mapping | models.PointStruct):
         raise InvalidInputError(
             f"documents is one {type(documents).__name__}; expected several. Pass [document]."
         )
-    total = len(documents) if isinstance(documents, Sequence) else None
-    if total is not None and isinstance(ids, Sequence) and len(ids) != total:
-        raise InvalidInputError(
-            f"{len(ids)} ids for {total} documents; expected one id per document."
-        )
-    points = builder.points(documents, ids)
+    prepared = Prepared(first, documents, choice, upload.language, upload.avg_len)
+    builder = await _point_builder(
+        driver, prepared, first, choice, options, settings or CollectionSettings(), upload.id_field
+    )
+    ids = await _checked_ids(driver, builder, documents, ids)
+    total = len(documents) if isinstance(documents, Collection) else None
+    points = builder.points(prepared.documents, ids)
     tally = _Tally()
     hidden = None if upload.progress is None else not upload.progress
     with tqdm(total=total, unit="doc", desc="indexing", disable=hidden) as bar:
@@ -211,6 +217,7 @@ async def add_documents(
                     rows, failure = await driver.compute(_next_batch, points, upload.batch_size)
                     more = len(rows) == upload.batch_size
                     bar.update(len(rows))
+                    look_at([text for _, text in rows], "documents")
                     if upload.resume and rows:
                         known = await retrieve_points(
                             driver,
@@ -221,7 +228,7 @@ async def add_documents(
                         )
                         rows = [row for row in rows if row[0].id not in known]
                     if rows:
-                        batch, wrong = await driver.compute(_embedded, builder, rows)
+                        batch, wrong = await _embedded(driver, first, builder, rows)
                         batches += [batch] if batch else []
                         failure = wrong or failure
                 parts = [part for batch in batches for part in _cut(batch)]
@@ -248,6 +255,29 @@ async def add_documents(
     return Added(tally.stored, builder.overwritten)
 
 
+async def _checked_ids(
+    driver: Driver,
+    builder: PointBuilder,
+    documents: Iterable[Document],
+    ids: Iterable[PointId] | None,
+) -> Iterable[PointId] | None:
+    """Check all documents that can be read twice; return their ids, which can be, too."""
+    if not isinstance(documents, Collection):
+        return ids
+    if isinstance(ids, Sequence) and len(ids) != len(documents):
+        raise InvalidInputError(
+            f"{len(ids)} ids for {len(documents)} documents; expected one id per document."
+        )
+    if ids is not None and not isinstance(ids, Sequence):
+        ids = list(islice(ids, len(documents) + 1))
+    try:
+        await driver.compute(builder.check, documents, ids)
+    except QdrantRerankError as error:
+        _tell_stored(error, 0)
+        raise
+    return ids
+
+
 def _tell_stored(error: BaseException, stored: int) -> None:
     """Add to an error how many documents are stored: to its message, if it is Qdrant's."""
     state = f"{stored} documents before it were added."
@@ -257,8 +287,10 @@ def _tell_stored(error: BaseException, stored: int) -> None:
         told = error.command_message or str(error)
         error.command_message = f"{told.rstrip('.')}. {state}"
         error.args = (f"{str(error).rstrip('.')}. {state} {RESUME}", *error.args[1:])
-    else:
+    elif stored:
         _add_note(error, f"{state} {RESUME}", state)
+    else:
+        _add_note(error, NOTHING_ADDED, NOTHING_ADDED)
 
 
 def _add_note(error: BaseException, note: str, command: str) -> None:
@@ -307,50 +339,59 @@ def _bytes(point: models.PointStruct) -> int:
 def _next_batch(
     points: Iterator[tuple[models.PointStruct, str]], size: int
 ) -> tuple[list[tuple[models.PointStruct, str]], Exception | None]:
-    """Return points with their texts, and the error after them, which does not lose them."""
+    """Return points with their texts, and the error after them.
+
+    A batch with a wrong document is refused whole. Where the caller's iterable fails, the documents
+    before the failure are not wrong, and are returned.
+    """
     batch: list[tuple[models.PointStruct, str]] = []
     try:
         for point in islice(points, size):
             batch.append(point)  # noqa: PERF402 - extend would lose what came before a failure
+    except QdrantRerankError as error:
+        return [], error
     except Exception as error:
         return batch, error
     return batch, None
 
 
-def _embedded(
-    builder: PointBuilder, rows: Sequence[tuple[models.PointStruct, str]]
+async def _embedded(
+    driver: Driver,
+    first: FirstStage,
+    builder: PointBuilder,
+    rows: Sequence[tuple[models.PointStruct, str]],
 ) -> tuple[Batch, Exception | None]:
     """Return points with their vectors; or none, and the error."""
     try:
-        return builder.embed(rows), None
+        vectors = None
+        if isinstance(first.embedder, AsyncEmbedder) and driver.awaits:
+            vectors = await first.embedder.aembed_documents(builder.texts_to_embed(rows))
+        return await driver.compute(builder.embed, rows, vectors), None
     except Exception as error:
         return [], error
 
 
 async def _point_builder(
     driver: Driver,
+    prepared: Prepared,
     first: FirstStage,
-    text: PayloadText,
+    choice: TextChoice,
     options: SearchOptions,
     settings: CollectionSettings,
     id_field: str | None,
 ) -> PointBuilder:
     """Return what makes points for the collection, which is created where there is none."""
-    first.forget()  # it may have been deleted, and made again with other vectors
-    try:
-        schema = await first.schema(driver)
-    except CollectionNotFoundError:
-        await first.require_text_index(driver)
-        await create_collection(driver, first.collection, first.embedder, first.sparse, settings)
-        schema = await first.schema(driver)
-    plan = first.plan(schema, options)
+    await prepared.prepare(driver, options, settings)
+    plan = prepared.plan
     dense = sum(branch.dense for branch in plan.branches)
     if dense > 1 or len(plan.branches) - dense > 1:
         raise InvalidInputError(
             "The options name several vectors of one kind, and add embeds a text once. Add "
             "with a searcher whose options name one."
         )
-    return PointBuilder(schema, plan, first.embedder, first.sparse, text, id_field)
+    return PointBuilder(
+        prepared.schema, plan, first.embedder, prepared.encoder, choice.text, id_field
+    )
 
 
 def _upsert(first: FirstStage, batch: Batch, client: Any, timeout: int | None) -> Any:

@@ -6,14 +6,15 @@ at a fraction of the cost.
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.errors import DeadlineError, InvalidInputError
+from qdrant_rerank.reranking.late_interaction import late_interaction_of
 from qdrant_rerank.reranking.scoring import load_reranker, score
-from qdrant_rerank.types import Reranker
+from qdrant_rerank.types import RerankerLike
 from qdrant_rerank.utils.deadline import Deadline
 from qdrant_rerank.utils.validation import require_positive, require_several
 
@@ -31,8 +32,9 @@ class Cascade:
 
     Args:
         stages: (reranker, keep) for each stage, the cheapest first. The reranker is a model name,
-            a path or an object with ``rerank(query, documents)``; ``keep`` is how many of its best
-            documents the next stage gets. For the last stage ``keep`` may be None.
+            a path or another reranker that ``HybridSearcher`` takes; ``keep`` is how many of its
+            best documents the next stage gets. For the last stage ``keep`` may be None. The first
+            one may be a ``LateInteraction``; then only a searcher can use the cascade.
 
     Raises:
         InvalidInputError: there is no stage, a ``keep`` is below 1 or above that of the stage
@@ -48,7 +50,7 @@ class Cascade:
         1
     """
 
-    def __init__(self, stages: Sequence[tuple[Reranker | str | Path, int | None]]) -> None:
+    def __init__(self, stages: Sequence[tuple[RerankerLike, int | None]]) -> None:
         if not stages:
             raise InvalidInputError("stages is empty; expected (reranker, keep) pairs.")
         most: int | None = None
@@ -70,7 +72,10 @@ class Cascade:
                     "Expected at most the keep of the stage before."
                 )
             most = keep
-        self.stages = [(load_reranker(reranker), keep) for reranker, keep in stages]
+        self.stages: list[tuple[Any, int | None]] = [
+            (load_reranker(reranker, searches=number == 0), keep)
+            for number, (reranker, keep) in enumerate(stages)
+        ]
 
     def rerank(
         self, query: str, documents: Iterable[str], *, deadline_s: float | None = None
@@ -129,14 +134,47 @@ class Cascade:
 
         Raises:
             ModelOutputError: a stage failed, or did not return one finite score per document.
+            InvalidInputError: the first stage is a ``LateInteraction``.
         """
+        late = late_interaction_of(self)
+        if late is not None:
+            raise InvalidInputError(
+                f"{late!r}, the first stage, scores in the request of a search, so this cascade "
+                "has no scores for texts alone. Pass it to HybridSearcher."
+            )
+        return self._rerank(query, documents, deadline, None)
+
+    def rerank_after(
+        self, query: str, documents: Sequence[str], deadline: Deadline, first: NDArray[np.float64]
+    ) -> tuple[list[float], int]:
+        """Score as :meth:`rerank_until` does, where the first stage has scored already.
+
+        Args:
+            query: any text.
+            documents: texts.
+            deadline: as in :meth:`rerank_until`.
+            first: scores of the first stage, shape (len(documents),).
+        """
+        return self._rerank(query, documents, deadline, first)
+
+    def _rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        deadline: Deadline,
+        given: NDArray[np.float64] | None,
+    ) -> tuple[list[float], int]:
         rows = np.arange(len(documents))
         values = np.empty(0)
         layers = []  # (rows, scores) by the stage where they ended, the lowest first
         late = 0
         for number, (reranker, keep) in enumerate(self.stages):
-            scored = score(reranker, [(query, [documents[row] for row in rows.tolist()])], deadline)
-            found = _apart(scored.scores[0], scored.logits[0])
+            if number == 0 and given is not None:
+                found = given
+            else:
+                texts = [documents[row] for row in rows.tolist()]
+                scored = score(reranker, [(query, texts)], deadline)
+                found = _apart(scored.scores[0], scored.logits[0])
             done = len(found)
             late = len(rows) - done
             if late and number == 0:

@@ -5,27 +5,46 @@
 """
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from qdrant_client.http.models import QueryResponse
 from qdrant_client.models import ScoredPoint
 
 from qdrant_rerank.errors import InvalidInputError, MissingTextError, MissingTextWarning
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
 from qdrant_rerank.options import Blend, OnMissingText, OnRerankError
-from qdrant_rerank.payload import PayloadText, TextSource
+from qdrant_rerank.payload import TextChoice, TextSource
+from qdrant_rerank.qdrant.transport.driver import Driver
+from qdrant_rerank.reranking.inputs import Rerankable, as_points
+from qdrant_rerank.reranking.late_interaction import LateInteraction, MaxSim
 from qdrant_rerank.reranking.ordering import order_by_score
-from qdrant_rerank.reranking.scoring import Scored, load_reranker, score
-from qdrant_rerank.types import RerankedPoint, Reranker, SearchResults, SearchTrace
+from qdrant_rerank.reranking.scoring import (
+    NO_SCORES,
+    Scored,
+    awaited,
+    failure,
+    given_scores,
+    load_reranker,
+    score,
+    score_async,
+)
+from qdrant_rerank.types import (
+    PointId,
+    RerankedPoint,
+    RerankerLike,
+    SearchResults,
+    SearchTrace,
+)
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 from qdrant_rerank.utils.validation import (
     require_choice,
     require_number,
     require_positive,
     require_query,
-    require_several,
 )
 from qdrant_rerank.utils.warn import warn_caller
 
@@ -34,10 +53,10 @@ __all__ = ["SecondStage", "rerank_points"]
 
 def rerank_points(
     query: str,
-    points: Iterable[ScoredPoint] | QueryResponse,
+    points: Iterable[Rerankable] | QueryResponse,
     *,
-    reranker: Reranker | str | Path = DEFAULT_RERANKER,
-    text: TextSource = "text",
+    reranker: RerankerLike = DEFAULT_RERANKER,
+    text: TextSource = "auto",
     limit: int | None = None,
     score_threshold: float | None = None,
     on_missing_text: OnMissingText = "last",
@@ -48,11 +67,20 @@ def rerank_points(
 
     Args:
         query: the question that the hits should answer.
-        points: hits of any query of any client, with the payload that holds their text. Their
-            order is the retrieval order.
-        reranker: a model name, a path, or an object with ``rerank(query, documents)``.
-        text: where the text is: a payload field, a dotted path, several fields, a template such
-            as ``"{title}\n{body}"``, or a function of the payload.
+        points: hits of any query of any client, in retrieval order, each one of:
+
+            - a ``ScoredPoint`` or a ``Record``, with the payload that holds its text;
+            - a dict with "payload", and "id" and "score" if it has them;
+            - any other dict, which is the payload; its "id" or "_id" is the id;
+            - an (id, text) pair, whose payload is ``{"text": text}``;
+            - a LangChain ``Document``, whose payload is ``{"page_content": ..., "metadata": ...}``;
+            - a LlamaIndex ``NodeWithScore`` or node, whose payload is
+              ``{"text": ..., "metadata": ...}``.
+
+            What has no id gets its place, from 0. What has no score has the retrieval score 0.
+        reranker: a model name, a path, an object with ``rerank(query, documents)``, or another
+            reranker that ``HybridSearcher`` takes.
+        text: where the text is. "auto" looks at the hits. Else as of :class:`HybridSearcher`.
         limit: number of hits to keep; None for all.
         score_threshold: lowest rerank score to keep, on the reranker's own scale.
         on_missing_text: "raise" raises an error for a hit without text; "last" puts it after the
@@ -67,7 +95,8 @@ def rerank_points(
 
     Raises:
         InvalidInputError: an empty query, or an argument out of range.
-        MissingTextError: a hit has no text, and ``on_missing_text="raise"``.
+        MissingTextError: a hit has no text, and ``on_missing_text="raise"``; with ``text="auto"``,
+            no hit has text, or several fields may be meant.
         ModelOutputError: the reranker failed, or did not return one finite score per document.
 
     Examples:
@@ -88,17 +117,9 @@ def rerank_points(
     require_choice("on_missing_text", on_missing_text, OnMissingText)
     require_choice("on_rerank_error", on_rerank_error, OnRerankError)
     second_stage = SecondStage(
-        load_reranker(reranker), PayloadText(text), on_missing_text, on_rerank_error
+        load_reranker(reranker), TextChoice(text), on_missing_text, on_rerank_error
     )
-    found = points.points if isinstance(points, QueryResponse) else points
-    require_several("points", found)
-    hits = list(found)
-    for hit in hits:
-        if not isinstance(hit, ScoredPoint):
-            raise InvalidInputError(
-                f"points holds a {type(hit).__name__}; expected ScoredPoints, as query_points(...) "
-                ".points returns them."
-            )
+    hits = as_points(points)
     [ordered], scored = second_stage.run(
         [(query, hits)], limit=limit, score_threshold=score_threshold, deadline=deadline
     )
@@ -110,27 +131,55 @@ def rerank_points(
     return SearchResults(ordered, query=query, trace=trace)
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The hits of one query, and what is scored of them.
+
+    Attributes:
+        query: the query as text.
+        hits: hits in retrieval order.
+        texts: text of each hit that is scored, by its row; empty where no text is read.
+        first: scores that Qdrant has computed of the same hits; None if it has computed none.
+        cause: type and message of the error that reading the texts raised, or None.
+    """
+
+    query: str
+    hits: Sequence[ScoredPoint]
+    texts: dict[int, str]
+    first: NDArray[np.float64] | None = None
+    cause: str | None = None
+
+    @property
+    def pairs(self) -> tuple[str, list[str]]:
+        """The query and the texts, as ``score`` takes them."""
+        return self.query, list(self.texts.values())
+
+
 class SecondStage:
     """Reads the texts of hits, gets their scores, and orders the hits.
 
     Args:
-        reranker: scores the texts.
-        text: reads the texts.
+        reranker: scores the texts, or has Qdrant score the hits: a ``LateInteraction``.
+        choice: reads the texts; is settled by the first hits.
         on_missing_text: what happens to a hit without text.
         on_rerank_error: what happens if the reranker fails.
+
+    Attributes:
+        awaited: whether :meth:`run_async` needs no thread for the reranker.
     """
 
     def __init__(
         self,
-        reranker: Reranker,
-        text: PayloadText,
+        reranker: Any,
+        choice: TextChoice,
         on_missing_text: OnMissingText,
         on_rerank_error: OnRerankError = "raise",
     ) -> None:
         self._reranker = reranker
-        self._text = text
+        self._choice = choice
         self._on_missing = on_missing_text
         self._on_error = on_rerank_error
+        self.awaited = awaited(reranker)
 
     def run(
         self,
@@ -140,25 +189,125 @@ class SecondStage:
         score_threshold: float | None,
         blend: Blend = 0.0,
         deadline: Deadline = NO_DEADLINE,
+        max_sim: MaxSim | None = None,
     ) -> tuple[list[list[RerankedPoint]], Scored]:
         """Order the hits of each query. The pairs of all queries are scored together.
 
         All texts are read before anything is scored, so a missing text costs no work.
         """
-        texts = [self._texts(hits) for _, hits in hits_of_queries]
-        work = [
-            (query, list(found.values()))
-            for (query, _), found in zip(hits_of_queries, texts, strict=True)
-        ]
-        scored = score(self._reranker, work, deadline, self._on_error)
+        works = self.read(hits_of_queries, max_sim)
+        pairs = [work.pairs for work in works]
+        if max_sim is None:
+            scored = score(self._reranker, pairs, deadline, self._on_error)
+        else:
+            cascade = None if isinstance(self._reranker, LateInteraction) else self._reranker
+            first = [NO_SCORES if work.first is None else work.first for work in works]
+            scored = given_scores(cascade, pairs, first, max_sim, deadline, self._on_error)
+        scored = self._with_texts(works, scored)
+        ordered = self.order(
+            works, scored, limit=limit, score_threshold=score_threshold, blend=blend
+        )
+        return ordered, scored
+
+    async def run_async(
+        self,
+        driver: Driver,
+        hits_of_queries: Sequence[tuple[str, Sequence[ScoredPoint]]],
+        *,
+        limit: int | None,
+        score_threshold: float | None,
+        blend: Blend = 0.0,
+    ) -> tuple[list[list[RerankedPoint]], Scored]:
+        """Order the hits of each query as :meth:`run` does, by a reranker that is awaited."""
+        works = await driver.compute(self.read, hits_of_queries, None)
+        pairs = [work.pairs for work in works]
+        scored = await score_async(self._reranker, pairs, driver.limits.deadline, self._on_error)
+        scored = self._with_texts(works, scored)
+        ordered = await driver.compute(
+            self.order, works, scored, limit=limit, score_threshold=score_threshold, blend=blend
+        )
+        return ordered, scored
+
+    def read(
+        self,
+        hits_of_queries: Sequence[tuple[str, Sequence[ScoredPoint]]],
+        max_sim: MaxSim | None,
+    ) -> list[Work]:
+        """Return what is scored of the hits of each query.
+
+        Raises:
+            MissingTextError: a hit has none of it, and that was to be an error.
+        """
+        works = []
+        reads = not isinstance(self._reranker, LateInteraction)
+        unread = self._choose(hits_of_queries) if reads else None
+        for place, (query, hits) in enumerate(hits_of_queries):
+            texts, cause = dict.fromkeys(range(len(hits)), ""), unread
+            if reads:
+                texts, cause = self._texts(hits) if unread is None else ({}, unread)
+            if cause is not None or max_sim is None or max_sim.cause is not None:
+                works.append(Work(query, hits, texts, cause=cause))
+            else:
+                works.append(self._scored_before(query, hits, texts, max_sim.scores[place]))
+        return works
+
+    def _choose(self, hits_of_queries: Sequence[tuple[str, Sequence[ScoredPoint]]]) -> str | None:
+        """Settle where the texts are; returns why that cannot be told, or None."""
+        try:
+            self._choice.choose(hit.payload for _, hits in hits_of_queries for hit in hits)
+        except InvalidInputError as error:
+            if any(hits for _, hits in hits_of_queries):
+                return failure(error, self._on_error)
+        return None
+
+    def _with_texts(self, works: Sequence[Work], scored: Scored) -> Scored:
+        """Return the scores with what became of the texts."""
+        if isinstance(self._reranker, LateInteraction):
+            return scored
+        return replace(
+            scored,
+            causes=[work.cause or its for work, its in zip(works, scored.causes, strict=True)],
+            missing=[
+                len(work.hits) - len(work.texts) if work.cause is None else 0 for work in works
+            ],
+            text=self._choice.text.name if self._choice.settled else None,
+        )
+
+    def _scored_before(
+        self,
+        query: str,
+        hits: Sequence[ScoredPoint],
+        texts: dict[int, str],
+        scores: Mapping[PointId, float],
+    ) -> Work:
+        """Return those of the hits that Qdrant has scored, too."""
+        without = [row for row in texts if hits[row].id not in scores]
+        if without and self._on_missing == "raise":
+            raise MissingTextError(
+                f"Point {hits[without[0]].id!r} has no multivector for the late interaction. To "
+                "put such hits after the others, pass on_missing_text='last'."
+            )
+        texts = {row: text for row, text in texts.items() if hits[row].id in scores}
+        return Work(query, hits, texts, np.array([scores[hits[row].id] for row in texts]))
+
+    def order(
+        self,
+        works: Sequence[Work],
+        scored: Scored,
+        *,
+        limit: int | None,
+        score_threshold: float | None,
+        blend: Blend,
+    ) -> list[list[RerankedPoint]]:
+        """Return the hits of each query in their order."""
         ordered = []
-        for place, ((_, hits), found) in enumerate(zip(hits_of_queries, texts, strict=True)):
-            rows = list(found)
+        for place, work in enumerate(works):
+            rows = list(work.texts) if work.cause is None else list(range(len(work.hits)))
             done = rows[: len(scored.scores[place])]
             spans = [] if scored.spans is None else scored.spans[place]
             ordered.append(
                 order_by_score(
-                    hits,
+                    work.hits,
                     done,
                     scored.scores[place],
                     logits=scored.logits[place],
@@ -168,29 +317,34 @@ class SecondStage:
                     score_threshold=score_threshold,
                     blend=blend,
                     snippets={
-                        row: self._text.locate(hits[row].payload, *span)
+                        row: self._choice.text.locate(work.hits[row].payload, *span)
                         for row, span in zip(done, spans, strict=False)
                     },
                 )
             )
-        return ordered, scored
+        return ordered
 
-    def _texts(self, hits: Sequence[ScoredPoint]) -> dict[int, str]:
-        """Return the text of each hit that has one, by its row."""
+    def _texts(self, hits: Sequence[ScoredPoint]) -> tuple[dict[int, str], str | None]:
+        """Return the text of each hit that has one, by its row; or why no text can be read."""
+        text = self._choice.text
         found = {}
         for row, hit in enumerate(hits):
-            text = self._text(hit.payload)
-            if text is not None:
-                found[row] = text
+            what = f"Point {hit.id!r}"
+            try:
+                read = text.read(hit.payload, what)
+            except InvalidInputError as error:
+                return {}, failure(error, self._on_error)
+            if read is not None:
+                found[row] = read
             elif self._on_missing == "raise":
-                missing = self._text.missing(hit.payload, f"Point {hit.id!r}")
+                missing = text.missing(hit.payload, what)
                 raise MissingTextError(
                     f"{missing.reason} To put such hits after the others, pass "
                     "on_missing_text='last'.",
                     missing.fields,
                 )
         if hits and not found:
-            missing = self._text.missing(hits[0].payload, f"Point {hits[0].id!r}")
+            missing = text.missing(hits[0].payload, f"Point {hits[0].id!r}")
             warn_caller(
                 MissingTextWarning(
                     f"None of the {len(hits)} hits has text to rerank, so they stay in retrieval "
@@ -198,4 +352,4 @@ class SecondStage:
                     missing.fields,
                 )
             )
-        return found
+        return found, None

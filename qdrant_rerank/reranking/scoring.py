@@ -4,32 +4,62 @@ A reranker is a ``TextCrossEncoder`` (or the name of one), a ``Cascade``, or an 
 user's. :func:`score` calls all of them, and checks what they return.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
-from qdrant_rerank.errors import InvalidInputError, ModelOutputError, redact
+from qdrant_rerank.errors import InvalidInputError, redact
 from qdrant_rerank.options import OnRerankError
+from qdrant_rerank.reranking.adapters import PeerReranker, as_reranker
+from qdrant_rerank.reranking.answers import scores_of
+from qdrant_rerank.reranking.late_interaction import MaxSim, late_interaction_of
+from qdrant_rerank.reranking.remote import RemoteReranker
 from qdrant_rerank.types import Reranker, Status
+from qdrant_rerank.utils.background import run_in_background
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 from qdrant_rerank.utils.fork import ForkLock
-from qdrant_rerank.utils.validation import a_type, require_call
 
-__all__ = ["Scored", "load_reranker", "score"]
+__all__ = [
+    "AwaitedReranker",
+    "Scored",
+    "awaited",
+    "failure",
+    "given_scores",
+    "load_reranker",
+    "score",
+    "score_async",
+]
 
 logger = logging.getLogger(__name__)
 
 _loading = ForkLock()
 
 NO_SCORES: NDArray[np.float64] = np.empty(0)
+QUERIES_AT_ONCE = 8  # that an awaited reranker is asked at the same time
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a reranker that scores one query at a time gave for one.
+
+    Attributes:
+        scores: of the first documents.
+        late: documents that a stage had no time for.
+        cause: type and message of its error, or None.
+    """
+
+    scores: NDArray[np.float64] = field(default_factory=lambda: NO_SCORES)
+    late: int = 0
+    cause: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +75,8 @@ class Scored:
             such as sigmoid may give one score for several logits.
         waiting: documents of each query that were not scored, or not by all stages of a cascade:
             the time was up, or the reranker failed.
-        causes: type and message of the error that the reranker raised for each query; None for a
-            query without error.
+        causes: type and message of the error that reading the texts or the reranker raised for
+            each query; None for a query without error.
         tokenize_s: seconds.
         infer_s: seconds.
         tokens: tokens per query, rounded.
@@ -60,6 +90,8 @@ class Scored:
         precision: precision of the model's weights.
         cache_hit_rates: share of each query's pairs that came from the score cache; None without
             a cache.
+        missing: hits of each query that have no text; empty if no hits were read.
+        text: name of the text source.
     """
 
     scores: list[NDArray[np.float64]]
@@ -77,6 +109,8 @@ class Scored:
     engine: str | None = None
     precision: str | None = None
     cache_hit_rates: list[float] | None = None
+    missing: list[int] = field(default_factory=list)
+    text: str | None = None
 
     def trace(self, query: int) -> dict[str, Any]:
         """Return the fields of one query's ``SearchTrace``. Times are those of all queries."""
@@ -94,40 +128,66 @@ class Scored:
             "cache_hit_rate": None if self.cache_hit_rates is None else self.cache_hit_rates[query],
             "status": self._status(query),
             "cause": self.causes[query],
+            "text": self.text,
+            "missing_text": self.missing[query] if self.missing else 0,
         }
 
     def _status(self, query: int) -> Status:
         if self.causes[query] is not None:
             return "degraded"
-        return "partial" if self.waiting[query] else "reranked"
+        if self.waiting[query]:
+            return "partial"
+        unread = self.missing and self.missing[query] and not len(self.scores[query])
+        return "no text" if unread else "reranked"
 
 
-def load_reranker(reranker: Reranker | str | Path) -> Reranker:
-    """Load a reranker by its name or path; return an object that reranks as it is.
+def load_reranker(reranker: Any, *, awaits: bool = False, searches: bool = False) -> Any:
+    """Load a reranker by its name or path; adapt an object of another package.
 
-    A named model is loaded once per process and shared.
+    A named model is loaded once per process and shared. An object with
+    ``rerank(query, documents)`` is returned as it is.
+
+    Args:
+        reranker: see :func:`~qdrant_rerank.reranking.adapters.as_reranker`.
+        awaits: whether the caller has an event loop, so that an async reranker will do.
+        searches: whether the caller searches a collection, so that a ``LateInteraction`` will do.
 
     Raises:
         UnknownModelError: there is no model of that name, or no such path.
         ModelFileError: the files of the model are missing or damaged.
-        InvalidInputError: the value does not rerank, or its ``rerank`` cannot be called with a
-            query and documents.
+        InvalidInputError: the value gives no scores of documents for a query, or only to a caller
+            that awaits it, or that searches.
     """
     if isinstance(reranker, str | Path):
         with _loading:  # otherwise two threads would both load the model
             return _shared(str(reranker))
-    if not hasattr(reranker, "rerank"):
+    late = late_interaction_of(reranker)
+    if late is not None and not searches:
         raise InvalidInputError(
-            f"reranker is {a_type(reranker)}; expected a model name, a path, an object with "
-            "rerank(query, documents), or None for the retrieval order."
+            f"reranker is {reranker!r:.200}. {late!r} scores the vectors of a collection in the "
+            "request of a search, so only HybridSearcher and AsyncHybridSearcher take it, alone or "
+            "as the first stage of a Cascade."
         )
-    require_call("reranker", reranker, "rerank", "query", "documents")
-    return reranker
+    found = reranker if late is not None else as_reranker(reranker)
+    if isinstance(found, PeerReranker) and found.asynchronous and not awaits:
+        raise InvalidInputError(found.awaited_only())
+    return found
 
 
 @lru_cache(maxsize=4)
 def _shared(name: str) -> Reranker:
     return TextCrossEncoder(name)
+
+
+#: Rerankers that an event loop can await.
+AwaitedReranker = PeerReranker | RemoteReranker
+
+
+def awaited(reranker: Any) -> TypeGuard[AwaitedReranker]:
+    """Whether a caller with an event loop awaits the reranker, and needs no thread for it."""
+    if isinstance(reranker, RemoteReranker):
+        return True
+    return isinstance(reranker, PeerReranker) and reranker.asynchronous
 
 
 @runtime_checkable
@@ -141,6 +201,50 @@ class TimedReranker(Reranker, Protocol):
         ...
 
 
+class LateCascade(Protocol):
+    """A cascade whose first stage has scored in Qdrant."""
+
+    def rerank_after(
+        self, query: str, documents: Sequence[str], deadline: Deadline, first: NDArray[np.float64]
+    ) -> tuple[Sequence[float], int]:
+        """Return what ``rerank_until`` returns, given the scores of the first stage."""
+        ...
+
+
+def given_scores(
+    reranker: LateCascade | None,
+    work: Sequence[tuple[str, Sequence[str]]],
+    first: Sequence[NDArray[np.float64]],
+    max_sim: MaxSim,
+    deadline: Deadline = NO_DEADLINE,
+    on_error: OnRerankError = "raise",
+) -> Scored:
+    """Return the scores that Qdrant has computed, and those of a cascade's later stages.
+
+    Args:
+        reranker: the cascade; None if there are no later stages.
+        work: (query, documents) for each query; the documents are only read by a cascade.
+        first: the scores of these documents.
+        max_sim: where they are from.
+        deadline: as in :func:`score`.
+        on_error: as in :func:`score`.
+    """
+    began = time.perf_counter()
+    answers = []
+    for (query, documents), scores in zip(work, first, strict=True):
+        if max_sim.cause is not None:
+            answers.append(Answer(cause=max_sim.cause))
+        elif reranker is None:
+            answers.append(Answer(scores))
+        else:
+            try:
+                done, late = reranker.rerank_after(query, documents, deadline, scores)
+                answers.append(Answer(np.asarray(done, dtype=np.float64), late))
+            except Exception as error:
+                answers.append(Answer(cause=failure(error, on_error)))
+    return replace(_scored(work, answers, began), engine=max_sim.engine)
+
+
 def score(
     reranker: Reranker,
     work: Sequence[tuple[str, Sequence[str]]],
@@ -151,11 +255,11 @@ def score(
 
     Args:
         reranker: a ``TextCrossEncoder`` scores all pairs together; any other reranker is called
-            once per query.
+            once per query, a ``RemoteReranker`` for several queries at the same time.
         work: (query, documents) for each query.
         deadline: a ``TextCrossEncoder`` stops at it after the first documents of each query, and
-            so does a ``Cascade``. Any other reranker cannot be stopped; it is called if there is
-            time left.
+            so do a ``Cascade`` and a ``RemoteReranker``. Any other reranker cannot be stopped; it
+            is called if there is time left.
         on_error: "raise" raises the reranker's error; "recall" returns no scores for a query
             whose scoring failed.
 
@@ -163,34 +267,81 @@ def score(
         ModelOutputError: the reranker did not return one finite score per document.
     """
     began = time.perf_counter()
-    scores: list[NDArray[np.float64]] = []
-    causes: list[str | None] = [None] * len(work)
-    late = [0] * len(work)
+    if isinstance(reranker, RemoteReranker) and len(work) > 1:  # all at the same time
+        return run_in_background(score_async(reranker, work, deadline, on_error))
     if isinstance(reranker, TextCrossEncoder):
         try:
             return _pooled(reranker, work, deadline)
         except Exception as error:  # whatever it is, there is still the retrieval order
-            causes = [_cause(error, on_error)] * len(work)
-            scores = [NO_SCORES] * len(work)
+            answers = [Answer(cause=failure(error, on_error))] * len(work)
     else:
-        for place, (query, documents) in enumerate(work):
+        answers = []
+        for query, documents in work:
             try:
                 if isinstance(reranker, TimedReranker):
-                    done, late[place] = reranker.rerank_until(query, documents, deadline)
-                    scores.append(np.asarray(done, dtype=np.float64))
+                    done, late = reranker.rerank_until(query, documents, deadline)
+                    answers.append(Answer(np.asarray(done, dtype=np.float64), late))
                 else:
-                    scores.append(_ask(reranker, query, [] if deadline.passed else documents))
+                    found = _ask(reranker, query, [] if deadline.passed else documents)
+                    answers.append(Answer(found))
             except Exception as error:
-                causes[place] = _cause(error, on_error)
-                scores.append(NO_SCORES)
+                answers.append(Answer(cause=failure(error, on_error)))
+    return _scored(work, answers, began)
+
+
+async def score_async(
+    reranker: AwaitedReranker,
+    work: Sequence[tuple[str, Sequence[str]]],
+    deadline: Deadline = NO_DEADLINE,
+    on_error: OnRerankError = "raise",
+) -> Scored:
+    """Score as :func:`score` does, by a reranker that is awaited in the running event loop.
+
+    At the deadline it is no longer waited for. Several queries are asked at the same time.
+    """
+    began = time.perf_counter()
+    turns = asyncio.Semaphore(QUERIES_AT_ONCE)
+
+    async def ask(query: str, documents: Sequence[str]) -> Answer:
+        async with turns:
+            try:
+                if isinstance(reranker, RemoteReranker):
+                    done, late = await reranker.rerank_until_async(query, documents, deadline)
+                    return Answer(np.asarray(done, dtype=np.float64), late)
+                if deadline.passed:
+                    return Answer()
+                async with asyncio.timeout(deadline.remaining) as limit:
+                    scores = await reranker.rerank_async(query, documents)
+                return Answer(np.asarray(scores, dtype=np.float64))
+            except TimeoutError as error:
+                if isinstance(reranker, PeerReranker) and limit.expired():
+                    return Answer()
+                return Answer(cause=failure(error, on_error))
+            except Exception as error:
+                return Answer(cause=failure(error, on_error))
+
+    asking = [asyncio.ensure_future(ask(*one)) for one in work]
+    try:
+        answers = await asyncio.gather(*asking)
+    finally:
+        for one in asking:  # after an error, or where nobody waits any more
+            one.cancel()
+    return _scored(work, answers, began)
+
+
+def _scored(
+    work: Sequence[tuple[str, Sequence[str]]], answers: Sequence[Answer], began: float
+) -> Scored:
+    scores = [answer.scores for answer in answers]
     waiting = [
-        max(len(documents) - len(done), behind)
-        for (_, documents), done, behind in zip(work, scores, late, strict=True)
+        max(len(documents) - len(answer.scores), answer.late)
+        for (_, documents), answer in zip(work, answers, strict=True)
     ]
+    causes = [answer.cause for answer in answers]
     return Scored(scores, scores, waiting, causes, 0.0, time.perf_counter() - began)
 
 
-def _cause(error: Exception, on_error: OnRerankError) -> str:
+def failure(error: Exception, on_error: OnRerankError) -> str:
     """Describe an error in the log and the trace; raise it if that is what was asked for."""
     if on_error == "raise":
         raise error
@@ -243,28 +394,5 @@ def _ask(reranker: Reranker, query: str, documents: Sequence[str]) -> NDArray[np
     """Call a user's reranker, and check what it returns."""
     if not documents:
         return NO_SCORES
-    name = f"{type(reranker).__name__}.rerank"
-    expected = "expected one float per document, in input order."
-    answer: Any = reranker.rerank(query, list(documents))
-    try:
-        answer = iter(answer)
-    except TypeError as error:
-        raise ModelOutputError(f"{name} returned {a_type(answer)}; {expected}") from error
-    answer = list(answer)
-    try:
-        scores = np.asarray(answer, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ModelOutputError(
-            f"{name} returned {answer[0]!r:.80} as a score; {expected}"
-        ) from error
-    if scores.shape != (len(documents),):
-        raise ModelOutputError(
-            f"{name} returned scores of shape {scores.shape} for {len(documents)} documents; "
-            f"{expected}"
-        )
-    broken = np.flatnonzero(~np.isfinite(scores))
-    if len(broken):
-        raise ModelOutputError(
-            f"{name} returned {scores[broken[0]]} for document {broken[0]}; expected finite scores."
-        )
-    return scores
+    answer = reranker.rerank(query, list(documents))
+    return scores_of(answer, len(documents), f"{type(reranker).__name__}.rerank")

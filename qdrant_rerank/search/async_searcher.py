@@ -16,6 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
+from qdrant_rerank.embedders import ForeignEmbedder, ForeignSparse
 from qdrant_rerank.errors import InvalidInputError, QdrantConnectionError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.options import SearchOptions
@@ -25,7 +26,7 @@ from qdrant_rerank.qdrant.transport.client import connect_async, is_local
 from qdrant_rerank.qdrant.transport.driver import AsyncDriver, CallLimits
 from qdrant_rerank.search.base import SearchCore
 from qdrant_rerank.search.searcher import HybridSearcher
-from qdrant_rerank.types import Reranker
+from qdrant_rerank.types import RerankerLike
 from qdrant_rerank.utils.validation import require_positive
 
 __all__ = ["AsyncHybridSearcher"]
@@ -50,9 +51,10 @@ class AsyncHybridSearcher(SearchCore):
     """:class:`~qdrant_rerank.HybridSearcher` for an event loop, with the same arguments.
 
     The event loop waits for sockets only: embedding, reranking and embedded engines run in
-    threads. A task that is cancelled gives up its request at once, and its reranking within one
-    batch of the model. An embedder, another kind of reranker or an embedded engine cannot be
-    stopped: it finishes in its thread, and its result is dropped.
+    threads. An async reranker, such as a ``ClientReranker`` of an async client, and a
+    ``RemoteReranker`` are awaited. A task that is cancelled gives up its requests at once, and its
+    reranking within one batch of the model. An embedder, another kind of reranker or an embedded
+    engine cannot be stopped: it finishes in its thread, and its result is dropped.
 
     Use it in one event loop, and close it there, best with ``async with``.
 
@@ -85,20 +87,25 @@ class AsyncHybridSearcher(SearchCore):
         ['Iron melts at 1538 C.', 'Bread is baked in an oven.']
     """
 
+    _in_event_loop = True
+
     def __init__(
         self,
         collection: str,
         *,
-        reranker: Reranker | str | Path | None = DEFAULT_RERANKER,
+        reranker: RerankerLike | None = DEFAULT_RERANKER,
         client: AsyncQdrantClient | QdrantClient | None = None,
-        embedder: DenseEncoder | str | Path | None = DEFAULT_EMBEDDER,
-        sparse: LexicalEncoder | str | None = "auto",
-        text: TextSource = "text",
+        embedder: DenseEncoder | ForeignEmbedder | str | Path | None = DEFAULT_EMBEDDER,
+        sparse: LexicalEncoder | ForeignSparse | str | Path | None = "auto",
+        text: TextSource = "auto",
         candidates: int = 100,
         options: SearchOptions | None = None,
+        language: str | None = None,
         concurrency: int = 8,
     ) -> None:
-        super().__init__(collection, reranker, embedder, sparse, text, candidates, options)
+        super().__init__(
+            collection, reranker, embedder, sparse, text, candidates, options, language
+        )
         require_positive("concurrency", concurrency, optional=False)
         if isinstance(client, QdrantClient) and not is_local(client):
             raise InvalidInputError(

@@ -4,25 +4,33 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import Literal, NoReturn, Self
 
-from qdrant_rerank.embedders import load_embedder, load_sparse
+from qdrant_rerank.embedders import (
+    Bm25Encoder,
+    ForeignEmbedder,
+    ForeignSparse,
+    load_embedder,
+    load_sparse,
+)
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
 from qdrant_rerank.options import SearchOptions, require_options
-from qdrant_rerank.payload import PayloadText, TextSource
+from qdrant_rerank.payload import PayloadText, TextChoice, TextSource
 from qdrant_rerank.qdrant.lookups import Query
 from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
 from qdrant_rerank.qdrant.transport.driver import CallLimits, Driver
 from qdrant_rerank.reranking.scoring import load_reranker
+from qdrant_rerank.search.languages import language_advice, main_script
 from qdrant_rerank.search.payload_sizes import PayloadSizes
 from qdrant_rerank.search.pipeline import Search
 from qdrant_rerank.search.request import SearchRequest
-from qdrant_rerank.types import Reranker, SearchResults
+from qdrant_rerank.types import RerankerLike, SearchResults
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 from qdrant_rerank.utils.progress import tqdm
-from qdrant_rerank.utils.validation import require_positive
+from qdrant_rerank.utils.validation import require_positive, shown
+from qdrant_rerank.utils.warn import warn_caller
 
 __all__ = ["SearchCore"]
 
@@ -42,45 +50,69 @@ class SearchCore(ABC):
         text: where a payload's text is.
         candidates: hits that the reranker reads.
         options: see :class:`SearchOptions`.
+        language: language of a BM25 that is given by name; None for the collection's.
 
     Raises:
         InvalidInputError: an argument is of the wrong kind or out of range.
         ModelError: a model cannot be found or loaded.
     """
 
+    #: Whether a call runs in an event loop, so that an embedder or a reranker can be awaited.
+    _in_event_loop = False
+
     def __init__(
         self,
         collection: str,
-        reranker: Reranker | str | Path | None,
-        embedder: DenseEncoder | str | Path | None,
-        sparse: LexicalEncoder | str | None,
+        reranker: RerankerLike | None,
+        embedder: DenseEncoder | ForeignEmbedder | str | Path | None,
+        sparse: LexicalEncoder | ForeignSparse | str | Path | None,
         text: TextSource,
         candidates: int,
         options: SearchOptions | None,
+        language: str | None,
     ) -> None:
         if not isinstance(collection, str) or not collection:
             raise InvalidInputError(
-                f"collection is {collection!r}; expected the name of a collection."
+                f"collection is {shown(collection)}; expected the name of a collection."
             )
         require_positive("candidates", candidates)
         self.options = options or SearchOptions()
         require_options(self.options)
-        self.text = PayloadText(text)
+        self._choice = TextChoice(text)
         self.candidates = candidates
         if embedder is None and sparse is None:
             raise InvalidInputError(
                 "embedder and sparse are both None; retrieval needs one of them."
             )
-        self.reranker = None if reranker is None else load_reranker(reranker)
+        encoder = None
+        if sparse is not None or language is not None:
+            encoder = load_sparse(sparse, language)
+        self.reranker = (
+            None
+            if reranker is None
+            else load_reranker(reranker, awaits=self._in_event_loop, searches=True)
+        )
         self._first = FirstStage(
             collection,
-            None if embedder is None else load_embedder(embedder),
-            None if sparse is None else load_sparse(sparse),
+            None
+            if embedder is None
+            else load_embedder(embedder, in_event_loop=self._in_event_loop),
+            encoder,
             dense_optional=embedder == DEFAULT_EMBEDDER,
             sparse_optional=sparse == "auto",
-            sparse_by_name=isinstance(sparse, str),
+            sparse_by_name=isinstance(sparse, str) and isinstance(encoder, Bm25Encoder),
+            language=language,
         )
-        self._sizes = PayloadSizes(self.text)
+        self._sizes = PayloadSizes(self._choice)
+        self._told_script = False
+
+    @property
+    def text(self) -> PayloadText:
+        """Reads the text of a payload; its ``source`` says where.
+
+        With ``text="auto"``, the source is "auto" until the first search or ``add`` chose one.
+        """
+        return self._choice.text
 
     @property
     def collection(self) -> str:
@@ -131,6 +163,24 @@ class SearchCore(ABC):
         require_options(options)
         return CallLimits(options.timeout_s, options.retries, deadline, options.consistency)
 
+    def _look_at(self, texts: Sequence[str], kind: Literal["queries", "documents"]) -> None:
+        """Warn, once, of texts in a script that the models do not know.
+
+        Args:
+            texts: queries of a search, or a batch of documents.
+            kind: one such query is enough, but most of the documents have to be so.
+        """
+        if self._told_script:
+            return
+        groups = [[text] for text in texts] if kind == "queries" else [texts]
+        script = next(filter(None, map(main_script, groups)), None)
+        if script is None:
+            return
+        self._told_script = True
+        advice = language_advice(script, self.reranker, self.embedder, self.sparse)
+        if advice:
+            warn_caller(f"{kind.capitalize()} of {self.collection!r} are in {script}. {advice}")
+
     def _own_limits(self) -> CallLimits:
         return CallLimits(self.options.timeout_s, self.options.retries)
 
@@ -139,8 +189,9 @@ class SearchCore(ABC):
             driver,
             self._first,
             self.reranker,
-            self.text,
+            self._choice,
             self._sizes,
+            self._look_at,
             request=request,
             options=request.options or self.options,
             candidates=request.depth(self.candidates),

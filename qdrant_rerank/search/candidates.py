@@ -7,9 +7,14 @@ from typing import Any
 
 from qdrant_client import models
 
-from qdrant_rerank.errors import CollectionNotFoundError, QdrantRequestError, SchemaMismatchError
+from qdrant_rerank.errors import (
+    CollectionNotFoundError,
+    QdrantConnectionError,
+    QdrantRequestError,
+    SchemaMismatchError,
+)
 from qdrant_rerank.options import SearchOptions
-from qdrant_rerank.payload import PayloadText
+from qdrant_rerank.payload import TextChoice
 from qdrant_rerank.qdrant.lookups import Query, read_texts
 from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.recall_plan import plan_given_vector
@@ -19,9 +24,12 @@ from qdrant_rerank.qdrant.recall_request import (
     prefetches_of,
     read_recall,
     recall_request,
+    searched_vectors,
 )
 from qdrant_rerank.qdrant.schema import CollectionSchema
 from qdrant_rerank.qdrant.transport.driver import Driver
+from qdrant_rerank.reranking.late_interaction import LateInteraction, MaxSim
+from qdrant_rerank.reranking.scoring import failure
 from qdrant_rerank.search.request import SearchRequest
 
 __all__ = ["Retrieved", "retrieve_candidates"]
@@ -45,57 +53,80 @@ class Retrieved:
         hits: candidates of each query, in retrieval order.
         dense: name of the dense vector that came along for diversity, or None.
         embed_s: seconds from texts to vectors.
+        vectors: names of the vectors that each query searched.
+        max_sim: their MaxSim scores, if the reranker is, or begins with, a late interaction.
     """
 
     texts: list[str]
     hits: list[list[models.ScoredPoint]]
     dense: str | None
     embed_s: float
+    vectors: list[tuple[str, ...]]
+    max_sim: MaxSim | None = None
 
 
 async def retrieve_candidates(
     driver: Driver,
     first: FirstStage,
-    text: PayloadText,
+    choice: TextChoice,
     queries: Sequence[Query],
     request: SearchRequest,
     options: SearchOptions,
     scope: Scope,
     *,
     reranked: bool,
+    late: LateInteraction | None = None,
 ) -> Retrieved:
     """Return the candidates of each query, by one request to Qdrant.
 
     Args:
         driver: asks Qdrant.
         first: the first stage.
-        text: reads the texts of points that are queries.
+        choice: reads the texts of points that are queries.
         queries: texts, or ids of points.
         request: the arguments of the search.
         options: options of the search.
         scope: how much is retrieved, from where, and what comes along.
-        reranked: whether the candidates will be reranked, so that each query needs a text.
+        reranked: whether the candidates will be reranked by texts, so that each query needs one.
+        late: scores the candidates in the same request; None for no such scores.
 
     Raises:
         QdrantRerankError: see :meth:`HybridSearcher.search`.
     """
     texts = await read_texts(
-        driver, first.collection, queries, text, scope, options, required=reranked
+        driver, first.collection, queries, choice, scope, options, required=reranked
     )
     recall = read_recall(request.recall)
     needs_schema = (
-        not request.given or bool(options.diversity) or not isinstance(recall, WITHOUT_VECTOR)
+        not request.given
+        or bool(options.diversity)
+        or late is not None
+        or not isinstance(recall, WITHOUT_VECTOR)
     )
     known = first.known
     again = False
     while True:
         schema = await first.schema(driver) if needs_schema else None
         try:
+            if late is not None and schema is not None:
+                late.require(schema)
             requests, dense, embed_s = await _requests(
                 driver, first, schema, queries, texts, request, options, scope
             )
-            hits = await first.retrieve(driver, requests, options)
-            return Retrieved(texts, hits, dense, embed_s)
+            vectors = [searched_vectors(request) for request in requests]
+            if late is None or schema is None:
+                hits = await first.retrieve(driver, requests, options)
+                return Retrieved(texts, hits, dense, embed_s, vectors)
+            began = time.perf_counter()
+            asked, cause = await _late_requests(
+                driver, late, schema, queries, texts, requests, options
+            )
+            embed_s += time.perf_counter() - began
+            found = await first.retrieve(driver, [*requests, *asked], options, [late.embedder])
+            hits, near = found[: len(requests)], found[len(requests) :]
+            scores = [late.scores(schema, points) for points in near] or [{} for _ in hits]
+            max_sim = MaxSim(scores, late.engine, cause)
+            return Retrieved(texts, hits, dense, embed_s, vectors, max_sim)
         except CollectionNotFoundError:
             first.forget()
             raise
@@ -120,6 +151,8 @@ async def _requests(
     """Return the request of each query, and ``dense`` and ``embed_s`` of :class:`Retrieved`."""
     plan = None
     if schema is not None and (options.diversity or not request.given):
+        if not request.given and any(isinstance(query, str) for query in queries):
+            await first.learn_dimension(driver)
         plan = first.plan(schema, options)
         if options.diversity and plan.dense is not None:
             scope = replace(scope, with_vectors=[plan.dense] if plan.dense else True)
@@ -130,9 +163,28 @@ async def _requests(
         given = given_request(recall, prefetches_of(request.prefetch), using, scope, options)
         return [given] * len(texts), dense, 0.0
     began = time.perf_counter()
-    embedded = await driver.encode(first.embed, queries, texts, plan)
+    embedded = await first.embed(driver, queries, texts, plan)
     embed_s = time.perf_counter() - began
     return [recall_request(plan, query, scope, options) for query in embedded], dense, embed_s
+
+
+async def _late_requests(
+    driver: Driver,
+    late: LateInteraction,
+    schema: CollectionSchema,
+    queries: Sequence[Query],
+    texts: Sequence[str],
+    requests: Sequence[models.QueryRequest],
+    options: SearchOptions,
+) -> tuple[list[models.QueryRequest], str | None]:
+    """Return the requests for MaxSim scores; none, and the cause, where the embedder failed."""
+    try:
+        vectors = await driver.encode(late.embed, schema, queries, texts)
+    except (SchemaMismatchError, QdrantConnectionError):  # of the collection, or no time left
+        raise
+    except Exception as error:
+        return [], failure(error, options.on_rerank_error)
+    return [late.request(one, query) for one, query in zip(requests, vectors, strict=True)], None
 
 
 def _using(

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from qdrant_rerank.payload import PayloadText
+from qdrant_rerank.payload import TextChoice
 
 __all__ = ["PayloadSizes"]
 
@@ -18,11 +18,11 @@ class PayloadSizes:
     """Sizes of the payloads of one collection, learned from the first answers with whole ones.
 
     Args:
-        text: reads the part that a reranker needs.
+        choice: reads the part that a reranker needs.
     """
 
-    def __init__(self, text: PayloadText) -> None:
-        self._text = text
+    def __init__(self, choice: TextChoice) -> None:
+        self._choice = choice
         self._count = 0
         self._whole = 0
         self._needed = 0
@@ -30,7 +30,7 @@ class PayloadSizes:
     @property
     def known(self) -> bool:
         """Whether nothing more has to be learned."""
-        return self._text.fields is None or self._count >= SAMPLE
+        return self._choice.text.fields is None or self._count >= SAMPLE
 
     def learn(self, payloads: Iterable[Mapping[str, Any] | None]) -> None:
         """Measure whole payloads, until enough are known."""
@@ -39,7 +39,7 @@ class PayloadSizes:
                 return
             self._count += 1
             self._whole += _bytes(payload)
-            self._needed += _bytes(self._text(payload))
+            self._needed += _bytes(self._choice.text(payload))
 
     def saved(self, candidates: int, limit: int) -> int:
         """Return the bytes that two requests save on average; negative if they cost more.
@@ -55,7 +55,9 @@ class PayloadSizes:
 
     def pays(self, candidates: int, limit: int) -> bool:
         """Whether two requests are better than one; False until something is known."""
-        return self._text.fields is not None and self.saved(candidates, limit) > WORTH_A_REQUEST
+        return (
+            self._choice.text.fields is not None and self.saved(candidates, limit) > WORTH_A_REQUEST
+        )
 
 
 def _bytes(value: Any) -> int:

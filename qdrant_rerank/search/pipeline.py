@@ -5,13 +5,14 @@ What is here is the sequence of the steps and their times; a
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from qdrant_client import models
 
 from qdrant_rerank.options import SearchOptions
-from qdrant_rerank.payload import PayloadText, lookup_ids, whole_field
+from qdrant_rerank.payload import TextChoice, lookup_ids, whole_field
 from qdrant_rerank.qdrant.lookups import (
     Query,
     completed,
@@ -22,15 +23,17 @@ from qdrant_rerank.qdrant.lookups import (
 )
 from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.recall_request import Scope
+from qdrant_rerank.qdrant.text_source import settle_by_record
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.reranking.diversity import diversified, without_vectors
 from qdrant_rerank.reranking.grouping import GroupedResults, RerankedGroup, group_points
+from qdrant_rerank.reranking.late_interaction import late_interaction_of
 from qdrant_rerank.reranking.ordering import keep_order
 from qdrant_rerank.reranking.rerank import SecondStage
 from qdrant_rerank.search.candidates import Retrieved, retrieve_candidates
 from qdrant_rerank.search.payload_sizes import PayloadSizes
 from qdrant_rerank.search.request import SearchRequest
-from qdrant_rerank.types import PointId, RerankedPoint, Reranker, SearchResults, SearchTrace
+from qdrant_rerank.types import PointId, RerankedPoint, SearchResults, SearchTrace
 from qdrant_rerank.utils.deadline import NO_DEADLINE
 
 __all__ = ["Search"]
@@ -62,8 +65,9 @@ class Search:
         driver: does the steps, within the limits of the call.
         first: first stage.
         reranker: second stage, or None.
-        text: reads the texts of payloads.
+        choice: reads the texts of payloads.
         sizes: how large payloads are; learns from this search.
+        look_at: sees the texts of the queries, and the word "queries".
         request: the arguments of the search.
         options: the request's own, or the searcher's.
         candidates: hits per query that are retrieved.
@@ -73,9 +77,10 @@ class Search:
         self,
         driver: Driver,
         first: FirstStage,
-        reranker: Reranker | None,
-        text: PayloadText,
+        reranker: Any,
+        choice: TextChoice,
         sizes: PayloadSizes,
+        look_at: Callable[[Sequence[str], Literal["queries", "documents"]], None],
         *,
         request: SearchRequest,
         options: SearchOptions,
@@ -83,15 +88,19 @@ class Search:
     ) -> None:
         self._driver = driver
         self._first = first
-        self._text = text
+        self._choice = choice
         self._sizes = sizes
+        self._look_at = look_at
         self._request = request
         self._options = options
         self._candidates = candidates
+        self._late = late_interaction_of(reranker)
+        # Whether the reranker compares the text of the query; a late interaction alone does not.
+        self._reads = reranker is not None and reranker is not self._late
         self._stage = (
             None
             if reranker is None
-            else SecondStage(reranker, text, options.on_missing_text, options.on_rerank_error)
+            else SecondStage(reranker, choice, options.on_missing_text, options.on_rerank_error)
         )
         # Whether Qdrant's order is the final one, so that it can skip the offset itself.
         self._pages = reranker is None and not options.diversity and request.group_by is None
@@ -139,20 +148,25 @@ class Search:
             last: hits that are needed per query; None for all.
         """
         options, limits = self._options, self._driver.limits
+        await self._settle()
         scope = self._scope()
         began = time.perf_counter()
         found = await retrieve_candidates(
             self._driver,
             self._first,
-            self._text,
+            self._choice,
             queries,
             self._request,
             options,
             scope,
-            reranked=self._stage is not None,
+            reranked=self._reads,
+            late=self._late,
         )
+        self._look_at(found.texts, "queries")
+        payloads = [hit.payload for hits in found.hits for hit in hits]
+        if scope.with_payload is True and not self._choice.settled:
+            await self._driver.compute(self._choice.look, payloads)
         if scope.with_payload is True and not self._sizes.known:
-            payloads = [hit.payload for hits in found.hits for hit in hits]
             await self._driver.compute(self._sizes.learn, payloads)
         early = None
         if self._fetches and limits.deadline is not NO_DEADLINE:
@@ -170,17 +184,27 @@ class Search:
                 orders,
                 options.diversity,
                 using=found.dense,
-                text=self._text,
+                text=self._choice.text,
                 embedder=self._first.embedder,
                 limit=last,
             )
             if not self._fetches:
                 orders = [without_vectors(order) for order in orders]
         traces = [
-            replace(trace, candidates=len(hits), status=trace.status if hits else "no candidates")
-            for trace, hits in zip(traces, found.hits, strict=True)
+            replace(
+                trace,
+                candidates=len(hits),
+                status=trace.status if hits else "no candidates",
+                vectors=vectors,
+            )
+            for trace, hits, vectors in zip(traces, found.hits, found.vectors, strict=True)
         ]
         return _Ranked(found.texts, orders, traces, early)
+
+    async def _settle(self) -> None:
+        """Take the text source that the collection records, if the searcher has none yet."""
+        if not self._choice.settled and (self._stage is not None or not self._request.given):
+            settle_by_record(self._choice, await self._first.schema(self._driver))
 
     def _scope(self) -> Scope:
         """How much is retrieved, from where, and with what."""
@@ -189,7 +213,7 @@ class Search:
             limit=request.limit if self._pages else self._candidates,
             offset=request.offset if self._pages else 0,
             candidates=self._candidates,
-            query_filter=request.query_filter,
+            query_filter=request.filter(),
             shard_key_selector=request.shard_key_selector,
             lookup_from=request.lookup_from,
             with_payload=self._needed_payload()
@@ -210,14 +234,25 @@ class Search:
                 for hits in found.hits
             ]
             return orders, [trace] * len(orders)
-        orders, scored = await self._driver.compute(
-            self._stage.run,
-            list(zip(found.texts, found.hits, strict=True)),
-            limit=limit,
-            score_threshold=threshold,
-            blend=self._options.blend,
-            deadline=self._driver.limits.deadline,
-        )
+        hits = list(zip(found.texts, found.hits, strict=True))
+        if self._stage.awaited and self._driver.awaits:
+            orders, scored = await self._stage.run_async(
+                self._driver,
+                hits,
+                limit=limit,
+                score_threshold=threshold,
+                blend=self._options.blend,
+            )
+        else:
+            orders, scored = await self._driver.compute(
+                self._stage.run,
+                hits,
+                limit=limit,
+                score_threshold=threshold,
+                blend=self._options.blend,
+                deadline=self._driver.limits.deadline,
+                max_sim=found.max_sim,
+            )
         return orders, [replace(trace, **scored.trace(row)) for row in range(len(orders))]
 
     async def _look_up(self, groups: Sequence[RerankedGroup]) -> list[RerankedGroup]:
@@ -270,7 +305,7 @@ class Search:
         if request.with_payload is not True or request.with_vectors:
             return True
         if two_phase is not None:
-            return two_phase and self._text.fields is not None
+            return two_phase and self._choice.text.fields is not None
         shown = request.limit * max(request.group_size, 1)
         return self._driver.limits.deadline is NO_DEADLINE and self._sizes.pays(
             self._candidates, shown
@@ -278,7 +313,7 @@ class Search:
 
     def _needed_payload(self) -> bool | list[str]:
         """The payload that reranking and grouping read."""
-        fields = text_payload(self._text)
+        fields = text_payload(self._choice.text)
         if isinstance(fields, bool) or not self._request.group_by:
             return fields
         return list(dict.fromkeys([*fields, whole_field(self._request.group_by)]))

@@ -1,5 +1,6 @@
 """The arguments of a search, checked before anything is asked."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -10,15 +11,26 @@ from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import require_path
 from qdrant_rerank.qdrant.lookups import Query, WithPayload, WithVectors, require_selected
-from qdrant_rerank.qdrant.recall_request import Prefetches, RecallBy, prefetches_of, read_recall
+from qdrant_rerank.qdrant.recall_request import (
+    FilterLike,
+    Prefetches,
+    RecallBy,
+    prefetches_of,
+    read_filter,
+    read_recall,
+)
 from qdrant_rerank.utils.validation import (
     require_count,
     require_number,
     require_positive,
     require_query,
+    shown,
 )
 
-__all__ = ["SearchRequest"]
+__all__ = ["SearchRequest", "read_query"]
+
+#: A UUID as Qdrant writes the id of a point.
+POINT_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 #: Engines count in 64 bits, and some add to it.
 MOST_HITS = 2**63 - 1
@@ -30,7 +42,7 @@ class SearchRequest:
 
     limit: int
     candidates: int | None
-    query_filter: models.Filter | None
+    query_filter: FilterLike | None
     score_threshold: float | None
     with_payload: WithPayload
     with_vectors: WithVectors
@@ -63,7 +75,7 @@ class SearchRequest:
                 require_query(query)
             elif isinstance(query, int) and not 0 <= query < 2**64:
                 raise InvalidInputError(
-                    f"query is the id {query!r:.80}; Qdrant's are whole numbers from 0 to 2**64 - "
+                    f"query is the id {shown(query)}; Qdrant's are whole numbers from 0 to 2**64 - "
                     "1, and UUIDs. A text to search for is a str."
                 )
         require_selected("with_payload", self.with_payload)
@@ -72,10 +84,7 @@ class SearchRequest:
         require_positive("group_size", self.group_size, optional=False)
         if self.score_threshold is not None:
             require_number("score_threshold", self.score_threshold, "a score, or None for all")
-        if not isinstance(self.query_filter, models.Filter | None):
-            raise InvalidInputError(
-                f"query_filter is a {type(self.query_filter).__name__}; expected a models.Filter."
-            )
+        self.filter()
         if self.group_by is not None:
             require_path("group_by", self.group_by)
         self.depth(candidates)
@@ -93,6 +102,14 @@ class SearchRequest:
                 "expected one of them. Pass the text that the reranker compares with as query."
             )
 
+    def filter(self) -> models.Filter | None:
+        """Return which points to consider.
+
+        Raises:
+            InvalidInputError: the filter is neither a model nor a mapping that is one.
+        """
+        return read_filter(self.query_filter)
+
     def depth(self, candidates: int) -> int:
         """Return the number of candidates per query.
 
@@ -105,8 +122,8 @@ class SearchRequest:
         most = max(last, self.candidates or 0)
         if most > MOST_HITS:
             raise InvalidInputError(
-                f"limit, offset and candidates ask for up to {most} hits; expected no more than "
-                f"{MOST_HITS}."
+                f"limit, offset and candidates ask for up to {shown(most)} hits; expected no more "
+                f"than {MOST_HITS}."
             )
         if self.candidates is None:
             return max(candidates, last)
@@ -124,3 +141,13 @@ class SearchRequest:
         if isinstance(self.with_lookup, models.WithLookup):
             return self.with_lookup
         return models.WithLookup(collection=self.with_lookup or "")
+
+
+def read_query(query: Query) -> Query:
+    """Return a str that is the id of a point, such as ``hit.id``, as a ``UUID``.
+
+    >>> read_query("3b9152ff-2779-5cd0-abfd-0c75e7b54fb9")
+    UUID('3b9152ff-2779-5cd0-abfd-0c75e7b54fb9')
+    """
+    is_id = isinstance(query, str) and POINT_ID.fullmatch(query)
+    return UUID(str(query)) if is_id else query

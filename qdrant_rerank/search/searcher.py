@@ -14,6 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from qdrant_client import QdrantClient, models
 
+from qdrant_rerank.embedders import ForeignEmbedder, ForeignSparse
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.options import SearchOptions
@@ -21,15 +22,15 @@ from qdrant_rerank.payload import TextSource
 from qdrant_rerank.qdrant.documents import Document
 from qdrant_rerank.qdrant.lookups import Query, WithPayload, WithVectors
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
-from qdrant_rerank.qdrant.recall_request import Prefetches, RecallBy
+from qdrant_rerank.qdrant.recall_request import FilterLike, Prefetches, RecallBy
 from qdrant_rerank.qdrant.settings import CollectionSettings
 from qdrant_rerank.qdrant.transport.client import connect
 from qdrant_rerank.qdrant.transport.driver import CallLimits, Driver, run
 from qdrant_rerank.qdrant.upload import Added, Upload, add_documents
 from qdrant_rerank.reranking.grouping import GroupedResults
 from qdrant_rerank.search.base import SearchCore
-from qdrant_rerank.search.request import SearchRequest
-from qdrant_rerank.types import PointId, Reranker, SearchResults
+from qdrant_rerank.search.request import SearchRequest, read_query
+from qdrant_rerank.types import PointId, RerankerLike, SearchResults
 from qdrant_rerank.utils.validation import require_several
 
 __all__ = ["HybridSearcher"]
@@ -59,24 +60,34 @@ class HybridSearcher(SearchCore):
 
     Args:
         collection: name of the collection; ``add`` creates it where there is none.
-        reranker: a model name or path, any object with ``rerank(query, documents)``
-            (fastembed's ``TextCrossEncoder`` is one), or None for the retrieval order.
+        reranker: a model name or path; any object with ``rerank(query, documents)`` (fastembed's
+            ``TextCrossEncoder`` is one); a function of them; an object of sentence-transformers,
+            FlashRank or ``rerankers``; a ``ClientReranker``, ``RemoteReranker``,
+            ``LateInteraction`` or ``Cascade``; or None for the retrieval order.
         client: a ``QdrantClient``; None for ``QDRANT_URL`` (and ``QDRANT_API_KEY``) if set, else
             an embedded engine at ``QDRANT_PATH``, else one in memory.
         embedder: the dense encoder that the collection was, or will be, filled with: a name, a
-            directory, a fastembed ``TextEmbedding``, an ``Embedder``, ``QdrantInference`` for a
-            model that Qdrant runs, or None for sparse retrieval alone. The default one is not
-            used where a collection has no dense vectors.
+            directory (of ONNX or model2vec), an ``Embedder``, a model of sentence-transformers,
+            model2vec, fastembed, LangChain or LlamaIndex, a function of a list of texts,
+            ``QdrantInference`` for a model that Qdrant runs, or None for sparse retrieval alone.
+            The default one is not used where a collection has no dense vectors.
         sparse: "auto" uses BM25 where the collection has a sparse vector with Qdrant's IDF;
-            "Qdrant/bm25" requires it; or a ``SparseEncoder``, a fastembed
+            "Qdrant/bm25" requires it; or a hub name or directory of a SPLADE model, a
+            ``SparseEncoder`` of this package or of sentence-transformers, a fastembed
             ``SparseTextEmbedding``, ``QdrantInference("Qdrant/bm25")`` for the server's own,
             ``TextIndex(field)`` for a payload index, or None for dense retrieval alone.
-        text: where a payload's text is: a field, a dotted path, several fields, a template such
-            as ``"{title}\n{body}"``, or a function of the payload.
+        text: where a payload's text is. "auto" looks at the first hits and chooses once. Else a
+            payload field, a path such as ``chunks[].text``, several fields, a template such as
+            ``"{title}\n{body}"``, a preset ("langchain", "llama-index", "haystack", "mcp"), or a
+            function of the payload.
         candidates: hits that the reranker reads.
         options: see :class:`SearchOptions`.
+        language: language of the BM25 that ``sparse`` names, such as "german", see
+            ``Bm25Encoder``; None for the one that the collection records, else English.
 
     Attributes:
+        text: reads the texts of payloads. Its ``source`` says where: with "auto", what was chosen,
+            or "auto" before the first search.
         client: the ``QdrantClient`` in use.
         collection: name of the collection.
         embedder: the dense encoder, or None.
@@ -99,15 +110,18 @@ class HybridSearcher(SearchCore):
         self,
         collection: str,
         *,
-        reranker: Reranker | str | Path | None = DEFAULT_RERANKER,
+        reranker: RerankerLike | None = DEFAULT_RERANKER,
         client: QdrantClient | None = None,
-        embedder: DenseEncoder | str | Path | None = DEFAULT_EMBEDDER,
-        sparse: LexicalEncoder | str | None = "auto",
-        text: TextSource = "text",
+        embedder: DenseEncoder | ForeignEmbedder | str | Path | None = DEFAULT_EMBEDDER,
+        sparse: LexicalEncoder | ForeignSparse | str | Path | None = "auto",
+        text: TextSource = "auto",
         candidates: int = 100,
         options: SearchOptions | None = None,
+        language: str | None = None,
     ) -> None:
-        super().__init__(collection, reranker, embedder, sparse, text, candidates, options)
+        super().__init__(
+            collection, reranker, embedder, sparse, text, candidates, options, language
+        )
         self._owns_client = client is None
         self.client = connect() if client is None else client
 
@@ -122,6 +136,7 @@ class HybridSearcher(SearchCore):
         async with self._driver(self._own_limits()) as driver:
             self._first.forget()
             schema = await self._first.schema(driver)
+            await self._first.learn_dimension(driver)
             return len(self._first.plan(schema, self.options).branches) > 1
 
     @property
@@ -142,7 +157,7 @@ class HybridSearcher(SearchCore):
         *,
         offset: int = 0,
         candidates: int | None = None,
-        query_filter: models.Filter | None = None,
+        query_filter: FilterLike | None = None,
         score_threshold: float | None = None,
         with_payload: WithPayload = True,
         with_vectors: WithVectors = False,
@@ -156,14 +171,16 @@ class HybridSearcher(SearchCore):
         """Retrieve candidates, rerank them, and return the best.
 
         Args:
-            query: a text; or the id of a point, a whole number or a ``UUID``, for points like it.
-                Then its vectors are searched with, the reranker compares with its text, and the
-                point itself is not among the hits.
+            query: a text; or the id of a point, for points like it: a whole number, a ``UUID``, or
+                a str that is a UUID as in ``hit.id``. Then its vectors are searched with, the
+                reranker compares with its text, and the point itself is not among the hits. To
+                search for a UUID as a text, put a space before it.
             limit: hits to return; fewer if the collection or the filter has fewer.
             offset: hits to skip, of the order after reranking.
             candidates: hits to rerank, ``offset + limit`` or more; None for the searcher's own
                 number, or for that sum if it is larger.
-            query_filter: which points to consider.
+            query_filter: which points to consider; a ``models.Filter``, or a dict such as
+                ``{"must": [{"key": "year", "range": {"gte": 2010}}]}``.
             score_threshold: lowest ``score`` to return: of the reranker, or, without one, of
                 Qdrant.
             with_payload: payload of the returned hits. With a selection, the first request
@@ -195,7 +212,8 @@ class HybridSearcher(SearchCore):
             InvalidInputError: an empty query, or an argument out of range.
             CollectionNotFoundError: no such collection.
             SchemaMismatchError: its vectors do not fit the encoders.
-            MissingTextError: a hit without text, if ``on_missing_text="raise"``.
+            MissingTextError: a hit without text, if ``on_missing_text="raise"``; with
+                ``text="auto"``, no text in any hit, or several fields that may be meant.
             QdrantConnectionError: Qdrant is down, or too slow (for ``deadline_s``, too), or its
                 answer cannot be read.
             QdrantRequestError: Qdrant refused the request, or is too old for it.
@@ -216,6 +234,7 @@ class HybridSearcher(SearchCore):
             options=options,
             deadline_s=deadline_s,
         )
+        query = read_query(query)
         async with self._driver(self._limits([query], request)) as driver:
             [results] = await self._pipeline(driver, request).search([query])
             return results
@@ -228,7 +247,7 @@ class HybridSearcher(SearchCore):
         *,
         offset: int = 0,
         candidates: int | None = None,
-        query_filter: models.Filter | None = None,
+        query_filter: FilterLike | None = None,
         score_threshold: float | None = None,
         with_payload: WithPayload = True,
         with_vectors: WithVectors = False,
@@ -259,7 +278,7 @@ class HybridSearcher(SearchCore):
             QdrantRerankError: as :meth:`search`.
         """
         require_several("queries", queries)
-        listed = list(queries)
+        listed = list(map(read_query, queries))
         request = SearchRequest(
             limit=limit,
             offset=offset,
@@ -287,7 +306,7 @@ class HybridSearcher(SearchCore):
         limit: int = 10,
         offset: int = 0,
         candidates: int | None = None,
-        query_filter: models.Filter | None = None,
+        query_filter: FilterLike | None = None,
         score_threshold: float | None = None,
         with_payload: WithPayload = True,
         with_vectors: WithVectors = False,
@@ -351,6 +370,7 @@ class HybridSearcher(SearchCore):
             options=options,
             deadline_s=deadline_s,
         )
+        query = read_query(query)
         limits = self._limits([query], request)
         if not isinstance(group_by, str) or not group_by:
             raise InvalidInputError(f"group_by is {group_by!r}; expected a payload field.")
@@ -369,12 +389,16 @@ class HybridSearcher(SearchCore):
         settings: CollectionSettings | None = None,
         progress: bool | None = None,
         id_field: str | None = None,
+        language: str | None = None,
+        avg_len: float | None = None,
     ) -> Added:
         """Embed documents and store them; create the collection where there is none.
 
         Args:
             documents: texts, mappings (the payload), or ``PointStruct``s, whose missing vectors
-                are embedded. Any iterable: it is read once, a batch at a time.
+                are embedded. Any iterable. All documents of a list, or of anything else with a
+                length, are checked before one is stored. An iterator is read once, a batch at a
+                time, and a batch with a wrong document is not stored.
             ids: one per document, whole numbers or UUIDs; None for the points' own, or a UUIDv5 of
                 the text and the payload, so that adding twice does not duplicate. (In a collection
                 that version 0.1 created: of the text alone.)
@@ -388,6 +412,12 @@ class HybridSearcher(SearchCore):
             id_field: payload field, or path, whose value tells documents apart, such as "url":
                 ids are made of it alone, so that a changed document takes the place of its former
                 self.
+            language: language of BM25 in a new collection, which records it; None for the
+                searcher's. Another one than the collection records is refused.
+            avg_len: average length of the documents for BM25, in terms, stop words not counted,
+                which a new collection records. None measures it before a collection's first vectors
+                are made: over all documents of a list, which is read twice then, or over the first
+                1,024 of an iterator. A collection that was filled without such a record keeps 256.
 
         Returns:
             The number of documents stored by this call. Its attribute ``overwritten`` is the number
@@ -397,26 +427,28 @@ class HybridSearcher(SearchCore):
         Raises:
             InvalidInputError: not a document, a wrong id, or not one id per document.
             MissingTextError: a document without text.
-            SchemaMismatchError: the collection's vectors do not fit the encoders.
+            SchemaMismatchError: the collection's vectors do not fit the encoders, or it records
+                another language or average length.
             QdrantConnectionError: Qdrant is down or too slow, or its answer cannot be read.
             QdrantRequestError: Qdrant refused.
             IncompleteAddError: some batches were not stored, but others after them were; the error
                 has the ids. A batch is sent up to three times if its failure is transient.
 
-            Otherwise the documents before the one that failed are stored; the error has their
-            number, and ``resume=True`` goes on from there.
+            Otherwise the batches before the one that failed are stored; the error has the number
+            of their documents, and ``resume=True`` goes on from there.
         """
-        upload = Upload(batch_size, parallel, resume, progress, id_field)
+        upload = Upload(batch_size, parallel, resume, progress, id_field, language, avg_len)
         async with self._driver(self._own_limits()) as driver:
             return await add_documents(
                 driver,
                 self._first,
                 documents,
                 ids,
-                text=self.text,
+                choice=self._choice,
                 options=self.options,
                 settings=settings,
                 upload=upload,
+                look_at=self._look_at,
             )
 
     def close(self) -> None:

@@ -4,7 +4,8 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.utils.validation import shown
 
 __all__ = [
     "LONGEST_S",
@@ -19,6 +21,8 @@ __all__ = [
     "Cancellation",
     "Deadline",
     "cancellation",
+    "deadline_of_call",
+    "within",
 ]
 
 #: Seconds (three years). More counts as no deadline: sockets and locks take no timeout above 1e10.
@@ -50,11 +54,12 @@ class Deadline:
             return NO_DEADLINE
         if isinstance(deadline_s, bool) or not isinstance(deadline_s, int | float | np.number):
             raise InvalidInputError(
-                f"deadline_s is {deadline_s!r:.80}; expected seconds, such as 0.2, or None."
+                f"deadline_s is {shown(deadline_s)}; expected seconds, such as 0.2, or None."
             )
         if not deadline_s > 0:
             raise InvalidInputError(
-                f"deadline_s is {deadline_s}; expected seconds above 0, or None for no deadline."
+                f"deadline_s is {shown(deadline_s)}; expected seconds above 0, or None for no "
+                "deadline."
             )
         return NO_DEADLINE if deadline_s > LONGEST_S else cls(time.monotonic() + float(deadline_s))
 
@@ -78,6 +83,23 @@ class Deadline:
 
 
 NO_DEADLINE = Deadline()
+
+_deadline: ContextVar[Deadline] = ContextVar("deadline", default=NO_DEADLINE)
+
+
+@contextmanager
+def within(deadline: Deadline) -> Iterator[None]:
+    """Let the work inside know its deadline, through other people's code and threads too."""
+    before = _deadline.set(deadline)
+    try:
+        yield
+    finally:
+        _deadline.reset(before)
+
+
+def deadline_of_call() -> Deadline:
+    """Return the deadline of the calling work; ``NO_DEADLINE`` if it has none."""
+    return _deadline.get()
 
 
 @dataclass(frozen=True, slots=True)

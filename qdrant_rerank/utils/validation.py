@@ -9,6 +9,7 @@ import numpy as np
 from qdrant_rerank.errors import InvalidInputError
 
 __all__ = [
+    "MOST",
     "a_type",
     "as_pairs",
     "clean_key",
@@ -21,7 +22,25 @@ __all__ = [
     "require_positive",
     "require_query",
     "require_several",
+    "shown",
 ]
+
+#: Largest number of things that Python itself counts.
+MOST = 2**63 - 1
+
+
+def shown(value: Any, length: int = 80) -> str:
+    """Return a value as a message shows it, cut to ``length`` characters.
+
+    >>> shown("iron"), shown(10**5000), shown([10**5000])
+    ("'iron'", 'a whole number of 16,610 bits', 'a list that cannot be shown')
+    """
+    try:
+        return f"{value!r:.{length}}"
+    except Exception:  # Python writes no more than 4,300 digits, and a class may write none
+        if isinstance(value, int):
+            return f"a whole number of {value.bit_length():,} bits"
+        return f"{a_type(value)} that cannot be shown"
 
 
 def a_type(value: Any) -> str:
@@ -113,33 +132,41 @@ def require_several(name: str, values: Any) -> None:
         )
 
 
-def require_positive(name: str, value: Any, *, optional: bool = True) -> None:
-    """Raise InvalidInputError unless the value is an int >= 1, or None if ``optional``."""
+def require_positive(name: str, value: Any, *, optional: bool = True, most: int = MOST) -> None:
+    """Raise InvalidInputError unless the value is an int from 1 to ``most``, or None if allowed."""
     if value is None and optional:
         return
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise InvalidInputError(f"{name} is {value!r}; expected a whole number of 1 or more.")
+        raise InvalidInputError(f"{name} is {shown(value)}; expected a whole number of 1 or more.")
     if value < 1:
-        raise InvalidInputError(f"{name} is {value}; expected 1 or more.")
+        raise InvalidInputError(f"{name} is {shown(value)}; expected 1 or more.")
+    _require_countable(name, value, most)
+
+
+def _require_countable(name: str, value: int | np.integer[Any], most: int = MOST) -> None:
+    if value > most:
+        bound = most if most <= MOST else f"{most:.0e}"
+        raise InvalidInputError(f"{name} is {shown(value)}; expected no more than {bound}.")
 
 
 def require_number(name: str, value: Any, expected: str) -> None:
     """Raise InvalidInputError unless the value is a number; ``expected`` is for the message."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or value != value:  # noqa: PLR0124
-        raise InvalidInputError(f"{name} is {value!r:.80}; expected {expected}.")
+        raise InvalidInputError(f"{name} is {shown(value)}; expected {expected}.")
 
 
 def require_count(name: str, value: Any) -> None:
     """Raise InvalidInputError unless the value is an int >= 0."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-        raise InvalidInputError(f"{name} is {value!r}; expected a whole number of 0 or more.")
+        raise InvalidInputError(f"{name} is {shown(value)}; expected a whole number of 0 or more.")
+    _require_countable(name, value)
 
 
 def require_choice(name: str, value: Any, choices: Any) -> None:
     """Raise InvalidInputError unless the value is one of those of a ``Literal``."""
     if value not in get_args(choices):
         raise InvalidInputError(
-            f"{name} is {value!r}; expected one of {', '.join(map(repr, get_args(choices)))}."
+            f"{name} is {shown(value)}; expected one of {', '.join(map(repr, get_args(choices)))}."
         )
 
 
@@ -149,7 +176,7 @@ def require_blend(value: Any) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise InvalidInputError(
-            f"blend is {value!r}; expected the retrieval score's share, 0 to 1, or 'rrf'."
+            f"blend is {shown(value)}; expected the retrieval score's share, 0 to 1, or 'rrf'."
         )
 
 
@@ -172,7 +199,7 @@ def require_pairs(pairs: Sequence[Any], first: int = 0) -> None:
     for index, pair in enumerate(pairs, first):
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InvalidInputError(
-                f"Pair {index} is {pair!r:.80}; expected a (query, document) tuple."
+                f"Pair {index} is {shown(pair)}; expected a (query, document) tuple."
             )
         for role, text in zip(("query", "document"), pair, strict=True):
             if not isinstance(text, str):

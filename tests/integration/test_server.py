@@ -96,6 +96,36 @@ def test_the_settings_are_those_of_the_collection(searcher):
     assert searcher.add(DOCUMENTS, resume=True, progress=False) == 0
 
 
+def test_the_average_length_is_recorded_and_idf_can_be_turned_on(options, collection):
+    """In a new collection, in an empty one of the caller's, and in one of LangChain's kind."""
+    client = QdrantClient(**options)
+    lexical = {"client": client, "embedder": None, "reranker": None}
+    kinds = {"new": None, "empty": models.SparseVectorParams(modifier=models.Modifier.IDF)}
+    for kind, params in kinds.items():
+        name = f"{collection}-{kind}"
+        if params is not None:
+            client.create_collection(
+                name, {}, sparse_vectors_config={"s": params}, metadata={"owner": "me"}
+            )
+        searcher = HybridSearcher(name, **lexical)
+        searcher.add(["iron melts", "hot bread baked oven"], progress=False)
+        metadata = client.get_collection(name).config.metadata
+        assert metadata["qdrant_rerank_sparse"]["avg_len"] == searcher.sparse.avg_len == 3.0
+        assert metadata.get("owner") == (None if params is None else "me")
+        once, twice = (searcher.search(query)[0].score for query in ("iron", "iron iron"))
+        assert twice == pytest.approx(2 * once, rel=1e-5)
+    name = f"{collection}-others"
+    plain = {"langchain-sparse": models.SparseVectorParams()}
+    client.create_collection(name, {}, sparse_vectors_config=plain)
+    HybridSearcher(name, sparse="Qdrant/bm25", **lexical).add(["iron", "bread"], progress=False)
+    idf = {"langchain-sparse": models.SparseVectorParams(modifier=models.Modifier.IDF)}
+    client.update_collection(name, sparse_vectors_config=idf)
+    found = HybridSearcher(name, **lexical).search("iron")
+    assert [hit.payload["text"] for hit in found] == ["iron"]
+    assert found.trace.vectors == ("langchain-sparse",)
+    client.close()
+
+
 def test_an_alias_is_searched_and_switched(searcher, collection):
     """With no gap."""
     client, alias = searcher.client, f"{collection}-alias"

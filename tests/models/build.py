@@ -3,7 +3,7 @@
     pip install --group architectures && python -m tests.models.build [NAME ...]
 
 Rewrites `tiny-bert/`, `tiny-bert-eager/` and `tiny-xlmr/` (here), `tiny-deberta/`, `tiny-modernbert/` and
-`tiny-qwen3/` (architectures.py): the shapes, tokenizers and file layout of real hub models
+`tiny-qwen3/` (architectures.py), and, with the group `adapters`, the sparse encoder `tiny-splade/` (splade.py): the shapes, tokenizers and file layout of real hub models
 (MiniLM, bge-reranker, mxbai-rerank, gte-reranker-modernbert and Qwen3-Reranker exports), with
 weights that mean nothing. A given pair always gets the same logit, other pairs get visibly other
 ones, and a wrong template, position or token type moves a score by far more than rounding does.
@@ -110,13 +110,14 @@ LOWERCASE = "abcdefghijklmnopqrstuvwxyz"
 
 def main() -> None:
     """Rewrite the model directories, or those that are named, and print what was made."""
-    from tests.models import architectures
+    from tests.models import architectures, splade
 
     makers = {
         "tiny-bert": build_bert,
         "tiny-bert-eager": build_bert_eager,
         "tiny-xlmr": build_xlmr,
         **architectures.MAKERS,
+        "tiny-splade": splade.build_splade,
     }
     for name in sys.argv[1:] or makers:
         make = makers[name]

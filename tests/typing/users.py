@@ -1,6 +1,8 @@
 """Code that users write; checked by ``mypy --strict`` as part of ``make check``, never run."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,16 +11,22 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_rerank import (
     AsyncHybridSearcher,
     Calibrator,
+    Cascade,
+    ClientReranker,
     Evaluation,
     GroupedResults,
     HybridSearcher,
+    LateInteraction,
+    OpenAIEmbedder,
     PairScores,
     QdrantInference,
+    RemoteReranker,
     RerankedPoint,
     Reranker,
     SearchOptions,
     SearchResults,
     Snippet,
+    SpladeEncoder,
     TextCrossEncoder,
     TextIndex,
     Windows,
@@ -27,6 +35,7 @@ from qdrant_rerank import (
     rerank_points,
 )
 from qdrant_rerank.evaluation import tune
+from qdrant_rerank.types import RerankerLike
 
 
 class Shortest:
@@ -68,6 +77,24 @@ class EmbedderOfLists:
         return np.ones((len(documents), 4), dtype=np.float32)
 
 
+class Encoding:
+    """Has the calls of a SentenceTransformer, as far as they count here."""
+
+    def encode(self, inputs: list[str], convert_to_numpy: bool = True) -> list[list[float]]:
+        """The same for all."""
+        return [[1.0]] * len(inputs)
+
+
+def vectors(texts: list[str]) -> list[list[float]]:
+    """A function of texts."""
+    return [[1.0]] * len(texts)
+
+
+async def awaited_vectors(texts: list[str]) -> NDArray[np.float32]:
+    """A coroutine function of texts."""
+    return np.ones((len(texts), 4), dtype=np.float32)
+
+
 class Ones:
     """An embedder of the user's own."""
 
@@ -95,13 +122,79 @@ def search(client: QdrantClient) -> tuple[str | int, float | None, list[models.S
     """Everything that a search returns has a type."""
     reranker: Reranker = Shortest()
     searcher = HybridSearcher("docs", client=client, reranker=reranker, embedder=Ones())
-    count: int = searcher.add(["a", {"text": "b"}], progress=False)
+    count: int = searcher.add(["a", {"text": "b"}], progress=False, language="german", avg_len=40)
     results: SearchResults = searcher.search("q", limit=count, options=SearchOptions())
+    searched: tuple[str, ...] = results.trace.vectors
     best: RerankedPoint = results[0]
     seconds: float = results.trace.total_s + results.trace.infer_s
     plain: list[models.ScoredPoint] = [*rerank_points("q", results, reranker="x", text=["a", "b"])]
     assert seconds
+    assert searched
     return str(best.id), best.rerank_score, plain
+
+
+class LangChainDocument:
+    """A document as LangChain types it."""
+
+    def __init__(self, page_content: str) -> None:
+        self.page_content = page_content
+        self.metadata: dict[Any, Any] = {}
+
+
+class LlamaIndexNode:
+    """A node as LlamaIndex types it."""
+
+    node_id = "node"
+    metadata: ClassVar[dict[str, Any]] = {}
+
+    def get_content(self, metadata_mode: str = "none") -> str:
+        """The text."""
+        return "text"
+
+
+class LlamaIndexHit:
+    """A node with its score as LlamaIndex types it."""
+
+    def __init__(self, node: LlamaIndexNode, score: float | None) -> None:
+        self.node = node
+        self.score = score
+
+
+def hits(client: QdrantClient, node: LlamaIndexNode) -> tuple[str | None, int]:
+    """Hits of every shape, filters as dicts, and the ids of hits."""
+    searcher = HybridSearcher("docs", client=client, text="langchain")
+    found = searcher.search("q", query_filter={"must": []})
+    records, _ = client.scroll("docs")
+    pages: list[SearchResults] = [
+        searcher.search(found[0].id, query_filter=models.Filter()),
+        rerank_points("q", client.query_points("docs")),
+        rerank_points("q", records),
+        rerank_points("q", [{"text": "a"}, {"id": 1, "payload": {"text": "b"}}]),
+        rerank_points("q", [("a", "text"), ("b", "text")]),
+        rerank_points("q", ((n, "text") for n in range(3))),
+        rerank_points("q", [LangChainDocument("text")]),
+        rerank_points("q", [node]),
+        rerank_points("q", [LlamaIndexHit(node, 0.5)]),
+    ]
+    return pages[0].trace.text or searcher.text.name, found.trace.missing_text
+
+
+def rerankers_of_others(client: QdrantClient, cohere: object) -> list[HybridSearcher]:
+    """Objects of other packages, servers, functions and vectors."""
+    remote = RemoteReranker("http://localhost:8080", "m", api="tei", parameters={"truncate": True})
+    scores: list[float] = remote.rerank("q", ["a"], deadline_s=1.0)
+    late = LateInteraction("colbert", lambda text: np.ones((len(text), 8)))
+    best: list[dict[str, Any]] = TextCrossEncoder("x").rank("q", ["a"], 3, return_documents=True)
+    rerankers: list[RerankerLike] = [
+        remote,
+        ClientReranker(cohere, "rerank-v3.5"),
+        lambda query, documents: [0.0 for _ in documents],
+        late,
+        Cascade([(late, 10), (remote, 5), ("x", None)]),
+    ]
+    assert scores
+    assert best
+    return [HybridSearcher("docs", client=client, reranker=one) for one in rerankers]
 
 
 def recall(searcher: HybridSearcher, vector: NDArray[np.float32]) -> tuple[list[str | int], str]:
@@ -120,6 +213,7 @@ def recall(searcher: HybridSearcher, vector: NDArray[np.float32]) -> tuple[list[
     best: RerankedPoint = groups[0].hits[0]
     others = HybridSearcher("docs", embedder=QdrantInference("a/model"), sparse=TextIndex("body"))
     assert others.is_hybrid()
+    assert HybridSearcher("docs", language="german").is_hybrid()
     return [str(best.id), groups[0].id, str(hits[0].id)], groups.query
 
 
@@ -182,6 +276,10 @@ def rerankers_of_users(points: list[models.ScoredPoint]) -> list[SearchResults]:
     """Any type of documents that a list is, whatever the arguments are called."""
     rerankers: list[Reranker] = [Shortest(), OfLists(), OfSequences()]
     HybridSearcher("documents", reranker=OfLists(), embedder=EmbedderOfLists(), text=title)
+    HybridSearcher("documents", embedder=vectors, sparse=SpladeEncoder("models/splade"))
+    HybridSearcher("documents", embedder=Encoding(), sparse=Path("models/splade"))
+    AsyncHybridSearcher("documents", embedder=awaited_vectors, sparse=Encoding())
+    HybridSearcher("documents", embedder=OpenAIEmbedder(None, "text-embedding-3-small"))
     AsyncHybridSearcher("documents", reranker=OfSequences(), embedder=EmbedderOfLists())
     return [rerank_points("q", points, reranker=reranker) for reranker in rerankers]
 

@@ -8,6 +8,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 
 from qdrant_rerank.qdrant.embedded.client import EdgeClient
 from tests.loopback_grpc import loopback_server
+from tests.releases import needs_client
 
 OLD = models.Filter(must=[models.FieldCondition(key="n", match=models.MatchValue(value=1))])
 
@@ -37,6 +38,7 @@ def payloads(client):
     return {record.id: record.payload for record in client.scroll("docs")[0]}
 
 
+@needs_client(1, 17)
 def test_a_conditional_write_changes_only_what_it_may(client):
     """By the filter, and by whether the point exists."""
     client.upsert("docs", [point(1, n=7), point(2, n=7)], update_filter=OLD)

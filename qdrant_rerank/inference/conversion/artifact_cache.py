@@ -14,7 +14,6 @@ import logging
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from hashlib import file_digest, sha256
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from qdrant_rerank.errors import ModelFileError
 from qdrant_rerank.utils.fork import ForkLock
+from qdrant_rerank.utils.machine import this_boot
 
 try:
     import fcntl
@@ -36,7 +36,7 @@ MANIFEST = "manifest.json"
 BUILDING = ".building-"  # start of the names of rooms, the folders of builds
 PART = "artifact"  # folder in a room: the artifact so far
 LOCK = "lock"  # file in a room: its builder has locked it, as long as the builder lives
-LEFT_BEHIND_S = 86_400  # age of a room without a lock whose builder must have died
+LEFT_BEHIND_S = 86_400  # age of what is in a room whose lock tells nothing
 
 #: This process's rooms: process ids and paths. A file that is opened and closed again loses the
 #: lock that the process itself has on it.
@@ -124,13 +124,16 @@ def _build_into(folder: Path, build: Callable[[Path], None]) -> None:
 def _room(cache: Path) -> Iterator[Path]:
     """Give an empty folder in the cache for one build, and remove it and all abandoned ones."""
     with _rooms_lock:
-        for path in cache.glob(f"{BUILDING}*"):
-            if (os.getpid(), path) not in _rooms:
-                _remove_abandoned(path)
         room = Path(tempfile.mkdtemp(dir=cache, prefix=BUILDING))
         _rooms.add((os.getpid(), room))
+        now = room.stat().st_mtime  # by the clock of the file system, which may be another's
+        for path in cache.glob(f"{BUILDING}*"):
+            if (os.getpid(), path) not in _rooms:
+                _remove_abandoned(path, now)
     try:
-        with (room / "new").open("w") as file:
+        with (room / "new").open("w", encoding="utf-8") as file:
+            file.write(this_boot())
+            file.flush()
             if fcntl is not None:
                 with suppress(OSError):  # a file system without locks
                     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -142,14 +145,19 @@ def _room(cache: Path) -> Iterator[Path]:
             _rooms.discard((os.getpid(), room))
 
 
-def _remove_abandoned(room: Path) -> None:
-    """Remove a room whose builder does not live any more."""
+def _remove_abandoned(room: Path, now: float) -> None:
+    """Remove a room whose builder does not live any more.
+
+    The lock of a builder on this machine tells. That of a builder on another machine may not be
+    seen here, and some file systems have no locks: then nothing may have been written for a day.
+    """
     with suppress(OSError):
-        if fcntl is not None and (room / LOCK).is_file():
-            with (room / LOCK).open("r+") as file:
+        lock = room / LOCK
+        if fcntl is not None and lock.is_file() and lock.read_bytes() == this_boot().encode():
+            with lock.open("r+") as file:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while the builder lives
                 _remove(room)
-        elif time.time() - room.stat().st_mtime > LEFT_BEHIND_S:
+        elif now - max(one.stat().st_mtime for one in (room, *room.rglob("*"))) > LEFT_BEHIND_S:
             _remove(room)
 
 

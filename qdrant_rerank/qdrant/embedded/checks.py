@@ -14,12 +14,15 @@ from pydantic import BaseModel
 from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
+from qdrant_rerank.utils.validation import MOST, shown
 
 __all__ = [
     "as_list",
     "as_model",
+    "dense_vectors",
     "require_finite",
     "require_names",
+    "require_one",
     "require_sparse",
     "require_vectors",
 ]
@@ -77,6 +80,18 @@ def _all_finite(numbers: Any) -> bool:
         return all(_not_finite(one) is None for one in numbers)
 
 
+def require_one(name: str, value: int, least: int = 1) -> None:
+    """Refuse a number of things below 1, or below another number, and one beyond counting.
+
+    Raises:
+        QdrantRequestError: the number is too small or too large.
+    """
+    if value < least:
+        raise QdrantRequestError(f"{name} is {shown(value)}; expected {least} or more.")
+    if value > MOST:
+        raise QdrantRequestError(f"{name} is {shown(value)}; expected no more than {MOST}.")
+
+
 def require_sparse(vector: models.SparseVector, what: str) -> None:
     """Refuse a sparse vector that no index can hold.
 
@@ -103,7 +118,7 @@ def require_names(names: Iterable[str], params: models.CollectionParams, what: s
     Raises:
         QdrantRequestError: a name is unknown.
     """
-    there = {**_dense(params), **(params.sparse_vectors or {})}
+    there = {**dense_vectors(params), **(params.sparse_vectors or {})}
     for name in names:
         if name not in there:
             known = ", ".join(map(_quoted, there)) or "no vectors"
@@ -127,7 +142,7 @@ def require_vectors(given: Any, params: models.CollectionParams, what: str) -> N
         return
     by_name: Mapping[str, Any] = given if isinstance(given, Mapping) else {"": given}
     require_names(by_name, params, what)
-    dense = _dense(params)
+    dense = dense_vectors(params)
     for name, vector in by_name.items():
         if isinstance(vector, models.Document | models.Image | models.InferenceObject):
             continue  # told by what makes the vectors
@@ -170,9 +185,10 @@ def _require_dense(vector: Any, wanted: models.VectorParams, place: str) -> None
         )
 
 
-def _dense(params: models.CollectionParams) -> Mapping[str, models.VectorParams]:
+def dense_vectors(params: models.CollectionParams) -> dict[str, models.VectorParams]:
+    """Return the dense vectors by name; that of the unnamed one is empty."""
     dense = params.vectors or {}
-    return {"": dense} if isinstance(dense, models.VectorParams) else dense
+    return {"": dense} if isinstance(dense, models.VectorParams) else dict(dense)
 
 
 def _quoted(name: str) -> str:

@@ -1,22 +1,24 @@
 """The embedded engine's calls about collections, their aliases and their payload indexes."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import qdrant_edge as edge
-from pydantic_core import to_jsonable_python
 from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
-from qdrant_rerank.qdrant.embedded.config import (
-    changed_sparse,
-    full_config,
-    index_info,
-    to_index,
-)
-from qdrant_rerank.qdrant.embedded.points import DONE
+from qdrant_rerank.qdrant.embedded.config import full_config, index_info, to_index
+from qdrant_rerank.qdrant.embedded.points import DONE, shallow_json
 from qdrant_rerank.qdrant.embedded.shards import Shards
+from qdrant_rerank.qdrant.embedded.vector_changes import (
+    changed_sparse,
+    require_new_vectors,
+    with_vector,
+    without_vector,
+)
+from qdrant_rerank.utils.client_models import IdTrackerParams, PayloadStorageParams
 
 __all__ = ["CollectionCalls"]
 
@@ -40,8 +42,8 @@ class CollectionCalls:
         optimizers_config: models.OptimizersConfigDiff | None = None,
         quantization_config: models.QuantizationConfig | None = None,
         on_disk_payload: bool | None = None,
-        payload: models.PayloadStorageParams | None = None,
-        id_tracker: models.IdTrackerParams | None = None,
+        payload: PayloadStorageParams | None = None,
+        id_tracker: IdTrackerParams | None = None,
         replacing: bool = False,
         **kwargs: Any,
     ) -> bool:
@@ -52,13 +54,14 @@ class CollectionCalls:
             hnsw=hnsw_config,
             optimizers=optimizers_config,
             quantization=quantization_config,
-            metadata=to_jsonable_python(metadata),
+            metadata=_metadata(metadata),
             params={
                 "on_disk_payload": on_disk_payload,
                 "payload": payload,
                 "id_tracker": id_tracker,
             },
         )
+        require_new_vectors(config.params)
         self._shards.create(collection_name, config, replacing=replacing)
         return True
 
@@ -121,7 +124,10 @@ class CollectionCalls:
             )
         with self._shards.writing:
             entry = self._shards.entry(collection_name)
-            merged = {**(entry.config.metadata or {}), **to_jsonable_python(metadata or {})}
+            merged = {
+                **(entry.config.metadata or {}),
+                **_metadata(metadata or {}),
+            }
             config = entry.config.model_copy(update={"metadata": merged or None})
             params = changed_sparse(config.params, sparse_vectors_config or {})
             if params == config.params:
@@ -130,6 +136,35 @@ class CollectionCalls:
                 config = config.model_copy(update={"params": params})
                 self._shards.rebuild(collection_name, config)
         return True
+
+    def create_vector_name(
+        self, collection_name: str, vector_name: str, vector_name_config: Any, **kwargs: Any
+    ) -> models.UpdateResult:
+        """Add a vector, which no point has yet; that stores all points again."""
+        return self._change_vectors(
+            collection_name, lambda params: with_vector(params, vector_name, vector_name_config)
+        )
+
+    def delete_vector_name(
+        self, collection_name: str, vector_name: str, **kwargs: Any
+    ) -> models.UpdateResult:
+        """Remove a vector, and what all points have for it; that stores all points again."""
+        return self._change_vectors(
+            collection_name, lambda params: without_vector(params, vector_name)
+        )
+
+    def _change_vectors(
+        self,
+        collection_name: str,
+        change: Callable[[models.CollectionParams], models.CollectionParams],
+    ) -> models.UpdateResult:
+        with self._shards.writing:
+            config = self._shards.entry(collection_name).config
+            params = change(config.params)
+            if params != config.params:
+                config = config.model_copy(update={"params": params})
+                self._shards.rebuild(collection_name, config)
+        return DONE
 
     def update_collection_aliases(
         self, change_aliases_operations: Sequence[models.AliasOperations], **kwargs: Any
@@ -218,3 +253,19 @@ class CollectionCalls:
             indexes = {key: one for key, one in entry.indexes.items() if key != field_name}
             self._shards.change(collection_name, replace(entry, indexes=indexes))
         return DONE
+
+
+def _metadata(given: Any) -> Any:
+    """Return metadata as JSON has it.
+
+    Raises:
+        QdrantRequestError: JSON cannot hold it.
+    """
+    made = shallow_json(given, "The metadata")
+    try:
+        json.dumps(made)
+    except ValueError as error:  # a number of more digits than Python writes
+        raise QdrantRequestError(
+            f"The metadata cannot be stored: {error}. Nothing was done."
+        ) from error
+    return made

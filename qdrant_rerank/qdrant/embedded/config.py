@@ -8,9 +8,9 @@ import qdrant_edge as edge
 from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
+from qdrant_rerank.utils.client_models import TextScoringParams, TurboQuantization
 
 __all__ = [
-    "changed_sparse",
     "full_config",
     "index_info",
     "same_name",
@@ -76,27 +76,6 @@ def full_config(
         quantization_config=quantization,
         metadata=metadata,
     )
-
-
-def changed_sparse(
-    params: models.CollectionParams, changes: Mapping[str, models.SparseVectorParams]
-) -> models.CollectionParams:
-    """Change settings of sparse vectors; those that a change does not give stay.
-
-    Raises:
-        QdrantRequestError: there is no sparse vector of a name.
-    """
-    sparse = dict(params.sparse_vectors or {})
-    for name, change in changes.items():
-        if name not in sparse:
-            known = ", ".join(map(repr, sparse)) or "none"
-            raise QdrantRequestError(
-                f"The collection has no sparse vector {name!r}; it has {known}. Nothing was done."
-            )
-        old, new = _given(sparse[name]), _given(change)
-        index = {**old.get("index", {}), **new.get("index", {})}
-        sparse[name] = models.SparseVectorParams(**{**old, **new, "index": index or None})
-    return params.model_copy(update={"sparse_vectors": sparse or None})
 
 
 def to_config(config: models.CollectionConfig, *, durable: bool) -> edge.EdgeConfig:
@@ -199,7 +178,7 @@ def _quantization(given: Any) -> Any:
                 ),
                 memory=same_name(edge.Memory, wanted.memory),
             )
-        case models.TurboQuantization(turbo=wanted):
+        case TurboQuantization(turbo=wanted):
             return edge.TurboQuantQuantizationConfig(
                 always_ram=wanted.always_ram,
                 bits=same_name(edge.TurboQuantBitSize, wanted.bits),
@@ -246,7 +225,7 @@ def to_index(info: models.PayloadIndexInfo) -> Any:
             if isinstance(stemmer, models.SnowballParams)
             else edge.DisabledStemmer()
         )
-    if isinstance(given.get("scoring"), models.TextScoringParams):
+    if isinstance(given.get("scoring"), TextScoringParams):
         given["scoring"] = True  # BM25 is the one kind
     return INDEX_PARAMS[info.data_type.value](**given)
 

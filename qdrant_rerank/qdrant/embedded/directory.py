@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import uuid
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +25,7 @@ from qdrant_rerank.qdrant.embedded.places import (
     LOCK,
     TEMPORARY_MARK,
     close_files,
+    never_free,
     take,
 )
 
@@ -101,12 +103,17 @@ class Directory:
         except QdrantConnectionError:  # which is an OSError, too
             raise
         except OSError as error:
+            reason = "it is a file" if path.is_file() else error
             raise QdrantConnectionError(
-                f"The Qdrant directory {path} cannot be opened: {error}. Expected a directory to "
+                f"The Qdrant directory {path} cannot be opened: {reason}. Expected a directory to "
                 "write to."
             ) from error
         take(lock, path)
         self._lock: IO[str] | None = lock
+        # A directory that nobody closed is let go when it is forgotten. At exit the system does so,
+        # last of all; Python would warn of an open file.
+        never_free(lock)
+        weakref.finalize(self, lock.close).atexit = False
 
     def read(self) -> Listing:
         """Read the list of collections; make an empty list in a new directory.

@@ -16,7 +16,7 @@ from qdrant_rerank.qdrant.embedded.collections import CollectionCalls
 from qdrant_rerank.qdrant.embedded.reads import ReadCalls
 from qdrant_rerank.qdrant.embedded.recovery import Recovery
 from qdrant_rerank.qdrant.embedded.search import PointSearch
-from qdrant_rerank.qdrant.embedded.shards import KEPT_FREE, Shards
+from qdrant_rerank.qdrant.embedded.shards import Shards
 from qdrant_rerank.qdrant.embedded.writes import WriteCalls
 
 __all__ = ["EmbeddedEngine"]
@@ -55,6 +55,4 @@ class EmbeddedEngine(CollectionCalls, WriteCalls, ReadCalls, QdrantBase):
 
     def optimize(self, collection_name: str) -> bool:
         """Build the graphs; return whether there was anything to do."""
-        with self._shards.writing, self._shards.errors(collection_name):
-            self._shards.require_room(KEPT_FREE + self._shards.used(collection_name))  # a copy
-            return self._shards.shard(collection_name).optimize()
+        return self._shards.optimize(collection_name)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from qdrant_rerank.errors import QdrantConnectionError, QdrantRequestError, QdrantRerankError
 from qdrant_rerank.qdrant.embedded.recovery import is_panic
+from qdrant_rerank.utils.terminal import one_line
 
 __all__ = ["engine_errors", "opening_errors"]
 
@@ -31,7 +32,7 @@ def engine_errors(where: str, name: str) -> Iterator[None]:
     except QdrantRerankError:
         raise
     except Exception as error:
-        said = str(error)
+        said = one_line(str(error))
         if _is_disk_trouble(error):
             raise QdrantConnectionError(
                 f"{where} cannot read or write its files: {said}. Is the disk full, or the "
@@ -47,7 +48,8 @@ def engine_errors(where: str, name: str) -> Iterator[None]:
         if not is_panic(error):  # Ctrl-C and the like
             raise
         raise QdrantConnectionError(
-            f"{where} broke down at {name!r}: {error}. Close the client and open it again."
+            f"{where} broke down at {name!r}: {one_line(str(error))}. Close the client and open it "
+            "again."
         ) from error
 
 
@@ -64,11 +66,11 @@ def opening_errors(where: str, name: str) -> Iterator[None]:
         if _is_disk_trouble(error) or not (isinstance(error, Exception) or is_panic(error)):
             raise
         raise QdrantConnectionError(
-            f"{where} cannot make out the files of {name!r}: {error}. They are damaged, of another "
-            "version of qdrant-edge-py, or hold a change that breaks the engine down. Nothing was "
-            "removed, and other collections open. Restore a copy of the directory, or get back "
-            f"all that was stored before the damage: EmbeddedClient(path).recover({name!r}), "
-            "from qdrant_rerank.qdrant.embedded.client."
+            f"{where} cannot make out the files of {name!r}: {one_line(str(error))}. They are "
+            "damaged, of another version of qdrant-edge-py, or hold a change that breaks the "
+            "engine down. Nothing was removed, and other collections open. Restore a copy of the "
+            "directory, or get back all that was stored before the damage: "
+            f"EmbeddedClient(path).recover({name!r}), from qdrant_rerank.qdrant.embedded.client."
         ) from error
 
 

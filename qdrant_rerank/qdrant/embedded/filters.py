@@ -14,6 +14,7 @@ from qdrant_client import models
 from qdrant_rerank.errors import QdrantRequestError
 from qdrant_rerank.qdrant.embedded.checks import as_list, as_model, require_finite
 from qdrant_rerank.qdrant.embedded.points import to_id
+from qdrant_rerank.utils.client_models import MatchPrefix, MatchSubstring, SliceCondition
 
 __all__ = ["excluding", "to_condition", "to_filter"]
 
@@ -82,7 +83,7 @@ def to_condition(given: Any, indexed: Container[str]) -> Any:
             return edge.HasIdCondition({to_id(one) for one in given.has_id})
         case models.HasVectorCondition():
             return edge.HasVectorCondition(given.has_vector)
-        case models.SliceCondition():
+        case SliceCondition():
             return edge.SliceCondition(  # type: ignore[attr-defined]  # not in its stubs
                 total=given.slice.total, index=given.slice.index
             )
@@ -152,7 +153,7 @@ def _parts(
     """
     if isinstance(given.match, models.MatchTextAny) and given.key not in indexed:
         words = dict.fromkeys(given.match.text_any.split())
-        return [_with(given, match=models.MatchSubstring(substring=word)) for word in words]
+        return [_with(given, match=MatchSubstring(substring=word)) for word in words]
     box = given.geo_bounding_box
     if box is None:
         return None
@@ -203,9 +204,9 @@ def _match(given: Any, *, is_indexed: bool) -> Any:
             return edge.MatchSubstring(given.phrase)
         case models.MatchTextAny():
             return edge.MatchTextAny(given.text_any)
-        case models.MatchPrefix():
+        case MatchPrefix():
             return edge.MatchPrefix(given.prefix)
-        case models.MatchSubstring():
+        case MatchSubstring():
             return edge.MatchSubstring(given.substring)
         case models.MatchAny():
             return edge.MatchAny(given.any)

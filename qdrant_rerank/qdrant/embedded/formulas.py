@@ -7,6 +7,7 @@ import qdrant_edge as edge
 from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
+from qdrant_rerank.utils.client_models import AcoshExpression, MaxExpression, MinExpression
 
 __all__ = ["to_expression"]
 
@@ -42,15 +43,15 @@ def to_expression(  # noqa: PLR0912 - a line for each kind
             return E.Mult([inner(part) for part in given.mult])
         case models.SumExpression():
             return E.Sum([inner(part) for part in given.sum])
-        case models.MaxExpression():
+        case MaxExpression():
             return E.Max([inner(part) for part in given.max])
-        case models.MinExpression():
+        case MinExpression():
             return E.Min([inner(part) for part in given.min])
         case models.NegExpression():
             return E.Neg(inner(given.neg))
         case models.AbsExpression():
             return E.Abs(inner(given.abs))
-        case models.AcoshExpression():
+        case AcoshExpression():
             return E.Acosh(inner(given.acosh))
         case models.SqrtExpression():
             return E.Sqrt(inner(given.sqrt))

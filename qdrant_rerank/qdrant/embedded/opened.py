@@ -1,6 +1,5 @@
 """Directories that are open in this process, once for all clients, and in none of its forks."""
 
-import ctypes
 import os
 import threading
 from pathlib import Path
@@ -8,8 +7,14 @@ from weakref import WeakSet, WeakValueDictionary
 
 import qdrant_edge as edge
 
+from qdrant_rerank.qdrant.embedded.closed_files import (
+    record,
+    require_points,
+    require_whole,
+    without_record,
+)
 from qdrant_rerank.qdrant.embedded.directory import SHARDS, Directory
-from qdrant_rerank.qdrant.embedded.places import close_files
+from qdrant_rerank.qdrant.embedded.places import close_files, never_free
 from qdrant_rerank.utils.fork import in_child
 
 __all__ = ["Opened", "open_directory"]
@@ -51,29 +56,46 @@ class Opened:
                 return
             _opened.pop(self._key, None)
             try:
-                for shard in self.shards.values():
+                for folder, shard in self.shards.items():
                     if flush:
                         shard.flush()
+                    points = shard.info().points_count
                     shard.close()
+                    if flush:
+                        record(self.directory.path / SHARDS / folder, points)
             finally:
                 self.shards.clear()
                 self.directory.close()
 
+    def load(self, folder: str) -> edge.EdgeShard:
+        """Open the shard of a folder; its files must be those that were closed.
+
+        Raises:
+            ValueError: a file is damaged.
+        """
+        place = self.directory.path / SHARDS / folder
+        require_whole(place)
+        with without_record(place) as recorded:  # opening may change files
+            shard = edge.EdgeShard.load(str(place))
+            try:
+                require_points(recorded, shard.info().points_count)
+            except ValueError:
+                never_free(shard)
+                close_files(place)
+                raise
+        self.shards[folder] = shard
+        return shard
+
     def let_go(self) -> None:
         """Leave the files to the parent process, of which this one is a fork."""
         for shard in self.shards.values():
-            _never_free(shard)
+            never_free(shard)
         self.directory.let_go()
 
     def give_up(self, folder: str) -> None:
         """Forget a shard that broke down in a write, and write nothing of it to disk."""
-        _never_free(self.shards.pop(folder))
+        never_free(self.shards.pop(folder))
         close_files(self.directory.path / SHARDS / folder)
-
-
-def _never_free(shard: edge.EdgeShard) -> None:
-    """Keep a shard for the life of the process, since freeing it writes to its files."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(shard))
 
 
 # A directory whose clients are all forgotten is closed without their help.

@@ -11,6 +11,7 @@ from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
 from qdrant_rerank.qdrant.embedded.checks import as_model, require_names
+from qdrant_rerank.qdrant.embedded.config import same_name
 from qdrant_rerank.qdrant.embedded.filters import to_filter
 from qdrant_rerank.qdrant.embedded.points import (
     DEEPEST,
@@ -24,12 +25,6 @@ __all__ = ["to_operation"]
 
 # Levels of a filter that is logged; one condition in the place of a list has a level more there.
 DEEPEST_FILTER = DEEPEST // 2
-UPDATE_MODES = {
-    None: None,
-    models.UpdateMode.UPSERT: edge.UpdateMode.Upsert,
-    models.UpdateMode.INSERT_ONLY: edge.UpdateMode.InsertOnly,
-    models.UpdateMode.UPDATE_ONLY: edge.UpdateMode.UpdateOnly,
-}
 
 
 def to_operation(
@@ -51,7 +46,7 @@ def to_operation(
             return edge.UpdateOperation.upsert_points(
                 to_points(points, params),
                 condition=_logged(wanted.update_filter, indexed),
-                update_mode=UPDATE_MODES[wanted.update_mode],
+                update_mode=same_name(edge.UpdateMode, getattr(wanted, "update_mode", None)),
             )
         case models.UpdateVectorsOperation(update_vectors=wanted):
             return edge.UpdateOperation.update_vectors(

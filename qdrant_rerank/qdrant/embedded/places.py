@@ -1,5 +1,7 @@
 """Where a directory of collections is: its path, its lock, and temporary ones."""
 
+import ctypes
+import errno
 import os
 import shutil
 import tempfile
@@ -8,8 +10,19 @@ from pathlib import Path
 from typing import IO
 
 from qdrant_rerank.errors import QdrantConnectionError
+from qdrant_rerank.utils.machine import this_boot
 
-__all__ = ["LISTING", "LOCK", "TEMPORARY_MARK", "at", "close_files", "take", "temporary_folder"]
+__all__ = [
+    "LISTING",
+    "LOCK",
+    "TEMPORARY_MARK",
+    "at",
+    "close_files",
+    "never_free",
+    "sync_folder",
+    "take",
+    "temporary_folder",
+]
 
 #: The file that qdrant-client's local mode locks too, so that the two exclude each other.
 LOCK = ".lock"
@@ -26,6 +39,21 @@ def close_files(path: Path) -> None:
         with suppress(OSError):
             if str(descriptor.readlink()).startswith(within):
                 os.close(int(descriptor.name))
+
+
+def never_free(thing: object) -> None:
+    """Keep an object for the life of the process, since freeing it does something to files."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+def sync_folder(folder: Path) -> None:
+    """Write to disk which files a folder has, where the system can."""
+    with suppress(OSError):  # not on Windows
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def at(path: str | Path) -> Path:
@@ -51,7 +79,7 @@ def temporary_folder() -> Path:
     """
     try:
         folder = Path(tempfile.mkdtemp(prefix=TEMPORARY))
-        (folder / TEMPORARY_MARK).touch()
+        (folder / TEMPORARY_MARK).write_text(this_boot(), encoding="utf-8")
     except OSError as error:
         raise QdrantConnectionError(
             f"The embedded Qdrant has no room for collections in memory: {error}. Set TMPDIR to a "
@@ -65,6 +93,9 @@ def temporary_folder() -> Path:
             and all((other / name).is_file() for name in (TEMPORARY_MARK, LISTING))
         ):
             with suppress(OSError, QdrantConnectionError):
+                # The lock of a process on another machine may not be seen here.
+                if (other / TEMPORARY_MARK).read_bytes() != this_boot().encode():
+                    continue
                 with (other / LOCK).open("r+", encoding="utf-8") as lock:
                     take(lock, other)
                 shutil.rmtree(other, ignore_errors=True)
@@ -79,6 +110,13 @@ def take(lock: IO[str], path: Path) -> None:
         portalocker.lock(lock, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
     except portalocker.exceptions.LockException as error:
         lock.close()
+        reason = error.args[0] if error.args else error
+        if isinstance(reason, OSError) and reason.errno not in {errno.EAGAIN, errno.EACCES}:
+            raise QdrantConnectionError(
+                f"The Qdrant directory {path} cannot be opened: its file system cannot lock files "
+                f"({reason}), so another process could write to it, too. Use a directory on a "
+                "local disk, or a server (QDRANT_URL)."
+            ) from error
         raise QdrantConnectionError(
             f"The Qdrant directory {path} cannot be opened: it is already accessed by another "
             "instance of Qdrant. Close the other one, or use a server (QDRANT_URL), which both can."

@@ -10,6 +10,7 @@ from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
 from qdrant_rerank.qdrant.embedded.checks import require_sparse, require_vectors
+from qdrant_rerank.utils.validation import shown
 
 __all__ = [
     "DEEPEST",
@@ -46,8 +47,8 @@ def to_id(given: Any) -> int | str:
         return str(given if isinstance(given, uuid.UUID) else uuid.UUID(given))
     except (ValueError, AttributeError, TypeError):
         raise QdrantRequestError(
-            f"{given!r} is no id of a point; expected an integer from 0 to 2**64 - 1 or a UUID. "
-            "uuid.uuid5(uuid.NAMESPACE_URL, text) makes one from any text."
+            f"{shown(given)} is no id of a point; expected an integer from 0 to 2**64 - 1 or a "
+            "UUID. uuid.uuid5(uuid.NAMESPACE_URL, text) makes one from any text."
         ) from None
 
 
@@ -88,7 +89,7 @@ def to_points(
         edge.Point(
             to_id(point.id),
             _checked_vectors(point, params),
-            shallow_json(point.payload or {}, f"The payload of point {point.id!r}"),
+            shallow_json(point.payload or {}, f"The payload of point {shown(point.id)}"),
         )
         for point in (_rows(points) if isinstance(points, models.Batch) else points)
     ]
@@ -106,7 +107,7 @@ def to_point_vectors(
 
 
 def _checked_vectors(point: Any, params: models.CollectionParams) -> Any:
-    require_vectors(point.vector, params, f"Point {point.id!r}")
+    require_vectors(point.vector, params, f"Point {shown(point.id)}")
     return to_vectors({} if point.vector is None else point.vector)
 
 

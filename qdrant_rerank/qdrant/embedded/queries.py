@@ -13,6 +13,11 @@ from qdrant_rerank.qdrant.embedded.checks import as_list, as_model
 from qdrant_rerank.qdrant.embedded.config import same_name
 from qdrant_rerank.qdrant.embedded.filters import to_condition, to_filter
 from qdrant_rerank.qdrant.embedded.formulas import to_expression
+from qdrant_rerank.utils.client_models import (
+    RelevanceFeedbackInput,
+    RelevanceFeedbackQuery,
+    TextQuery,
+)
 
 __all__ = ["VectorOf", "to_order", "to_params", "to_query"]
 
@@ -76,9 +81,9 @@ def to_query(  # noqa: PLR0912 - a line or two for each kind
                 to_expression(query.formula, partial(to_condition, indexed=indexed)),
                 defaults=query.defaults,
             )
-        case models.TextQuery():
+        case TextQuery():
             return _text_query(query.text, using)
-        case models.RelevanceFeedbackQuery():
+        case RelevanceFeedbackQuery():
             return _feedback(query.relevance_feedback, using, vector_of)
         case _:
             return edge.Query.Nearest(vector_of(query), using=using)
@@ -129,7 +134,7 @@ def _text_query(text: Any, using: str | None) -> edge.TextQuery:
     return edge.TextQuery(using, text.query, edge.Bm25Params(k=scoring.k, b=scoring.b))
 
 
-def _feedback(wanted: models.RelevanceFeedbackInput, using: str | None, vector_of: VectorOf) -> Any:
+def _feedback(wanted: RelevanceFeedbackInput, using: str | None, vector_of: VectorOf) -> Any:
     naive = wanted.strategy.naive
     query = edge.FeedbackNaiveQuery(
         vector_of(wanted.target),

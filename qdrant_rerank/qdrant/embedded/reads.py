@@ -6,6 +6,7 @@ from typing import Any
 from qdrant_client import models
 from qdrant_client.http.models import QueryResponse
 
+from qdrant_rerank.qdrant.embedded.matrix import nearest_of_sample
 from qdrant_rerank.qdrant.embedded.search import PointSearch
 
 __all__ = ["ReadCalls"]
@@ -152,3 +153,46 @@ class ReadCalls:
     ) -> models.FacetResponse:
         """Return the most frequent values of an indexed payload field, with their counts."""
         return self._search.facet(collection_name, key, facet_filter, limit=limit)
+
+    def search_matrix_pairs(
+        self,
+        collection_name: str,
+        query_filter: models.Filter | None = None,
+        limit: int = 3,
+        sample: int = 10,
+        using: str | None = None,
+        **kwargs: Any,
+    ) -> models.SearchMatrixPairsResponse:
+        """Return how near the points of a random sample are to each other, as pairs."""
+        found = nearest_of_sample(
+            self._search, collection_name, query_filter, limit=limit, sample=sample, using=using
+        )
+        return models.SearchMatrixPairsResponse(
+            pairs=[
+                models.SearchMatrixPair(a=point_id, b=hit.id, score=hit.score)
+                for point_id, hits in found.items()
+                for hit in hits
+            ]
+        )
+
+    def search_matrix_offsets(
+        self,
+        collection_name: str,
+        query_filter: models.Filter | None = None,
+        limit: int = 3,
+        sample: int = 10,
+        using: str | None = None,
+        **kwargs: Any,
+    ) -> models.SearchMatrixOffsetsResponse:
+        """Return how near the points of a random sample are, as rows and columns of a matrix."""
+        found = nearest_of_sample(
+            self._search, collection_name, query_filter, limit=limit, sample=sample, using=using
+        )
+        row = {point_id: number for number, point_id in enumerate(found)}
+        cells = [(row[point_id], hit) for point_id, hits in found.items() for hit in hits]
+        return models.SearchMatrixOffsetsResponse(
+            offsets_row=[number for number, _ in cells],
+            offsets_col=[row[hit.id] for _, hit in cells],
+            scores=[hit.score for _, hit in cells],
+            ids=list(found),
+        )

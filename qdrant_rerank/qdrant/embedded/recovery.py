@@ -1,4 +1,4 @@
-"""Recovery of a collection whose log cannot be replayed: all that is before the bad operation.
+"""Recovery of a damaged collection: what its files hold, and its log before the bad operation.
 
 The engine replays its log when it opens a collection. In a copy, the log is cut where it can still
 be replayed. The points are then stored again, in new files: with a log that was cut, the engine
@@ -8,16 +8,18 @@ would ignore later changes of points whose versions are higher than the numbers 
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import qdrant_edge as edge
 
 __all__ = ["LOG", "Recovery", "copy_points", "is_panic", "readable"]
 
 LOG = "wal"  # folder of a shard's log, in files of 32 MiB
+REPLAYED_FROM = "first-index"  # file of a log: the first operation that is replayed
 HEADER = 8  # bytes of a log's file before its first operation, and of an operation's length
 CHECKSUM = 4
 BLOCK = 2**16
@@ -32,6 +34,7 @@ class Recovery:
 
     Attributes:
         points: points that it has.
+        before: points that it had when it was closed; None if a killed process left it.
         replayed: operations of the log that were applied.
         left_out: further operations of the log. Those that were not written to the other files
             before are lost; the first of them, or a later one, breaks the engine down.
@@ -40,6 +43,7 @@ class Recovery:
     """
 
     points: int
+    before: int | None
     replayed: int
     left_out: int
     without: tuple[str, ...]
@@ -91,6 +95,15 @@ def readable(folder: Path, room: Path) -> Iterator[Readable]:
         return
     bad, back = total, 1  # the bad operation is mostly one of the last
     try:
+        if total:
+            try:  # there is none if other files are damaged
+                found = _opened(folder, room / "all", total, from_start=True)
+            except BaseException as error:
+                if not _is_its_own(error):
+                    raise
+            else:
+                shard.close()
+                shard, kept = found, total
         while bad - kept > 1:
             tried = max(total - back, kept + 1) if not kept else (kept + bad) // 2
             back *= 2
@@ -108,24 +121,38 @@ def readable(folder: Path, room: Path) -> Iterator[Readable]:
         shard.close()
 
 
-def copy_points(source: edge.EdgeShard, target: edge.EdgeShard) -> None:
-    """Store all points of one shard in another."""
+def copy_points(
+    source: edge.EdgeShard, target: edge.EdgeShard, names: Container[str] | None = None
+) -> None:
+    """Store all points of one shard in another, with all vectors or with those of these names."""
     start, following = None, True
     while following:
         page, start = source.scroll(
             edge.ScrollRequest(limit=PAGE, offset=start, with_payload=True, with_vector=True)
         )
-        points = [edge.Point(one.id, one.vector or {}, one.payload or {}) for one in page]
+        points = [
+            edge.Point(one.id, _of(one.vector or {}, names), one.payload or {}) for one in page
+        ]
         if points:
             target.update(edge.UpdateOperation.upsert_points(points))
         following = start is not None
 
 
-def _opened(folder: Path, place: Path, keep: int) -> edge.EdgeShard:
+def _of(vectors: Any, names: Container[str] | None) -> Any:
+    if names is None:
+        return vectors
+    if not isinstance(vectors, dict):
+        return vectors if "" in names else {}
+    return {name: vector for name, vector in vectors.items() if name in names}
+
+
+def _opened(folder: Path, place: Path, keep: int, *, from_start: bool = False) -> edge.EdgeShard:
     """Open a copy of a shard with the first operations of its log, or without a log."""
     _copy_with_holes(folder, place)
     if keep:
         _cut(place / LOG, keep)
+        if from_start:  # what other files have, too: they may be damaged
+            (place / LOG / REPLAYED_FROM).unlink(missing_ok=True)
     else:
         shutil.rmtree(place / LOG)
     for segment in place.glob("segments/*/"):
@@ -224,7 +251,7 @@ def _copy_with_holes(source: Path, target: Path) -> None:
             continue
         with file.open("rb") as old, place.open("wb") as new:
             while block := old.read(BLOCK):
-                if any(block):
+                if block != bytes(len(block)):
                     new.write(block)
                 else:
                     new.seek(len(block), os.SEEK_CUR)

@@ -10,7 +10,13 @@ from qdrant_client.http.models import QueryResponse
 
 from qdrant_rerank.errors import QdrantRequestError
 from qdrant_rerank.payload import lookup_ids, whole_field
-from qdrant_rerank.qdrant.embedded.checks import as_list, as_model, require_finite
+from qdrant_rerank.qdrant.embedded.checks import (
+    as_list,
+    as_model,
+    require_finite,
+    require_names,
+    require_one,
+)
 from qdrant_rerank.qdrant.embedded.filters import excluding, to_filter
 from qdrant_rerank.qdrant.embedded.groups import complete, grouped, with_prefetch_limit
 from qdrant_rerank.qdrant.embedded.points import (
@@ -67,7 +73,7 @@ class PointSearch:
             self._shards.shard(collection)
             return []
         for request in requests:
-            _require_one("limit", _limit(request))
+            require_one("limit", _limit(request))
             require_finite(request, "The query")
         answers = self._answers(collection, [_beyond(request, TIES) for request in requests])
         return [
@@ -120,7 +126,7 @@ class PointSearch:
             group_size: points per group.
         """
         for name, value in (("limit", limit), ("group_size", group_size)):
-            _require_one(name, value)
+            require_one(name, value)
         every = self.count(collection, None).count
         keys = {
             "prefetch": with_prefetch_limit(request.prefetch, max(every, 1)),
@@ -171,7 +177,7 @@ class PointSearch:
         with_vectors: Any,
     ) -> tuple[list[models.Record], int | str | None]:
         """Return a page of points, and where the next page starts."""
-        _require_one("limit", limit)
+        require_one("limit", limit)
         shard = self._shards.shard(collection)
         with self._shards.errors(collection):
             found, following = shard.scroll(
@@ -200,6 +206,10 @@ class PointSearch:
             by_id = {str(one.id): record(one) for one in found}
         return [by_id[str(one)] for one in wanted if str(one) in by_id]
 
+    def require_vector(self, collection: str, using: str | None) -> None:
+        """Raise QdrantRequestError unless the collection has the vector."""
+        require_names([using or ""], self._shards.entry(collection).config.params, "The search")
+
     def count(self, collection: str, given: models.Filter | None) -> models.CountResult:
         """Count the points that pass a filter."""
         shard = self._shards.shard(collection)
@@ -217,7 +227,7 @@ class PointSearch:
         self, collection: str, key: str, given: models.Filter | None, *, limit: int
     ) -> models.FacetResponse:
         """Return the most frequent values of an indexed payload field, of equals the least."""
-        _require_one("limit", limit)
+        require_one("limit", limit)
         shard = self._shards.shard(collection)
         indexed = self._shards.text_fields(collection)
         with self._shards.errors(collection):
@@ -347,8 +357,3 @@ def _complete(hit: models.ScoredPoint, found: models.Record | None) -> models.Sc
     return hit.model_copy(
         update={"payload": found and found.payload, "vector": found and found.vector}
     )
-
-
-def _require_one(name: str, value: int) -> None:
-    if value < 1:
-        raise QdrantRequestError(f"{name} is {value}; expected 1 or more.")

@@ -22,6 +22,7 @@ from qdrant_rerank.errors import (
     QdrantConnectionError,
     QdrantRequestError,
 )
+from qdrant_rerank.qdrant.embedded.closed_files import recorded_points
 from qdrant_rerank.qdrant.embedded.config import to_config, to_index
 from qdrant_rerank.qdrant.embedded.directory import (
     ASIDE,
@@ -39,6 +40,7 @@ from qdrant_rerank.qdrant.embedded.recovery import (
     is_panic,
     readable,
 )
+from qdrant_rerank.qdrant.embedded.vector_changes import vector_names
 
 __all__ = ["KEPT_FREE", "Shards"]
 
@@ -135,8 +137,14 @@ class Shards:
                     )
                 self.require_room(TO_OPEN)
                 with opening_errors(self.where, name):
-                    shards[folder] = edge.EdgeShard.load(str(path))
+                    self._opened.load(folder)
             return shards[folder]
+
+    def optimize(self, name: str) -> bool:
+        """Build the graphs of a collection; return whether there was anything to do."""
+        with self.writing, self.errors(name):
+            self.require_room(KEPT_FREE + self.used(name))  # a copy
+            return self.shard(name).optimize()
 
     def text_fields(self, name: str) -> frozenset[str]:
         """Return the payload fields of a collection that have a text index."""
@@ -245,9 +253,10 @@ class Shards:
                 readable(folder, Path(room)) as found,
             ):
                 points = self._rebuild(name, entry, found.shard).info().points_count
+                before = recorded_points(folder)
                 aside = self._directory.set_aside(folder)
             left_out = found.total - found.replayed
-            return Recovery(points, found.replayed, left_out, found.without, aside)
+            return Recovery(points, before, found.replayed, left_out, found.without, aside)
 
     def rebuild(self, name: str, config: models.CollectionConfig) -> None:
         """Store the points of a collection again, with settings that the engine cannot change."""
@@ -261,7 +270,7 @@ class Shards:
         """Store the points of a shard in the collection's new one, and record that."""
         folder, shard = self._new_shard(name, entry.config)
         try:
-            copy_points(source, shard)
+            copy_points(source, shard, vector_names(entry.config.params))
             for field, info in entry.indexes.items():
                 shard.update(edge.UpdateOperation.create_field_index(field, to_index(info)))
             shard.flush()

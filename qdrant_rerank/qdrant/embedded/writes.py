@@ -7,9 +7,11 @@ from typing import Any
 
 from qdrant_client import models
 
+from qdrant_rerank.qdrant.embedded.checks import require_one
 from qdrant_rerank.qdrant.embedded.operations import to_operation
 from qdrant_rerank.qdrant.embedded.points import DONE, vector_rows
 from qdrant_rerank.qdrant.embedded.shards import Shards
+from qdrant_rerank.utils.client_models import UpdateMode
 
 __all__ = ["WriteCalls"]
 
@@ -26,7 +28,7 @@ class WriteCalls:
         collection_name: str,
         points: models.Batch | Sequence[models.PointStruct],
         update_filter: models.Filter | None = None,
-        update_mode: models.UpdateMode | None = None,
+        update_mode: UpdateMode | None = None,
         **kwargs: Any,
     ) -> models.UpdateResult:
         """Store points, in the place of those with the same ids."""
@@ -44,10 +46,11 @@ class WriteCalls:
         points: Iterable[models.PointStruct],
         batch_size: int = UPLOAD_BATCH,
         update_filter: models.Filter | None = None,
-        update_mode: models.UpdateMode | None = None,
+        update_mode: UpdateMode | None = None,
         **kwargs: Any,
     ) -> None:
         """Store points from any iterable."""
+        require_one("batch_size", batch_size)
         remaining = iter(points)
         while batch := list(islice(remaining, batch_size)):
             self.upsert(collection_name, batch, update_filter, update_mode)

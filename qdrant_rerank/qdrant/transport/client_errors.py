@@ -28,6 +28,7 @@ from qdrant_rerank.qdrant.transport.advice import (
     unreachable,
 )
 from qdrant_rerank.qdrant.transport.client import AnyClient, is_local
+from qdrant_rerank.utils.terminal import one_line
 
 __all__ = ["is_throttled", "is_too_large", "not_found", "translate"]
 
@@ -213,7 +214,7 @@ def _from_grpc(
     error: grpc.RpcError, client: AnyClient, collection: str, consistency: Any
 ) -> Exception:
     where, code = _address(client), error.code().name
-    said = str(error.details() or "nothing").strip()[:LONGEST_ANSWER].rstrip(".")
+    said = one_line(str(error.details() or "nothing"))[:LONGEST_ANSWER].rstrip(".")
     if code == "NOT_FOUND" and f"`{collection}`" in said:
         return not_found(client, collection)
     if is_too_large(error):
@@ -277,7 +278,7 @@ def not_found(
 def _said(content: bytes) -> str:
     """Return the server's text: Qdrant's own message if there is one."""
     said = _words(content) or content.decode("utf-8", "replace").strip()
-    return said[:LONGEST_ANSWER] or "nothing"
+    return one_line(said)[:LONGEST_ANSWER] or "nothing"
 
 
 def _words(content: bytes) -> str | None:

@@ -23,7 +23,7 @@ from qdrant_rerank.qdrant.transport.client_errors import not_found, translate
 from qdrant_rerank.qdrant.transport.deadlines import Exchange, watched
 from qdrant_rerank.qdrant.transport.forks import own_connections
 from qdrant_rerank.qdrant.transport.retries import seconds_to_wait
-from qdrant_rerank.utils.deadline import LONGEST_S, NO_DEADLINE, Cancellation, Deadline
+from qdrant_rerank.utils.deadline import LONGEST_S, NO_DEADLINE, Cancellation, Deadline, within
 
 __all__ = ["AsyncDriver", "CallLimits", "Driver", "run"]
 
@@ -79,6 +79,9 @@ class Driver:
         QdrantConnectionError: the client is of the process that this one was forked from, and
             cannot be given connections of its own.
     """
+
+    #: Whether there is an event loop, so that coroutines of encoders and rerankers can be awaited.
+    awaits = False
 
     def __init__(self, client: AnyClient, collection: str, limits: CallLimits) -> None:
         own_connections(client)
@@ -177,7 +180,27 @@ class Driver:
         Raises:
             QdrantConnectionError: the deadline has passed.
         """
-        return await self.compute(function, *args, **kwargs)
+        return await self.encode_awaited(self.compute(function, *args, **kwargs))
+
+    async def encode_awaited(self, steps: Coroutine[Any, Any, Answer]) -> Answer:
+        """Await an encoder's coroutine, which waits only if ``awaits``.
+
+        Raises:
+            QdrantConnectionError: the deadline has passed; an event loop cancels the coroutine.
+        """
+        try:
+            with within(self.limits.deadline):
+                return await self._in_time(steps)
+        except TimeoutError as error:
+            if not self.limits.deadline.passed:  # of the function's own
+                raise
+            raise QdrantConnectionError(
+                f"No time was left to ask Qdrant for {self._collection!r}: encoding the query took "
+                "all of it. Give it longer: deadline_s."
+            ) from error
+
+    async def _in_time(self, steps: Coroutine[Any, Any, Answer]) -> Answer:
+        return await steps
 
     async def _outcome(self, send: Send[Answer], retries: int) -> Answer | QdrantError:
         try:
@@ -235,6 +258,8 @@ class AsyncDriver(Driver):
         threads: where the work is done.
     """
 
+    awaits = True
+
     def __init__(
         self, client: AnyClient, collection: str, limits: CallLimits, threads: ThreadPoolExecutor
     ) -> None:
@@ -274,23 +299,9 @@ class AsyncDriver(Driver):
             ) from error
         return await doing
 
-    async def encode(
-        self,
-        function: Callable[Arguments, Answer],
-        *args: Arguments.args,
-        **kwargs: Arguments.kwargs,
-    ) -> Answer:
-        """As of ``Driver``."""
-        try:
-            async with asyncio.timeout(self.limits.deadline.remaining):
-                return await self.compute(function, *args, **kwargs)
-        except TimeoutError as error:
-            if not self.limits.deadline.passed:  # of the function's own
-                raise
-            raise QdrantConnectionError(
-                f"No time was left to ask Qdrant for {self._collection!r}: encoding the query took "
-                "all of it. Give it longer: deadline_s."
-            ) from error
+    async def _in_time(self, steps: Coroutine[Any, Any, Answer]) -> Answer:
+        async with asyncio.timeout(self.limits.deadline.remaining):
+            return await steps
 
     async def _send(self, send: Send[Any], timeout: int | None, exchange: Exchange) -> Any:
         # Covers the whole request, which the client's own timeout does not.

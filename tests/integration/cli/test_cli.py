@@ -53,6 +53,11 @@ def test_index_and_search(command, tmp_path):
     code, out, _ = command("search", QUERY, *where)
     assert code == 0
     assert "It melts at 1538 C." in out
+    only = '{"must": [{"key": "title", "match": {"value": "Iron"}}]}'
+    code, out, err = command("search", QUERY, *where[:4], "--text", "nothing", "--filter", only)
+    assert (code, out.count("docs"), "None of the 1 hits has text" in err) == (1, 0, True)
+    code, out, _ = command("search", QUERY, *where[:4], "--json", "--limit", 1)  # as it was indexed
+    assert (code, json.loads(out)[0]["payload"]["title"]) == (0, "Iron")
     code, out, _ = command("index", "-", *where, "--json", stdin=JSONL)
     assert json.loads(out) == {"collection": "docs", "added": 3, "holds": 3}
     (tmp_path / "docs.jsonl.gz").write_bytes(gzip.compress(JSONL.encode()))
@@ -113,7 +118,15 @@ def test_demo_with_a_question(command):
         (("rerank", QUERY, "--format", "jsonl"), "[" * 100_000, "stdin, line 1 is not JSON"),
         (("rerank", QUERY), '{"text": "a"}\n[1]', "stdin, line 2 holds a list"),
         (("rerank", QUERY), b"ok\n\xff\xfe", "stdin, line 2 is not UTF-8 (byte 1)"),
-        (("rerank", QUERY), '{"body": "a"}', "stdin, line 1 has no text: 'text' is missing"),
+        (("rerank", QUERY), '{"text": "a"}\n{"b": 1}', "stdin, line 2 has no text: 'text' is miss"),
+        (("rerank", QUERY), '{"n": 1}', "no text in 1 payloads, which have ['n']; expected one of"),
+        (("rerank", QUERY, "--text", "langchian"), '{"a": 1}', "Pass --text langchain."),
+        (("search", QUERY, "--collection", "c", "--path", "p", "--filter", "{"), "",
+         "--filter is not JSON"),
+        (("search", QUERY, "--collection", "c", "--path", "p", "--filter", "3"), "",
+         "--filter is an int; expected a filter as JSON"),
+        (("search", QUERY, "--collection", "c", "--path", "p", "--filter", '{"year": 3}'), "",
+         "--filter: ['year'] is no part of a filter; expected JSON such as"),
         (("rerank", QUERY), '{"id": "x", "a b": "y"}', "Pass --text 'a b'.\n"),
         (("rerank", " "), "a", "query is empty"),
         (("rerank", QUERY, "none.txt"), "", "none.txt cannot be read: No such file"),
@@ -186,12 +199,13 @@ def test_a_warning_is_one_line_once(command, tmp_path):
     where = ("--collection", "docs", "--path", tmp_path / "db")
     command("index", "-", *where, "--text", "body", stdin=JSONL)
     (tmp_path / "queries.txt").write_text("iron\nbread\n")
-    code, out, err = command("compare", "queries.txt", *where, "--html", "page.html")
+    lost = ("--text", "nothing", "--html", "page.html")
+    code, out, err = command("compare", "queries.txt", *where, *lost)
     first, second = err.splitlines()
     assert (code, out) == (2, "")
     assert first.startswith("Warning: None of the 3 hits has text to rerank")
     assert first.endswith("Pass --text body or title.")
-    assert second.startswith("Error: No hit of any query has text at 'text'")
+    assert second.startswith("Error: No hit of any query has text at 'nothing'")
     assert not (tmp_path / "page.html").exists()
 
 
@@ -248,3 +262,23 @@ def test_good_lines_before_a_broken_one_are_kept(command, tmp_path):
     assert "2 documents before it were added" in err
     _, out, _ = command("search", "one", *where, "--json")
     assert len(json.loads(out)) == 2
+
+
+@pytest.mark.parametrize("arguments", [("rerank", "q", "-"), ("index", "-", "--collection", "c")])
+@pytest.mark.parametrize("stdin", ["", "\n \n"])
+def test_no_documents_are_bad_input(command, tmp_path, arguments, stdin):
+    """No empty table, and nothing is made."""
+    where = ("--path", tmp_path / "db") if arguments[0] == "index" else ()
+    code, out, err = command(*arguments, *where, stdin=stdin)
+    assert (code, out) == (2, "")
+    assert "stdin has no documents" in err
+
+
+def test_a_file_in_the_place_of_a_directory_is_named(command, tmp_path):
+    """By the path that was given, and by no other."""
+    (tmp_path / "file").write_text("text")
+    where = ("--path", tmp_path / "file", "--collection", "c")
+    code, _, err = command("index", "-", *where, stdin='"Iron melts."\n')
+    assert code == 2
+    assert f"The Qdrant directory {tmp_path / 'file'} cannot be opened: it is a file." in err
+    assert "shards" not in err

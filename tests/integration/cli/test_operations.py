@@ -46,7 +46,7 @@ def test_reindex_builds_beside_the_old_one_and_switches(run, tmp_path):
     assert (told["alias"], told["added"]) == ("docs", 1)
     failed = run(*options, documents=[DOCUMENTS[0], {"title": "no text"}])
     assert failed.exit_code == 2
-    assert "stdin, line 2 has no text" in failed.output
+    assert "stdin, line 2: text='auto' found no text" in failed.output
     empty = run(*options)
     assert (empty.exit_code, empty.stderr.startswith("Error: stdin has no documents")) == (2, True)
     with closing(connect(path=str(tmp_path / "db"))) as client:
@@ -124,11 +124,36 @@ def test_doctor_says_what_is_wrong_and_how_to_fix_it(run):
     assert wrong["fix"] == wrong["mend"] == "client.create_payload_index('docs', 'year', 'integer')"
     none = run("doctor", "--collection", "no", "--json")
     assert none.exit_code == 1
-    assert "no collection 'no'" in json.loads(none.stdout)[-1]["seen"]
+    missing = json.loads(none.stdout)[-1]
+    assert missing["seen"].endswith("has no collection 'no'.")
+    assert missing["fix"] == "It has 'docs'. 'qdrant-rerank index' creates it."
     assert "Embedded: qdrant-edge-py" in well.output
     assert run("doctor", "--collection", "docs", "--sample", "0").exit_code == 2
     assert run("doctor", "--collection", "docs", "--url", "http://localhost:1").exit_code == 2
     assert run("doctor", "--collection", "docs", "--filter", "my year").exit_code == 2
+
+
+def test_reindex_keeps_the_language_and_measures_the_length_again(run, tmp_path):
+    """What the old collection records; doctor says before that its length is far from the truth."""
+    words = [{"text": "Häuser Straßen " * 20}, {"text": "Brot und Eisen " * 20}]
+    place = ("--collection", "docs", "--embedder", "none")
+    run("index", "-", "--collection", "before", documents=DOCUMENTS[:1])
+    first = run("reindex", "-", *place, "--language", "german", documents=[{"text": "Haus"}])
+    assert first.exit_code == 0, first.output
+    assert run("index", "-", *place, documents=words).exit_code == 0
+    sick = run("doctor", *place, "--reranker", "none", "--json")
+    [found] = [one for one in json.loads(sick.stdout) if "average document length" in one["seen"]]
+    assert found["wrong"]
+    assert run("reindex", "-", *place, documents=words).exit_code == 0
+    with closing(connect(path=str(tmp_path / "db"))) as client:
+        record = client.get_collection("docs").config.metadata["qdrant_rerank_sparse"]
+    assert (record["language"], record["avg_len"]) == ("german", 40.0)
+    found = run("search", "Haus", *place, "--reranker", "none", "--json")
+    assert [hit["payload"] for hit in json.loads(found.stdout)] == [words[0]]
+    refused = run("index", "-", *place, "--language", "french", documents=words)
+    assert (refused.exit_code, "in 'german'" in refused.stderr) == (2, True)
+    unknown = run("index", "-", "--collection", "x", "--language", "klingon", documents=words)
+    assert (unknown.exit_code, "language is 'klingon'" in unknown.stderr) == (2, True)
 
 
 def test_doctor_calls_local_mode_by_its_name(run, tmp_path):

@@ -57,6 +57,7 @@ def test_doctor_looks_at_the_server_of_the_environment():
     code, found = findings(QDRANT_URL=url)
     assert code == 1
     assert "cannot be reached" in found[-1][2]
+    assert "Is Qdrant running there? To start one: " in found[-1][3]
 
 
 def test_doctor_looks_at_a_directory_without_a_collection(tmp_path):

@@ -21,6 +21,7 @@ from qdrant_rerank.errors import (
 )
 from qdrant_rerank.qdrant.documents import NAMESPACE
 from qdrant_rerank.qdrant.embedded.client import EdgeClient
+from qdrant_rerank.qdrant.preparation import MEASURED
 from tests.fault_server import Script, answer, serving
 from tests.faults import refusal
 from tests.loopback_qdrant import loopback_qdrant
@@ -50,7 +51,8 @@ def test_the_collection_is_made_with_both_vectors_and_the_embedders_name(searche
     assert config.metadata == {
         "qdrant_rerank_embedder": "static-minilm-l6-v1",
         "qdrant_rerank_ids": 2,
-        "qdrant_rerank_sparse": Bm25Encoder().describe(),
+        "qdrant_rerank_sparse": Bm25Encoder(avg_len=1.0).describe(),
+        "qdrant_rerank_text": "text",
     }
 
 
@@ -210,15 +212,16 @@ def test_a_field_of_ids_must_be_there(searcher, arguments, seen):
 
 
 def test_values_of_numpy_are_stored_and_what_has_no_meaning_loses_no_document(searcher):
-    """The error names the document and the field; the documents before it are stored."""
+    """The error names the document and the field, before any is sent."""
     documents = [{"text": f"t{n}", "n": np.int64(n), "ok": np.bool_(True)} for n in range(600)]
     assert searcher.add(documents, progress=False) == 600
     assert {p["n"] for p in stored(searcher).values()} == set(range(600))
     documents[300]["deep"] = [{"x": object()}]
     seen = r"Document 300 has an object in the field 'deep\[0\]\.x'"
     with pytest.raises(InvalidInputError, match=seen) as caught:
-        searcher.add(documents, progress=False)
-    assert caught.value.__notes__[0].startswith("300 documents before it were added")
+        searcher.add(documents, id_field="n", progress=False)
+    assert caught.value.__notes__ == ["No document was added."]
+    assert searcher.client.count("docs").count == 600
 
 
 def test_ids_may_be_given(searcher):
@@ -254,11 +257,30 @@ def test_a_generator_is_read_a_batch_at_a_time(searcher):
             next(most)
             yield f"document {i}"
 
-    assert searcher.add(documents(), batch_size=100, progress=False) == 1000
+    assert searcher.add(documents(), batch_size=100, progress=False, avg_len=2) == 1000
     assert searcher.client.count("docs").count == 1000
+    assert searcher.add(documents(), batch_size=100, progress=False) == 1000
 
 
-@pytest.mark.parametrize(
+def test_a_generator_is_read_ahead_where_the_average_length_is_measured(searcher):
+    """By so many documents, whatever the batches; later ones a batch at a time."""
+    read = itertools.count()
+
+    def documents():
+        for i in range(3 * MEASURED):
+            if i == MEASURED:
+                record = searcher.client.get_collection("docs").config.metadata
+                assert record["qdrant_rerank_sparse"]["avg_len"] == 2.0
+            if i > MEASURED:
+                assert searcher.client.count("docs").count >= i - 100
+            next(read)
+            yield f"document {i}" if i < MEASURED else f"document {i} with more words in it"
+
+    assert searcher.add(documents(), batch_size=100, progress=False) == 3 * MEASURED
+    assert searcher.sparse.avg_len == 2.0
+
+
+BAD = pytest.mark.parametrize(
     ("bad", "error", "seen"),
     [
         (
@@ -269,17 +291,51 @@ def test_a_generator_is_read_a_batch_at_a_time(searcher):
         ("", MissingTextError, "Document 3 has no text"),
         (7, InvalidInputError, "Document 3 is a int"),
         ("a\ud800b", InvalidInputError, "Document 3 holds a lone surrogate at character 1"),
+        (
+            {"text": "c", "at": [1, {"x": object()}]},
+            InvalidInputError,
+            r"in the field 'at\[1\]\.x'",
+        ),
+        (models.PointStruct(id=1, vector={"sad": [1.0]}), SchemaMismatchError, "a vector 'sad'"),
     ],
 )
-def test_good_documents_before_a_bad_one_are_kept(searcher, bad, error, seen):
-    """Nothing is lost, and the error says how many went in."""
+
+
+@BAD
+@pytest.mark.parametrize(("size", "kept"), [(1, "abc"), (2, "ab"), (3, "abc"), (4, ""), (9, "")])
+def test_a_batch_with_a_bad_document_is_refused_whole(searcher, bad, error, seen, size, kept):
+    """Batches before it are stored, and the error says how many documents that are."""
+    documents = iter(["a", "b", "c", bad, "d"])
     with pytest.raises(error, match=seen) as caught:
-        searcher.add(["a", "b", "c", bad, "d"], batch_size=2, progress=False)
-    assert sorted(p["text"] for p in stored(searcher).values()) == ["a", "b", "c"]
+        searcher.add(documents, batch_size=size, progress=False)
+    assert sorted(p["text"] for p in stored(searcher).values()) == list(kept)
+    assert caught.value.stored == len(kept)
     assert caught.value.__notes__ == [
-        "3 documents before it were added. Add all again with resume=True: it stores only what is "
-        "missing."
+        f"{len(kept)} documents before it were added. Add all again with resume=True: it stores "
+        "only what is missing."
+        if kept
+        else "No document was added."
     ]
+
+
+@BAD
+@pytest.mark.parametrize("kind", [list, tuple, lambda some: np.array(some, dtype=object)])
+def test_what_can_be_read_twice_is_checked_before_the_first_batch(searcher, bad, error, seen, kind):
+    """None of its documents is stored, whatever the size of a batch."""
+    documents = kind(["a", "b", "c", bad, "d"])
+    with pytest.raises(error, match=seen) as caught:
+        searcher.add(documents, batch_size=1, progress=False)
+    assert stored(searcher) == {}
+    assert caught.value.__notes__ == ["No document was added."]
+    assert searcher.add(documents[:3], ids=iter([1, 2, 3]), batch_size=2, progress=False) == 3
+
+
+@pytest.mark.parametrize("ids", [[1, 2, "x"], iter([1, 2]), itertools.count(), iter([1, None, 3])])
+def test_wrong_ids_are_seen_before_the_first_batch(searcher, ids):
+    """Of documents that can be read twice, though the ids cannot."""
+    with pytest.raises(InvalidInputError):
+        searcher.add(["a", "b", "c"], ids=ids, batch_size=1, progress=False)
+    assert stored(searcher) == {}
 
 
 def test_documents_before_a_failing_iterable_are_kept(searcher):
@@ -330,15 +386,15 @@ def test_vectors_that_do_not_fit_are_refused(searcher, vector, seen):
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), 1e39])
 @pytest.mark.parametrize("name", ["dense", "bm25"])
 def test_vectors_with_numbers_that_are_not_finite_are_refused(searcher, name, number):
-    """They would be stored and never found, or found first; documents before them are kept."""
+    """They would be stored and never found, or found first; nothing of their batch is stored."""
     values = [1.0] * 255 + [number]
     vector = {"bm25": models.SparseVector(indices=list(range(256)), values=values)}
     point = models.PointStruct(
         id=1, payload={"text": "x"}, vector=vector if name == "bm25" else {"dense": values}
     )
     with pytest.raises(InvalidInputError, match=rf"Document 1 brings .* infinity for '{name}'"):
-        searcher.add(["good", point], progress=False)
-    assert [payload["text"] for payload in stored(searcher).values()] == ["good"]
+        searcher.add(iter(["good", point]), progress=False)
+    assert stored(searcher) == {}
 
 
 def test_a_multivector_of_several_lengths_is_refused(client):
@@ -455,7 +511,8 @@ def test_huge_and_odd_documents_are_stored(searcher):
     """10 MB, NUL, emoji, right-to-left."""
     odd = ["word " * 2_000_000, "a\x00b", "🙂🙂", "שלום עולם"]
     assert searcher.add(odd, progress=False) == 4
-    assert searcher.search("שלום", limit=1)[0].payload["text"] == odd[3]
+    with pytest.warns(UserWarning, match="Queries of 'docs' are in Hebrew"):
+        assert searcher.search("שלום", limit=1)[0].payload["text"] == odd[3]
 
 
 def test_a_progress_bar_is_drawn_when_asked_for(searcher, capsys):

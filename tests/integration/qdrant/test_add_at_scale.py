@@ -63,7 +63,7 @@ class Server:
 def add_sync(url, documents, **options):
     """Through a sync searcher."""
     with closing(QdrantClient(url=url, check_compatibility=False)) as client:
-        searcher = HybridSearcher("docs", client=client, reranker=None)
+        searcher = HybridSearcher("docs", client=client, reranker=None, text="text")
         return searcher.add(documents, progress=False, **options)
 
 
@@ -72,7 +72,9 @@ def add_async(url, documents, **options):
 
     async def main():
         client = AsyncQdrantClient(url=url, check_compatibility=False)
-        async with AsyncHybridSearcher("docs", client=client, reranker=None) as searcher:
+        async with AsyncHybridSearcher(
+            "docs", client=client, reranker=None, text="text"
+        ) as searcher:
             try:
                 return await searcher.add(documents, progress=False, **options)
             finally:
@@ -142,7 +144,7 @@ def test_a_wrong_document_and_a_failed_batch_are_both_told(client):
     """The document's error, with what else was not stored."""
     server = Server(lambda texts, attempt: REFUSED if texts[0] == "a" else None)
     with serving(server) as url, pytest.raises(MissingTextError) as caught:
-        add_sync(url, ["a", "b", ""], batch_size=1)
+        add_sync(url, iter(["a", "b", ""]), batch_size=1)
     assert "In addition: 1 documents in 1 batches were not stored" in caught.value.__notes__[0]
     assert "1 documents before it were added" in caught.value.__notes__[1]
 
@@ -229,6 +231,17 @@ def test_a_command_with_a_wrong_document_and_a_failed_batch_says_both_in_its_wor
     assert done.stderr.count(next_step[command]) == 1
 
 
+@ADDS
+def test_a_wrong_document_costs_no_request(add):
+    """Of a list, though it is in the last batch; of an iterator, its own batch is not sent."""
+    for documents, sent in (([*TEXTS, ""], 0), (iter([*TEXTS, ""]), 20), (iter([""]), 0)):
+        server = Server()
+        with serving(server) as url, pytest.raises(MissingTextError) as caught:
+            add(url, documents, batch_size=4, parallel=3)
+        assert len(server.texts) == sent
+        assert caught.value.stored == sent
+
+
 class Counting:
     """An embedder that counts."""
 
@@ -251,9 +264,9 @@ def test_an_add_that_was_cut_off_is_resumed_without_embedding_again(client):
     embedder = Counting()
     searcher = HybridSearcher("docs", client=client, reranker=None, embedder=embedder)
     with pytest.raises(MissingTextError):
-        searcher.add([*TEXTS[:9], "", *TEXTS[9:]], batch_size=4, progress=False)
-    assert embedder.texts == 9
-    assert searcher.add(TEXTS, resume=True, batch_size=4, progress=False) == 11
+        searcher.add(iter([*TEXTS[:9], "", *TEXTS[9:]]), batch_size=4, progress=False)
+    assert embedder.texts == 8
+    assert searcher.add(TEXTS, resume=True, batch_size=4, progress=False) == 12
     assert embedder.texts == 20
     assert searcher.add(TEXTS, resume=True, progress=False) == 0
     assert client.count("docs").count == 20

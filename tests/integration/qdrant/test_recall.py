@@ -27,6 +27,7 @@ from qdrant_rerank.errors import (
     SchemaMismatchError,
 )
 from qdrant_rerank.qdrant.embedded.client import EdgeClient
+from tests.releases import CLIENT, needs_client
 
 DOCUMENTS = [
     ("Iron melts at 1538 degrees Celsius and boils at 2862.", "metals", ["iron", "heat"]),
@@ -92,7 +93,11 @@ CALLS = {
     },
     "threshold": {"score_threshold": 1.0},
     "recall threshold": {"options": SearchOptions(recall_threshold=0.4)},
-    "weighted": {"options": SearchOptions(fusion=models.Rrf(k=10, weights=[3.0, 1.0]))},
+    **(
+        {"weighted": {"options": SearchOptions(fusion=models.Rrf(k=10, weights=[3.0, 1.0]))}}
+        if CLIENT >= (1, 17)
+        else {}
+    ),
     "dbsf": {"options": SearchOptions(fusion="dbsf", dense_candidates=2, sparse_candidates=3)},
     "exact": {"options": SearchOptions(search_params=models.SearchParams(exact=True))},
     "consistency": {"options": SearchOptions(consistency="majority")},
@@ -225,6 +230,7 @@ def test_recall_by_the_querys_own_vector_is_dense_recall(searcher, recall_only):
     assert recall_only.search(QUERY, prefetch=both) == recall_only.search(QUERY)
 
 
+@needs_client(1, 17)
 def test_several_named_vectors_are_searched_and_fused(searcher, bundled):
     """The embedder's vector in each; fused by Qdrant as a plain request is."""
     client = searcher.client
@@ -544,7 +550,11 @@ def test_wrong_groups_are_refused(searcher, call, seen):
         ({"dense_vector": ["a", "a"]}, "each name once"),
         ({"sparse_vector": 3}, "sparse_vector is 3"),
         ({"fusion": models.Rrf(k=0)}, "the k of Rrf is 0"),
-        ({"fusion": models.Rrf(weights=[1.0, -1.0])}, "A weight of Rrf is -1.0"),
+        *(
+            [({"fusion": models.Rrf(weights=[1.0, -1.0])}, "A weight of Rrf is -1.0")]
+            if CLIENT >= (1, 17)
+            else []
+        ),
     ],
 )
 def test_wrong_options_are_named(searcher, options, seen):

@@ -18,6 +18,7 @@ from qdrant_rerank import (
 )
 from qdrant_rerank.errors import InvalidInputError, QdrantRequestError, SchemaMismatchError
 from tests.fault_server import answer, serving
+from tests.releases import CLIENT, needs_client
 
 QUERY = "melting iron"
 ONE = "00000000-0000-0000-0000-000000000001"
@@ -149,6 +150,7 @@ def test_a_dense_search_without_options_asks_as_ever():
     }
 
 
+@needs_client(1, 17)
 def test_several_named_vectors_are_fused_each_with_its_count_and_weight():
     """Dense ones first; filters and parameters where they belong."""
     options = SearchOptions(
@@ -186,6 +188,7 @@ def test_several_named_vectors_are_fused_each_with_its_count_and_weight():
     assert "consistency=majority" in server.asked[0][0]
 
 
+@needs_client(1, 17)
 def test_the_weight_of_a_branch_without_terms_goes_with_it():
     """A query of stop words has no sparse vector."""
     options = SearchOptions(
@@ -200,6 +203,7 @@ def test_the_weight_of_a_branch_without_terms_goes_with_it():
     assert body["query"] == {"rrf": {"weights": [3.0, 1.0]}}
 
 
+@needs_client(1, 17)
 def test_weights_that_fit_no_branches_are_named():
     """Before anything is asked of the collection's points."""
     server = Qdrant()
@@ -322,7 +326,7 @@ def test_more_like_a_point_asks_for_its_text_and_then_by_its_id(bundled):
     server = Qdrant()
     with serving(server) as url:
         client = QdrantClient(url=url, check_compatibility=False)
-        searcher = HybridSearcher("docs", client=client, reranker=bundled)
+        searcher = HybridSearcher("docs", client=client, reranker=bundled, text="text")
         place = models.LookupLocation(collection="others", shard_key="s")
         results = searcher.search(7, candidates=20, lookup_from=place)
     (path, read), (_, asked) = server.asked
@@ -384,29 +388,35 @@ def test_a_text_index_is_searched_by_its_field():
 @pytest.mark.parametrize(
     ("given", "call", "seen"),
     [
-        (
-            {},
-            {"options": SearchOptions(fusion=models.Rrf(weights=[1, 2]))},
-            r"version 1\.15\.1, which lacks Rrf with weights; expected 1\.17\.0 or newer",
-        ),
         ({"sparse": TextIndex("text")}, {}, r"lacks ranking by a payload index .* 1\.20\.0"),
         ({"sparse": QdrantInference("Qdrant/bm25")}, {}, r"making vectors from text .* 1\.15\.3"),
-        (
-            {},
-            {
-                "recall": models.QueryRequest(
-                    query=models.RelevanceFeedbackQuery(
-                        relevance_feedback=models.RelevanceFeedbackInput(
-                            target=1,
-                            feedback=[],
-                            strategy=models.NaiveFeedbackStrategy(
-                                naive=models.NaiveFeedbackStrategyParams(a=1, b=1, c=1)
-                            ),
+        *(
+            [
+                (
+                    {},
+                    {"options": SearchOptions(fusion=models.Rrf(weights=[1, 2]))},
+                    r"version 1\.15\.1, which lacks Rrf with weights; expected 1\.17\.0 or newer",
+                ),
+                (
+                    {},
+                    {
+                        "recall": models.QueryRequest(
+                            query=models.RelevanceFeedbackQuery(
+                                relevance_feedback=models.RelevanceFeedbackInput(
+                                    target=1,
+                                    feedback=[],
+                                    strategy=models.NaiveFeedbackStrategy(
+                                        naive=models.NaiveFeedbackStrategyParams(a=1, b=1, c=1)
+                                    ),
+                                )
+                            )
                         )
-                    )
-                )
-            },
-            r"lacks RelevanceFeedbackQuery; expected 1\.17\.0",
+                    },
+                    r"lacks RelevanceFeedbackQuery; expected 1\.17\.0",
+                ),
+            ]
+            if CLIENT >= (1, 17)
+            else []
         ),
     ],
 )
@@ -483,7 +493,7 @@ def test_groups_and_their_lookups_are_two_requests_more(bundled):
     server = Qdrant()
     with serving(server) as url:
         client = QdrantClient(url=url, check_compatibility=False)
-        searcher = HybridSearcher("docs", client=client, reranker=bundled)
+        searcher = HybridSearcher("docs", client=client, reranker=bundled, text="text")
         found = searcher.search_groups(
             QUERY, group_by="n", group_size=1, with_payload=["big"], with_lookup="documents"
         )

@@ -280,8 +280,9 @@ def test_the_default_is_an_engine_in_memory_and_closed_at_the_end():
         async with AsyncHybridSearcher("docs", reranker=None) as searcher:
             with pytest.raises(CollectionNotFoundError, match=r":memory:.*It has no collections"):
                 await searcher.search("q")
+            documents = iter(["a", {"title": "b"}])
             with pytest.raises(MissingTextError, match="Document 1 has no text") as caught:
-                await searcher.add(["a", {"title": "b"}], progress=False)
+                await searcher.add(documents, batch_size=1, progress=False)
             assert caught.value.__notes__[0].startswith("1 documents before it were added. Add all")
             assert len(await searcher.search("a")) == 1
             assert await searcher.search_batch([]) == []
@@ -429,7 +430,9 @@ def test_a_cancelled_add_keeps_what_was_stored(client):
 
     async def main():
         async with AsyncHybridSearcher("docs", client=client, reranker=None) as searcher:
-            task = asyncio.create_task(searcher.add(documents(), batch_size=10, progress=False))
+            task = asyncio.create_task(
+                searcher.add(documents(), batch_size=10, progress=False, avg_len=2)
+            )
             while len(read) < 50:
                 await asyncio.sleep(0.001)
             task.cancel()

@@ -241,10 +241,14 @@ def test_a_text_source_that_finds_nothing_at_all_warns(searcher):
         results = wrong.search(QUERY)
     assert seen[0].filename == __file__
     assert [p.retrieval_rank for p in results] == list(range(1, 9))
+    trace = results.trace
+    assert (trace.status, trace.missing_text, trace.pairs, trace.text) == ("no text", 8, 0, "body")
+    assert "8 without text" in results._repr_html_()
     bare = [models.ScoredPoint(id=1, version=0, score=1.0)]
     with pytest.warns(UserWarning, match="it has no payload") as seen:
-        rerank_points(QUERY, bare)
+        results = rerank_points(QUERY, bare, text="text")
     assert seen[0].filename == __file__
+    assert (results.trace.status, results.trace.missing_text) == ("no text", 1)
 
 
 @RELAXED
@@ -291,7 +295,8 @@ def test_an_empty_query_is_an_error(searcher, query):
         {"limit": None},
         {"score_threshold": "0.5"},
         {"score_threshold": float("nan")},
-        {"query_filter": {"must": []}},
+        {"query_filter": ["must"]},
+        {"query_filter": {"mist": []}},
         {"with_payload": None},
         {"with_payload": (1,)},
         {"with_payload": b"n"},
@@ -394,7 +399,7 @@ class Scores:
         ([float("nan")] * 8, "nan"),
         (["a"] * 8, "'a'"),
         ([(0, 1.0)] * 8, r"shape \(8, 2\)"),
-        ([{"index": 0}] * 8, "index"),
+        ([{"index": 0}] * 8, "the score None for document 0; expected"),
         (None, "a NoneType; expected"),
         (0.5, "a float; expected"),
         (np.float32(1), "a float32; expected"),
@@ -403,7 +408,7 @@ class Scores:
 def test_a_reranker_that_returns_no_scores_is_named(searcher, scores, seen):
     """Its answer is quoted."""
     broken = HybridSearcher("docs", client=searcher.client, reranker=Scores(scores))
-    with pytest.raises(ModelOutputError, match=f"Scores.rerank returned .*{seen}"):
+    with pytest.raises(ModelOutputError, match=f"Scores.rerank (returned|answered) .*{seen}"):
         broken.search(QUERY)
 
 
@@ -485,7 +490,9 @@ def test_sparse_vectors_without_idf_are_left_alone(client):
         sparse_vectors_config={"splade": models.SparseVectorParams()},
     )
     searcher = HybridSearcher("docs", client=client)
-    assert searcher.add(["a text"], progress=False) == 1
+    with pytest.warns(UserWarning, match="not searched: 'splade'. They have no modifier IDF"):
+        assert searcher.add(["a text"], progress=False) == 1
+    assert searcher.search(QUERY).trace.vectors == ("d",)  # and is told once
     [record] = client.scroll("docs", with_vectors=True)[0]
     assert set(record.vector) == {"d"}
 

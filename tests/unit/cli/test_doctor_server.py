@@ -3,7 +3,9 @@
 import pytest
 from qdrant_client import models
 
+from qdrant_rerank import Bm25Encoder, QdrantInference
 from qdrant_rerank.cli.doctor_server import (
+    check_average_length,
     check_collection,
     check_filters,
     check_schema,
@@ -12,7 +14,7 @@ from qdrant_rerank.cli.doctor_server import (
     check_versions,
     list_collections,
 )
-from qdrant_rerank.payload import PayloadText
+from qdrant_rerank.payload import TextChoice
 from qdrant_rerank.qdrant.embedded.config import full_config
 from qdrant_rerank.qdrant.schema import CollectionSchema
 
@@ -88,7 +90,7 @@ def test_vectors_that_do_not_fit_are_wrong_and_others_a_remark():
 
 def test_texts_that_are_missing_are_counted():
     """Wrong from one in twenty; what the others have is named."""
-    text = PayloadText("text")
+    text = TextChoice("text")
     assert wrong(check_texts([{"text": "a"}] * 9, text)) == []
     few = check_texts([{"text": "a"}] * 99 + [{"body": "b"}], text)
     assert wrong(few) == []
@@ -97,6 +99,16 @@ def test_texts_that_are_missing_are_counted():
     assert "'body'" in seen
     assert "--text" in fix
     assert list(check_texts([], text)) == []
+
+
+def test_what_was_found_by_itself_is_named():
+    """And what keeps the texts from being found."""
+    [found] = check_texts([{"page_content": "a"}] * 9, TextChoice("auto"))
+    assert not found.wrong
+    assert "at 'page_content', which was found by itself" in found.seen
+    [(seen, fix)] = wrong(check_texts([{"n": 1, "url": "a.b"}], TextChoice("auto")))
+    assert "text='auto' found no text in 1 payloads, which have ['n', 'url']" in seen
+    assert "--text (in Python: text=...): 'url'." in fix
 
 
 def test_filters_need_a_field_and_an_index():
@@ -155,3 +167,47 @@ def test_collections_are_counted_and_the_first_named():
     assert list_collections(["b", "a"]).seen == "It has 2 collections: 'a', 'b'."
     many = list_collections([f"c{n:02}" for n in range(60)]).seen
     assert many.endswith("'c49' and 10 more.")
+
+
+LONG = [" ".join(f"word{n}" for n in range(40))] * 20
+
+
+@pytest.mark.parametrize(
+    ("recorded", "seen", "is_wrong"),
+    [
+        (
+            40.0,
+            "length of 40 terms, as the collection records. The sampled documents have 40",
+            False,
+        ),
+        (55.0, "length of 55 terms", False),
+        (
+            61.0,
+            "length of 61 terms, as the collection records. The sampled documents have 40",
+            True,
+        ),
+        (20.0, "length of 20 terms", True),
+    ],
+)
+def test_a_recorded_length_that_is_far_from_the_true_one_is_wrong(recorded, seen, is_wrong):
+    """By half or more, above or below; reindex measures it again."""
+    encoder = Bm25Encoder(avg_len=recorded)
+    [found] = check_average_length(schema(encoder=encoder.describe()), encoder, LONG)
+    assert seen in found.seen
+    assert found.wrong is is_wrong
+    assert ("reindex FILE --collection docs" in found.fix) is is_wrong
+
+
+def test_a_length_that_nobody_recorded_is_a_note():
+    """Whoever filled it may have meant 256; another encoder, or no text, has nothing to check."""
+    [found] = check_average_length(schema(), Bm25Encoder(), LONG)
+    assert "256 terms, which is the default; none is recorded" in found.seen
+    assert (found.wrong, "reindex" in found.fix) == (False, True)
+    plain = schema(sparse={"s": models.SparseVectorParams()})
+    for collection, encoder, texts in (
+        (schema(), QdrantInference("Qdrant/bm25"), LONG),
+        (schema(), None, LONG),
+        (schema(), Bm25Encoder(), []),
+        (plain, Bm25Encoder(), LONG),
+    ):
+        assert list(check_average_length(collection, encoder, texts)) == []

@@ -1,6 +1,7 @@
 """The BM25 encoder, against fastembed's and the engine's own, in each language."""
 
 import json
+from collections import Counter
 
 import pytest
 from fastembed import SparseTextEmbedding
@@ -11,7 +12,7 @@ from qdrant_client.models import Distance, Modifier, SparseVectorParams, VectorP
 from qdrant_edge import Bm25, Bm25Config
 
 from qdrant_rerank import HybridSearcher, QdrantInference
-from qdrant_rerank.embedders import Bm25Encoder, load_sparse
+from qdrant_rerank.embedders import Bm25Encoder, load_sparse, needs_idf
 from qdrant_rerank.embedders.bm25 import LANGUAGES, stop_words
 from qdrant_rerank.errors import InvalidInputError
 
@@ -70,8 +71,10 @@ def entries(vector):
 
 @pytest.mark.parametrize("language", supported_languages)
 def test_vectors_equal_fastembeds(of_fastembed, language):
-    """Documents and queries, on any text, underscores and other scripts included."""
-    theirs, ours = of_fastembed(language), Bm25Encoder(language=language)
+    """At equal settings: documents and queries, on any text, other scripts included."""
+    theirs = of_fastembed(language)
+    ours = Bm25Encoder(avg_len=256.0, language=language, query_counts=False)
+    default = Bm25Encoder(language=language)
 
     @settings(max_examples=40, deadline=None)
     @given(
@@ -87,6 +90,12 @@ def test_vectors_equal_fastembeds(of_fastembed, language):
         [query] = theirs.query_embed(text)
         assert entries(ours.embed_documents([text])[0]) == entries(document)
         assert entries(ours.embed_query(text)) == entries(query)
+        # A collection without a record has documents like these; queries differ in counts alone.
+        assert default.embed_documents([text]) == ours.embed_documents([text])
+        counted = default.embed_query(text)
+        assert counted.indices == ours.embed_query(text).indices
+        if set(counted.values) <= {1.0}:
+            assert entries(counted) == entries(query)
 
     equal()
     assert load_sparse(theirs).describe() == ours.describe()
@@ -95,7 +104,8 @@ def test_vectors_equal_fastembeds(of_fastembed, language):
 @pytest.mark.parametrize("language", [name for name in LANGUAGES if name != "tamil"])
 def test_vectors_equal_the_engines_own(language):
     """What a server computes for models.Document(model="Qdrant/bm25", options=...)."""
-    engine, ours = Bm25(Bm25Config(language=language)), Bm25Encoder(language=language)
+    engine = Bm25(Bm25Config(language=language))
+    ours = Bm25Encoder(avg_len=256.0, language=language, query_counts=False)
 
     @settings(max_examples=40, deadline=None)
     @given(st.one_of(ENGLISH, ANY_LANGUAGE))
@@ -129,7 +139,11 @@ def test_an_encoder_is_made_again_from_what_is_recorded():
     again = Bm25Encoder.from_description(recorded)
     assert again.describe() == recorded
     assert repr(again) == "Bm25Encoder(k=1.5, b=0.5, avg_len=40, language='german')"
-    assert Bm25Encoder.from_description({"model": "Qdrant/bm25"}).describe() == OURS.describe()
+    without_length = Bm25Encoder.from_description({"model": "Qdrant/bm25"})
+    assert without_length.describe() == Bm25Encoder(avg_len=256.0).describe()
+    unmeasured = Bm25Encoder.from_description(json.loads(json.dumps(OURS.describe())))
+    assert unmeasured.avg_len is None
+    assert made.with_avg_len(7).describe() == made.describe() | {"avg_len": 7}
     served = QdrantInference("Qdrant/bm25", options={"language": "german"}).describe()
     assert served == {"model": "Qdrant/bm25", "language": "german"}
     assert QdrantInference("Qdrant/bm25").describe()["language"] == "english"
@@ -164,7 +178,85 @@ def test_text_that_utf8_cannot_hold_is_no_error():
     assert OURS.embed_query("dogs\ud800cats") == OURS.embed_query("dogs cats")
 
 
-@pytest.mark.parametrize("wrong", [{"k": -1}, {"b": 2}, {"avg_len": 0}])
+@given(text=st.one_of(ENGLISH, ANY_TEXT), other=ENGLISH)
+def test_the_vector_of_a_query_holds_counts(text, other):
+    """Each term as often as it occurs, so that vectors of texts add up."""
+    terms = Counter(OURS._terms(text))
+    counted = OURS.embed_query(text)
+    assert sum(counted.values) == terms.total()
+    assert min(counted.values, default=1) >= 1
+    assert counted.indices == sorted(set(counted.indices))
+    both = added(counted, OURS.embed_query(other))
+    assert added(OURS.embed_query(f"{text} {other}")) == both
+    once = Bm25Encoder(query_counts=False).embed_query(text)
+    assert (once.indices, set(once.values) - {1.0}) == (counted.indices, set())
+
+
+def added(*vectors):
+    """The sum of sparse vectors, as index -> value."""
+    total = Counter()
+    for vector in vectors:
+        total.update(dict(zip(vector.indices, vector.values, strict=True)))
+    return total
+
+
+@given(texts=st.lists(st.one_of(ENGLISH, ANY_TEXT), max_size=8), order=st.randoms())
+def test_the_average_length_is_that_of_texts_with_terms(texts, order):
+    """In any order; a document of that length has the same weights whatever ``b`` is."""
+    lengths = [sum(OURS.embed_query(text).values) for text in texts]
+    having = [length for length in lengths if length]
+    found = OURS.average_length(iter(texts))
+    assert found == (pytest.approx(sum(having) / len(having), abs=1e-3) if having else None)
+    order.shuffle(texts)
+    assert OURS.average_length(texts) == found
+
+
+def test_a_document_of_average_length_is_neither_raised_nor_lowered():
+    """The same weights as without the length; a longer one has lower ones."""
+    text = "iron melts iron boils"
+    [plain] = Bm25Encoder(b=0).embed_documents([text])
+    assert Bm25Encoder(avg_len=4).embed_documents([text]) == [plain]
+    [short] = Bm25Encoder(avg_len=3).embed_documents([text])
+    assert all(a < b for a, b in zip(short.values, plain.values, strict=True))
+
+
+def test_a_language_goes_with_a_name_only():
+    """An encoder has its own."""
+    assert load_sparse("auto", "german").language == "german"
+    assert load_sparse("Qdrant/BM25").language == "english"
+    for own in (Bm25Encoder(), None, QdrantInference("Qdrant/bm25")):
+        with pytest.raises(InvalidInputError, match="which has its own or none; expected sparse="):
+            load_sparse(own, "german")
+    with pytest.raises(InvalidInputError, match="language is 'klingon'; expected one of arabic"):
+        load_sparse("auto", "klingon")
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [
+        ("Qdrant/bm25", True),
+        ("Qdrant/bm42-all-minilm-l6-v2-attentions", True),
+        ("prithivida/Splade_PP_en_v1", False),
+    ],
+)
+def test_the_weights_of_some_models_need_qdrants_idf(name, needs):
+    """As fastembed's own list of models says, whoever runs them; an encoder's own word counts."""
+    [listed] = [m for m in SparseTextEmbedding.list_supported_models() if m["model"] == name]
+    assert bool(listed["requires_idf"]) is needs
+    encoder = QdrantInference(name)
+    assert needs_idf(encoder) is needs
+
+    class Own:
+        needs_idf = not needs
+
+    Own.name = name
+    assert needs_idf(Own()) is not needs
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"k": -1}, {"b": 2}, {"avg_len": 0}, {"avg_len": float("inf")}, {"avg_len": "40"}],
+)
 def test_parameters_out_of_range_are_refused(wrong):
     """Before any document is encoded."""
     with pytest.raises(InvalidInputError):

@@ -16,7 +16,7 @@ from qdrant_rerank import (
     TextCrossEncoder,
 )
 from qdrant_rerank.errors import InvalidInputError, UnknownModelError
-from qdrant_rerank.hub.catalog import BUILT_IN
+from qdrant_rerank.hub.catalog import BUILT_IN, MULTILINGUAL_RERANKER
 from qdrant_rerank.hub.precision import FilePrecision
 from qdrant_rerank.hub.registry import find_model, listing
 
@@ -150,3 +150,14 @@ def test_one_of_many_threads_gets_the_name():
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(add, range(64))) == 1
+
+
+def test_every_model_says_its_languages():
+    """ISO codes or "multilingual"; the bundled ones know English alone."""
+    for spec in BUILT_IN.values():
+        assert spec.languages
+        assert all(code == "multilingual" or len(code) == 2 for code in spec.languages)
+        assert listing(spec)["languages"] == list(spec.languages)
+        assert (spec.sources is not None) or spec.languages == ("en",)
+    for name in (MULTILINGUAL_RERANKER, "jinaai/jina-reranker-v2-base-multilingual"):
+        assert find_model(name).languages == ("multilingual",)

@@ -17,6 +17,7 @@ from qdrant_rerank.qdrant.recall_request import (
     recall_request,
 )
 from qdrant_rerank.qdrant.schema import Branch, CollectionSchema
+from tests.releases import CLIENT
 
 ONLY = models.Filter(must=[models.HasIdCondition(has_id=[1])])
 DENSE = np.array([0.5, 0.25], dtype=np.float32)
@@ -49,7 +50,7 @@ def plan(dense, sparse):
     terms=st.booleans(),
     filtered=st.booleans(),
     counts=st.tuples(st.none() | st.integers(1, 50), st.none() | st.integers(1, 50)),
-    weighted=st.booleans(),
+    weighted=st.booleans() if CLIENT >= (1, 17) else st.just(False),
 )
 def test_each_branch_keeps_its_count_weight_and_filter(kinds, terms, filtered, counts, weighted):
     """However many of each kind, and whether the query has terms or not."""

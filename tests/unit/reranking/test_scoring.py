@@ -24,9 +24,9 @@ class Fine:
 
 
 class KeywordOnly:
-    """Cannot be called by position."""
+    """Has names of its own, and cannot be called by position."""
 
-    def rerank(self, *, query, documents):
+    def rerank(self, *, wanted, documents):
         """Never called."""
 
 
@@ -66,7 +66,7 @@ class Wrapped:
 
 
 REFUSED = [
-    (KeywordOnly(), r"KeywordOnly.rerank\(\*, query, documents\) cannot be called as"),
+    (KeywordOnly(), r"KeywordOnly.rerank\(\*, wanted, documents\) cannot be called as"),
     (FlashRank(), r"FlashRank.rerank\(request\) cannot be called as rerank\(query, documents\)"),
     (NeedsMore(), "missing a required argument: 'language'"),
     (Asynchronous(), "Asynchronous.rerank is async"),

@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qdrant_rerank.payload import PayloadText
+from qdrant_rerank.payload import TextChoice
 from qdrant_rerank.search.payload_sizes import SAMPLE, WORTH_A_REQUEST, PayloadSizes
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -22,7 +22,7 @@ def size(value):
 @given(payloads=PAYLOADS, limit=st.integers(1, 50))
 def test_what_is_saved_is_the_difference_of_both_ways(payloads, limit):
     """Of as many candidates as were measured, exactly."""
-    sizes = PayloadSizes(PayloadText("text"))
+    sizes = PayloadSizes(TextChoice("text"))
     sizes.learn(payloads)
     count = len(payloads)
     whole = sum(map(size, payloads))
@@ -32,20 +32,20 @@ def test_what_is_saved_is_the_difference_of_both_ways(payloads, limit):
 
 def test_it_pays_from_16_kib_and_never_without_knowing():
     """Nor where only a function knows what the text is."""
-    sizes = PayloadSizes(PayloadText("text"))
+    sizes = PayloadSizes(TextChoice("text"))
     assert not sizes.pays(100, 10)
     sizes.learn([{"text": "a", "rest": "x" * 500}])
     assert sizes.pays(100, 10)
     assert not sizes.pays(100, 99)
     assert not sizes.pays(WORTH_A_REQUEST // 600, 1)
-    function = PayloadSizes(PayloadText(lambda payload: payload["text"]))
+    function = PayloadSizes(TextChoice(lambda payload: payload["text"]))
     function.learn([{"text": "a", "rest": "x" * 500}])
     assert not function.pays(100, 10)
 
 
 def test_a_sample_is_enough():
     """Later payloads are not measured."""
-    sizes = PayloadSizes(PayloadText("text"))
+    sizes = PayloadSizes(TextChoice("text"))
     sizes.learn([{"text": "a"}] * SAMPLE)
     before = sizes.saved(100, 1)
     sizes.learn([{"text": "a", "rest": "x" * 10_000}, None])
@@ -54,6 +54,6 @@ def test_a_sample_is_enough():
 
 def test_odd_payloads_are_measured_too():
     """None, and what JSON cannot write."""
-    sizes = PayloadSizes(PayloadText("text"))
+    sizes = PayloadSizes(TextChoice("text"))
     sizes.learn([None, {"text": "\ud800", "set": {1}}])
     assert sizes.saved(2, 0) > 0

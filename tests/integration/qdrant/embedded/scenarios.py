@@ -32,6 +32,11 @@ OPERATIONS = (
     "delete",
 )
 NAMES = ("dense", "multi", "sparse")
+# Vectors that collections get later, and lose again.
+LATE = {
+    "late": models.DenseVectorNameConfig(dense=models.DenseVectorConfig(size=3, distance="Dot")),
+    "late sparse": models.SparseVectorNameConfig(sparse=models.SparseVectorConfig()),
+}
 
 
 class Scenario:
@@ -58,6 +63,7 @@ class Scenario:
             "sparse_vectors_config": {"sparse": models.SparseVectorParams()},
         }
         self.indexes = set()
+        self.late = set()
 
     # --- points
 
@@ -70,6 +76,8 @@ class Scenario:
         number = self.random.uniform
         if name == "dense":
             return [round(number(-1, 1), 4) for _ in range(4)]
+        if name == "late":
+            return [round(number(-1, 1), 4) for _ in range(3)]
         if name == "multi":
             rows = self.random.randint(1, 3)
             return [[round(number(-1, 1), 4) for _ in range(2)] for _ in range(rows)]
@@ -81,7 +89,8 @@ class Scenario:
     def vectors(self):
         """Some vectors of a point."""
         names = self.random.choice([NAMES, NAMES, ("dense", "sparse"), ("multi",), ("dense",), ()])
-        return {name: self.vector(name) for name in names}
+        late = [name for name in sorted(self.late) if self.random.random() < 0.5]
+        return {name: self.vector(name) for name in (*names, *late)}
 
     def payload(self):
         """A payload with some of the fields."""
@@ -225,7 +234,15 @@ class Scenario:
             ["upsert"] * 4
             + ["batch", "upload", "columns", "operations", "operations", "metadata", "alias"]
             + ["update_vectors", "delete_vectors", "set_payload", "overwrite_payload"]
-            + ["delete_payload", "clear_payload", "delete", "index", "index", "no index"]
+            + [
+                "delete_payload",
+                "clear_payload",
+                "delete",
+                "index",
+                "index",
+                "no index",
+                "vector name",
+            ]
         )
         points = [self.point(one) for one in self.some_ids()]
         match kind:
@@ -265,6 +282,12 @@ class Scenario:
                 create = models.CreateAlias(collection_name=name, alias_name=f"{name}-alias")
                 operation = models.CreateAliasOperation(create_alias=create)
                 return kind, lambda c: c.update_collection_aliases([operation])
+            case "vector name":
+                late = pick(sorted(LATE))
+                self.late ^= {late}
+                if late in self.late:
+                    return f"new {late}", lambda c: c.create_vector_name(name, late, LATE[late])
+                return f"no {late}", lambda c: c.delete_vector_name(name, late)
             case "index":
                 key = pick([*INDEXES, "text"])
                 self.indexes.add(key)
@@ -327,7 +350,7 @@ class Scenario:
     def query(self):
         """Arguments of ``query_points``, and whether its hits are in a random order."""
         pick = self.random.choice
-        using = pick(NAMES)
+        using = pick([*NAMES, *sorted(self.late)])
         where = self.where()
         limit, offset = self.random.randint(1, 8), pick([None, 0, 2])
         common = {"query_filter": where, "limit": limit, "offset": offset}
@@ -336,7 +359,9 @@ class Scenario:
         far = models.Prefetch(query=self.vector("dense"), using="dense", limit=20)
         one, two = self.random.sample(self.ids, 2)
         pair = models.ContextPair(positive=other, negative=self.vector(using))
-        strategy = pick(["best_score", "sum_scores"] + ["average_vector"] * (using == "dense"))
+        strategy = pick(
+            ["best_score", "sum_scores"] + ["average_vector"] * (using in {"dense", "late"})
+        )
         kinds = {
             "nearest": {"query": vector, "using": using},
             "threshold": {"query": vector, "using": using, "score_threshold": 0.2},

@@ -18,9 +18,7 @@ REASONS = {
     "shard_key": "There is one process, and so no shard to choose.",
     "cluster": "There is one process, and so no cluster.",
     "peer": "There is one process, and so no cluster.",
-    "vector_name": "Create a collection with the vectors, and fill it from the old one.",
     "get_optimizations": "`EmbeddedClient.optimize` returns when it is done.",
-    "search_matrix": "Query by the vectors of the points.",
 }
 TEXT = """# Calls of the embedded engine
 

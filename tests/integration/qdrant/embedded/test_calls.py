@@ -9,6 +9,7 @@ from qdrant_client import QdrantClient, models
 
 from qdrant_rerank.errors import CollectionNotFoundError, QdrantRequestError
 from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
+from tests.releases import needs_client
 
 SIZE_2 = models.VectorParams(size=2, distance=models.Distance.DOT)
 MAX_SIM = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
@@ -92,6 +93,7 @@ def test_an_upload_takes_an_unnamed_array_and_makes_ids(client):
     assert all(uuid.UUID(one) for one in ids(client))
 
 
+@needs_client(1, 17)
 def test_an_upload_keeps_its_conditions(client):
     """update_mode and update_filter reach the points."""
     client.create_collection("points", vectors_config=SIZE_2)

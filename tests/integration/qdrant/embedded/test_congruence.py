@@ -13,7 +13,7 @@ import pytest
 from qdrant_client import QdrantClient
 
 from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
-from tests.integration.qdrant.embedded.scenarios import INDEXES, Scenario
+from tests.integration.qdrant.embedded.scenarios import INDEXES, NAMES, Scenario
 from tests.integration.qdrant.embedded.test_refused import copy_with_holes
 
 FIRST = int(os.environ.get("CONGRUENCE_FIRST", "0"))
@@ -119,6 +119,11 @@ def check(scenario, name, ours, theirs):
     assert [(g.id, [str(h.id) for h in g.hits]) for g in groups[0]] == [
         (g.id, [str(h.id) for h in g.hits]) for g in groups[1]
     ]
+    using, where = scenario.random.choice(NAMES), scenario.where()
+    asked = {"query_filter": where, "sample": 100, "limit": 3, "using": using}
+    mine, other = (c.search_matrix_offsets(name, **asked) for c in (ours, theirs))
+    assert (mine.ids, mine.offsets_row) == (other.ids, other.offsets_row)
+    np.testing.assert_allclose(mine.scores, other.scores, atol=NEAR)
     infos = [c.get_collection(name) for c in (ours, theirs)]
     assert infos[0].points_count == infos[1].points_count
     assert (infos[0].config.metadata or {}) == (infos[1].config.metadata or {})

@@ -267,6 +267,50 @@ def test_what_a_killed_process_had_in_memory_is_removed_by_the_next(tmp_path, mo
     assert [one.name for one in tmp_path.glob("qdrant*")] == ["qdrant-rerank-mine"]
 
 
+@pytest.mark.parametrize("path", ["None", "sys.argv[1]"])
+def test_a_client_that_nobody_closed_warns_of_no_open_file(tmp_path, path):
+    """At the end of a script, Python would name the lock."""
+    code = (
+        "import sys\nfrom qdrant_rerank.qdrant.embedded.client import EmbeddedClient\n"
+        f"client = EmbeddedClient({path}); client.create_collection('c', vectors_config={{}})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "default::ResourceWarning", "-c", code, tmp_path / "d"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("made_on", ["", "another machine"])
+def test_what_another_machine_has_in_memory_is_left_alone(tmp_path, monkeypatch, made_on):
+    """On a shared file system, its lock may not be seen here."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    filled(tmp_path / "qdrant-rerank-other", "points")
+    (tmp_path / "qdrant-rerank-other" / ".temporary").write_text(made_on)
+    EmbeddedClient().close()
+    with closing(EmbeddedClient(tmp_path / "qdrant-rerank-other")) as client:
+        assert client.count("points").count
+
+
+def test_a_file_system_without_locks_is_our_error(tmp_path):
+    """It is not taken for a directory that another process has open."""
+    code = (
+        "import errno, fcntl, os, sys\n"
+        "def refused(*args): raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))\n"
+        "fcntl.flock = fcntl.lockf = refused\n"
+        "from qdrant_rerank.qdrant.embedded.client import EmbeddedClient\n"
+        "EmbeddedClient(sys.argv[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "db"], check=False, capture_output=True, text=True
+    )
+    assert "QdrantConnectionError" in done.stderr
+    assert "its file system cannot lock files" in done.stderr
+    assert "already accessed" not in done.stderr.splitlines()[-1]
+
+
 # --- where it is
 
 

@@ -28,6 +28,7 @@ from qdrant_rerank.errors import (
 )
 from qdrant_rerank.qdrant.embedded.choice import embedded_client
 from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
+from tests.releases import needs_client
 
 VECTORS = {"vectors_config": models.VectorParams(size=2, distance=models.Distance.DOT)}
 
@@ -610,6 +611,7 @@ def test_a_fused_page_that_ends_amid_equal_scores_is_the_same_each_time(edge, br
     assert page(1) + page(2, offset=1) + page(99, offset=3) == whole
 
 
+@needs_client(1, 20)
 def test_every_kind_of_query_is_answered_as_local_mode_does(edge):
     """Text over an index, MMR, discovery, context, formula, feedback, order, rescoring."""
     words = ["red fox", "red red dog", "blue bird"]

@@ -80,7 +80,7 @@ def copy_with_holes(source, target):
             continue
         with file.open("rb") as old, place.open("wb") as new:
             while block := old.read(2**16):
-                if any(block):
+                if block != bytes(len(block)):
                     new.write(block)
                 else:
                     new.seek(len(block), os.SEEK_CUR)
@@ -478,3 +478,39 @@ def test_nothing_that_is_refused_is_in_the_log(tmp_path):
         copy_with_holes(tmp_path / "db", tmp_path / "crashed")
     with closing(EmbeddedClient(tmp_path / "crashed")) as crashed:
         assert state(crashed) == before
+
+
+@pytest.mark.parametrize("key", ["a\nb[c", "a\x1b[31mb", "a\u2028[b"])
+def test_a_name_cannot_drive_a_terminal_from_an_error(client, key):
+    """The engine repeats names of fields and vectors as they are."""
+    where = models.Filter(must=[models.FieldCondition(key=key, match={"value": 1})])
+    for call in (
+        lambda: client.count("points", where),
+        lambda: client.scroll("points", order_by=key),
+        lambda: client.query_points("points", query=[1.0, 0.0], using=key),
+        lambda: client.create_payload_index("points", key, "keyword"),
+    ):
+        with pytest.raises(QdrantRequestError) as caught:
+            call()
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("number", [10**5000, -(10**5000), 2**64, 10**400], ids="abcd")
+def test_numbers_of_any_size_are_refused_in_our_words(client, number):
+    """Python writes no more than 4,300 digits, and counts no further than 2**63."""
+    point = models.PointStruct.model_construct(id=number, vector={}, payload={})
+    calls = {
+        "limit": lambda: client.scroll("points", limit=number),
+        "offset": lambda: client.scroll("points", offset=number),
+        "ids": lambda: client.retrieve("points", [number]),
+        "facet": lambda: client.facet("points", "n", limit=number),
+        "point": lambda: client.upsert("points", [point]),
+        "payload": lambda: client.set_payload("points", {"n": number}, [1]),
+        "upload": lambda: client.upload_points("points", [], batch_size=number),
+        "matrix": lambda: client.search_matrix_pairs("points", sample=number),
+    }
+    for name, call in calls.items():
+        if name == "payload" and number.bit_length() < 2000:
+            continue  # stored as a float
+        with pytest.raises(QdrantRequestError):
+            call()

@@ -47,6 +47,7 @@ from tests.recalls import (
 
 pytest.importorskip("qdrant_edge")
 from qdrant_rerank.qdrant.embedded.client import EdgeClient
+from tests.releases import needs_client
 
 ROOT = Path(__file__).parents[4]
 
@@ -248,6 +249,7 @@ def test_a_wrong_consistency_is_refused_before_anything_is_asked(transports, con
         assert "consistency is" in str(seen)
 
 
+@needs_client(1, 17)
 def test_the_servers_version_is_told_over_grpc(transports, monkeypatch):
     """And what it lacks is said before the query."""
     monkeypatch.setattr("tests.loopback_grpc.VERSION", "1.16.3")

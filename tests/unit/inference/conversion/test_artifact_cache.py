@@ -156,16 +156,49 @@ def test_two_processes_may_build_the_same_at_once(tmp_path):
     assert said == {f"{folder.name} onetwo\n"}
 
 
-def test_what_a_process_without_locks_left_is_removed_after_a_day(tmp_path, source):
-    """Not before: it may still be at work."""
-    young, old = tmp_path / ".building-young", tmp_path / ".building-old"
-    for path in (young, old):
-        path.mkdir()
-        (path / "part").write_text("part")
+@pytest.mark.parametrize("lock", [None, "", "another machine", b"\xff"])
+def test_what_no_lock_tells_of_is_removed_a_day_after_it_was_written_to(tmp_path, source, lock):
+    """Not before: it may still be at work, on a file system without locks or another machine."""
+    young, old, at_work = (tmp_path / f".building-{n}" for n in ("young", "old", "at-work"))
     day_before = time.time() - 100_000
-    os.utime(old, (day_before, day_before))
+    for path in (young, old, at_work):
+        (path / "artifact").mkdir(parents=True)
+        part = path / "artifact" / "part"
+        part.write_text("part")
+        if lock is not None:
+            (path / "lock").write_bytes(lock if isinstance(lock, bytes) else lock.encode())
+        if path != young:
+            for one in (*path.rglob("*"), path):
+                os.utime(one, (day_before, day_before))
+        if path == at_work:
+            os.utime(part)
     _, folder = made(tmp_path, source, Builder())
-    assert {path for path in tmp_path.iterdir() if path.is_dir()} == {young, folder}
+    left = {path for path in tmp_path.iterdir() if path.is_dir()}
+    assert left == {young, at_work, folder}
+
+
+WITHOUT_LOCKS = """
+import errno, fcntl, os
+def lockf(*args):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+fcntl.lockf = fcntl.flock = lockf
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such locks")
+def test_a_builder_on_a_file_system_without_locks_is_left_alone(tmp_path, source):
+    """Neither a process that sees locks nor one that does not removes its room."""
+    cache = tmp_path / "cache"
+    code = WITHOUT_LOCKS + BUILD_AND_WAIT
+    command = [sys.executable, "-c", code, str(cache), "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, start_new_session=True
+    ) as builder:
+        room = Path(builder.stdout.readline().split()[0])
+        made(cache, source, Builder(), version=1)
+        subprocess.run([sys.executable, "-c", WITHOUT_LOCKS + BUILD[-1], str(cache)], check=True)
+        assert room.is_dir()
+        builder.kill()
 
 
 @pytest.mark.parametrize("forks", [False, True], ids=["alone", "with a forked child"])

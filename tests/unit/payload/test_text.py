@@ -1,32 +1,13 @@
-"""Payload -> text, paths and groups, and what Qdrant returns for these paths."""
-
-from contextlib import closing
+"""Payload -> text, by each kind of text source."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from qdrant_client import QdrantClient, models
 
 from qdrant_rerank.errors import InvalidInputError, MissingTextError
-from qdrant_rerank.payload import (
-    PayloadText,
-    field_paths,
-    group_ids,
-    lookup_ids,
-    require_path,
-    whole_field,
-)
-from qdrant_rerank.qdrant.embedded.client import EdgeClient
-from qdrant_rerank.qdrant.lookups import completed, text_payload
-from qdrant_rerank.reranking.ordering import keep_order
+from qdrant_rerank.payload import PayloadText
 
 WORDS = st.text(min_size=1).filter(str.strip)
-NAMES = st.sampled_from(["title", "a.b", "full text", "größe", 'a"b', "a[0]", "a", "b", "x-y_1"])
-PAYLOADS = st.recursive(
-    st.sampled_from(["iron", "", 7]),
-    lambda inner: st.dictionaries(NAMES, inner, max_size=3) | st.lists(inner, max_size=2),
-    max_leaves=8,
-)
 
 
 @given(WORDS)
@@ -60,15 +41,9 @@ def test_a_template_fills_in_text_numbers_and_braces():
     assert read.fields == ("title", "meta.year", "open")
 
 
-def test_a_template_needs_every_field():
-    """Half a text would be scored as if it were the whole."""
-    assert PayloadText("{title}\n{body}")({"title": "only"}) is None
-    assert PayloadText("{title}")({"title": ["a", "b"]}) is None
-
-
-@pytest.mark.parametrize("value", [None, "", " \n", 3, ["a"], {"a": 1}, b"bytes"])
+@pytest.mark.parametrize("value", [None, "", " \n", 3, [3, " "], {"a": 1}, b"bytes"])
 def test_what_is_no_text_is_missing(value):
-    """Neither str() of a list nor an empty string is scored."""
+    """Neither str() of a number nor an empty string is scored."""
     assert PayloadText("body")({"body": value}) is None
     assert PayloadText(lambda payload: payload["body"])({"body": value}) is None
 
@@ -148,87 +123,41 @@ def test_a_part_of_a_made_up_text_has_no_field(body, data):
         assert (found.field, found.text) == (None, text[start:])
 
 
-@pytest.fixture(scope="module", params=["local mode", "the real engine"])
-def engine(request):
-    """An embedded engine with an empty collection."""
-    made = QdrantClient(":memory:") if request.param == "local mode" else EdgeClient()
-    with closing(made) as client:
-        client.create_collection(
-            "points", {"dense": models.VectorParams(size=1, distance=models.Distance.DOT)}
-        )
-        yield client
-
-
-@settings(max_examples=40, deadline=None)
-@given(payload=st.dictionaries(NAMES, PAYLOADS, max_size=4), fields=st.lists(NAMES, min_size=1))
-def test_what_recall_asks_for_holds_the_text(engine, payload, fields):
-    """Whatever the fields are called; and the payload that is shown in the end is the whole one."""
-    engine.upsert("points", [models.PointStruct(id=1, vector={}, payload=payload)])
-    text = PayloadText(fields)
-    [found] = engine.retrieve("points", [1], with_payload=text_payload(text))
-    assert text(found.payload) == text(payload)
-    [whole] = engine.retrieve("points", [1], with_payload=True)
-    [point] = keep_order([models.ScoredPoint(id=1, version=0, score=0.0, payload=found.payload)])
-    assert completed([point], {1: whole})[0].payload == payload
-
-
-def test_a_field_that_no_path_can_name_needs_the_whole_payload():
-    """Qdrant has no escapes within quotes, and no empty names."""
-    assert field_paths(["title", 'a"b']) is None
-    assert field_paths(["a..b"]) is None
-    assert text_payload(PayloadText(['a"b'])) is True
-
-
-@pytest.mark.parametrize(
-    ("path", "whole"),
-    [
-        ("tags", "tags"),
-        ("tags[]", "tags"),
-        ("a.b[0].c", "a.b"),
-        ('"x[y".z[]', '"x[y".z'),
-    ],
-)
-def test_a_path_is_cut_before_its_first_index(path, whole):
-    """Which Qdrant does not select by."""
-    require_path("group_by", path)
-    assert whole_field(path) == whole
-
-
-@pytest.mark.parametrize("path", ["", "a[", "a..b", "[0]", "my field", "a[-1]", None, 3])
-def test_what_is_no_path_is_named(path):
-    """With what one looks like."""
-    with pytest.raises(InvalidInputError, match="group_by is .*; expected a payload field"):
-        require_path("group_by", path)
-
-
-@pytest.mark.parametrize(
-    ("payload", "ids"),
-    [
-        ({"tags": [{"id": 1}, {"id": 2}, {"id": 1}]}, [1, 2]),
-        ({"tags": [{"id": 1}, {"id": True}]}, []),
-        ({"tags": []}, []),
-        (None, []),
-    ],
-)
-def test_paths_reach_into_arrays(payload, ids):
-    """As in Qdrant's filters."""
-    assert group_ids(payload, "tags[].id") == ids
-
-
-def test_only_what_can_be_an_id_is_looked_up():
-    """A group with another name has no point of its own."""
-    groups = [
-        models.PointGroup(id=value, hits=[])
-        for value in (3, -1, "abc", "936DA01F9ABD4d9d80C702AF85C822A8")
-    ]
-    assert lookup_ids(groups) == {
-        3: 3,
-        "936DA01F9ABD4d9d80C702AF85C822A8": "936da01f-9abd-4d9d-80c7-02af85c822a8",
-    }
-
-
 def test_a_template_names_only_the_fields_that_lack_text():
     """Not those that have some."""
     error = PayloadText("{title} {text}").missing({"text": "full text"}, "It")
     assert "'title' is missing; its payload" in error.reason
     assert "is empty" not in error.reason
+
+
+@given(st.lists(WORDS, min_size=1), WORDS)
+def test_the_texts_of_a_list_are_joined(texts, title):
+    """By newlines, whether the path names the list, its items or a field of them."""
+    payload = {"tags": texts, "chunks": [{"text": text} for text in texts], "title": title}
+    joined = "\n".join(texts)
+    assert PayloadText("tags")(payload) == joined
+    assert PayloadText("tags[]")(payload) == joined
+    assert PayloadText("chunks[].text")(payload) == joined
+    assert PayloadText("chunks[0].text")(payload) == texts[0]
+    assert PayloadText(["title", "tags"])(payload) == f"{title}\n{joined}"
+    assert PayloadText("{title}: {chunks[].text}")(payload) == f"{title}: {joined}"
+
+
+@given(st.lists(WORDS, min_size=2), st.data())
+def test_a_part_of_a_list_is_found_in_its_joined_text(texts, data):
+    """The place is that in the texts joined by newlines."""
+    read = PayloadText("chunks[].text")
+    payload = {"chunks": [{"text": text} for text in texts]}
+    end = data.draw(st.integers(1, len(read(payload))))
+    found = read.locate(payload, 0, end)
+    assert (found.text, found.field) == (read(payload)[:end], "chunks[].text")
+    assert (found.start, found.end) == (0, end)
+
+
+def test_a_source_names_itself():
+    """For the trace, and for people."""
+    assert PayloadText(["a", "b"]).name == "a, b"
+    assert PayloadText("{a}: {b}").name == "{a}: {b}"
+    assert PayloadText(len).name == "len"
+    assert repr(PayloadText(["a", "b"])) == "PayloadText(['a', 'b'])"
+    assert repr(PayloadText(len)) == "PayloadText(len)"

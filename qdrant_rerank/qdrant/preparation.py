@@ -1,0 +1,221 @@
+"""Makes a collection ready for the documents of an ``add``: it exists, and its BM25 is settled.
+
+BM25 weighs a term by the length of its document, compared with the average. That average must be
+the same for all documents of a collection, so it is measured before the first vectors are made, and
+the collection records it.
+"""
+
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from qdrant_client import models
+
+from qdrant_rerank.embedders import Bm25Encoder
+from qdrant_rerank.errors import (
+    CollectionNotFoundError,
+    InvalidInputError,
+    QdrantRequestError,
+    SchemaMismatchError,
+)
+from qdrant_rerank.options import SearchOptions
+from qdrant_rerank.payload import PayloadText, TextChoice
+from qdrant_rerank.qdrant.creation import create_collection
+from qdrant_rerank.qdrant.encoders import asked_encoder, description, require_same_weights
+from qdrant_rerank.qdrant.recall import FirstStage
+from qdrant_rerank.qdrant.recall_plan import LexicalEncoder, RecallPlan
+from qdrant_rerank.qdrant.schema import SPARSE_KEY, SPARSE_NAME, CollectionSchema
+from qdrant_rerank.qdrant.settings import CollectionSettings
+from qdrant_rerank.qdrant.text_source import NEW_TEXT, settle_for_add
+from qdrant_rerank.qdrant.transport.driver import Driver
+
+__all__ = ["MEASURED", "Prepared"]
+
+logger = logging.getLogger(__name__)
+
+#: Documents of an iterator that the average length is measured on: the mean of so many is within
+#: some 5 % of the true one, and a few times less moves no nDCG@10 by 0.001.
+MEASURED = 1024
+
+
+class Prepared:
+    """Gets a collection ready, and is then what an ``add`` needs of it.
+
+    Args:
+        first: knows the collection and the encoders.
+        documents: any iterable. An iterator is read ahead by ``MEASURED`` documents if the average
+            length has to be measured; anything else is read twice then.
+        choice: where a payload's text is; what the collection has settles it.
+        language: language of BM25 in this ``add``; None for the encoder's.
+        avg_len: average length of BM25 in this ``add``; None for the encoder's or the collection's.
+
+    Attributes:
+        schema: schema of the collection.
+        plan: the vectors to fill.
+        encoder: the sparse encoder of documents, or None.
+        documents: all documents, those that were read ahead included.
+
+    Raises:
+        InvalidInputError: language or length are given, and the encoder is not BM25, or they are
+            out of range.
+    """
+
+    schema: CollectionSchema
+    plan: RecallPlan
+    encoder: LexicalEncoder | None
+
+    def __init__(
+        self,
+        first: FirstStage,
+        documents: Iterable[Any],
+        choice: TextChoice,
+        language: str | None = None,
+        avg_len: float | None = None,
+    ) -> None:
+        self.documents = documents
+        self._first = first
+        self._choice = choice
+        self._asked = (language, avg_len)
+        self._new = asked_encoder(first.given_sparse, language, avg_len)
+        if language is not None and first.language not in {None, language}:
+            raise InvalidInputError(
+                f"add(language={language!r}), but the searcher's BM25 is in {first.language!r}. "
+                "Leave the language of one of them out."
+            )
+
+    async def prepare(
+        self, driver: Driver, options: SearchOptions, settings: CollectionSettings
+    ) -> None:
+        """Read the schema, create the collection where there is none, and settle its BM25.
+
+        Args:
+            driver: asks Qdrant.
+            options: names of the vectors to fill.
+            settings: of a collection that has to be created.
+
+        Raises:
+            SchemaMismatchError: the vectors do not fit the encoders, or documents would get other
+                weights than those that are stored.
+            QdrantRequestError: Qdrant refused.
+        """
+        first = self._first
+        first.forget()  # it may have been deleted, and made again with other vectors
+        try:
+            self.schema = await first.schema(driver)
+        except CollectionNotFoundError:
+            await first.require_text_index(driver)
+            self._choice.settle(NEW_TEXT)
+            await first.learn_dimension(driver)
+            new = self._new
+            if isinstance(new, Bm25Encoder):
+                new = await self._measured(driver, new, SPARSE_NAME)
+            await create_collection(
+                driver, first.collection, first.embedder, new, settings, self._choice.text
+            )
+            self.schema = await first.schema(driver)
+        await settle_for_add(driver, self._choice, self.schema)
+        await first.learn_dimension(driver)
+        self.plan = first.plan(self.schema, options)
+        name = self.plan.sparse
+        new = self._new
+        if name is not None and isinstance(new, Bm25Encoder) and self._is_unsettled(name):
+            if self.schema.encoder is not None:
+                new = self._fitting()
+            if isinstance(new, Bm25Encoder):
+                await self._record(driver, await self._measured(driver, new, name))
+        self.encoder = self._fitting()
+        if name is not None and self.encoder is not None:
+            require_same_weights(self.schema, self.encoder)
+
+    def _fitting(self) -> LexicalEncoder | None:
+        """Return the encoder as the collection records it, with what this ``add`` asks for."""
+        language, avg_len = self._asked
+        encoder = asked_encoder(self._first.sparse, language, avg_len)
+        if encoder is self._first.sparse or not isinstance(encoder, Bm25Encoder):
+            return encoder
+        if self.plan.sparse is None:
+            raise SchemaMismatchError(
+                f"A language or an average length is given to add, but {self.schema.collection!r} "
+                f"has no sparse vector for BM25: {self.schema}. Leave them out."
+            )
+        searched = description(self._first.sparse)["language"]
+        if searched != encoder.language:
+            raise SchemaMismatchError(
+                f"add(language={language!r}), but {self.schema.collection!r} is searched in "
+                f"{searched!r}. Make the searcher with language={language!r}; if the collection "
+                "records another language, index into a new one."
+            )
+        return encoder
+
+    def _is_unsettled(self, name: str) -> bool:
+        """Whether no documents have weights yet, and no average length is recorded."""
+        schema = self.schema
+        if schema.points or not schema.has_idf(name):
+            return False
+        return schema.encoder is None or schema.encoder.get("avg_len", 0) is None
+
+    async def _measured(self, driver: Driver, encoder: Bm25Encoder, name: str) -> Bm25Encoder:
+        """Return the encoder with the average length of the documents, if it has none."""
+        if encoder.avg_len is not None:
+            return encoder
+        sample: Iterable[Any] = self.documents
+        if not isinstance(self.documents, Collection):
+            sample, self.documents = await driver.compute(_read_ahead, self.documents)
+        texts = _texts(sample, self._choice.text, name)
+        return encoder.with_avg_len(await driver.compute(encoder.average_length, texts))
+
+    async def _record(self, driver: Driver, encoder: Bm25Encoder) -> None:
+        """Record an encoder in a collection that has no documents yet, and read the schema."""
+        name = self.schema.collection
+        metadata = {SPARSE_KEY: description(encoder)}
+        try:
+            await driver.request(
+                lambda client, _: client.update_collection(name, metadata=metadata)
+            )
+        except QdrantRequestError as error:
+            # A key may allow to write points alone. What is not recorded holds for nobody.
+            logger.info("The average length of %r is not recorded: %s", name, error)
+        self._first.forget()
+        self.schema = await self._first.schema(driver)
+
+
+def _read_ahead(documents: Iterable[Any]) -> tuple[list[Any], Iterator[Any]]:
+    """Return the first documents, and an iterator over all, which raises where the first does."""
+    iterator = iter(documents)
+    first: list[Any] = []
+    failure: Exception | None = None
+    try:
+        for document in islice(iterator, MEASURED):
+            first.append(document)  # noqa: PERF402 - extend would lose what came before a failure
+    except Exception as error:
+        failure = error
+
+    def all_of_them() -> Iterator[Any]:
+        yield from first
+        if failure is not None:
+            raise failure
+        yield from iterator
+
+    return first, all_of_them()
+
+
+def _texts(documents: Iterable[Any], text: PayloadText, name: str) -> Iterator[str]:
+    """Yield the texts that BM25 will encode; a document that is wrong is refused later."""
+    for document in documents:
+        if isinstance(document, str):
+            yield document
+            continue
+        payload = document
+        if isinstance(document, models.PointStruct):
+            if isinstance(document.vector, Mapping) and name in document.vector:
+                continue
+            payload = document.payload or {}
+        if not isinstance(payload, Mapping):
+            continue
+        try:
+            found = text(payload)
+        except Exception:  # of the caller's own function
+            continue
+        if found is not None:
+            yield found

@@ -1,0 +1,160 @@
+"""What ``rerank_points`` takes, as scored points. Frameworks' objects are known by their shape."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, TypeAlias
+from uuid import UUID
+
+import numpy as np
+from qdrant_client.http.models import QueryResponse
+from qdrant_client.models import Record, ScoredPoint
+
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.types import PointId
+from qdrant_rerank.utils.validation import a_type, require_several
+
+__all__ = ["Rerankable", "as_points"]
+
+#: Fields of a point as a dict, as the REST interface has them.
+POINT_FIELDS = frozenset(
+    {"id", "payload", "score", "vector", "version", "shard_key", "order_value"}
+)
+
+
+class LangChainDocument(Protocol):
+    """A LangChain ``Document``."""
+
+    @property
+    def page_content(self) -> str:
+        """The text."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What else is known of it."""
+        ...
+
+
+class LlamaIndexNode(Protocol):
+    """A LlamaIndex node, such as a ``TextNode``."""
+
+    @property
+    def node_id(self) -> str:
+        """Its id."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What else is known of it."""
+        ...
+
+    def get_content(self) -> str:
+        """Return the text, maybe with metadata in it."""
+        ...
+
+
+class LlamaIndexHit(Protocol):
+    """A LlamaIndex ``NodeWithScore``."""
+
+    @property
+    def node(self) -> LlamaIndexNode:
+        """What was found."""
+        ...
+
+    @property
+    def score(self) -> float | None:
+        """Its retrieval score."""
+        ...
+
+
+#: One hit: a point, a dict, an (id, text) pair, a LangChain document, or a LlamaIndex node.
+Rerankable: TypeAlias = (
+    ScoredPoint
+    | Record
+    | Mapping[str, Any]
+    | tuple[PointId, str]
+    | LangChainDocument
+    | LlamaIndexNode
+    | LlamaIndexHit
+)
+
+
+def as_points(points: Iterable[Rerankable] | QueryResponse) -> list[ScoredPoint]:
+    """Return hits as scored points, in their order.
+
+    Args:
+        points: see :func:`~qdrant_rerank.rerank_points`.
+
+    Raises:
+        InvalidInputError: one of them is none of these.
+    """
+    found = points.points if isinstance(points, QueryResponse) else points
+    require_several("points", found)
+    return [_as_point(place, point) for place, point in enumerate(found)]
+
+
+def _as_point(place: int, point: Any) -> ScoredPoint:
+    if isinstance(point, ScoredPoint):
+        return point
+    if isinstance(point, Record):
+        return _point(place, point.id, point.payload, vector=point.vector)
+    if isinstance(point, Mapping):
+        if isinstance(point.get("payload"), Mapping) and point.keys() <= POINT_FIELDS:
+            return _point(place, point.get("id"), point["payload"], point.get("score"))
+        return _point(place, point.get("id", point.get("_id")), point)
+    if isinstance(point, tuple) and len(point) == 2 and isinstance(point[1], str):
+        if isinstance(point[0], bool) or not isinstance(point[0], int | np.integer | str | UUID):
+            raise InvalidInputError(
+                f"Pair {place} of points has the id {point[0]!r:.80}; expected (id, text) with a "
+                "whole number, a str or a UUID."
+            )
+        return _point(place, point[0], {"text": point[1]})
+    node, score = point, None
+    if hasattr(point, "node") and hasattr(point, "score"):
+        node, score = point.node, point.score
+    metadata = getattr(node, "metadata", None)
+    if isinstance(metadata, Mapping):
+        if isinstance(getattr(node, "page_content", None), str):
+            payload = {"page_content": node.page_content, "metadata": dict(metadata)}
+            return _point(place, getattr(node, "id", None) or metadata.get("_id"), payload)
+        if callable(getattr(node, "get_content", None)):
+            payload = {"text": _node_text(node), "metadata": dict(metadata)}
+            return _point(place, getattr(node, "node_id", None), payload, score)
+    advice = ""
+    if isinstance(point, list | tuple) and point and isinstance(point[0], Record):
+        advice = " What scroll(...) returns is (records, next page): pass the records."
+    elif isinstance(point, tuple) and hasattr(point[:1][0] if point else None, "page_content"):
+        advice = " Of (document, score) pairs, pass the documents."
+    raise InvalidInputError(
+        f"points holds {a_type(point)} at {place}; expected ScoredPoints, as query_points(...)"
+        ".points returns them, Records, dicts, (id, text) pairs, LangChain documents or LlamaIndex "
+        f"nodes.{advice}"
+    )
+
+
+def _point(
+    place: int, point_id: Any, payload: Any, score: Any = None, vector: Any = None
+) -> ScoredPoint:
+    """Return a point; its id is its place if it has none of a kind that Qdrant knows."""
+    if isinstance(point_id, UUID):
+        point_id = str(point_id)
+    elif isinstance(point_id, np.integer):
+        point_id = int(point_id)
+    if isinstance(point_id, bool) or not isinstance(point_id, int | str):
+        point_id = place
+    is_number = isinstance(score, int | float | np.number) and not isinstance(score, bool)
+    return ScoredPoint(
+        id=point_id,
+        version=0,
+        score=float(score) if is_number else 0.0,
+        payload=None if payload is None else dict(payload),
+        vector=vector,
+    )
+
+
+def _node_text(node: Any) -> str:
+    """Return the text of a LlamaIndex node without its metadata."""
+    resource = getattr(getattr(node, "text_resource", None), "text", None)
+    for text in (getattr(node, "text", None), resource):
+        if isinstance(text, str):
+            return text
+    return str(node.get_content())
