@@ -247,7 +247,7 @@ class Branches(nn.Module):
         query_mean, mean = pooled(query_top, asked), pooled(top, in_document)
         query = F.normalize(query_mean, dim=1).unsqueeze(2)
         window, rest_window = (
-            (F.normalize(windows(top, weight), dim=2, eps=1e-2) @ query).amax(1)
+            (F.normalize(windows(top, weight, mask), dim=2, eps=1e-2) @ query).amax(1)
             for weight in (in_document, new)
         )
         cosine = F.normalize(mean, dim=1).unsqueeze(1) @ query
@@ -347,12 +347,16 @@ class CrossEncoder(nn.Module):
         return logits.unsqueeze(1)
 
 
-def windows(states: Tensor, weight: Tensor) -> Tensor:
-    """Means of the weighted states in overlapping parts, but for a factor: (N, parts, WIDTH)."""
+def windows(states: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
+    """Means of the weighted states in overlapping parts, but for a factor: (N, parts, WIDTH).
+
+    Parts whose middle is padding are 0, so that a pair has the same parts in every batch.
+    """
     places = torch.arange(states.shape[1], device=states.device)
     starts = places[::STRIDE].unsqueeze(1) - WINDOW // 2
     inside = ((places >= starts) & (places < starts + WINDOW)).to(states.dtype)
-    return (inside * weight.unsqueeze(1)) @ states
+    there = mask[:, ::STRIDE].to(states.dtype).unsqueeze(2)
+    return (inside * there * weight.unsqueeze(1)) @ states
 
 
 def positions(mask: Tensor, types: Tensor) -> Tensor:
