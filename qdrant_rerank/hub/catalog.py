@@ -6,7 +6,7 @@ from typing import Literal
 
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER, ModelFile, ModelSource, ModelSpec
 
-__all__ = ["BUILT_IN", "MULTILINGUAL_EMBEDDER", "MULTILINGUAL_RERANKER"]
+__all__ = ["BUILT_IN", "MULTILINGUAL_EMBEDDER", "MULTILINGUAL_RERANKER", "REPLACED"]
 
 ENGLISH = ("en",)
 MULTILINGUAL = ("multilingual",)
@@ -14,6 +14,10 @@ MULTILINGUAL = ("multilingual",)
 #: files on the hub, an Apache licence, and dozens of languages.
 MULTILINGUAL_RERANKER = "BAAI/bge-reranker-v2-m3"
 MULTILINGUAL_EMBEDDER = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
+#: Lower-case names of models that were bundled once -> the one that is bundled instead.
+REPLACED: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(("grown-minilm-l6-v1", "grown-minilm-l6-v2"), DEFAULT_RERANKER)
+)
 
 
 def _hub(

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from qdrant_rerank.errors import InvalidInputError, UnknownModelError
-from qdrant_rerank.hub.catalog import BUILT_IN
+from qdrant_rerank.hub.catalog import BUILT_IN, REPLACED
 from qdrant_rerank.hub.integrity import is_hex, stays_inside
 from qdrant_rerank.hub.specs import ModelSource, ModelSpec
 
@@ -73,7 +73,8 @@ def find_model(name: str) -> ModelSpec:
     before means the same after a model was added.
 
     Raises:
-        UnknownModelError: there is no such model; the message lists the nearest names.
+        UnknownModelError: there is no such model; the message lists the nearest names, or says what
+            replaced a model that was bundled once.
     """
     specs = supported_models()
     wanted = name.lower()
@@ -85,6 +86,11 @@ def find_model(name: str) -> ModelSpec:
     ):
         if len(matches) == 1:
             return matches[0]
+    if wanted in REPLACED:
+        raise UnknownModelError(
+            f"{name!r} is no longer bundled. {REPLACED[wanted]!r} replaces it: pass that name, and "
+            "choose thresholds such as min_score again, because its scores are other ones."
+        )
     raise UnknownModelError(
         f"No model named {name!r}, and no such file or directory. {nearest_names(name)}"
         "Pass a supported name, a hub repository as 'owner/name', or the path of a directory with "

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import qdrant_rerank
+from qdrant_rerank.hub.catalog import BUILT_IN
 from qdrant_rerank.hub.locate import locate
 from qdrant_rerank.hub.specs import BUNDLED_DIRECTORY, DEFAULT_EMBEDDER, DEFAULT_RERANKER
 
@@ -76,11 +77,14 @@ def test_with_both_runtimes_installed_it_says_so(tmp_path):
 
 
 def test_the_bundled_models_are_small_and_have_their_cards():
-    """At most 40 MB together."""
+    """At most 70 MB together; a card names the licence that the list of models does."""
     files = [path for path in BUNDLED_DIRECTORY.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 70e6
-    for name in (DEFAULT_RERANKER, DEFAULT_EMBEDDER):
+    licenses = {spec.model: spec.license for spec in BUILT_IN.values() if spec.sources is None}
+    licenses[DEFAULT_EMBEDDER] = "apache-2.0"
+    assert sorted(licenses) == sorted(folder.name for folder in BUNDLED_DIRECTORY.iterdir())
+    for name, license in licenses.items():
         card = (BUNDLED_DIRECTORY / name / "README.md").read_text()
-        for part in ("license: apache-2.0", "**Data.**", "**Results**", "**Limits.**"):
+        for part in (f"license: {license}\n", "**Data.**", "**Results**", "**Limits.**"):
             assert part in card
     assert locate(DEFAULT_RERANKER).model.is_file()

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qdrant_rerank import DEFAULT_RERANKER, Cascade, TextCrossEncoder
 from qdrant_rerank.hub.onnx_files import external_files
@@ -38,6 +40,24 @@ def test_a_score_depends_on_its_pair_alone(name):
     together = encoder.score_pairs(pairs).scores
     alone = [encoder.score_pairs([pair]).scores[0] for pair in reversed(pairs)]
     assert together.tolist() == alone[::-1]
+
+
+@pytest.fixture(scope="module", params=[DEFAULT_RERANKER, STUDENT])
+def floats(request, tmp_path_factory):
+    """A model in fp32, whose batches hold pairs of several lengths."""
+    cache = tmp_path_factory.mktemp("fp32")
+    return TextCrossEncoder(request.param, precision="fp32", cache_dir=cache, engine="onnxruntime")
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 90), min_size=2, max_size=5), st.integers(1, 30))
+def test_padding_does_not_change_a_score(floats, lengths, asked):
+    """However much longer the other pairs of a batch are."""
+    words = (" ".join([*QUESTIONS, *QUESTIONS.values(), UNRELATED])).split()
+    query = " ".join(words[:asked])
+    documents = [" ".join((words * 2)[length : 2 * length]) for length in lengths]
+    alone = [floats.rerank(query, [document])[0] for document in documents]
+    assert floats.rerank(query, documents) == pytest.approx(alone, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", [DEFAULT_RERANKER, STUDENT])

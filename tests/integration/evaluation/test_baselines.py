@@ -8,9 +8,17 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from onnxruntime import InferenceSession
 from qdrant_client import QdrantClient
+from tokenizers import Tokenizer
 
-from qdrant_rerank import Bm25Encoder, HybridSearcher, TextCrossEncoder, evaluate
+from qdrant_rerank import (
+    DEFAULT_RERANKER,
+    Bm25Encoder,
+    HybridSearcher,
+    TextCrossEncoder,
+    evaluate,
+)
 from qdrant_rerank.cli.main import main
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.evaluation import Document, evaluate_run
@@ -18,6 +26,8 @@ from qdrant_rerank.evaluation.baselines import Bm25Baseline, bi_encoder_inside
 from qdrant_rerank.evaluation.metrics import holm
 from qdrant_rerank.evaluation.sets import EvaluatedSets
 from qdrant_rerank.evaluation.trec import is_ranked
+from qdrant_rerank.hub.locate import find_spec
+from qdrant_rerank.inference.conversion.split import split
 
 TEXTS = {
     "iron": "Iron melts at 1538 degrees Celsius.",
@@ -28,6 +38,8 @@ TEXTS = {
 CORPUS = {name: Document(name, "", text) for name, text in TEXTS.items()}
 QUERIES = {"q1": "How hot must it be for iron to melt?", "q2": "What is baked?"}
 QRELS = {"q1": {"iron": 1}, "q2": {"bread": 1}}
+#: What a model multiplies the cosine of its vectors by.
+TIMES = {DEFAULT_RERANKER: 1.0, "grown-minilm-l3-v2": 20.0}
 RUN = {"q1": {"pans": 3.0, "copper": 2.0, "iron": 1.0}, "q2": {"pans": 2.0, "bread": 1.0}}
 
 
@@ -64,16 +76,45 @@ def test_bm25_of_a_pool_is_what_qdrant_computes():
     assert Bm25Baseline([]).rerank("x", ["x"]) == [pytest.approx(math.log(2) * weight)]
 
 
-def test_the_bi_encoder_inside_is_a_cosine(bundled, tiny_bert):
-    """Equal texts score highest, and the reranker's own scores do not change; others have none."""
+def ids_of_both(name, query, text):
+    """The token ids of either text, in its part of the pair."""
+    tokenizer = Tokenizer.from_file(str(find_spec(name).directory / "tokenizer.json"))
+    pair = tokenizer.encode(query, text)
+    ids, types = np.array([pair.ids]), np.array(pair.type_ids)
+    return ids[:, types == 0], ids[:, types == 1]
+
+
+def cosine_of_means(session, query, text):
+    """What the bi-encoder would give: each text's states are averaged."""
+    means = []
+    for kind, ids in enumerate((query, text)):
+        types = np.full_like(ids, kind)
+        inputs = (
+            ("input_ids", ids),
+            ("attention_mask", np.ones_like(ids)),
+            ("token_type_ids", types),
+        )
+        [states] = session.run(None, dict(inputs))
+        means.append(states[0].mean(axis=0))
+    return float(means[0] @ means[1] / np.linalg.norm(means[0]) / np.linalg.norm(means[1]))
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_the_bi_encoder_inside_is_a_cosine(name, tiny_bert, tmp_path):
+    """Of the means of the states that its trunk gives each text alone; other models have none."""
+    reranker = TextCrossEncoder(name)
     query = "How hot must it be for iron to melt?"
     texts = [*TEXTS.values(), query]
-    before = bundled.rerank(query, texts)
-    inside = bi_encoder_inside(bundled)
-    scores = inside.rerank(query, texts)
-    assert max(scores) == scores[-1] == pytest.approx(20, abs=0.05)
-    assert min(scores) >= -20
-    assert bundled.rerank(query, texts) == before
+    before = reranker.rerank(query, texts)
+    inside = bi_encoder_inside(reranker)
+    scores = np.array(inside.rerank(query, texts))
+    assert reranker.rerank(query, texts) == before
+    graph = find_spec(name).directory / "onnx" / "model.onnx"
+    with split(graph, [graph.with_name("weights.bin")], tmp_path) as (trunk, _):
+        session = InferenceSession(str(trunk))
+    cosines = [cosine_of_means(session, *ids_of_both(name, query, text)) for text in texts]
+    assert scores / TIMES[name] == pytest.approx(np.array(cosines), abs=0.01)
+    assert max(scores) == scores[-1]
     assert scores[0] > scores[2]
     assert bi_encoder_inside(TextCrossEncoder(tiny_bert)) is None
     assert bi_encoder_inside(None) is None

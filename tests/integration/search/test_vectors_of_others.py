@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
-from qdrant_rerank import Bm25Encoder, HybridSearcher, SearchOptions, StaticEmbedder
+from qdrant_rerank import (
+    DEFAULT_RERANKER,
+    Bm25Encoder,
+    HybridSearcher,
+    SearchOptions,
+    StaticEmbedder,
+)
 from qdrant_rerank.errors import SchemaMismatchError
 from qdrant_rerank.qdrant.embedded.client import EdgeClient
 
@@ -218,7 +224,7 @@ def test_a_query_in_another_script_warns_once(client, bundled, query, script, na
         searcher.search_batch(["iron", query])
     [warning] = caught
     assert named in str(warning.message)
-    assert "grown-minilm-l6-v2" in str(warning.message)
+    assert DEFAULT_RERANKER in str(warning.message)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         searcher.search(query)

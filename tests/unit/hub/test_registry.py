@@ -40,6 +40,14 @@ def test_a_miss_lists_the_nearest_names():
         find_model("zzzzzzzzzz")
 
 
+@pytest.mark.parametrize("name", ["grown-minilm-l6-v1", "Grown-MiniLM-L6-v2"])
+def test_a_model_that_was_bundled_once_is_answered_with_what_replaced_it(name):
+    """The default changed between versions; a name in someone's code did not."""
+    with pytest.raises(UnknownModelError, match=f"'{DEFAULT_RERANKER}' replaces it") as caught:
+        TextCrossEncoder(name)
+    assert name in str(caught.value)
+
+
 def test_the_listing_has_fastembeds_keys():
     """Code that reads fastembed's listing reads this one."""
     keys = {

@@ -213,7 +213,6 @@ def test_others_log_while_a_model_is_made(tmp_path, caplog):
 def test_damaged_weights_are_said_to_be(damage, options, tmp_path):
     """By name, wherever they are read."""
     made = shutil.copytree(find_spec(DEFAULT_RERANKER).directory, tmp_path / "m")
-    (made / "onnx" / "student.onnx").unlink()
     weights = made / "onnx" / "weights.bin"
     weights.write_bytes(b"" if damage == "empty" else weights.read_bytes()[:20_000_000])
     with pytest.raises(ModelFileError, match="It is cut off: fetch the model again"):
@@ -223,7 +222,6 @@ def test_damaged_weights_are_said_to_be(damage, options, tmp_path):
 def test_weights_that_are_a_link_are_read(tmp_path):
     """As by an installer that links files from its cache."""
     made = shutil.copytree(find_spec(DEFAULT_RERANKER).directory, tmp_path / "m")
-    (made / "onnx" / "student.onnx").unlink()
     for name in ("model.onnx", "weights.bin"):
         file = made / "onnx" / name
         file.rename(tmp_path / name)
