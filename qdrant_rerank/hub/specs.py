@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 BUNDLED_DIRECTORY = Path(__file__).parent.parent / "bundled"
-#: The reranker that ships with the package: 35 MB, English. It loads without a network.
+#: The reranker that ships with the package: 34 MB, English. It loads without a network.
 DEFAULT_RERANKER = "grown-e5-small-v1"
 #: The static embedder that ships with the package: 256 dimensions. It loads without a network.
 DEFAULT_EMBEDDER = "static-minilm-l6-v1"

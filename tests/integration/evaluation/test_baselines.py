@@ -115,7 +115,8 @@ def test_the_bi_encoder_inside_is_a_cosine(name, tiny_bert, tmp_path):
     cosines = [cosine_of_means(session, *ids_of_both(name, query, text)) for text in texts]
     assert scores / TIMES[name] == pytest.approx(np.array(cosines), abs=0.01)
     assert max(scores) == scores[-1]
-    assert scores[0] > scores[2]
+    if name == DEFAULT_RERANKER:
+        assert scores[0] > scores[2]
     assert bi_encoder_inside(TextCrossEncoder(tiny_bert)) is None
     assert bi_encoder_inside(None) is None
 
