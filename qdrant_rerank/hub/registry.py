@@ -89,7 +89,7 @@ def find_model(name: str) -> ModelSpec:
     if wanted in REPLACED:
         raise UnknownModelError(
             f"{name!r} is no longer bundled. {REPLACED[wanted]!r} replaces it: pass that name, and "
-            "choose thresholds such as min_score again, because its scores are other ones."
+            "choose thresholds such as score_threshold again, because its scores are other ones."
         )
     raise UnknownModelError(
         f"No model named {name!r}, and no such file or directory. {nearest_names(name)}"
