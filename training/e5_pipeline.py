@@ -17,7 +17,7 @@ import torch
 from e5_groups import micro_batches
 from e5_train import Runner, Trainer
 from encoders import load_encoder, teachers
-from export import export, share_weights, smooth, template_agrees, write_companions
+from export import export, move_weights, smooth, template_agrees, write_companions
 from prepare import Prepared, prepare
 from reader import Branches, CrossEncoder, Trunk
 
@@ -106,7 +106,7 @@ def publish(
     smooth(model, seen, config["export"]["smoothing"])
     folder = out / "int8" / "onnx"
     export(model, folder / "model.onnx", int8=True, reduce_range=True)
-    share_weights([folder / "model.onnx"], folder / "weights.bin")
+    move_weights(folder / "model.onnx", folder / "weights.bin")
     layers = len(trunk.encoder.layers) + config["model"]["joint"] + config["model"]["reading"]
     for folder in (out / "fp32", out / "int8"):
         write_companions(folder, kind, layers)

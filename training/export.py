@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 OPSET = 17
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-LEAST_SHARED = 1024  # bytes of a weight that is kept in the shared file
+LEAST_MOVED = 1024  # bytes of a weight that is kept outside the graph
 ALIGNMENT = 64  # bytes
 
 
@@ -152,24 +152,23 @@ def export(model: Any, target: Path, *, int8: bool, reduce_range: bool = False) 
         finished.rename(target)
 
 
-def share_weights(models: list[Path], data: Path) -> None:
-    """Move the weights of several ONNX files of one folder into one file, equal ones once."""
+def move_weights(path: Path, data: Path) -> None:
+    """Move the weights of an ONNX file into a file beside it, equal ones once."""
     offsets: dict[bytes, int] = {}
+    model = onnx.load(path)
     with data.open("wb") as out:
-        for path in models:
-            model = onnx.load(path)
-            for tensor in model.graph.initializer:
-                raw = tensor.raw_data
-                if len(raw) < LEAST_SHARED:
-                    continue
-                digest = hashlib.sha256(raw).digest()
-                if digest not in offsets:
-                    out.write(b"\0" * (-out.tell() % ALIGNMENT))
-                    offsets[digest] = out.tell()
-                    out.write(raw)
-                set_external_data(tensor, data.name, offsets[digest], len(raw))
-                tensor.ClearField("raw_data")
-            onnx.save(model, path)
+        for tensor in model.graph.initializer:
+            raw = tensor.raw_data
+            if len(raw) < LEAST_MOVED:
+                continue
+            digest = hashlib.sha256(raw).digest()
+            if digest not in offsets:
+                out.write(b"\0" * (-out.tell() % ALIGNMENT))
+                offsets[digest] = out.tell()
+                out.write(raw)
+            set_external_data(tensor, data.name, offsets[digest], len(raw))
+            tensor.ClearField("raw_data")
+    onnx.save(model, path)
 
 
 def write_companions(folder: Path, kind: Kind, layers: int) -> None:

@@ -1,4 +1,4 @@
-"""Make the bundled cross-encoder and its student: data in, ONNX files out.
+"""Make a cross-encoder and the student of it that is bundled: data in, ONNX files out.
 
     python training/pipeline.py DATA_DIR WORK_DIR OUT_DIR [--config FILE] [--device cuda]
 
@@ -18,7 +18,7 @@ import torch
 from alone import fit_alone
 from data import Pool, load_pool
 from encoders import teachers
-from export import export, share_weights, smooth, write_companions
+from export import export, move_weights, smooth, write_companions
 from groups import Tokens, tokenize
 from lexical import inverse_frequency, stem_classes
 from mine import Mined, mine
@@ -154,7 +154,7 @@ def fit_head(inputs: Inputs, branches: Branches) -> ScalarHead:
 
 
 def publish(inputs: Inputs, trained: dict[str, Branches], out: Path) -> None:
-    """Write both models in int8, with the weights that they share once, and in float32."""
+    """Write both models, each in int8 and in float32."""
     alone = fit_head(inputs, trained["model"])
     on_cpu = replace(inputs, device=torch.device("cpu"))
     seen = on_cpu.trainer("model").batches_of(range(inputs.config["export"]["steps_seen"]))
@@ -163,14 +163,14 @@ def publish(inputs: Inputs, trained: dict[str, Branches], out: Path) -> None:
         trunk = inputs.trunk(name, torch.float32)
         head = alone.cpu() if name == "model" else None  # the student learned the whole's scores
         model = CrossEncoder(trunk, branches.cpu(), head, across).float()
-        export(copy.deepcopy(model), out / "fp32" / f"{name}.onnx", int8=False)
+        export(copy.deepcopy(model), out / name / "fp32" / "model.onnx", int8=False)
         smooth(model, seen, inputs.config["export"]["smoothing"])
-        export(model, out / "int8" / "onnx" / f"{name}.onnx", int8=True)
-    folder = out / "int8" / "onnx"
-    share_weights([folder / "model.onnx", folder / "student.onnx"], folder / "weights.bin")
-    layers = inputs.config["model"]["layers"] + inputs.config["model"]["cross"]
-    for folder in (out / "fp32", out / "int8"):
-        write_companions(folder, teachers(folder)["minilm"], layers)
+        graph = out / name / "int8" / "onnx" / "model.onnx"
+        export(model, graph, int8=True)
+        move_weights(graph, graph.with_name("weights.bin"))
+        layers = inputs.config[name]["layers"] + inputs.config[name]["cross"]
+        for folder in (out / name / "fp32", out / name / "int8"):
+            write_companions(folder, teachers(folder)["minilm"], layers)
     print(f"wrote {out}")
 
 
