@@ -14,6 +14,7 @@ from qdrant_rerank.cross_encoder.activations import Activation
 from qdrant_rerank.cross_encoder.document_cache import SplitRuntime
 from qdrant_rerank.cross_encoder.heads import Label
 from qdrant_rerank.cross_encoder.model_config import ModelConfig
+from qdrant_rerank.cross_encoder.modular import MODULES, TOKEN_OUTPUTS, ModularHead
 from qdrant_rerank.cross_encoder.prompts import PromptTemplate, PromptTokenizer, choose_prompt
 from qdrant_rerank.cross_encoder.score_cache import ScoreCache, model_fingerprint
 from qdrant_rerank.cross_encoder.scorer import PairScorer
@@ -136,6 +137,7 @@ class EncoderLoader:
                     runtime = self._runtime(reader)
                     if self.plan.precision == "fp16" and runtime.provider == CPU:
                         _log_slower(self.files.name)
+                    modules = self._modules(runtime)
                     self.loaded_scorer = PairScorer(
                         reader,
                         runtime,
@@ -143,8 +145,9 @@ class EncoderLoader:
                         activation=self.activation,
                         label=self.label,
                         cache=self.score_cache,
-                        model=self._fingerprint(reader, runtime),
+                        model=self._fingerprint(reader, runtime, modules),
                         precision=self.plan.weights,
+                        modules=modules,
                     )
         return self.loaded_scorer
 
@@ -167,6 +170,16 @@ class EncoderLoader:
         return PromptTokenizer.from_directory(
             directory, self.prompt, instruction=self.instruction, max_length=max_length
         )
+
+    def _modules(self, runtime: Runtime) -> ModularHead | None:
+        """Read the head that the ONNX file lacks; None if it has one, or no file tells."""
+        if runtime.output not in TOKEN_OUTPUTS or not self._is_modular:
+            return None
+        return ModularHead.read(self.files.tokenizer)
+
+    @property
+    def _is_modular(self) -> bool:
+        return (self.files.tokenizer / MODULES).is_file()
 
     def _runtime(self, reader: PairReader) -> Runtime:
         plan = self.plan  # before anything is made: what is asked for may not be there
@@ -226,12 +239,15 @@ class EncoderLoader:
                     fallback=fallback,
                     first_position=position,
                     output=self.output,
+                    preferred=("logits", *(TOKEN_OUTPUTS if self._is_modular else ())),
                 )
             # The files may be in a temporary folder, and sessions are opened later, too.
             weakref.finalize(runtime, stack.pop_all().close)
             return runtime
 
-    def _fingerprint(self, reader: PairReader, runtime: Runtime) -> bytes:
+    def _fingerprint(
+        self, reader: PairReader, runtime: Runtime, modules: ModularHead | None
+    ) -> bytes:
         """Return a digest of all that makes a logit; the activation and the label do not."""
         if self.score_cache is None:
             return b""  # a model of gigabytes need not be read again
@@ -240,6 +256,7 @@ class EncoderLoader:
                 self.files.model,
                 *self.files.external_data,
                 *(self.files.tokenizer / name for name in TOKENIZER_FILES),
+                *(modules.files if modules is not None else ()),
             ],
             {
                 "provider": runtime.provider,

@@ -112,7 +112,8 @@ class TextCrossEncoder:
         label: name or number of the label that means relevance, if the model has several labels.
             None for the only one; of two, the one that the configuration names, else the second.
         output: name of the ONNX file's output that holds the logits; None for ``logits``, or else
-            its first output.
+            its first output. Token states (``last_hidden_state``, ``token_embeddings``) go through
+            the head that the model's ``modules.json`` lists.
         long_documents: "truncate" reads a document up to the max length; "windows" reads all of it
             in overlapping passages and takes the highest score; ``Windows(...)`` says how.
         instruction: for a language model: what is relevant; None for its prompt's own.

@@ -196,13 +196,16 @@ def wanted_of(
     source = (file and file.source) or spec.sources or ModelSource()
     repository = cached_repository(source.hf or spec.model, cache_dir)
     if file is None:
-        return Wanted(repository, pull, revision, precision=precision)
+        return Wanted(
+            repository, pull, revision, precision=precision, optional=snapshots.HEAD_FILES
+        )
     return Wanted(
         repository,
         pull,
         revision=revision or source.revision,
         path=file.path,
         precision=file.precision,
+        optional=snapshots.HEAD_FILES,
         additional=file.additional_files,
         sha256=file.sha256,
     )
@@ -259,10 +262,10 @@ def _in_cache(
     cache_dir: str | Path | None,
     local_files_only: bool,
     task: str = "text-classification",
-    optional: tuple[str, ...] = (),
+    optional: tuple[str, ...] | None = None,
 ) -> ModelFiles:
     wanted = wanted_of(spec, precision=precision, revision=revision, cache_dir=cache_dir)
-    wanted = replace(wanted, task=task, optional=optional)
+    wanted = replace(wanted, task=task, optional=wanted.optional if optional is None else optional)
     try:
         found = snapshots.obtain(wanted, local_files_only=local_files_only)
     except ModelFileError as error:

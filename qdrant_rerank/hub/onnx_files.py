@@ -6,6 +6,7 @@ memory map: nothing is executed and no weight is read.
 """
 
 import mmap
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -66,10 +67,16 @@ def how_to_export(model: object, files: Iterable[str], task: str = "text-classif
     weights = ("safetensors", "bin", "pt")
     if not any(name.rpartition(".")[2] in weights for name in files):
         return "Pass a directory or a repository with an ONNX export of the model."
+    if task != "text-classification":
+        return (
+            "Its weights are for PyTorch. Export them to ONNX, and pass the new directory: pip "
+            f'install "optimum[onnxruntime]", then optimum-cli export onnx --task {task} --model '
+            f"{model} NEW_DIRECTORY"
+        )
     return (
         "Its weights are for PyTorch. Export them to ONNX, and pass the new directory: pip install "
-        f'"optimum[onnxruntime]", then optimum-cli export onnx --task {task} --model '
-        f"{model} NEW_DIRECTORY"
+        f'"qdrant-rerank[export]", then qdrant-rerank models export {shlex.quote(str(model))} '
+        "NEW_DIRECTORY"
     )
 
 

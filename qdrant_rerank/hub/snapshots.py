@@ -27,6 +27,17 @@ TOKENIZER_FILES = (
     "config_sentence_transformers.json",
 )
 
+#: Files of the head of a modular cross-encoder, in folders as sentence-transformers calls them.
+HEAD_FILES = (
+    "modules.json",
+    *(
+        f"{number}_{kind}/{name}"
+        for number in range(1, 8)
+        for kind in ("Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
+        for name in ("config.json", "model.safetensors")
+    ),
+)
+
 # With these, a snapshot of another tool has all that decides how a model reads and scores.
 ENOUGH = {"tokenizer.json", "config.json", "tokenizer_config.json"}
 

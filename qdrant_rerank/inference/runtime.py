@@ -50,8 +50,9 @@ class Runtime:
             runtime; None to load the model's file itself.
         fallback: the file for pairs that do not fit a GPU, if ``prepared`` runs only there.
         first_position: position of the first token, if the file takes position_ids.
-        output: name of the output to return; None for ``logits``, or else the file's first
-            output.
+        output: name of the output to return; None for the first of ``preferred`` that the file
+            has, or else the file's first output.
+        preferred: names of outputs.
 
     Attributes:
         path: as given.
@@ -79,6 +80,7 @@ class Runtime:
         fallback: Path | None = None,
         first_position: int = 0,
         output: str | None = None,
+        preferred: Sequence[str] = ("logits",),
     ) -> None:
         self.path = path
         self._plan = plan
@@ -108,7 +110,7 @@ class Runtime:
 
         self._inputs = Inputs(first.get_inputs(), path)
         self.inputs = self._inputs.names
-        self.output = _choose_output([node.name for node in first.get_outputs()], output)
+        self.output = _choose_output([node.name for node in first.get_outputs()], output, preferred)
         self.fixed_width = self._inputs.fixed_width
         alone = self._inputs.one_row or names_any(path, DYNAMIC_QUANTIZATION + IGNORES_LEFT_PADDING)
         self.pairs_per_batch = 1 if alone or with_openvino else None
@@ -270,9 +272,9 @@ class Runtime:
         return f"Runtime({str(self.path)!r}, {self.provider}, workers={self.workers})"
 
 
-def _choose_output(outputs: Sequence[str], wanted: str | None) -> str:
+def _choose_output(outputs: Sequence[str], wanted: str | None, preferred: Sequence[str]) -> str:
     if wanted is None:
-        return "logits" if "logits" in outputs else outputs[0]
+        return next((name for name in preferred if name in outputs), outputs[0])
     if wanted not in outputs:
         raise InvalidInputError(
             f"output is {wanted!r}; the ONNX file has the outputs {', '.join(outputs)}. Pass one "
