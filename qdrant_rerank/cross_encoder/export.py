@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
-from qdrant_rerank.cross_encoder.torch_export import PAIRS, REFERENCE
+from qdrant_rerank.cross_encoder.torch_export import OUTCOME, PAIRS
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError, ModelFileError
 from qdrant_rerank.hub.onnx_files import external_files
 from qdrant_rerank.inference.conversion.fp16 import halve
@@ -24,12 +26,17 @@ __all__ = ["Exported", "export_model"]
 
 ExportPrecision = Literal["fp32", "fp16", "int8"]
 
-WORKER = "qdrant_rerank.cross_encoder.torch_export"
+# The other process looks for modules where this one does.
+WORKER = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from qdrant_rerank.cross_encoder.torch_export import run; run(*sys.argv[2:])"
+)
 NEEDED = ("torch", "transformers", "onnx")
 # Largest difference from PyTorch's logits, as a share of the spread (highest minus lowest) of
 # them. Sums in another order differ by far less in fp32; int8 rounds weights and activations.
 TOLERANCE: dict[ExportPrecision, float] = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.25}
 LEAST_SPREAD = 0.1  # of logits, so that equal ones do not ask for equal bits
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # "owner/name"
 LARGE = 1 << 31  # bytes, above which weights lie beside the ONNX file
 
 
@@ -70,6 +77,7 @@ def export_model(
     """
     path = Path(target).expanduser().absolute()
     _require_new(path)
+    model = _source(source)
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         raise MissingDependencyError(
             f"To export a model needs {', '.join(missing)}, which is not installed: "
@@ -82,27 +90,47 @@ def export_model(
         raise InvalidInputError(f"{path} cannot be made: {error.strerror}.") from error
     with room as folder:
         made = Path(folder, path.name)
-        done = subprocess.run(
-            [sys.executable, "-m", WORKER, str(Path(source).expanduser()), str(made)],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise ModelFileError(f"{source} cannot be exported: {reason[:500]}.")
-        expected = np.array(json.loads((made / REFERENCE).read_text("utf-8")), dtype=np.float64)
-        (made / REFERENCE).unlink()
+        expected = _by_torch(model, made)
         difference = _checked(made, expected, "fp32")
-        model = made / "onnx" / "model.onnx"
+        file = made / "onnx" / "model.onnx"
         if precision != "fp32":
-            model = _convert(model, precision)
+            file = _convert(file, precision)
             difference = _checked(made, expected, precision)
-        size = sum(file.stat().st_size for file in (model, *external_files(model)))
+        size = sum(each.stat().st_size for each in (file, *external_files(file)))
         _require_new(path)
         made.rename(path)
     return Exported(path, size, difference, len(PAIRS))
+
+
+def _source(source: str | Path) -> str:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return str(path.absolute())
+    if os.path.lexists(path):
+        raise InvalidInputError(f"{source} is a file; expected the directory of a model.")
+    if isinstance(source, Path) or not REPOSITORY.fullmatch(source):
+        raise InvalidInputError(
+            f"No directory {str(source)!r}, and it is not a hub repository: 'owner/name'."
+        )
+    return source
+
+
+def _by_torch(source: str, made: Path) -> NDArray[np.float64]:
+    """Export in another process; return PyTorch's logits, shape (pairs, labels)."""
+    read, write = os.pipe()  # closed if this process is killed, and then the other one ends
+    try:
+        command = [sys.executable, "-P", "-c", WORKER, json.dumps(sys.path), source, str(made)]
+        done = subprocess.run(command, stdin=read, stdout=subprocess.DEVNULL, check=False)
+    finally:
+        os.close(read)
+        os.close(write)
+    try:
+        outcome = json.loads(made.with_name(OUTCOME).read_text("utf-8"))
+    except (OSError, ValueError):
+        outcome = {"reason": f"PyTorch's process ended with exit code {done.returncode}"}
+    if "reason" in outcome:
+        raise ModelFileError(f"{source} cannot be exported: {outcome['reason'][:1000]}.")
+    return np.array(outcome["scores"], dtype=np.float64)
 
 
 def _require_new(path: Path) -> None:
@@ -120,18 +148,23 @@ def _convert(model: Path, precision: ExportPrecision) -> Path:
             halve(model, target, Path(room), large=large)
         else:
             with quantized(model, data, Path(room), int8_weights()) as made:
-                for file in made.parent.glob(f"{made.name}*"):
-                    file.rename(target.with_name(file.name.replace(made.name, target.name)))
+                for file in external_files(made):  # under the names that the ONNX file knows
+                    file.rename(target.with_name(file.name))
+                made.rename(target)
     for file in (model, *data):
         if file not in external_files(target):
             file.unlink()
     return target
 
 
-def _checked(made: Path, expected: np.ndarray, precision: ExportPrecision) -> float:
+def _checked(made: Path, expected: NDArray[np.float64], precision: ExportPrecision) -> float:
     """Compare with PyTorch's logits, shape (pairs, labels); return the largest difference."""
     encoder = TextCrossEncoder(
-        made, device="cpu", engine="onnxruntime", label=0 if expected.shape[1] > 2 else None
+        made,
+        device="cpu",
+        engine="onnxruntime",
+        label=0 if expected.shape[1] > 1 else None,  # all labels are compared
+        cache_dir=made.parent,  # what is made to run it is not kept
     )
     found = encoder.score_pairs(PAIRS).label_logits
     spread = max(float(np.ptp(expected)), LEAST_SPREAD)

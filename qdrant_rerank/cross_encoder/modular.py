@@ -22,7 +22,7 @@ from qdrant_rerank.errors import ModelFileError
 from qdrant_rerank.hub.integrity import stays_inside
 from qdrant_rerank.utils.json_object import JsonObject, parse_json
 
-__all__ = ["MODULES", "TOKEN_OUTPUTS", "ModularHead"]
+__all__ = ["MODULES", "TOKEN_OUTPUTS", "ModularHead", "modules_of"]
 
 MODULES = "modules.json"
 #: Outputs of an ONNX file that holds the transformer alone, best known first.
@@ -72,13 +72,13 @@ class ModularHead:
         source = directory / MODULES
         steps: list[Step] = []
         files = [source]
-        for folder, kind in _listed(source)[1:]:
+        for folder, kind in modules_of(source)[1:]:
             make = _KINDS.get(kind)
             if make is None:
                 raise ModelFileError(
-                    f"{source} lists a module {kind}, and the ONNX file has no output 'logits'. "
-                    f"Modules that can be run: {', '.join(_KINDS)}. Export the whole model: "
-                    f"qdrant-rerank models export {directory} NEW_DIRECTORY"
+                    f"{source} lists a module {kind}, which cannot be run without PyTorch. Modules "
+                    f"that can: {', '.join(_KINDS)}. Pass an ONNX file of the whole model, which "
+                    "returns 'logits'."
                 )
             config = JsonObject.read(folder / "config.json")
             steps.append(make(folder, config))
@@ -112,8 +112,12 @@ class ModularHead:
             ) from error
 
 
-def _listed(source: Path) -> list[tuple[Path, str]]:
-    """Return folder and kind of each module."""
+def modules_of(source: Path) -> list[tuple[Path, str]]:
+    """Return folder and kind of each module that a ``modules.json`` lists.
+
+    Raises:
+        ModelFileError: it is not a list of modules whose first one is a Transformer.
+    """
     try:
         listed: Any = parse_json(source.read_text("utf-8"))
         found = [(str(each["path"]), str(each["type"]).rpartition(".")[2]) for each in listed]

@@ -1,26 +1,28 @@
 """A program: a PyTorch cross-encoder -> its ONNX file, and PyTorch's own scores of some pairs.
 
-    python -m qdrant_rerank.cross_encoder.torch_export SOURCE TARGET
-
 :mod:`~qdrant_rerank.cross_encoder.export` runs it in a process of its own: nothing else of the
-package imports PyTorch. Code of a repository is not executed. The reason of a failure is the last
-line on stderr.
+package imports PyTorch. Code of a repository is not executed.
 """
 
 import inspect
 import json
+import os
 import shutil
-import sys
 import tempfile
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PAIRS", "REFERENCE"]
+from qdrant_rerank.cross_encoder.modular import MODULES, ModularHead, modules_of
+from qdrant_rerank.errors import ModelFileError
 
-REFERENCE = "reference.json"
+__all__ = ["OUTCOME", "PAIRS", "run"]
+
+OUTCOME = "outcome.json"
 OPSET = 17
 LARGE = 1 << 31  # bytes: protobuf ends at 2 GiB, and weights are then written beside the ONNX file
+MOST_TOKENS = 512  # of a pair; none of those below has so many
 QUERIES = (
     "melting point of iron",
     "how is bread baked",
@@ -36,38 +38,66 @@ DOCUMENTS = (
 )
 #: What is scored by both: each query with each document, short, long, and in other languages.
 PAIRS = tuple((query, document) for query in QUERIES for document in DOCUMENTS)
-COPIED = ("config.json", "config_sentence_transformers.json", "modules.json")
+COPIED = ("config.json", "config_sentence_transformers.json", MODULES)
 WEIGHTS = ("*.safetensors", "*.bin")
 TEXTS = ("*.json", "*.txt", "*.model")
 
 
-def main(source: str, target: str) -> None:
-    """Write ``onnx/model.onnx``, the tokenizer, the configuration and ``reference.json``."""
+def run(source: str, target: str) -> None:
+    """Export, and write beside the target, in ``outcome.json``, the scores or the reason."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        outcome: dict[str, Any] = {"scores": export(source, Path(target))}
+    except Exception as error:  # whatever PyTorch or the hub's client raises is a reason
+        kind = "" if isinstance(error, ModelFileError) else f"{type(error).__name__}: "
+        outcome = {"reason": kind + " ".join(str(error).split())}
+    Path(target).with_name(OUTCOME).write_text(json.dumps(outcome), encoding="utf-8")
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):  # the other end is the parent's, and is closed when that is killed
+        pass
+    os._exit(1)
+
+
+def export(source: str, into: Path) -> list[list[float]]:
+    """Write ``onnx/model.onnx``, the tokenizer and the configuration.
+
+    Returns:
+        PyTorch's logits of the pairs, shape (pairs, labels).
+
+    Raises:
+        ModelFileError: the model is not one that can be exported.
+    """
     import torch
     import transformers
 
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     root = local_copy(source)
-    transformer, parts = modules_of(root)
-    architecture = " ".join(
-        json.loads((transformer / "config.json").read_text("utf-8")).get("architectures") or []
-    )
-    if parts and not {"LogitScore", "SpladePooling"}.intersection(parts):
+    transformer, modular = root, (root / MODULES).is_file()
+    if modular:
+        transformer = modules_of(root / MODULES)[0][0]
+        modular = len(modules_of(root / MODULES)) > 1
+    names = json.loads((transformer / "config.json").read_text("utf-8")).get("architectures")
+    architecture = " ".join(names or ["a model without architectures in config.json"])
+    if modular:
+        ModularHead.read(root)
         kind, output = transformers.AutoModel, "last_hidden_state"
-    elif architecture.endswith("ForSequenceClassification") and not parts:
+    elif architecture.endswith("ForSequenceClassification"):
         kind, output = transformers.AutoModelForSequenceClassification, "logits"
     else:
-        raise SystemExit(
-            f"{source} is {architecture or 'a model without architectures in config.json'}"
-            f"{' with ' + ', '.join(parts) if parts else ''}; expected a sequence classifier or a "
-            "modular cross-encoder of sentence-transformers"
+        raise ModelFileError(
+            f"it is {architecture}; expected a sequence classifier, or a modular cross-encoder of "
+            "sentence-transformers"
         )
-    model = kind.from_pretrained(transformer, attn_implementation="eager").float().eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(transformer)
+    own = {"trust_remote_code": False}
+    model = kind.from_pretrained(transformer, attn_implementation="eager", **own).float().eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(transformer, **own)
     if not tokenizer.is_fast:
-        raise SystemExit(f"{source} has no fast tokenizer, which tokenizer.json is made of")
+        raise ModelFileError("it has no fast tokenizer, which tokenizer.json is made of")
     taken = inspect.signature(model.forward).parameters
-    names = [name for name in tokenizer.model_input_names if name in taken]
-    into = Path(target)
+    inputs = [name for name in tokenizer.model_input_names if name in taken]
     into.mkdir()
     tokenizer.save_pretrained(into)
     for name in COPIED:
@@ -75,13 +105,14 @@ def main(source: str, target: str) -> None:
             shutil.copy(root / name, into)
     if not (into / "config.json").is_file():
         shutil.copy(transformer / "config.json", into)
-    for folder in root.glob("[1-9]_*/"):
+    for folder in root.glob("[1-9]*_*/"):
         shutil.copytree(folder, into / folder.name)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        write_onnx(model, batch(tokenizer, PAIRS[:3], names), output, into / "onnx" / "model.onnx")
-        scores = [reference(model, batch(tokenizer, [p], names), output, into) for p in PAIRS]
-    (into / REFERENCE).write_text(json.dumps(scores))
+        scores = [reference(model, batch(tokenizer, [p], inputs), output, into) for p in PAIRS]
+        some = batch(tokenizer, PAIRS[:3], inputs)
+        write_onnx(model, some, output, into / "onnx" / "model.onnx")
+    return scores
 
 
 def local_copy(source: str) -> Path:
@@ -96,16 +127,6 @@ def local_copy(source: str) -> Path:
     return root
 
 
-def modules_of(root: Path) -> tuple[Path, list[str]]:
-    """Return the transformer's directory, and the kinds of the modules after it."""
-    path = root / "modules.json"
-    if not path.is_file():
-        return root, []
-    listed = json.loads(path.read_text("utf-8"))
-    kinds = [str(each["type"]).rpartition(".")[2] for each in listed]
-    return root / listed[0]["path"], kinds[1:]
-
-
 def batch(tokenizer: Any, pairs: Any, names: list[str]) -> dict[str, Any]:
     """Tokenise pairs as a model's own documentation says."""
     queries, documents = zip(*pairs, strict=True)
@@ -114,7 +135,7 @@ def batch(tokenizer: Any, pairs: Any, names: list[str]) -> dict[str, Any]:
         list(documents),
         padding=True,
         truncation=True,
-        max_length=min(tokenizer.model_max_length, 128),
+        max_length=min(tokenizer.model_max_length, MOST_TOKENS),
         return_tensors="pt",
     )
     return {name: made[name] for name in names}
@@ -142,7 +163,7 @@ def write_onnx(model: Any, inputs: dict[str, Any], output: str, path: Path) -> N
     with tempfile.TemporaryDirectory(dir=path.parent.parent.parent) as room:
         traced = Path(room, "model.onnx")
         torch.onnx.export(
-            Named(),
+            Named().eval(),
             tuple(inputs.values()),
             str(traced),
             input_names=list(inputs),
@@ -165,12 +186,5 @@ def reference(model: Any, inputs: dict[str, Any], output: str, root: Path) -> li
     found = model(**inputs)[output]
     if output == "logits":
         return [float(value) for value in found[0]]
-    from qdrant_rerank.cross_encoder.modular import ModularHead
-
-    head = ModularHead.read(root)
-    made = head(found.numpy(), inputs["attention_mask"].numpy())
+    made = ModularHead.read(root)(found.numpy(), inputs["attention_mask"].numpy())
     return [float(value) for value in made[0]]
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

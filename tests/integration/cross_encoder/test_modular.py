@@ -106,10 +106,10 @@ def test_token_states_without_modules_are_refused(copy):
 
 
 def test_a_module_that_is_not_known_is_named(copy):
-    """With what can be run, and the command that exports all of it."""
+    """With what can be run, and what else there is."""
     path = copy / "modules.json"
     path.write_text(path.read_text().replace("Dense", "Convolution"))
-    with pytest.raises(ModelFileError, match=r"Convolution.*Pooling, Dense.*models export"):
+    with pytest.raises(ModelFileError, match=r"Convolution.*Pooling, Dense.*whole model"):
         TextCrossEncoder(copy)
 
 
