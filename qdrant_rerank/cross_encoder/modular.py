@@ -220,11 +220,14 @@ _KINDS: Mapping[str, Callable[[Path, JsonObject], Step]] = {
 
 
 def _first(tokens: Array, mask: Mask) -> Array:
-    return tokens[np.arange(len(tokens)), mask.argmax(axis=1)]
+    found: Array = tokens[np.arange(len(tokens)), mask.argmax(axis=1)]
+    return found
 
 
 def _last(tokens: Array, mask: Mask) -> Array:
-    return tokens[np.arange(len(tokens)), mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1)]
+    last = mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1)
+    found: Array = tokens[np.arange(len(tokens)), last]
+    return found
 
 
 def _highest(tokens: Array, mask: Mask) -> Array:
@@ -235,7 +238,8 @@ def _highest(tokens: Array, mask: Mask) -> Array:
 def _weighted(tokens: Array, weights: NDArray[np.integer[Any]], power: float = 1.0) -> Array:
     total = np.einsum("nwd,nw->nd", tokens, weights.astype(np.float32))
     count = np.maximum(weights.sum(axis=1, keepdims=True), LEAST_DIVISOR) ** power
-    return (total / count).astype(np.float32)
+    found: Array = (total / count).astype(np.float32)
+    return found
 
 
 _POOLINGS: Mapping[str, Callable[[Array, Mask], Array]] = {

@@ -146,7 +146,7 @@ def write_onnx(model: Any, inputs: dict[str, Any], output: str, path: Path) -> N
     import onnx
     import torch
 
-    class Named(torch.nn.Module):
+    class Named(torch.nn.Module):  # type: ignore[misc]  # PyTorch's types are not read
         """Takes the inputs in their order, and returns one output."""
 
         def __init__(self) -> None:
