@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
 from qdrant_rerank.cross_encoder.torch_export import OUTCOME, PAIRS
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError, ModelFileError
+from qdrant_rerank.hub.cache import is_repository
 from qdrant_rerank.hub.onnx_files import external_files
 from qdrant_rerank.inference.conversion.fp16 import halve
 from qdrant_rerank.inference.conversion.int8 import quantized
@@ -36,7 +36,6 @@ NEEDED = ("torch", "transformers", "onnx")
 # them. Sums in another order differ by far less in fp32; int8 rounds weights and activations.
 TOLERANCE: dict[ExportPrecision, float] = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.25}
 LEAST_SPREAD = 0.1  # of logits, so that equal ones do not ask for equal bits
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # "owner/name"
 LARGE = 1 << 31  # bytes, above which weights lie beside the ONNX file
 
 
@@ -108,7 +107,7 @@ def _source(source: str | Path) -> str:
         return str(path.absolute())
     if os.path.lexists(path):
         raise InvalidInputError(f"{source} is a file; expected the directory of a model.")
-    if isinstance(source, Path) or not REPOSITORY.fullmatch(source):
+    if isinstance(source, Path) or "/" not in source or not is_repository(source):
         raise InvalidInputError(
             f"No directory {str(source)!r}, and it is not a hub repository: 'owner/name'."
         )
@@ -129,7 +128,8 @@ def _by_torch(source: str, made: Path) -> NDArray[np.float64]:
     except (OSError, ValueError):
         outcome = {"reason": f"PyTorch's process ended with exit code {done.returncode}"}
     if "reason" in outcome:
-        raise ModelFileError(f"{source} cannot be exported: {outcome['reason'][:1000]}.")
+        reason = outcome["reason"][:1000].rstrip(".")
+        raise ModelFileError(f"{source} cannot be exported: {reason}.")
     return np.array(outcome["scores"], dtype=np.float64)
 
 

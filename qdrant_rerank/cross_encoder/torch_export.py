@@ -7,6 +7,7 @@ package imports PyTorch. Code of a repository is not executed.
 import inspect
 import json
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -16,6 +17,8 @@ from typing import Any
 
 from qdrant_rerank.cross_encoder.modular import MODULES, ModularHead, modules_of
 from qdrant_rerank.errors import ModelFileError
+from qdrant_rerank.hub import client
+from qdrant_rerank.hub.cache import cached_repository
 
 __all__ = ["OUTCOME", "PAIRS", "run"]
 
@@ -39,8 +42,10 @@ DOCUMENTS = (
 #: What is scored by both: each query with each document, short, long, and in other languages.
 PAIRS = tuple((query, document) for query in QUERIES for document in DOCUMENTS)
 COPIED = ("config.json", "config_sentence_transformers.json", MODULES)
-WEIGHTS = ("*.safetensors", "*.bin")
-TEXTS = ("*.json", "*.txt", "*.model")
+# Of a hub repository: the ends of the names of files, and the folders, which are the top and those
+# of modules.
+TEXTS = (".json", ".txt", ".model")
+FOLDERS = re.compile(r"([0-9]+_\w+)?")
 
 
 def run(source: str, target: str) -> None:
@@ -119,12 +124,15 @@ def local_copy(source: str) -> Path:
     """Return the directory of a model, fetched from the hub if it is no path."""
     if Path(source).is_dir():
         return Path(source)
-    from huggingface_hub import snapshot_download
-
-    root = Path(snapshot_download(source, allow_patterns=[*TEXTS, WEIGHTS[0]]))
-    if not any(root.glob(WEIGHTS[0])):
-        snapshot_download(source, allow_patterns=[*TEXTS, WEIGHTS[1]])
-    return root
+    repository = cached_repository(source)
+    commit, listing = client.describe(repository, None)
+    files = [name for name in listing.files if FOLDERS.fullmatch(name.rpartition("/")[0])]
+    weights = [name for name in files if name.endswith(".safetensors")]
+    weights = weights or [name for name in files if name.endswith(".bin")]
+    wanted = [*weights, *(name for name in files if name.endswith(TEXTS))]
+    with client.lock(repository):
+        client.download(repository, commit, {name: listing.files[name] for name in wanted})
+    return repository.snapshot(commit)
 
 
 def batch(tokenizer: Any, pairs: Any, names: list[str]) -> dict[str, Any]:

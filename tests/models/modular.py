@@ -84,7 +84,7 @@ def build_modular(directory: Path) -> None:
         pairs = [pair for pair in build.recorded_pairs() if all("[SEP]" not in x for x in pair)]
         made = Path(parts, "made")
         encoder = CrossEncoder(modules=[transformer, *head("cls")], device="cpu")
-        encoder.save(str(made))
+        encoder.save(str(made), create_model_card=False)
         deep = [
             Pooling(SIZE, pooling_mode="mean"),
             Normalize(),
@@ -95,10 +95,10 @@ def build_modular(directory: Path) -> None:
         for part in deep[2:]:
             build.randomise(part)
         other = CrossEncoder(modules=[transformer, *deep], device="cpu")
-        other.save(str(Path(parts, "deep")))
+        other.save(str(Path(parts, "deep")), create_model_card=False)
         if directory.exists():
             shutil.rmtree(directory)
-        keep = shutil.ignore_patterns("README.md", "model.safetensors")
+        keep = shutil.ignore_patterns("model.safetensors")
         shutil.copytree(made, directory, ignore=keep)
         for path in made.glob("*_*/model.safetensors"):
             shutil.copy(path, directory / path.parent.name)

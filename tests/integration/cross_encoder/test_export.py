@@ -76,7 +76,7 @@ def saved(kind, folder, scale=1.0, **settings):
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "LayerNorm.weight" in name:
-                weight *= scale
+                weight.mul_(scale)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -138,7 +138,7 @@ def test_other_precisions(classifier, tmp_path, precision, file):
     (onnx,) = (tmp_path / "made" / "onnx").iterdir()
     assert onnx.stem == file
     assert (found["pairs"], found["bytes"]) == (20, onnx.stat().st_size)
-    assert 0 < found["largest_difference"]
+    assert found["largest_difference"] > 0
     assert TextCrossEncoder(tmp_path / "made").precision == precision
 
 
@@ -157,7 +157,8 @@ def test_a_modular_cross_encoder(tmp_path):
         LayerNorm(32),
         Dense(32, 1, activation_function=nn.Identity(), module_output_name="scores"),
     ]
-    CrossEncoder(modules=parts, device="cpu").save(str(tmp_path / "torch"))
+    made = CrossEncoder(modules=parts, device="cpu")
+    made.save(str(tmp_path / "torch"), create_model_card=False)
     code, _, err = export(tmp_path / "torch", tmp_path / "made")
     assert (code, err) == (0, "")
     found = TextCrossEncoder(tmp_path / "made", activation="auto", engine="onnxruntime")
@@ -167,12 +168,18 @@ def test_a_modular_cross_encoder(tmp_path):
 
 
 def test_a_hub_name(classifier, tmp_path):
-    """Fetched by huggingface_hub, of which the reranker then says how to export it."""
-    with hub_of({"acme/torch": classifier}) as hub:
+    """Its weights for PyTorch are fetched, as safetensors alone; nothing else that is large."""
+    folder = shutil.copytree(classifier, tmp_path / "torch")
+    (folder / "openvino").mkdir()
+    for name in ("pytorch_model.bin", "openvino/openvino_model.bin"):
+        (folder / name).write_bytes(b"not for us")
+    with hub_of({"acme/torch": folder}) as hub:
         home = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
         code, _, err = export("acme/torch", tmp_path / "made", **home)
         assert code == 0, err
-        assert "model.safetensors" in hub.fetched()
+        assert [name for name in hub.fetched() if not name.endswith(".json")] == [
+            "model.safetensors"
+        ]
     assert ours(tmp_path / "made") == pytest.approx(
         by_sentence_transformers(classifier), abs=TOLERANCE
     )
@@ -198,7 +205,7 @@ def test_what_cannot_be_exported_is_not_kept(tmp_path, kind):
         precision, said = "fp16", "fp16"
     code, _, err = export(source, tmp_path / "made", "--precision", precision)
     assert code == 2
-    assert err.startswith("Error: ")
+    assert "Error: " in err
     assert said in err
     assert [path.name for path in tmp_path.iterdir()] == ["torch"]
 
@@ -222,7 +229,6 @@ def test_a_killed_export_leaves_no_directory_and_no_process(classifier, tmp_path
     # The other process has the same stderr: it ends when both have ended.
     started.communicate(timeout=300)
     assert not (tmp_path / "made").exists()
-    assert not [path for path in tmp_path.glob(".made-*/outcome.json")]
     for left in tmp_path.iterdir():
         assert left.name.startswith(".made-")
         shutil.rmtree(left)
