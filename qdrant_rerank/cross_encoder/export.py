@@ -79,8 +79,7 @@ def export_model(
     model = _source(source)
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         raise MissingDependencyError(
-            f"To export a model needs {', '.join(missing)}, which is not installed: "
-            'pip install "qdrant-rerank[export]"'
+            f'Exporting a model needs {", ".join(missing)}: pip install "qdrant-rerank[export]"'
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

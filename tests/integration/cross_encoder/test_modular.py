@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from qdrant_rerank import TextCrossEncoder
 from qdrant_rerank.errors import ModelFileError, ModelOutputError
+from tests.hub_server import hub_of
+from tests.hub_worker import worker
 from tests.models import variants
 
 MODULAR = Path(__file__).parents[2] / "models" / "tiny-modular"
@@ -153,3 +156,51 @@ def test_it_is_pickled_and_cached_by_its_head(copy):
         copy, activation="auto", engine="onnxruntime", score_cache=first.score_cache
     )
     assert other.rerank(PAIRS[0][0], [PAIRS[0][1]]) != before
+
+
+def test_a_modular_model_of_the_hub(tmp_path):
+    """By a registered name: the head is fetched with the ONNX file, and once."""
+    name = "cross-encoder/ettin-reranker-17m-v1"
+    here = TextCrossEncoder(MODULAR).rerank("which bread rises?", ["bread rises", "the sea"])
+    with hub_of({name: MODULAR}) as hub, worker(hub) as process:
+        found = process.score("ettin-reranker-17m-v1", cache_dir=tmp_path)
+        fetched = hub.fetched()
+        assert process.score(name, cache_dir=tmp_path) == found
+        assert hub.fetched() == fetched
+    assert found == pytest.approx(here, abs=1e-6)
+    assert fetched.count("model.safetensors") == 3  # 2_Dense, 3_LayerNorm, 4_Dense
+    assert not list(tmp_path.rglob("deep"))
+
+
+def test_a_registered_model_without_a_known_file(tmp_path):
+    """What the repository has is loaded; if that is for PyTorch, the command that exports it."""
+    name = "cross-encoder/ettin-reranker-1b-v1"
+    torch = shutil.copytree(MODULAR, tmp_path / "torch")
+    shutil.rmtree(torch / "onnx")
+    (torch / "model.safetensors").write_bytes(b"weights")
+    with hub_of({name: torch}) as hub, worker(hub) as process:
+        said = process.score(name, cache_dir=tmp_path / "cache")
+        assert f"qdrant-rerank models export {name} NEW_DIRECTORY" in said
+        assert "model.safetensors" not in hub.fetched()
+        hub.repositories[name] = MODULAR
+        assert isinstance(process.score(name, cache_dir=tmp_path / "other"), list)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_the_recorded_scores_are_those_of_sentence_transformers(tmp_path):
+    """Made again by its own CrossEncoder, and compared with ours on the model made again."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("torch", reason="torch is not installed: make adapters")
+        pytest.importorskip("sentence_transformers", reason="make adapters")
+    from tests.models.modular import build_modular
+
+    build_modular(tmp_path / "made")
+    again = json.loads((tmp_path / "made" / "scores.json").read_text(encoding="utf-8"))
+    for theirs, recorded in (
+        (again["scores"], RECORDED["scores"]),
+        (again["deep"], RECORDED["deep"]),
+        *((again["poolings"][mode], scores) for mode, scores in RECORDED["poolings"].items()),
+    ):
+        assert theirs == pytest.approx(recorded, abs=1e-5)
+    assert scores(tmp_path / "made") == pytest.approx(again["scores"], abs=TOLERANCE)
