@@ -75,7 +75,8 @@ adapters:  ## the tests with sentence-transformers, model2vec, LangChain, LlamaI
 	@$(PYTHON) -m venv $(VENV)-adapters
 	@$(VENV)-adapters/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
 	@$(VENV)-adapters/bin/python -m pip --disable-pip-version-check install --quiet --group adapters --editable '.[cpu,embedded]'
-	@$(VENV)-adapters/bin/python -m pytest tests/integration/embedders tests/unit/embedders
+	@$(VENV)-adapters/bin/python -m pytest tests/integration/embedders tests/unit/embedders \
+	    tests/integration/cross_encoder/test_modular.py tests/integration/cross_encoder/test_export.py
 
 coverage: $(VENV)/.dev  ## every test, and the lines that none of them runs
 	@$(BIN)/python -m pytest $(ALL) --cov --cov-report=term:skip-covered

@@ -11,6 +11,7 @@ from qdrant_rerank.cli.compare import compare
 from qdrant_rerank.cli.demo import demo
 from qdrant_rerank.cli.doctor import doctor
 from qdrant_rerank.cli.evaluate import evaluate
+from qdrant_rerank.cli.export import export_command
 from qdrant_rerank.cli.index import index
 from qdrant_rerank.cli.models import models
 from qdrant_rerank.cli.output import Commands
@@ -30,3 +31,4 @@ def main() -> None:
 
 for command in (compare, demo, doctor, evaluate, index, models, reindex, rerank, search, tune):
     main.add_command(command)
+models.add_command(export_command)

@@ -14,13 +14,14 @@ from qdrant_rerank.cross_encoder.activations import Activation
 from qdrant_rerank.cross_encoder.document_cache import SplitRuntime
 from qdrant_rerank.cross_encoder.heads import Label
 from qdrant_rerank.cross_encoder.model_config import ModelConfig
+from qdrant_rerank.cross_encoder.modular import MODULES, TOKEN_OUTPUTS, ModularHead
 from qdrant_rerank.cross_encoder.prompts import PromptTemplate, PromptTokenizer, choose_prompt
 from qdrant_rerank.cross_encoder.score_cache import ScoreCache, model_fingerprint
 from qdrant_rerank.cross_encoder.scorer import PairScorer
 from qdrant_rerank.cross_encoder.windows import PairReader, Windows
 from qdrant_rerank.errors import InvalidInputError, ModelFileError
 from qdrant_rerank.hub.locate import ModelFiles
-from qdrant_rerank.hub.onnx_files import external_files
+from qdrant_rerank.hub.onnx_files import external_files, input_width
 from qdrant_rerank.inference.conversion.attention import with_fused_attention
 from qdrant_rerank.inference.conversion.dequantize import dequantized
 from qdrant_rerank.inference.conversion.gpu import Encoder, convert_for_gpu
@@ -73,6 +74,7 @@ class EncoderLoader:
     prompt: PromptTemplate | None
     score_cache: ScoreCache | None
     document_cache: int | None
+    output: str | None = None
     config: ModelConfig = field(init=False)
     loaded_reader: PairReader | None = field(init=False, default=None)
     loaded_scorer: PairScorer | None = field(init=False, default=None)
@@ -89,6 +91,11 @@ class EncoderLoader:
             raise InvalidInputError(
                 "document_cache runs a model in two parts, which are not made in fp16. Leave out "
                 "one of document_cache and precision='fp16'."
+            )
+        if self.document_cache is not None and self.output is not None:
+            raise InvalidInputError(
+                "document_cache runs a model in two parts, which have no output to choose. Leave "
+                "out one of document_cache and output."
             )
         self._lock = threading.Lock()
         _loaders.add(self)
@@ -130,6 +137,7 @@ class EncoderLoader:
                     runtime = self._runtime(reader)
                     if self.plan.precision == "fp16" and runtime.provider == CPU:
                         _log_slower(self.files.name)
+                    modules = self._modules(runtime)
                     self.loaded_scorer = PairScorer(
                         reader,
                         runtime,
@@ -137,18 +145,41 @@ class EncoderLoader:
                         activation=self.activation,
                         label=self.label,
                         cache=self.score_cache,
-                        model=self._fingerprint(reader, runtime),
+                        model=self._fingerprint(reader, runtime, modules),
                         precision=self.plan.weights,
+                        modules=modules,
                     )
         return self.loaded_scorer
 
     def _tokenizer(self) -> PairTokenizer | PromptTokenizer:
+        width = input_width(self.files.model)  # of an export of a fixed length
+        if width is not None and self.max_length is not None and self.max_length > width:
+            raise InvalidInputError(
+                f"max_length is {self.max_length}, but {self.files.model} was exported for exactly "
+                f"{width} tokens. Pass at most {width}, or leave it out."
+            )
+        tokenizer = self._read_tokenizer(self.max_length)
+        if width is not None and tokenizer.max_length > width:
+            return self._read_tokenizer(width)
+        return tokenizer
+
+    def _read_tokenizer(self, max_length: int | None) -> PairTokenizer | PromptTokenizer:
         directory = self.files.tokenizer
         if self.prompt is None:
-            return PairTokenizer.from_directory(directory, max_length=self.max_length)
+            return PairTokenizer.from_directory(directory, max_length=max_length)
         return PromptTokenizer.from_directory(
-            directory, self.prompt, instruction=self.instruction, max_length=self.max_length
+            directory, self.prompt, instruction=self.instruction, max_length=max_length
         )
+
+    def _modules(self, runtime: Runtime) -> ModularHead | None:
+        """Read the head that the ONNX file lacks; None if it has one, or no file tells."""
+        if runtime.output not in TOKEN_OUTPUTS or not self._is_modular:
+            return None
+        return ModularHead.read(self.files.tokenizer)
+
+    @property
+    def _is_modular(self) -> bool:
+        return (self.files.tokenizer / MODULES).is_file()
 
     def _runtime(self, reader: PairReader) -> Runtime:
         plan = self.plan  # before anything is made: what is asked for may not be there
@@ -207,12 +238,16 @@ class EncoderLoader:
                     prepared=fused(model),
                     fallback=fallback,
                     first_position=position,
+                    output=self.output,
+                    preferred=("logits", *(TOKEN_OUTPUTS if self._is_modular else ())),
                 )
             # The files may be in a temporary folder, and sessions are opened later, too.
             weakref.finalize(runtime, stack.pop_all().close)
             return runtime
 
-    def _fingerprint(self, reader: PairReader, runtime: Runtime) -> bytes:
+    def _fingerprint(
+        self, reader: PairReader, runtime: Runtime, modules: ModularHead | None
+    ) -> bytes:
         """Return a digest of all that makes a logit; the activation and the label do not."""
         if self.score_cache is None:
             return b""  # a model of gigabytes need not be read again
@@ -221,10 +256,12 @@ class EncoderLoader:
                 self.files.model,
                 *self.files.external_data,
                 *(self.files.tokenizer / name for name in TOKENIZER_FILES),
+                *(modules.files if modules is not None else ()),
             ],
             {
                 "provider": runtime.provider,
                 "split": self.document_cache is not None,
+                "output": runtime.output,
                 "weights": self.plan.weights,
                 "max_length": reader.tokenizer.max_length,
                 "windows": reader.windows,

@@ -20,6 +20,7 @@ from qdrant_rerank.cross_encoder.activations import (
 )
 from qdrant_rerank.cross_encoder.heads import Label, choose_head, label_logits
 from qdrant_rerank.cross_encoder.model_config import ModelConfig
+from qdrant_rerank.cross_encoder.modular import ModularHead
 from qdrant_rerank.cross_encoder.pair_scores import PairScores
 from qdrant_rerank.cross_encoder.score_cache import PairOutput, ScoreCache, pair_key
 from qdrant_rerank.cross_encoder.windows import PairReader, Reading, aggregate
@@ -58,6 +59,7 @@ class PairScorer:
         cache: keeps the model's logits; None to keep nothing.
         model: digest of everything that decides a logit, as the cache's key.
         precision: precision of the weights, for the result.
+        modules: the head, if the file holds the transformer alone; None if it returns logits.
 
     Attributes:
         runtime: as given.
@@ -80,6 +82,7 @@ class PairScorer:
         cache: ScoreCache | None = None,
         model: bytes = b"",
         precision: str = "fp32",
+        modules: ModularHead | None = None,
     ) -> None:
         self._cache = cache
         self._precision = precision
@@ -88,9 +91,13 @@ class PairScorer:
         self._windows = windows = reader.windows
         self._pairs_per_batch = runtime.pairs_per_batch
         self._width_multiple = runtime.width_multiple
+        self._widest: int = reader.tokenizer.max_length
+        self._modules = modules
         if reader.tokenizer.no_yes is not None and "position_ids" not in runtime.inputs:
             self._pairs_per_batch = 1  # the model counts positions from the padding on the left
             self._width_multiple = 1
+        if runtime.fixed_width is not None:
+            self._width_multiple = self._widest = runtime.fixed_width
         self.runtime = runtime
         # One short pair shows now, and not at the first search, that tokenizer and model fit.
         probe = self._logits(reader.tokenizer([("a", "b")]))
@@ -265,7 +272,7 @@ class PairScorer:
             before = len(work.rows)
             work.add(reading, time.perf_counter() - began)
             for batch in plan_batches(
-                [len(row) for row in reading.rows],
+                [self.runtime.fixed_width or len(row) for row in reading.rows],
                 tokens_per_batch=self.runtime.tokens_per_batch,
                 pairs_per_batch=min(limits, default=None),
                 long_pair=self.runtime.long_pair,
@@ -278,7 +285,7 @@ class PairScorer:
         return deadline is NO_DEADLINE and not self.runtime.on_gpu
 
     def _padded(self, width: int) -> int:
-        return padded_width(width, self._width_multiple, self._read.tokenizer.max_length)
+        return padded_width(width, self._width_multiple, self._widest)
 
     def _logits(
         self,
@@ -294,12 +301,14 @@ class PairScorer:
             pad_type_id=tokenizer.pad_type_id,
             side=tokenizer.padding_side,
             multiple=self._width_multiple,
-            most=tokenizer.max_length,
+            most=self._widest,
         )
         no_yes = tokenizer.no_yes
         output = self.runtime.run(
             *inputs, last_position=no_yes is not None, spread=spread, fell_back=fell_back
         )
+        if self._modules is not None:
+            output = self._modules(output, inputs[1])
         return label_logits(output, len(pairs), self.runtime.path, no_yes)
 
     def _require_finite(

@@ -111,6 +111,9 @@ class TextCrossEncoder:
             :class:`~qdrant_rerank.cross_encoder.calibration.Calibrator`.
         label: name or number of the label that means relevance, if the model has several labels.
             None for the only one; of two, the one that the configuration names, else the second.
+        output: name of the ONNX file's output that holds the logits; None for ``logits``, or else
+            its first output. Token states (``last_hidden_state``, ``token_embeddings``) go through
+            the head that the model's ``modules.json`` lists.
         long_documents: "truncate" reads a document up to the max length; "windows" reads all of it
             in overlapping passages and takes the highest score; ``Windows(...)`` says how.
         instruction: for a language model: what is relevant; None for its prompt's own.
@@ -164,6 +167,7 @@ class TextCrossEncoder:
         max_length: int | None = None,
         activation: Activation = "identity",
         label: Label | None = None,
+        output: str | None = None,
         long_documents: LongDocuments = "truncate",
         instruction: str | None = None,
         prompt: PromptTemplate | None = None,
@@ -187,6 +191,8 @@ class TextCrossEncoder:
         require_positive("max_length", max_length)
         require_activation(activation)
         require_positive("document_cache", document_cache)
+        if output is not None and (not isinstance(output, str) or not output):
+            raise InvalidInputError(f"output is {output!r}; expected the name of an ONNX output.")
         windows = as_windows(long_documents)
         cache = as_score_cache(score_cache)
         self._cache_dir = cache_dir
@@ -205,6 +211,7 @@ class TextCrossEncoder:
             max_length=max_length,
             activation=activation,
             label=label,
+            output=output,
             windows=windows,
             instruction=instruction,
             prompt=prompt,

@@ -4,6 +4,7 @@ Takes a name, a directory or an encoder of the caller's, and gives an ``Embedder
 ``SparseEncoder``; an encoder that Qdrant runs itself stays as it is.
 """
 
+import os.path
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,11 @@ from qdrant_rerank.embedders.adapters import (
 from qdrant_rerank.embedders.batched import AsyncEmbedder, BatchedEmbedder
 from qdrant_rerank.embedders.bm25 import Bm25Encoder
 from qdrant_rerank.embedders.fastembed_adapters import FastembedSparse
-from qdrant_rerank.embedders.model2vec import Model2VecEmbedder, is_model2vec
+from qdrant_rerank.embedders.model2vec import (
+    Model2VecEmbedder,
+    fetched_model2vec,
+    is_model2vec,
+)
 from qdrant_rerank.embedders.onnx import OnnxEmbedder
 from qdrant_rerank.embedders.openai import OpenAIEmbedder
 from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
@@ -91,7 +96,7 @@ def _shared(name: str) -> Embedder:
     directory = expanded(Path(name))
     if is_model2vec(directory):
         return Model2VecEmbedder.from_directory(directory)
-    return OnnxEmbedder(name)
+    return (None if os.path.lexists(directory) else fetched_model2vec(name)) or OnnxEmbedder(name)
 
 
 def load_sparse(

@@ -14,13 +14,14 @@ from tokenizers import Tokenizer
 
 from qdrant_rerank.embedders.safetensors import read_safetensors
 from qdrant_rerank.errors import ModelFileError
+from qdrant_rerank.hub.locate import locate_file
 from qdrant_rerank.inference.tokenization import well_formed
 from qdrant_rerank.inference.tokenizer_files import tokenizer_errors
 from qdrant_rerank.utils.json_object import JsonObject, parse_json
 
-__all__ = ["Model2VecEmbedder", "is_model2vec"]
+__all__ = ["Model2VecEmbedder", "fetched_model2vec", "is_model2vec"]
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, CONFIG, MODULES = "model.safetensors", "config.json", "modules.json"
 #: Names of the array of token vectors: of model2vec, and of sentence-transformers' StaticEmbedding.
 VECTORS = ("embeddings", "embedding.weight")
 MAX_LENGTH = 512  # tokens of a text, where the configuration names no other number
@@ -35,7 +36,29 @@ def is_model2vec(directory: Path) -> bool:
     """
     if not (directory / "tokenizer.json").is_file() or not (directory / WEIGHTS).is_file():
         return False
-    config = JsonObject.read(directory / "config.json")
+    return _describes_static(directory)
+
+
+def fetched_model2vec(name: str) -> "Model2VecEmbedder | None":
+    """Load a static model of the hub; None if the repository is of another kind, or not there.
+
+    The configuration is fetched first, so that nothing large is fetched of another model.
+
+    Raises:
+        ModelFileError: a file of a static model is missing, damaged, or cannot be fetched.
+    """
+    try:
+        config = locate_file(name, CONFIG, optional=(MODULES,))
+    except ModelFileError:  # what loads other models says why
+        return None
+    if not _describes_static(config.parent):
+        return None
+    weights = locate_file(name, WEIGHTS, optional=(MODULES,))
+    return Model2VecEmbedder.from_directory(weights.parent, name=name)
+
+
+def _describes_static(directory: Path) -> bool:
+    config = JsonObject.read(directory / CONFIG)
     kinds = {config.text("model_type"), *map(str, config.list_of("architectures", str))}
     if kinds & {"model2vec", "StaticModel"}:
         return True
@@ -45,7 +68,7 @@ def is_model2vec(directory: Path) -> bool:
 
 def _module_types(directory: Path) -> list[str]:
     try:
-        modules = parse_json((directory / "modules.json").read_text("utf-8"))
+        modules = parse_json((directory / MODULES).read_text("utf-8"))
         return [str(module["type"]) for module in modules]
     except (OSError, ValueError, TypeError, KeyError):
         return []
@@ -114,8 +137,14 @@ class Model2VecEmbedder:
         self._unknown = _unknown_token(tokenizer)
 
     @classmethod
-    def from_directory(cls, directory: str | Path) -> "Model2VecEmbedder":
+    def from_directory(
+        cls, directory: str | Path, *, name: str | None = None
+    ) -> "Model2VecEmbedder":
         """Load ``model.safetensors``, ``tokenizer.json`` and ``config.json``.
+
+        Args:
+            directory: where these files are.
+            name: name of the model; None for the directory's.
 
         Raises:
             ModelFileError: a file is missing, damaged, or does not fit the others.
@@ -130,7 +159,7 @@ class Model2VecEmbedder:
             )
         with tokenizer_errors(f"{directory / 'tokenizer.json'} is not usable"):
             tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-        config = JsonObject.read(directory / "config.json")
+        config = JsonObject.read(directory / CONFIG)
         normalize = config.fields.get("normalize")
         if normalize is None:  # a StaticEmbedding of sentence-transformers
             normalize = any(kind.endswith("Normalize") for kind in _module_types(directory))
@@ -138,7 +167,7 @@ class Model2VecEmbedder:
         return cls(
             vectors,
             tokenizer,
-            name=directory.resolve().name,
+            name=name or directory.resolve().name,
             weights=arrays.get("weights"),
             mapping=arrays.get("mapping"),
             normalize=bool(normalize),

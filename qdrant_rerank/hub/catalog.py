@@ -59,6 +59,19 @@ def _int8(
     return ModelFile(path, "int8", size_in_gb, source=source)
 
 
+def _ettin(size: str, *files: ModelFile) -> ModelSpec:
+    """An ettin-reranker: a modular model, whose ONNX file holds the transformer alone."""
+    # Licence and architecture: https://huggingface.co/blog/ettin-reranker. Language, max length
+    # and numbers of parameters, by 4 bytes: mteb's models/model_implementations of
+    # https://github.com/embeddings-benchmark/mteb.
+    return _hub(
+        f"cross-encoder/ettin-reranker-{size}-v1",
+        f"ModernBERT of {size.upper()} parameters, long texts, English.",
+        *files,
+        max_length=7999,
+    )
+
+
 # Sizes are those of the hub's pages. No commit is pinned: the default branch is resolved when a
 # model is first fetched, and that commit is kept.
 #: Lower-case name -> model.
@@ -207,6 +220,13 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
                 max_length=8192,
                 activation="sigmoid",
             ),
+            _ettin("17m", _fp32(0.067)),
+            _ettin("32m", _fp32(0.128)),
+            _ettin("68m", _fp32(0.273)),
+            _ettin("150m", _fp32(0.596)),
+            # No page says which ONNX files these have: any that is there loads.
+            _ettin("400m"),
+            _ettin("1b"),
             _hub(
                 "Alibaba-NLP/gte-multilingual-reranker-base",
                 "Long texts, 70 languages.",

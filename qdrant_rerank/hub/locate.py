@@ -196,13 +196,16 @@ def wanted_of(
     source = (file and file.source) or spec.sources or ModelSource()
     repository = cached_repository(source.hf or spec.model, cache_dir)
     if file is None:
-        return Wanted(repository, pull, revision, precision=precision)
+        return Wanted(
+            repository, pull, revision, precision=precision, optional=snapshots.HEAD_FILES
+        )
     return Wanted(
         repository,
         pull,
         revision=revision or source.revision,
         path=file.path,
         precision=file.precision,
+        optional=snapshots.HEAD_FILES,
         additional=file.additional_files,
         sha256=file.sha256,
     )
@@ -232,11 +235,8 @@ def locate_embedder(
     path = _path("model_name", model_name)
     if os.path.lexists(path):
         return _in_directory(path.name, path, "auto", task) if path.is_dir() else _beside(path)
-    name = str(model_name)
-    repository = name if "/" in name else f"sentence-transformers/{name}"
-    spec = ModelSpec(model=repository, sources=ModelSource(hf=repository))
     return _in_cache(
-        spec,
+        _embedder_spec(str(model_name)),
         "auto",
         revision=None,
         cache_dir=cache_dir,
@@ -244,6 +244,42 @@ def locate_embedder(
         task=task,
         optional=optional,
     )
+
+
+def locate_file(
+    model_name: str,
+    path: str,
+    *,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    optional: tuple[str, ...] = (),
+) -> Path:
+    """Find a file of an embedding model that is no ONNX file, and download it if need be.
+
+    Args:
+        model_name: as of :func:`locate_embedder`, but no path.
+        path: place of the file in the repository.
+        cache_dir: as of :func:`locate`.
+        local_files_only: never use the network.
+        optional: further files to have, if the repository has them.
+
+    Returns:
+        The file; the tokenizer's files lie beside it or at the top of the repository.
+
+    Raises:
+        MissingPrecisionError: the repository has no such file.
+        ModelFileError: a file is damaged or could not be fetched, or there is no tokenizer.
+    """
+    spec = _embedder_spec(model_name)
+    wanted = replace(wanted_of(spec, cache_dir=cache_dir), path=path, optional=optional)
+    found = snapshots.obtain(wanted, local_files_only=local_files_only)
+    _warn_of_license(spec.model, found.listing.license)
+    return found.model
+
+
+def _embedder_spec(name: str) -> ModelSpec:
+    repository = name if "/" in name else f"sentence-transformers/{name}"
+    return ModelSpec(model=repository, sources=ModelSource(hf=repository))
 
 
 def _bundled(spec: ModelSpec, precision: Precision) -> ModelFiles:
@@ -259,10 +295,10 @@ def _in_cache(
     cache_dir: str | Path | None,
     local_files_only: bool,
     task: str = "text-classification",
-    optional: tuple[str, ...] = (),
+    optional: tuple[str, ...] | None = None,
 ) -> ModelFiles:
     wanted = wanted_of(spec, precision=precision, revision=revision, cache_dir=cache_dir)
-    wanted = replace(wanted, task=task, optional=optional)
+    wanted = replace(wanted, task=task, optional=wanted.optional if optional is None else optional)
     try:
         found = snapshots.obtain(wanted, local_files_only=local_files_only)
     except ModelFileError as error:

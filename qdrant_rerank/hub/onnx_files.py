@@ -6,6 +6,7 @@ memory map: nothing is executed and no weight is read.
 """
 
 import mmap
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ __all__ = [
     "external_data",
     "external_files",
     "how_to_export",
+    "input_width",
     "is_quantized",
     "listed",
     "names_any",
@@ -38,6 +40,8 @@ MESSAGES: dict[str, dict[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {13: "entry"},
 }
+# onnx.proto: the way from a model to the sizes of its inputs.
+TO_INPUTS, NAME, TO_SIZES = (7, 11), 1, (2, 1, 2, 1)
 DEEPEST = 100  # levels of nested messages, protobuf's own limit
 LONGEST_VARINT = 10  # bytes
 MOST_NAMES_LISTED = 20
@@ -63,16 +67,57 @@ def how_to_export(model: object, files: Iterable[str], task: str = "text-classif
     weights = ("safetensors", "bin", "pt")
     if not any(name.rpartition(".")[2] in weights for name in files):
         return "Pass a directory or a repository with an ONNX export of the model."
+    if task != "text-classification":
+        return (
+            "Its weights are for PyTorch. Export them to ONNX, and pass the new directory: pip "
+            f'install "optimum[onnxruntime]", then optimum-cli export onnx --task {task} --model '
+            f"{model} NEW_DIRECTORY"
+        )
     return (
         "Its weights are for PyTorch. Export them to ONNX, and pass the new directory: pip install "
-        f'"optimum[onnxruntime]", then optimum-cli export onnx --task {task} --model '
-        f"{model} NEW_DIRECTORY"
+        f'"qdrant-rerank[export]", then qdrant-rerank models export {shlex.quote(str(model))} '
+        "NEW_DIRECTORY"
     )
 
 
 def is_quantized(model: Path) -> bool:
     """Return whether an ONNX file computes in int8."""
     return names_any(model, QUANTIZATION)
+
+
+def input_width(model: Path, name: str = "input_ids") -> int | None:
+    """Return the second size of an ONNX file's input, if the file fixes it.
+
+    Returns:
+        None if the size is not fixed, or the file cannot be read: loading it raises the error.
+    """
+    try:
+        with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for start, stop in _inside(data, [(0, len(data))], TO_INPUTS):
+                names = _inside(data, [(start, stop)], (NAME,))
+                if [data[a:b] for a, b in names] != [name.encode()]:
+                    continue
+                sizes = list(_inside(data, [(start, stop)], TO_SIZES))
+                if len(sizes) < 2:
+                    return None
+                at, end = sizes[1]
+                tag, at = _varint(data, at, end) if at < end else (0, at)
+                return (_varint(data, at, end)[0] or None) if tag == 1 << 3 else None
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def _inside(
+    data: mmap.mmap, places: Iterable[tuple[int, int]], path: Sequence[int]
+) -> Iterator[tuple[int, int]]:
+    """Yield the places of the messages that a path of field numbers leads to."""
+    if not path:
+        yield from places
+        return
+    for at, end in places:
+        found = ((a, b) for number, a, b in _fields(data, at, end) if number == path[0])
+        yield from _inside(data, found, path[1:])
 
 
 def external_files(model: Path, *, trusted: Sequence[Path] = ()) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import Any
 from qdrant_rerank.errors import InvalidInputError, UnknownModelError
 from qdrant_rerank.hub.catalog import BUILT_IN, REPLACED
 from qdrant_rerank.hub.integrity import is_hex, stays_inside
-from qdrant_rerank.hub.specs import ModelSource, ModelSpec
+from qdrant_rerank.hub.specs import ModelFile, ModelSource, ModelSpec
 
 __all__ = [
     "find_model",
@@ -127,7 +127,7 @@ def forbids_commercial_use(license: str) -> bool:
 
 def listing(spec: ModelSpec) -> dict[str, Any]:
     """Return an entry of ``list_supported_models()``: fastembed's keys, then further ones."""
-    first = spec.files[0]
+    first = spec.files[0] if spec.files else ModelFile("")
     return {
         "model": spec.model,
         "sources": None if spec.sources is None else asdict(spec.sources),

@@ -19,12 +19,24 @@ from qdrant_rerank.hub.precision import Precision, choose_file, usual_names
 
 __all__ = ["Snapshot", "Wanted", "find", "obtain", "with_data"]
 
+ONNX = ".onnx"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "config.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "config_sentence_transformers.json",
+)
+
+#: Files of the head of a modular cross-encoder, in folders as sentence-transformers calls them.
+HEAD_FILES = (
+    "modules.json",
+    *(
+        f"{number}_{kind}/{name}"
+        for number in range(1, 8)
+        for kind in ("Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
+        for name in ("config.json", "model.safetensors")
+    ),
 )
 
 # With these, a snapshot of another tool has all that decides how a model reads and scores.
@@ -43,7 +55,8 @@ class Wanted:
         repository: the repository, with its place in the cache.
         pull: the command that fetches it; errors name it.
         revision: branch, tag or commit; None for the default branch as first fetched.
-        path: the ONNX file; None for any of the usual names of the precision.
+        path: the ONNX file, or another file that is wanted instead; None for any of the usual
+            names of the precision.
         precision: precision of the ONNX file.
         additional: further files, by their place in the repository.
         sha256: digest of the ONNX file, in addition to the one that the hub reports.
@@ -154,7 +167,7 @@ def find(wanted: Wanted, commit: str | None = None) -> Snapshot | None:
 
 def with_data(found: Snapshot) -> Snapshot | None:
     """Add the external data that the ONNX file names; None if some of it is missing."""
-    data = [found.model.parent / name for name in external_data(found.model)]
+    data = [found.model.parent / name for name in _data_names(found.model)]
     if not all(path.is_file() for path in data):
         return None
     digests = {path: found.published(path) for path in data}
@@ -265,7 +278,7 @@ def _fetch(wanted: Wanted, commit: str | None, kept: Snapshot | None, *, force: 
         _complete(wanted, commit, listing, plan.files, force=force)
         found = _snapshot(wanted, commit, plan, listing)
         folder = PurePosixPath(plan.model).parent.as_posix()
-        data = [_in(folder, name) for name in external_data(found.model)]
+        data = [_in(folder, name) for name in _data_names(found.model)]
         data = [name for name in data if name not in plan.files]
         _complete(wanted, commit, listing, data, force=force)
         # Last, so that what another process finds is complete.
@@ -300,8 +313,14 @@ def _snapshot(wanted: Wanted, commit: str, plan: _Plan, listing: Listing) -> Sna
     return replace(found, files=files)
 
 
+def _data_names(model: Path) -> list[str]:
+    return external_data(model) if model.suffix == ONNX else []
+
+
 def _with_its_data(repository: CachedRepository, found: Snapshot) -> Path:
     """Return the ONNX file with its external data beside it in a way that onnxruntime accepts."""
+    if found.model.suffix != ONNX:
+        return found.model
     data = external_files(found.model, trusted=repository.blob_folders)
     if not any(path.is_symlink() for path in data):
         return found.model

@@ -71,7 +71,8 @@ class ModelSpec:
         sources: where the files are; None for a bundled model.
         description: one sentence.
         license: SPDX-like identifier, lower case.
-        files: one file per precision; precision "auto" loads the first.
+        files: one file per precision; precision "auto" loads the first. Without any, what the
+            repository has is loaded.
         max_length: tokens of a pair, special tokens included, as published.
         labels: number of outputs of its head.
         activation: turns its logit into the score that its authors publish.

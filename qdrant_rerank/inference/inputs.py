@@ -36,9 +36,11 @@ class Inputs:
     Attributes:
         names: of the inputs.
         one_row: whether the graph itself allows only one pair per batch.
+        fixed_width: tokens of every row, if the graph allows only rows of one length; else None.
 
     Raises:
-        ModelFileError: the file has an input that no text encoder or decoder has.
+        ModelFileError: the file has an input that no text encoder or decoder has, or takes only
+            batches of one size above 1.
     """
 
     def __init__(self, inputs: Sequence[Any], path: Path) -> None:
@@ -58,9 +60,15 @@ class Inputs:
                 "of model, or a merged decoder? Export it for text classification or generation "
                 "without a cache."
             )
-        rows = self._inputs["input_ids"].shape[:1]
+        rows, width = ([*self._inputs["input_ids"].shape, None, None])[:2]
+        if isinstance(rows, int) and rows > 1:
+            raise ModelFileError(
+                f"{path} takes batches of exactly {rows} pairs. Export it with a batch size that "
+                "is not fixed, or fixed to 1."
+            )
         # Without a mask, padding would be read as text.
-        self.one_row = rows == [1] or "attention_mask" not in self._inputs
+        self.one_row = rows == 1 or "attention_mask" not in self._inputs
+        self.fixed_width = width if isinstance(width, int) and width > 0 else None
 
     def __call__(
         self,

@@ -8,14 +8,14 @@ GPUs there is one session per GPU.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_rerank.errors import ModelOutputError
+from qdrant_rerank.errors import InvalidInputError, ModelOutputError
 from qdrant_rerank.hub.onnx_files import DYNAMIC_QUANTIZATION, names_any
 from qdrant_rerank.inference import openvino
 from qdrant_rerank.inference.cpu import LONG_PAIR, TOKENS_PER_BATCH
@@ -50,10 +50,15 @@ class Runtime:
             runtime; None to load the model's file itself.
         fallback: the file for pairs that do not fit a GPU, if ``prepared`` runs only there.
         first_position: position of the first token, if the file takes position_ids.
+        output: name of the output to return; None for the first of ``preferred`` that the file
+            has, or else the file's first output.
+        preferred: names of outputs.
 
     Attributes:
         path: as given.
         inputs: names of the inputs that the file takes.
+        output: name of the output that is returned.
+        fixed_width: tokens of every row, if the file takes rows of one length only; else None.
         workers: batches that run at the same time.
         pairs_per_batch: 1 if other pairs in the batch would change a score or cost time, else None.
         width_multiple: number whose multiples are the best widths of a batch.
@@ -62,7 +67,8 @@ class Runtime:
     Raises:
         MissingDependencyError: onnxruntime or OpenVINO is not installed.
         ModelFileError: the file is missing, truncated, or not a text encoder.
-        InvalidInputError: a provider that the plan requires does not start.
+        InvalidInputError: a provider that the plan requires does not start, or the file has no
+            such output.
     """
 
     def __init__(
@@ -73,6 +79,8 @@ class Runtime:
         prepared: Path | None = None,
         fallback: Path | None = None,
         first_position: int = 0,
+        output: str | None = None,
+        preferred: Sequence[str] = ("logits",),
     ) -> None:
         self.path = path
         self._plan = plan
@@ -102,8 +110,8 @@ class Runtime:
 
         self._inputs = Inputs(first.get_inputs(), path)
         self.inputs = self._inputs.names
-        outputs = [node.name for node in first.get_outputs()]
-        self._output = "logits" if "logits" in outputs else outputs[0]
+        self.output = _choose_output([node.name for node in first.get_outputs()], output, preferred)
+        self.fixed_width = self._inputs.fixed_width
         alone = self._inputs.one_row or names_any(path, DYNAMIC_QUANTIZATION + IGNORES_LEFT_PADDING)
         self.pairs_per_batch = 1 if alone or with_openvino else None
         self.width_multiple = openvino.WIDTH_MULTIPLE if with_openvino and not alone else 1
@@ -162,8 +170,7 @@ class Runtime:
                 GPU.
 
         Returns:
-            The output ``logits``, or the first output if none has that name; float32, shape
-            (n, ...).
+            The output of the name ``output``; float32, shape (n, ...).
 
         Raises:
             ModelOutputError: the model failed.
@@ -177,7 +184,7 @@ class Runtime:
             self._under_way += 1
         try:
             if self._gpus is None:
-                output = session.run([self._output], inputs)[0]
+                output = session.run([self.output], inputs)[0]
             else:
                 found = self._gpus.run(inputs)
                 output = found.array
@@ -226,13 +233,13 @@ class Runtime:
             )
 
             def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-                found: NDArray[Any] = session.run([self._output], dict(inputs))[0]
+                found: NDArray[Any] = session.run([self.output], dict(inputs))[0]
                 return found
 
             return run
 
         bound = [
-            BoundSession(ort, session, self._output, _arena(providers[0]))
+            BoundSession(ort, session, self.output, _arena(providers[0]))
             for session, providers in zip(sessions, self._plan.providers, strict=True)
         ]
         return GpuPool(bound, open_fallback=open_fallback)
@@ -263,6 +270,17 @@ class Runtime:
 
     def __repr__(self) -> str:
         return f"Runtime({str(self.path)!r}, {self.provider}, workers={self.workers})"
+
+
+def _choose_output(outputs: Sequence[str], wanted: str | None, preferred: Sequence[str]) -> str:
+    if wanted is None:
+        return next((name for name in preferred if name in outputs), outputs[0])
+    if wanted not in outputs:
+        raise InvalidInputError(
+            f"output is {wanted!r}; the ONNX file has the outputs {', '.join(outputs)}. Pass one "
+            "of them, or leave output out."
+        )
+    return wanted
 
 
 def _arena(provider: Provider) -> str:

@@ -4,7 +4,8 @@ Most of the time of reranking is spent on documents that end up far down. A smal
 at a fraction of the cost.
 """
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.errors import DeadlineError, InvalidInputError
+from qdrant_rerank.qdrant.transport.driver import run
+from qdrant_rerank.reranking.awaiting import Compute, awaited, score_async
 from qdrant_rerank.reranking.late_interaction import late_interaction_of
+from qdrant_rerank.reranking.scored import Scored
 from qdrant_rerank.reranking.scoring import load_reranker, score
 from qdrant_rerank.types import RerankerLike
 from qdrant_rerank.utils.deadline import Deadline
@@ -28,7 +32,8 @@ STEP = 1e-2
 class Cascade:
     """A chain of rerankers, in which each one reranks the best documents of the one before.
 
-    A cascade is itself a ``Reranker``.
+    A cascade is itself a ``Reranker``. If one of its stages is an async client or coroutine, only
+    ``AsyncHybridSearcher`` can use it; models then still run in threads.
 
     Args:
         stages: (reranker, keep) for each stage, the cheapest first. The reranker is a model name,
@@ -73,9 +78,23 @@ class Cascade:
                 )
             most = keep
         self.stages: list[tuple[Any, int | None]] = [
-            (load_reranker(reranker, searches=number == 0), keep)
+            (load_reranker(reranker, awaits=True, searches=number == 0), keep)
             for number, (reranker, keep) in enumerate(stages)
         ]
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether a stage has to be awaited, so that only ``AsyncHybridSearcher`` can use it."""
+        return self._awaited_stage() is not None
+
+    def awaited_only(self) -> str:
+        """Return the message for a caller that cannot await it."""
+        stage = self._awaited_stage()
+        return "" if stage is None else f"A stage of the cascade: {stage.awaited_only()}"
+
+    def _awaited_stage(self) -> Any:
+        stages = (stage for stage, _ in self.stages)
+        return next((one for one in stages if getattr(one, "asynchronous", False) is True), None)
 
     def rerank(
         self, query: str, documents: Iterable[str], *, deadline_s: float | None = None
@@ -134,7 +153,7 @@ class Cascade:
 
         Raises:
             ModelOutputError: a stage failed, or did not return one finite score per document.
-            InvalidInputError: the first stage is a ``LateInteraction``.
+            InvalidInputError: the first stage is a ``LateInteraction``, or a stage is async.
         """
         late = late_interaction_of(self)
         if late is not None:
@@ -142,7 +161,7 @@ class Cascade:
                 f"{late!r}, the first stage, scores in the request of a search, so this cascade "
                 "has no scores for texts alone. Pass it to HybridSearcher."
             )
-        return self._rerank(query, documents, deadline, None)
+        return self._at_once(query, documents, deadline, None)
 
     def rerank_after(
         self, query: str, documents: Sequence[str], deadline: Deadline, first: NDArray[np.float64]
@@ -155,14 +174,56 @@ class Cascade:
             deadline: as in :meth:`rerank_until`.
             first: scores of the first stage, shape (len(documents),).
         """
-        return self._rerank(query, documents, deadline, first)
+        return self._at_once(query, documents, deadline, first)
 
-    def _rerank(
+    async def rerank_until_async(
         self,
         query: str,
         documents: Sequence[str],
         deadline: Deadline,
+        *,
+        first: NDArray[np.float64] | None = None,
+        compute: Compute = asyncio.to_thread,
+    ) -> tuple[list[float], int]:
+        """Score as :meth:`rerank_until` does, for an event loop, which awaits async stages.
+
+        Args:
+            query: any text.
+            documents: texts.
+            deadline: as in :meth:`rerank_until`.
+            first: scores of the first stage, shape (len(documents),), if it has scored already.
+            compute: calls the other stages, in a thread.
+        """
+
+        async def ask(reranker: Any, texts: list[str]) -> Scored:
+            if awaited(reranker):
+                return await score_async(reranker, [(query, texts)], deadline, compute=compute)
+            scored: Scored = await compute(score, reranker, [(query, texts)], deadline)
+            return scored
+
+        return await self._rerank(documents, first, ask)
+
+    def _at_once(
+        self,
+        query: str,
+        documents: Sequence[str],
+        deadline: Deadline,
+        first: NDArray[np.float64] | None,
+    ) -> tuple[list[float], int]:
+        """Score in the calling thread."""
+        if self.asynchronous:
+            raise InvalidInputError(self.awaited_only())
+
+        async def ask(reranker: Any, texts: list[str]) -> Scored:
+            return score(reranker, [(query, texts)], deadline)
+
+        return run(self._rerank(documents, first, ask))
+
+    async def _rerank(
+        self,
+        documents: Sequence[str],
         given: NDArray[np.float64] | None,
+        ask: Callable[[Any, list[str]], Awaitable[Scored]],
     ) -> tuple[list[float], int]:
         rows = np.arange(len(documents))
         values = np.empty(0)
@@ -173,7 +234,7 @@ class Cascade:
                 found = given
             else:
                 texts = [documents[row] for row in rows.tolist()]
-                scored = score(reranker, [(query, texts)], deadline)
+                scored = await ask(reranker, texts)
                 found = _apart(scored.scores[0], scored.logits[0])
             done = len(found)
             late = len(rows) - done

@@ -19,19 +19,12 @@ from qdrant_rerank.hub.specs import DEFAULT_RERANKER
 from qdrant_rerank.options import Blend, OnMissingText, OnRerankError
 from qdrant_rerank.payload import TextChoice, TextSource
 from qdrant_rerank.qdrant.transport.driver import Driver
+from qdrant_rerank.reranking.awaiting import awaited, given_scores_async, score_async
 from qdrant_rerank.reranking.inputs import Rerankable, as_points
 from qdrant_rerank.reranking.late_interaction import LateInteraction, MaxSim
 from qdrant_rerank.reranking.ordering import order_by_score
-from qdrant_rerank.reranking.scoring import (
-    NO_SCORES,
-    Scored,
-    awaited,
-    failure,
-    given_scores,
-    load_reranker,
-    score,
-    score_async,
-)
+from qdrant_rerank.reranking.scored import NO_SCORES, Scored, failure
+from qdrant_rerank.reranking.scoring import given_scores, load_reranker, score
 from qdrant_rerank.types import (
     PointId,
     RerankedPoint,
@@ -201,8 +194,7 @@ class SecondStage:
             scored = score(self._reranker, pairs, deadline, self._on_error)
         else:
             cascade = None if isinstance(self._reranker, LateInteraction) else self._reranker
-            first = [NO_SCORES if work.first is None else work.first for work in works]
-            scored = given_scores(cascade, pairs, first, max_sim, deadline, self._on_error)
+            scored = given_scores(cascade, pairs, _first(works), max_sim, deadline, self._on_error)
         scored = self._with_texts(works, scored)
         ordered = self.order(
             works, scored, limit=limit, score_threshold=score_threshold, blend=blend
@@ -217,11 +209,18 @@ class SecondStage:
         limit: int | None,
         score_threshold: float | None,
         blend: Blend = 0.0,
+        max_sim: MaxSim | None = None,
     ) -> tuple[list[list[RerankedPoint]], Scored]:
         """Order the hits of each query as :meth:`run` does, by a reranker that is awaited."""
-        works = await driver.compute(self.read, hits_of_queries, None)
+        works = await driver.compute(self.read, hits_of_queries, max_sim)
         pairs = [work.pairs for work in works]
-        scored = await score_async(self._reranker, pairs, driver.limits.deadline, self._on_error)
+        limits = (driver.limits.deadline, self._on_error)
+        if max_sim is None:
+            scored = await score_async(self._reranker, pairs, *limits, compute=driver.compute)
+        else:
+            scored = await given_scores_async(
+                self._reranker, pairs, _first(works), max_sim, *limits, compute=driver.compute
+            )
         scored = self._with_texts(works, scored)
         ordered = await driver.compute(
             self.order, works, scored, limit=limit, score_threshold=score_threshold, blend=blend
@@ -353,3 +352,8 @@ class SecondStage:
                 )
             )
         return found, None
+
+
+def _first(works: Sequence[Work]) -> list[NDArray[np.float64]]:
+    """Return the scores that Qdrant has computed, for each query."""
+    return [NO_SCORES if work.first is None else work.first for work in works]

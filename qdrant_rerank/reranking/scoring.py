@@ -4,141 +4,33 @@ A reranker is a ``TextCrossEncoder`` (or the name of one), a ``Cascade``, or an 
 user's. :func:`score` calls all of them, and checks what they return.
 """
 
-import asyncio
-import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, TypeGuard, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
-from qdrant_rerank.errors import InvalidInputError, redact
+from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.options import OnRerankError
 from qdrant_rerank.reranking.adapters import PeerReranker, as_reranker
 from qdrant_rerank.reranking.answers import scores_of
+from qdrant_rerank.reranking.awaiting import AwaitedCascade, score_async
 from qdrant_rerank.reranking.late_interaction import MaxSim, late_interaction_of
 from qdrant_rerank.reranking.remote import RemoteReranker
-from qdrant_rerank.types import Reranker, Status
+from qdrant_rerank.reranking.scored import NO_SCORES, Answer, Scored, failure, joined
+from qdrant_rerank.types import Reranker
 from qdrant_rerank.utils.background import run_in_background
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 from qdrant_rerank.utils.fork import ForkLock
 
-__all__ = [
-    "AwaitedReranker",
-    "Scored",
-    "awaited",
-    "failure",
-    "given_scores",
-    "load_reranker",
-    "score",
-    "score_async",
-]
-
-logger = logging.getLogger(__name__)
+__all__ = ["given_scores", "load_reranker", "score"]
 
 _loading = ForkLock()
-
-NO_SCORES: NDArray[np.float64] = np.empty(0)
-QUERIES_AT_ONCE = 8  # that an awaited reranker is asked at the same time
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a reranker that scores one query at a time gave for one.
-
-    Attributes:
-        scores: of the first documents.
-        late: documents that a stage had no time for.
-        cause: type and message of its error, or None.
-    """
-
-    scores: NDArray[np.float64] = field(default_factory=lambda: NO_SCORES)
-    late: int = 0
-    cause: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """Scores of the documents of several queries, and how they were made.
-
-    Where an attribute may be None, None means that the reranker does not report it.
-
-    Attributes:
-        scores: one array per query, shape (documents of the query,), float64, finite. With a
-            deadline, maybe only the scores of its first documents.
-        logits: arrays of the same shapes, which order documents with equal scores: an activation
-            such as sigmoid may give one score for several logits.
-        waiting: documents of each query that were not scored, or not by all stages of a cascade:
-            the time was up, or the reranker failed.
-        causes: type and message of the error that reading the texts or the reranker raised for
-            each query; None for a query without error.
-        tokenize_s: seconds.
-        infer_s: seconds.
-        tokens: tokens per query, rounded.
-        padding_share: share of padding in the model's inputs, 0 to 1.
-        truncated: documents of each query that were cut to the max length.
-        windows: rows of the model's inputs, for each query.
-        spans: start and end character of the best passage of each scored document; None if the
-            reranker does not read documents in passages.
-        activation: function that turned logits into scores.
-        engine: what ran the model.
-        precision: precision of the model's weights.
-        cache_hit_rates: share of each query's pairs that came from the score cache; None without
-            a cache.
-        missing: hits of each query that have no text; empty if no hits were read.
-        text: name of the text source.
-    """
-
-    scores: list[NDArray[np.float64]]
-    logits: list[NDArray[np.float64]]
-    waiting: list[int]
-    causes: list[str | None]
-    tokenize_s: float
-    infer_s: float
-    tokens: int | None = None
-    padding_share: float | None = None
-    truncated: list[int] | None = None
-    windows: list[int] | None = None
-    spans: list[list[tuple[int, int]]] | None = None
-    activation: str | None = None
-    engine: str | None = None
-    precision: str | None = None
-    cache_hit_rates: list[float] | None = None
-    missing: list[int] = field(default_factory=list)
-    text: str | None = None
-
-    def trace(self, query: int) -> dict[str, Any]:
-        """Return the fields of one query's ``SearchTrace``. Times are those of all queries."""
-        return {
-            "tokenize_s": self.tokenize_s,
-            "infer_s": self.infer_s,
-            "pairs": len(self.scores[query]),
-            "tokens": self.tokens,
-            "padding_share": self.padding_share,
-            "truncated": None if self.truncated is None else self.truncated[query],
-            "windows": None if self.windows is None else self.windows[query],
-            "activation": self.activation,
-            "engine": self.engine,
-            "precision": self.precision,
-            "cache_hit_rate": None if self.cache_hit_rates is None else self.cache_hit_rates[query],
-            "status": self._status(query),
-            "cause": self.causes[query],
-            "text": self.text,
-            "missing_text": self.missing[query] if self.missing else 0,
-        }
-
-    def _status(self, query: int) -> Status:
-        if self.causes[query] is not None:
-            return "degraded"
-        if self.waiting[query]:
-            return "partial"
-        unread = self.missing and self.missing[query] and not len(self.scores[query])
-        return "no text" if unread else "reranked"
 
 
 def load_reranker(reranker: Any, *, awaits: bool = False, searches: bool = False) -> Any:
@@ -169,7 +61,7 @@ def load_reranker(reranker: Any, *, awaits: bool = False, searches: bool = False
             "as the first stage of a Cascade."
         )
     found = reranker if late is not None else as_reranker(reranker)
-    if isinstance(found, PeerReranker) and found.asynchronous and not awaits:
+    if isinstance(found, PeerReranker | AwaitedCascade) and found.asynchronous and not awaits:
         raise InvalidInputError(found.awaited_only())
     return found
 
@@ -177,17 +69,6 @@ def load_reranker(reranker: Any, *, awaits: bool = False, searches: bool = False
 @lru_cache(maxsize=4)
 def _shared(name: str) -> Reranker:
     return TextCrossEncoder(name)
-
-
-#: Rerankers that an event loop can await.
-AwaitedReranker = PeerReranker | RemoteReranker
-
-
-def awaited(reranker: Any) -> TypeGuard[AwaitedReranker]:
-    """Whether a caller with an event loop awaits the reranker, and needs no thread for it."""
-    if isinstance(reranker, RemoteReranker):
-        return True
-    return isinstance(reranker, PeerReranker) and reranker.asynchronous
 
 
 @runtime_checkable
@@ -242,7 +123,7 @@ def given_scores(
                 answers.append(Answer(np.asarray(done, dtype=np.float64), late))
             except Exception as error:
                 answers.append(Answer(cause=failure(error, on_error)))
-    return replace(_scored(work, answers, began), engine=max_sim.engine)
+    return replace(joined(work, answers, began), engine=max_sim.engine)
 
 
 def score(
@@ -286,68 +167,7 @@ def score(
                     answers.append(Answer(found))
             except Exception as error:
                 answers.append(Answer(cause=failure(error, on_error)))
-    return _scored(work, answers, began)
-
-
-async def score_async(
-    reranker: AwaitedReranker,
-    work: Sequence[tuple[str, Sequence[str]]],
-    deadline: Deadline = NO_DEADLINE,
-    on_error: OnRerankError = "raise",
-) -> Scored:
-    """Score as :func:`score` does, by a reranker that is awaited in the running event loop.
-
-    At the deadline it is no longer waited for. Several queries are asked at the same time.
-    """
-    began = time.perf_counter()
-    turns = asyncio.Semaphore(QUERIES_AT_ONCE)
-
-    async def ask(query: str, documents: Sequence[str]) -> Answer:
-        async with turns:
-            try:
-                if isinstance(reranker, RemoteReranker):
-                    done, late = await reranker.rerank_until_async(query, documents, deadline)
-                    return Answer(np.asarray(done, dtype=np.float64), late)
-                if deadline.passed:
-                    return Answer()
-                async with asyncio.timeout(deadline.remaining) as limit:
-                    scores = await reranker.rerank_async(query, documents)
-                return Answer(np.asarray(scores, dtype=np.float64))
-            except TimeoutError as error:
-                if isinstance(reranker, PeerReranker) and limit.expired():
-                    return Answer()
-                return Answer(cause=failure(error, on_error))
-            except Exception as error:
-                return Answer(cause=failure(error, on_error))
-
-    asking = [asyncio.ensure_future(ask(*one)) for one in work]
-    try:
-        answers = await asyncio.gather(*asking)
-    finally:
-        for one in asking:  # after an error, or where nobody waits any more
-            one.cancel()
-    return _scored(work, answers, began)
-
-
-def _scored(
-    work: Sequence[tuple[str, Sequence[str]]], answers: Sequence[Answer], began: float
-) -> Scored:
-    scores = [answer.scores for answer in answers]
-    waiting = [
-        max(len(documents) - len(answer.scores), answer.late)
-        for (_, documents), answer in zip(work, answers, strict=True)
-    ]
-    causes = [answer.cause for answer in answers]
-    return Scored(scores, scores, waiting, causes, 0.0, time.perf_counter() - began)
-
-
-def failure(error: Exception, on_error: OnRerankError) -> str:
-    """Describe an error in the log and the trace; raise it if that is what was asked for."""
-    if on_error == "raise":
-        raise error
-    cause = redact(f"{type(error).__name__}: {error}")
-    logger.warning("The reranker failed, so the hits stay in retrieval order: %s", cause)
-    return cause
+    return joined(work, answers, began)
 
 
 def _pooled(

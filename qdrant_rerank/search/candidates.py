@@ -29,7 +29,7 @@ from qdrant_rerank.qdrant.recall_request import (
 from qdrant_rerank.qdrant.schema import CollectionSchema
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.reranking.late_interaction import LateInteraction, MaxSim
-from qdrant_rerank.reranking.scoring import failure
+from qdrant_rerank.reranking.scored import failure
 from qdrant_rerank.search.request import SearchRequest
 
 __all__ = ["Retrieved", "retrieve_candidates"]

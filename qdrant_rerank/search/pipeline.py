@@ -242,6 +242,7 @@ class Search:
                 limit=limit,
                 score_threshold=threshold,
                 blend=self._options.blend,
+                max_sim=found.max_sim,
             )
         else:
             orders, scored = await self._driver.compute(

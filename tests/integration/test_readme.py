@@ -32,7 +32,7 @@ NOT_RUN = {
     "gpu.md": 3,
     "embedders.md": 2,
     "install.md": 1,
-    "models.md": 3,
+    "models.md": 4,
     "qdrant.md": 2,
     "rerankers.md": 3,
     "search.md": 2,

@@ -3,7 +3,8 @@
     pip install --group architectures && python -m tests.models.build [NAME ...]
 
 Rewrites `tiny-bert/`, `tiny-bert-eager/` and `tiny-xlmr/` (here), `tiny-deberta/`, `tiny-modernbert/` and
-`tiny-qwen3/` (architectures.py), and, with the group `adapters`, the sparse encoder `tiny-splade/` (splade.py): the shapes, tokenizers and file layout of real hub models
+`tiny-qwen3/` (architectures.py), and, with the group `adapters`, the sparse encoder `tiny-splade/` (splade.py)
+and the modular cross-encoder `tiny-modular/` (modular.py): the shapes, tokenizers and file layout of real hub models
 (MiniLM, bge-reranker, mxbai-rerank, gte-reranker-modernbert and Qwen3-Reranker exports), with
 weights that mean nothing. A given pair always gets the same logit, other pairs get visibly other
 ones, and a wrong template, position or token type moves a score by far more than rounding does.
@@ -110,7 +111,7 @@ LOWERCASE = "abcdefghijklmnopqrstuvwxyz"
 
 def main() -> None:
     """Rewrite the model directories, or those that are named, and print what was made."""
-    from tests.models import architectures, splade
+    from tests.models import architectures, modular, splade
 
     makers = {
         "tiny-bert": build_bert,
@@ -118,6 +119,7 @@ def main() -> None:
         "tiny-xlmr": build_xlmr,
         **architectures.MAKERS,
         "tiny-splade": splade.build_splade,
+        "tiny-modular": modular.build_modular,
     }
     for name in sys.argv[1:] or makers:
         make = makers[name]
@@ -488,9 +490,12 @@ def recorded_pairs() -> list[tuple[str, str]]:
 
 
 def exported(
-    model: torch.nn.Module, inputs: dict[str, torch.Tensor], axes: Sequence[str] = ("batch_size",)
+    model: torch.nn.Module,
+    inputs: dict[str, torch.Tensor],
+    axes: Sequence[str] = ("batch_size",),
+    output: str = "logits",
 ) -> ModelProto:
-    """The model as ONNX: dynamic batch and sequence, `logits` out, no traces of this machine."""
+    """The model as ONNX: dynamic batch and sequence, one output, no traces of this machine."""
     import onnx
     import torch
 
@@ -503,10 +508,10 @@ def exported(
             kwargs={**{name: tensor[:2] for name, tensor in inputs.items()}, "return_dict": False},
             f=buffer,
             input_names=list(inputs),
-            output_names=["logits"],
+            output_names=[output],
             dynamic_axes={
                 **{name: {0: "batch_size", 1: "sequence_length"} for name in inputs},
-                "logits": dict(enumerate(axes)),
+                output: dict(enumerate(axes)),
             },
             opset_version=OPSET,
             dynamo=False,

@@ -1,5 +1,6 @@
 """``qdrant-rerank models``, as a person types it, against a hub on loopback."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -161,3 +162,24 @@ except SystemExit:
 heavy = {"qdrant_client", "onnxruntime", "grpc", "fastembed", "huggingface_hub", "torch"}
 print(sorted(heavy & set(sys.modules)))
 """
+
+
+def test_export_says_what_it_needs_before_anything_is_made(command, tmp_path, tiny_bert):
+    """A new directory, a model, and PyTorch, whose extra is named; in this order."""
+    code, _, err = command("export", str(tiny_bert), str(tmp_path))
+    assert (code, err) == (
+        2,
+        f"Error: {tmp_path} exists, and nothing is overwritten. Name a new directory.\n",
+    )
+    code, _, err = command("export", "no-such-model", str(tmp_path / "made"))
+    assert code == 2
+    assert "No directory 'no-such-model', and it is not a hub repository: 'owner/name'." in err
+    code, _, err = command("export", str(tiny_bert / "config.json"), str(tmp_path / "made"))
+    assert code == 2
+    assert "config.json is a file; expected the directory of a model." in err
+    if importlib.util.find_spec("torch") is None:
+        code, _, err = command("export", str(tiny_bert), str(tmp_path / "made"))
+        assert code == 2
+        assert "Exporting a model needs torch, transformers: " in err
+        assert 'pip install "qdrant-rerank[export]"' in err
+    assert list(tmp_path.iterdir()) == []

@@ -336,7 +336,7 @@ def test_any_repository_with_an_onnx_file_works(online, hub, tmp_path, tiny_bert
     hub.repositories["someone/torch"] = without
     said = online.locate("someone/torch", cache_dir=tmp_path)
     assert "its ONNX files: none. Its weights are for PyTorch. Export them to ONNX," in said
-    assert "optimum-cli export onnx --task text-classification --model someone/torch" in said
+    assert "qdrant-rerank models export someone/torch NEW_DIRECTORY" in said
     assert "pytorch_model.bin" not in hub.fetched()
 
 

@@ -224,6 +224,29 @@ def test_a_cascade_reads_the_best_of_it(engine, name, bundled):
     assert found.trace.engine == "Qdrant, MaxSim of 'colbert'"
 
 
+def test_a_cascade_with_an_async_stage_reads_the_best_of_it(engine, name):
+    """In an event loop, the scores are those of the same cascade without async."""
+
+    def lengths(query, documents):
+        return [float(len(document)) for document in documents]
+
+    async def awaited(query, documents):
+        return lengths(query, documents)
+
+    late = LateInteraction("colbert", embedder=tokens)
+    parts = {"client": engine, "embedder": None, "sparse": Bm25Encoder()}
+
+    async def search():
+        cascade = Cascade([(late, 2), (awaited, None)])
+        async with AsyncHybridSearcher(name, reranker=cascade, **parts) as searcher:
+            return await searcher.search(QUERY)
+
+    expected = HybridSearcher(name, reranker=Cascade([(late, 2), (lengths, None)]), **parts)
+    found = asyncio.run(search())
+    equal(found, expected.search(QUERY))
+    assert found.trace.engine == expected.search(QUERY).trace.engine
+
+
 def test_filters_ids_recall_and_groups_reach_it(engine, name):
     """The prefetch is the first stage's own request, whatever that is."""
     late = LateInteraction("colbert", tokens)

@@ -89,7 +89,7 @@ def test_weights_of_pytorch_are_told_how_to_be_exported(tiny_bert, tmp_path, wei
     """With the command."""
     folder = shutil.copytree(tiny_bert, tmp_path / "model")
     (folder / "onnx" / "model.onnx").rename(folder / weights)
-    command = f"optimum-cli export onnx --task text-classification --model {folder} NEW_DIRECTORY"
+    command = f"qdrant-rerank models export {folder} NEW_DIRECTORY"
     with pytest.raises(ModelFileError, match="Its weights are for PyTorch. Export") as raised:
         TextCrossEncoder(folder)
     assert command in str(raised.value)

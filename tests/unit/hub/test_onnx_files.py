@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
@@ -53,6 +53,7 @@ def test_models_without_external_data_name_none(tiny_bert, tiny_xlmr):
         assert external_data(folder / "onnx" / "model.onnx") == []
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=0, max_value=2_000))
 def test_a_file_that_is_cut_is_refused_or_names_nothing_new(tmp_path_factory, length):
     """Wherever the cut is, and never another error."""
@@ -64,6 +65,7 @@ def test_a_file_that_is_cut_is_refused_or_names_nothing_new(tmp_path_factory, le
         assert set(external_data(path)) <= {"a", "b", "c", "d"}
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(tmp_path_factory, content):
     """Never another error, and never without end."""

@@ -330,7 +330,9 @@ def test_async_ones_are_refused_where_nothing_awaits_them(peer, client):
     for use in (
         load_reranker,
         lambda found: HybridSearcher("c", client=client, reranker=found),
-        lambda found: Cascade([(found, None)]),
+        lambda found: load_reranker(Cascade([(found, None)])),
+        lambda found: HybridSearcher("c", client=client, reranker=Cascade([(found, None)])),
+        lambda found: Cascade([(found, None)]).rerank("q", DOCUMENTS),
     ):
         with pytest.raises(InvalidInputError, match=r"is async, .*AsyncHybridSearcher"):
             use(peer)

@@ -81,7 +81,7 @@ def test_a_reranker_that_cannot_be_called_is_refused_at_once(reranker, said, cli
     """By each call that takes one, before anything is searched or scored."""
     for use in (
         load_reranker,
-        lambda found: Cascade([(found, 3)]),
+        lambda found: load_reranker(Cascade([(found, 3)])),
         lambda found: HybridSearcher("c", client=client, reranker=found),
         lambda found: rerank_points("q", [], reranker=found, on_rerank_error="recall"),
     ):
