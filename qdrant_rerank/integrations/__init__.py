@@ -1,0 +1,5 @@
+"""Components for other frameworks, one module per framework, which importing it needs.
+
+``qdrant_rerank.integrations.langchain``, ``.llama_index``, ``.haystack`` and ``.mcp``; each has an
+extra of the same name in pip's spelling.
+"""

@@ -1,0 +1,115 @@
+"""What the components of all frameworks have in common. It imports none of the frameworks."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from qdrant_rerank.errors import MissingDependencyError, MissingTextError
+from qdrant_rerank.payload import PayloadText, TextSource
+from qdrant_rerank.reranking.rerank import rerank_points
+from qdrant_rerank.types import RerankedPoint, SearchResults
+from qdrant_rerank.utils.validation import require_query
+
+__all__ = ["as_text", "missing", "rerank_payloads", "scores_of_hit", "text_and_metadata"]
+
+#: What a hit's metadata gets beside what the writer stored.
+SCORES = ("rerank_score", "retrieval_score", "retrieval_rank")
+
+
+def missing(framework: str, extra: str) -> MissingDependencyError:
+    """Return the error of a module whose framework is not installed."""
+    return MissingDependencyError(
+        f"This module needs {framework}, which is not installed. Run: "
+        f'pip install "qdrant-rerank[{extra}]"'
+    )
+
+
+def as_text(query: str) -> str:
+    """Return a framework's query, which is a text even if it looks like the id of a point.
+
+    Raises:
+        InvalidInputError: it is no str, or blank.
+    """
+    require_query(query)
+    try:
+        UUID(query)
+    except ValueError:
+        return query
+    return f" {query}"
+
+
+def scores_of_hit(hit: RerankedPoint) -> dict[str, float | int | None]:
+    """Return both scores and the former rank of a hit, for its metadata."""
+    return {
+        "rerank_score": hit.rerank_score,
+        "retrieval_score": hit.retrieval_score,
+        "retrieval_rank": hit.retrieval_rank,
+    }
+
+
+def text_and_metadata(
+    payload: Mapping[str, Any] | None, text: PayloadText, content_key: str, metadata_key: str
+) -> tuple[str, dict[str, Any]]:
+    """Return what a payload says, and what else is known of it.
+
+    Args:
+        payload: of a hit.
+        text: reads texts where the framework's own field is missing.
+        content_key: field where the framework stores a text.
+        metadata_key: field where the framework stores a mapping.
+
+    Returns:
+        The text ("" if there is none), and a copy of the framework's mapping; where there is no
+        such mapping, the other fields of the payload.
+    """
+    fields = dict(payload or {})
+    content = fields.get(content_key)
+    known = {content_key}
+    if not isinstance(content, str):
+        try:
+            content = text(fields)
+        except MissingTextError:  # nothing was chosen yet, and this payload does not tell
+            content = None
+        known = {text.source} if isinstance(text.source, str) else set()
+    metadata = fields.get(metadata_key)
+    if not isinstance(metadata, Mapping):
+        metadata = {field: value for field, value in fields.items() if field not in known}
+    return content or "", dict(metadata)
+
+
+def rerank_payloads(
+    query: str,
+    payloads: Sequence[Mapping[str, Any]],
+    scores: Sequence[float | None],
+    *,
+    reranker: Any,
+    text: TextSource,
+    limit: int | None,
+    score_threshold: float | None,
+) -> SearchResults:
+    """Order payloads by a reranker; the id of each is its place among them.
+
+    Args:
+        query: the question.
+        payloads: one per document, in retrieval order.
+        scores: the retrieval score of each; None for an unknown one.
+        reranker: a loaded one.
+        text: where the text is.
+        limit: documents to keep; None for all.
+        score_threshold: lowest rerank score to keep; None for all.
+
+    Raises:
+        QdrantRerankError: as ``rerank_points``.
+    """
+    points = [
+        {"id": place, "payload": payload, "score": score}
+        for place, (payload, score) in enumerate(zip(payloads, scores, strict=True))
+    ]
+    return rerank_points(
+        query,
+        points,
+        reranker=reranker,
+        text=text,
+        limit=limit,
+        score_threshold=score_threshold,
+    )
