@@ -1,0 +1,126 @@
+"""The LlamaIndex components, on a collection that llama-index-vector-stores-qdrant wrote."""
+
+import asyncio
+
+import pytest
+from qdrant_client import QdrantClient
+
+from qdrant_rerank import AsyncHybridSearcher, HybridSearcher
+from qdrant_rerank.errors import InvalidInputError, UnknownModelError
+from tests.integration.integrations.frameworks import IRON, PANS, QUERY, TEXTS, embed, needed
+
+needed("llama_index.core")
+store_module = needed("llama_index.vector_stores.qdrant")
+
+from llama_index.core.schema import MetadataMode, NodeWithScore, TextNode
+
+from qdrant_rerank.integrations.llama_index import (
+    CrossEncoderPostprocessor,
+    QdrantRerankRetriever,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.fixture
+def client():
+    """A collection that LlamaIndex filled, in qdrant-client's local mode."""
+    made = QdrantClient(":memory:")
+    store = store_module.QdrantVectorStore(collection_name="docs", client=made)
+    vectors = embed(TEXTS)
+    store.add(
+        [
+            TextNode(text=text, metadata={"page": number}, embedding=vectors[number])
+            for number, text in enumerate(TEXTS)
+        ]
+    )
+    yield made
+    made.close()
+
+
+def test_nodes_come_back_as_they_were_written_and_reranked(client):
+    """The best answer first; its metadata has both scores, which no prompt shows."""
+    retriever = QdrantRerankRetriever(HybridSearcher("docs", client=client), similarity_top_k=2)
+    nodes = retriever.retrieve(QUERY)
+    assert [node.node.get_content() for node in nodes] == [IRON, PANS]
+    first = nodes[0]
+    assert first.score == first.metadata["rerank_score"] > nodes[1].score
+    assert (first.metadata["page"], first.metadata["retrieval_rank"]) == (1, 2)
+    assert first.metadata["retrieval_score"] < nodes[1].metadata["retrieval_score"]
+    assert client.retrieve("docs", [first.node.node_id])
+    assert "score" not in first.node.get_content(metadata_mode=MetadataMode.LLM)
+    assert "score" not in first.node.get_content(metadata_mode=MetadataMode.EMBED)
+
+
+def test_both_kinds_of_searchers_are_awaited(client):
+    """A HybridSearcher in a thread, an AsyncHybridSearcher in the event loop itself."""
+
+    async def ask(searcher):
+        found = await QdrantRerankRetriever(searcher).aretrieve(QUERY)
+        return [node.node.node_id for node in found]
+
+    async def awaited():
+        async with AsyncHybridSearcher("docs", client=client) as searcher:
+            with pytest.raises(InvalidInputError, match="only aretrieve"):
+                QdrantRerankRetriever(searcher).retrieve(QUERY)
+            return await ask(searcher)
+
+    blocking = HybridSearcher("docs", client=client)
+    assert asyncio.run(awaited()) == asyncio.run(ask(blocking))
+
+
+def test_points_that_llama_index_did_not_write_become_nodes():
+    """Of a collection of ours, with the id of the point."""
+    with HybridSearcher("own", client=QdrantClient(":memory:")) as searcher:
+        searcher.add([{"text": IRON, "page": 7}], ids=[5])
+        [found] = QdrantRerankRetriever(searcher).retrieve(QUERY)
+        assert (found.node.node_id, found.text, found.metadata["page"]) == ("5", IRON, 7)
+        searcher.client.close()
+
+
+def test_the_postprocessor_keeps_the_first_score_and_the_nodes_that_came_in():
+    """Copies, with the reranker's score; async gives the same."""
+    nodes = [
+        NodeWithScore(node=TextNode(id_=str(n), text=text, metadata={"page": n}), score=0.9 - n / 9)
+        for n, text in enumerate([*TEXTS, ""])
+    ]
+    made = CrossEncoderPostprocessor()
+    kept = made.postprocess_nodes(nodes, query_str=QUERY)
+    assert [one.node.node_id for one in kept][::3] == ["1", "3"]
+    assert kept[0].metadata["retrieval_score"] == nodes[1].score
+    assert kept[0].score == kept[0].metadata["rerank_score"]
+    assert kept[-1].metadata["rerank_score"] is None
+    assert [one.score for one in nodes] == [0.9 - n / 9 for n in range(4)]
+    assert all(one.metadata == {"page": n} for n, one in enumerate(nodes))
+    again = asyncio.run(made.apostprocess_nodes(nodes, query_str=QUERY))
+    assert [one.score for one in again] == [one.score for one in kept]
+    assert len(CrossEncoderPostprocessor(top_n=1).postprocess_nodes(nodes, query_str=QUERY)) == 1
+    assert made.postprocess_nodes([], query_str=QUERY) == []
+
+
+def test_the_reranker_reads_metadata_where_that_is_asked_for():
+    """The mode is LlamaIndex's own."""
+    read = []
+
+    def scores(query, documents):
+        read.extend(documents)
+        return [0.0] * len(documents)
+
+    nodes = [NodeWithScore(node=TextNode(text=IRON, metadata={"title": "Metals"}))]
+    for mode in (MetadataMode.NONE, MetadataMode.EMBED):
+        made = CrossEncoderPostprocessor(scores, metadata_mode=mode)
+        [node] = made.postprocess_nodes(nodes, query_str=QUERY)
+        assert node.metadata["retrieval_score"] is None
+    assert read == [IRON, f"title: Metals\n\n{IRON}"]
+
+
+def test_wrong_arguments_are_refused_when_the_component_is_made():
+    """With our own errors, not pydantic's."""
+    with pytest.raises(InvalidInputError, match="expected a HybridSearcher"):
+        QdrantRerankRetriever("docs")
+    with pytest.raises(UnknownModelError):
+        CrossEncoderPostprocessor("no-such-model")
+    with pytest.raises(InvalidInputError, match="top_n"):
+        CrossEncoderPostprocessor(top_n=0)
+    with pytest.raises(InvalidInputError, match="query_str"):
+        CrossEncoderPostprocessor().postprocess_nodes([])
