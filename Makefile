@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test server-test congruence newest oldest adapters coverage check questions lock clean
+.PHONY: demo test server-test congruence newest oldest adapters frameworks coverage check questions lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -61,6 +61,13 @@ adapters:  ## the tests with sentence-transformers, model2vec, LangChain, LlamaI
 	@$(VENV)-adapters/bin/python -m pip --disable-pip-version-check install --quiet --group adapters --editable '.[cpu,embedded]'
 	@$(VENV)-adapters/bin/python -m pytest tests/integration/embedders tests/unit/embedders
 
+frameworks:  ## the components for LangChain, LlamaIndex and Haystack, and the MCP server, with these packages
+	@$(PYTHON) -m venv $(VENV)-frameworks
+	@$(VENV)-frameworks/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	@$(VENV)-frameworks/bin/python -m pip --disable-pip-version-check install --quiet --group frameworks --editable '.[cpu,embedded]'
+	@$(VENV)-frameworks/bin/python -m pytest -o asyncio_mode=auto -o asyncio_default_fixture_loop_scope=function \
+	    tests/integration/integrations
+
 coverage: $(VENV)/.dev  ## every test, and the lines that none of them runs
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
@@ -77,4 +84,4 @@ lock: $(VENV)/.dev  ## write the versions installed now into constraints.txt
 	   $(PIP) freeze --exclude-editable | grep -vi '^qdrant-rerank'; } > constraints.txt
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest $(VENV)-adapters .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest $(VENV)-adapters $(VENV)-frameworks .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

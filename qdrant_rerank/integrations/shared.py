@@ -6,11 +6,12 @@ from uuid import UUID
 
 from qdrant_rerank.errors import MissingDependencyError, MissingTextError
 from qdrant_rerank.payload import PayloadText, TextSource
+from qdrant_rerank.payload.writers import LLAMA_INDEX
 from qdrant_rerank.reranking.rerank import rerank_points
 from qdrant_rerank.types import RerankedPoint, SearchResults
 from qdrant_rerank.utils.validation import require_query
 
-__all__ = ["as_text", "missing", "rerank_payloads", "scores_of_hit", "text_and_metadata"]
+__all__ = ["SCORES", "as_text", "missing", "rerank_payloads", "scores_of_hit", "text_and_metadata"]
 
 #: What a hit's metadata gets beside what the writer stored.
 SCORES = ("rerank_score", "retrieval_score", "retrieval_rank")
@@ -70,7 +71,9 @@ def text_and_metadata(
             content = text(fields)
         except MissingTextError:  # nothing was chosen yet, and this payload does not tell
             content = None
-        known = {text.source} if isinstance(text.source, str) else set()
+        # Fields of a template stay: they are more than the text.
+        whole = text.keys is not None or text.source == LLAMA_INDEX
+        known = set(text.fields or ()) if whole else set()
     metadata = fields.get(metadata_key)
     if not isinstance(metadata, Mapping):
         metadata = {field: value for field, value in fields.items() if field not in known}

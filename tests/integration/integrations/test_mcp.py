@@ -1,0 +1,185 @@
+"""The server of the Model Context Protocol, asked by the SDK's own client."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+
+from qdrant_rerank import HybridSearcher
+from tests.integration.integrations.frameworks import IRON, QUERY, TEXTS, needed
+
+needed("mcp")
+
+from mcp import ClientSession, StdioServerParameters
+from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import streamablehttp_client
+from mcp.shared.memory import create_connected_server_and_client_session
+from qdrant_client import QdrantClient
+
+from qdrant_rerank.integrations.mcp import make_server
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning",
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
+
+
+def command(tmp_path, *more):
+    """Arguments of Python that start the server on a directory."""
+    place = ["--path", str(tmp_path / "db"), "--collection", "notes"]
+    return ["-m", "qdrant_rerank", "mcp", *place, *more]
+
+
+@asynccontextmanager
+async def over_stdio(tmp_path, *more):
+    """A session with a server that the client starts."""
+    parameters = StdioServerParameters(
+        command=sys.executable, args=command(tmp_path, *more), env=dict(os.environ)
+    )
+    async with stdio_client(parameters) as (read, write), ClientSession(read, write) as session:
+        await session.initialize()
+        yield session
+
+
+@asynccontextmanager
+async def over_http(tmp_path, *more):
+    """A session with a server on a free port of loopback."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, *command(tmp_path, "--transport", "http", "--port", str(port), *more)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(1200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert process.poll() is None
+            time.sleep(0.1)
+        url = f"http://127.0.0.1:{port}/mcp"
+        async with (
+            streamablehttp_client(url) as (read, write, _),
+            ClientSession(read, write) as session,
+        ):
+            await session.initialize()
+            yield session
+    finally:
+        process.terminate()
+        printed, _ = process.communicate()
+        assert printed == b""
+
+
+@pytest.mark.parametrize("connect", [over_stdio, over_http])
+def test_an_agent_adds_and_searches(tmp_path, connect):
+    """By both transports; a filter narrows, and a wrong call has an error that says why."""
+
+    async def work():
+        async with connect(tmp_path) as session:
+            names = [tool.name for tool in (await session.list_tools()).tools]
+            assert names == ["search", "add"]
+            added = await session.call_tool("add", {"texts": TEXTS, "metadata": {"year": 2020}})
+            assert added.content[0].text == "3 stored in 'notes'."
+            found = await session.call_tool("search", {"query": QUERY, "limit": 2})
+            hits = found.structuredContent["result"]
+            assert hits[0]["text"] == IRON
+            assert hits[0]["metadata"] == {"year": 2020}
+            assert hits[0]["rerank_score"] > hits[1]["rerank_score"]
+            none = {"must": [{"key": "year", "match": {"value": 1990}}]}
+            empty = await session.call_tool("search", {"query": QUERY, "query_filter": none})
+            assert empty.structuredContent["result"] == []
+            blank = await session.call_tool("search", {"query": " "})
+            assert blank.isError
+            assert "query is empty" in blank.content[0].text
+
+    asyncio.run(work())
+
+
+def test_nothing_but_the_protocol_is_on_stdout(tmp_path):
+    """Whatever a model prints: an embedder that prints, in Python and below it."""
+    script = tmp_path / "serve.py"
+    script.write_text(
+        "import os\n"
+        "from qdrant_client import QdrantClient\n"
+        "from qdrant_rerank import HybridSearcher\n"
+        "from qdrant_rerank.integrations.mcp import make_server, serve_stdio\n"
+        "def embed(texts):\n"
+        "    print('printed by Python')\n"
+        "    os.write(1, b'printed below\\n')\n"
+        "    return [[1.0, float(len(text))] for text in texts]\n"
+        "searcher = HybridSearcher('n', client=QdrantClient(':memory:'), embedder=embed)\n"
+        "serve_stdio(make_server(searcher))\n"
+    )
+    hello = {
+        "protocolVersion": "2025-03-26",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    }
+    call = {"name": "add", "arguments": {"texts": ["a text"]}}
+    asked = [
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": call},
+    ]
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for message in asked:
+        process.stdin.write(json.dumps(message) + "\n")
+    process.stdin.flush()
+    answers = [json.loads(process.stdout.readline()) for _ in range(2)]
+    rest, told = process.communicate()
+    assert (rest, [answer["id"] for answer in answers]) == ("", [1, 2])
+    assert "1 stored" in json.dumps(answers[1])
+    assert "printed by Python" in told
+    assert "printed below" in told
+
+
+def test_a_server_that_only_reads_has_no_add():
+    """Asked in the same process."""
+
+    async def names(server):
+        async with create_connected_server_and_client_session(server) as session:
+            return [tool.name for tool in (await session.list_tools()).tools]
+
+    with HybridSearcher("notes", client=QdrantClient(":memory:")) as searcher:
+        assert asyncio.run(names(make_server(searcher, read_only=True))) == ["search"]
+        searcher.client.close()
+
+
+@pytest.mark.parametrize(
+    ("payload", "stored"),
+    [
+        ({"page_content": IRON, "metadata": {}}, {"page_content": "New.", "metadata": {"n": 1}}),
+        ({"document": IRON, "metadata": {}}, {"document": "New.", "metadata": {"n": 1}}),
+        ({"text": IRON}, {"text": "New.", "n": 1}),
+    ],
+)
+def test_texts_are_stored_as_the_writer_of_the_collection_does(payload, stored):
+    """So that LangChain and mcp-server-qdrant read what an agent added."""
+
+    async def add(server, arguments):
+        async with create_connected_server_and_client_session(server) as session:
+            return await session.call_tool("add", arguments)
+
+    client = QdrantClient(":memory:")
+    with HybridSearcher("notes", client=client, text=next(iter(payload))) as first:
+        first.add([payload])
+    searcher = HybridSearcher("notes", client=client)
+    done = asyncio.run(add(make_server(searcher), {"texts": ["New."], "metadata": {"n": 1}}))
+    assert not done.isError, done.content
+    assert stored in [record.payload for record in client.scroll("notes")[0]]
+    client.close()
