@@ -208,11 +208,12 @@ class QdrantRerankRetriever:
             QdrantRerankError: as ``HybridSearcher``.
         """
         with self._lock:
-            if self._searcher is None:
-                self.document_store._initialize_client()  # as the store's own retrievers do
+            self.document_store._initialize_client()  # as the store's own retrievers do
+            client = self.document_store._client
+            if self._searcher is None or self._searcher.client is not client:  # closed, reopened
                 self._searcher = HybridSearcher(
                     self.document_store.index,
-                    client=self.document_store._client,
+                    client=client,
                     reranker=self.reranker,
                     embedder=self.embedder,
                     # A searcher has an encoder; one that the collection lacks is not used.
