@@ -3,3 +3,5 @@
 ``qdrant_rerank.integrations.langchain``, ``.llama_index``, ``.haystack`` and ``.mcp``; each has an
 extra of the same name in pip's spelling.
 """
+
+from qdrant_rerank.utils import progress  # noqa: F401 - before qdrant_client imports tqdm.auto

@@ -68,7 +68,7 @@ def test_a_pipeline_goes_through_yaml(store):
     pipeline.connect("retriever", "ranker")
     written = pipeline.dumps()
     store.close()  # the directory has one user at a time
-    read = Pipeline.loads(written)
+    read = Pipeline.loads(written, allowed_modules=["qdrant_rerank.integrations.haystack"])
     assert read.dumps() == written
     done = read.run({"retriever": {"query": QUERY}, "ranker": {"query": QUERY}})
     [best] = done["ranker"]["documents"]
