@@ -39,10 +39,8 @@ congruence: $(VENV)/.dev  ## random work on the embedded engine, local mode and,
 
 # What depends on other packages, in the oldest and the newest releases of them that a user can have.
 # The environment of the other tests has an older huggingface_hub, since fastembed wants one.
-ACROSS := tests/unit/qdrant tests/unit/inference tests/integration/search/test_async_search.py tests/integration/qdrant/test_recall.py \
-    tests/integration/qdrant/test_recall_requests.py tests/integration/qdrant/transport tests/integration/qdrant/embedded/test_calls.py \
-    tests/integration/hub/test_faults.py tests/integration/hub/test_cache.py tests/integration/cli/test_models.py \
-    tests/integration/cross_encoder/test_bundled.py
+ACROSS := tests/integration/test_releases.py tests/integration/hub/test_faults.py tests/integration/hub/test_cache.py \
+    tests/integration/cli/test_models.py tests/integration/cross_encoder/test_bundled.py
 
 newest:  ## the tests of what depends on other packages, with the newest of all that a user gets
 	@$(PYTHON) -m venv $(VENV)-newest

@@ -37,6 +37,8 @@ Blend = float | Literal["rrf"]
 #: What happens when the reranker fails: its error, or the retrieval order.
 OnRerankError = Literal["raise", "recall"]
 
+LONGEST_S = 10**300  # a float can hold it
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchOptions:
@@ -105,8 +107,9 @@ class SearchOptions:
             require_choice("fusion", self.fusion, Fusion)
         for name in ("dense_vector", "sparse_vector"):
             _require_names(name, getattr(self, name))
-        for name in ("dense_candidates", "sparse_candidates", "timeout_s"):
-            require_positive(name, getattr(self, name))
+        require_positive("dense_candidates", self.dense_candidates)
+        require_positive("sparse_candidates", self.sparse_candidates)
+        require_positive("timeout_s", self.timeout_s, most=LONGEST_S)
         _require_consistency(self.consistency)
         if self.recall_threshold is not None:
             require_number("recall_threshold", self.recall_threshold, "a retrieval score")

@@ -12,6 +12,7 @@ import copy
 from pathlib import Path
 
 import torch
+from encoders import teachers
 from export import export, write_companions
 from model import SCALARS, Branches, CrossEncoder, ScalarHead
 from pipeline import Inputs, fit_head, new_branches, read_inputs, teach
@@ -70,7 +71,11 @@ def write(
     trunk = inputs.trunk("model", torch.float32)
     model = CrossEncoder(trunk, copy.deepcopy(branches), head, across)
     export(model, folder / "model.onnx", int8=False)
-    write_companions(folder, inputs.config["model"]["layers"] + inputs.config["model"]["cross"])
+    write_companions(
+        folder,
+        teachers(folder)["minilm"],
+        inputs.config["model"]["layers"] + inputs.config["model"]["cross"],
+    )
 
 
 if __name__ == "__main__":

@@ -2,18 +2,39 @@
 
 import pickle
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from data import Query, load_pool, share
 from encoders import Kind
+from mine import NONE
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 BARE = 0.6  # share of the queries that lose their question mark
 RIVALS = 1  # other sections of a document that are kept for a query
+
+
+@dataclass(slots=True)
+class Made:
+    """Passages made by rules for a query, as rows behind those of the corpus.
+
+    Attributes:
+        echoes: without an answer.
+        part: the part that answers, which was changed; NONE without a change.
+        changed: the same without the answer.
+        diluted: still answers; NONE where none was made.
+        kind: of the change.
+    """
+
+    echoes: list[int] = field(default_factory=list)
+    part: int = NONE
+    changed: int = NONE
+    diluted: int = NONE
+    kind: str = ""
+    echo_kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)

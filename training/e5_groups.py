@@ -12,12 +12,14 @@ import torch
 from making import PAIRED, Plan
 from mine import NONE
 from numpy.typing import NDArray
+from pools import SENTENCES
 from states import States
 from torch import Tensor
 
-MOST = 208  # tokens of a pair
+MOST = 312  # tokens of a pair
 MOST_QUERY = 56  # of these
-STEP = 8  # a micro-batch is padded to a multiple of it
+STEP, FRONT_STEP = 32, 16  # a micro-batch and its front are padded to multiples of them, so that
+# kernels are reused
 ROWS = 32  # of a micro-batch
 
 
@@ -28,14 +30,12 @@ class Group:
     Attributes:
         query: row.
         passages: rows, the one that answers first.
-        advised: the rows that the teachers are asked about, NONE where they are not.
-        blind: the scalars are left out.
+        ordinary: which of them are passages of the sets, about which the teacher is asked.
     """
 
     query: int
     passages: list[int]
-    advised: list[int]
-    blind: bool
+    ordinary: list[bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,6 @@ class MicroBatch:
         ids, mask, types: (n, length), int64.
         lower, top: the trunk's states, (n, length, WIDTH), int8.
         front: how many positions hold all queries.
-        keep: 0 for pairs whose scalars are left out, (n,), float32.
     """
 
     rows: NDArray[np.int64]
@@ -57,7 +56,6 @@ class MicroBatch:
     lower: Tensor
     top: Tensor
     front: int
-    keep: Tensor
 
 
 class Sampler:
@@ -72,8 +70,12 @@ class Sampler:
         without = set(settings["without"])
         share = np.array(
             [
-                0.0 if q.held_out or q.source in without else weights.get(q.source, 1.0)
-                for q in plan.queries
+                0.0
+                if q.held_out
+                or q.source in without
+                or (made.kind in settings["dropped"] and not q.answers)
+                else weights.get(q.source, 1.0)
+                for q, made in zip(plan.queries, plan.made, strict=True)
             ]
         )
         self.share = share / share.sum()
@@ -87,45 +89,39 @@ class Sampler:
     def _group(self, row: int, rng: np.random.Generator) -> Group:
         query, made, settings = self.plan.queries[row], self.plan.made[row], self.settings
         size = 1 + settings["negatives"]
-        taken: list[int] = []
-        advised: list[int] = []
         roll = rng.random()
-        blind = bool(rng.random() < settings["blind"])
         answer = int(rng.choice(query.answers)) if query.answers else NONE
-        if made.part != NONE and (query.source in PAIRED or roll < settings["as_changed"]):
-            taken, advised = [made.part, made.changed], [answer, NONE]
+        changed = made.part != NONE and made.kind not in settings["dropped"]
+        if changed and (query.source in PAIRED or roll < settings["as_changed"]):
+            taken, ordinary = [made.part, made.changed], [True, False]
         elif made.diluted != NONE and roll < settings["as_changed"] + settings["as_diluted"]:
-            taken, advised = [made.diluted], [answer]
+            taken, ordinary = [made.diluted], [False]
         else:
-            taken, advised = [answer], [answer]
+            taken, ordinary = [answer], [True]
         if made.echoes and rng.random() < settings["as_echoed"]:
             taken.append(int(rng.choice(made.echoes)))
-            advised.append(NONE)
-        near = [int(r) for r in self.plan.dense[row] if r != NONE]
-        lexical = [int(r) for r in self.plan.lexical[row] if r != NONE]
-        rivals = [r for r in query.rivals if r not in query.answers]
-        hard: list[int] = []
-        if rivals and rng.random() < settings["rival"]:
-            hard.append(int(rng.choice(rivals)))
-        for listed, share in ((near, settings["dense"]), (lexical, settings["lexical"])):
-            fits = [r for r in listed if r not in hard]
+            ordinary.append(False)
+        same = [r for r in self.plan.same[row] if r not in query.answers]
+        count = settings["sentences"] if query.source == SENTENCES else settings["same"]
+        hard = [int(r) for r in rng.permutation(same)[:count]]
+        for listed, share in (
+            (self.plan.dense[row], settings["dense"]),
+            (self.plan.lexical[row], settings["lexical"]),
+        ):
+            fits = [int(r) for r in listed if r != NONE and r not in hard]
             # The nearest more often: half of the draws from the first third.
             weight = np.linspace(2.0, 0.6, len(fits)) if fits else np.zeros(0)
             count = min(share, len(fits))
             if count:
                 drawn = rng.choice(len(fits), count, replace=False, p=weight / weight.sum())
                 hard += [fits[at] for at in drawn]
-        hard = hard[: size - len(taken) - 1]
-        taken += hard
-        advised += hard
+        taken += hard[: size - len(taken) - 1]
         while len(taken) < size:
             stranger = int(rng.integers(self.passages))
             if stranger not in query.answers and stranger not in taken:
                 taken.append(stranger)
-                advised.append(stranger)
-        if query.source in PAIRED:
-            advised = [NONE] * size
-        return Group(row, taken, advised, blind)
+        ordinary += [True] * (size - len(ordinary))
+        return Group(row, taken, ordinary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +148,10 @@ def _at(several: list[States], row: int) -> tuple[States, int]:
     raise IndexError(row)
 
 
-def micro_batches(
-    texts: Texts, pairs: list[tuple[int, int, bool]], most: int = MOST
-) -> list[MicroBatch]:
-    """Pairs (query row, passage row, blind), sorted by length into batches of ROWS."""
+def micro_batches(texts: Texts, pairs: list[tuple[int, int]], most: int = MOST) -> list[MicroBatch]:
+    """Pairs (query row, passage row), sorted by length into batches of ROWS."""
     spans = []
-    for query, passage, _ in pairs:
+    for query, passage in pairs:
         asked, at = texts.query(query)
         read, row = texts.passage(passage)
         first = asked.offsets[at : at + 2]
@@ -171,12 +165,12 @@ def micro_batches(
     for start in range(0, len(order), ROWS):
         rows = order[start : start + ROWS]
         width = -(-int(lengths[rows].max()) // STEP) * STEP
-        front = min(width, -(-max(spans[row][2] for row in rows) // STEP) * STEP)
+        longest = max(spans[row][2] for row in rows)
+        front = min(width, -(-longest // FRONT_STEP) * FRONT_STEP)
         ids = np.zeros((len(rows), width), dtype=np.int64)
         mask, types = np.zeros_like(ids), np.zeros_like(ids)
         shape = (len(rows), width, texts.read[0].lower.shape[1])
         lower, top = np.zeros(shape, dtype=np.int8), np.zeros(shape, dtype=np.int8)
-        keep = np.ones(len(rows), dtype=np.float32)
         for at, row in enumerate(rows):
             asked, first, count, read, second, room = spans[row]
             parts = ((0, asked, first, count), (count, read, second, room))
@@ -186,7 +180,6 @@ def micro_batches(
                 top[at, place : place + size] = source.top[begin : begin + size]
             mask[at, : count + room] = 1
             types[at, count : count + room] = 1
-            keep[at] = not pairs[row][2]
         tensors = (torch.from_numpy(array) for array in (ids, mask, types, lower, top))
-        batches.append(MicroBatch(rows, *tensors, front, torch.from_numpy(keep)))
+        batches.append(MicroBatch(rows, *tensors, front))
     return batches

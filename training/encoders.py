@@ -114,7 +114,8 @@ def unseen(visible: Tensor, dtype: torch.dtype) -> Tensor:
 
 def pooled(states: Tensor, weight: Tensor) -> Tensor:
     """Mean of the states (N, L, W) with weights (N, L): (N, W)."""
-    return (states * weight.unsqueeze(2)).sum(1) / weight.sum(1, keepdim=True).clamp(min=1e-6)
+    total = (weight.unsqueeze(1) @ states).squeeze(1)
+    return total / weight.sum(1, keepdim=True).clamp(min=1e-6)
 
 
 def load_encoder(folder: Path) -> Encoder:

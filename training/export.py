@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 import torch
-from minilm import POSITIONS, VOCABULARY, WIDTH, model_folder
+from encoders import POSITIONS, VOCABULARY, WIDTH, Kind
 from onnx.external_data_helper import set_external_data
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from tokenizers import Tokenizer
@@ -172,20 +172,26 @@ def share_weights(models: list[Path], data: Path) -> None:
             onnx.save(model, path)
 
 
-def write_companions(folder: Path, layers: int) -> None:
+def write_companions(folder: Path, kind: Kind, layers: int) -> None:
     """The tokenizer, whose pair template is part of the model, and the configuration."""
-    tokenizer = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
+    tokenizer = _own_tokenizer(kind)
+
+    def special(name: str, *tokens: str) -> dict[str, Any]:
+        ids = [tokenizer.token_to_id(token) for token in tokens]
+        return {"id": name, "ids": ids, "tokens": list(tokens)}
+
+    # What the bi-encoder puts before a text is part of the template.
     tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] [CLS]:1 $B:1 [SEP]:1",
-        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+        single="[ASKED] $A [SEP]",
+        pair="[ASKED] $A [SEP] [READ]:1 $B:1 [SEP]:1",
+        special_tokens=[
+            special("[ASKED]", "[CLS]", *kind.query.replace(":", " :").split()),
+            special("[READ]", "[CLS]", *kind.passage.replace(":", " :").split()),
+            special("[SEP]", "[SEP]"),
+        ],
     )
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-    special = {
-        f"{name}_token": f"[{name.upper()}]" for name in ("pad", "cls", "sep", "unk", "mask")
-    }
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "cls", "sep", "unk", "mask")}
     files = {
         "config.json": {
             "model_type": "bert",
@@ -198,13 +204,29 @@ def write_companions(folder: Path, layers: int) -> None:
             "vocab_size": VOCABULARY,
             "pad_token_id": 0,
         },
-        "special_tokens_map.json": special,
+        "special_tokens_map.json": names,
         "tokenizer_config.json": {
             "model_max_length": POSITIONS,
-            **special,
+            **names,
             "do_lower_case": True,
             "tokenizer_class": "PreTrainedTokenizerFast",
         },
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def template_agrees(folder: Path, kind: Kind) -> bool:
+    """Whether the written template gives the tokens that the trunk was trained on."""
+    ours, theirs = Tokenizer.from_file(str(folder / "tokenizer.json")), _own_tokenizer(kind)
+    query, passage = "who wrote it?", "She wrote it."
+    both = [theirs.encode(text).ids for text in (kind.query + query, kind.passage + passage)]
+    found: bool = ours.encode(query, passage).ids == both[0] + both[1]
+    return found
+
+
+def _own_tokenizer(kind: Kind) -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(kind.folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer

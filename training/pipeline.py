@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from alone import fit_alone
 from data import Pool, load_pool
+from encoders import teachers
 from export import export, share_weights, smooth, write_companions
 from groups import Tokens, tokenize
 from lexical import inverse_frequency, stem_classes
@@ -169,7 +170,7 @@ def publish(inputs: Inputs, trained: dict[str, Branches], out: Path) -> None:
     share_weights([folder / "model.onnx", folder / "student.onnx"], folder / "weights.bin")
     layers = inputs.config["model"]["layers"] + inputs.config["model"]["cross"]
     for folder in (out / "fp32", out / "int8"):
-        write_companions(folder, layers)
+        write_companions(folder, teachers(folder)["minilm"], layers)
     print(f"wrote {out}")
 
 

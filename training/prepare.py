@@ -1,16 +1,19 @@
 """From the training data to all that groups are drawn from; every step is kept and resumed."""
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from corpus import Corpus, as_query, draw_corpus, token_ids
+from corpus import as_query, draw_corpus, token_ids
+from data import Query
 from e5_groups import Texts
+from e5_train import Second
 from encoders import Encoder, load_encoder, teachers
 from lexical import inverse_frequency, stem_classes
-from making import Plan, make_plan
+from making import Plan, add_mined, make_plan
 from mine import NONE
 from numpy.typing import NDArray
 from reader import Lexical
@@ -24,7 +27,6 @@ class Prepared:
 
     Attributes:
         encoder: the trunk, bfloat16.
-        taught: vectors of queries and passages by each teacher, and its weight.
     """
 
     encoder: Encoder
@@ -32,7 +34,7 @@ class Prepared:
     lexical: Lexical
     plan: Plan
     texts: Texts
-    taught: list[tuple[NDArray[np.float32], NDArray[np.float32], float]]
+    second: Second
 
 
 def prepare(data: Path, e5: Path, work: Path, config: dict[str, Any]) -> Prepared:
@@ -43,30 +45,34 @@ def prepare(data: Path, e5: Path, work: Path, config: dict[str, Any]) -> Prepare
     tokenizer = Tokenizer.from_file(str(kind.folder / "tokenizer.json"))
     corpus = draw_corpus(data, work, tokenizer, config["data"])
     encoder = load_encoder(kind.folder).to(torch.bfloat16)
-    asked = [query.text for query in corpus.queries]
 
-    def read(texts: list[str]) -> list[NDArray[np.int32]]:
-        return token_ids(
-            tokenizer, [kind.passage + text for text in texts], settings["passage_tokens"]
-        )
+    def read(texts: list[str], most: int) -> list[NDArray[np.int32]]:
+        return token_ids(tokenizer, [kind.passage + text for text in texts], most)
 
-    def ask(texts: list[str]) -> list[NDArray[np.int32]]:
-        return token_ids(
-            tokenizer, [as_query(kind, text) for text in texts], settings["query_tokens"]
-        )
+    def ask(queries: list[Query]) -> list[NDArray[np.int32]]:
+        texts = [as_query(kind, query.text) for query in queries]
+        return token_ids(tokenizer, texts, settings["query_tokens"])
 
-    ids = read(corpus.passages)
+    ids = read(corpus.passages, settings["passage_tokens"])
     passages = cached_states(encoder, ids, lower, work / "passages")
-    queries = cached_states(encoder, ask(asked), lower, work / "queries", passages.scales)
-    plan = make_plan(data, corpus, queries, passages, tokenizer, encoder, work, config)
-    made = cached_states(encoder, read(plan.texts), lower, work / "made", passages.scales)
-    related = [query.text for query in plan.queries[len(asked) :]]
-    relations = cached_states(encoder, ask(related), lower, work / "related", passages.scales)
-    texts = Texts([queries, relations], [passages, made])
-    second = _second_teacher(corpus, work, settings)
-    first = queries.vectors[: len(asked)], passages.vectors
-    taught = [(*vectors, 1 / spread(plan, *vectors)) for vectors in (first, second)]
-    return Prepared(encoder, tokenizer, lexical_of(tokenizer, ids), plan, texts, taught)
+    scales = passages.scales
+    queries = cached_states(encoder, ask(corpus.queries), lower, work / "queries", scales)
+    stored = work / "plan.pickle"
+    if not stored.is_file():
+        drawn = make_plan(data, corpus, queries, passages, tokenizer, encoder, config)
+        stored.write_bytes(pickle.dumps(drawn))
+    plan, begin = pickle.loads(stored.read_bytes())
+    more = plan.queries[len(corpus.queries) :]
+    further = cached_states(encoder, ask(more), lower, work / "further", scales)
+    made = cached_states(
+        encoder, read(plan.texts, settings["long_tokens"]), lower, work / "made", scales
+    )
+    texts = Texts([queries, further], [passages, made])
+    asked = further.vectors[begin - len(corpus.queries) :]
+    vectors = np.concatenate([passages.vectors, made.vectors])
+    add_mined(plan, begin, asked, vectors, corpus.passages, config["mining"])
+    second = _second_teacher(plan, corpus.passages, work, settings)
+    return Prepared(encoder, tokenizer, lexical_of(tokenizer, ids), plan, texts, second)
 
 
 def lexical_of(tokenizer: Tokenizer, passages: list[NDArray[np.int32]]) -> Lexical:
@@ -77,32 +83,32 @@ def lexical_of(tokenizer: Tokenizer, passages: list[NDArray[np.int32]]) -> Lexic
     return Lexical(classes, weights, mark, (mark, *others))
 
 
-def spread(plan: Plan, queries: NDArray[np.float32], passages: NDArray[np.float32]) -> float:
-    """Mean deviation of a teacher's cosines within a query's candidates and answer."""
-    found = []
-    for row in range(0, len(queries), 20):
-        listed = [r for r in (*plan.dense[row], *plan.lexical[row]) if r != NONE]
-        listed += plan.queries[row].answers
-        if len(listed) > 4:
-            found.append(float((passages[listed] @ queries[row]).std()))
-    return float(np.mean(found))
-
-
 def _second_teacher(
-    corpus: Corpus, work: Path, settings: dict[str, Any]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """all-MiniLM-L6-v2's vectors of queries and passages."""
-    stored = [work / f"minilm_{name}.npy" for name in ("queries", "passages")]
+    plan: Plan, passages: list[str], work: Path, settings: dict[str, Any]
+) -> Second:
+    """all-MiniLM-L6-v2's vectors of topical queries and of all passages in their groups."""
+    topical = [row for row, q in enumerate(plan.queries) if q.source in settings["topical"]]
+    found = {
+        int(passage)
+        for row in topical
+        for passage in (*plan.queries[row].answers, *plan.same[row], *plan.dense[row])
+    }
+    found |= {int(passage) for row in topical for passage in plan.lexical[row]}
+    rows = np.array(sorted(found - {NONE}))
+    texts = passages + plan.texts
+    places = [np.full(count, NONE) for count in (len(plan.queries), len(texts))]
+    places[0][topical], places[1][rows] = np.arange(len(topical)), np.arange(len(rows))
     kind = teachers(work)["minilm"]
     tokenizer = Tokenizer.from_file(str(kind.folder / "tokenizer.json"))
     encoder = load_encoder(kind.folder).to(torch.bfloat16)
+    listed = [plan.queries[row].text for row in topical], [texts[row] for row in rows]
     most = settings["query_tokens"], settings["taught_tokens"]
-    texts = [query.text for query in corpus.queries], corpus.passages
-    first, second = (
-        vectors_of(encoder, token_ids(tokenizer, listed, length), path)
-        for listed, length, path in zip(texts, most, stored, strict=True)
-    )
-    return first, second
+    names = ("queries", "passages")
+    vectors = [
+        vectors_of(encoder, token_ids(tokenizer, own, length), work / f"minilm_{name}.npy")
+        for own, length, name in zip(listed, most, names, strict=True)
+    ]
+    return Second(*places, *vectors)
 
 
 __all__ = ["Prepared", "States", "prepare"]

@@ -11,8 +11,9 @@ be computed once for all queries.
 (2) A reader: a layer that attends across the pair, on the trunk's lower states, then layers that
 only the query's tokens go through, which read the document's states.
 
-*Head*: a function of the scalars plus one of the reader's states and the scalars. The scalars are
-left out for a part of the training groups, so that the reader must rank without them.
+*Head*: a function of the scalars, trained first, plus a bounded one of the reader's states, trained
+on what the scalars leave over. The reader's share of the logit is chosen after training, on whole
+sets that it has not seen.
 """
 
 import copy
@@ -30,12 +31,22 @@ PREFIX = 3  # tokens of a segment before its text: [CLS] and "query:" or "passag
 WINDOW, STRIDE = 32, 8  # tokens of a part of the document that is compared on its own
 LEAST_REST = 0.5  # stands for no words beyond the query's
 SHARPNESS = 60.0  # of the cosine in the logit before training
+# Weight of the exact match in it: for each token of the query beyond some, and its bounds. On the
+# training sets, more helps where queries are long.
+PER_TOKEN, FREE_TOKENS, LEAST_MATCH, MOST_MATCH = 1.3, 3.0, 5.0, 26.0
+DOUBT = 0.3  # taken from the cosine of a token that asks instead of saying something
 SCALARS = (
     "cosine",
     "window",
     "rest",
+    "rest_window",
+    "learned",
+    "answer",
     "soft",
     "soft_rest",
+    "asking",
+    "stated",
+    "soft_stated",
     "match",
     "coverage",
     "bigrams",
@@ -44,9 +55,11 @@ SCALARS = (
     "new",
     "questions",
     "length",
+    "asked",
 )
 # Longer documents than those of the training count as the longest of these.
-LONGEST, MOST_NEW = 125.0, 6.3
+LONGEST, MOST_NEW = 250.0, 7.0
+LONGEST_QUERY = 48.0
 TINY = 1e-6
 
 
@@ -76,7 +89,7 @@ class Lexical(nn.Module):
     def forward(
         self, ids: Tensor, in_query: Tensor, in_document: Tensor, front: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Eight features (N, 8), and which of the document's tokens the query lacks, (N, L).
+        """Nine features (N, 9), and which of the document's tokens the query lacks, (N, L).
 
         Args:
             ids: (N, L).
@@ -115,6 +128,7 @@ class Lexical(nn.Module):
             torch.log1p(added).clamp(max=MOST_NEW),
             asks / (asks + ends + 1.0),
             torch.log(length.clamp(min=1.0, max=LONGEST) / AVERAGE_LENGTH),
+            torch.log(asked.sum(1, keepdim=True).clamp(min=1.0, max=LONGEST_QUERY)),
         ]
         return torch.cat(features, dim=1), new
 
@@ -159,7 +173,19 @@ class Branches(nn.Module):
         nn.init.orthogonal_(self.project.weight)
         self.weigh = nn.Linear(WIDTH, 1)
         nn.init.zeros_(self.weigh.weight)
+        answer = settings["answer"]
+        self.wanted = nn.Linear(2 * WIDTH, answer)
+        self.given = nn.Linear(WIDTH, answer)
+        self.about_query = nn.Linear(WIDTH, answer, bias=False)
+        self.about_document = nn.Linear(WIDTH, answer, bias=False)
+        nn.init.orthogonal_(self.about_query.weight)
+        self.about_document.weight.data.copy_(self.about_query.weight.data)
+        self.asks_in = nn.Linear(WIDTH, settings["asks_hidden"])
+        self.asks_out = nn.Linear(settings["asks_hidden"], 1)
+        nn.init.zeros_(self.asks_out.weight)
+        nn.init.constant_(self.asks_out.bias, -1.0)
         count, hidden = len(SCALARS), settings["hidden"]
+        self.bound = settings["bound"]
         self.register_buffer("shift", torch.zeros(count))
         self.register_buffer("scale", torch.ones(count))
         self.linear = nn.Parameter(torch.zeros(count))
@@ -171,6 +197,7 @@ class Branches(nn.Module):
         for out in (self.scalars_out, self.reader_out):
             nn.init.zeros_(out.weight)
             nn.init.zeros_(out.bias)
+        self.register_buffer("share", torch.ones(()))
 
     def forward(
         self,
@@ -181,22 +208,26 @@ class Branches(nn.Module):
         mask: Tensor,
         types: Tensor,
         front: Tensor,
-        keep: Tensor | None = None,
-    ) -> Tensor:
-        """Logits (N,).
+        read: bool = True,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What is said before training, by the scalars, and what the reader adds, all (N,).
 
         Args:
             lower: the trunk's states after its lower layers, (N, L, WIDTH).
             top: those after its last layer.
-            features: of ``Lexical``, (N, 8).
+            features: of ``Lexical``, (N, 9).
             new: of ``Lexical``, (N, L).
             mask: of the model's inputs, (N, L).
             types: likewise.
             front: the first positions, which hold all queries, (n,).
-            keep: 0 for pairs whose scalars are left out, (N,); None for none.
+            read: False leaves the reader out.
         """
         z = self.scalars(top, features, new, mask, types, front)
-        return self.score(z, self.read(lower, mask, types, front), keep)
+        prior = self.prior(z)
+        sure = prior + self.corrected(z)
+        if not read:
+            return prior, sure, torch.zeros_like(sure)
+        return prior, sure, self.residual(z, self.read(lower, mask, types, front))
 
     def scalars(
         self,
@@ -213,25 +244,43 @@ class Branches(nn.Module):
         asked = in_query.index_select(1, front)
         top = top.float()
         query_top = top.index_select(1, front)
-        query = F.normalize(pooled(query_top, asked), dim=1).unsqueeze(2)
-        parts = F.avg_pool1d(
-            (top * in_document.unsqueeze(2)).transpose(1, 2), WINDOW, STRIDE, padding=WINDOW // 2
-        ).transpose(1, 2)
-        window = (F.normalize(parts, dim=2, eps=1e-4) @ query).amax(1)
-        cosine = F.normalize(pooled(top, in_document), dim=1).unsqueeze(1) @ query
+        query_mean, mean = pooled(query_top, asked), pooled(top, in_document)
+        query = F.normalize(query_mean, dim=1).unsqueeze(2)
+        window, rest_window = (
+            (F.normalize(windows(top, weight), dim=2, eps=1e-2) @ query).amax(1)
+            for weight in (in_document, new)
+        )
+        cosine = F.normalize(mean, dim=1).unsqueeze(1) @ query
         rest = F.normalize(pooled(top, new), dim=1).unsqueeze(1) @ query
+        about = F.normalize(self.about_query(query_mean), dim=1)
+        learned = (about * F.normalize(self.about_document(mean), dim=1)).sum(1, keepdim=True)
+        # What the query expects as an answer, beside the best token that it does not have itself.
+        wanted = self.wanted(torch.cat([query_top[:, 0], query_mean], dim=1))
+        given = F.normalize(self.given(top), dim=2) @ F.normalize(wanted, dim=1).unsqueeze(2)
+        answer = (given.squeeze(2) - 2.0 * (1 - new)).amax(1, keepdim=True).clamp(min=-1.0)
         tokens = F.normalize(self.project(top), dim=-1)
         similar = tokens.index_select(1, front) @ tokens.transpose(1, 2)
         best = (similar - 2.0 * (1 - in_document).unsqueeze(1)).amax(2)
         best_rest = (similar - 2.0 * (1 - new).unsqueeze(1)).amax(2).clamp(min=LEAST_REST)
+        # Of the document alone: which tokens stand in a question, or where nothing is said.
+        asking = torch.sigmoid(self.asks_out(F.gelu(self.asks_in(top))).squeeze(2))
+        stating = in_document * (1 - asking)
+        stated = F.normalize(pooled(top, stating), dim=1).unsqueeze(1) @ query
+        doubtful = similar - (2.0 * (1 - in_document) + DOUBT * asking).unsqueeze(1)
         weight = torch.exp(self.weigh(query_top).squeeze(2)) * asked
         total = weight.sum(1, keepdim=True)
         found = [
             cosine.squeeze(2),
             window,
             rest.squeeze(2).clamp(min=LEAST_REST),
+            rest_window.clamp(min=LEAST_REST),
+            learned,
+            answer,
             (weight * best).sum(1, keepdim=True) / total,
             (weight * best_rest).sum(1, keepdim=True) / total,
+            (in_document * asking).sum(1, keepdim=True) / in_document.sum(1, keepdim=True),
+            stated.squeeze(2),
+            (weight * doubtful.amax(2)).sum(1, keepdim=True) / total,
             features,
         ]
         return (torch.cat(found, dim=1) - self.shift) / self.scale
@@ -254,24 +303,36 @@ class Branches(nn.Module):
         document = pooled(x.float(), (mask * types).float())
         return torch.cat([query[:, 0], pooled(query, asked), document], dim=1)
 
-    def score(self, z: Tensor, states: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Logits (N,)."""
-        sure = SHARPNESS * self.scale[0] * z[:, 0] + (z * self.linear).sum(1)
-        sure = sure + self.scalars_out(F.gelu(self.scalars_in(z))).squeeze(1)
-        if keep is not None:
-            sure, z = sure * keep, z * keep.unsqueeze(1)
+    def prior(self, z: Tensor) -> Tensor:
+        """Cosine and exact match, the logit before training: (N,)."""
+        raw = z * self.scale + self.shift
+        at = {name: raw[:, SCALARS.index(name)] for name in ("cosine", "match", "asked")}
+        tokens = torch.exp(at["asked"]) - FREE_TOKENS
+        weight = (PER_TOKEN * tokens).clamp(LEAST_MATCH, MOST_MATCH)
+        return SHARPNESS * (at["cosine"] - self.shift[0]) + weight * at["match"]
+
+    def corrected(self, z: Tensor) -> Tensor:
+        """What training adds to it: (N,)."""
+        linear = (z * self.linear).sum(1)
+        return linear + self.scalars_out(F.gelu(self.scalars_in(z))).squeeze(1)
+
+    def residual(self, z: Tensor, states: Tensor) -> Tensor:
+        """What the reader adds, within ``bound`` of 0: (N,)."""
         read = F.gelu(self.reader_in(states) + self.reader_scalars(z))
-        logits: Tensor = sure + self.reader_out(read).squeeze(1)
-        return logits
+        raw = self.reader_out(read).squeeze(1)
+        return self.bound * torch.tanh(raw / self.bound)
 
 
 class CrossEncoder(nn.Module):
     """The whole graph, as it is exported."""
 
-    def __init__(self, trunk: Trunk, branches: Branches) -> None:
+    def __init__(self, trunk: Trunk, branches: Branches, read: bool = True) -> None:
         super().__init__()
         self.trunk = trunk
         self.branches = branches
+        self.reads = read
+        if not read:
+            branches.joint, branches.reading = nn.ModuleList(), nn.ModuleList()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Logits (N, 1)."""
@@ -281,8 +342,17 @@ class CrossEncoder(nn.Module):
         front = torch.arange(longest, device=mask.device)
         in_query, in_document = texts_of(mask, types)
         features, new = self.trunk.lexical(input_ids, in_query, in_document, front)
-        logits: Tensor = self.branches(lower, top, features, new, mask, types, front)
+        _, sure, added = self.branches(lower, top, features, new, mask, types, front, self.reads)
+        logits: Tensor = sure + self.branches.share * added if self.reads else sure
         return logits.unsqueeze(1)
+
+
+def windows(states: Tensor, weight: Tensor) -> Tensor:
+    """Means of the weighted states in overlapping parts, but for a factor: (N, parts, WIDTH)."""
+    places = torch.arange(states.shape[1], device=states.device)
+    starts = places[::STRIDE].unsqueeze(1) - WINDOW // 2
+    inside = ((places >= starts) & (places < starts + WINDOW)).to(states.dtype)
+    return (inside * weight.unsqueeze(1)) @ states
 
 
 def positions(mask: Tensor, types: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from qdrant_rerank.cli.output import BadInput, console, counted, print_json, pri
 from qdrant_rerank.errors import InvalidInputError, ModelFileError
 from qdrant_rerank.hub.precision import Precision
 from qdrant_rerank.hub.registry import listing, supported_models
-from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, ModelSpec
+from qdrant_rerank.hub.specs import ModelSpec
+from qdrant_rerank.utils.languages import LANGUAGES
 from qdrant_rerank.utils.rendering import Column, Table
 
 __all__ = ["models"]
@@ -62,8 +63,6 @@ def list_command(as_json: bool) -> None:
 
 def show_models(as_json: bool) -> None:
     """Print the registry; 80 columns have room for all but descriptions and sizes of fp16 files."""
-    from qdrant_rerank.embedders.bm25 import LANGUAGES
-
     listed = [listing(spec) for spec in supported_models()]
     if as_json:
         print_json(listed)
@@ -95,10 +94,7 @@ def show_models(as_json: bool) -> None:
     restricted = {item["license"] for item in listed if not item["commercial_use"]}
     notes = [f"{license}: not for commercial use." for license in sorted(restricted)]
     say(" ".join(["Sizes in MB.", *notes, "--json prints more."]))
-    say(
-        f"The bundled embedder, {DEFAULT_EMBEDDER}, knows English; BM25 has {len(LANGUAGES)} "
-        "languages (--language)."
-    )
+    say(f"The bundled embedder knows English; BM25 has {len(LANGUAGES)} languages (--language).")
 
 
 def _megabytes(file: dict[str, Any] | None) -> str:

@@ -56,6 +56,9 @@ def rerank(
         raise InvalidInputError("--text is for JSONL; documents given as lines have no fields.")
     choice = TextChoice(text_source(text))
     numbered = list(documents_of(file, form))
+    if not numbered and as_json:
+        print_json([])
+        return
     if not numbered:
         raise InvalidInputError(
             f"{name_of(file)} has no documents to rerank; expected one per line."

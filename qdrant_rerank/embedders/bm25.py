@@ -27,6 +27,7 @@ import mmh3
 from py_rust_stemmers import SnowballStemmer
 
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.utils.languages import LANGUAGES
 from qdrant_rerank.utils.validation import require_number
 
 if TYPE_CHECKING:
@@ -34,11 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_AVG_LEN", "LANGUAGES", "Bm25Encoder", "stop_words"]
 
-#: Languages that have a stemmer; Tamil has no stop words.
-LANGUAGES = (
-    "arabic danish dutch english finnish french german greek hungarian italian norwegian "
-    "portuguese romanian russian spanish swedish tamil turkish"
-).split()
 #: Average document length, in terms, where none was measured: that of fastembed and the server.
 DEFAULT_AVG_LEN = 256.0
 LONGEST_TOKEN = 40  # characters; longer tokens are noise, such as base64

@@ -144,6 +144,8 @@ def scores_by_index(
 
 
 def _listed(answer: Any) -> Any:
+    if isinstance(answer, np.generic | np.ndarray):  # its data are its bytes
+        return None
     return next((part for name in LISTS if (part := _part(answer, name)) is not None), None)
 
 

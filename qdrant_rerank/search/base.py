@@ -6,7 +6,13 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Literal, NoReturn, Self
 
-from qdrant_rerank.embedders import ForeignEmbedder, ForeignSparse, load_embedder, load_sparse
+from qdrant_rerank.embedders import (
+    Bm25Encoder,
+    ForeignEmbedder,
+    ForeignSparse,
+    load_embedder,
+    load_sparse,
+)
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
 from qdrant_rerank.options import SearchOptions, require_options
@@ -94,7 +100,7 @@ class SearchCore(ABC):
             encoder,
             dense_optional=embedder == DEFAULT_EMBEDDER,
             sparse_optional=sparse == "auto",
-            sparse_by_name=isinstance(sparse, str),
+            sparse_by_name=isinstance(sparse, str) and isinstance(encoder, Bm25Encoder),
             language=language,
         )
         self._sizes = PayloadSizes(self._choice)

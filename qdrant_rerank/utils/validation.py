@@ -132,20 +132,21 @@ def require_several(name: str, values: Any) -> None:
         )
 
 
-def require_positive(name: str, value: Any, *, optional: bool = True) -> None:
-    """Raise InvalidInputError unless the value is an int >= 1, or None if ``optional``."""
+def require_positive(name: str, value: Any, *, optional: bool = True, most: int = MOST) -> None:
+    """Raise InvalidInputError unless the value is an int from 1 to ``most``, or None if allowed."""
     if value is None and optional:
         return
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InvalidInputError(f"{name} is {shown(value)}; expected a whole number of 1 or more.")
     if value < 1:
         raise InvalidInputError(f"{name} is {shown(value)}; expected 1 or more.")
-    _require_countable(name, value)
+    _require_countable(name, value, most)
 
 
-def _require_countable(name: str, value: int | np.integer[Any]) -> None:
-    if value > MOST:
-        raise InvalidInputError(f"{name} is {shown(value)}; expected no more than {MOST}.")
+def _require_countable(name: str, value: int | np.integer[Any], most: int = MOST) -> None:
+    if value > most:
+        bound = most if most <= MOST else f"{most:.0e}"
+        raise InvalidInputError(f"{name} is {shown(value)}; expected no more than {bound}.")
 
 
 def require_number(name: str, value: Any, expected: str) -> None:

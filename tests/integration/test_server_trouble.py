@@ -99,7 +99,7 @@ def test_a_server_killed_during_add_loses_nothing(server_url, tmp_path, prefer_g
                 yield text
 
         with pytest.raises(QdrantConnectionError, match=r"300 documents.*resume=True"):
-            searcher.add(killing(), batch_size=50, progress=False)
+            searcher.add(killing(), batch_size=50, avg_len=10.0, progress=False)
         client.close()
         server.start()
         client = QdrantClient(**server.client_options(prefer_grpc=prefer_grpc))

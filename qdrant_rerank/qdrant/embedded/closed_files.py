@@ -4,8 +4,8 @@ The engine opens a file that was cut short, and finds fewer points. So a record 
 written when a collection is closed: the number of points, the sizes of all files, and checksums of
 the smallest ones, as many as are read in a few hundredths of a second. It is compared when the
 collection is opened, before the engine maps the files into memory, where a missing page ends the
-process. It is removed before the first change, so a killed process leaves none: then the engine's
-log says what was written.
+process. An open collection has no record, so a killed process leaves none: then the engine's log
+says what was written.
 """
 
 import errno
@@ -14,14 +14,14 @@ import logging
 import os
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from qdrant_rerank.qdrant.embedded.places import sync_folder
 from qdrant_rerank.utils.atomic_files import write_whole
 
-__all__ = ["forget", "is_recorded", "record", "recorded_points", "require_points", "require_whole"]
+__all__ = ["record", "recorded_points", "require_points", "require_whole", "without_record"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,15 +44,23 @@ def record(folder: Path, points: int) -> None:
         write_whole(folder / RECORD, json.dumps(content))
 
 
-def is_recorded(folder: Path) -> bool:
-    """Return whether a collection has a record."""
-    return (folder / RECORD).exists()
+@contextmanager
+def without_record(folder: Path) -> Iterator[int | None]:
+    """Remove the record while a collection is opened, and for good if that succeeds.
 
-
-def forget(folder: Path) -> None:
-    """Remove the record before the files change."""
-    (folder / RECORD).unlink(missing_ok=True)
+    Returns:
+        The number of points that was recorded; None if there was no record.
+    """
+    file, points = folder / RECORD, recorded_points(folder)
+    kept = file.read_bytes() if file.is_file() else None
+    file.unlink(missing_ok=True)
     sync_folder(folder)  # or a crash of the system could bring it back
+    try:
+        yield points
+    except BaseException:
+        if kept is not None:  # the next try is told the same
+            write_whole(file, kept.decode("utf-8", "replace"))
+        raise
 
 
 def recorded_points(folder: Path) -> int | None:
@@ -78,9 +86,8 @@ def require_whole(folder: Path) -> None:
             raise ValueError(f"the content of {name} is not what it was {then}")
 
 
-def require_points(folder: Path, points: int) -> None:
+def require_points(recorded: int | None, points: int) -> None:
     """Raise ValueError if the engine finds fewer points than were there."""
-    recorded = recorded_points(folder)
     if recorded is not None and points < recorded:
         raise ValueError(
             f"the engine finds {points:,} points; there were {recorded:,} when the collection was "

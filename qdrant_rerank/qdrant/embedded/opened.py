@@ -8,11 +8,10 @@ from weakref import WeakSet, WeakValueDictionary
 import qdrant_edge as edge
 
 from qdrant_rerank.qdrant.embedded.closed_files import (
-    forget,
-    is_recorded,
     record,
     require_points,
     require_whole,
+    without_record,
 )
 from qdrant_rerank.qdrant.embedded.directory import SHARDS, Directory
 from qdrant_rerank.qdrant.embedded.places import close_files, never_free
@@ -32,7 +31,6 @@ class Opened:
         listing: its list of collections.
         shards: opened collections by folder name.
         flushed: filled files of their logs, and the time, when they were written to disk last.
-        changed: folders of collections whose files may have changed since they were opened.
         writing: the lock that a writer holds.
         users: the clients that have the directory open.
     """
@@ -42,7 +40,6 @@ class Opened:
         self.writing = threading.RLock()
         self.shards: dict[str, edge.EdgeShard] = {}
         self.flushed: dict[str, tuple[set[str], float]] = {}
-        self.changed: set[str] = set()
         self.users: WeakSet[object] = WeakSet()
         self.directory = Directory(folder)
         try:
@@ -65,7 +62,7 @@ class Opened:
                     points = shard.info().points_count
                     shard.close()
                     if flush:
-                        self._record(folder, points)
+                        record(self.directory.path / SHARDS / folder, points)
             finally:
                 self.shards.clear()
                 self.directory.close()
@@ -78,26 +75,16 @@ class Opened:
         """
         place = self.directory.path / SHARDS / folder
         require_whole(place)
-        shard = edge.EdgeShard.load(str(place))
-        try:
-            require_points(place, shard.info().points_count)
-        except ValueError:
-            never_free(shard)
-            close_files(place)
-            raise
+        with without_record(place) as recorded:  # opening may change files
+            shard = edge.EdgeShard.load(str(place))
+            try:
+                require_points(recorded, shard.info().points_count)
+            except ValueError:
+                never_free(shard)
+                close_files(place)
+                raise
         self.shards[folder] = shard
         return shard
-
-    def change(self, folder: str) -> None:
-        """Note that the files of a folder are about to change."""
-        if folder not in self.changed:
-            forget(self.directory.path / SHARDS / folder)
-            self.changed.add(folder)
-
-    def _record(self, folder: str, points: int) -> None:
-        place = self.directory.path / SHARDS / folder
-        if folder in self.changed or not is_recorded(place):
-            record(place, points)
 
     def let_go(self) -> None:
         """Leave the files to the parent process, of which this one is a fork."""

@@ -19,6 +19,7 @@ import qdrant_edge as edge
 __all__ = ["LOG", "Recovery", "copy_points", "is_panic", "readable"]
 
 LOG = "wal"  # folder of a shard's log, in files of 32 MiB
+REPLAYED_FROM = "first-index"  # file of a log: the first operation that is replayed
 HEADER = 8  # bytes of a log's file before its first operation, and of an operation's length
 CHECKSUM = 4
 BLOCK = 2**16
@@ -92,11 +93,19 @@ def readable(folder: Path, room: Path) -> Iterator[Readable]:
         with closing(shard):
             yield Readable(shard, 0, total, without)
         return
-    end = total + 1  # there is no bad operation if other files are damaged
-    bad, back = end, 1  # it is mostly one of the last
+    bad, back = total, 1  # the bad operation is mostly one of the last
     try:
+        if total:
+            try:  # there is none if other files are damaged
+                found = _opened(folder, room / "all", total, from_start=True)
+            except BaseException as error:
+                if not _is_its_own(error):
+                    raise
+            else:
+                shard.close()
+                shard, kept = found, total
         while bad - kept > 1:
-            tried = max(end - back, kept + 1) if not kept else (kept + bad) // 2
+            tried = max(total - back, kept + 1) if not kept else (kept + bad) // 2
             back *= 2
             try:
                 found = _opened(folder, room / str(tried), tried)
@@ -137,11 +146,13 @@ def _of(vectors: Any, names: Container[str] | None) -> Any:
     return {name: vector for name, vector in vectors.items() if name in names}
 
 
-def _opened(folder: Path, place: Path, keep: int) -> edge.EdgeShard:
+def _opened(folder: Path, place: Path, keep: int, *, from_start: bool = False) -> edge.EdgeShard:
     """Open a copy of a shard with the first operations of its log, or without a log."""
     _copy_with_holes(folder, place)
     if keep:
         _cut(place / LOG, keep)
+        if from_start:  # what other files have, too: they may be damaged
+            (place / LOG / REPLAYED_FROM).unlink(missing_ok=True)
     else:
         shutil.rmtree(place / LOG)
     for segment in place.glob("segments/*/"):

@@ -144,9 +144,7 @@ class Shards:
         """Build the graphs of a collection; return whether there was anything to do."""
         with self.writing, self.errors(name):
             self.require_room(KEPT_FREE + self.used(name))  # a copy
-            shard = self.shard(name)
-            self._opened.change(self.entry(name).folder)
-            return shard.optimize()
+            return self.shard(name).optimize()
 
     def text_fields(self, name: str) -> frozenset[str]:
         """Return the payload fields of a collection that have a text index."""
@@ -165,7 +163,6 @@ class Shards:
         """
         with self.writing, self.errors(name):
             shard, folder = self.shard(name), self.entry(name).folder
-            self._opened.change(folder)
             for operation in operations:
                 self.require_room()
                 try:

@@ -133,6 +133,31 @@ def test_the_table_fits_80_columns(command):
     assert max(map(len, out.splitlines())) <= 80
     names = [entry["model"] for entry in json.loads(command("list", "--json")[1])]
     assert len(names) > 15
-    assert [line.split()[0] for line in out.splitlines()[1:-1]] == names
-    assert "cc-by-nc-4.0: not for commercial use" in out.splitlines()[-1]
+    assert [line.split()[0] for line in out.splitlines()[1:-2]] == names
+    assert "cc-by-nc-4.0: not for commercial use" in out.splitlines()[-2]
+    assert "knows English; BM25 has 18 languages" in out.splitlines()[-1]
     assert "ModernBERT" in command("list", COLUMNS="120")[1]
+
+
+def test_listing_models_loads_no_client_and_no_engine():
+    """Only numpy is heavy: the command answers at once."""
+    done = subprocess.run(
+        [sys.executable, "-c", LISTS],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]"), done.stderr
+
+
+LISTS = """
+import sys
+from qdrant_rerank.cli.main import main
+try:
+    main(["models", "--json"])
+except SystemExit:
+    pass
+heavy = {"qdrant_client", "onnxruntime", "grpc", "fastembed", "huggingface_hub", "torch"}
+print(sorted(heavy & set(sys.modules)))
+"""

@@ -46,7 +46,7 @@ def test_reindex_builds_beside_the_old_one_and_switches(run, tmp_path):
     assert (told["alias"], told["added"]) == ("docs", 1)
     failed = run(*options, documents=[DOCUMENTS[0], {"title": "no text"}])
     assert failed.exit_code == 2
-    assert "stdin, line 2 has no text" in failed.output
+    assert "stdin, line 2: text='auto' found no text" in failed.output
     empty = run(*options)
     assert (empty.exit_code, empty.stderr.startswith("Error: stdin has no documents")) == (2, True)
     with closing(connect(path=str(tmp_path / "db"))) as client:

@@ -12,7 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qdrant_rerank import HybridSearcher, SpladeEncoder
 from qdrant_rerank.embedders import load_sparse
-from qdrant_rerank.errors import InvalidInputError, ModelFileError, ModelOutputError
+from qdrant_rerank.errors import (
+    InvalidInputError,
+    ModelFileError,
+    ModelOutputError,
+    SchemaMismatchError,
+)
 from tests.conftest import MODELS
 from tests.models.build import WORDS
 from tests.unit.embedders.safetensors_files import written
@@ -241,7 +246,7 @@ def test_a_directory_is_a_sparse_argument(client):
     assert searcher.add(TEXTS) == 3
     assert searcher.search(TEXTS[2], limit=1)[0].payload["text"] == TEXTS[2]
     other = HybridSearcher("docs", client=client, embedder=None, sparse="qdrant/bm25")
-    with pytest.raises(Exception, match="'tiny-splade'"):
+    with pytest.raises(SchemaMismatchError, match="'tiny-splade'"):
         other.search("bread")
 
 

@@ -210,7 +210,8 @@ def test_hostile_texts_are_only_texts(client, tmp_path):
     searcher = HybridSearcher("hostile", client=client, text=["text", "more"])
     searcher.add(({"text": text} for text in HOSTILE), progress=False)
     queries = [f"{text} iron?" for text in HOSTILE]
-    compared = compare(with_reranker(searcher, None), searcher, queries, limit=8)
+    with pytest.warns(UserWarning, match="Queries of 'hostile' are in Arabic"):
+        compared = compare(with_reranker(searcher, None), searcher, queries, limit=8)
     compared.save_html(tmp_path / "page.html")
     page = Page((tmp_path / "page.html").read_text("utf-8"))
     assert page.tags.count("script") == 1

@@ -326,7 +326,7 @@ def test_more_like_a_point_asks_for_its_text_and_then_by_its_id(bundled):
     server = Qdrant()
     with serving(server) as url:
         client = QdrantClient(url=url, check_compatibility=False)
-        searcher = HybridSearcher("docs", client=client, reranker=bundled)
+        searcher = HybridSearcher("docs", client=client, reranker=bundled, text="text")
         place = models.LookupLocation(collection="others", shard_key="s")
         results = searcher.search(7, candidates=20, lookup_from=place)
     (path, read), (_, asked) = server.asked
@@ -493,7 +493,7 @@ def test_groups_and_their_lookups_are_two_requests_more(bundled):
     server = Qdrant()
     with serving(server) as url:
         client = QdrantClient(url=url, check_compatibility=False)
-        searcher = HybridSearcher("docs", client=client, reranker=bundled)
+        searcher = HybridSearcher("docs", client=client, reranker=bundled, text="text")
         found = searcher.search_groups(
             QUERY, group_by="n", group_size=1, with_payload=["big"], with_lookup="documents"
         )

@@ -295,7 +295,8 @@ def test_an_empty_query_is_an_error(searcher, query):
         {"limit": None},
         {"score_threshold": "0.5"},
         {"score_threshold": float("nan")},
-        {"query_filter": {"must": []}},
+        {"query_filter": ["must"]},
+        {"query_filter": {"mist": []}},
         {"with_payload": None},
         {"with_payload": (1,)},
         {"with_payload": b"n"},
@@ -398,7 +399,7 @@ class Scores:
         ([float("nan")] * 8, "nan"),
         (["a"] * 8, "'a'"),
         ([(0, 1.0)] * 8, r"shape \(8, 2\)"),
-        ([{"index": 0}] * 8, "index"),
+        ([{"index": 0}] * 8, "the score None for document 0; expected"),
         (None, "a NoneType; expected"),
         (0.5, "a float; expected"),
         (np.float32(1), "a float32; expected"),
@@ -407,7 +408,7 @@ class Scores:
 def test_a_reranker_that_returns_no_scores_is_named(searcher, scores, seen):
     """Its answer is quoted."""
     broken = HybridSearcher("docs", client=searcher.client, reranker=Scores(scores))
-    with pytest.raises(ModelOutputError, match=f"Scores.rerank returned .*{seen}"):
+    with pytest.raises(ModelOutputError, match=f"Scores.rerank (returned|answered) .*{seen}"):
         broken.search(QUERY)
 
 

@@ -29,7 +29,7 @@ def test_a_table_is_not_several_texts():
         require_several("documents", several)
 
 
-@pytest.mark.parametrize("number", [10**5000, -(10**5000)])
+@pytest.mark.parametrize("number", [10**5000, -(10**5000)], ids=["positive", "negative"])
 def test_a_number_that_python_does_not_write_is_refused_in_our_words(number):
     """It writes no more than 4,300 digits."""
     for call in (require_positive, require_count):

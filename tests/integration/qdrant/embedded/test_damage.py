@@ -113,14 +113,14 @@ def test_a_collection_with_a_lost_list_of_points_is_recovered(copy):
 
 
 def test_the_record_is_of_what_is_closed(copy):
-    """Reading keeps it, the first change removes it, and closing writes it again."""
+    """Opening removes it, since that may change files, and closing writes it again."""
     record = folder_of(copy) / RECORD
-    before = record.read_bytes()
     with closing(EmbeddedClient(copy)) as client:
+        assert record.exists()
         client.scroll("points", with_vectors=True)
         client.query_points("points", query=[1.0, 0.0], using="dense")
-        assert record.read_bytes() == before
-    assert record.read_bytes() == before
+        assert not record.exists()
+    assert json.loads(record.read_text("utf-8"))["points"] == 99
     with closing(EmbeddedClient(copy)) as client:
         client.upsert("points", rows(1000))
         assert not record.exists()
@@ -158,7 +158,7 @@ def test_a_killed_process_is_no_damage(copy, does, points):
     """Its log says what was written."""
     done = subprocess.run([sys.executable, "-c", KILLED, copy, does], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert (folder_of(copy) / RECORD).exists() == (does == "read")
+    assert not (folder_of(copy) / RECORD).exists()
     with closing(EmbeddedClient(copy)) as client:
         assert client.count("points").count == points
     assert (folder_of(copy) / RECORD).exists()
@@ -180,6 +180,8 @@ def test_fewer_points_than_were_closed_are_told(copy):
     content = json.loads(record.read_text("utf-8"))
     record.write_text(json.dumps(content | {"points": 500}))
     with closing(EmbeddedClient(copy)) as client:
-        with pytest.raises(QdrantConnectionError, match="finds 99 points; there were 500"):
-            client.count("points")
+        # The engine changes files as it opens them.
+        for seen in ("finds 99 points; there were 500", "is not what it was"):
+            with pytest.raises(QdrantConnectionError, match=seen):
+                client.count("points")
         assert client.recover("points").points == 99

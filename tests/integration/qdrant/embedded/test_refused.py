@@ -495,7 +495,7 @@ def test_a_name_cannot_drive_a_terminal_from_an_error(client, key):
         assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("number", [10**5000, -(10**5000), 2**64, 10**400])
+@pytest.mark.parametrize("number", [10**5000, -(10**5000), 2**64, 10**400], ids="abcd")
 def test_numbers_of_any_size_are_refused_in_our_words(client, number):
     """Python writes no more than 4,300 digits, and counts no further than 2**63."""
     point = models.PointStruct.model_construct(id=number, vector={}, payload={})

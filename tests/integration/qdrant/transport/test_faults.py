@@ -51,7 +51,7 @@ def sync_call(address, call, **options):
     """What one call of a sync searcher returns or raises."""
     client = QdrantClient(**{"timeout": 1} | KEY | address, check_compatibility=False)
     searcher = HybridSearcher(
-        "docs", client=client, reranker=None, options=SearchOptions(**options)
+        "docs", text="text", client=client, reranker=None, options=SearchOptions(**options)
     )
     try:
         return call(searcher)
@@ -67,7 +67,7 @@ def async_call(address, call, **options):
     async def main():
         client = AsyncQdrantClient(**{"timeout": 1} | KEY | address, check_compatibility=False)
         async with AsyncHybridSearcher(
-            "docs", client=client, reranker=None, options=SearchOptions(**options)
+            "docs", text="text", client=client, reranker=None, options=SearchOptions(**options)
         ) as searcher:
             try:
                 result = await call(searcher)
@@ -297,7 +297,9 @@ def test_a_cancelled_search_closes_its_connection():
 
     async def main(url):
         client = AsyncQdrantClient(url=url, timeout=60, check_compatibility=False)
-        async with AsyncHybridSearcher("docs", client=client, reranker=None) as searcher:
+        async with AsyncHybridSearcher(
+            "docs", client=client, reranker=None, text="text"
+        ) as searcher:
             before = Held.now()
             task = asyncio.create_task(searcher.search("q"))
             while not script.requests("POST"):
@@ -328,7 +330,9 @@ def test_a_cancelled_search_gives_up_its_grpc_call():
 
     async def main(port):
         client = AsyncQdrantClient(**grpc_address(port), timeout=60, check_compatibility=False)
-        async with AsyncHybridSearcher("docs", client=client, reranker=None) as searcher:
+        async with AsyncHybridSearcher(
+            "docs", client=client, reranker=None, text="text"
+        ) as searcher:
             task = asyncio.create_task(searcher.search("q"))
             while not calls:
                 await asyncio.sleep(0.01)
@@ -401,7 +405,7 @@ def test_grpc_asks_again_when_unavailable(code, again):
         options = SearchOptions(retries=1)
         try:
             async with AsyncHybridSearcher(
-                "docs", client=client, reranker=None, options=options
+                "docs", text="text", client=client, reranker=None, options=options
             ) as searcher:
                 with pytest.raises((QdrantError, CollectionNotFoundError)) as caught:
                     await searcher.search("q")

@@ -75,7 +75,7 @@ def searcher_at():
     def make(url, timeout=1, **options):
         clients.append(QdrantClient(url=url, timeout=timeout, check_compatibility=False))
         return HybridSearcher(
-            "docs", client=clients[-1], reranker=None, options=SearchOptions(**options)
+            "docs", text="text", client=clients[-1], reranker=None, options=SearchOptions(**options)
         )
 
     yield make
@@ -146,7 +146,7 @@ def test_the_same_over_grpc(code, again):
             host="127.0.0.1", grpc_port=port, prefer_grpc=True, check_compatibility=False, timeout=5
         )
         searcher = HybridSearcher(
-            "docs", client=client, reranker=None, options=SearchOptions(retries=2)
+            "docs", text="text", client=client, reranker=None, options=SearchOptions(retries=2)
         )
         try:
             with pytest.raises((QdrantError, CollectionNotFoundError)) as caught:
