@@ -32,15 +32,15 @@ def mcp(
     It has no access control: with another --host than this machine's own, whoever reaches the port
     can search, and add unless --read-only is given.
     """
-    from qdrant_rerank.integrations.mcp import make_server, serve_stdio
+    from qdrant_rerank.integrations.mcp import make_server, serve_http, serve_stdio
 
     if not read_only:
         qdrant_place(source.url, source.path, create=True)
     with searcher_for(source, reranker, create=not read_only) as searcher:
-        server = make_server(searcher, read_only=read_only, host=host, port=port)
+        server = make_server(searcher, read_only=read_only)
         if transport == "stdio":
             serve_stdio(server)
             return
         if not is_loopback(f"http://{host}"):
             say(f"Warning: whoever reaches {host}:{port} can use the tools.", err=True)
-        server.run("streamable-http")
+        serve_http(server, host, port)

@@ -1,28 +1,34 @@
 """Haystack: a retriever over a ``QdrantDocumentStore``, and a ranker; both live in pipelines."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
+
+from qdrant_client import models
 
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.integrations.shared import (
     as_text,
     missing,
+    require_all,
+    require_page,
     rerank_payloads,
     scores_of_hit,
 )
 from qdrant_rerank.payload import TextSource
+from qdrant_rerank.qdrant.recall_request import read_filter
 from qdrant_rerank.reranking.scoring import load_reranker
 from qdrant_rerank.search.searcher import HybridSearcher
 from qdrant_rerank.types import RerankedPoint, RerankerLike
 from qdrant_rerank.utils.fork import ForkLock
-from qdrant_rerank.utils.validation import a_type, require_number, require_positive
+from qdrant_rerank.utils.validation import a_type, shown
 
 try:
     from haystack import Document, component, default_from_dict, default_to_dict
+    from haystack.errors import FilterError
     from haystack_integrations.document_stores.qdrant import QdrantDocumentStore
     from haystack_integrations.document_stores.qdrant.filters import convert_filters_to_qdrant
 except ImportError as error:
@@ -57,9 +63,7 @@ class CrossEncoderRanker:
         score_threshold: float | None = None,
         text: str = "content",
     ) -> None:
-        require_positive("top_k", top_k, optional=False)
-        if score_threshold is not None:
-            require_number("score_threshold", score_threshold, "a score, or None for all")
+        require_page("top_k", top_k, score_threshold)
         self.reranker = reranker
         self.top_k = top_k
         self.score_threshold = score_threshold
@@ -116,6 +120,7 @@ class CrossEncoderRanker:
         Raises:
             QdrantRerankError: as ``rerank_points``.
         """
+        require_all("documents", documents, Document)
         self.warm_up()
         unique = list({document.id: document for document in reversed(documents)}.values())[::-1]
         hits = rerank_payloads(
@@ -178,7 +183,7 @@ class QdrantRerankRetriever:
         sparse: Any = None,
         top_k: int = 10,
         candidates: int = 100,
-        filters: dict[str, Any] | None = None,
+        filters: dict[str, Any] | models.Filter | None = None,
         score_threshold: float | None = None,
         text: TextSource = "content",
     ) -> None:
@@ -187,8 +192,8 @@ class QdrantRerankRetriever:
                 f"document_store is {a_type(document_store)}; expected a QdrantDocumentStore of "
                 "qdrant-haystack."
             )
-        require_positive("top_k", top_k, optional=False)
-        require_positive("candidates", candidates, optional=False)
+        require_page("top_k", top_k, score_threshold, candidates=candidates)
+        qdrant_filter(filters)
         self.document_store = document_store
         self.reranker = reranker
         self.embedder = embedder
@@ -226,8 +231,11 @@ class QdrantRerankRetriever:
         """Return the component as a dict.
 
         Raises:
-            InvalidInputError: a model is an object, which no dict can hold.
+            InvalidInputError: a model or ``text`` is an object, which no dict can hold.
         """
+        filters = self.filters
+        if isinstance(filters, models.Filter):
+            filters = filters.model_dump(mode="json", exclude_none=True)
         data: dict[str, Any] = default_to_dict(
             self,
             document_store=self.document_store.to_dict(),
@@ -236,9 +244,9 @@ class QdrantRerankRetriever:
             sparse=written("sparse", self.sparse),
             top_k=self.top_k,
             candidates=self.candidates,
-            filters=self.filters,
+            filters=filters,
             score_threshold=self.score_threshold,
-            text=self.text,
+            text=written("text", self.text),
         )
         return data
 
@@ -251,33 +259,48 @@ class QdrantRerankRetriever:
         made: QdrantRerankRetriever = default_from_dict(cls, data | {"init_parameters": given})
         return made
 
+    def close(self) -> None:
+        """Close the store, as Haystack's own retrievers do; the next call opens it again."""
+        self.document_store.close()
+
     @component.output_types(documents=list[Document])
     def run(
         self,
         query: str,
         query_embedding: list[float] | None = None,
-        filters: dict[str, Any] | None = None,
+        filters: dict[str, Any] | models.Filter | None = None,
         top_k: int | None = None,
+        score_threshold: float | None = None,
     ) -> dict[str, list[Document]]:
         """Return the best documents, best first.
 
         Args:
             query: the question.
-            query_embedding: vector of the question, searched with instead of the embedder's.
+            query_embedding: vector of the question, searched with instead of the embedder's and
+                the sparse encoder's.
             filters: which documents to consider; None for the component's.
             top_k: documents to return; None for the component's.
+            score_threshold: lowest rerank score to return; None for the component's.
 
         Raises:
+            InvalidInputError: nothing to search with, or an argument is wrong.
             QdrantRerankError: as ``HybridSearcher.search``.
         """
+        text = as_text(query)
+        query_filter = qdrant_filter(self.filters if filters is None else filters)
+        if query_embedding is None and self.embedder is None and self.sparse is None:
+            raise InvalidInputError(
+                "query_embedding is None, and so are embedder and sparse; expected one of them. "
+                "Connect a text embedder's 'embedding' to this component's 'query_embedding'."
+            )
         self.warm_up()
         assert self._searcher is not None
         hits = self._searcher.search(
-            as_text(query),
+            text,
             self.top_k if top_k is None else top_k,
             recall=query_embedding,
-            query_filter=convert_filters_to_qdrant(self.filters if filters is None else filters),
-            score_threshold=self.score_threshold,
+            query_filter=query_filter,
+            score_threshold=self.score_threshold if score_threshold is None else score_threshold,
         )
         return {"documents": list(map(document_of, hits))}
 
@@ -286,12 +309,32 @@ class QdrantRerankRetriever:
         self,
         query: str,
         query_embedding: list[float] | None = None,
-        filters: dict[str, Any] | None = None,
+        filters: dict[str, Any] | models.Filter | None = None,
         top_k: int | None = None,
+        score_threshold: float | None = None,
     ) -> dict[str, list[Document]]:
         """Do what :meth:`run` does, in a thread."""
-        call = partial(self.run, query_embedding=query_embedding, filters=filters, top_k=top_k)
-        return await asyncio.to_thread(call, query)
+        return await asyncio.to_thread(
+            self.run, query, query_embedding, filters, top_k, score_threshold
+        )
+
+
+def qdrant_filter(filters: Any) -> models.Filter | None:
+    """Return a filter of Haystack's, or of Qdrant's, as Qdrant's.
+
+    Raises:
+        InvalidInputError: it is neither.
+    """
+    if not isinstance(filters, Mapping) or models.Filter.model_fields.keys() & filters:
+        return read_filter(filters)
+    try:
+        made: models.Filter | None = convert_filters_to_qdrant(dict(filters))
+    except (FilterError, ValueError) as error:
+        raise InvalidInputError(
+            f"filters is {shown(filters)}, which Haystack refuses: {error}; expected such as "
+            "{'field': 'meta.year', 'operator': '>=', 'value': 2010}, or Qdrant's."
+        ) from error
+    return made
 
 
 def document_of(hit: RerankedPoint) -> Document:
@@ -301,15 +344,17 @@ def document_of(hit: RerankedPoint) -> Document:
     return Document.from_dict(payload | {"meta": meta, "score": hit.score})
 
 
-def written(name: str, model: Any) -> str | None:
-    """Return a model as a pipeline's YAML holds it.
+def written(name: str, model: Any) -> str | list[str] | None:
+    """Return a model, or a text source, as a pipeline's YAML holds it.
 
     Raises:
         InvalidInputError: it is an object.
     """
-    if model is None or isinstance(model, str | Path):
-        return None if model is None else str(model)
+    if model is None or isinstance(model, str | list):
+        return model
+    if isinstance(model, Path):
+        return str(model)
     raise InvalidInputError(
-        f"{name} is {a_type(model)}, which a dict cannot hold; expected a name or a path. Pass one "
-        "to write the pipeline, or build the pipeline in Python."
+        f"{name} is {a_type(model)}, which a dict cannot hold; expected a name. Pass one to "
+        "write the pipeline, or build the pipeline in Python."
     )

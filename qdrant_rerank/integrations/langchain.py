@@ -12,6 +12,8 @@ from qdrant_rerank.hub.specs import DEFAULT_RERANKER
 from qdrant_rerank.integrations.shared import (
     as_text,
     missing,
+    require_all,
+    require_page,
     rerank_payloads,
     scores_of_hit,
     text_and_metadata,
@@ -23,7 +25,7 @@ from qdrant_rerank.reranking.scoring import load_reranker
 from qdrant_rerank.search.async_searcher import AsyncHybridSearcher
 from qdrant_rerank.search.searcher import HybridSearcher
 from qdrant_rerank.types import RerankerLike, SearchResults
-from qdrant_rerank.utils.validation import a_type, require_number, require_positive
+from qdrant_rerank.utils.validation import a_type
 
 try:
     from langchain_core.callbacks import (
@@ -59,6 +61,7 @@ class QdrantRerankRetriever(BaseRetriever):
             searcher's ``text`` reads the text.
         metadata_payload_key: payload field of a document's metadata. Where a payload lacks it, the
             other fields are the metadata.
+        name: see LangChain's ``BaseRetriever``.
         tags: see LangChain's ``BaseRetriever``.
         metadata: see LangChain's ``BaseRetriever``.
 
@@ -84,6 +87,7 @@ class QdrantRerankRetriever(BaseRetriever):
         score_threshold: float | None = None,
         content_payload_key: str = "page_content",
         metadata_payload_key: str = "metadata",
+        name: str | None = None,
         tags: list[str] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
@@ -93,7 +97,7 @@ class QdrantRerankRetriever(BaseRetriever):
                 "AsyncHybridSearcher. For a QdrantVectorStore call "
                 "QdrantRerankRetriever.from_vector_store(store)."
             )
-        require_positive("k", k, optional=False)
+        require_page("k", k, score_threshold, candidates=candidates, query_filter=query_filter)
         super().__init__(
             searcher=searcher,
             k=k,
@@ -102,6 +106,7 @@ class QdrantRerankRetriever(BaseRetriever):
             score_threshold=score_threshold,
             content_payload_key=content_payload_key,
             metadata_payload_key=metadata_payload_key,
+            name=name,
             tags=tags,
             metadata=metadata,
         )
@@ -263,9 +268,7 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
         score_threshold: float | None = None,
         text: TextSource = "page_content",
     ) -> None:
-        require_positive("top_n", top_n)
-        if score_threshold is not None:
-            require_number("score_threshold", score_threshold, "a score, or None for all")
+        require_page("top_n", top_n, score_threshold, optional=True)
         super().__init__(
             reranker=load_reranker(reranker),
             top_n=top_n,
@@ -284,8 +287,10 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
             callbacks: not used.
 
         Raises:
+            InvalidInputError: the query is blank, or not all are documents.
             QdrantRerankError: as ``rerank_points``.
         """
+        require_all("documents", documents, Document)
         hits = rerank_payloads(
             query,
             [{"page_content": d.page_content, "metadata": d.metadata} for d in documents],

@@ -2,28 +2,39 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field
 
-from qdrant_rerank.errors import CollectionNotFoundError, InvalidInputError
+from qdrant_rerank.errors import CollectionNotFoundError, InvalidInputError, QdrantRerankError
 from qdrant_rerank.integrations.shared import as_text, missing, text_and_metadata
 from qdrant_rerank.search.searcher import HybridSearcher
+from qdrant_rerank.utils.validation import a_type
 
 try:
     import anyio
     from anyio.to_thread import run_sync
-    from mcp.server.fastmcp import FastMCP
     from mcp.server.stdio import stdio_server
+
+    try:  # mcp 2
+        from mcp.server.mcpserver import MCPServer
+        from mcp.server.mcpserver.exceptions import ToolError
+    except ImportError:  # mcp 1, where it had another name
+        from mcp.server.fastmcp import FastMCP as MCPServer
+        from mcp.server.fastmcp.exceptions import ToolError
 except ImportError as error:
     raise missing("mcp", "mcp") from error
 
-__all__ = ["Hit", "make_server", "serve_stdio"]
+__all__ = ["Hit", "make_server", "serve_http", "serve_stdio"]
+
+Result = TypeVar("Result")
 
 MOST_HITS = 100
+#: For which the SDK compares Host and Origin.
+OWN_HOSTS = ("127.0.0.1", "localhost", "::1")
 #: Where those who store a text in such a field store what else is known.
 METADATA_OF = {"page_content": "metadata", "document": "metadata", "content": "meta"}
 
@@ -48,27 +59,24 @@ class Hit(BaseModel):
     metadata: dict[str, Any]
 
 
-def make_server(
-    searcher: HybridSearcher, *, read_only: bool = False, host: str = "127.0.0.1", port: int = 8000
-) -> FastMCP:
+def make_server(searcher: HybridSearcher, *, read_only: bool = False) -> MCPServer:
     """Make a server with the tools ``search`` and ``add``.
 
     Args:
         searcher: on the collection; who made it closes it.
         read_only: leaves out ``add``.
-        host: address to listen on, for streamable HTTP. With a loopback address, requests whose
-            Host or Origin is another machine's are refused.
-        port: port to listen on.
 
     Returns:
-        The server: ``server.run("streamable-http")`` listens at ``/mcp``; :func:`serve_stdio`
-        answers on stdin and stdout.
+        The SDK's server. :func:`serve_stdio` and :func:`serve_http` run it.
+
+    Raises:
+        InvalidInputError: the searcher is none.
     """
-    server = FastMCP(
+    if not isinstance(searcher, HybridSearcher):
+        raise InvalidInputError(f"searcher is {a_type(searcher)}; expected a HybridSearcher.")
+    server = MCPServer(
         "qdrant-rerank",
         instructions=f"Search the Qdrant collection {searcher.collection!r}, best hits first.",
-        host=host,
-        port=port,
         log_level="WARNING",
     )
 
@@ -90,7 +98,7 @@ def make_server(
             hits = searcher.search(as_text(query), limit, query_filter=query_filter)
             return [_hit(searcher, hit) for hit in hits]
 
-        return await run_sync(call)
+        return await _answer(call)
 
     if not read_only:
 
@@ -102,22 +110,55 @@ def make_server(
             ] = None,
         ) -> str:
             """Store texts in the collection, so that search finds them. Twice is as once."""
-            added = await run_sync(lambda: _add(searcher, texts, metadata))
+            added = await _answer(lambda: _add(searcher, texts, metadata))
             return f"{added} stored in {searcher.collection!r}."
 
     return server
 
 
-def serve_stdio(server: FastMCP) -> None:
+def serve_http(server: MCPServer, host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Answer over streamable HTTP at ``/mcp``, until the process is stopped.
+
+    Args:
+        server: of :func:`make_server`.
+        host: address to listen on. With "127.0.0.1", "localhost" or "::1", requests whose Host or
+            Origin is another machine's are refused.
+        port: port to listen on.
+    """
+    if hasattr(server.settings, "host"):  # mcp 1
+        server.settings.host, server.settings.port = host, port
+        if host not in OWN_HOSTS:
+            server.settings.transport_security = None
+        server.run("streamable-http")
+    else:
+        server.run("streamable-http", host=host, port=port)
+
+
+def serve_stdio(server: MCPServer) -> None:
     """Answer on stdin and stdout until stdin ends; what else is printed goes to stderr."""
+    own = getattr(server, "_mcp_server", None)
+    if own is None:  # mcp 2 keeps stdout for itself
+        server.run("stdio")
+        return
     with _stdout_alone() as protocol:
 
         async def serve() -> None:
-            own = server._mcp_server  # run("stdio") takes no stream
             async with stdio_server(stdout=anyio.wrap_file(protocol)) as (read, write):
                 await own.run(read, write, own.create_initialization_options())
 
         anyio.run(serve)
+
+
+async def _answer(call: Callable[[], Result]) -> Result:
+    """Return what a call in a thread returns.
+
+    Raises:
+        ToolError: one of our errors, whose message the agent gets to read.
+    """
+    try:
+        return await run_sync(call)
+    except QdrantRerankError as error:
+        raise ToolError(str(error)) from error
 
 
 @contextmanager

@@ -4,14 +4,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from qdrant_rerank.errors import MissingDependencyError, MissingTextError
+from qdrant_rerank.errors import InvalidInputError, MissingDependencyError, MissingTextError
 from qdrant_rerank.payload import PayloadText, TextSource
 from qdrant_rerank.payload.writers import LLAMA_INDEX
+from qdrant_rerank.qdrant.recall_request import read_filter
 from qdrant_rerank.reranking.rerank import rerank_points
 from qdrant_rerank.types import RerankedPoint, SearchResults
-from qdrant_rerank.utils.validation import require_query
+from qdrant_rerank.utils.validation import (
+    a_type,
+    require_number,
+    require_positive,
+    require_query,
+    require_several,
+)
 
-__all__ = ["SCORES", "as_text", "missing", "rerank_payloads", "scores_of_hit", "text_and_metadata"]
+__all__ = [
+    "SCORES",
+    "as_text",
+    "missing",
+    "require_all",
+    "require_page",
+    "rerank_payloads",
+    "scores_of_hit",
+    "text_and_metadata",
+]
 
 #: What a hit's metadata gets beside what the writer stored.
 SCORES = ("rerank_score", "retrieval_score", "retrieval_rank")
@@ -23,6 +39,51 @@ def missing(framework: str, extra: str) -> MissingDependencyError:
         f"This module needs {framework}, which is not installed. Run: "
         f'pip install "qdrant-rerank[{extra}]"'
     )
+
+
+def require_page(
+    name: str,
+    limit: Any,
+    score_threshold: Any,
+    *,
+    optional: bool = False,
+    candidates: Any = None,
+    query_filter: Any = None,
+) -> None:
+    """Check what a component says of the page that it returns.
+
+    Args:
+        name: the framework's name of ``limit``.
+        limit: hits to return.
+        score_threshold: lowest rerank score, or None.
+        optional: whether ``limit`` may be None, for all.
+        candidates: hits that the reranker reads; None for the searcher's own number.
+        query_filter: which points to consider, as Qdrant has it, or None.
+
+    Raises:
+        InvalidInputError: one of them is of the wrong kind or out of range.
+    """
+    require_positive(name, limit, optional=optional)
+    require_positive("candidates", candidates)
+    if candidates is not None and candidates < (limit or 0):
+        raise InvalidInputError(
+            f"candidates is {candidates} and {name} {limit}; expected candidates of at least "
+            f"{name}, since only candidates can be returned."
+        )
+    if score_threshold is not None:
+        require_number("score_threshold", score_threshold, "a score, or None for all")
+    read_filter(query_filter)
+
+
+def require_all(name: str, values: Any, kind: type) -> None:
+    """Raise InvalidInputError unless all values are of the framework's kind."""
+    require_several(name, values)
+    for place, value in enumerate(values):
+        if not isinstance(value, kind):
+            raise InvalidInputError(
+                f"{name}[{place}] is {a_type(value)}; expected {kind.__name__}s of "
+                f"{kind.__module__.split('.')[0]}."
+            )
 
 
 def as_text(query: str) -> str:

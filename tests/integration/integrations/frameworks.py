@@ -1,11 +1,14 @@
 """What the tests of the frameworks share: texts, an embedder, and a skip where one is missing."""
 
+import os
 import warnings
 
 import pytest
 
 from qdrant_rerank.embedders import load_embedder
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
+
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"  # it would ask another machine
 
 QUERY = "How hot must it be for iron to melt?"
 PANS = "Cast iron pans must be hot before the oil goes in."

@@ -7,8 +7,9 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
+import httpx
 import pytest
 
 from qdrant_rerank import HybridSearcher
@@ -16,12 +17,10 @@ from tests.integration.integrations.frameworks import IRON, QUERY, TEXTS, needed
 
 needed("mcp")
 
-from mcp import ClientSession, StdioServerParameters
-from mcp.client.stdio import stdio_client
-from mcp.client.streamable_http import streamablehttp_client
-from mcp.shared.memory import create_connected_server_and_client_session
+from mcp import StdioServerParameters
 from qdrant_client import QdrantClient
 
+from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.integrations.mcp import make_server
 
 pytestmark = pytest.mark.filterwarnings(
@@ -31,7 +30,46 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def command(tmp_path, *more):
+@asynccontextmanager
+async def session_with(server):
+    """The SDK's client of a server in this process, at a URL, or that the client starts."""
+    try:
+        from mcp import Client
+    except ImportError:  # mcp 1 has no such client
+        async with session_of_mcp_1(server) as session:
+            yield session
+    else:
+        async with Client(server) as session:
+            yield session
+
+
+@asynccontextmanager
+async def session_of_mcp_1(server):
+    """The same, of the SDK's parts."""
+    from mcp import ClientSession
+    from mcp.client.stdio import stdio_client
+    from mcp.client.streamable_http import streamablehttp_client
+    from mcp.shared.memory import create_connected_server_and_client_session
+
+    if isinstance(server, str | StdioServerParameters):
+        connect = streamablehttp_client if isinstance(server, str) else stdio_client
+        async with connect(server) as streams, ClientSession(*streams[:2]) as session:
+            await session.initialize()
+            yield session
+    else:
+        async with create_connected_server_and_client_session(server) as session:
+            yield session
+
+
+async def call(session, tool, **arguments):
+    """Whether a tool failed, the text of its answer, and what it returned."""
+    done = await session.call_tool(tool, arguments)
+    answer = done.model_dump(mode="json", by_alias=True)
+    texts = " ".join(part["text"] for part in answer["content"])
+    return answer["isError"], texts, (answer["structuredContent"] or {}).get("result")
+
+
+def arguments(tmp_path, *more):
     """Arguments of Python that start the server on a directory."""
     place = ["--path", str(tmp_path / "db"), "--collection", "notes"]
     return ["-m", "qdrant_rerank", "mcp", *place, *more]
@@ -41,21 +79,28 @@ def command(tmp_path, *more):
 async def over_stdio(tmp_path, *more):
     """A session with a server that the client starts."""
     parameters = StdioServerParameters(
-        command=sys.executable, args=command(tmp_path, *more), env=dict(os.environ)
+        command=sys.executable, args=arguments(tmp_path, *more), env=dict(os.environ)
     )
-    async with stdio_client(parameters) as (read, write), ClientSession(read, write) as session:
-        await session.initialize()
+    async with session_with(parameters) as session:
         yield session
 
 
 @asynccontextmanager
 async def over_http(tmp_path, *more):
     """A session with a server on a free port of loopback."""
+    with served(tmp_path, *more) as port:
+        async with session_with(f"http://127.0.0.1:{port}/mcp") as session:
+            yield session
+
+
+@contextmanager
+def served(tmp_path, *more):
+    """The port of a server of its own; it prints nothing."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, *command(tmp_path, "--transport", "http", "--port", str(port), *more)],
+        [sys.executable, *arguments(tmp_path, "--transport", "http", "--port", str(port), *more)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
@@ -66,13 +111,7 @@ async def over_http(tmp_path, *more):
                     break
             assert process.poll() is None
             time.sleep(0.1)
-        url = f"http://127.0.0.1:{port}/mcp"
-        async with (
-            streamablehttp_client(url) as (read, write, _),
-            ClientSession(read, write) as session,
-        ):
-            await session.initialize()
-            yield session
+        yield port
     finally:
         process.terminate()
         printed, _ = process.communicate()
@@ -87,19 +126,23 @@ def test_an_agent_adds_and_searches(tmp_path, connect):
         async with connect(tmp_path) as session:
             names = [tool.name for tool in (await session.list_tools()).tools]
             assert names == ["search", "add"]
-            added = await session.call_tool("add", {"texts": TEXTS, "metadata": {"year": 2020}})
-            assert added.content[0].text == "3 stored in 'notes'."
-            found = await session.call_tool("search", {"query": QUERY, "limit": 2})
-            hits = found.structuredContent["result"]
+            added = await call(session, "add", texts=TEXTS, metadata={"year": 2020})
+            assert added[:2] == (False, "3 stored in 'notes'.")
+            _, _, hits = await call(session, "search", query=QUERY, limit=2)
             assert hits[0]["text"] == IRON
             assert hits[0]["metadata"] == {"year": 2020}
             assert hits[0]["rerank_score"] > hits[1]["rerank_score"]
             none = {"must": [{"key": "year", "match": {"value": 1990}}]}
-            empty = await session.call_tool("search", {"query": QUERY, "query_filter": none})
-            assert empty.structuredContent["result"] == []
-            blank = await session.call_tool("search", {"query": " "})
-            assert blank.isError
-            assert "query is empty" in blank.content[0].text
+            assert await call(session, "search", query=QUERY, query_filter=none) == (False, "", [])
+            for wrong, told in [
+                ({"query": " "}, "query is empty"),
+                ({"query": QUERY, "limit": 0}, "limit"),
+                ({"query": QUERY, "query_filter": {"most": []}}, "is no part of a filter"),
+            ]:
+                failed, text, _ = await call(session, "search", **wrong)
+                assert failed
+                assert told in text
+                assert "Traceback" not in text
 
     asyncio.run(work())
 
@@ -152,12 +195,22 @@ def test_a_server_that_only_reads_has_no_add():
     """Asked in the same process."""
 
     async def names(server):
-        async with create_connected_server_and_client_session(server) as session:
+        async with session_with(server) as session:
             return [tool.name for tool in (await session.list_tools()).tools]
 
     with HybridSearcher("notes", client=QdrantClient(":memory:")) as searcher:
         assert asyncio.run(names(make_server(searcher, read_only=True))) == ["search"]
         searcher.client.close()
+    with pytest.raises(InvalidInputError, match="expected a HybridSearcher"):
+        make_server("notes")
+
+
+def test_a_page_of_another_host_is_refused(tmp_path):
+    """A browser that was sent to this machine cannot use the tools."""
+    with served(tmp_path) as port:
+        headers = {"Accept": "application/json, text/event-stream", "Host": "evil.example"}
+        answer = httpx.post(f"http://127.0.0.1:{port}/mcp", json={}, headers=headers)
+    assert answer.status_code == 421
 
 
 @pytest.mark.parametrize(
@@ -171,15 +224,15 @@ def test_a_server_that_only_reads_has_no_add():
 def test_texts_are_stored_as_the_writer_of_the_collection_does(payload, stored):
     """So that LangChain and mcp-server-qdrant read what an agent added."""
 
-    async def add(server, arguments):
-        async with create_connected_server_and_client_session(server) as session:
-            return await session.call_tool("add", arguments)
+    async def add(server):
+        async with session_with(server) as session:
+            return await call(session, "add", texts=["New."], metadata={"n": 1})
 
     client = QdrantClient(":memory:")
     with HybridSearcher("notes", client=client, text=next(iter(payload))) as first:
         first.add([payload])
     searcher = HybridSearcher("notes", client=client)
-    done = asyncio.run(add(make_server(searcher), {"texts": ["New."], "metadata": {"n": 1}}))
-    assert not done.isError, done.content
+    failed, text, _ = asyncio.run(add(make_server(searcher)))
+    assert not failed, text
     assert stored in [record.payload for record in client.scroll("notes")[0]]
     client.close()
