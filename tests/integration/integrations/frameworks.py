@@ -2,8 +2,11 @@
 
 import os
 import warnings
+from contextlib import contextmanager
+from uuid import uuid4
 
 import pytest
+from qdrant_client import QdrantClient
 
 from qdrant_rerank.embedders import load_embedder
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
@@ -23,6 +26,16 @@ def needed(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip(name, reason=f"{name} is not installed: make frameworks")
+
+
+@contextmanager
+def collection_name():
+    """A name of a collection of a server, which is removed afterwards."""
+    name = f"frameworks-{uuid4().hex}"
+    yield name
+    client = QdrantClient(os.environ["QDRANT_URL"], api_key=os.environ.get("QDRANT_API_KEY"))
+    client.delete_collection(name)
+    client.close()
 
 
 def embed(texts):

@@ -1,6 +1,7 @@
 """The LangChain components, on collections that langchain-qdrant wrote."""
 
 import asyncio
+import os
 
 import pytest
 from qdrant_client import QdrantClient
@@ -13,6 +14,7 @@ from tests.integration.integrations.frameworks import (
     QUERY,
     TEXTS,
     UUID_TEXT,
+    collection_name,
     embed,
     needed,
 )
@@ -23,6 +25,7 @@ tests_module = needed("langchain_tests.integration_tests")
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
+from langchain_core.runnables import ConfigurableField
 from langchain_qdrant.sparse_embeddings import SparseEmbeddings, SparseVector
 
 from qdrant_rerank.integrations.langchain import CrossEncoderCompressor, QdrantRerankRetriever
@@ -56,16 +59,16 @@ class Words(SparseEmbeddings):
         return SparseVector(indices=vector.indices, values=vector.values)
 
 
-def stored(mode="dense"):
-    """A store that langchain-qdrant filled, in qdrant-client's local mode."""
+def stored(mode="dense", name="docs", **place):
+    """A store that langchain-qdrant filled, in qdrant-client's local mode or where it is told."""
     return store_module.QdrantVectorStore.from_texts(
         TEXTS,
         Bundled(),
         metadatas=[{"page": number} for number in range(len(TEXTS))],
-        location=":memory:",
-        collection_name="docs",
+        collection_name=name,
         retrieval_mode=store_module.RetrievalMode(mode),
         sparse_embedding=None if mode == "dense" else Words(),
+        **(place or {"location": ":memory:"}),
     )
 
 
@@ -96,6 +99,19 @@ def test_a_store_is_searched_as_it_was_filled_and_reranked(mode):
     store.client.close()
 
 
+@pytest.mark.server
+@pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid"])
+def test_a_store_on_a_server_is_reranked(mode, server_url):
+    """As one in local mode is, awaited or not."""
+    with collection_name() as name:
+        store = stored(mode, name, url=server_url, api_key=os.environ.get("QDRANT_API_KEY"))
+        retriever = QdrantRerankRetriever.from_vector_store(store)
+        documents = retriever.invoke(QUERY)
+        assert documents[0].page_content == IRON
+        assert asyncio.run(retriever.ainvoke(QUERY)) == documents
+        store.client.close()
+
+
 def test_both_kinds_of_searchers_are_awaited():
     """A HybridSearcher in a thread, an AsyncHybridSearcher in the event loop itself."""
     store = stored()
@@ -123,6 +139,18 @@ def test_filters_and_thresholds_narrow_the_page():
     everything = QdrantRerankRetriever.from_vector_store(store, score_threshold=3.0)
     assert [d.page_content for d in everything.invoke(QUERY)] == [IRON]
     assert everything.invoke(QUERY, query_filter=only) == []
+    store.client.close()
+
+
+def test_the_retriever_is_a_runnable_like_any_other():
+    """It is bound, configured, batched, and piped into a function."""
+    store = stored()
+    retriever = QdrantRerankRetriever.from_vector_store(store, k=3)
+    assert len(retriever.bind(k=1).invoke(QUERY)) == 1
+    configurable = retriever.configurable_fields(k=ConfigurableField(id="k"))
+    assert len(configurable.invoke(QUERY, config={"configurable": {"k": 2}})) == 2
+    chain = retriever | (lambda documents: documents[0].page_content)
+    assert chain.batch([QUERY, QUERY]) == [IRON, IRON]
     store.client.close()
 
 
@@ -178,6 +206,20 @@ def test_wrong_arguments_are_refused_when_the_component_is_made():
         CrossEncoderCompressor(top_n=0)
     with pytest.raises(InvalidInputError, match="query"):
         CrossEncoderCompressor().compress_documents([], " ")
+    with pytest.raises(InvalidInputError, match="is a str; expected Documents of langchain_core"):
+        CrossEncoderCompressor().compress_documents([IRON], QUERY)
+    store = stored()
+    for wrong in (
+        {"k": 0},
+        {"candidates": 0},
+        {"query_filter": "page 2"},
+        {"score_threshold": "a"},
+    ):
+        with pytest.raises(InvalidInputError, match=next(iter(wrong))):
+            QdrantRerankRetriever.from_vector_store(store, **wrong)
+    with pytest.raises(InvalidInputError, match="limit is 0"):
+        QdrantRerankRetriever.from_vector_store(store).invoke(QUERY, k=0)
+    store.client.close()
 
 
 class TestStandard(tests_module.RetrieversIntegrationTests):
