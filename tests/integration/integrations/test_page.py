@@ -1,78 +1,72 @@
-"""The blocks of docs/frameworks.md, on stores that the frameworks filled."""
+"""The blocks of docs/frameworks.md: they run as pasted and print what is shown."""
+
+import json
+import os
+import sys
+from pathlib import Path
 
 import pytest
-from qdrant_client import QdrantClient
 
-from tests.integration.integrations.frameworks import QUERY, TEXTS, embed, needed
+from tests.integration.integrations.frameworks import needed
 from tests.integration.test_readme import (
     ROOT,
+    Block,
     blocks_of,
     printed_by,
     require_same,
     require_sound,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+PAGE = ROOT / "docs" / "frameworks.md"
+#: Heading -> what its blocks need; the page shows the client of mcp 2.
+SECTIONS = {
+    "LangChain": "langchain_qdrant",
+    "LlamaIndex": "llama_index.vector_stores.qdrant",
+    "Haystack": "haystack_integrations.document_stores.qdrant",
+    "Model Context Protocol": "mcp.server.mcpserver",
+}
 
-
-def langchain():
-    """A store of langchain-qdrant."""
-    needed("langchain_qdrant")
-    from tests.integration.integrations.test_langchain import stored
-
-    store = stored()
-    return {"store": store}, store.client.close
-
-
-def llama_index():
-    """A client whose collection LlamaIndex filled."""
-    store_module = needed("llama_index.vector_stores.qdrant")
-    from llama_index.core.schema import TextNode
-
-    client = QdrantClient(":memory:")
-    nodes = [TextNode(text=t, embedding=v) for t, v in zip(TEXTS, embed(TEXTS), strict=True)]
-    store_module.QdrantVectorStore(collection_name="docs", client=client).add(nodes)
-    return {"client": client}, client.close
-
-
-def haystack():
-    """A store of qdrant-haystack."""
-    store_module = needed("haystack_integrations.document_stores.qdrant")
-    from haystack import Document
-
-    store = store_module.QdrantDocumentStore(
-        ":memory:", index="docs", embedding_dim=256, progress_bar=False
-    )
-    store.write_documents(
-        [Document(content=t, embedding=v) for t, v in zip(TEXTS, embed(TEXTS), strict=True)]
-    )
-    return {"store": store}, store.close
-
-
-@pytest.mark.parametrize(
-    ("heading", "made"),
-    [("LangChain", langchain), ("LlamaIndex", llama_index), ("Haystack", haystack)],
-    ids=["langchain", "llama-index", "haystack"],
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::ResourceWarning"
 )
-def test_the_page_prints_what_it_shows(heading, made, tmp_path):
-    """One section, its blocks one after the other."""
-    names, close = made()
-    names |= {"question": QUERY, "embedding": embed}
-    text = (ROOT / "docs" / "frameworks.md").read_text("utf-8")
-    section = tmp_path / "frameworks.md"
-    section.write_text(text.split(f"\n## {heading}\n")[1].split("\n## ")[0], "utf-8")
-    printed, compared = None, 0
-    for block in blocks_of(section):
+
+
+def blocks_below(heading, folder):
+    """The blocks of a section, or of what stands before the first one."""
+    start, *sections = PAGE.read_text("utf-8").split("\n## ")
+    part = start if heading is None else dict(s.split("\n", 1) for s in sections)[heading]
+    written = folder / "frameworks.md"
+    written.write_text(part, "utf-8")
+    return blocks_of(written)
+
+
+def test_each_section_is_run():
+    """Those of the page are those that the next test runs."""
+    headings = [line[3:] for line in PAGE.read_text("utf-8").splitlines() if line[:3] == "## "]
+    assert headings == list(SECTIONS)
+
+
+@pytest.mark.parametrize("heading", SECTIONS)
+def test_the_page_prints_what_it_shows(heading, tmp_path, monkeypatch):
+    """The start of the page and one section, in an empty folder."""
+    needed(SECTIONS[heading])
+    blocks = blocks_below(None, tmp_path) + blocks_below(heading, tmp_path)
+    place = tmp_path / "empty"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    commands = str(Path(sys.executable).parent)
+    monkeypatch.setenv("PATH", os.pathsep.join([commands, os.environ["PATH"]]))
+    names, printed, compared = {"__name__": "__main__"}, None, 0
+    for block in blocks:
         if block.language == "text":
             require_same(block.code, printed, block.place)
             compared += 1
+        elif block.language == "json":
+            for server in json.loads(block.code)["mcpServers"].values():
+                line = " ".join([server["command"], *server["args"]])
+                require_sound(Block(block.place, "sh", line, None), {})
+        elif block.why is not None:
+            require_sound(block, names)
         else:
             printed = printed_by(block, names, [])
     assert compared
-    close()
-
-
-def test_the_commands_of_the_server_exist():
-    """Their options, too."""
-    [block] = [b for b in blocks_of(ROOT / "docs" / "frameworks.md") if b.language == "sh"]
-    require_sound(block, {})
