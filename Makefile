@@ -27,8 +27,11 @@ $(VENV)/.dev: $(VENV)/.demo
 demo: $(VENV)/.demo  ## index Python's own documentation, ask five questions, show what reranking moves
 	@$(BIN)/qdrant-rerank demo
 
+# One process per core; a file's tests stay in one of them, since they share what is slow to make.
+ALL := -n auto --dist loadfile
+
 test: $(VENV)/.dev  ## every test
-	@$(BIN)/python -m pytest --durations=5
+	@$(BIN)/python -m pytest $(ALL) --durations=5
 
 server-test: $(VENV)/.dev  ## the tests against a server or a cluster at QDRANT_URL, over REST and gRPC
 	@$(BIN)/python -m pytest -m server tests/integration \
@@ -67,7 +70,7 @@ frameworks:  ## the components for LangChain, LlamaIndex and Haystack, and the M
 	    tests/integration/integrations
 
 coverage: $(VENV)/.dev  ## every test, and the lines that none of them runs
-	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	@$(BIN)/python -m pytest $(ALL) --cov --cov-report=term:skip-covered
 
 check: $(VENV)/.dev  ## lint, format, types
 	@$(BIN)/ruff check .

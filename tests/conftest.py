@@ -28,6 +28,8 @@ GUARD = Path(sitecustomize.__file__).parent
 
 def pytest_configure(config):
     """Let every process that a test starts refuse what is not this machine, and write it down."""
+    if os.environ.get("PYTEST_XDIST_WORKER"):  # started with what follows
+        return
     log = Path(tempfile.mkdtemp(prefix="loopback-guard-")) / "log"
     config.stash[LOG] = log
     os.environ[sitecustomize.LOG] = str(log)
@@ -35,10 +37,11 @@ def pytest_configure(config):
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
 
 
+@pytest.hookimpl(trylast=True)  # when the processes that ran the tests are done
 def pytest_sessionfinish(session):
     """Fail a run in which any process asked for another machine, even if its test passed."""
-    log = session.config.stash[LOG]
-    if log.exists():
+    log = session.config.stash.get(LOG, None)
+    if log is not None and log.exists():
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         session.config.get_terminal_writer().line(
             f"\nTest processes asked for other machines:\n{log.read_text()}", red=True

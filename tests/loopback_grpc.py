@@ -229,8 +229,12 @@ class Collections(pb.CollectionsServicer):
 
     def Update(self, request: Any, context: Context) -> Any:
         with self._asked.call(context) as client:
+            _require_known(request, "metadata", "sparse_vectors_config")
+            read = GrpcToRest.convert_sparse_vector_config
             done = client.update_collection(
-                request.collection_name, metadata=grpc_to_payload(request.metadata)
+                request.collection_name,
+                sparse_vectors_config=_given(request, "sparse_vectors_config", read),
+                metadata=grpc_to_payload(request.metadata),
             )
             return pb.CollectionOperationResponse(result=done)
 
