@@ -23,6 +23,7 @@ SECTIONS = {
     "LangChain": "langchain_qdrant",
     "LlamaIndex": "llama_index.vector_stores.qdrant",
     "Haystack": "haystack_integrations.document_stores.qdrant",
+    "DSPy": "dspy",
     "Model Context Protocol": "mcp.server.mcpserver",
 }
 

@@ -19,6 +19,7 @@ UUID_TEXT = "10a16983-0c97-4840-becb-1a8583eb564b"
         ("langchain", "langchain_core", "langchain"),
         ("llama_index", "llama_index", "llama-index"),
         ("haystack", "haystack", "haystack"),
+        ("dspy", "dspy", "dspy"),
         ("mcp", "mcp", "mcp"),
     ],
 )
