@@ -1,10 +1,13 @@
 """``qdrant-rerank mcp``: a server of the Model Context Protocol."""
 
+import socket
+
 import click
 
 from qdrant_rerank.cli.options import Source, reranker_option, source_options
 from qdrant_rerank.cli.output import say
 from qdrant_rerank.cli.searchers import is_loopback, qdrant_place, searcher_for
+from qdrant_rerank.errors import InvalidInputError
 
 __all__ = ["mcp"]
 
@@ -34,6 +37,8 @@ def mcp(
     """
     from qdrant_rerank.integrations.mcp import make_server, serve_http, serve_stdio
 
+    if transport == "http":
+        require_free(host, port)
     if not read_only:
         qdrant_place(source.url, source.path, create=True)
     with searcher_for(source, reranker, create=not read_only) as searcher:
@@ -41,6 +46,18 @@ def mcp(
         if transport == "stdio":
             serve_stdio(server)
             return
-        if not is_loopback(f"http://{host}"):
+        if not is_loopback(f"[{host}]" if ":" in host else host):
             say(f"Warning: whoever reaches {host}:{port} can use the tools.", err=True)
         serve_http(server, host, port)
+
+
+def require_free(host: str, port: int) -> None:
+    """Raise InvalidInputError unless this machine can listen at an address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise InvalidInputError(
+            f"--host {host} --port {port} cannot be listened at: {error.strerror or error}. Pass "
+            "an address of this machine, and a port that no other program uses."
+        ) from error

@@ -18,6 +18,7 @@ try:
     import anyio
     from anyio.to_thread import run_sync
     from mcp.server.stdio import stdio_server
+    from mcp.types import ToolAnnotations
 
     try:  # mcp 2
         from mcp.server.mcpserver import MCPServer
@@ -80,7 +81,7 @@ def make_server(searcher: HybridSearcher, *, read_only: bool = False) -> MCPServ
         log_level="WARNING",
     )
 
-    @server.tool()
+    @server.tool(annotations=ToolAnnotations(readOnlyHint=True))
     async def search(
         query: Annotated[str, Field(description="A question, or words to search for")],
         limit: Annotated[int, Field(description="Hits to return", ge=1, le=MOST_HITS)] = 5,
@@ -102,7 +103,7 @@ def make_server(searcher: HybridSearcher, *, read_only: bool = False) -> MCPServ
 
     if not read_only:
 
-        @server.tool()
+        @server.tool(annotations=ToolAnnotations(destructiveHint=False, idempotentHint=True))
         async def add(
             texts: Annotated[list[str], Field(description="Texts to store", min_length=1)],
             metadata: Annotated[

@@ -11,8 +11,10 @@ from contextlib import asynccontextmanager, contextmanager
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
 from qdrant_rerank import HybridSearcher
+from qdrant_rerank.cli.main import main
 from tests.integration.integrations.frameworks import IRON, QUERY, TEXTS, needed
 
 needed("mcp")
@@ -124,8 +126,14 @@ def test_an_agent_adds_and_searches(tmp_path, connect):
 
     async def work():
         async with connect(tmp_path) as session:
-            names = [tool.name for tool in (await session.list_tools()).tools]
-            assert names == ["search", "add"]
+            tools = (await session.list_tools()).model_dump(by_alias=True, exclude_none=True)[
+                "tools"
+            ]
+            hints = {tool["name"]: tool["annotations"] for tool in tools}
+            assert hints == {
+                "search": {"readOnlyHint": True},
+                "add": {"destructiveHint": False, "idempotentHint": True},
+            }
             added = await call(session, "add", texts=TEXTS, metadata={"year": 2020})
             assert added[:2] == (False, "3 stored in 'notes'.")
             _, _, hits = await call(session, "search", query=QUERY, limit=2)
@@ -211,6 +219,16 @@ def test_a_page_of_another_host_is_refused(tmp_path):
         headers = {"Accept": "application/json, text/event-stream", "Host": "evil.example"}
         answer = httpx.post(f"http://127.0.0.1:{port}/mcp", json={}, headers=headers)
     assert answer.status_code == 421
+
+
+def test_an_address_that_cannot_be_listened_at_is_refused_first(tmp_path):
+    """A port in use, and a host of another machine; no directory is made."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for more in (["--port", port], ["--port", port, "--host", "192.0.2.1"]):
+            done = CliRunner().invoke(main, arguments(tmp_path, "--transport", "http", *more)[2:])
+            assert (done.exit_code, "cannot be listened at" in done.stderr) == (2, True)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
