@@ -4,10 +4,11 @@ import asyncio
 import os
 
 import pytest
-from qdrant_client import QdrantClient
+from qdrant_client import QdrantClient, models
 
 from qdrant_rerank import AsyncHybridSearcher, Bm25Encoder, HybridSearcher
 from qdrant_rerank.errors import InvalidInputError, UnknownModelError
+from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
 from tests.integration.integrations.frameworks import (
     BREAD,
     IRON,
@@ -97,6 +98,29 @@ def test_a_store_is_searched_as_it_was_filled_and_reranked(mode):
     searched = retriever.searcher.search(QUERY).trace.vectors
     assert len(searched) == (2 if mode == "hybrid" else 1)
     store.client.close()
+
+
+def test_a_store_in_the_embedded_engine_is_reranked(tmp_path):
+    """Its client is ours, which langchain-qdrant writes with."""
+    client = EmbeddedClient(str(tmp_path / "db"))
+    dense = models.VectorParams(size=256, distance=models.Distance.COSINE)
+    client.create_collection(
+        "docs", vectors_config=dense, sparse_vectors_config={"words": models.SparseVectorParams()}
+    )
+    store = store_module.QdrantVectorStore(
+        client,
+        "docs",
+        Bundled(),
+        retrieval_mode=store_module.RetrievalMode.HYBRID,
+        sparse_embedding=Words(),
+        sparse_vector_name="words",
+    )
+    store.add_texts(TEXTS)
+    assert store.similarity_search(QUERY, k=1)[0].page_content != IRON
+    retriever = QdrantRerankRetriever.from_vector_store(store)
+    assert retriever.invoke(QUERY)[0].page_content == IRON
+    assert len(retriever.searcher.search(QUERY).trace.vectors) == 2
+    client.close()
 
 
 @pytest.mark.server

@@ -9,6 +9,7 @@ from qdrant_client import QdrantClient
 
 from qdrant_rerank import AsyncHybridSearcher, Bm25Encoder, HybridSearcher
 from qdrant_rerank.errors import InvalidInputError, UnknownModelError
+from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
 from tests.integration.integrations.frameworks import (
     BREAD,
     IRON,
@@ -62,10 +63,11 @@ def filled(client, name="docs", hybrid=False):
     return store
 
 
-@pytest.fixture
-def client():
-    """A collection that LlamaIndex filled, in qdrant-client's local mode."""
-    made = QdrantClient(":memory:")
+@pytest.fixture(params=["local mode", "embedded engine"])
+def client(request, tmp_path):
+    """A collection that LlamaIndex filled, in qdrant-client's local mode or in Qdrant's engine."""
+    local = request.param == "local mode"
+    made = QdrantClient(":memory:") if local else EmbeddedClient(str(tmp_path / "db"))
     filled(made)
     yield made
     made.close()
