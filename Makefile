@@ -40,20 +40,29 @@ server-test: $(VENV)/.dev  ## the tests against a server or a cluster at QDRANT_
 congruence: $(VENV)/.dev  ## random work on the embedded engine, local mode and, if QDRANT_URL is set, a server; CONGRUENCE_SEEDS=100
 	@CONGRUENCE_SEEDS=$${CONGRUENCE_SEEDS:-100} $(BIN)/python -m pytest tests/integration/qdrant/embedded/test_congruence.py
 
-# What depends on other packages, in the oldest and the newest releases of them that a user can have.
-# The environment of the other tests has an older huggingface_hub, since fastembed wants one.
-ACROSS := tests/integration/test_releases.py tests/integration/hub/test_faults.py tests/integration/hub/test_cache.py \
-    tests/integration/cli/test_models.py tests/integration/cross_encoder/test_bundled.py
+# What depends on other packages, in the oldest and the newest releases of them that a user can have,
+# and on a server if QDRANT_URL is set. The environment of the other tests has an older
+# huggingface_hub, since fastembed wants one.
+ACROSS := tests/integration/hub/test_faults.py tests/integration/hub/test_cache.py tests/integration/cli/test_models.py \
+    tests/integration/cross_encoder/test_bundled.py tests/unit/qdrant tests/unit/search tests/integration/qdrant \
+    tests/integration/search tests/integration/reranking tests/integration/test_releases.py \
+    -W 'ignore:Qdrant client version' -W 'ignore:Failed to obtain server version'
+TOOLS := pytest pytest-xdist hypothesis
 
-newest:  ## the tests of what depends on other packages, with the newest of all that a user gets
-	@$(PYTHON) -m venv $(VENV)-newest
-	@$(VENV)-newest/bin/python -m pip --disable-pip-version-check install --quiet --upgrade --editable '.[cpu,embedded]' pytest hypothesis
-	@$(VENV)-newest/bin/python -m pytest $(ACROSS)
+$(VENV)-newest/.made: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-newest
+	$(VENV)-newest/bin/python -m pip --disable-pip-version-check install --quiet --upgrade --editable '.[cpu,embedded]' $(TOOLS)
+	@touch $@
 
-oldest:  ## the same with the oldest that pyproject.toml allows
-	@$(PYTHON) -m venv $(VENV)-oldest
-	@$(VENV)-oldest/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints-oldest.txt --editable '.[cpu,embedded]' pytest hypothesis
-	@$(VENV)-oldest/bin/python -m pytest $(ACROSS)
+$(VENV)-oldest/.made: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints-oldest.txt --editable '.[cpu,embedded]' $(TOOLS)
+	@touch $@
+
+newest oldest: %: $(VENV)-%/.made  ## the tests of what depends on other packages, with the newest or the oldest of them
+	@$(VENV)-$@/bin/python -m pytest $(ALL) $(ACROSS)
+	@$(VENV)-$@/bin/python -m pytest -m server tests/integration/test_server.py tests/integration/test_server_trouble.py \
+	    -W 'ignore:Qdrant client version' -W 'ignore:Failed to obtain server version'
 
 # PyTorch and the packages whose encoders are taken as they are.
 adapters:  ## the tests with sentence-transformers, model2vec, LangChain, LlamaIndex, fastembed and OpenAI's client

@@ -25,7 +25,7 @@ client = QdrantClient(**given)
 searcher = HybridSearcher("iron", client=client)
 texts = ["Bread is baked in an oven.", "Iron melts at 1538 C.", "Ores hold iron."]
 stored = searcher.add([{"text": text, "n": n} for n, text in enumerate(texts)], progress=False)
-only = {"must": [{"key": "n", "range": {"gte": 1}}]}
+only = {"must": [{"key": "n", "match": {"any": [1, 2]}}]}
 hits = searcher.search("melting point of iron", limit=1, query_filter=only)
 groups = searcher.search_groups("melting point of iron", group_by="n", limit=1)
 told = ""
