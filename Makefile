@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test server-test congruence newest oldest adapters coverage check questions lock clean
+.PHONY: demo test server-test congruence newest oldest adapters frameworks coverage check questions lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -78,6 +78,24 @@ adapters:  ## the tests with sentence-transformers, model2vec, LangChain, LlamaI
 	@$(VENV)-adapters/bin/python -m pytest tests/integration/embedders tests/unit/embedders \
 	    tests/integration/cross_encoder/test_modular.py tests/integration/cross_encoder/test_export.py
 
+# Two releases of the SDK of MCP, whose names differ.
+$(VENV)-frameworks/.ready: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-frameworks
+	@$(VENV)-frameworks/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	@$(VENV)-frameworks/bin/python -m pip --disable-pip-version-check install --quiet --group frameworks --editable '.[cpu,embedded]'
+	@touch $@
+
+$(VENV)-mcp1/.ready: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-mcp1
+	@$(VENV)-mcp1/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[cpu,embedded,mcp]' 'mcp==1.30.0' 'pytest>=9'
+	@touch $@
+
+# The options are for the asynchronous ones of LangChain's tests.
+frameworks: $(VENV)-frameworks/.ready $(VENV)-mcp1/.ready  ## the components for LangChain, LlamaIndex, Haystack and DSPy, and the MCP server, with these packages
+	@$(VENV)-frameworks/bin/python -m pytest -o asyncio_mode=auto -o asyncio_default_fixture_loop_scope=function \
+	    tests/integration/integrations tests/unit/integrations
+	@$(VENV)-mcp1/bin/python -m pytest tests/integration/integrations/test_mcp.py
+
 coverage: $(VENV)/.dev  ## every test, and the lines that none of them runs
 	@$(BIN)/python -m pytest $(ALL) --cov --cov-report=term:skip-covered
 
@@ -94,4 +112,4 @@ lock: $(VENV)/.dev  ## write the versions installed now into constraints.txt
 	   $(PIP) freeze --exclude-editable | grep -vi '^qdrant-rerank'; } > constraints.txt
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest $(VENV)-adapters .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest $(VENV)-adapters $(VENV)-frameworks $(VENV)-mcp1 .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

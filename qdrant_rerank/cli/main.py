@@ -13,6 +13,7 @@ from qdrant_rerank.cli.doctor import doctor
 from qdrant_rerank.cli.evaluate import evaluate
 from qdrant_rerank.cli.export import export_command
 from qdrant_rerank.cli.index import index
+from qdrant_rerank.cli.mcp import mcp
 from qdrant_rerank.cli.models import models
 from qdrant_rerank.cli.output import Commands
 from qdrant_rerank.cli.reindex import reindex
@@ -29,6 +30,18 @@ def main() -> None:
     """Search a Qdrant collection, and rerank the hits with a cross-encoder."""
 
 
-for command in (compare, demo, doctor, evaluate, index, models, reindex, rerank, search, tune):
+for command in (
+    compare,
+    demo,
+    doctor,
+    evaluate,
+    index,
+    mcp,
+    models,
+    reindex,
+    rerank,
+    search,
+    tune,
+):
     main.add_command(command)
 models.add_command(export_command)

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
     from qdrant_rerank.search.searcher import HybridSearcher
 
-__all__ = ["advising", "asking", "client_for", "given_place", "qdrant_place", "searcher_for"]
+__all__ = [
+    "advising",
+    "asking",
+    "client_for",
+    "given_place",
+    "is_loopback",
+    "qdrant_place",
+    "searcher_for",
+]
 
 
 def given_place(url: str | None, path: str | None) -> tuple[str | None, str | None]:

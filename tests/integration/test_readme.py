@@ -37,6 +37,8 @@ NOT_RUN = {
     "rerankers.md": 3,
     "search.md": 2,
 }
+#: Pages whose blocks need packages of their own: tests/integration/integrations/test_page.py.
+ELSEWHERE = {"frameworks.md"}
 FENCE = re.compile(
     r"^(?:<!-- not run: (?P<why>[^\n]+) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$",
     re.DOTALL | re.MULTILINE,
@@ -133,7 +135,9 @@ def require_sound(block, names):
                 assert {keyword.arg for keyword in node.keywords} <= known, block.place
 
 
-@in_pages
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in ELSEWHERE], ids=lambda page: page.name
+)
 def test_the_examples_run_and_print_what_is_shown(page, monkeypatch, tmp_path):
     """Pasted as they stand, one after the other, in an empty folder."""
     monkeypatch.chdir(tmp_path)
