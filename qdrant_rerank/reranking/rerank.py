@@ -70,7 +70,8 @@ def rerank_points(
         points: hits of any query of any client, in retrieval order, each one of:
 
             - a ``ScoredPoint`` or a ``Record``, with the payload that holds its text;
-            - a dict with "payload", and "id" and "score" if it has them;
+            - a dict with "payload", and "id" and "score" if it has them, as the REST interface and
+              ``SearchResults.to_dicts`` write it;
             - any other dict, which is the payload; its "id" or "_id" is the id;
             - an (id, text) pair, whose payload is ``{"text": text}``;
             - a LangChain ``Document``, whose payload is ``{"page_content": ..., "metadata": ...}``;
