@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from qdrant_client import models
 
 from qdrant_rerank.errors import ModelOutputError
+from qdrant_rerank.utils.arrays import NOT_NUMBERS, as_numbers, not_awaited
 
 __all__ = ["all_finite", "dense_output", "require_finite"]
 
@@ -14,15 +15,20 @@ __all__ = ["all_finite", "dense_output", "require_finite"]
 def dense_output(name: str, made: Any) -> NDArray[np.float32]:
     """Return the output of an embedder as float32, of any shape.
 
+    Args:
+        name: name of the embedder, for messages.
+        made: arrays, lists, iterators, or tensors of torch.
+
     Raises:
         ModelOutputError: the output is not numbers, or its vectors differ in length.
     """
     try:
         with np.errstate(over="ignore"):  # becomes infinity, which is refused later
-            return np.asarray(made, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+            return as_numbers(made, np.float32)
+    except NOT_NUMBERS as error:
         raise ModelOutputError(
             f"The embedder {name!r} returned {made!r:.80}; expected an array of float32 numbers."
+            f"{not_awaited(made)}"
         ) from error
 
 

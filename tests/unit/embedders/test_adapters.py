@@ -98,6 +98,28 @@ def test_a_function_or_an_object_is_an_embedder(embedder, name, texts):
         np.testing.assert_array_equal(loaded.embed_query(text), query)
 
 
+def yielded(texts):
+    """A generator of vectors, as fastembed's ``embed`` is."""
+    for text in texts:
+        yield np.array([len(text), 1.0], dtype=np.float64)
+
+
+@pytest.mark.parametrize("embedder", [yielded, lambda texts: map(np.array, lengths(texts))])
+def test_an_iterator_of_vectors_is_read(client, embedder):
+    """In the order of the texts."""
+    loaded = load_embedder(embedder)
+    assert loaded.embed_documents(["a", "bcd"])[:, 0].tolist() == [1, 3]
+    searcher = HybridSearcher("docs", client=client, embedder=embedder, sparse=None, reranker=None)
+    assert searcher.add(["one", "seven and more"]) == 2
+
+
+def test_a_function_that_returns_a_coroutine_is_told_so():
+    """A lambda hides it from the check of the signature."""
+    loaded = load_embedder(lambda texts: lengths_awaited(texts))
+    with pytest.raises(ModelOutputError, match=r"returned <coroutine.*async def.*AsyncHybrid"):
+        loaded.embed_documents(["a"])
+
+
 def test_queries_and_documents_go_to_their_own_methods():
     """Of an object that has both."""
     loaded = load_embedder(Prefixed())
