@@ -50,9 +50,7 @@ def scores_by_position(answer: Any, count: int, who: str) -> NDArray[np.float64]
     expected = "expected one float per document, in input order."
     # The items of a set, and the keys of a dict, are in no order of the documents.
     if isinstance(answer, str | bytes | Mapping | Set) or not isinstance(answer, Iterable):
-        raise ModelOutputError(
-            f"{who} returned {a_type(answer)}; {expected}{not_awaited(answer)}"
-        )
+        raise ModelOutputError(f"{who} returned {a_type(answer)}; {expected}{not_awaited(answer)}")
     answer = answer if hasattr(answer, "shape") else list(answer)
     try:
         scores = as_numbers(answer, np.float64)
