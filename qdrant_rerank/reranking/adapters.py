@@ -8,10 +8,11 @@ a call with these arguments                 as of
 ``rerank(query, documents)``                fastembed, this package's own ``Reranker``
 ``rerank(*, query, documents)``,            the clients of Cohere and Voyage; with a model,
 ``rerank(documents, query)``                :class:`ClientReranker`; langchain-cohere, Xinference
+``rerank(query, documents, top_n=)``        those that would hide documents; they are asked for all
 ``rerank(request: RerankRequest)``          FlashRank
 ``predict(pairs)``, ``score(text_pairs)``   sentence-transformers, LangChain's cross-encoders
 ``rank(query, docs)``                       rerankers, mxbai-rerank
-a function of query and documents           a user's own
+a function, or an object that is called     a user's own
 ==========================================  =======================================================
 """
 

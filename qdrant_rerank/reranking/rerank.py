@@ -21,6 +21,7 @@ from qdrant_rerank.payload import TextChoice, TextSource
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.reranking.inputs import Rerankable, as_points
 from qdrant_rerank.reranking.late_interaction import LateInteraction, MaxSim
+from qdrant_rerank.reranking.loading import load_reranker
 from qdrant_rerank.reranking.ordering import order_by_score
 from qdrant_rerank.reranking.scoring import (
     NO_SCORES,
@@ -28,7 +29,6 @@ from qdrant_rerank.reranking.scoring import (
     awaited,
     failure,
     given_scores,
-    load_reranker,
     score,
     score_async,
 )

@@ -18,7 +18,7 @@ from qdrant_rerank import (
     TextCrossEncoder,
 )
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.reranking.scoring import load_reranker
+from qdrant_rerank.reranking.loading import load_reranker
 from tests.fault_server import serving
 from tests.rerank_server import RerankServer, relevance
 

@@ -115,7 +115,7 @@ def test_an_iterator_of_vectors_is_read(client, embedder):
 
 def test_a_function_that_returns_a_coroutine_is_told_so():
     """A lambda hides it from the check of the signature."""
-    loaded = load_embedder(lambda texts: lengths_awaited(texts))
+    loaded = load_embedder(lambda texts: lengths_awaited(list(texts)))
     with pytest.raises(ModelOutputError, match=r"returned <coroutine.*async def.*AsyncHybrid"):
         loaded.embed_documents(["a"])
 

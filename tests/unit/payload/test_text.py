@@ -64,7 +64,7 @@ def test_a_function_with_a_defect_is_not_hidden():
 
 @pytest.mark.parametrize(
     "source",
-    ["", " ", [], ["a", ""], "{", "{}", "{a!r}", "{a:>10}", "{a.b[0]", "{{a}}", [3], None, 5, {"a"}],
+    ["", " ", [], ["a", ""], "{", "{}", "{a!r}", "{a:>10}", "{a.b[0]", "{{a}}", [3], None, {"a"}],
 )
 def test_a_source_that_cannot_be_read_is_refused(source):
     """At construction, with the source in the message."""
@@ -98,7 +98,7 @@ def test_the_longest_texts_are_suggested_first_and_ids_never():
     [
         (lambda payload: payload["body"], "returned no text"),
         (lambda payload: "", "returned no text"),
-        (lambda payload: len(payload), "returned an int, not a str"),
+        (len, "returned an int, not a str"),
         (lambda payload: ["a", "text"], "returned a list, not a str"),
     ],
 )

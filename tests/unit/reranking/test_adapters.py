@@ -10,7 +10,7 @@ import pytest
 from qdrant_rerank import AsyncHybridSearcher, Cascade, ClientReranker, HybridSearcher
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError
 from qdrant_rerank.reranking.adapters import PeerReranker
-from qdrant_rerank.reranking.scoring import load_reranker
+from qdrant_rerank.reranking.loading import load_reranker
 
 DOCUMENTS = ["a loaf of bread", "iron", "melting"]
 LENGTHS = [15.0, 4.0, 7.0]
