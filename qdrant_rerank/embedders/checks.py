@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import models
 
-from qdrant_rerank.errors import ModelOutputError
+from qdrant_rerank.errors import InvalidInputError, ModelOutputError
 from qdrant_rerank.utils.arrays import NOT_NUMBERS, as_numbers, not_awaited
 
-__all__ = ["all_finite", "dense_output", "require_finite"]
+__all__ = ["all_finite", "checked_dimension", "dense_output", "require_finite"]
 
 
 def dense_output(name: str, made: Any) -> NDArray[np.float32]:
@@ -30,6 +30,24 @@ def dense_output(name: str, made: Any) -> NDArray[np.float32]:
             f"The embedder {name!r} returned {made!r:.80}; expected an array of float32 numbers."
             f"{not_awaited(made)}"
         ) from error
+
+
+def checked_dimension(name: str, dimension: Any) -> int:
+    """Return the dimension of an embedder.
+
+    Args:
+        name: name of the embedder.
+        dimension: what its attribute ``dimension`` holds.
+
+    Raises:
+        InvalidInputError: it is not a whole number of 1 or more.
+    """
+    if isinstance(dimension, bool) or not isinstance(dimension, int | np.integer) or dimension < 1:
+        raise InvalidInputError(
+            f"The dimension of the embedder {name!r} is {dimension!r:.80}; expected the length of "
+            "its vectors, a whole number of 1 or more."
+        )
+    return int(dimension)
 
 
 def require_finite(name: str, vector: Any, of: str) -> None:

@@ -10,7 +10,8 @@ import math
 import os
 import random
 import weakref
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
@@ -25,9 +26,9 @@ from qdrant_rerank.errors import (
     redact,
 )
 from qdrant_rerank.utils.deadline import Deadline
-from qdrant_rerank.utils.validation import clean_key, require_count, require_number
+from qdrant_rerank.utils.validation import a_type, clean_key, require_count, require_number
 
-__all__ = ["ModelServer"]
+__all__ = ["ModelServer", "Wording", "further_fields"]
 
 # Too many requests, a proxy that has no server behind it, a server that starts or is overloaded.
 TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
@@ -38,6 +39,25 @@ LONGEST_WAIT = 60.0  # seconds; a server that asks for more is not waited for
 LONGEST_ANSWER = 300  # characters of a server's answer quoted in an error
 MOST_BYTES = 64 << 20  # of an answer; 10,000 scores take less than 1 MB
 KEPT_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
+#: Error codes of a 429 that no waiting helps.
+NO_QUOTA = (b"insufficient_quota", b"billing_hard_limit_reached")
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """The words of a client in the errors of its server.
+
+    Attributes:
+        call: name of the call, such as "reranking".
+        answer: name of its results, such as "scores".
+        not_found: what to check if the server knows no such call or model.
+        too_large: what to do if a request or a text is too large.
+    """
+
+    call: str
+    answer: str
+    not_found: str
+    too_large: str
 
 
 class ModelServer:
@@ -45,6 +65,7 @@ class ModelServer:
 
     Args:
         url: where requests are sent.
+        wording: the words of the client.
         path: added to a URL that has no path; "" if the URL must have one.
         api_key: sent in the header Authorization; None for none.
         scheme: what stands before the key there.
@@ -60,6 +81,7 @@ class ModelServer:
     def __init__(
         self,
         url: str,
+        wording: Wording,
         *,
         path: str = "",
         api_key: str | None = None,
@@ -73,6 +95,7 @@ class ModelServer:
         login = read.userinfo
         # Kept out of the address, which httpx logs.
         self.url = read.copy_with(userinfo=b"")
+        self._wording = wording
         require_number("timeout_s", timeout_s, "seconds above 0")
         if not 0 < timeout_s < math.inf:
             raise InvalidInputError(f"timeout_s is {timeout_s}; expected seconds above 0.")
@@ -94,6 +117,8 @@ class ModelServer:
             user = f"{read.username}:{read.password}".encode()
             self._headers["Authorization"] = f"Basic {base64.b64encode(user).decode()}"
             secrets.append(self._headers["Authorization"].partition(" ")[2])
+        if not isinstance(headers, Mapping | None):
+            raise InvalidInputError(f"headers is {a_type(headers)}; expected a dict of texts.")
         for name, value in (headers or {}).items():
             if str(name).lower() in KEPT_HEADERS:
                 raise InvalidInputError(f"headers has {name!r}, which the connection sets itself.")
@@ -161,7 +186,10 @@ class ModelServer:
                 "smaller batch_size."
             )
         except _TooLongError:
-            return _Failure(f"answered more than {MOST_BYTES >> 20} MB; expected scores alone.")
+            most = f"{MOST_BYTES >> 20} MB; expected {self._wording.answer} alone."
+            return _Failure(f"answered more than {most}")
+        except httpx.DecodingError as error:
+            return _Failure(f"sent an answer that cannot be unpacked: {error}.", cause=error)
         except (httpx.HTTPError, httpx.StreamError, OSError, UnicodeError) as error:
             said = str(error).rstrip(".") or type(error).__name__
             transient = isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError)
@@ -176,8 +204,8 @@ class ModelServer:
         except (ValueError, RecursionError) as error:
             said = _quoted(answer)
             return _Failure(
-                f"sent an answer that is not JSON: {said}. Check the url: is that its reranking "
-                "call, and not a web page or a proxy?",
+                f"sent an answer that is not JSON: {said}. Check the url: is that its "
+                f"{self._wording.call} call, and not a web page or a proxy?",
                 cause=error,
             )
         return found
@@ -191,24 +219,21 @@ class ModelServer:
                 f"answered {status}: it points to {target!r:.300}, and redirects are not followed, "
                 "since the key would go along. Pass the url that it points to."
             )
+        wanted = _retry_after(headers.get("Retry-After", ""))
         if status in {401, 403}:
             text = f"refused access ({status}): {said}. Check api_key and its rights."
+        elif status == 429 and any(code in answer for code in NO_QUOTA):
+            transient = False
+            text = f"has no quota left for this key (429): {said}. Check its account."
         elif status == 429:
-            wanted = _retry_after(headers.get("Retry-After", ""))
-            when = f"in {wanted:g} s" if wanted else "later"
+            when = f"in {wanted:.0f} s" if wanted else "later"
             text = f"is asked too often (429): {said}. Try again {when}."
-            return _Failure(text, transient=True, refused=True, wanted_s=wanted)
         elif status in {404, 405}:
-            text = f"knows no such call ({status}): {said}. Check the path of the url, and api."
+            text = f"knows no such call or model ({status}): {said}. {self._wording.not_found}"
         elif status in {413, 422, 400}:
-            text = (
-                f"refused the request ({status}): {said}. If it is too large, pass a smaller "
-                "batch_size; if a text is too long, see the server's options, such as "
-                "parameters={'truncate': True}."
-            )
+            text = f"refused the request ({status}): {said}. {self._wording.too_large}"
         else:
             text = f"answered {status}: {said}. See the server's log."
-        wanted = _retry_after(headers.get("Retry-After", ""))
         return _Failure(text, transient=transient, refused=400 <= status < 500, wanted_s=wanted)
 
     def _raise(self, failure: "_Failure", failures: int) -> NoReturn:
@@ -284,6 +309,32 @@ async def _exchange(
         return response.status_code, response.headers, b"".join(parts)
 
 
+def further_fields(parameters: Any, own: Collection[str]) -> dict[str, Any]:
+    """Return a caller's further fields of each request, checked.
+
+    Args:
+        parameters: what the caller passed as ``parameters=``.
+        own: the fields that each request has already.
+
+    Raises:
+        InvalidInputError: they are not a dict, JSON cannot hold them, or they have one of these.
+    """
+    if not isinstance(parameters, Mapping | None):
+        raise InvalidInputError(f"parameters is {a_type(parameters)}; expected a dict of fields.")
+    fields = dict(parameters or {})
+    for name in fields:
+        if not isinstance(name, str) or name in own:
+            raise InvalidInputError(
+                f"parameters has {name!r:.80}; expected further fields, by name, than those that "
+                f"each request has: {', '.join(own)}."
+            )
+    try:
+        json.dumps(fields, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"parameters cannot be sent as JSON: {error}.") from error
+    return fields
+
+
 def read_url(url: Any, path: str) -> httpx.URL:
     """Return a URL, checked; with the path if it has none.
 
@@ -292,7 +343,7 @@ def read_url(url: Any, path: str) -> httpx.URL:
     """
     expected = "expected one such as 'https://api.cohere.com' or 'http://localhost:8080'."
     if not isinstance(url, str):
-        raise InvalidInputError(f"url is a {type(url).__name__}; {expected}")
+        raise InvalidInputError(f"url is {a_type(url)}; {expected}")
     try:
         read = httpx.URL(url.strip())
     except (httpx.InvalidURL, UnicodeError) as error:
@@ -311,16 +362,14 @@ def read_url(url: Any, path: str) -> httpx.URL:
 
 def _secret(name: str, value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise InvalidInputError(f"{name} is a {type(value).__name__}; expected a str or None.")
+        raise InvalidInputError(f"{name} is {a_type(value)}; expected a str or None.")
     return value
 
 
 def _header(name: Any, value: Any) -> str:
     """Return the value of a header, checked; no message shows it."""
     if not isinstance(name, str) or not isinstance(value, str):
-        raise InvalidInputError(
-            f"headers has {name!r:.80} with a {type(value).__name__}; expected texts."
-        )
+        raise InvalidInputError(f"headers has {name!r:.80} with {a_type(value)}; expected texts.")
     cleaned = value.strip()
     if not name.isascii() or not cleaned.isascii() or not cleaned.isprintable():
         raise InvalidInputError(

@@ -127,7 +127,14 @@ def test_queries_and_documents_go_to_their_own_methods():
     assert loaded.embed_documents(["abc"]).tolist() == [[0.0, 3.0]]
 
 
-@pytest.mark.parametrize("embedder", [lengths_awaited, AsyncCallable(), Client()])
+class HalfAsync(Client):
+    """Only its queries are coroutines."""
+
+    def embed_documents(self, texts):
+        return lengths(texts)
+
+
+@pytest.mark.parametrize("embedder", [lengths_awaited, AsyncCallable(), Client(), HalfAsync()])
 def test_coroutines_are_awaited_by_the_async_searcher(client, embedder):
     """And refused by the other one, with the reason."""
     with pytest.raises(InvalidInputError, match=r"is async, and HybridSearcher has no event loop"):
@@ -235,6 +242,35 @@ def test_output_that_is_not_one_vector_per_text_is_refused(function, said):
     """Before anything is sent."""
     with pytest.raises(ModelOutputError, match=said):
         load_embedder(function).embed_documents(["one", "three"])
+
+
+class Own:
+    """An ``Embedder``."""
+
+    def __init__(self, name="own", dimension=2):
+        self.name, self.dimension = name, dimension
+
+    def embed_query(self, text):
+        return lengths([text])[0]
+
+    def embed_documents(self, texts):
+        return lengths(texts)
+
+
+@pytest.mark.parametrize("name", [5, "", " ", None])
+def test_a_name_that_no_collection_can_record_is_refused(name):
+    """By the constructor."""
+    with pytest.raises(InvalidInputError, match="embedder is an Own with the name"):
+        HybridSearcher("docs", embedder=Own(name))
+
+
+@pytest.mark.parametrize("dimension", ["2", None, 0, 2.0, True])
+def test_a_dimension_that_is_no_length_is_refused(client, dimension):
+    """Before a collection is made, and before one is searched."""
+    searcher = HybridSearcher("docs", client=client, embedder=Own(dimension=dimension))
+    with pytest.raises(InvalidInputError, match="The dimension of the embedder 'own' is"):
+        searcher.add(["one"])
+    assert not client.collection_exists("docs")
 
 
 def test_another_embedder_is_told_at_search(client):
