@@ -19,7 +19,8 @@ from qdrant_rerank.errors import DeadlineError, InvalidInputError, ModelOutputEr
 from qdrant_rerank.inference.tokenization import well_formed
 from qdrant_rerank.utils.background import run_in_background, wait_in_background
 from qdrant_rerank.utils.deadline import Deadline, deadline_of_call
-from qdrant_rerank.utils.model_server import ModelServer, Wording, further_fields
+from qdrant_rerank.utils.model_server import ModelServer, Wording
+from qdrant_rerank.utils.server_arguments import further_fields
 from qdrant_rerank.utils.validation import a_type, require_choice, require_positive
 
 __all__ = ["OpenAIEmbedder"]

@@ -10,7 +10,8 @@ from qdrant_rerank.reranking.answers import items_of, scores_by_index
 from qdrant_rerank.reranking.rerank_api import APIS, ApiName
 from qdrant_rerank.utils.background import run_in_background, wait_in_background
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
-from qdrant_rerank.utils.model_server import ModelServer, Wording, further_fields
+from qdrant_rerank.utils.model_server import ModelServer, Wording
+from qdrant_rerank.utils.server_arguments import further_fields
 from qdrant_rerank.utils.validation import a_type, as_texts, require_choice, require_positive
 
 __all__ = ["RemoteReranker"]

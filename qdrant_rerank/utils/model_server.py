@@ -10,7 +10,7 @@ import math
 import os
 import random
 import weakref
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -26,9 +26,10 @@ from qdrant_rerank.errors import (
     redact,
 )
 from qdrant_rerank.utils.deadline import Deadline
-from qdrant_rerank.utils.validation import a_type, clean_key, require_count, require_number
+from qdrant_rerank.utils.server_arguments import read_headers, read_key, read_url
+from qdrant_rerank.utils.validation import require_count, require_number
 
-__all__ = ["ModelServer", "Wording", "further_fields"]
+__all__ = ["ModelServer", "Wording"]
 
 # Too many requests, a proxy that has no server behind it, a server that starts or is overloaded.
 TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
@@ -38,7 +39,6 @@ LONGEST_BACKOFF = 8.0
 LONGEST_WAIT = 60.0  # seconds; a server that asks for more is not waited for
 LONGEST_ANSWER = 300  # characters of a server's answer quoted in an error
 MOST_BYTES = 64 << 20  # of an answer; 10,000 scores take less than 1 MB
-KEPT_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 #: Error codes of a 429 that no waiting helps.
 NO_QUOTA = (b"insufficient_quota", b"billing_hard_limit_reached")
 
@@ -103,7 +103,7 @@ class ModelServer:
         self._timeout_s = float(timeout_s)
         self._retries = int(retries)
         self._at_once = at_once
-        key = clean_key("api_key", _secret("api_key", api_key))
+        key = read_key(api_key)
         self._headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if key is not None:
             self._headers["Authorization"] = f"{scheme} {key}"
@@ -117,15 +117,10 @@ class ModelServer:
             user = f"{read.username}:{read.password}".encode()
             self._headers["Authorization"] = f"Basic {base64.b64encode(user).decode()}"
             secrets.append(self._headers["Authorization"].partition(" ")[2])
-        if not isinstance(headers, Mapping | None):
-            raise InvalidInputError(f"headers is {a_type(headers)}; expected a dict of texts.")
-        for name, value in (headers or {}).items():
-            if str(name).lower() in KEPT_HEADERS:
-                raise InvalidInputError(f"headers has {name!r}, which the connection sets itself.")
-            cleaned = _header(name, value)
+        for name, value in read_headers(headers).items():
             self._headers = {k: v for k, v in self._headers.items() if k.lower() != name.lower()}
-            self._headers[name] = cleaned
-            secrets += [cleaned, cleaned.rpartition(" ")[2]]
+            self._headers[name] = value
+            secrets += [value, value.rpartition(" ")[2]]
         self._secrets = tuple(secrets)
         self._client: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -307,76 +302,6 @@ async def _exchange(
             if size > MOST_BYTES:
                 raise _TooLongError
         return response.status_code, response.headers, b"".join(parts)
-
-
-def further_fields(parameters: Any, own: Collection[str]) -> dict[str, Any]:
-    """Return a caller's further fields of each request, checked.
-
-    Args:
-        parameters: what the caller passed as ``parameters=``.
-        own: the fields that each request has already.
-
-    Raises:
-        InvalidInputError: they are not a dict, JSON cannot hold them, or they have one of these.
-    """
-    if not isinstance(parameters, Mapping | None):
-        raise InvalidInputError(f"parameters is {a_type(parameters)}; expected a dict of fields.")
-    fields = dict(parameters or {})
-    for name in fields:
-        if not isinstance(name, str) or name in own:
-            raise InvalidInputError(
-                f"parameters has {name!r:.80}; expected further fields, by name, than those that "
-                f"each request has: {', '.join(own)}."
-            )
-    try:
-        json.dumps(fields, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"parameters cannot be sent as JSON: {error}.") from error
-    return fields
-
-
-def read_url(url: Any, path: str) -> httpx.URL:
-    """Return a URL, checked; with the path if it has none.
-
-    Raises:
-        InvalidInputError: it is not one of HTTP or HTTPS, or has no path and needs one.
-    """
-    expected = "expected one such as 'https://api.cohere.com' or 'http://localhost:8080'."
-    if not isinstance(url, str):
-        raise InvalidInputError(f"url is {a_type(url)}; {expected}")
-    try:
-        read = httpx.URL(url.strip())
-    except (httpx.InvalidURL, UnicodeError) as error:
-        raise InvalidInputError(f"url is {redact(url)!r:.200}: {error}; {expected}") from error
-    if read.scheme not in {"http", "https"} or not read.host:
-        raise InvalidInputError(f"url is {redact(url)!r:.200}; {expected}")
-    if read.path in {"", "/"}:
-        if not path:
-            raise InvalidInputError(
-                f"url is {redact(url)!r:.200}, without a path; expected the whole address of the "
-                "call."
-            )
-        read = read.copy_with(path=path)
-    return read
-
-
-def _secret(name: str, value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise InvalidInputError(f"{name} is {a_type(value)}; expected a str or None.")
-    return value
-
-
-def _header(name: Any, value: Any) -> str:
-    """Return the value of a header, checked; no message shows it."""
-    if not isinstance(name, str) or not isinstance(value, str):
-        raise InvalidInputError(f"headers has {name!r:.80} with {a_type(value)}; expected texts.")
-    cleaned = value.strip()
-    if not name.isascii() or not cleaned.isascii() or not cleaned.isprintable():
-        raise InvalidInputError(
-            f"headers: the value of {name!r} has a control character, or one that is not ASCII, "
-            "which no HTTP header can hold."
-        )
-    return cleaned
 
 
 def _quoted(answer: bytes) -> str:
