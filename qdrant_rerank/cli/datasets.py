@@ -246,7 +246,7 @@ def searchers_for(
     Rerankers are loaded first: a wrong name costs no indexing.
     """
     from qdrant_rerank.evaluation.compare import with_reranker
-    from qdrant_rerank.reranking.scoring import load_reranker
+    from qdrant_rerank.reranking.loading import load_reranker
 
     loaded = {name: None if r is None else load_reranker(r) for name, r in rerankers.items()}
     collection = corpus_in_memory(given, data) if given.collection is None else None

@@ -35,7 +35,7 @@ from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
 from qdrant_rerank.types import Embedder, SparseEncoder
 from qdrant_rerank.utils.fork import ForkLock
 from qdrant_rerank.utils.signatures import takes
-from qdrant_rerank.utils.validation import require_call
+from qdrant_rerank.utils.validation import a_type, require_call
 
 __all__ = [
     "AsyncEmbedder",
@@ -83,6 +83,11 @@ def load_embedder(
     if isinstance(embedder, QdrantInference | BatchedEmbedder):
         return embedder
     if isinstance(embedder, Embedder) and not embeds_async(embedder):
+        if not isinstance(embedder.name, str) or not embedder.name.strip():
+            raise InvalidInputError(
+                f"embedder is {a_type(embedder)} with the name {embedder.name!r:.80}; expected the "
+                "name of its model, which a collection records."
+            )
         require_call("embedder", embedder, "embed_query", "text")
         require_call("embedder", embedder, "embed_documents", "texts")
         return embedder
@@ -119,9 +124,9 @@ def load_sparse(
         return Bm25Encoder() if language is None else Bm25Encoder(language=language)
     if language is not None:
         raise InvalidInputError(
-            f"language is {language!r:.80}, and sparse is {sparse!r:.80}, which has its own "
-            "or none; expected sparse='auto' or 'Qdrant/bm25' with a language. Or pass "
-            "sparse=Bm25Encoder(language=...)."
+            f"language is {language!r:.80}, which is of BM25 by name, but sparse is "
+            f"{sparse!r:.80}; expected sparse='auto' or 'Qdrant/bm25'. Or leave language out, and "
+            "pass sparse=Bm25Encoder(language=...)."
         )
     if isinstance(sparse, QdrantInference | TextIndex):
         return sparse

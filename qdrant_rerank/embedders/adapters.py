@@ -5,6 +5,7 @@ object that only happens to have an ``encode`` is refused when the searcher is m
 """
 
 from collections.abc import Callable
+from inspect import isawaitable
 from typing import Any, Protocol, TypeAlias
 
 from qdrant_rerank.embedders.batched import AsyncEmbedder, BatchedEmbedder
@@ -189,7 +190,7 @@ class AsyncFunctionDense(AsyncEmbedder):
 
 
 class AsyncObjectDense(AsyncEmbedder):
-    """An object whose ``embed_query`` and ``embed_documents`` are coroutine methods.
+    """An object whose ``embed_query`` or ``embed_documents``, or both, are coroutine methods.
 
     Args:
         model: the object; its ``name`` and ``dimension`` are used if it has them.
@@ -204,10 +205,10 @@ class AsyncObjectDense(AsyncEmbedder):
         self._model = model
 
     async def _aqueries(self, texts: list[str]) -> Any:
-        return [await self._model.embed_query(text) for text in texts]
+        return [await _awaited(self._model.embed_query(text)) for text in texts]
 
     async def _adocuments(self, texts: list[str]) -> Any:
-        return await self._model.embed_documents(texts)
+        return await _awaited(self._model.embed_documents(texts))
 
 
 def adapted_embedder(model: Any, *, in_event_loop: bool) -> Embedder | AsyncEmbedder:
@@ -245,6 +246,11 @@ def adapted_embedder(model: Any, *, in_event_loop: bool) -> Embedder | AsyncEmbe
     if callable(model):
         return FunctionDense(_of_lists(model))
     raise _not_an_embedder(model)
+
+
+async def _awaited(made: Any) -> Any:
+    """Return a result, awaited if it has to be: one of the two methods may be none to await."""
+    return await made if isawaitable(made) else made
 
 
 def embeds_async(model: Any) -> bool:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from qdrant_rerank.embedders.checks import dense_output
 from qdrant_rerank.errors import ModelOutputError
+from qdrant_rerank.utils.validation import as_texts
 
 __all__ = ["AsyncEmbedder", "BatchedEmbedder"]
 
@@ -84,15 +85,15 @@ class BatchedEmbedder(_Named, ABC):
 
     def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the vectors of n queries: shape (n, dimension), float32, input order."""
-        if not texts:
+        if not (given := as_texts("texts", texts)):
             return np.empty((0, self.dimension), dtype=np.float32)
-        return self._checked(self._queries(list(texts)), len(texts))
+        return self._checked(self._queries(given), len(given))
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the vectors of n texts: shape (n, dimension), float32, input order."""
-        if not texts:
+        if not (given := as_texts("texts", texts)):
             return np.empty((0, self.dimension), dtype=np.float32)
-        return self._checked(self._documents(list(texts)), len(texts))
+        return self._checked(self._documents(given), len(given))
 
 
 class AsyncEmbedder(_Named, ABC):
@@ -123,12 +124,12 @@ class AsyncEmbedder(_Named, ABC):
 
     async def aembed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the vectors of n queries: shape (n, dimension), float32, input order."""
-        if not texts:
+        if not (given := as_texts("texts", texts)):
             return np.empty((0, self._dimension or 0), dtype=np.float32)
-        return self._checked(await self._aqueries(list(texts)), len(texts))
+        return self._checked(await self._aqueries(given), len(given))
 
     async def aembed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the vectors of n texts: shape (n, dimension), float32, input order."""
-        if not texts:
+        if not (given := as_texts("texts", texts)):
             return np.empty((0, self._dimension or 0), dtype=np.float32)
-        return self._checked(await self._adocuments(list(texts)), len(texts))
+        return self._checked(await self._adocuments(given), len(given))

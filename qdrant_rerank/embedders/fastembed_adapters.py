@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from qdrant_rerank.embedders.batched import BatchedEmbedder
+from qdrant_rerank.embedders.checks import sparse_output
 
 if TYPE_CHECKING:
     from qdrant_client.models import SparseVector
@@ -51,14 +52,8 @@ class FastembedSparse:
 
     def embed_query(self, text: str) -> "SparseVector":
         """Return the vector of a query: the indices and values that are not zero."""
-        return _sparse_vector(next(iter(self._model.query_embed(text))))
+        return sparse_output(self.name, next(iter(self._model.query_embed(text))))
 
     def embed_documents(self, texts: Sequence[str]) -> "list[SparseVector]":
         """Return one vector per text, in input order."""
-        return [_sparse_vector(vector) for vector in self._model.passage_embed(list(texts))]
-
-
-def _sparse_vector(embedding: Any) -> "SparseVector":
-    from qdrant_client.models import SparseVector
-
-    return SparseVector(indices=embedding.indices.tolist(), values=embedding.values.tolist())
+        return [sparse_output(self.name, one) for one in self._model.passage_embed(list(texts))]

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_rerank.embedders.text_batches import run_on_texts
 from qdrant_rerank.errors import ModelOutputError
 from qdrant_rerank.hub.locate import ModelFiles, locate_embedder
-from qdrant_rerank.inference.batching import Batch, pad, plan_batches
 from qdrant_rerank.inference.plan import make_plan
 from qdrant_rerank.inference.request import Request
 from qdrant_rerank.inference.runtime import Runtime
@@ -73,26 +74,13 @@ class OnnxEmbedder:
 
         A text that exceeds the max length is cut.
         """
-        tokenized = self._tokenizer.single(texts)
-        batches = plan_batches(
-            [len(item) for item in tokenized],
-            tokens_per_batch=self._runtime.tokens_per_batch,
-            pairs_per_batch=self._runtime.pairs_per_batch,
-        )
         vectors: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(texts)
 
-        def execute(batch: Batch) -> None:
-            ids, mask, type_ids = pad(
-                [tokenized[row] for row in batch.rows],
-                pad_id=self._tokenizer.pad_id,
-                pad_type_id=self._tokenizer.pad_type_id,
-                side=self._tokenizer.padding_side,
-            )
-            pooled = self._pool(self._runtime.run(ids, mask, type_ids), mask)
-            for row, vector in zip(batch.rows, pooled, strict=True):
+        def take(rows: NDArray[Any], output: NDArray[np.float32], mask: NDArray[np.int64]) -> None:
+            for row, vector in zip(rows, self._pool(output, mask), strict=True):
                 vectors[row] = vector
 
-        self._runtime.for_each(execute, batches)
+        run_on_texts(self._runtime, self._tokenizer, texts, take)
         if not vectors:
             return np.empty((0, self.dimension), dtype=np.float32)
         return np.stack(vectors)

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from qdrant_rerank.embedders.batched import AsyncEmbedder, BatchedEmbedder
 from qdrant_rerank.errors import DeadlineError, InvalidInputError, ModelOutputError
+from qdrant_rerank.inference.tokenization import well_formed
 from qdrant_rerank.utils.background import run_in_background, wait_in_background
 from qdrant_rerank.utils.deadline import Deadline, deadline_of_call
-from qdrant_rerank.utils.model_server import ModelServer
+from qdrant_rerank.utils.model_server import ModelServer, Wording
+from qdrant_rerank.utils.server_arguments import further_fields
 from qdrant_rerank.utils.validation import a_type, require_choice, require_positive
 
 __all__ = ["OpenAIEmbedder"]
@@ -27,9 +29,15 @@ OPENAI = "https://api.openai.com/v1"
 CALL = "/embeddings"
 #: How the numbers of a vector are written.
 Encoding = Literal["float", "base64"]
-#: Error codes of a 429 that no waiting helps.
-NO_QUOTA = (b"insufficient_quota", b"billing_hard_limit_reached")
 BLANK = " "  # in the place of an empty text, which OpenAI refuses
+WORDING = Wording(
+    call="embeddings",
+    answer="vectors",
+    not_found="Check model, and base_url, whose path is /v1 on most servers.",
+    too_large="If it is too large, pass a smaller batch_size or batch_characters; if one text is "
+    "too long, cut it, or pass what the server has for it, such as "
+    "parameters={'truncate_prompt_tokens': 512} for vLLM.",
+)
 
 
 class OpenAIEmbedder(BatchedEmbedder, AsyncEmbedder):
@@ -116,13 +124,14 @@ class OpenAIEmbedder(BatchedEmbedder, AsyncEmbedder):
             self._fields["encoding_format"] = encoding
         if shorten:
             self._fields["dimensions"] = dimension
-        self._fields |= parameters or {}
+        self._fields |= further_fields(parameters, [*self._fields, "input"])
         own = os.environ.get("OPENAI_BASE_URL") or OPENAI
         url = own if base_url is None else base_url
         if api_key is None and url in {own, OPENAI}:
             api_key = os.environ.get("OPENAI_API_KEY")
-        self._server = _Server(
+        self._server = ModelServer(
             _call_of(url),
+            WORDING,
             path=f"/v1{CALL}",
             api_key=api_key,
             headers=headers,
@@ -163,7 +172,7 @@ class OpenAIEmbedder(BatchedEmbedder, AsyncEmbedder):
             DeadlineError: the deadline has passed.
             ModelError: as :meth:`ModelServer.post`, or the answer is not one vector per text.
         """
-        parts = list(self._parts([f"{prompt}{text}" or BLANK for text in texts]))
+        parts = list(self._parts([well_formed(f"{prompt}{text}") or BLANK for text in texts]))
         tasks = [asyncio.ensure_future(self._one_request(part, deadline)) for part in parts]
         try:
             async with asyncio.timeout(deadline.remaining):
@@ -255,29 +264,6 @@ class OpenAIEmbedder(BatchedEmbedder, AsyncEmbedder):
 
     def __repr__(self) -> str:
         return f"OpenAIEmbedder({self.url!r}, {self.name!r}, dimension={self._dimension})"
-
-
-class _Server(ModelServer):
-    """The server, whose refusals are told in the words of ``OpenAIEmbedder``'s arguments."""
-
-    def _refusal(self, status: int, headers: httpx.Headers, answer: bytes) -> Any:
-        failure = super()._refusal(status, headers, answer)
-        said = failure.text.partition(": ")[2].partition(". ")[0]
-        if status in {404, 405}:
-            failure.text = (
-                f"knows no such model or call ({status}): {said}. Check model, and base_url, whose "
-                "path is /v1 on most servers."
-            )
-        elif status == 429 and any(code in answer for code in NO_QUOTA):
-            failure.transient = False
-            failure.text = f"has no quota left for this key (429): {said}. Check its account."
-        elif status in {400, 413, 422}:
-            failure.text = (
-                f"refused the request ({status}): {said}. If it is too large, pass a smaller "
-                "batch_size or batch_characters; if one text is too long, cut it, or pass what the "
-                "server has for it, such as parameters={'truncate_prompt_tokens': 512} for vLLM."
-            )
-        return failure
 
 
 def _call_of(base_url: Any) -> Any:

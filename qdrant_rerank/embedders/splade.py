@@ -8,7 +8,7 @@ al., 2025). The logarithm and relu grow with the logit, so that the largest logi
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,10 @@ from qdrant_rerank.embedders.splade_layout import (
     read_layout,
     settled,
 )
+from qdrant_rerank.embedders.text_batches import run_on_texts
 from qdrant_rerank.errors import MissingPrecisionError, ModelFileError, ModelOutputError
 from qdrant_rerank.hub.cache import expanded
 from qdrant_rerank.hub.locate import ModelFiles, locate_embedder
-from qdrant_rerank.inference.batching import Batch, pad, plan_batches
 from qdrant_rerank.inference.plan import make_plan
 from qdrant_rerank.inference.request import Request
 from qdrant_rerank.inference.runtime import Runtime
@@ -194,28 +194,15 @@ class _Network(_Encoder):
 
     def encode(self, texts: Sequence[str]) -> "list[SparseVector]":
         """As of ``_Encoder``; batches of similar length run at the same time."""
-        tokenized = self._tokenizer.single([self._side.prompt + text for text in texts])
-        batches = plan_batches(
-            [len(item) for item in tokenized],
-            tokens_per_batch=self._runtime.tokens_per_batch,
-            pairs_per_batch=self._runtime.pairs_per_batch,
-        )
-        spread = self._runtime.has_cores_for(len(batches))
         made: list[SparseVector | None] = [None] * len(texts)
 
-        def execute(batch: Batch) -> None:
-            ids, mask, type_ids = pad(
-                [tokenized[row] for row in batch.rows],
-                pad_id=self._tokenizer.pad_id,
-                pad_type_id=self._tokenizer.pad_type_id,
-                side=self._tokenizer.padding_side,
-            )
-            output = self._runtime.run(ids, mask, type_ids, spread=spread)
+        def take(rows: NDArray[Any], output: NDArray[np.float32], mask: NDArray[np.int64]) -> None:
             self._require_vocabulary(output, mask)
-            for row, values, on_tokens in zip(batch.rows, output, mask, strict=True):
+            for row, values, on_tokens in zip(rows, output, mask, strict=True):
                 made[row] = self._pooled(values, on_tokens)
 
-        self._runtime.for_each(execute, batches)
+        prompted = [self._side.prompt + text for text in texts]
+        run_on_texts(self._runtime, self._tokenizer, prompted, take, may_spread=True)
         return [vector for vector in made if vector is not None]
 
     def _pooled(self, values: NDArray[np.float32], on_tokens: NDArray[np.int64]) -> "SparseVector":

@@ -20,7 +20,7 @@ from qdrant_rerank.evaluation.comparison_result import (
 )
 from qdrant_rerank.evaluation.comparison_table import tables
 from qdrant_rerank.evaluation.overlap import overlap, rank_biased_overlap
-from qdrant_rerank.reranking.scoring import load_reranker
+from qdrant_rerank.reranking.loading import load_reranker
 from qdrant_rerank.search.searcher import HybridSearcher
 from qdrant_rerank.types import RerankedPoint, RerankerLike
 from qdrant_rerank.utils.atomic_files import atomic_text

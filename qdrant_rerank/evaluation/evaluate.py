@@ -40,9 +40,9 @@ from qdrant_rerank.evaluation.metrics import (
 )
 from qdrant_rerank.evaluation.trec import Qrels, Run
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
+from qdrant_rerank.reranking.loading import load_reranker
 from qdrant_rerank.reranking.ordering import keep_order
 from qdrant_rerank.reranking.rerank import rerank_points
-from qdrant_rerank.reranking.scoring import load_reranker
 from qdrant_rerank.search.searcher import HybridSearcher
 from qdrant_rerank.types import RerankedPoint, Reranker, SearchResults, SearchTrace
 from qdrant_rerank.utils.terminal import one_line

@@ -29,8 +29,9 @@ from qdrant_rerank.hub.specs import DEFAULT_RERANKER
 from qdrant_rerank.options import Blend, Fusion
 from qdrant_rerank.payload import AUTO
 from qdrant_rerank.payload.choice import choose_text
+from qdrant_rerank.reranking.loading import load_reranker
 from qdrant_rerank.reranking.ordering import order_by_score
-from qdrant_rerank.reranking.scoring import load_reranker, score
+from qdrant_rerank.reranking.scoring import score
 from qdrant_rerank.search.searcher import HybridSearcher
 from qdrant_rerank.types import RerankedPoint, Reranker, SearchResults
 from qdrant_rerank.utils.validation import (

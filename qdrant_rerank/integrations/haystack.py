@@ -20,7 +20,7 @@ from qdrant_rerank.integrations.shared import (
 )
 from qdrant_rerank.payload import TextSource
 from qdrant_rerank.qdrant.recall_request import read_filter
-from qdrant_rerank.reranking.scoring import load_reranker
+from qdrant_rerank.reranking.loading import load_reranker
 from qdrant_rerank.search.searcher import HybridSearcher
 from qdrant_rerank.types import RerankedPoint, RerankerLike
 from qdrant_rerank.utils.fork import ForkLock

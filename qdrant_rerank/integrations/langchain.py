@@ -21,7 +21,7 @@ from qdrant_rerank.integrations.shared import (
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import TextSource
 from qdrant_rerank.qdrant.recall_request import FilterLike
-from qdrant_rerank.reranking.scoring import load_reranker
+from qdrant_rerank.reranking.loading import load_reranker
 from qdrant_rerank.search.async_searcher import AsyncHybridSearcher
 from qdrant_rerank.search.searcher import HybridSearcher
 from qdrant_rerank.types import RerankerLike, SearchResults

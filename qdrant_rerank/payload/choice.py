@@ -46,8 +46,8 @@ CLEARLY = 1.25
 #: A letter of a script without spaces: Chinese, Japanese, Thai, Lao, Khmer, Burmese.
 UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 LETTERS = 2  # of such a script, that count as a word
-#: A word of at least two letters.
-WORD = re.compile(r"[^\W\d_]{2,}")
+#: A word of at least two letters. Python counts the vowel signs of India's scripts as no letters.
+WORD = re.compile(r"[^\W\d_](?:[^\W\d_]|[\u0900-\u0dff])")
 
 
 @dataclass(slots=True)
@@ -310,8 +310,9 @@ def _missing(fields: Sequence[_Field], sample: Sequence[Payload]) -> MissingText
             "payload, or pass reranker=None."
         )
     names = sorted({str(name) for payload in sample for name in payload})
+    broken = f" {NODE_FIELD!r} is no LlamaIndex node with a text." if NODE_FIELD in names else ""
     return MissingTextError(
         f"text='auto' found no text in {len(sample)} payloads, which have {names}; expected one of "
-        f"{', '.join(map(repr, TEXT_FIELDS))}, or one field with sentences.",
+        f"{', '.join(map(repr, TEXT_FIELDS))}, or one field with sentences.{broken}",
         [one.source for one in sorted(fields, key=lambda one: -one.characters)[:SUGGESTED]],
     )

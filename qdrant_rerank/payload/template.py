@@ -56,7 +56,7 @@ class Template:
         fields: payload fields and paths that it reads, each once.
 
     Raises:
-        InvalidInputError: a brace is alone, or a field is empty or has a format.
+        InvalidInputError: a brace is alone, there is no field, or one is empty or has a format.
 
     Examples:
         >>> Template("Title: {title} ({year})\n{body}").fill({"title": "A", "body": "B"})
@@ -66,6 +66,11 @@ class Template:
     def __init__(self, template: str) -> None:
         self._lines = list(_lines(template))
         self.fields = tuple(dict.fromkeys(slot.path for line in self._lines for slot in line.slots))
+        if not self.fields:
+            raise _wrong(
+                f"{template!r} is a template without a field, so each text would be the same. "
+                "Write a field as {title}."
+            )
 
     def fill(self, payload: Mapping[str, Any]) -> str | None:
         """Return the text; None if no field has any, or only numbers where others are missing."""
@@ -121,19 +126,21 @@ def _parse(template: str) -> list[tuple[str, str | None]]:
     try:
         parsed = list(string.Formatter().parse(template))
     except ValueError as error:
-        wrong = (
+        raise _wrong(
             f"{template!r} is not a valid template: {error}. Write a field as {{title}}, and "
             "a brace as {{ or }}."
-        )
-        raise InvalidInputError(f"text={wrong}", command=f"--text {wrong}") from error
+        ) from error
     for _, path, spec, conversion in parsed:
         if path is not None and (not path.strip() or spec or conversion):
-            wrong = (
+            raise _wrong(
                 f"{template!r}; expected only payload fields in braces, such as {{title}} or "
                 "{meta.abstract}, without formats."
             )
-            raise InvalidInputError(f"text={wrong}", command=f"--text {wrong}")
     return [(literal, path) for literal, path, _, _ in parsed]
+
+
+def _wrong(reason: str) -> InvalidInputError:
+    return InvalidInputError(f"text={reason}", command=f"--text {reason}")
 
 
 def _lines(template: str) -> Iterator[_Line]:

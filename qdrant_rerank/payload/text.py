@@ -131,15 +131,19 @@ class PayloadText:
 
     def __call__(self, payload: Payload | None) -> str | None:
         """Return the text, or None if it is missing."""
+        text = self._made(payload)
+        return text if isinstance(text, str) and text.strip() else None
+
+    def _made(self, payload: Payload | None) -> Any:
+        """Return what the source makes of a payload: a text, None, or what a function returned."""
         try:
-            text = self._read(_as_dict(payload))
+            return self._read(_as_dict(payload))
         except LookupError:
             return None
         except ValueError:
             if not self._nodes:
                 raise
             return None
-        return text if isinstance(text, str) and text.strip() else None
 
     def read(self, payload: Payload | None, what: str) -> str | None:
         """Return the text, or None if it is missing.
@@ -208,8 +212,10 @@ class PayloadText:
         payload = payload or {}
         present = f"its payload has {sorted(map(str, payload))}" if payload else "it has no payload"
         if self.fields is None:
+            made = self._made(payload)
+            seen = "no text" if isinstance(made, str | None) else f"{a_type(made)}, not a str"
             return MissingTextError(
-                f"{what} has no text: the text function returned no text; {present}."
+                f"{what} has no text: the text function returned {seen}; {present}."
             )
         lengths = {
             key: len(value)

@@ -6,7 +6,8 @@ from typing import Any
 from qdrant_client import models
 
 from qdrant_rerank.embedders import needs_idf
-from qdrant_rerank.embedders.qdrant import TextIndex
+from qdrant_rerank.embedders.checks import checked_dimension
+from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.errors import InvalidInputError, QdrantRequestError
 from qdrant_rerank.payload import PayloadText
 from qdrant_rerank.qdrant.encoders import description
@@ -88,15 +89,14 @@ def _encoders_config(
         )
     config: dict[str, Any] = {"vectors_config": {}, "metadata": {IDS_KEY: IDS_VERSION}}
     if embedder is not None:
-        if embedder.dimension is None:
+        if isinstance(embedder, QdrantInference) and embedder.dimension is None:
             raise InvalidInputError(
                 f"The length of {embedder.name!r}'s vectors is not known, and a collection needs "
                 "it. Pass QdrantInference(name, dimension=...)."
             )
+        size = checked_dimension(embedder.name, embedder.dimension)
         config["vectors_config"] = {
-            DENSE_NAME: models.VectorParams(
-                size=embedder.dimension, distance=models.Distance.COSINE
-            )
+            DENSE_NAME: models.VectorParams(size=size, distance=models.Distance.COSINE)
         }
         config["metadata"][EMBEDDER_KEY] = embedder.name
     if sparse is not None and not isinstance(sparse, TextIndex):

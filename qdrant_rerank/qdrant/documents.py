@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from qdrant_client import models
 from qdrant_client.local.payload_value_extractor import value_by_key
 
-from qdrant_rerank.embedders.checks import all_finite, dense_output, require_finite
+from qdrant_rerank.embedders.checks import all_finite, dense_output, require_finite, sparse_outputs
 from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
-from qdrant_rerank.errors import InvalidInputError, ModelOutputError, SchemaMismatchError
+from qdrant_rerank.errors import InvalidInputError, SchemaMismatchError
 from qdrant_rerank.payload import PayloadText, require_path
 from qdrant_rerank.qdrant.payloads import plain_payload, storable_text
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder, RecallPlan
@@ -249,14 +249,10 @@ class PointBuilder:
             return [self._sparse.document(text) for text in texts]
         if self._sparse is None or isinstance(self._sparse, TextIndex):
             return []
-        made = list(self._sparse.embed_documents(texts))
-        if len(made) != len(rows):
-            raise ModelOutputError(
-                f"The encoder {self._sparse.name!r} returned {len(made)} vectors for {len(rows)} "
-                "texts; expected one per text."
-            )
+        name = self._sparse.name
+        made = sparse_outputs(name, self._sparse.embed_documents(texts), len(rows))
         for row, vector in zip(rows, made, strict=True):
-            require_finite(self._sparse.name, vector, _document(row))
+            require_finite(name, vector, _document(row))
         return made
 
     def _payload_of(self, text: str, where: str) -> dict[str, Any]:

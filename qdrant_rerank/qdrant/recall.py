@@ -12,7 +12,7 @@ from qdrant_client import models
 
 from qdrant_rerank.embedders import Bm25Encoder
 from qdrant_rerank.embedders.batched import AsyncEmbedder, BatchedEmbedder
-from qdrant_rerank.embedders.checks import dense_output, require_finite
+from qdrant_rerank.embedders.checks import dense_output, require_finite, sparse_output
 from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.errors import (
     QdrantConnectionError,
@@ -247,7 +247,7 @@ class FirstStage:
             return self.sparse.query(text)
         if self.sparse is None:
             return None
-        entries = self.sparse.embed_query(text)
+        entries = sparse_output(self.sparse.name, self.sparse.embed_query(text))
         require_finite(self.sparse.name, entries, f"the query {text!r:.60}")
         return entries
 

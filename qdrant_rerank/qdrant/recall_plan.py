@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from qdrant_rerank.embedders import needs_idf
 from qdrant_rerank.embedders.batched import AsyncEmbedder, BatchedEmbedder
+from qdrant_rerank.embedders.checks import checked_dimension
 from qdrant_rerank.embedders.qdrant import BM25_MODEL, QdrantInference, TextIndex
 from qdrant_rerank.errors import SchemaMismatchError
 from qdrant_rerank.qdrant.schema import SPARSE_NAME, Branch, CollectionSchema
@@ -167,6 +168,8 @@ def _dense_names(
     seen = f"Collection {schema.collection!r} has {schema}"
     # Of vectors that nothing was embedded to yet, any length fits.
     size = embedder.known_dimension if isinstance(embedder, BatchedEmbedder) else embedder.dimension
+    if size is not None:
+        size = checked_dimension(embedder.name, size)
     expected = f"the embedder {embedder.name!r} gives dense vectors" + (
         f" of {size}" if size else ""
     )
@@ -183,14 +186,15 @@ def _dense_names(
         return _named(schema, wanted, size, expected)
     fitting = _fitting(schema, size, multivector=False)
     if not fitting:
-        several = _fitting(schema, size, multivector=True)
+        several = _fitting(schema, None, multivector=True)
         raise SchemaMismatchError(
-            f"{seen}; {expected}. "
+            f"{seen}; {expected}. Pass the embedder that filled the collection, or embedder=None "
+            "for sparse retrieval alone."
             + (
-                f"To search a multivector, name it: SearchOptions(dense_vector={several[0]!r})."
+                f" Of a multivector, also name it: SearchOptions(dense_vector={several[0]!r}); or "
+                f"rerank by it: reranker=LateInteraction({several[0]!r}, ...)."
                 if several
-                else "Pass the embedder that filled the collection, or embedder=None for sparse "
-                "retrieval alone."
+                else ""
             )
         )
     if len(fitting) > 1:

@@ -139,7 +139,10 @@ class CollectionSchema:
         return self.sparse[name].modifier == models.Modifier.IDF
 
     def __str__(self) -> str:
-        dense = [f"{name or '(unnamed)'} of {v.size}" for name, v in self.dense.items()]
+        dense = [
+            f"{name or '(unnamed)'} of {one.size}{' (multivector)' * bool(one.multivector_config)}"
+            for name, one in self.dense.items()
+        ]
         return (
             f"dense vectors {', '.join(dense) or 'none'}; sparse {', '.join(self.sparse) or 'none'}"
         )

@@ -8,16 +8,18 @@ a call with these arguments                 as of
 ``rerank(query, documents)``                fastembed, this package's own ``Reranker``
 ``rerank(*, query, documents)``,            the clients of Cohere and Voyage; with a model,
 ``rerank(documents, query)``                :class:`ClientReranker`; langchain-cohere, Xinference
+``rerank(query, documents, top_n=)``        those that would hide documents; they are asked for all
 ``rerank(request: RerankRequest)``          FlashRank
 ``predict(pairs)``, ``score(text_pairs)``   sentence-transformers, LangChain's cross-encoders
 ``rank(query, docs)``                       rerankers, mxbai-rerank
-a function of query and documents           a user's own
+a function, or an object that is called     a user's own
 ==========================================  =======================================================
 """
 
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -31,26 +33,28 @@ from qdrant_rerank.reranking.answers import (
     scores_by_position,
     scores_of,
 )
+from qdrant_rerank.reranking.peer_calls import (
+    Call,
+    binds_in_order,
+    call_by_name,
+    has_limit,
+    request_class,
+    takes_pairs,
+)
 from qdrant_rerank.utils.fork import ForkLock
+from qdrant_rerank.utils.signatures import argument_names, is_async
 from qdrant_rerank.utils.validation import a_type, require_call
 
 __all__ = ["ClientReranker", "PeerReranker", "as_reranker"]
 
-Call = Callable[[str, list[str]], Any]
-Read = Callable[[Any, int], NDArray[np.float64]]
+#: (answer, number of documents, what answered) -> scores.
+Read = Callable[[Any, int, str], NDArray[np.float64]]
 
-QUERIES = ("query", "question")
-DOCUMENTS = ("documents", "docs", "texts", "passages")
-PAIRS = frozenset({"pairs", "text_pairs", "sentence_pairs"})
-# Names that classifiers of single texts have, too: then ``rank`` must be there.
-INPUTS = frozenset({"inputs", "sentences"})
-TOP = ("top_n", "top_k")
 ADVICE = (
     "Adapt it by a function, and pass that:\n"
     "    def scores(query, documents):\n"
     "        return [...]  # one float per document, in the order of the documents"
 )
-
 
 # Every adapter of a peer shares its lock, since searchers may share the peer.
 _locks: "WeakKeyDictionary[Any, ForkLock]" = WeakKeyDictionary()
@@ -61,9 +65,10 @@ class PeerReranker:
     """A reranker of another package as a ``Reranker``.
 
     Args:
-        peer: the object, for messages.
-        call: asks it: (query, documents) -> its answer, or an awaitable of it.
-        read: reads its answer: (answer, number of documents) -> scores.
+        peer: the object.
+        method: name of its method that is called, for messages; "" if it is called itself.
+        call: calls it: (query, documents) -> its answer, or an awaitable of it.
+        read: reads its answer: (answer, number of documents, what answered) -> scores.
         asynchronous: whether ``call`` returns an awaitable.
         in_turn: whether only one thread may call it at a time, as tokenizers need it.
 
@@ -74,16 +79,18 @@ class PeerReranker:
     def __init__(
         self,
         peer: Any,
+        method: str,
         call: Call,
-        read: Read,
+        read: Read = scores_of,
         *,
         asynchronous: bool = False,
         in_turn: bool = False,
     ) -> None:
         self._peer = peer
+        self._who = f"{_name(peer)}.{method}" if method else f"{_name(peer)}()"
         self._call = call
         self._read = read
-        self._lock = _lock_of(peer) if in_turn else None
+        self._lock = _lock_of(peer) if in_turn and not asynchronous else nullcontext()
         self.asynchronous = asynchronous
 
     def rerank(self, query: str, documents: Sequence[str]) -> list[float]:
@@ -98,12 +105,9 @@ class PeerReranker:
         texts = list(documents)
         if not texts:
             return []
-        if self._lock is None:
+        with self._lock:
             answer = self._call(query, texts)
-        else:
-            with self._lock:
-                answer = self._call(query, texts)
-        scores: list[float] = self._read(answer, len(texts)).tolist()
+        scores: list[float] = self._read(answer, len(texts), self._who).tolist()
         return scores
 
     async def rerank_async(self, query: str, documents: Sequence[str]) -> list[float]:
@@ -116,14 +120,14 @@ class PeerReranker:
         if not texts:
             return []
         answer: Awaitable[Any] = self._call(query, texts)
-        scores: list[float] = self._read(await answer, len(texts)).tolist()
+        scores: list[float] = self._read(await answer, len(texts), self._who).tolist()
         return scores
 
     def awaited_only(self) -> str:
         """Return the message for a caller that cannot await it."""
         return (
-            f"reranker: {_name(self._peer)}.rerank is async, which needs an event loop. Pass it to "
-            "AsyncHybridSearcher, which awaits it, or pass the synchronous client here."
+            f"reranker: {self._who} is async, which needs an event loop. Pass it to "
+            "AsyncHybridSearcher, which awaits it, or pass one here that is not async."
         )
 
     def __repr__(self) -> str:
@@ -152,18 +156,13 @@ class ClientReranker(PeerReranker):
         _require_object(client)
         rerank = _method(client, "rerank")
         given = {"model": model, **(parameters or {})}
-        call = None if rerank is None else _by_keyword(rerank, given)
+        call = None if rerank is None else call_by_name(rerank, given)
         if rerank is None or call is None:
             raise InvalidInputError(
                 f"client is {a_type(client)}; expected an object with rerank(query=..., "
                 f"documents=..., {', '.join(f'{name}=...' for name in given)})."
             )
-        super().__init__(
-            client,
-            call,
-            _reader(f"{_name(client)}.rerank"),
-            asynchronous=_is_async(rerank),
-        )
+        super().__init__(client, "rerank", call, asynchronous=is_async(rerank))
         self.model = model
 
     def __repr__(self) -> str:
@@ -178,60 +177,48 @@ def as_reranker(reranker: Any) -> Any:
             message says what it lacks, and how to adapt it.
     """
     _require_object(reranker)
-    rerank = _method(reranker, "rerank")
-    if rerank is not None and (found := _by_rerank(reranker, rerank)) is not None:
-        return found
-    found = _by_pairs(reranker) or _by_rank(reranker)
+    found = _by_rerank(reranker) or _by_pairs(reranker) or _by_rank(reranker)
     if found is not None:
         return found
-    if inspect.isroutine(reranker) or isinstance(reranker, functools.partial):
-        return _by_function(reranker)
     if not hasattr(reranker, "rerank"):
-        raise InvalidInputError(
-            f"reranker is {a_type(reranker)}; expected a model name, a path, an object with "
-            "rerank(query, documents), predict(pairs) or rank(query, docs), or None for the "
-            f"retrieval order. {ADVICE}"
-        )
-    if rerank is not None and _by_keyword(rerank, {"model": ""}) is not None:
+        return _by_function(reranker)
+    rerank = _method(reranker, "rerank")
+    if rerank is not None and call_by_name(rerank, {"model": ""}) is not None:
         raise InvalidInputError(
             f"reranker is {a_type(reranker)}, whose rerank needs the name of a model. Pass "
             "reranker=ClientReranker(client, model='...'), from qdrant_rerank."
         )
-    _require_call(reranker, "rerank")
-    return reranker
+    raise _cannot_be_called(reranker, "rerank")
 
 
-def _by_rerank(reranker: Any, rerank: Callable[..., Any]) -> Any:
-    name = f"{_name(reranker)}.rerank"
-    if _binds_in_order(rerank):
-        if not _is_async(rerank):
-            return reranker
-        return PeerReranker(reranker, rerank, _reader(name), asynchronous=True)
-    if (request := _request_class(rerank)) is not None:
+def _by_rerank(reranker: Any) -> Any:
+    """Return the object itself, if its ``rerank`` is that of a ``Reranker``; or adapt it."""
+    rerank = _method(reranker, "rerank")
+    if rerank is None:
+        return None
+    in_order = binds_in_order(rerank)
+    if in_order and not has_limit(rerank) and not is_async(rerank):
+        return reranker
+    if not in_order and (request := request_class(rerank)) is not None:
         return PeerReranker(
             reranker,
+            "rerank",
             lambda query, documents: rerank(request(query=query, passages=_passages(documents))),
-            lambda answer, count: scores_by_index(
-                items_of(answer, name), count, name, index="id", ordered=True
-            ),
+            functools.partial(_scores_of_items, index="id", ordered=True),
         )
-    call = _by_keyword(rerank, {})
+    call = call_by_name(rerank, {}) or (rerank if in_order else None)
     if call is None:
         return None
-    return PeerReranker(reranker, call, _reader(name), asynchronous=_is_async(rerank))
+    return PeerReranker(reranker, "rerank", call, asynchronous=is_async(rerank))
 
 
-def _by_pairs(reranker: Any) -> Any:
+def _by_pairs(reranker: Any) -> PeerReranker | None:
     """Adapt a method that scores (query, document) pairs."""
+    rank = _method(reranker, "rank")
+    ranks = rank is not None and binds_in_order(rank)
     for name in ("predict", "score"):
         method = _method(reranker, name)
-        names = _names(method)
-        if method is None or not names or not _binds(method, None):
-            continue
-        ranks = _method(reranker, "rank")
-        if names[0] not in PAIRS and not (
-            names[0] in INPUTS and ranks is not None and _binds_in_order(ranks)
-        ):
+        if method is None or not takes_pairs(method, ranks=ranks):
             continue
         labels = getattr(reranker, "num_labels", 1)
         if isinstance(labels, int) and labels > 1:
@@ -239,15 +226,14 @@ def _by_pairs(reranker: Any) -> Any:
                 f"reranker is {a_type(reranker)} with {labels} labels, so it gives no single score "
                 f"per document. {ADVICE}"
             )
-        quiet = {"show_progress_bar": False} if "show_progress_bar" in names else {}
-        call = functools.partial(_score_pairs, method, quiet)
-        who = f"{_name(reranker)}.{name}"
+        quiet = "show_progress_bar" in argument_names(method)
         return PeerReranker(
             reranker,
-            call,
-            functools.partial(scores_by_position, who=who),
-            asynchronous=_is_async(method),
-            in_turn=not _is_async(method),
+            name,
+            functools.partial(_score_pairs, method, {"show_progress_bar": False} if quiet else {}),
+            scores_by_position,
+            asynchronous=is_async(method),
+            in_turn=True,
         )
     return None
 
@@ -258,91 +244,64 @@ def _score_pairs(
     return method([(query, document) for document in documents], **options)
 
 
-def _by_rank(reranker: Any) -> Any:
+def _by_rank(reranker: Any) -> PeerReranker | None:
     """Adapt a method that orders documents."""
     rank = _method(reranker, "rank")
-    if rank is None:
+    call = None if rank is None else call_by_name(rank, {})
+    if rank is None or call is None:
         return None
-    numbered = "doc_ids" in _names(rank)
-    call = _by_keyword(rank, {})
-    if call is None:
-        return None
-    who = f"{_name(reranker)}.rank"
+    numbered = "doc_ids" in argument_names(rank)
 
-    def read(answer: Any, count: int) -> NDArray[np.float64]:
-        items = items_of(answer, who)
+    def read(answer: Any, count: int, who: str) -> NDArray[np.float64]:
         index = "doc_id" if numbered else "index"
-        if items and isinstance(items[0], Mapping) and "corpus_id" in items[0]:
+        first = next(iter(items_of(answer, who)), None)
+        if isinstance(first, Mapping) and "corpus_id" in first:
             index = "corpus_id"
-        return scores_by_index(items, count, who, index=index, ordered=numbered)
+        return _scores_of_items(answer, count, who, index=index, ordered=numbered)
 
-    return PeerReranker(
-        reranker, call, read, asynchronous=_is_async(rank), in_turn=not _is_async(rank)
-    )
+    return PeerReranker(reranker, "rank", call, read, asynchronous=is_async(rank), in_turn=True)
 
 
-def _by_function(function: Callable[..., Any]) -> PeerReranker:
-    call = function if _binds_in_order(function) else _by_keyword(function, {})
-    if call is None:
-        _require_call(function, "")
-        raise InvalidInputError(f"reranker: {_name(function)} takes no documents. {ADVICE}")
-    who = f"{_name(function)}()"
-    return PeerReranker(function, call, _reader(who), asynchronous=_is_async(function))
+def _by_function(function: Any) -> PeerReranker:
+    """Adapt a function, or an object that is called and names its query and its documents."""
+    call = call_by_name(function, {})
+    if inspect.isroutine(function) or isinstance(function, functools.partial):
+        in_order = binds_in_order(function) and not has_limit(function)
+        call = function if in_order else call
+        if call is None:
+            raise _cannot_be_called(function, "")
+    elif call is None:
+        raise InvalidInputError(
+            f"reranker is {a_type(function)}; expected a model name, a path, a function of query "
+            "and documents, an object with rerank(query, documents), predict(pairs) or rank(query, "
+            f"docs), or None for the retrieval order. {ADVICE}"
+        )
+    return PeerReranker(function, "", call, asynchronous=is_async(function))
 
 
-def _require_call(value: Any, method: str) -> None:
+def _cannot_be_called(value: Any, method: str) -> InvalidInputError:
+    """Say why a method, or the object itself, does not score documents for a query."""
     try:
         require_call("reranker", value, method, "query", "documents")
     except InvalidInputError as error:
-        raise InvalidInputError(f"{error} {ADVICE}") from error
+        return InvalidInputError(f"{error} {ADVICE}")
+    name = f"{_name(value)}.{method}" if method else _name(value)
+    names = ", ".join(argument_names(getattr(value, method) if method else value))
+    return InvalidInputError(
+        f"reranker: {name}({names}) does not say which argument is the query, and which the "
+        f"documents. {ADVICE}"
+    )
 
 
-def _by_keyword(function: Callable[..., Any], given: Mapping[str, Any]) -> Call | None:
-    """Return a call by the names of the arguments; None if there are no such names.
-
-    A limit of results is set to the number of documents, since many have a default.
-    """
-    names = _names(function)
-    query = next((name for name in QUERIES if name in names), None)
-    documents = next((name for name in DOCUMENTS if name in names), None)
-    if query is None or documents is None:
-        return None
-    top = next((name for name in TOP if name in names and name not in given), None)
-    numbered = "doc_ids" in names
-    sample = {query: "", documents: [], **given}
-    if not _binds(function, **sample):
-        return None
-
-    def call(text: str, texts: list[str]) -> Any:
-        arguments = {query: text, documents: texts, **given}
-        if top is not None:
-            arguments[top] = len(texts)
-        if numbered:
-            arguments["doc_ids"] = list(range(len(texts)))
-        return function(**arguments)
-
-    return call
-
-
-def _reader(who: str) -> Read:
-    return functools.partial(scores_of, who=who)
+def _scores_of_items(
+    answer: Any, count: int, who: str, *, index: str, ordered: bool
+) -> NDArray[np.float64]:
+    return scores_by_index(items_of(answer, who), count, who, index=index, ordered=ordered)
 
 
 def _passages(documents: Sequence[str]) -> list[dict[str, Any]]:
     """Return FlashRank's passages: new dicts, since it writes the scores into them."""
     return [{"id": row, "text": text} for row, text in enumerate(documents)]
-
-
-def _request_class(rerank: Callable[..., Any]) -> Any:
-    """Return the class of the one argument, if that holds a query and passages; else None."""
-    try:
-        [only] = inspect.signature(rerank, eval_str=True).parameters.values()
-    except (TypeError, ValueError, NameError):
-        return None
-    kind = only.annotation
-    if not inspect.isclass(kind) or kind is inspect.Parameter.empty:
-        return None
-    return kind if {"query", "passages"} <= set(_names(kind)) else None
 
 
 def _lock_of(peer: Any) -> ForkLock:
@@ -364,42 +323,6 @@ def _require_object(value: Any) -> None:
 def _method(value: Any, name: str) -> Callable[..., Any] | None:
     method = getattr(value, name, None)
     return method if callable(method) else None
-
-
-def _names(function: Callable[..., Any] | None) -> list[str]:
-    """Return the names of the arguments; none if Python does not know them."""
-    if function is None:
-        return []
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return []
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [name for name, one in parameters.items() if one.kind not in kinds]
-
-
-def _binds(function: Callable[..., Any], *given: Any, **named: Any) -> bool:
-    try:
-        inspect.signature(function).bind(*given, **named)
-    except TypeError:
-        return False
-    except ValueError:  # a function in C, which does not say
-        return not named
-    return True
-
-
-def _binds_in_order(function: Callable[..., Any]) -> bool:
-    """Whether it can be called with query and documents, in this order."""
-    swapped = _names(function)[:2]
-    if len(swapped) == 2 and swapped[0] in DOCUMENTS and swapped[1] in QUERIES:
-        return False
-    return _binds(function, "", [])
-
-
-def _is_async(function: Callable[..., Any]) -> bool:
-    while isinstance(function, functools.partial):
-        function = function.func
-    return inspect.iscoroutinefunction(function)
 
 
 def _name(value: Any) -> str:

@@ -4,13 +4,14 @@ Most of them sort their answer, so a score belongs to the document whose index s
 never to the document at the same place.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.errors import ModelOutputError
+from qdrant_rerank.utils.arrays import NOT_NUMBERS, as_numbers, not_awaited
 from qdrant_rerank.utils.validation import a_type
 
 __all__ = ["items_of", "scores_by_index", "scores_by_position", "scores_of"]
@@ -22,16 +23,7 @@ LISTS = ("results", "data", "rerank")  # names of the list of items, the first o
 def scores_of(answer: Any, count: int, who: str) -> NDArray[np.float64]:
     """Return the scores of an answer: by index if its items have one, else by position.
 
-    Args:
-        answer: what the reranker returned.
-        count: number of documents.
-        who: what answered, for messages.
-
-    Returns:
-        Shape (count,), float64, finite.
-
-    Raises:
-        ModelOutputError: the answer is not one finite score per document.
+    Arguments, result and errors are those of :func:`scores_by_position`.
     """
     within = None if isinstance(answer, Sequence | np.ndarray) else _listed(answer)
     if isinstance(within, Sequence) and not isinstance(within, str | bytes):
@@ -56,15 +48,15 @@ def scores_by_position(answer: Any, count: int, who: str) -> NDArray[np.float64]
         ModelOutputError: the answer is not one finite number per document.
     """
     expected = "expected one float per document, in input order."
-    if isinstance(answer, str | bytes | Mapping) or not isinstance(answer, Iterable):
-        raise ModelOutputError(f"{who} returned {a_type(answer)}; {expected}")
-    answer = list(answer)
+    # The items of a set, and the keys of a dict, are in no order of the documents.
+    if isinstance(answer, str | bytes | Mapping | Set) or not isinstance(answer, Iterable):
+        raise ModelOutputError(f"{who} returned {a_type(answer)}; {expected}{not_awaited(answer)}")
+    answer = answer if hasattr(answer, "shape") else list(answer)
     try:
-        scores = np.asarray(answer, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ModelOutputError(
-            f"{who} returned {answer[0]!r:.80} as a score; {expected}"
-        ) from error
+        scores = as_numbers(answer, np.float64)
+    except NOT_NUMBERS as error:
+        first = answer[0] if isinstance(answer, list) else answer
+        raise ModelOutputError(f"{who} returned {first!r:.80} as a score; {expected}") from error
     if scores.shape != (count,):
         raise ModelOutputError(
             f"{who} returned scores of shape {scores.shape} for {count} documents; {expected}"

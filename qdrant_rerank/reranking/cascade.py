@@ -16,8 +16,9 @@ from qdrant_rerank.errors import DeadlineError, InvalidInputError
 from qdrant_rerank.qdrant.transport.driver import run
 from qdrant_rerank.reranking.awaiting import Compute, awaited, score_async
 from qdrant_rerank.reranking.late_interaction import late_interaction_of
+from qdrant_rerank.reranking.loading import load_reranker
 from qdrant_rerank.reranking.scored import Scored
-from qdrant_rerank.reranking.scoring import load_reranker, score
+from qdrant_rerank.reranking.scoring import score
 from qdrant_rerank.types import RerankerLike
 from qdrant_rerank.utils.deadline import Deadline
 from qdrant_rerank.utils.validation import require_positive, require_several

@@ -5,6 +5,7 @@ from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
 import numpy as np
+from pydantic import ValidationError
 from qdrant_client.http.models import QueryResponse
 from qdrant_client.models import Record, ScoredPoint
 
@@ -14,9 +15,10 @@ from qdrant_rerank.utils.validation import a_type, require_several
 
 __all__ = ["Rerankable", "as_points"]
 
-#: Fields of a point as a dict, as the REST interface has them.
+#: Fields of a point as a dict, as the REST interface and ``SearchResults.to_dicts`` have them.
 POINT_FIELDS = frozenset(
     {"id", "payload", "score", "vector", "version", "shard_key", "order_value"}
+    | {"rank", "rerank_score", "retrieval_score", "retrieval_rank", "snippet"}
 )
 
 
@@ -98,8 +100,9 @@ def _as_point(place: int, point: Any) -> ScoredPoint:
     if isinstance(point, Record):
         return _point(place, point.id, point.payload, vector=point.vector)
     if isinstance(point, Mapping):
-        if isinstance(point.get("payload"), Mapping) and point.keys() <= POINT_FIELDS:
-            return _point(place, point.get("id"), point["payload"], point.get("score"))
+        payload = point.get("payload", "")  # a text would be a field of the payload itself
+        if isinstance(payload, Mapping | None) and point.keys() <= POINT_FIELDS:
+            return _point(place, point.get("id"), payload, point.get("score"), point.get("vector"))
         return _point(place, point.get("id", point.get("_id")), point)
     if isinstance(point, tuple) and len(point) == 2 and isinstance(point[1], str):
         if isinstance(point[0], bool) or not isinstance(point[0], int | np.integer | str | UUID):
@@ -134,7 +137,11 @@ def _as_point(place: int, point: Any) -> ScoredPoint:
 def _point(
     place: int, point_id: Any, payload: Any, score: Any = None, vector: Any = None
 ) -> ScoredPoint:
-    """Return a point; its id is its place if it has none of a kind that Qdrant knows."""
+    """Return a point; its id is its place if it has none of a kind that Qdrant knows.
+
+    Raises:
+        InvalidInputError: a key of its payload is not a str, or its vector is none.
+    """
     if isinstance(point_id, UUID):
         point_id = str(point_id)
     elif isinstance(point_id, np.integer):
@@ -142,13 +149,21 @@ def _point(
     if isinstance(point_id, bool) or not isinstance(point_id, int | str):
         point_id = place
     is_number = isinstance(score, int | float | np.number) and not isinstance(score, bool)
-    return ScoredPoint(
-        id=point_id,
-        version=0,
-        score=float(score) if is_number else 0.0,
-        payload=None if payload is None else dict(payload),
-        vector=vector,
-    )
+    try:
+        return ScoredPoint(
+            id=point_id,
+            version=0,
+            score=float(score) if is_number else 0.0,
+            payload=None if payload is None else dict(payload),
+            vector=vector,
+        )
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise InvalidInputError(
+            f"points holds at {place} a point whose {'.'.join(map(str, wrong['loc']))} is wrong "
+            f"({wrong['msg']}); expected the fields of a ScoredPoint, and keys of the payload that "
+            "are str."
+        ) from error
 
 
 def _node_text(node: Any) -> str:

@@ -74,7 +74,7 @@ class LateInteraction:
             SchemaMismatchError: it has no such vector, or that is not a multivector.
         """
         params = schema.dense.get(self.vector)
-        seen = f"Collection {schema.collection!r} has {described(schema)}"
+        seen = f"Collection {schema.collection!r} has {schema}"
         several = [name for name, one in schema.dense.items() if one.multivector_config]
         if params is None:
             advice = f" Pass LateInteraction({several[0]!r}, ...)." if several else ""
@@ -128,7 +128,7 @@ class LateInteraction:
         if vectors.shape[1] != size:
             raise SchemaMismatchError(
                 f"The embedder {name} returned vectors of {vectors.shape[1]}, but collection "
-                f"{schema.collection!r} has {described(schema)}. Pass the embedder that filled "
+                f"{schema.collection!r} has {schema}. Pass the embedder that filled "
                 f"{self.vector!r}."
             )
         require_finite(name, vectors, f"the query {text!r:.60}")
@@ -207,17 +207,6 @@ def late_interaction_of(reranker: Any) -> LateInteraction | None:
         first = stages[0][0]
         return first if isinstance(first, LateInteraction) else None
     return None
-
-
-def described(schema: CollectionSchema) -> str:
-    """Return the vectors of a collection in words, multivectors told from others."""
-    dense = [
-        f"{name or '(unnamed)'} of {one.size}{' (multivector)' * bool(one.multivector_config)}"
-        for name, one in schema.dense.items()
-    ]
-    return (
-        f"dense vectors {', '.join(dense) or 'none'}; sparse {', '.join(schema.sparse) or 'none'}"
-    )
 
 
 def _embedding(embedder: Any) -> Callable[[str], Any]:

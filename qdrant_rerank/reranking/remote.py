@@ -1,24 +1,28 @@
 """A reranker that runs on a server: Cohere's, Jina's, Voyage's, TEI, vLLM, Infinity, LiteLLM."""
 
 import asyncio
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from qdrant_rerank.errors import DeadlineError, InvalidInputError, ModelOutputError
+from qdrant_rerank.inference.tokenization import well_formed
 from qdrant_rerank.reranking.answers import items_of, scores_by_index
 from qdrant_rerank.reranking.rerank_api import APIS, ApiName
 from qdrant_rerank.utils.background import run_in_background, wait_in_background
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
-from qdrant_rerank.utils.model_server import ModelServer
-from qdrant_rerank.utils.validation import (
-    a_type,
-    require_choice,
-    require_positive,
-    require_several,
-)
+from qdrant_rerank.utils.model_server import ModelServer, Wording
+from qdrant_rerank.utils.server_arguments import further_fields
+from qdrant_rerank.utils.validation import a_type, as_texts, require_choice, require_positive
 
 __all__ = ["RemoteReranker"]
+
+WORDING = Wording(
+    call="reranking",
+    answer="scores",
+    not_found="Check the path of the url, the model, and api.",
+    too_large="If it is too large, pass a smaller batch_size; if a text is too long, see the "
+    "server's options, such as parameters={'truncate': True}.",
+)
 
 
 class RemoteReranker:
@@ -78,9 +82,10 @@ class RemoteReranker:
         self.api = api
         self.model = model
         self.batch_size = self._api.batch_size if batch_size is None else batch_size
-        self._parameters = _fields(parameters)
+        self._parameters = further_fields(parameters, self._api.own_fields)
         self._server = ModelServer(
             url,
+            WORDING,
             path=self._api.path,
             api_key=api_key,
             scheme=self._api.key,
@@ -195,7 +200,9 @@ class RemoteReranker:
         return scores, len(documents) - len(scores)
 
     async def _part(self, query: str, documents: Sequence[str], deadline: Deadline) -> list[float]:
-        body = self._api.body(self.model, _valid(query), [_valid(text) for text in documents])
+        body = self._api.body(
+            self.model, well_formed(query), [well_formed(text) for text in documents]
+        )
         answer = await self._server.post({**body, **self._parameters}, deadline)
         who = self._server.shown
         try:
@@ -213,27 +220,10 @@ async def _abandon(asking: "Sequence[asyncio.Future[list[float]]]") -> None:
     await asyncio.gather(*asking, return_exceptions=True)
 
 
-def _fields(parameters: Any) -> dict[str, Any]:
-    """Return further fields of a request, checked: what JSON can hold."""
-    if not isinstance(parameters, Mapping | None):
-        raise InvalidInputError(f"parameters is {a_type(parameters)}; expected a dict of fields.")
-    fields = dict(parameters or {})
-    try:
-        json.dumps(fields, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"parameters cannot be sent as JSON: {error}.") from error
-    return fields
-
-
 def _texts(query: Any, documents: Any) -> list[str]:
     if not isinstance(query, str):
         raise InvalidInputError(f"query is {a_type(query)}; expected a str.")
-    require_several("documents", documents)
-    texts = list(documents)
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InvalidInputError(f"Document {row} is {a_type(text)}; expected a str.")
-    return texts
+    return as_texts("documents", documents)
 
 
 def _complete(scores: list[float], texts: Sequence[str], deadline_s: float | None) -> list[float]:
@@ -244,8 +234,3 @@ def _complete(scores: list[float], texts: Sequence[str], deadline_s: float | Non
             scores,
         )
     return scores
-
-
-def _valid(text: str) -> str:
-    """Replace lone surrogates, which UTF-8 cannot hold, by U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

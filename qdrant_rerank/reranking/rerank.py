@@ -22,9 +22,10 @@ from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.reranking.awaiting import awaited, given_scores_async, score_async
 from qdrant_rerank.reranking.inputs import Rerankable, as_points
 from qdrant_rerank.reranking.late_interaction import LateInteraction, MaxSim
+from qdrant_rerank.reranking.loading import load_reranker
 from qdrant_rerank.reranking.ordering import order_by_score
 from qdrant_rerank.reranking.scored import NO_SCORES, Scored, failure
-from qdrant_rerank.reranking.scoring import given_scores, load_reranker, score
+from qdrant_rerank.reranking.scoring import given_scores, score
 from qdrant_rerank.types import (
     PointId,
     RerankedPoint,
@@ -63,7 +64,8 @@ def rerank_points(
         points: hits of any query of any client, in retrieval order, each one of:
 
             - a ``ScoredPoint`` or a ``Record``, with the payload that holds its text;
-            - a dict with "payload", and "id" and "score" if it has them;
+            - a dict with "payload", and "id" and "score" if it has them, as the REST interface and
+              ``SearchResults.to_dicts`` write it;
             - any other dict, which is the payload; its "id" or "_id" is the id;
             - an (id, text) pair, whose payload is ``{"text": text}``;
             - a LangChain ``Document``, whose payload is ``{"page_content": ..., "metadata": ...}``;

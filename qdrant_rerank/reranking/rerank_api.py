@@ -30,6 +30,12 @@ class RerankApi:
     needs_model: bool = True
     key: str = "Bearer"
 
+    @property
+    def own_fields(self) -> list[str]:
+        """Names of the fields that each request has; its options, which may be changed, are not."""
+        fields = self.body("", "", [])
+        return [name for name, value in fields.items() if not isinstance(value, bool)]
+
 
 def _named(model: str | None) -> dict[str, Any]:
     return {} if model is None else {"model": model}

@@ -7,68 +7,23 @@ user's. :func:`score` calls all of them, and checks what they return.
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
-from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.options import OnRerankError
-from qdrant_rerank.reranking.adapters import PeerReranker, as_reranker
 from qdrant_rerank.reranking.answers import scores_of
-from qdrant_rerank.reranking.awaiting import AwaitedCascade, score_async
-from qdrant_rerank.reranking.late_interaction import MaxSim, late_interaction_of
+from qdrant_rerank.reranking.awaiting import score_async
+from qdrant_rerank.reranking.late_interaction import MaxSim
 from qdrant_rerank.reranking.remote import RemoteReranker
 from qdrant_rerank.reranking.scored import NO_SCORES, Answer, Scored, failure, joined
 from qdrant_rerank.types import Reranker
 from qdrant_rerank.utils.background import run_in_background
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
-from qdrant_rerank.utils.fork import ForkLock
 
-__all__ = ["given_scores", "load_reranker", "score"]
-
-_loading = ForkLock()
-
-
-def load_reranker(reranker: Any, *, awaits: bool = False, searches: bool = False) -> Any:
-    """Load a reranker by its name or path; adapt an object of another package.
-
-    A named model is loaded once per process and shared. An object with
-    ``rerank(query, documents)`` is returned as it is.
-
-    Args:
-        reranker: see :func:`~qdrant_rerank.reranking.adapters.as_reranker`.
-        awaits: whether the caller has an event loop, so that an async reranker will do.
-        searches: whether the caller searches a collection, so that a ``LateInteraction`` will do.
-
-    Raises:
-        UnknownModelError: there is no model of that name, or no such path.
-        ModelFileError: the files of the model are missing or damaged.
-        InvalidInputError: the value gives no scores of documents for a query, or only to a caller
-            that awaits it, or that searches.
-    """
-    if isinstance(reranker, str | Path):
-        with _loading:  # otherwise two threads would both load the model
-            return _shared(str(reranker))
-    late = late_interaction_of(reranker)
-    if late is not None and not searches:
-        raise InvalidInputError(
-            f"reranker is {reranker!r:.200}. {late!r} scores the vectors of a collection in the "
-            "request of a search, so only HybridSearcher and AsyncHybridSearcher take it, alone or "
-            "as the first stage of a Cascade."
-        )
-    found = reranker if late is not None else as_reranker(reranker)
-    if isinstance(found, PeerReranker | AwaitedCascade) and found.asynchronous and not awaits:
-        raise InvalidInputError(found.awaited_only())
-    return found
-
-
-@lru_cache(maxsize=4)
-def _shared(name: str) -> Reranker:
-    return TextCrossEncoder(name)
+__all__ = ["given_scores", "score"]
 
 
 @runtime_checkable

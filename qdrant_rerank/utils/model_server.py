@@ -11,6 +11,7 @@ import os
 import random
 import weakref
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
@@ -25,9 +26,10 @@ from qdrant_rerank.errors import (
     redact,
 )
 from qdrant_rerank.utils.deadline import Deadline
-from qdrant_rerank.utils.validation import clean_key, require_count, require_number
+from qdrant_rerank.utils.server_arguments import read_headers, read_key, read_url
+from qdrant_rerank.utils.validation import require_count, require_number
 
-__all__ = ["ModelServer"]
+__all__ = ["ModelServer", "Wording"]
 
 # Too many requests, a proxy that has no server behind it, a server that starts or is overloaded.
 TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
@@ -37,7 +39,25 @@ LONGEST_BACKOFF = 8.0
 LONGEST_WAIT = 60.0  # seconds; a server that asks for more is not waited for
 LONGEST_ANSWER = 300  # characters of a server's answer quoted in an error
 MOST_BYTES = 64 << 20  # of an answer; 10,000 scores take less than 1 MB
-KEPT_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
+#: Error codes of a 429 that no waiting helps.
+NO_QUOTA = (b"insufficient_quota", b"billing_hard_limit_reached")
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """The words of a client in the errors of its server.
+
+    Attributes:
+        call: name of the call, such as "reranking".
+        answer: name of its results, such as "scores".
+        not_found: what to check if the server knows no such call or model.
+        too_large: what to do if a request or a text is too large.
+    """
+
+    call: str
+    answer: str
+    not_found: str
+    too_large: str
 
 
 class ModelServer:
@@ -45,6 +65,7 @@ class ModelServer:
 
     Args:
         url: where requests are sent.
+        wording: the words of the client.
         path: added to a URL that has no path; "" if the URL must have one.
         api_key: sent in the header Authorization; None for none.
         scheme: what stands before the key there.
@@ -60,6 +81,7 @@ class ModelServer:
     def __init__(
         self,
         url: str,
+        wording: Wording,
         *,
         path: str = "",
         api_key: str | None = None,
@@ -73,6 +95,7 @@ class ModelServer:
         login = read.userinfo
         # Kept out of the address, which httpx logs.
         self.url = read.copy_with(userinfo=b"")
+        self._wording = wording
         require_number("timeout_s", timeout_s, "seconds above 0")
         if not 0 < timeout_s < math.inf:
             raise InvalidInputError(f"timeout_s is {timeout_s}; expected seconds above 0.")
@@ -80,7 +103,7 @@ class ModelServer:
         self._timeout_s = float(timeout_s)
         self._retries = int(retries)
         self._at_once = at_once
-        key = clean_key("api_key", _secret("api_key", api_key))
+        key = read_key(api_key)
         self._headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if key is not None:
             self._headers["Authorization"] = f"{scheme} {key}"
@@ -94,13 +117,10 @@ class ModelServer:
             user = f"{read.username}:{read.password}".encode()
             self._headers["Authorization"] = f"Basic {base64.b64encode(user).decode()}"
             secrets.append(self._headers["Authorization"].partition(" ")[2])
-        for name, value in (headers or {}).items():
-            if str(name).lower() in KEPT_HEADERS:
-                raise InvalidInputError(f"headers has {name!r}, which the connection sets itself.")
-            cleaned = _header(name, value)
+        for name, value in read_headers(headers).items():
             self._headers = {k: v for k, v in self._headers.items() if k.lower() != name.lower()}
-            self._headers[name] = cleaned
-            secrets += [cleaned, cleaned.rpartition(" ")[2]]
+            self._headers[name] = value
+            secrets += [value, value.rpartition(" ")[2]]
         self._secrets = tuple(secrets)
         self._client: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -161,7 +181,10 @@ class ModelServer:
                 "smaller batch_size."
             )
         except _TooLongError:
-            return _Failure(f"answered more than {MOST_BYTES >> 20} MB; expected scores alone.")
+            most = f"{MOST_BYTES >> 20} MB; expected {self._wording.answer} alone."
+            return _Failure(f"answered more than {most}")
+        except httpx.DecodingError as error:
+            return _Failure(f"sent an answer that cannot be unpacked: {error}.", cause=error)
         except (httpx.HTTPError, httpx.StreamError, OSError, UnicodeError) as error:
             said = str(error).rstrip(".") or type(error).__name__
             transient = isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError)
@@ -176,8 +199,8 @@ class ModelServer:
         except (ValueError, RecursionError) as error:
             said = _quoted(answer)
             return _Failure(
-                f"sent an answer that is not JSON: {said}. Check the url: is that its reranking "
-                "call, and not a web page or a proxy?",
+                f"sent an answer that is not JSON: {said}. Check the url: is that its "
+                f"{self._wording.call} call, and not a web page or a proxy?",
                 cause=error,
             )
         return found
@@ -191,24 +214,21 @@ class ModelServer:
                 f"answered {status}: it points to {target!r:.300}, and redirects are not followed, "
                 "since the key would go along. Pass the url that it points to."
             )
+        wanted = _retry_after(headers.get("Retry-After", ""))
         if status in {401, 403}:
             text = f"refused access ({status}): {said}. Check api_key and its rights."
+        elif status == 429 and any(code in answer for code in NO_QUOTA):
+            transient = False
+            text = f"has no quota left for this key (429): {said}. Check its account."
         elif status == 429:
-            wanted = _retry_after(headers.get("Retry-After", ""))
-            when = f"in {wanted:g} s" if wanted else "later"
+            when = f"in {wanted:.0f} s" if wanted else "later"
             text = f"is asked too often (429): {said}. Try again {when}."
-            return _Failure(text, transient=True, refused=True, wanted_s=wanted)
         elif status in {404, 405}:
-            text = f"knows no such call ({status}): {said}. Check the path of the url, and api."
+            text = f"knows no such call or model ({status}): {said}. {self._wording.not_found}"
         elif status in {413, 422, 400}:
-            text = (
-                f"refused the request ({status}): {said}. If it is too large, pass a smaller "
-                "batch_size; if a text is too long, see the server's options, such as "
-                "parameters={'truncate': True}."
-            )
+            text = f"refused the request ({status}): {said}. {self._wording.too_large}"
         else:
             text = f"answered {status}: {said}. See the server's log."
-        wanted = _retry_after(headers.get("Retry-After", ""))
         return _Failure(text, transient=transient, refused=400 <= status < 500, wanted_s=wanted)
 
     def _raise(self, failure: "_Failure", failures: int) -> NoReturn:
@@ -282,52 +302,6 @@ async def _exchange(
             if size > MOST_BYTES:
                 raise _TooLongError
         return response.status_code, response.headers, b"".join(parts)
-
-
-def read_url(url: Any, path: str) -> httpx.URL:
-    """Return a URL, checked; with the path if it has none.
-
-    Raises:
-        InvalidInputError: it is not one of HTTP or HTTPS, or has no path and needs one.
-    """
-    expected = "expected one such as 'https://api.cohere.com' or 'http://localhost:8080'."
-    if not isinstance(url, str):
-        raise InvalidInputError(f"url is a {type(url).__name__}; {expected}")
-    try:
-        read = httpx.URL(url.strip())
-    except (httpx.InvalidURL, UnicodeError) as error:
-        raise InvalidInputError(f"url is {redact(url)!r:.200}: {error}; {expected}") from error
-    if read.scheme not in {"http", "https"} or not read.host:
-        raise InvalidInputError(f"url is {redact(url)!r:.200}; {expected}")
-    if read.path in {"", "/"}:
-        if not path:
-            raise InvalidInputError(
-                f"url is {redact(url)!r:.200}, without a path; expected the whole address of the "
-                "call."
-            )
-        read = read.copy_with(path=path)
-    return read
-
-
-def _secret(name: str, value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise InvalidInputError(f"{name} is a {type(value).__name__}; expected a str or None.")
-    return value
-
-
-def _header(name: Any, value: Any) -> str:
-    """Return the value of a header, checked; no message shows it."""
-    if not isinstance(name, str) or not isinstance(value, str):
-        raise InvalidInputError(
-            f"headers has {name!r:.80} with a {type(value).__name__}; expected texts."
-        )
-    cleaned = value.strip()
-    if not name.isascii() or not cleaned.isascii() or not cleaned.isprintable():
-        raise InvalidInputError(
-            f"headers: the value of {name!r} has a control character, or one that is not ASCII, "
-            "which no HTTP header can hold."
-        )
-    return cleaned
 
 
 def _quoted(answer: bytes) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 __all__ = [
+    "argument_names",
+    "binds",
     "default_of",
     "first_annotation",
     "is_async",
@@ -25,6 +27,36 @@ def signature_of(value: Any, method: str = "") -> inspect.Signature | None:
         return None
 
 
+def argument_names(function: Callable[..., Any]) -> list[str]:
+    """Return the names of a function's arguments in order; none if Python does not know them.
+
+    >>> argument_names(lambda query, *texts, top=3: None)
+    ['query', 'top']
+    """
+    signature = signature_of(function)
+    parameters = [] if signature is None else signature.parameters.values()
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [one.name for one in parameters if one.kind not in variable]
+
+
+def binds(function: Callable[..., Any], *arguments: Any, **named: Any) -> bool:
+    """Return whether a function can be called with these arguments.
+
+    A function whose signature Python does not know counts as one that takes any by position.
+
+    >>> binds(len, []), binds(len, [], []), binds(lambda *, top: top, top=3)
+    (True, False, True)
+    """
+    signature = signature_of(function)
+    if signature is None:
+        return not named
+    try:
+        signature.bind(*arguments, **named)
+    except TypeError:
+        return False
+    return True
+
+
 def takes(value: Any, method: str, *arguments: Any, keywords: tuple[str, ...] = ()) -> bool:
     """Return whether a method can be called with these arguments by position and by name.
 
@@ -42,11 +74,8 @@ def takes(value: Any, method: str, *arguments: Any, keywords: tuple[str, ...] = 
     signature = signature_of(value, method)
     if signature is None or not set(keywords) <= set(signature.parameters):
         return False
-    try:
-        signature.bind(*arguments, **dict.fromkeys(keywords))
-    except TypeError:
-        return False
-    return True
+    function = getattr(value, method) if method else value
+    return binds(function, *arguments, **dict.fromkeys(keywords))
 
 
 def takes_anything(value: Any) -> bool:

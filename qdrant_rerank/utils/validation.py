@@ -12,6 +12,7 @@ __all__ = [
     "MOST",
     "a_type",
     "as_pairs",
+    "as_texts",
     "clean_key",
     "require_blend",
     "require_call",
@@ -130,6 +131,20 @@ def require_several(name: str, values: Any) -> None:
             f"{name} is {a_type(values)}, and iterating it gives only the names of its columns. "
             "Pass one column, such as df['text'], or its rows: df.to_dict('records')."
         )
+
+
+def as_texts(name: str, values: Any) -> list[str]:
+    """Return texts as a list.
+
+    Raises:
+        InvalidInputError: the value is a single one, or holds something else than texts.
+    """
+    require_several(name, values)
+    texts = list(values)
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InvalidInputError(f"{name}[{place}] is {a_type(text)}; expected a str.")
+    return texts
 
 
 def require_positive(name: str, value: Any, *, optional: bool = True, most: int = MOST) -> None:

@@ -201,12 +201,16 @@ def test_a_transient_failure_is_tried_again():
     ("fault", "kind", "said"),
     [
         (error(401, "invalid_api_key", f"Wrong key {KEY}."), ModelRequestError, "Check api_key"),
-        (error(404, "model_not_found", "No such model"), ModelRequestError, "no such model or"),
+        (
+            error(404, "model_not_found", "No such model"),
+            ModelRequestError,
+            "Check model, and base_",
+        ),
         (error(429, "rate_limit_exceeded"), ModelRequestError, "asked too often"),
         (error(429, "insufficient_quota", "Pay"), ModelRequestError, "no quota left"),
-        (error(400, "", "too many tokens"), ModelRequestError, "too many tokens.*batch_size"),
+        (error(400, "", "Too long. The most: 9."), ModelRequestError, "The most: 9. If.*batch_si"),
         (error(500, "", "oops"), ModelConnectionError, "answered 500: oops"),
-        (answer(200, b"<html>Welcome</html>"), ModelConnectionError, "not JSON"),
+        (answer(200, b"<html>Welcome</html>"), ModelConnectionError, "its embeddings call"),
         (answer(302, b"", Location="http://127.0.0.1/x"), ModelConnectionError, "redirects"),
         (broken_off, ModelConnectionError, "cannot be reached"),
     ],
@@ -217,6 +221,19 @@ def test_refusals_are_told_without_the_key(fault, kind, said):
         embedder.embed_query("iron")
     assert KEY not in str(seen.value)
     assert KEY not in repr(embedder)
+
+
+def test_texts_are_checked_before_anything_is_sent():
+    """A number is no text, and a text is no list; a lone surrogate is sent as U+FFFD."""
+    double = Double()
+    with embedder_of(double) as embedder:
+        for texts in ([3], [None], "iron", 3):
+            with pytest.raises(InvalidInputError, match="text"):
+                embedder.embed_documents(texts)
+        with pytest.raises(InvalidInputError, match=r"texts\[0\] is a NoneType; expected a str"):
+            embedder.embed_query(None)
+        assert double.requests == []
+        np.testing.assert_array_equal(embedder.embed_query("a\ud800"), vector_of("a\ufffd"))
 
 
 def test_no_quota_is_not_asked_for_again():
@@ -385,6 +402,10 @@ def test_wrong_arguments_are_refused(arguments, said):
         {"timeout_s": 0},
         {"retries": -1},
         {"headers": {"x": "a\nb"}},
+        {"headers": [("x", "y")]},
+        {"parameters": 5},
+        {"parameters": {"user": object()}},
+        {"parameters": {"input": ["a"]}},
     ],
 )
 def test_wrong_options_are_refused(options):

@@ -377,3 +377,17 @@ def test_fastembeds_models(tiny_bert_embedder, tmp_path):
     ):
         with pytest.raises(InvalidInputError, match=why):
             load_embedder(object.__new__(kind))
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_tensors_of_torch_are_vectors(as_list):
+    """With a gradient, and in bfloat16, which numpy does not have."""
+    torch = needed("torch")
+
+    def embed(texts):
+        made = torch.tensor([[float(len(text)), 1.0] for text in texts], requires_grad=True)
+        made = made.bfloat16()
+        return list(made) if as_list else made
+
+    vectors = load_embedder(embed).embed_documents(["a", "bcd"])
+    assert (vectors.tolist(), vectors.dtype) == ([[1.0, 1.0], [3.0, 1.0]], np.float32)

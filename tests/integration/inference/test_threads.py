@@ -12,7 +12,7 @@ import pytest
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.inference.cpu import available_cores
-from qdrant_rerank.reranking.scoring import _shared, load_reranker
+from qdrant_rerank.reranking.loading import _shared, load_reranker
 from tests.models import variants
 
 QUERY = "which bread rises?"

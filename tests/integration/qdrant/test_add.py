@@ -4,6 +4,7 @@ import itertools
 import threading
 import uuid
 from contextlib import closing
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -463,6 +464,34 @@ def test_an_embedder_that_returns_no_numbers_is_named(client, made):
     searcher.add(["good"], progress=False)
     for call in (lambda: searcher.add(["bad"], progress=False), lambda: searcher.search("bad")):
         with pytest.raises((ModelOutputError, SchemaMismatchError), match="'an encoder' returned"):
+            call()
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        {"indices": [1, 2], "values": [1.0, 0.5]},
+        SimpleNamespace(indices=np.array([1, 2]), values=np.array([1.0, 0.5], dtype=np.float16)),
+        SimpleNamespace(indices=(1, 2), values=(1, 0.5)),
+    ],
+)
+def test_indices_and_values_of_any_kind_are_a_sparse_vector(client, good):
+    """As fastembed, LangChain and the REST interface have them."""
+    encoder = Encoder(None, good)
+    searcher = HybridSearcher("docs", client=client, reranker=None, embedder=None, sparse=encoder)
+    searcher.add(["good"], progress=False)
+    [found] = searcher.search("good", with_vectors=True)
+    assert found.vector["bm25"] == models.SparseVector(indices=[1, 2], values=[1.0, 0.5])
+
+
+@pytest.mark.parametrize("made", [None, {1: 0.5}, ([1], [0.5]), [0.5], "x", object()])
+def test_a_sparse_encoder_that_returns_no_sparse_vector_is_named(client, made):
+    """Of any wrong kind, and before anything is sent."""
+    encoder = Encoder(made, models.SparseVector(indices=[1], values=[1.0]))
+    searcher = HybridSearcher("docs", client=client, reranker=None, embedder=None, sparse=encoder)
+    searcher.add(["good"], progress=False)
+    for call in (lambda: searcher.add(["bad"], progress=False), lambda: searcher.search("bad")):
+        with pytest.raises(ModelOutputError, match=r"'an encoder' returned .*models\.SparseVector"):
             call()
 
 

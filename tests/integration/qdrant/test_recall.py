@@ -315,6 +315,19 @@ def test_multivectors_are_searched_row_by_row(searcher):
         multi.search("a", options=SearchOptions(dense_vector="flat"))
 
 
+def test_a_collection_of_multivectors_alone_says_how_they_are_searched(searcher):
+    """The default embedder makes one vector per text, whatever the size of theirs."""
+    client = searcher.client
+    comparator = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
+    for size in (8, 256):
+        params = models.VectorParams(size=size, distance="Cosine", multivector_config=comparator)
+        client.create_collection(f"multi {size}", vectors_config={"colbert": params})
+        with pytest.raises(SchemaMismatchError) as caught:
+            HybridSearcher(f"multi {size}", client=client).search("a")
+        assert f"colbert of {size} (multivector)" in str(caught.value)
+        assert "reranker=LateInteraction('colbert', ...)" in str(caught.value)
+
+
 def test_a_text_index_stands_in_for_sparse_vectors(searcher, bundled):
     """Add makes it; a point's id searches by the point's text, without the point."""
     made = HybridSearcher("indexed", client=searcher.client, sparse=TextIndex("text"))

@@ -18,7 +18,7 @@ from qdrant_rerank import (
     TextCrossEncoder,
 )
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.reranking.scoring import load_reranker
+from qdrant_rerank.reranking.loading import load_reranker
 from tests.fault_server import serving
 from tests.rerank_server import RerankServer, relevance
 
@@ -276,3 +276,15 @@ def test_a_reranker_of_langchain_cohere():
             client=cohere.ClientV2(api_key="key", base_url=url), model="m", top_n=1
         )
         assert load_reranker(made).rerank(QUERY, TEXTS) == EXPECTED
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_tensors_of_torch_are_scores(as_list):
+    """With a gradient, and in bfloat16, which numpy does not have."""
+    torch = peer("torch")
+
+    def scores(query, documents):
+        made = torch.tensor([float(len(text)) for text in documents], requires_grad=True)
+        return list(made.bfloat16()) if as_list else made.bfloat16()
+
+    assert load_reranker(scores).rerank("q", ["abc", "a"]) == [3.0, 1.0]

@@ -98,6 +98,28 @@ def test_a_function_or_an_object_is_an_embedder(embedder, name, texts):
         np.testing.assert_array_equal(loaded.embed_query(text), query)
 
 
+def yielded(texts):
+    """A generator of vectors, as fastembed's ``embed`` is."""
+    for text in texts:
+        yield np.array([len(text), 1.0], dtype=np.float64)
+
+
+@pytest.mark.parametrize("embedder", [yielded, lambda texts: map(np.array, lengths(texts))])
+def test_an_iterator_of_vectors_is_read(client, embedder):
+    """In the order of the texts."""
+    loaded = load_embedder(embedder)
+    assert loaded.embed_documents(["a", "bcd"])[:, 0].tolist() == [1, 3]
+    searcher = HybridSearcher("docs", client=client, embedder=embedder, sparse=None, reranker=None)
+    assert searcher.add(["one", "seven and more"]) == 2
+
+
+def test_a_function_that_returns_a_coroutine_is_told_so():
+    """A lambda hides it from the check of the signature."""
+    loaded = load_embedder(lambda texts: lengths_awaited(list(texts)))
+    with pytest.raises(ModelOutputError, match=r"returned <coroutine.*async def.*AsyncHybrid"):
+        loaded.embed_documents(["a"])
+
+
 def test_queries_and_documents_go_to_their_own_methods():
     """Of an object that has both."""
     loaded = load_embedder(Prefixed())
@@ -105,7 +127,14 @@ def test_queries_and_documents_go_to_their_own_methods():
     assert loaded.embed_documents(["abc"]).tolist() == [[0.0, 3.0]]
 
 
-@pytest.mark.parametrize("embedder", [lengths_awaited, AsyncCallable(), Client()])
+class HalfAsync(Client):
+    """Only its queries are coroutines."""
+
+    def embed_documents(self, texts):
+        return lengths(texts)
+
+
+@pytest.mark.parametrize("embedder", [lengths_awaited, AsyncCallable(), Client(), HalfAsync()])
 def test_coroutines_are_awaited_by_the_async_searcher(client, embedder):
     """And refused by the other one, with the reason."""
     with pytest.raises(InvalidInputError, match=r"is async, and HybridSearcher has no event loop"):
@@ -213,6 +242,35 @@ def test_output_that_is_not_one_vector_per_text_is_refused(function, said):
     """Before anything is sent."""
     with pytest.raises(ModelOutputError, match=said):
         load_embedder(function).embed_documents(["one", "three"])
+
+
+class Own:
+    """An ``Embedder``."""
+
+    def __init__(self, name="own", dimension=2):
+        self.name, self.dimension = name, dimension
+
+    def embed_query(self, text):
+        return lengths([text])[0]
+
+    def embed_documents(self, texts):
+        return lengths(texts)
+
+
+@pytest.mark.parametrize("name", [5, "", " ", None])
+def test_a_name_that_no_collection_can_record_is_refused(name):
+    """By the constructor."""
+    with pytest.raises(InvalidInputError, match="embedder is an Own with the name"):
+        HybridSearcher("docs", embedder=Own(name))
+
+
+@pytest.mark.parametrize("dimension", ["2", None, 0, 2.0, True])
+def test_a_dimension_that_is_no_length_is_refused(client, dimension):
+    """Before a collection is made, and before one is searched."""
+    searcher = HybridSearcher("docs", client=client, embedder=Own(dimension=dimension))
+    with pytest.raises(InvalidInputError, match="The dimension of the embedder 'own' is"):
+        searcher.add(["one"])
+    assert not client.collection_exists("docs")
 
 
 def test_another_embedder_is_told_at_search(client):

@@ -225,7 +225,7 @@ def test_a_language_goes_with_a_name_only():
     assert load_sparse("auto", "german").language == "german"
     assert load_sparse("Qdrant/BM25").language == "english"
     for own in (Bm25Encoder(), None, QdrantInference("Qdrant/bm25")):
-        with pytest.raises(InvalidInputError, match="which has its own or none; expected sparse="):
+        with pytest.raises(InvalidInputError, match="language out, and pass sparse=Bm25"):
             load_sparse(own, "german")
     with pytest.raises(InvalidInputError, match="language is 'klingon'; expected one of arabic"):
         load_sparse("auto", "klingon")

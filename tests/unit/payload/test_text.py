@@ -64,7 +64,7 @@ def test_a_function_with_a_defect_is_not_hidden():
 
 @pytest.mark.parametrize(
     "source",
-    ["", " ", [], ["a", ""], "{", "{}", "{a!r}", "{a:>10}", "{a.b[0]", [3], None, 5, {"a"}],
+    ["", " ", [], ["a", ""], "{", "{}", "{a!r}", "{a:>10}", "{a.b[0]", "{{a}}", [3], None, {"a"}],
 )
 def test_a_source_that_cannot_be_read_is_refused(source):
     """At construction, with the source in the message."""
@@ -91,6 +91,21 @@ def test_the_longest_texts_are_suggested_first_and_ids_never():
         "['_id', 'body', 'empty', 'id', 'n', 'title']. Pass text='body' or 'title'."
     )
     assert str(read.missing({"_id": "a"}, "Point 1")).endswith("its payload has ['_id'].")
+
+
+@pytest.mark.parametrize(
+    ("function", "seen"),
+    [
+        (lambda payload: payload["body"], "returned no text"),
+        (lambda payload: "", "returned no text"),
+        (len, "returned an int, not a str"),
+        (lambda payload: ["a", "text"], "returned a list, not a str"),
+    ],
+)
+def test_a_function_without_a_text_is_told_what_it_returned(function, seen):
+    """A list or a number is no text, and the message says so."""
+    error = PayloadText(function).missing({"title": "T"}, "Point 1")
+    assert f"the text function {seen}; its payload has ['title']" in str(error)
 
 
 def test_text_in_braces_runs_no_code():

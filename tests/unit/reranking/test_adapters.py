@@ -10,7 +10,7 @@ import pytest
 from qdrant_rerank import AsyncHybridSearcher, Cascade, ClientReranker, HybridSearcher
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError
 from qdrant_rerank.reranking.adapters import PeerReranker
-from qdrant_rerank.reranking.scoring import load_reranker
+from qdrant_rerank.reranking.loading import load_reranker
 
 DOCUMENTS = ["a loaf of bread", "iron", "melting"]
 LENGTHS = [15.0, 4.0, 7.0]
@@ -111,6 +111,40 @@ class TakesRequest:
         return request.passages
 
 
+class Called:
+    """An object that is called, as a function is."""
+
+    def __call__(self, query, passages):
+        """Floats in order."""
+        return [float(len(passage)) for passage in passages]
+
+
+class DocumentsFirst:
+    """Only the query has a usual name; a call by position would mistake it for the documents."""
+
+    def rerank(self, candidates, query):
+        """A score for each candidate, and none for each letter of the query."""
+        assert isinstance(query, str)
+        return [len(candidate) for candidate in candidates]
+
+
+class QueryLast:
+    """Only the documents have a usual name."""
+
+    def rerank(self, docs, q):
+        """As the class above."""
+        assert isinstance(q, str)
+        return [len(document) for document in docs]
+
+
+class Limited:
+    """Called in the usual order, but with a limit of results that would hide documents."""
+
+    def rerank(self, query, documents, top_n=2):
+        """The best of them, with their places."""
+        return best_first(documents)[:top_n]
+
+
 def by_length(query, documents):
     """A function of the user's."""
     return [len(document) for document in documents]
@@ -135,6 +169,10 @@ TAKEN = [
     Client(),
     Swapped(),
     TakesRequest(),
+    Called(),
+    DocumentsFirst(),
+    QueryLast(),
+    Limited(),
     by_length,
     swapped,
     functools.partial(with_option, 1),
@@ -241,6 +279,20 @@ class Compresses:
         """Never called."""
 
 
+class WithoutQuery:
+    """Reorders documents by themselves: a second argument is not always a query."""
+
+    def rerank(self, documents, top_k=5):
+        """Never called."""
+
+
+class CalledWithAnything:
+    """As a module of torch: its arguments tell nothing."""
+
+    def __call__(self, *args, **kwargs):
+        """Never called."""
+
+
 class NeedsModel:
     """As ``cohere.ClientV2`` and ``voyageai.Client``."""
 
@@ -257,6 +309,8 @@ class NeedsModel:
         (Labelled(), "reranker is a Labelled with 3 labels"),
         (Compresses(), "reranker is a Compresses; expected a model name"),
         (lambda documents: documents, "cannot be called as "),
+        (WithoutQuery(), r"WithoutQuery.rerank\(documents, top_k\) does not say which argument"),
+        (CalledWithAnything(), "reranker is a CalledWithAnything; expected a model name"),
     ],
 )
 def test_what_gives_no_scores_is_refused_with_the_lines_that_adapt_it(peer, said):
@@ -316,16 +370,29 @@ class AsyncOwn:
         return [float(len(document)) for document in documents]
 
 
+class AsyncCalled:
+    """An object that is called."""
+
+    async def __call__(self, query, documents):
+        """Floats in order."""
+        return [float(len(document)) for document in documents]
+
+
 async def by_length_async(query, documents):
     """A coroutine function."""
     return [len(document) for document in documents]
 
 
-ASYNC = [ClientReranker(AsyncClient(), "m"), AsyncOwn(), by_length_async]
+ASYNC = {
+    "AsyncClient.rerank": ClientReranker(AsyncClient(), "m"),
+    "AsyncOwn.rerank": AsyncOwn(),
+    r"AsyncCalled\(\)": AsyncCalled(),
+    r"by_length_async\(\)": by_length_async,
+}
 
 
-@pytest.mark.parametrize("peer", ASYNC, ids=["client", "own", "function"])
-def test_async_ones_are_refused_where_nothing_awaits_them(peer, client):
+@pytest.mark.parametrize(("name", "peer"), ASYNC.items())
+def test_async_ones_are_refused_where_nothing_awaits_them(name, peer, client):
     """With the searcher that does."""
     for use in (
         load_reranker,
@@ -334,13 +401,13 @@ def test_async_ones_are_refused_where_nothing_awaits_them(peer, client):
         lambda found: HybridSearcher("c", client=client, reranker=Cascade([(found, None)])),
         lambda found: Cascade([(found, None)]).rerank("q", DOCUMENTS),
     ):
-        with pytest.raises(InvalidInputError, match=r"is async, .*AsyncHybridSearcher"):
+        with pytest.raises(InvalidInputError, match=rf"{name} is async, .*AsyncHybridSearcher"):
             use(peer)
     with pytest.raises(InvalidInputError, match="is async"):
         load_reranker(peer, awaits=True).rerank("q", DOCUMENTS)
 
 
-@pytest.mark.parametrize("peer", ASYNC, ids=["client", "own", "function"])
+@pytest.mark.parametrize("peer", ASYNC.values())
 def test_async_ones_are_awaited_by_the_async_searcher(peer, client):
     """In its event loop, and score the same."""
     searcher = AsyncHybridSearcher("c", client=client, reranker=peer)

@@ -92,11 +92,30 @@ def test_an_answer_without_a_list_is_an_error(answer):
         items_of(answer, "it")
 
 
-@pytest.mark.parametrize("answer", [None, "0.5", b"1", {"a": 1}, 3.0])
+@pytest.mark.parametrize(
+    "answer", [None, "0.5", b"1", {"a": 1}, 3.0, {0.5}, frozenset([1]), {1: 2}.keys(), [10**400]]
+)
 def test_scores_in_order_are_a_list_of_numbers(answer):
-    """No text, and no dict, whose keys would be read."""
+    """No text, no dict, whose keys would be read, and no set, which has no order."""
     with pytest.raises(ModelOutputError, match="expected one float per document"):
         scores_by_position(answer, 1, "it")
+
+
+@pytest.mark.parametrize("answer", [np.array(3.0), np.array("high", dtype=object)])
+def test_an_array_without_an_axis_is_no_list(answer):
+    """A number alone could be of any document."""
+    with pytest.raises(ModelOutputError, match="expected one float per document"):
+        scores_by_position(answer, 1, "it")
+
+
+def test_a_coroutine_is_not_a_score():
+    """It is closed, and the message says who awaits it."""
+
+    async def scores(query, documents):
+        return [1.0]
+
+    with pytest.raises(ModelOutputError, match=r"returned a coroutine.*async def.*AsyncHybrid"):
+        scores_of(scores("q", ["d"]), 1, "it")
 
 
 @pytest.mark.parametrize(

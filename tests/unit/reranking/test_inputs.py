@@ -1,5 +1,6 @@
 """What ``rerank_points`` takes: the shapes of points, dicts, pairs and frameworks' objects."""
 
+import json
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -81,6 +82,7 @@ class NodeWithScore:
         (Record(id=4), (4, 0.0, None)),
         ({"id": 7, "payload": {"a": "iron"}, "score": 0.25}, (7, 0.25, {"a": "iron"})),
         ({"payload": {"a": "iron"}, "score": None}, (0, 0.0, {"a": "iron"})),
+        ({"id": 7, "payload": None, "score": 0.25}, (7, 0.25, None)),
         ({"a": "iron"}, (0, 0.0, {"a": "iron"})),
         ({"id": 7, "text": "iron", "meta": {}}, (7, 0.0, {"id": 7, "text": "iron", "meta": {}})),
         ({"_id": "d", "text": "iron"}, ("d", 0.0, {"_id": "d", "text": "iron"})),
@@ -114,10 +116,21 @@ def test_each_shape_becomes_a_point(given, expected):
     assert (point.id, point.score, point.payload) == expected
 
 
-def test_vectors_of_records_stay():
+def test_vectors_of_records_and_dicts_stay():
     """For what is done with the hits afterwards."""
-    [point] = as_points([Record(id=1, payload={}, vector=[1.0, 2.0])])
-    assert point.vector == [1.0, 2.0]
+    point = {"id": 1, "payload": {}, "vector": [1.0, 2.0]}
+    for given in (Record(**point), point):
+        assert as_points([given])[0].vector == [1.0, 2.0]
+
+
+def test_results_that_were_stored_as_dicts_are_points_again():
+    """With the ids, the scores and the payloads that ``to_dicts`` wrote."""
+    hits = [ScoredPoint(id=n, version=0, score=0.5, payload={"a": "b" * n}) for n in (5, 3)]
+    found = rerank_points("q", hits, reranker=Longest(), text="a")
+    again = as_points(json.loads(json.dumps(found.to_dicts())))
+    assert [(hit.id, hit.score, hit.payload) for hit in again] == [
+        (hit.id, hit.score, hit.payload) for hit in found
+    ]
 
 
 def test_a_response_and_an_iterator_are_several():
@@ -161,6 +174,8 @@ def test_hits_of_each_shape_are_reranked_by_their_text(make):
         ([(Document("iron"), 0.5)], "Of .document, score. pairs, pass the documents"),
         (([Record(id=1)], None), "What scroll.* returns is .*: pass the records"),
         ([object()], "points holds an object"),
+        ([{1: "iron"}], r"at 0 a point whose payload.*valid string.*keys of the payload"),
+        ([{"payload": {}, "vector": "iron"}], "at 0 a point whose vector.* is wrong"),
         ("iron", "points is one str; expected several"),
         ({"text": "iron"}, "points is one dict; expected several"),
     ],

@@ -12,7 +12,7 @@ from qdrant_rerank import Cascade, HybridSearcher, rerank_points
 from qdrant_rerank.embedders import load_embedder, load_sparse
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.payload import PayloadText
-from qdrant_rerank.reranking.scoring import load_reranker
+from qdrant_rerank.reranking.loading import load_reranker
 
 
 class Fine:
