@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from qdrant_client import QdrantClient
 
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
@@ -36,6 +37,10 @@ if CLIENT < (1, 20):
 # The oldest release of huggingface_hub that fastembed takes is newer than that we take.
 if importlib.util.find_spec("fastembed") is None:
     collect_ignore += ["integration/search/test_search.py"]
+
+# A property holds or it does not, however busy the machine is.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 MODELS = Path(__file__).parent / "models"
 GUARD = Path(sitecustomize.__file__).parent

@@ -18,14 +18,19 @@ from qdrant_rerank import (
 from qdrant_rerank.cross_encoder.activations import activate, order_logits
 from qdrant_rerank.cross_encoder.heads import Head
 
-QUERY = "melting point of iron"
+QUERY = (
+    "At how many degrees Celsius does pure iron melt, "
+    "and at how many degrees Celsius does pure iron boil at sea level?"
+)
 # The default model gives them logits that a float32 sigmoid does not tell apart.
 CLOSE = [
-    "melting point of iron?",
-    "melting point of pure iron",
-    "melting point of pure iron.",
-    "melting point of iron is.",
-    "iron melting point",
+    "At the pressure of the air at sea level, the temperature at which pure iron melts is 1538 "
+    "degrees Celsius, and the temperature at which it boils is 2862 degrees Celsius.",
+    "Pure iron melts at 1538 degrees Celsius, and pure iron boils at 2862 degrees Celsius at sea "
+    "level.",
+    "The temperature in degrees Celsius at which pure iron melts is 1538, and the temperature in "
+    "degrees Celsius at which it boils at the pressure of the air at sea level is 2862.",
+    "At sea level pure iron melts at 1538 degrees Celsius and boils at 2862 degrees Celsius.",
 ]
 #: One score for all logits, and one of two.
 STEPS = Calibrator("isotonic", scores=(-1e9, 1e9), probabilities=(0.5, 0.5))
