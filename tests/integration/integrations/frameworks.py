@@ -25,7 +25,8 @@ def needed(name):
     """A package, or a skip that says how to run the tests of the module."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return pytest.importorskip(name, reason=f"{name} is not installed: make frameworks")
+        reason = f"{name} is not installed: make frameworks"
+        return pytest.importorskip(name, reason=reason, exc_type=ModuleNotFoundError)
 
 
 @contextmanager
