@@ -24,6 +24,7 @@ from qdrant_rerank.inference.tokenization import (
     well_formed,
 )
 from qdrant_rerank.inference.tokenizer_files import TokenizerFiles, tokenizer_errors
+from qdrant_rerank.utils.validation import a_type
 
 __all__ = ["QWEN3_RERANKER", "PromptTemplate", "PromptTokenizer", "choose_prompt"]
 
@@ -95,8 +96,11 @@ def choose_prompt(
         spec: the model's entry in the registry, for a model without a configuration file.
 
     Raises:
-        InvalidInputError: the model is a language model whose prompt is not known.
+        InvalidInputError: the model is a language model whose prompt is not known, or the prompt
+            is no template.
     """
+    if not isinstance(prompt, PromptTemplate | None):
+        raise InvalidInputError(f"prompt is {a_type(prompt)}; expected a PromptTemplate.")
     if prompt is not None:
         return prompt
     listed = spec is not None and spec.template == "qwen3"

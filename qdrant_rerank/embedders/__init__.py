@@ -30,7 +30,7 @@ from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
 from qdrant_rerank.types import Embedder, SparseEncoder
 from qdrant_rerank.utils.fork import ForkLock
 from qdrant_rerank.utils.signatures import takes
-from qdrant_rerank.utils.validation import require_call
+from qdrant_rerank.utils.validation import require_call, shown
 
 __all__ = [
     "AsyncEmbedder",
@@ -114,7 +114,7 @@ def load_sparse(
         return Bm25Encoder() if language is None else Bm25Encoder(language=language)
     if language is not None:
         raise InvalidInputError(
-            f"language is {language!r:.80}, and sparse is {sparse!r:.80}, which has its own "
+            f"language is {shown(language)}, and sparse is {shown(sparse)}, which has its own "
             "or none; expected sparse='auto' or 'Qdrant/bm25' with a language. Or pass "
             "sparse=Bm25Encoder(language=...)."
         )
@@ -133,7 +133,7 @@ def load_sparse(
         require_call("sparse", sparse, "embed_documents", "texts")
         return sparse
     raise InvalidInputError(
-        f"sparse is {sparse!r:.80}; expected 'Qdrant/bm25', None, a hub name ('owner/name') or a "
+        f"sparse is {shown(sparse)}; expected 'Qdrant/bm25', None, a hub name ('owner/name') or a "
         "directory of a SPLADE model, a fastembed SparseTextEmbedding, a SparseEncoder of "
         "sentence-transformers, or an object with name, embed_query and embed_documents."
     )

@@ -19,7 +19,7 @@ from qdrant_rerank.errors import DeadlineError, InvalidInputError, ModelOutputEr
 from qdrant_rerank.utils.background import run_in_background, wait_in_background
 from qdrant_rerank.utils.deadline import Deadline, deadline_of_call
 from qdrant_rerank.utils.model_server import ModelServer
-from qdrant_rerank.utils.validation import a_type, require_choice, require_positive
+from qdrant_rerank.utils.validation import a_type, require_choice, require_positive, shown
 
 __all__ = ["OpenAIEmbedder"]
 
@@ -94,7 +94,7 @@ class OpenAIEmbedder(BatchedEmbedder, AsyncEmbedder):
         parameters: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(model, str) or not model.strip():
-            raise InvalidInputError(f"model is {model!r:.80}; expected the name of a model.")
+            raise InvalidInputError(f"model is {shown(model)}; expected the name of a model.")
         require_positive("dimension", dimension)
         require_positive("batch_size", batch_size, optional=False)
         require_positive("batch_characters", batch_characters, optional=False)

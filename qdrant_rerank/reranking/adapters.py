@@ -32,7 +32,7 @@ from qdrant_rerank.reranking.answers import (
     scores_of,
 )
 from qdrant_rerank.utils.fork import ForkLock
-from qdrant_rerank.utils.validation import a_type, require_call
+from qdrant_rerank.utils.validation import a_type, require_call, shown
 
 __all__ = ["ClientReranker", "PeerReranker", "as_reranker"]
 
@@ -148,7 +148,7 @@ class ClientReranker(PeerReranker):
         self, client: Any, model: str, *, parameters: Mapping[str, Any] | None = None
     ) -> None:
         if not isinstance(model, str) or not model:
-            raise InvalidInputError(f"model is {model!r:.80}; expected the name of a model.")
+            raise InvalidInputError(f"model is {shown(model)}; expected the name of a model.")
         _require_object(client)
         rerank = _method(client, "rerank")
         given = {"model": model, **(parameters or {})}

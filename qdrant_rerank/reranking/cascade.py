@@ -16,7 +16,7 @@ from qdrant_rerank.reranking.late_interaction import late_interaction_of
 from qdrant_rerank.reranking.scoring import load_reranker, score
 from qdrant_rerank.types import RerankerLike
 from qdrant_rerank.utils.deadline import Deadline
-from qdrant_rerank.utils.validation import require_positive, require_several
+from qdrant_rerank.utils.validation import require_positive, require_several, shown
 
 __all__ = ["Cascade"]
 
@@ -57,7 +57,7 @@ class Cascade:
         for number, stage in enumerate(stages):
             if not isinstance(stage, tuple | list) or len(stage) != 2:
                 raise InvalidInputError(
-                    f"Stage {number} is {stage!r:.80}; expected (reranker, keep)."
+                    f"Stage {number} is {shown(stage)}; expected (reranker, keep)."
                 )
             keep = stage[1]
             require_positive(f"keep of stage {number}", keep)

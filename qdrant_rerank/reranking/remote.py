@@ -16,6 +16,7 @@ from qdrant_rerank.utils.validation import (
     require_choice,
     require_positive,
     require_several,
+    shown,
 )
 
 __all__ = ["RemoteReranker"]
@@ -69,7 +70,7 @@ class RemoteReranker:
     ) -> None:
         require_choice("api", api, ApiName)
         if model is not None and (not isinstance(model, str) or not model):
-            raise InvalidInputError(f"model is {model!r:.80}; expected the name of a model.")
+            raise InvalidInputError(f"model is {shown(model)}; expected the name of a model.")
         self._api = APIS[api]
         if model is None and self._api.needs_model:
             raise InvalidInputError(f"model is None; api={api!r} needs the name of a model.")

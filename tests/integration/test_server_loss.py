@@ -211,4 +211,4 @@ def test_a_rate_limit_is_told_and_waited_for(client, collection):  # noqa: F811
         search_until_refused()
     retried = SearchOptions(retries=5)
     assert len(searcher.search("iron", limit=3, options=retried)) == 3
-    assert searcher.add(sentences(90, seed=1), batch_size=1, progress=False) == 90
+    assert searcher.add(sentences(70, seed=1), batch_size=1, progress=False) == 70
