@@ -73,6 +73,27 @@ def test_a_directory_of_others_is_refused_and_nothing_in_it_changes(tmp_path, fi
     assert not holds_collections(tmp_path)
 
 
+@pytest.mark.parametrize("listing", ["collections.json", "meta.json"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "7", "[1]", '{"name": "theirs"}', "[" * 100_000, "\udcff"),
+        '{"format": 1, "collections": [], "aliases": {}}',
+        '{"format": 1, "collections": {"a": 7}, "aliases": {}}',
+        '{"format": 1, "collections": {"a": {"vectors": 7}}, "aliases": {}}',
+        '{"format": 1, "collections": {}, "aliases": 7}',
+    ],
+)
+def test_a_list_of_others_is_refused_and_nothing_beside_it_changes(tmp_path, listing, text):
+    """A file that happens to have the name of ours, or of local mode's, or is damaged."""
+    (tmp_path / listing).write_bytes(text.encode(errors="surrogateescape"))
+    (tmp_path / "theirs").write_text("theirs")
+    before = contents(tmp_path)
+    with pytest.raises(QdrantConnectionError, match=rf"{listing} cannot be read.*Nothing was cha"):
+        embedded_client(tmp_path)
+    assert contents(tmp_path) == before
+
+
 def test_the_searcher_names_a_directory_of_others(tmp_path, monkeypatch):
     """By QDRANT_PATH, with the files of a training set in it."""
     (tmp_path / "shards" / "train").mkdir(parents=True)
