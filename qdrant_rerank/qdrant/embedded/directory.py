@@ -168,7 +168,11 @@ class Directory:
         """Make and mark the folder of a new collection. Its name is never chosen by a caller."""
         folder = self.path / SHARDS / uuid.uuid4().hex
         folder.mkdir()
-        (folder / MARK).write_text(collection, encoding="utf-8")
+        try:
+            (folder / MARK).write_text(collection, encoding="utf-8")
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # without a mark it would stay for ever
+            raise
         return folder
 
     def folder(self, entry: Entry) -> Path:
