@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from qdrant_client import models
 
 from qdrant_rerank.errors import InvalidInputError
@@ -21,6 +21,7 @@ from qdrant_rerank.qdrant.recall_request import (
     read_filter,
     read_recall,
 )
+from qdrant_rerank.utils.finite import not_finite
 from qdrant_rerank.utils.validation import (
     a_type,
     require_count,
@@ -90,6 +91,19 @@ class SearchRequest:
         if self.score_threshold is not None:
             require_number("score_threshold", self.score_threshold, "a score, or None for all")
         require_flag("progress", self.progress, optional=True)
+        model = self.recall if isinstance(self.recall, BaseModel) else None  # vectors: read_recall
+        for name, given in (
+            ("query_filter", self.query_filter),
+            ("prefetch", self.prefetch),
+            ("recall", model),
+        ):
+            place = not_finite(given)
+            if place is not None:
+                raise InvalidInputError(
+                    f"{name} holds NaN or infinity{f' in {place}' if place else ''}, which Qdrant "
+                    "takes for no bound; expected finite numbers. Leave out a bound that there is "
+                    "not."
+                )
         self.filter()
         _require_models(self.lookup_from, self.shard_key_selector)
         if not isinstance(self.with_lookup, str | models.WithLookup | None):
