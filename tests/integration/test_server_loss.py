@@ -4,12 +4,18 @@ import base64
 import hashlib
 import hmac
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
+from contextlib import suppress
 
+import grpc
 import pytest
 from click.testing import CliRunner
 from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import UnexpectedResponse
 
 from qdrant_rerank import CollectionSettings, HybridSearcher, SearchOptions
 from qdrant_rerank.cli.main import main
@@ -161,6 +167,39 @@ def test_a_server_killed_during_reindex_keeps_the_old_collection(
         assert json.loads(again.stdout)["added"] == 200
         assert look.count("docs").count == 200
         look.close()
+
+
+def test_a_reindex_that_is_killed_keeps_the_old_collection(client, collection, monkeypatch):  # noqa: F811
+    """Its documents come through a pipe, which is still open; the next reindex goes through."""
+    monkeypatch.setenv("QDRANT_URL", client.init_options["url"])
+    command = [sys.executable, "-m", "qdrant_rerank", "reindex", "-", "--batch-size", "20"]
+    lines = [json.dumps({"text": text}) for text in sentences(1300)]
+
+    def reindex(lines, killed):
+        """Return the exit code; kill it once some of its documents are stored."""
+        before = {one.name for one in client.get_collections().collections}
+        with subprocess.Popen(
+            [*command, "--collection", collection], stdin=subprocess.PIPE, text=True
+        ) as process:
+            process.stdin.write("\n".join(lines) + "\n")
+            process.stdin.flush()
+            while killed and process.poll() is None:
+                now = {one.name for one in client.get_collections().collections} - before
+                with suppress(UnexpectedResponse, grpc.RpcError):  # its shards are not there yet
+                    if any(client.count(name).count >= 20 for name in now):
+                        process.kill()
+            process.stdin.close()
+        return process.returncode
+
+    assert reindex(lines[:100], killed=False) == 0
+    aliases = client.get_aliases().aliases
+    [old] = [one.collection_name for one in aliases if one.alias_name == collection]
+    assert reindex(lines, killed=True) == -signal.SIGKILL
+    assert client.count(collection).count == 100
+    assert len(HybridSearcher(collection, client=client, reranker=None).search("iron")) == 10
+    assert reindex(lines[:200], killed=False) == 0
+    assert client.count(collection).count == 200
+    assert not client.collection_exists(old)
 
 
 @BOTH
