@@ -19,7 +19,14 @@ from qdrant_rerank.errors import DeadlineError, InvalidInputError, ModelOutputEr
 from qdrant_rerank.utils.background import run_in_background, wait_in_background
 from qdrant_rerank.utils.deadline import Deadline, deadline_of_call
 from qdrant_rerank.utils.model_server import ModelServer
-from qdrant_rerank.utils.validation import a_type, require_choice, require_positive, shown
+from qdrant_rerank.utils.validation import (
+    a_type,
+    named_values,
+    require_choice,
+    require_flag,
+    require_positive,
+    shown,
+)
 
 __all__ = ["OpenAIEmbedder"]
 
@@ -95,6 +102,9 @@ class OpenAIEmbedder(BatchedEmbedder, AsyncEmbedder):
     ) -> None:
         if not isinstance(model, str) or not model.strip():
             raise InvalidInputError(f"model is {shown(model)}; expected the name of a model.")
+        if not isinstance(base_url, str | None):
+            raise InvalidInputError(f"base_url is {shown(base_url)}; expected a URL, or None.")
+        require_flag("shorten", shorten)
         require_positive("dimension", dimension)
         require_positive("batch_size", batch_size, optional=False)
         require_positive("batch_characters", batch_characters, optional=False)
@@ -116,7 +126,7 @@ class OpenAIEmbedder(BatchedEmbedder, AsyncEmbedder):
             self._fields["encoding_format"] = encoding
         if shorten:
             self._fields["dimensions"] = dimension
-        self._fields |= parameters or {}
+        self._fields |= named_values("parameters", parameters)
         own = os.environ.get("OPENAI_BASE_URL") or OPENAI
         url = own if base_url is None else base_url
         if api_key is None and url in {own, OPENAI}:

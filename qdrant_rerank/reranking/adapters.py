@@ -32,7 +32,7 @@ from qdrant_rerank.reranking.answers import (
     scores_of,
 )
 from qdrant_rerank.utils.fork import ForkLock
-from qdrant_rerank.utils.validation import a_type, require_call, shown
+from qdrant_rerank.utils.validation import a_type, named_values, require_call, shown
 
 __all__ = ["ClientReranker", "PeerReranker", "as_reranker"]
 
@@ -151,7 +151,7 @@ class ClientReranker(PeerReranker):
             raise InvalidInputError(f"model is {shown(model)}; expected the name of a model.")
         _require_object(client)
         rerank = _method(client, "rerank")
-        given = {"model": model, **(parameters or {})}
+        given = {"model": model, **named_values("parameters", parameters)}
         call = None if rerank is None else _by_keyword(rerank, given)
         if rerank is None or call is None:
             raise InvalidInputError(

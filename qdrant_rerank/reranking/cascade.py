@@ -51,6 +51,10 @@ class Cascade:
     """
 
     def __init__(self, stages: Sequence[tuple[RerankerLike, int | None]]) -> None:
+        if not isinstance(stages, Sequence):
+            raise InvalidInputError(
+                f"stages is {shown(stages)}; expected a list of (reranker, keep) pairs."
+            )
         if not stages:
             raise InvalidInputError("stages is empty; expected (reranker, keep) pairs.")
         most: int | None = None

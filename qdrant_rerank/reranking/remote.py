@@ -13,6 +13,7 @@ from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 from qdrant_rerank.utils.model_server import ModelServer
 from qdrant_rerank.utils.validation import (
     a_type,
+    named_values,
     require_choice,
     require_positive,
     require_several,
@@ -216,9 +217,7 @@ async def _abandon(asking: "Sequence[asyncio.Future[list[float]]]") -> None:
 
 def _fields(parameters: Any) -> dict[str, Any]:
     """Return further fields of a request, checked: what JSON can hold."""
-    if not isinstance(parameters, Mapping | None):
-        raise InvalidInputError(f"parameters is {a_type(parameters)}; expected a dict of fields.")
-    fields = dict(parameters or {})
+    fields = named_values("parameters", parameters)
     try:
         json.dumps(fields, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -25,7 +25,7 @@ from qdrant_rerank.errors import (
     redact,
 )
 from qdrant_rerank.utils.deadline import Deadline
-from qdrant_rerank.utils.validation import clean_key, require_count, require_number
+from qdrant_rerank.utils.validation import clean_key, named_values, require_count, require_number
 
 __all__ = ["ModelServer"]
 
@@ -94,8 +94,8 @@ class ModelServer:
             user = f"{read.username}:{read.password}".encode()
             self._headers["Authorization"] = f"Basic {base64.b64encode(user).decode()}"
             secrets.append(self._headers["Authorization"].partition(" ")[2])
-        for name, value in (headers or {}).items():
-            if str(name).lower() in KEPT_HEADERS:
+        for name, value in named_values("headers", headers).items():
+            if name.lower() in KEPT_HEADERS:
                 raise InvalidInputError(f"headers has {name!r}, which the connection sets itself.")
             cleaned = _header(name, value)
             self._headers = {k: v for k, v in self._headers.items() if k.lower() != name.lower()}

@@ -14,6 +14,7 @@ __all__ = [
     "a_type",
     "as_pairs",
     "clean_key",
+    "named_values",
     "require_blend",
     "require_call",
     "require_choice",
@@ -177,6 +178,19 @@ def require_count(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
         raise InvalidInputError(f"{name} is {shown(value)}; expected a whole number of 0 or more.")
     _require_countable(name, value)
+
+
+def named_values(name: str, value: Any) -> dict[str, Any]:
+    """Return a mapping of names to values as a dict; an empty one for None.
+
+    Raises:
+        InvalidInputError: it is something else, or a name is no str.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise InvalidInputError(f"{name} is {shown(value)}; expected a dict of names and values.")
+    return dict(value)
 
 
 def require_flag(name: str, value: Any, *, optional: bool = False) -> None:

@@ -9,10 +9,21 @@ from qdrant_client import models
 
 from qdrant_rerank import (
     Bm25Encoder,
+    Calibrator,
+    Cascade,
+    ClientReranker,
     CollectionSettings,
     HybridSearcher,
+    LateInteraction,
+    OpenAIEmbedder,
+    PromptTemplate,
+    QdrantInference,
+    RemoteReranker,
+    ScoreCache,
     SearchOptions,
     TextCrossEncoder,
+    Windows,
+    rerank_points,
 )
 from qdrant_rerank.embedders.qdrant import TextIndex
 from qdrant_rerank.errors import QdrantRerankError
@@ -35,6 +46,10 @@ def engine():
     client.close()
 
 
+#: Arguments whose texts may be looked for on a hub.
+MODELS = {"model_name", "reranker", "embedder", "sparse"}
+
+
 def names(function, *left_out):
     """Its arguments, but for some."""
     return [name for name in inspect.signature(function).parameters if name not in left_out]
@@ -44,6 +59,8 @@ def require_ours(call, arguments, given):
     """Pass every odd value for every argument."""
     for name in arguments:
         for value in ODD:
+            if name in MODELS and isinstance(value, str):
+                continue
             try:
                 made = call(**{**given, name: value})
                 if inspect.isgenerator(made):
@@ -136,3 +153,36 @@ def test_arguments_of_scoring(tiny_bert, call):
     given = {"query": "iron", "documents": ["a", "b"], "pairs": [("a", "b")]}
     arguments = names(method)
     require_ours(method, arguments, {name: given[name] for name in arguments if name in given})
+
+
+class Even:
+    """Scores every document alike."""
+
+    def rerank(self, query, documents):
+        """One score per document."""
+        return [1.0 for _ in documents]
+
+
+HITS = [models.ScoredPoint(id=n, version=0, score=n, payload={"text": "iron"}) for n in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("made", "given"),
+    [
+        (Calibrator, {"method": "platt"}),
+        (Calibrator, {"method": "isotonic", "scores": (0.0, 1.0), "probabilities": (0.1, 0.9)}),
+        (Cascade, {"stages": [(Even(), 5), (Even(), None)]}),
+        (ClientReranker, {"client": Even(), "model": "a"}),
+        (LateInteraction, {"vector": "many", "embedder": lambda text: [[1.0]]}),
+        (OpenAIEmbedder, {"base_url": "http://127.0.0.1:1/v1", "model": "a"}),
+        (PromptTemplate, {"prefix": "", "body": "{query}{document}", "suffix": ""}),
+        (QdrantInference, {"name": "Qdrant/bm25"}),
+        (RemoteReranker, {"url": "http://127.0.0.1:1/rerank", "model": "a"}),
+        (ScoreCache, {"max_bytes": 1000}),
+        (Windows, {}),
+        (rerank_points, {"query": "iron", "points": HITS, "reranker": Even()}),
+    ],
+)
+def test_arguments_of_rerankers_and_encoders(made, given):
+    """Nothing is asked of a server when one is made."""
+    require_ours(made, names(made), given)
