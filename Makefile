@@ -27,30 +27,48 @@ $(VENV)/.dev: $(VENV)/.demo
 demo: $(VENV)/.demo  ## index Python's own documentation, ask five questions, show what reranking moves
 	@$(BIN)/qdrant-rerank demo
 
+# One process per core; a file's tests stay in one of them, since they share what is slow to make.
+ALL := -n auto --dist loadfile
+# A client and a server may be some releases apart.
+QUIET := -W 'ignore:Qdrant client version' -W 'ignore:Failed to obtain server version'
+
 test: $(VENV)/.dev  ## every test
-	@$(BIN)/python -m pytest --durations=5
+	@$(BIN)/python -m pytest $(ALL) --durations=5
 
 server-test: $(VENV)/.dev  ## the tests against a server or a cluster at QDRANT_URL, over REST and gRPC
-	@$(BIN)/python -m pytest -m server tests/integration \
-	    -W 'ignore:Qdrant client version' -W 'ignore:Failed to obtain server version'
+	@$(BIN)/python -m pytest -m server tests/integration $(QUIET)
 
 congruence: $(VENV)/.dev  ## random work on the embedded engine, local mode and, if QDRANT_URL is set, a server; CONGRUENCE_SEEDS=100
 	@CONGRUENCE_SEEDS=$${CONGRUENCE_SEEDS:-100} $(BIN)/python -m pytest tests/integration/qdrant/embedded/test_congruence.py
 
-# What depends on other packages, in the oldest and the newest releases of them that a user can have.
-# The environment of the other tests has an older huggingface_hub, since fastembed wants one.
-ACROSS := tests/integration/test_releases.py tests/integration/hub/test_faults.py tests/integration/hub/test_cache.py \
-    tests/integration/cli/test_models.py tests/integration/cross_encoder/test_bundled.py
+# What depends on other packages, in the oldest and the newest releases of them that a user can have,
+# and on a server if QDRANT_URL is set. The environment of the other tests has an older
+# huggingface_hub, since fastembed wants one.
+ACROSS := tests/integration/hub/test_faults.py tests/integration/hub/test_cache.py tests/integration/cli/test_models.py \
+    tests/integration/cross_encoder/test_bundled.py tests/unit/qdrant tests/unit/search tests/integration/qdrant \
+    tests/integration/search tests/integration/reranking tests/integration/test_releases.py $(QUIET)
+TOOLS := pytest pytest-xdist hypothesis
 
-newest:  ## the tests of what depends on other packages, with the newest of all that a user gets
-	@$(PYTHON) -m venv $(VENV)-newest
-	@$(VENV)-newest/bin/python -m pip --disable-pip-version-check install --quiet --upgrade --editable '.[cpu,embedded]' pytest hypothesis
-	@$(VENV)-newest/bin/python -m pytest $(ACROSS)
+$(VENV)-newest/.made: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-newest
+	$(VENV)-newest/bin/python -m pip --disable-pip-version-check install --quiet --upgrade --editable '.[cpu,embedded]' $(TOOLS)
+	@touch $@
 
-oldest:  ## the same with the oldest that pyproject.toml allows
-	@$(PYTHON) -m venv $(VENV)-oldest
-	@$(VENV)-oldest/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints-oldest.txt --editable '.[cpu,embedded]' pytest hypothesis
-	@$(VENV)-oldest/bin/python -m pytest $(ACROSS)
+$(VENV)-oldest/.made: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints-oldest.txt --editable '.[cpu,embedded]' $(TOOLS)
+	@touch $@
+
+define across
+@$(VENV)-$@/bin/python -m pytest $(ALL) $(ACROSS)
+@$(VENV)-$@/bin/python -m pytest -m server tests/integration/test_server.py tests/integration/test_server_trouble.py $(QUIET)
+endef
+
+newest: $(VENV)-newest/.made  ## the tests of what depends on other packages, with the newest of all that a user gets
+	$(across)
+
+oldest: $(VENV)-oldest/.made  ## the same with the oldest that pyproject.toml allows
+	$(across)
 
 # PyTorch and the packages whose encoders are taken as they are.
 adapters:  ## the tests with sentence-transformers, model2vec, LangChain, LlamaIndex, fastembed and OpenAI's client
@@ -60,7 +78,7 @@ adapters:  ## the tests with sentence-transformers, model2vec, LangChain, LlamaI
 	@$(VENV)-adapters/bin/python -m pytest tests/integration/embedders tests/unit/embedders
 
 coverage: $(VENV)/.dev  ## every test, and the lines that none of them runs
-	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	@$(BIN)/python -m pytest $(ALL) --cov --cov-report=term:skip-covered
 
 check: $(VENV)/.dev  ## lint, format, types
 	@$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from qdrant_client import models
 
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.utils.client_models import optional_field
 from qdrant_rerank.utils.validation import (
     a_type,
     require_blend,
@@ -131,7 +132,7 @@ def require_options(options: Any) -> None:
 
 def _require_rrf(rrf: models.Rrf) -> None:
     require_positive("the k of Rrf", rrf.k)
-    for weight in rrf.weights or []:
+    for weight in optional_field(rrf, "weights") or []:
         if not 0 <= weight < float("inf"):
             raise InvalidInputError(f"A weight of Rrf is {weight}; expected 0 or more.")
 

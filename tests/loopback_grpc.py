@@ -26,6 +26,7 @@ from qdrant_client.conversions.conversion import (
 
 from qdrant_rerank.errors import QdrantRerankError
 from tests.loopback_qdrant import VERSION, loopback_qdrant, refusal, require_known
+from tests.releases import CLIENT
 
 Context = grpc.ServicerContext
 CALLERS = 8  # at a time
@@ -71,12 +72,12 @@ class Points(pb.PointsServicer):
 
     def Upsert(self, request: Any, context: Context) -> Any:
         with self._asked.call(context) as client:
-            _require_known(request, "points", "update_filter", "update_mode")
+            known = {"update_filter": GrpcToRest.convert_filter}
+            if CLIENT >= (1, 17):
+                known["update_mode"] = GrpcToRest.convert_update_mode
+            _require_known(request, "points", *known)
             points = [GrpcToRest.convert_point_struct(point) for point in request.points]
-            conditions = {
-                "update_filter": _given(request, "update_filter", GrpcToRest.convert_filter),
-                "update_mode": _given(request, "update_mode", GrpcToRest.convert_update_mode),
-            }
+            conditions = {name: _given(request, name, read) for name, read in known.items()}
             given = {name: value for name, value in conditions.items() if value is not None}
             return _updated(client.upsert(request.collection_name, points, **given))
 
@@ -229,8 +230,12 @@ class Collections(pb.CollectionsServicer):
 
     def Update(self, request: Any, context: Context) -> Any:
         with self._asked.call(context) as client:
+            _require_known(request, "metadata", "sparse_vectors_config")
+            read = GrpcToRest.convert_sparse_vector_config
             done = client.update_collection(
-                request.collection_name, metadata=grpc_to_payload(request.metadata)
+                request.collection_name,
+                sparse_vectors_config=_given(request, "sparse_vectors_config", read),
+                metadata=grpc_to_payload(request.metadata),
             )
             return pb.CollectionOperationResponse(result=done)
 

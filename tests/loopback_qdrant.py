@@ -148,8 +148,9 @@ class LoopbackQdrant:
             case "GET", "/aliases":
                 return client.get_collection_aliases(name)
             case "PATCH", None:
-                require_known(body, {"metadata"})
-                return client.update_collection(name, metadata=body.get("metadata"))
+                require_known(body, {"metadata", "sparse_vectors"})
+                changed = models.UpdateCollection.model_validate(body)
+                return client.update_collection(name, **_given(changed))
         return self._points(method, name, rest, body)
 
     def _points(self, method: str, name: str, rest: str, body: Body) -> Any:

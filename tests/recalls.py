@@ -42,7 +42,7 @@ def documents() -> Iterator[models.PointStruct]:
             "nothing": None,
             "when": DAY + timedelta(days=row),
             "place": {"lon": 13.4 + row, "lat": 52.5},
-            "uuid": UUID(int=row),
+            "uuid": UUID(int=row) if CLIENT >= (1, 20) else str(UUID(int=row)),  # over gRPC
         }
         if row != 5:
             payload["book"] = "metals" if row < 3 else "kitchen"

@@ -15,7 +15,7 @@ from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.qdrant.recall_plan import RecallPlan
 from qdrant_rerank.qdrant.schema import Branch
 from qdrant_rerank.types import PointId
-from qdrant_rerank.utils.client_models import TextQuery
+from qdrant_rerank.utils.client_models import TextQuery, optional_field
 from qdrant_rerank.utils.validation import a_type, shown
 
 __all__ = [
@@ -316,14 +316,15 @@ def _fusion(
     if not isinstance(options.fusion, models.Rrf):
         return models.FusionQuery(fusion=models.Fusion(options.fusion))
     _require_weights(options, branches)
-    weights = options.fusion.weights
-    if weights is not None:
-        weights = [weights[place] for place in kept]
+    weights = optional_field(options.fusion, "weights")
+    if weights is None:
+        return models.RrfQuery(rrf=options.fusion)
+    weights = [weights[place] for place in kept]
     return models.RrfQuery(rrf=models.Rrf(k=options.fusion.k, weights=weights))
 
 
 def _require_weights(options: SearchOptions, branches: Sequence[Any]) -> None:
-    weights = getattr(options.fusion, "weights", None)
+    weights = optional_field(options.fusion, "weights")
     if weights is not None and len(weights) != len(branches):
         names = ", ".join(
             str(branch) if isinstance(branch, Branch) else f"prefetch of {branch.using!r}"

@@ -7,6 +7,7 @@ from typing import Any
 from qdrant_client import models
 
 from qdrant_rerank.errors import SchemaMismatchError
+from qdrant_rerank.utils.client_models import optional_field
 
 __all__ = [
     "DENSE_NAME",
@@ -117,7 +118,8 @@ class CollectionSchema:
             scored=frozenset(
                 name
                 for name, index in (info.payload_schema or {}).items()
-                if isinstance(index.params, models.TextIndexParams) and index.params.scoring
+                if isinstance(index.params, models.TextIndexParams)
+                and optional_field(index.params, "scoring")
             ),
             points=info.points_count or 0,
         )

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
-from qdrant_rerank.utils.client_models import RelevanceFeedbackQuery, TextQuery
+from qdrant_rerank.utils.client_models import RelevanceFeedbackQuery, TextQuery, optional_field
 
 __all__ = [
     "FEATURES",
@@ -91,7 +91,7 @@ def _features(value: Any) -> Iterator[Feature]:
         return
     if type(value) in FEATURES:
         yield FEATURES[type(value)]
-    if isinstance(value, models.Rrf) and value.weights is not None:
+    if isinstance(value, models.Rrf) and optional_field(value, "weights") is not None:
         yield WEIGHTED_RRF
     if not isinstance(value, models.SparseVector):
         for name in type(value).model_fields:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         AcoshExpression,
         Bm25Params,
         Bm25Scoring,
+        DenseVectorNameConfig,
         IdTrackerParams,
         MatchPrefix,
         MatchSubstring,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         RelevanceFeedbackInput,
         RelevanceFeedbackQuery,
         SliceCondition,
+        SparseVectorNameConfig,
         TextQuery,
         TextQueryInput,
         TextScoringParams,
@@ -37,6 +39,7 @@ __all__ = [
     "AcoshExpression",
     "Bm25Params",
     "Bm25Scoring",
+    "DenseVectorNameConfig",
     "IdTrackerParams",
     "MatchPrefix",
     "MatchSubstring",
@@ -46,11 +49,13 @@ __all__ = [
     "RelevanceFeedbackInput",
     "RelevanceFeedbackQuery",
     "SliceCondition",
+    "SparseVectorNameConfig",
     "TextQuery",
     "TextQueryInput",
     "TextScoringParams",
     "TurboQuantization",
     "UpdateMode",
+    "optional_field",
 ]
 
 #: Name of a model -> the first release of qdrant-client that has it.
@@ -58,6 +63,8 @@ SINCE = {
     "UpdateMode": "1.17",
     "RelevanceFeedbackInput": "1.17",
     "RelevanceFeedbackQuery": "1.17",
+    "DenseVectorNameConfig": "1.18",
+    "SparseVectorNameConfig": "1.18",
     "TurboQuantization": "1.18",
     "IdTrackerParams": "1.20",
     "MatchPrefix": "1.19",
@@ -73,6 +80,11 @@ SINCE = {
     "TextQueryInput": "1.20",
     "TextScoringParams": "1.20",
 }
+
+
+def optional_field(model: Any, name: str) -> Any:
+    """Return a field of a model; None where the installed release has no such field."""
+    return getattr(model, name, None)
 
 
 def _stand_in(name: str, since: str) -> type:

@@ -12,6 +12,9 @@ import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
 
+# One module, whichever of its names it is first imported by.
+sys.modules.setdefault("tests.guard.sitecustomize", sys.modules[__name__])
+
 LOG = "LOOPBACK_GUARD_LOG"
 
 

@@ -8,7 +8,7 @@ import qdrant_edge as edge
 from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
-from qdrant_rerank.utils.client_models import TextScoringParams, TurboQuantization
+from qdrant_rerank.utils.client_models import TextScoringParams, TurboQuantization, optional_field
 
 __all__ = [
     "full_config",
@@ -104,8 +104,8 @@ def to_config(config: models.CollectionConfig, *, durable: bool) -> edge.EdgeCon
             max_segment_size=optimizers.max_segment_size,
             indexing_threshold=optimizers.indexing_threshold,
         ),
-        payload_memory=same_name(edge.Memory, getattr(params.payload, "memory", None)),
-        id_tracker_memory=same_name(edge.Memory, getattr(params.id_tracker, "memory", None)),
+        payload_memory=_memory(optional_field(params, "payload")),
+        id_tracker_memory=_memory(optional_field(params, "id_tracker")),
         wal_enabled=durable,
     )
 
@@ -125,7 +125,7 @@ def _vectors(params: models.VectorParams) -> edge.EdgeVectorParams:
         datatype=same_name(edge.VectorStorageDatatype, params.datatype),
         quantization_config=_quantization(params.quantization_config),
         hnsw_config=own_hnsw,
-        memory=same_name(edge.Memory, params.memory),
+        memory=_memory(params),
     )
 
 
@@ -137,8 +137,13 @@ def _sparse_vectors(params: models.SparseVectorParams) -> edge.EdgeSparseVectorP
         # "none" is the engine's None
         modifier=edge.Modifier.Idf if params.modifier == models.Modifier.IDF else None,
         datatype=same_name(edge.VectorStorageDatatype, index.datatype),
-        memory=same_name(edge.Memory, index.memory),
+        memory=_memory(index),
     )
+
+
+def _memory(settings: Any) -> Any:
+    """Return where the engine keeps what the settings are about."""
+    return same_name(edge.Memory, optional_field(settings, "memory"))
 
 
 def _hnsw(config: models.HnswConfig) -> edge.HnswIndexConfig:
@@ -150,7 +155,7 @@ def _hnsw(config: models.HnswConfig) -> edge.HnswIndexConfig:
         on_disk=config.on_disk,
         payload_m=config.payload_m,
         inline_storage=config.inline_storage,
-        memory=same_name(edge.Memory, config.memory),
+        memory=_memory(config),
     )
 
 
@@ -161,13 +166,13 @@ def _quantization(given: Any) -> Any:
                 same_name(edge.ScalarType, wanted.type),
                 quantile=wanted.quantile,
                 always_ram=wanted.always_ram,
-                memory=same_name(edge.Memory, wanted.memory),
+                memory=_memory(wanted),
             )
         case models.ProductQuantization(product=wanted):
             return edge.ProductQuantizationConfig(
                 same_name(edge.CompressionRatio, wanted.compression),
                 always_ram=wanted.always_ram,
-                memory=same_name(edge.Memory, wanted.memory),
+                memory=_memory(wanted),
             )
         case models.BinaryQuantization(binary=wanted):
             return edge.BinaryQuantizationConfig(
@@ -176,13 +181,13 @@ def _quantization(given: Any) -> Any:
                 query_encoding=same_name(
                     edge.BinaryQuantizationQueryEncoding, wanted.query_encoding
                 ),
-                memory=same_name(edge.Memory, wanted.memory),
+                memory=_memory(wanted),
             )
         case TurboQuantization(turbo=wanted):
             return edge.TurboQuantQuantizationConfig(
                 always_ram=wanted.always_ram,
                 bits=same_name(edge.TurboQuantBitSize, wanted.bits),
-                memory=same_name(edge.Memory, wanted.memory),
+                memory=_memory(wanted),
             )
         case None | "Disabled":
             return None

@@ -17,6 +17,7 @@ from qdrant_rerank.utils.client_models import (
     RelevanceFeedbackInput,
     RelevanceFeedbackQuery,
     TextQuery,
+    optional_field,
 )
 
 __all__ = ["VectorOf", "to_order", "to_params", "to_query"]
@@ -61,7 +62,7 @@ def to_query(  # noqa: PLR0912 - a line or two for each kind
             return edge.Fusion.Rrf(k=RRF_K)
         case models.RrfQuery():
             k = RRF_K if query.rrf.k is None else query.rrf.k
-            return edge.Fusion.Rrf(k=k, weights=query.rrf.weights)
+            return edge.Fusion.Rrf(k=k, weights=optional_field(query.rrf, "weights"))
         case models.RecommendQuery():
             return _recommend(query.recommend, using, vector_of)
         case models.DiscoverQuery():
@@ -163,7 +164,7 @@ def to_params(
     params = as_model(models.SearchParams, params)
     if params is None:
         return None
-    wanted, corpus = params.quantization, getattr(params.idf, "corpus", None)
+    wanted, corpus = params.quantization, optional_field(optional_field(params, "idf"), "corpus")
     return edge.SearchParams(
         hnsw_ef=params.hnsw_ef,
         exact=bool(params.exact),

@@ -7,6 +7,7 @@ from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
 from qdrant_rerank.qdrant.embedded.checks import as_model, dense_vectors
+from qdrant_rerank.utils.client_models import DenseVectorNameConfig, SparseVectorNameConfig
 from qdrant_rerank.utils.validation import shown
 
 __all__ = ["changed_sparse", "require_new_vectors", "vector_names", "with_vector", "without_vector"]
@@ -52,16 +53,16 @@ def with_vector(params: models.CollectionParams, name: str, config: Any) -> mode
     """
     if isinstance(config, Mapping):
         is_sparse = "sparse" in config
-        kind = models.SparseVectorNameConfig if is_sparse else models.DenseVectorNameConfig
+        kind = SparseVectorNameConfig if is_sparse else DenseVectorNameConfig
         config = as_model(kind, config)
     dense, sparse = dense_vectors(params), dict(params.sparse_vectors or {})
     made: models.VectorParams | models.SparseVectorParams
     match config:
-        case models.DenseVectorNameConfig():
+        case DenseVectorNameConfig():
             made = models.VectorParams(**_given(config.dense))
             there: dict[str, Any] = dense
             same: tuple[str, ...] = ("size", "distance", "multivector_config", "datatype")
-        case models.SparseVectorNameConfig():
+        case SparseVectorNameConfig():
             wanted = config.sparse
             index = None
             if wanted.datatype is not None:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -238,6 +239,15 @@ def test_no_etag_leads_out_of_the_cache(process, hub, tmp_path, tiny_bert, etag)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "victim"]
 
 
+@pytest.fixture
+def victim():
+    """A file of the user's, in a folder whose name is short enough for an error to show whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "victim")
+        file.write_text("precious")
+        yield file
+
+
 def listed(**changes):
     """A listing in which the first file has other facts."""
 
@@ -275,10 +285,8 @@ def listed(**changes):
         (lambda _: b"\xff\xfe", "could not be fetched"),
     ],
 )
-def test_an_odd_listing_is_named_and_touches_nothing(process, hub, tmp_path, listing, seen):
+def test_an_odd_listing_is_named_and_touches_nothing(process, hub, tmp_path, victim, listing, seen):
     """By its field; no digest and no name of a hub leads to a file outside of the cache."""
-    victim = tmp_path / "victim"
-    victim.write_text("precious")
 
     def with_victim(info):
         content = listing(info)

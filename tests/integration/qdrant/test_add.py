@@ -79,7 +79,7 @@ def test_a_text_goes_where_the_text_source_reads(client):
             several.add(["words"], progress=False)
 
 
-@pytest.mark.filterwarnings("ignore:Documents of .* are in:UserWarning")  # another script
+@pytest.mark.filterwarnings("ignore:Documents of .* are in ")
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -23,6 +23,7 @@ from qdrant_rerank.qdrant.embedded.client import EdgeClient
 from tests.fault_server import answer, serving
 from tests.faults import SCHEMA, STORED
 from tests.loopback_qdrant import loopback_qdrant
+from tests.releases import needs_client
 
 REFUSED = answer(400, b'{"status": {"error": "Wrong input: a bad point"}}')
 OVERLOADED = answer(503, b"overloaded")
@@ -172,6 +173,7 @@ def test_a_document_that_is_too_large_is_named_with_its_size():
 
 
 @pytest.mark.parametrize("command", ["index", "reindex"])
+@needs_client(1, 20)
 def test_a_command_whose_server_is_lost_says_what_is_stored(command, tmp_path):
     """In the words of the command line; what reindex built is removed."""
     lost = []
@@ -200,6 +202,7 @@ def test_a_command_whose_server_is_lost_says_what_is_stored(command, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["index", "reindex"])
+@needs_client(1, 20)
 def test_a_command_with_a_wrong_document_and_a_failed_batch_says_both_in_its_words(
     command, tmp_path
 ):

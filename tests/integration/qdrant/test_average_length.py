@@ -292,11 +292,11 @@ def test_what_is_given_for_bm25_needs_a_vector_of_it(client):
 
 def test_fastembeds_own_encoder_keeps_its_length(client, tmp_path):
     """A collection that it fills through us records 256, and BM25 by name adds with it."""
-    from fastembed import SparseTextEmbedding
+    sparse_text_embedding = pytest.importorskip("fastembed").SparseTextEmbedding
 
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "english.txt").write_text("the\n")
-    theirs = SparseTextEmbedding("Qdrant/bm25", specific_model_path=str(tmp_path))
+    theirs = sparse_text_embedding("Qdrant/bm25", specific_model_path=str(tmp_path))
     lexical(client, sparse=theirs).add(TEXTS, progress=False)
     assert record(client) == load_sparse(theirs).describe()
     lexical(client).add(["tin"], progress=False)

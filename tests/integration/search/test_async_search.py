@@ -24,6 +24,7 @@ from qdrant_rerank.errors import (
 )
 from qdrant_rerank.reranking.grouping import GroupedResults
 from tests.loopback_qdrant import loopback_qdrant
+from tests.releases import needs_client
 
 DOCUMENTS = [
     {"text": text, "n": n, "topic": "metal" if "iron" in text.lower() else "other"}
@@ -219,6 +220,7 @@ def test_async_finds_what_sync_finds(engines, engine, tiny, made, asked):
 
 @pytest.mark.filterwarnings("ignore:None of the .* group_by='nothing'")
 @pytest.mark.parametrize("engine", ["AsyncQdrantClient in memory", "AsyncQdrantClient over HTTP"])
+@needs_client(1, 20)
 def test_and_so_by_any_kind_of_recall(engines, engine, tiny):
     """A point's id, a vector, a query, a request, sub-requests; and what is wrong with them."""
     ones = [1.0] * 256

@@ -251,7 +251,7 @@ def test_a_text_source_that_finds_nothing_at_all_warns(searcher):
     assert (results.trace.status, results.trace.missing_text) == ("no text", 1)
 
 
-@pytest.mark.filterwarnings("ignore:Documents of .* are in:UserWarning")  # another script
+@pytest.mark.filterwarnings("ignore:Documents of .* are in ")
 @RELAXED
 @given(texts=TEXTS, data=st.data())
 def test_order_of_insertion_never_changes_a_score(bundled, texts, data):

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from qdrant_rerank import HybridSearcher
+from tests.releases import needs_client
 
 ROOT = Path(__file__).parents[3]
 
 
+@needs_client(1, 20)
 def test_a_short_soak_finds_nothing_wrong():
     """No score of another text, no text from the past, only errors of ours, nothing left."""
     command = [sys.executable, "-m", "benchmarks.soak", "--searches", "60", "--faults", "0.05"]

@@ -16,6 +16,7 @@ from qdrant_rerank.evaluation.compare import with_reranker
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
 from qdrant_rerank.qdrant.embedded.client import EdgeClient
 from qdrant_rerank.qdrant.schema import TEXT_KEY
+from tests.releases import needs_client
 from tests.writers import IRON, WRITTEN, written
 
 TEXTS = [
@@ -211,6 +212,7 @@ def test_threads_of_first_searches_read_one_field():
         assert len({text[-4:] for text in reranker.read}) == 1
 
 
+@needs_client(1, 20)
 def test_a_new_collection_records_where_its_texts_are(client):
     """Another searcher reads it back, and needs no look at payloads that would tell otherwise."""
     first = HybridSearcher("docs", client=client, reranker=Counting())

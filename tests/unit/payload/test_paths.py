@@ -3,7 +3,7 @@
 from contextlib import closing
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 from qdrant_client.local.payload_value_extractor import value_by_key
@@ -40,10 +40,19 @@ VALUES = st.recursive(
 
 
 @given(steps=STEPS, payload=st.dictionaries(KEYS, VALUES, max_size=4))
+@example(steps=["a", "b"], payload={"a.b": "iron"})
 def test_a_path_leads_to_the_values_that_qdrant_clients_own_leads_to(steps, payload):
-    """Keys, quoted keys, one item and every item; a list at the end counts as its items."""
+    """Keys, quoted keys, one item and every item; a list at the end counts as its items.
+
+    What is ours: a field whose own name is the path comes first.
+    """
     path = path_of(steps)
-    assert values_at(payload, path) == (value_by_key(payload, path) or [])
+    if path in payload:
+        named = payload[path]
+        expected = named if isinstance(named, list) else [named]
+    else:
+        expected = value_by_key(payload, path) or []
+    assert values_at(payload, path) == expected
     assert parse_path(path) == tuple(steps)
 
 

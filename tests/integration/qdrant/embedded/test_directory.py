@@ -17,6 +17,7 @@ from qdrant_rerank import HybridSearcher
 from qdrant_rerank.errors import QdrantConnectionError
 from qdrant_rerank.qdrant.embedded.choice import embedded_client, holds_collections
 from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
+from tests.releases import needs_client
 
 VECTORS = {"vectors_config": models.VectorParams(size=2, distance=models.Distance.DOT)}
 POINT = models.PointStruct(id=1, vector=[1.0, 2.0])
@@ -289,6 +290,7 @@ def test_what_a_killed_process_had_in_memory_is_removed_by_the_next(tmp_path, mo
 
 
 @pytest.mark.parametrize("path", ["None", "sys.argv[1]"])
+@needs_client(1, 20)
 def test_a_client_that_nobody_closed_warns_of_no_open_file(tmp_path, path):
     """At the end of a script, Python would name the lock."""
     code = (

@@ -62,6 +62,7 @@ def run(code, arguments=(), **environment):
 # --- what is kept
 
 
+@needs_client(1, 20)
 def test_collections_indexes_and_aliases_are_there_the_next_time(tmp_path):
     """As they were, with their settings and metadata."""
     path = tmp_path / "db"
@@ -122,6 +123,7 @@ def test_a_process_killed_while_it_adds_loses_nothing_that_add_returned_for(tmp_
         assert found
 
 
+@needs_client(1, 20)
 def test_in_memory_leaves_no_files(tmp_path, monkeypatch):
     """After close, and after a process that forgot it."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -675,6 +677,7 @@ def test_every_kind_of_query_is_answered_as_local_mode_does(edge):
         ]
 
 
+@needs_client(1, 20)
 def test_a_collection_without_vectors_is_searched_by_its_text_index(tmp_path):
     """Recall by words alone, as in local mode; there the next time."""
     found = []
