@@ -13,6 +13,7 @@ from qdrant_rerank.utils.validation import (
     require_blend,
     require_choice,
     require_count,
+    require_flag,
     require_number,
     require_positive,
     shown,
@@ -114,12 +115,11 @@ class SearchOptions:
         _require_consistency(self.consistency)
         if self.recall_threshold is not None:
             require_number("recall_threshold", self.recall_threshold, "a retrieval score")
-        require_number("diversity", self.diversity, "0 to 1")
-        if not 0 <= self.diversity <= 1:
-            raise InvalidInputError(f"diversity is {shown(self.diversity)}; expected 0 to 1.")
-        if self.two_phase not in {None, True, False}:
+        require_number("diversity", self.diversity, "0 to 1", least=0, most=1)
+        require_flag("two_phase", self.two_phase, optional=True)
+        if not isinstance(self.search_params, models.SearchParams | None):
             raise InvalidInputError(
-                f"two_phase is {shown(self.two_phase)}; expected a bool or None."
+                f"search_params is {shown(self.search_params)}; expected a models.SearchParams."
             )
         require_count("retries", self.retries)
 
@@ -154,7 +154,7 @@ def _require_names(name: str, value: Any) -> None:
         return
     if not isinstance(value, Sequence) or not value or not all(isinstance(v, str) for v in value):
         raise InvalidInputError(
-            f"{name} is {value!r:.80}; expected the name of a vector, several names, or None."
+            f"{name} is {shown(value)}; expected the name of a vector, several names, or None."
         )
     if len(set(value)) < len(value):
-        raise InvalidInputError(f"{name} is {value!r}; expected each name once.")
+        raise InvalidInputError(f"{name} is {shown(value)}; expected each name once.")

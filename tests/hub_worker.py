@@ -108,6 +108,17 @@ def no_network():
     socket.getaddrinfo = refuse
 
 
+def no_locks(name):
+    """Make every lock of this process fail as on a file system that has none."""
+    import errno
+    import fcntl
+
+    def refuse(*_):
+        raise OSError(getattr(errno, name), os.strerror(getattr(errno, name)))
+
+    fcntl.flock = fcntl.lockf = refuse
+
+
 class _Kept(logging.Handler):
     """Keeps the messages of warnings in a list."""
 
@@ -123,6 +134,8 @@ def serve():
     """Answer calls from stdin on stdout, a line each."""
     if os.environ.get("TEST_NO_NETWORK"):
         no_network()
+    if name := os.environ.get("TEST_NO_LOCKS"):
+        no_locks(name)
     if limit := int(os.environ.get("TEST_LARGEST_FILE", "0")):
         import resource
 

@@ -3,7 +3,8 @@
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,26 @@ class OwnServer:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+
+
+@contextmanager
+def own_cluster(directory: Path, nodes: int = 3) -> Iterator[list[OwnServer]]:
+    """Start a cluster whose nodes a test may kill."""
+    with ExitStack() as stack:
+        started: list[OwnServer] = []
+        for number in range(nodes):
+            place, port = directory / f"node{number}", free_port()
+            place.mkdir()
+            uri = f"http://127.0.0.1:{port}"
+            first = started[0].p2p if started else None
+            joins = ["--bootstrap", first] if first else []
+            node = OwnServer(
+                place,
+                arguments=["--uri", uri, *joins],
+                CLUSTER__ENABLED="true",
+                CLUSTER__P2P__PORT=str(port),
+                CLUSTER__CONSENSUS__TICK_PERIOD_MS="100",
+            )
+            node.p2p = uri
+            started.append(stack.enter_context(node))
+        yield started

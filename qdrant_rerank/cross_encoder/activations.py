@@ -14,6 +14,7 @@ from qdrant_rerank.cross_encoder.heads import Head
 from qdrant_rerank.cross_encoder.model_config import ModelConfig
 from qdrant_rerank.cross_encoder.torch_activations import TORCH_ACTIVATIONS, TorchActivation
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError
+from qdrant_rerank.utils.validation import shown
 from qdrant_rerank.utils.warn import warn_caller
 
 __all__ = [
@@ -47,9 +48,10 @@ def require_activation(activation: Any) -> None:
             "'sigmoid', 'softmax' or 'identity', or a function of a numpy array, such as "
             "lambda logits: module(torch.from_numpy(logits)).numpy()."
         )
-    if not callable(activation) and activation not in get_args(NamedActivation):
+    named = isinstance(activation, str) and activation in get_args(NamedActivation)
+    if not callable(activation) and not named:
         raise InvalidInputError(
-            f"activation is {activation!r}; expected one of "
+            f"activation is {shown(activation)}; expected one of "
             f"{', '.join(map(repr, get_args(NamedActivation)))}, or a callable: logits (n,) -> "
             "scores (n,)."
         )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError, ModelFileError
 from qdrant_rerank.utils.atomic_files import atomic_text
 from qdrant_rerank.utils.text_files import open_lines
-from qdrant_rerank.utils.validation import require_choice
+from qdrant_rerank.utils.validation import require_choice, require_number, shown
 
 __all__ = ["CalibrationMethod", "Calibrator"]
 
@@ -60,6 +60,15 @@ class Calibrator:
 
     def __post_init__(self) -> None:
         require_choice("method", self.method, CalibrationMethod)
+        for name in ("slope", "intercept"):
+            require_number(name, getattr(self, name), "a number")
+        for name in ("scores", "probabilities"):
+            if not isinstance(getattr(self, name), tuple | list):
+                raise InvalidInputError(
+                    f"{name} is {shown(getattr(self, name))}; expected a tuple of numbers."
+                )
+            for value in getattr(self, name):
+                require_number(f"A number of {name}", value, "a number")
         numbers = np.array(
             [self.slope, self.intercept, *self.scores, *self.probabilities], dtype=np.float64
         )

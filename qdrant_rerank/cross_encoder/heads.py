@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError
+from qdrant_rerank.utils.validation import shown
 
 __all__ = ["Head", "Label", "choose_head", "label_logits"]
 
@@ -111,7 +112,8 @@ def choose_head(
     if no_yes and count == 2:
         if label is not None:
             raise InvalidInputError(
-                f"label is {label!r}, but {path} answers with yes and no tokens. Leave label out."
+                f"label is {shown(label)}, but {path} answers with yes and no tokens. Leave "
+                "label out."
             )
         return Head(2, column=1, log_odds=True)
     names = names if len(names) == count else ()
@@ -143,7 +145,7 @@ def _column(label: Label, names: Sequence[str], count: int, path: Path) -> int:
     if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < count:
         return label
     raise InvalidInputError(
-        f"label is {label!r}, but {path} has {_listed(names, count)}. Pass one of them, by "
+        f"label is {shown(label)}, but {path} has {_listed(names, count)}. Pass one of them, by "
         f"{'name or number' if names else 'number'}."
     )
 

@@ -34,6 +34,7 @@ from qdrant_rerank.inference.runtime import Runtime
 from qdrant_rerank.inference.tokenization import PairTokenizer
 from qdrant_rerank.inference.tokenizer_files import TOKENIZER_FILES
 from qdrant_rerank.utils.fork import in_child
+from qdrant_rerank.utils.validation import shown
 
 __all__ = ["EncoderLoader"]
 
@@ -84,7 +85,7 @@ class EncoderLoader:
         self.prompt = choose_prompt(self.prompt, self.config, self.files.spec)
         if self.instruction is not None and self.prompt is None:
             raise InvalidInputError(
-                f"instruction is {self.instruction!r:.80}, but {self.files.name} reads plain "
+                f"instruction is {shown(self.instruction)}, but {self.files.name} reads plain "
                 "pairs. Instructions are for language models; leave it out."
             )
         if self.document_cache is not None and self.request.precision == "fp16":

@@ -24,6 +24,7 @@ from qdrant_rerank.inference.tokenization import (
     well_formed,
 )
 from qdrant_rerank.inference.tokenizer_files import TokenizerFiles, tokenizer_errors
+from qdrant_rerank.utils.validation import a_type, shown
 
 __all__ = ["QWEN3_RERANKER", "PromptTemplate", "PromptTokenizer", "choose_prompt"]
 
@@ -57,6 +58,9 @@ class PromptTemplate:
     no: str = "no"
 
     def __post_init__(self) -> None:
+        for name in ("prefix", "body", "suffix", "instruction", "yes", "no"):
+            if not isinstance(getattr(self, name), str):
+                raise InvalidInputError(f"{name} is {shown(getattr(self, name))}; expected a str.")
         try:
             fields = {field for _, field, _, _ in string.Formatter().parse(self.body) if field}
         except ValueError as error:
@@ -95,8 +99,11 @@ def choose_prompt(
         spec: the model's entry in the registry, for a model without a configuration file.
 
     Raises:
-        InvalidInputError: the model is a language model whose prompt is not known.
+        InvalidInputError: the model is a language model whose prompt is not known, or the prompt
+            is no template.
     """
+    if not isinstance(prompt, PromptTemplate | None):
+        raise InvalidInputError(f"prompt is {a_type(prompt)}; expected a PromptTemplate.")
     if prompt is not None:
         return prompt
     listed = spec is not None and spec.template == "qwen3"

@@ -35,6 +35,7 @@ from qdrant_rerank.utils.progress import tqdm
 from qdrant_rerank.utils.validation import (
     as_pairs,
     require_count,
+    require_flag,
     require_pairs,
     require_positive,
     require_several,
@@ -188,6 +189,8 @@ class TextCrossEncoder:
             precision=precision,
             enable_cpu_mem_arena=enable_cpu_mem_arena,
         )
+        require_flag("lazy_load", lazy_load)
+        require_flag("local_files_only", local_files_only)
         require_positive("max_length", max_length)
         require_activation(activation)
         require_positive("document_cache", document_cache)
@@ -339,6 +342,7 @@ class TextCrossEncoder:
             (1, 'Iron melts at 1538 C.')
         """
         require_positive("top_k", top_k)
+        require_flag("return_documents", return_documents)
         require_several("documents", documents)
         texts = list(documents)
         found = self._score_all(query, texts, batch_size, deadline_s)
@@ -382,6 +386,7 @@ class TextCrossEncoder:
         require_positive("batch_size", batch_size)
         if parallel is not None:
             require_count("parallel", parallel)
+        require_flag("progress", progress, optional=True)
         source = as_pairs(pairs)
         total = len(source) if isinstance(source, Sized) else None
         return self._iterate(iter(source), total, batch_size, parallel, progress)

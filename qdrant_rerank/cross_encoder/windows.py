@@ -19,7 +19,7 @@ from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.inference.batching import TokenizedPair
 from qdrant_rerank.inference.tokenization import PairTokenizer
 from qdrant_rerank.inference.tokenizer_files import tokenizer_errors
-from qdrant_rerank.utils.validation import require_choice, require_count, require_positive
+from qdrant_rerank.utils.validation import require_choice, require_count, require_positive, shown
 
 __all__ = [
     "Aggregate",
@@ -84,9 +84,10 @@ def as_windows(long_documents: LongDocuments) -> Windows | None:
     """
     if isinstance(long_documents, Windows):
         return long_documents
-    if long_documents not in get_args(get_args(LongDocuments)[0]):
+    choices = get_args(get_args(LongDocuments)[0])
+    if not isinstance(long_documents, str) or long_documents not in choices:
         raise InvalidInputError(
-            f"long_documents is {long_documents!r}; expected 'truncate', 'windows', or "
+            f"long_documents is {shown(long_documents)}; expected 'truncate', 'windows', or "
             "Windows(overlap=..., aggregate=...)."
         )
     return Windows() if long_documents == "windows" else None

@@ -35,7 +35,7 @@ from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
 from qdrant_rerank.types import Embedder, SparseEncoder
 from qdrant_rerank.utils.fork import ForkLock
 from qdrant_rerank.utils.signatures import takes
-from qdrant_rerank.utils.validation import a_type, require_call
+from qdrant_rerank.utils.validation import a_type, require_call, shown
 
 __all__ = [
     "AsyncEmbedder",
@@ -124,8 +124,8 @@ def load_sparse(
         return Bm25Encoder() if language is None else Bm25Encoder(language=language)
     if language is not None:
         raise InvalidInputError(
-            f"language is {language!r:.80}, which is of BM25 by name, but sparse is "
-            f"{sparse!r:.80}; expected sparse='auto' or 'Qdrant/bm25'. Or leave language out, and "
+            f"language is {shown(language)}, which is of BM25 by name, but sparse is "
+            f"{shown(sparse)}; expected sparse='auto' or 'Qdrant/bm25'. Or leave language out, and "
             "pass sparse=Bm25Encoder(language=...)."
         )
     if isinstance(sparse, QdrantInference | TextIndex):
@@ -143,7 +143,7 @@ def load_sparse(
         require_call("sparse", sparse, "embed_documents", "texts")
         return sparse
     raise InvalidInputError(
-        f"sparse is {sparse!r:.80}; expected 'Qdrant/bm25', None, a hub name ('owner/name') or a "
+        f"sparse is {shown(sparse)}; expected 'Qdrant/bm25', None, a hub name ('owner/name') or a "
         "directory of a SPLADE model, a fastembed SparseTextEmbedding, a SparseEncoder of "
         "sentence-transformers, or an object with name, embed_query and embed_documents."
     )

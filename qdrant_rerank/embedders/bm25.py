@@ -15,7 +15,6 @@ use: one language per line. Words with an apostrophe or a space are left out, be
 splits there, so they never match.
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +27,7 @@ from py_rust_stemmers import SnowballStemmer
 
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.utils.languages import LANGUAGES
-from qdrant_rerank.utils.validation import require_number
+from qdrant_rerank.utils.validation import require_flag, require_number, shown
 
 if TYPE_CHECKING:
     from qdrant_client.models import SparseVector
@@ -37,6 +36,8 @@ __all__ = ["DEFAULT_AVG_LEN", "LANGUAGES", "Bm25Encoder", "stop_words"]
 
 #: Average document length, in terms, where none was measured: that of fastembed and the server.
 DEFAULT_AVG_LEN = 256.0
+#: Largest parameter; with larger ones the weights of some terms are no finite numbers.
+LARGEST = 1_000_000_000
 LONGEST_TOKEN = 40  # characters; longer tokens are noise, such as base64
 _SEPARATOR = re.compile(r"[^\w]")
 
@@ -99,15 +100,14 @@ class Bm25Encoder:
     ) -> None:
         if not isinstance(language, str) or language not in LANGUAGES:
             raise InvalidInputError(
-                f"language is {language!r:.80}; expected one of {', '.join(LANGUAGES)}."
+                f"language is {shown(language)}; expected one of {', '.join(LANGUAGES)}."
             )
+        require_flag("query_counts", query_counts)
+        require_number("k", k, f"0 to {LARGEST:,}", least=0, most=LARGEST)
+        require_number("b", b, "0 to 1", least=0, most=1)
         if avg_len is not None:
-            require_number("avg_len", avg_len, "the average number of terms, or None")
-        if k < 0 or not 0 <= b <= 1 or (avg_len is not None and not 0 < avg_len < math.inf):
-            raise InvalidInputError(
-                f"k={k}, b={b}, avg_len={avg_len}; expected k >= 0, 0 <= b <= 1, and avg_len > 0 "
-                "or None."
-            )
+            expected = f"an average number of terms, above 0 and up to {LARGEST:,}, or None"
+            require_number("avg_len", avg_len, expected, least=1 / LARGEST, most=LARGEST)
         self.k = k
         self.b = b
         self.avg_len = avg_len

@@ -21,7 +21,13 @@ from qdrant_rerank.utils.background import run_in_background, wait_in_background
 from qdrant_rerank.utils.deadline import Deadline, deadline_of_call
 from qdrant_rerank.utils.model_server import ModelServer, Wording
 from qdrant_rerank.utils.server_arguments import further_fields
-from qdrant_rerank.utils.validation import a_type, require_choice, require_positive
+from qdrant_rerank.utils.validation import (
+    a_type,
+    require_choice,
+    require_flag,
+    require_positive,
+    shown,
+)
 
 __all__ = ["OpenAIEmbedder"]
 
@@ -102,7 +108,10 @@ class OpenAIEmbedder(BatchedEmbedder, AsyncEmbedder):
         parameters: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(model, str) or not model.strip():
-            raise InvalidInputError(f"model is {model!r:.80}; expected the name of a model.")
+            raise InvalidInputError(f"model is {shown(model)}; expected the name of a model.")
+        if not isinstance(base_url, str | None):
+            raise InvalidInputError(f"base_url is {shown(base_url)}; expected a URL, or None.")
+        require_flag("shorten", shorten)
         require_positive("dimension", dimension)
         require_positive("batch_size", batch_size, optional=False)
         require_positive("batch_characters", batch_characters, optional=False)

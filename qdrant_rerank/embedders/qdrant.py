@@ -1,11 +1,13 @@
 """Encoders that Qdrant runs itself: it gets the text, and makes the vectors."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.utils.client_models import Bm25Params, Bm25Scoring, TextQuery, TextQueryInput
+from qdrant_rerank.utils.validation import require_number, shown
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -40,7 +42,7 @@ class QdrantInference:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise InvalidInputError(
-                f"name is {self.name!r}; expected the name of a model of Qdrant."
+                f"name is {shown(self.name)}; expected the name of a model of Qdrant."
             )
 
     @property
@@ -84,9 +86,12 @@ class TextIndex:
 
     def __post_init__(self) -> None:
         if not isinstance(self.field, str) or not self.field.strip():
-            raise InvalidInputError(f"field is {self.field!r}; expected a payload field.")
-        if (self.k is not None and self.k < 0) or (self.b is not None and not 0 <= self.b <= 1):
-            raise InvalidInputError(f"k={self.k}, b={self.b}; expected k >= 0 and 0 <= b <= 1.")
+            raise InvalidInputError(f"field is {shown(self.field)}; expected a payload field.")
+        if self.k is not None:
+            expected = "0 or more, and finite, or None"
+            require_number("k", self.k, expected, least=0, most=sys.float_info.max)
+        if self.b is not None:
+            require_number("b", self.b, "0 to 1, or None", least=0, most=1)
 
     @property
     def name(self) -> str:

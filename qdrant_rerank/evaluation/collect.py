@@ -12,7 +12,7 @@ from qdrant_rerank.evaluation.evaluation_result import STAGES
 from qdrant_rerank.evaluation.trec import Qrels, Run, require_overlap
 from qdrant_rerank.types import UNSCORED, RerankedPoint, SearchResults
 from qdrant_rerank.utils.progress import tqdm
-from qdrant_rerank.utils.validation import a_type, require_query
+from qdrant_rerank.utils.validation import a_type, require_query, shown
 
 __all__ = ["Collected", "Search", "collect", "document_id", "judged_queries", "progress_bar"]
 
@@ -60,8 +60,8 @@ def _require_grades(query: str, grades: Any) -> None:
             )
         if not isinstance(grade, int | np.integer) or abs(int(grade)) > HIGHEST_GRADE:
             raise InvalidInputError(
-                f"The grade of document {document!r:.80} for query {query!r:.80} is {grade!r:.80}; "
-                "expected a whole number, 0 for what is not relevant."
+                f"The grade of document {shown(document)} for query {shown(query)} is "
+                f"{shown(grade)}; expected a whole number, 0 for what is not relevant."
             )
 
 

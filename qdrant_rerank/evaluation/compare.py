@@ -26,7 +26,7 @@ from qdrant_rerank.types import RerankedPoint, RerankerLike
 from qdrant_rerank.utils.atomic_files import atomic_text
 from qdrant_rerank.utils.progress import tqdm
 from qdrant_rerank.utils.terminal import one_line, shortened
-from qdrant_rerank.utils.validation import require_positive, require_query, require_several
+from qdrant_rerank.utils.validation import require_positive, require_query, require_several, shown
 
 __all__ = ["compare", "with_reranker"]
 
@@ -211,7 +211,9 @@ def _labels(
 ) -> tuple[str, str]:
     if names is not None:
         if len(names) != 2 or not all(isinstance(name, str) and name.strip() for name in names):
-            raise InvalidInputError(f"names is {names!r}; expected two names, one per searcher.")
+            raise InvalidInputError(
+                f"names is {shown(names)}; expected two names, one per searcher."
+            )
         return one_line(names[0]), one_line(names[1])
     labels = _label(first.reranker), _label(second.reranker)
     if labels[0] == labels[1]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError
 from qdrant_rerank.evaluation.trec import Qrels, Run
+from qdrant_rerank.utils.validation import shown
 
 __all__ = [
     "Gain",
@@ -213,7 +214,9 @@ def require_metrics(measures: Sequence[str]) -> None:
         MissingDependencyError: ir-measures is not installed.
     """
     if isinstance(measures, str) or not measures:
-        raise InvalidInputError(f"measures is {measures!r}; expected names, such as ['nDCG@10'].")
+        raise InvalidInputError(
+            f"measures is {shown(measures)}; expected names, such as ['nDCG@10']."
+        )
     for name in measures:
         _parse(name)
 

@@ -39,6 +39,7 @@ from qdrant_rerank.utils.validation import (
     require_choice,
     require_number,
     require_positive,
+    shown,
 )
 
 __all__ = ["BLENDS", "DEPTHS", "tune"]
@@ -317,7 +318,7 @@ def _require_sweep(
     }
     for name, values in given.items():
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-            raise InvalidInputError(f"{name} is {values!r}; expected a list of one or more.")
+            raise InvalidInputError(f"{name} is {shown(values)}; expected a list of one or more.")
     for depth in candidates:
         require_positive("candidates", depth)
     for blend in blends:

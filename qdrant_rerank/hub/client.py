@@ -10,7 +10,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +21,11 @@ from qdrant_rerank.hub.cache import CachedRepository, Listing, is_commit
 from qdrant_rerank.hub.client_errors import http_errors, in_one_line, status_of
 from qdrant_rerank.hub.integrity import Digest, check_file, sha256_of
 from qdrant_rerank.utils.json_object import JsonObject, parse_json
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["current_commit", "describe", "download", "lock"]
 
@@ -75,17 +80,22 @@ def current_commit(repository: CachedRepository, revision: str, file: str) -> st
 def lock(repository: CachedRepository) -> Iterator[None]:
     """Let one process at a time fetch a repository; the others then find its files.
 
+    On a file system without locks, and on Windows, several may fetch the same; each file is whole.
+
     Raises:
         ModelFileError: the cache cannot be written.
     """
-    # Documented by the package, but not in its types.
-    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
-
     path = repository.cache / ".locks" / repository.folder.name / "qdrant-rerank.lock"
-    with in_one_line(repository):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    with WeakFileLock(path):
+    with ExitStack() as stack:
+        with in_one_line(repository):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(path.open("a", encoding="utf-8"))
+            # Not by huggingface_hub's lock, which fails or waits for ever where there are none.
+            if fcntl is not None:
+                with suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                    # Closing alone does not do it while a forked process has the file open.
+                    stack.callback(fcntl.flock, file, fcntl.LOCK_UN)
         yield
 
 

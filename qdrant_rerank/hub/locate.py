@@ -32,7 +32,7 @@ from qdrant_rerank.hub.precision import (
 from qdrant_rerank.hub.registry import find_model, forbids_commercial_use, near_names, nearest_names
 from qdrant_rerank.hub.snapshots import Wanted
 from qdrant_rerank.hub.specs import ModelSource, ModelSpec
-from qdrant_rerank.utils.validation import a_type, require_choice
+from qdrant_rerank.utils.validation import a_type, require_choice, shown
 from qdrant_rerank.utils.warn import warn_caller
 
 __all__ = ["ModelFiles", "find_spec", "locate", "locate_embedder", "wanted_of"]
@@ -184,7 +184,9 @@ def wanted_of(
         InvalidInputError: the revision cannot be one, or there is no home directory for the cache.
     """
     if revision is not None and not stays_inside(revision):
-        raise InvalidInputError(f"revision is {revision!r}; expected a branch, a tag or a commit.")
+        raise InvalidInputError(
+            f"revision is {shown(revision)}; expected a branch, a tag or a commit."
+        )
     options = {
         "--precision": precision if precision != "auto" else None,
         "--revision": revision,

@@ -1,7 +1,7 @@
 """How the user asks for a model to be run; what contradicts itself is refused."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,15 +59,17 @@ class Request:
         require_choice("engine", self.engine, Engine)
         require_positive("threads", self.threads)
         if not isinstance(self.cuda, bool | str) or self.cuda not in CUDA_CHOICES:
-            raise InvalidInputError(f"cuda is {self.cuda!r}; expected True, False or 'auto'.")
+            raise InvalidInputError(f"cuda is {shown(self.cuda)}; expected True, False or 'auto'.")
         require_positive("gpu_mem_limit", self.gpu_mem_limit)
         if not isinstance(self.enable_cpu_mem_arena, bool):
             raise InvalidInputError(
-                f"enable_cpu_mem_arena is {self.enable_cpu_mem_arena!r}; expected True or False."
+                f"enable_cpu_mem_arena is {shown(self.enable_cpu_mem_arena)}; expected True or "
+                "False."
             )
         self._require_device_ids()
         kind, number = self._parsed_device
         cuda, ids = self.cuda in {True, "cuda"}, self.named_gpus
+        self._require_providers()
         if self.providers is not None and (
             cuda or ids or self.device is not None or self.gpu_mem_limit is not None
         ):
@@ -129,20 +131,32 @@ class Request:
         found = DEVICE.fullmatch(self.device) if isinstance(self.device, str) else None
         if found is None or (found[2] is not None and found[1] != "cuda"):
             raise InvalidInputError(
-                f"device is {self.device!r}; expected 'auto', 'cpu', 'cuda' or 'cuda:1'."
+                f"device is {shown(self.device)}; expected 'auto', 'cpu', 'cuda' or 'cuda:1'."
             )
         return found[1], None if found[2] is None else int(found[2])
+
+    def _require_providers(self) -> None:
+        if self.providers is None:
+            return
+        for one in self.providers if isinstance(self.providers, list | tuple) else [None]:
+            named = isinstance(one, tuple) and len(one) == 2 and isinstance(one[1], Mapping)
+            if not isinstance(one[0] if named and one else one, str):
+                raise InvalidInputError(
+                    f"providers is {shown(self.providers)}; expected a list of names, such as "
+                    '["CPUExecutionProvider"], or of (name, options).'
+                )
 
     def _require_device_ids(self) -> None:
         ids = self.device_ids
         if self.device_id is not None:
             if ids is not None:
                 raise InvalidInputError(
-                    f"device_id is {self.device_id!r} and device_ids is {ids!r}. Pass one of them."
+                    f"device_id is {shown(self.device_id)} and device_ids is {shown(ids)}. Pass "
+                    "one of them."
                 )
             if isinstance(self.device_id, bool) or not isinstance(self.device_id, int):
                 raise InvalidInputError(
-                    f"device_id is {self.device_id!r}; expected a GPU's number."
+                    f"device_id is {shown(self.device_id)}; expected a GPU's number."
                 )
             ids = [self.device_id]
         if ids is None:

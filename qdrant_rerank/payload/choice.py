@@ -144,7 +144,8 @@ class TextChoice:
 
     def __init__(self, source: TextSource) -> None:
         self.given = source
-        self.text = AutoText() if source == AUTO else PayloadText(source)
+        is_auto = isinstance(source, str) and source == AUTO
+        self.text = AutoText() if is_auto else PayloadText(source)
         self.preferred: str | None = None
         self._lock = ForkLock()
 

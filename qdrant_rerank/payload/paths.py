@@ -12,6 +12,7 @@ from typing import Any
 from qdrant_client.local.json_path_parser import parse_json_path
 
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.utils.validation import shown
 
 __all__ = [
     "SEPARATOR",
@@ -167,7 +168,7 @@ def require_path(name: str, value: Any) -> None:
         parse_json_path(value)
     except (TypeError, ValueError) as error:
         raise InvalidInputError(
-            f"{name} is {value!r:.80}; expected a payload field, or a path such as 'meta.id' or "
+            f"{name} is {shown(value)}; expected a payload field, or a path such as 'meta.id' or "
             "'tags[]'. Put a name that has other characters than letters, digits, _ and - in "
             "double quotes."
         ) from error

@@ -33,7 +33,7 @@ from qdrant_rerank.payload.writers import (
     require_no_misspelling,
 )
 from qdrant_rerank.types import Snippet
-from qdrant_rerank.utils.validation import a_type, require_call
+from qdrant_rerank.utils.validation import a_type, require_call, shown
 
 __all__ = ["Payload", "PayloadText", "TextSource"]
 
@@ -70,14 +70,14 @@ class PayloadText:
     def __init__(self, source: TextSource) -> None:
         self.fields: tuple[str, ...] | None = None
         self._joined: tuple[str, ...] | None = None  # fields whose texts are joined
-        self._nodes = source == LLAMA_INDEX
+        self._nodes = isinstance(source, str) and source == LLAMA_INDEX
         if isinstance(source, str) and not self._nodes:
             source = PRESETS.get(source, source)
         self.source = source
         if callable(source):
             require_call("text", source, "", "payload")
             self._read: Callable[[dict[str, Any]], str | None] = source
-        elif source == AUTO:
+        elif isinstance(source, str) and source == AUTO:
             raise AssertionError("A TextChoice reads text='auto'.")
         elif self._nodes:
             self.fields = (NODE_FIELD, NODE_TEXT)
@@ -94,11 +94,11 @@ class PayloadText:
                 or not all(isinstance(f, str) and f.strip() for f in fields)
             ):
                 raise InvalidInputError(
-                    f"text={source!r}; expected a payload field, a list of fields, a template such "
-                    "as '{title}\\n{body}', a preset such as 'langchain', 'auto', or a function of "
-                    "the payload.",
-                    command=f"--text is {source!r}; expected a payload field, a preset such as "
-                    "'langchain', 'auto', or a template such as '{title} {body}'.",
+                    f"text={shown(source)}; expected a payload field, a list of fields, a template "
+                    "such as '{title}\\n{body}', a preset such as 'langchain', 'auto', or a "
+                    "function of the payload.",
+                    command=f"--text is {shown(source)}; expected a payload field, a preset such "
+                    "as 'langchain', 'auto', or a template such as '{title} {body}'.",
                 )
             if isinstance(source, str) and '"' not in source:
                 require_no_misspelling(source)

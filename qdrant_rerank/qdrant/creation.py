@@ -1,5 +1,7 @@
 """Creates a collection for the encoders of a searcher."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,52 +22,81 @@ from qdrant_rerank.qdrant.schema import (
     SPARSE_KEY,
     SPARSE_NAME,
     TEXT_KEY,
+    CollectionSchema,
 )
 from qdrant_rerank.qdrant.settings import CollectionSettings
 from qdrant_rerank.qdrant.transport.client import is_local
 from qdrant_rerank.qdrant.transport.driver import Driver
 
-__all__ = ["create_collection"]
+__all__ = ["NewCollection"]
 
 
-async def create_collection(
-    driver: Driver,
-    collection: str,
-    embedder: DenseEncoder | None,
-    sparse: LexicalEncoder | None,
-    settings: CollectionSettings,
-    text: PayloadText,
-) -> None:
-    """Create a collection and its payload indexes.
+@dataclass(frozen=True, slots=True)
+class NewCollection:
+    """A collection that is to be created, with its payload indexes.
 
-    Args:
-        driver: asks Qdrant.
-        collection: name of the collection.
-        embedder: the dense encoder, or None.
-        sparse: the sparse encoder, or None.
-        settings: how the collection is laid out.
-        text: where the texts of its payloads are.
-
-    Raises:
-        InvalidInputError: there is neither encoder, or the length of the dense vectors is not
-            known.
-        QdrantRequestError: Qdrant refused.
+    Attributes:
+        name: its name.
+        config: the other arguments of ``create_collection``.
+        indexes: its payload indexes, by field.
     """
-    config = settings.arguments(_encoders_config(embedder, sparse))
-    if not callable(text.source):
-        source = text.source if isinstance(text.source, str) else list(text.source)
-        config["metadata"][TEXT_KEY] = source
-    try:
-        await driver.request(lambda client, _: client.create_collection(collection, **config))
-    except QdrantRequestError:
-        # Another process may have created it in the meantime; then its schema decides.
-        if not await driver.request(lambda client, _: client.collection_exists(collection)):
-            raise
-    indexes: dict[str, Any] = dict(settings.payload_indexes)
-    if isinstance(sparse, TextIndex):
-        indexes[sparse.field] = models.TextIndexParams(type=models.TextIndexType.TEXT, scoring=True)
-    for name, kind in indexes.items():
-        await driver.request(partial(_index, collection, name, kind))
+
+    name: str
+    config: Mapping[str, Any]
+    indexes: Mapping[str, Any]
+
+    @classmethod
+    def for_encoders(
+        cls,
+        name: str,
+        embedder: DenseEncoder | None,
+        sparse: LexicalEncoder | None,
+        settings: CollectionSettings,
+        text: PayloadText,
+    ) -> "NewCollection":
+        """Plan it for these encoders.
+
+        Args:
+            name: name of the collection.
+            embedder: the dense encoder, or None.
+            sparse: the sparse encoder, or None.
+            settings: how the collection is laid out.
+            text: where the texts of its payloads are.
+
+        Raises:
+            InvalidInputError: there is neither encoder, or the length of the dense vectors is not
+                known.
+        """
+        config = settings.arguments(_encoders_config(embedder, sparse))
+        if not callable(text.source):
+            source = text.source if isinstance(text.source, str) else list(text.source)
+            config["metadata"][TEXT_KEY] = source
+        indexes: dict[str, Any] = dict(settings.payload_indexes)
+        if isinstance(sparse, TextIndex):
+            kind = models.TextIndexType.TEXT
+            indexes[sparse.field] = models.TextIndexParams(type=kind, scoring=True)
+        return cls(name, config, indexes)
+
+    @property
+    def schema(self) -> CollectionSchema:
+        """The schema that it will have."""
+        return CollectionSchema.planned(self.name, self.config, self.indexes)
+
+    async def create(self, driver: Driver) -> None:
+        """Create it, unless another process has done so in the meantime.
+
+        Raises:
+            QdrantRequestError: Qdrant refused.
+        """
+        name, config = self.name, self.config
+        try:
+            await driver.request(lambda client, _: client.create_collection(name, **config))
+        except QdrantRequestError:
+            # Another process may have created it in the meantime; then its schema decides.
+            if not await driver.request(lambda client, _: client.collection_exists(name)):
+                raise
+        for field, kind in self.indexes.items():
+            await driver.request(partial(_index, name, field, kind))
 
 
 def _index(collection: str, name: str, kind: Any, client: Any, timeout: int | None) -> Any:

@@ -1,6 +1,6 @@
 """Points whose ids are known: texts of queries, what is shown of hits, look-ups."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from qdrant_rerank.payload import PayloadText, TextChoice, field_paths
 from qdrant_rerank.qdrant.recall_request import Scope
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.types import PointId, RerankedPoint
+from qdrant_rerank.utils.validation import shown
 
 __all__ = [
     "Query",
@@ -163,12 +164,12 @@ def require_selected(name: str, value: Any) -> None:
         kinds = bool | models.PayloadSelectorInclude | models.PayloadSelectorExclude
     if isinstance(value, str):
         raise InvalidInputError(f"{name} is one str; expected names. Pass [{value!r}].")
-    several = isinstance(value, Collection) and not isinstance(value, bytes | Mapping)
+    several = isinstance(value, Sequence | Set)
     if not isinstance(value, kinds) and not (
         several and all(isinstance(item, str) for item in value)
     ):
         raise InvalidInputError(
-            f"{name} is {value!r:.80}; expected True, False or a list of names."
+            f"{name} is {shown(value)}; expected True, False or a list of names."
         )
 
 

@@ -6,8 +6,7 @@ the collection records it.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from qdrant_client import models
@@ -21,8 +20,9 @@ from qdrant_rerank.errors import (
 )
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import PayloadText, TextChoice
-from qdrant_rerank.qdrant.creation import create_collection
+from qdrant_rerank.qdrant.creation import NewCollection
 from qdrant_rerank.qdrant.encoders import asked_encoder, description, require_same_weights
+from qdrant_rerank.qdrant.given_documents import GivenDocuments
 from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.recall_plan import LexicalEncoder, RecallPlan
 from qdrant_rerank.qdrant.schema import SPARSE_KEY, SPARSE_NAME, CollectionSchema
@@ -44,7 +44,7 @@ class Prepared:
 
     Args:
         first: knows the collection and the encoders.
-        documents: any iterable. An iterator is read ahead by ``MEASURED`` documents if the average
+        given: the documents. An iterator is read ahead by ``MEASURED`` documents if the average
             length has to be measured; anything else is read twice then.
         choice: where a payload's text is; what the collection has settles it.
         language: language of BM25 in this ``add``; None for the encoder's.
@@ -54,7 +54,6 @@ class Prepared:
         schema: schema of the collection.
         plan: the vectors to fill.
         encoder: the sparse encoder of documents, or None.
-        documents: all documents, those that were read ahead included.
 
     Raises:
         InvalidInputError: language or length are given, and the encoder is not BM25, or they are
@@ -68,13 +67,13 @@ class Prepared:
     def __init__(
         self,
         first: FirstStage,
-        documents: Iterable[Any],
+        given: GivenDocuments,
         choice: TextChoice,
         language: str | None = None,
         avg_len: float | None = None,
     ) -> None:
-        self.documents = documents
         self._first = first
+        self._given = given
         self._choice = choice
         self._asked = (language, avg_len)
         self._new = asked_encoder(first.given_sparse, language, avg_len)
@@ -85,7 +84,11 @@ class Prepared:
             )
 
     async def prepare(
-        self, driver: Driver, options: SearchOptions, settings: CollectionSettings
+        self,
+        driver: Driver,
+        options: SearchOptions,
+        settings: CollectionSettings,
+        check: Callable[[CollectionSchema, RecallPlan], Awaitable[None]],
     ) -> None:
         """Read the schema, create the collection where there is none, and settle its BM25.
 
@@ -93,6 +96,7 @@ class Prepared:
             driver: asks Qdrant.
             options: names of the vectors to fill.
             settings: of a collection that has to be created.
+            check: raises if the documents do not fit; called before anything is created.
 
         Raises:
             SchemaMismatchError: the vectors do not fit the encoders, or documents would get other
@@ -101,22 +105,17 @@ class Prepared:
         """
         first = self._first
         first.forget()  # it may have been deleted, and made again with other vectors
+        created: CollectionSchema | None = None
         try:
             self.schema = await first.schema(driver)
         except CollectionNotFoundError:
-            await first.require_text_index(driver)
-            self._choice.settle(NEW_TEXT)
-            await first.learn_dimension(driver)
-            new = self._new
-            if isinstance(new, Bm25Encoder):
-                new = await self._measured(driver, new, SPARSE_NAME)
-            await create_collection(
-                driver, first.collection, first.embedder, new, settings, self._choice.text
-            )
+            created = await self._create(driver, options, settings, check)
             self.schema = await first.schema(driver)
         await settle_for_add(driver, self._choice, self.schema)
         await first.learn_dimension(driver)
         self.plan = first.plan(self.schema, options)
+        if self.schema != created:
+            await check(self.schema, self.plan)
         name = self.plan.sparse
         new = self._new
         if name is not None and isinstance(new, Bm25Encoder) and self._is_unsettled(name):
@@ -127,6 +126,27 @@ class Prepared:
         self.encoder = self._fitting()
         if name is not None and self.encoder is not None:
             require_same_weights(self.schema, self.encoder)
+
+    async def _create(
+        self,
+        driver: Driver,
+        options: SearchOptions,
+        settings: CollectionSettings,
+        check: Callable[[CollectionSchema, RecallPlan], Awaitable[None]],
+    ) -> CollectionSchema:
+        """Create the collection once the documents are known to fit; return its schema."""
+        first = self._first
+        await first.require_text_index(driver)
+        self._choice.settle(NEW_TEXT)
+        await first.learn_dimension(driver)
+        name, text = first.collection, self._choice.text
+        new = NewCollection.for_encoders(name, first.embedder, self._new, settings, text)
+        await check(new.schema, first.plan(new.schema, options))
+        if isinstance(self._new, Bm25Encoder):
+            measured = await self._measured(driver, self._new, SPARSE_NAME)
+            new = NewCollection.for_encoders(name, first.embedder, measured, settings, text)
+        await new.create(driver)
+        return new.schema
 
     def _fitting(self) -> LexicalEncoder | None:
         """Return the encoder as the collection records it, with what this ``add`` asks for."""
@@ -159,10 +179,7 @@ class Prepared:
         """Return the encoder with the average length of the documents, if it has none."""
         if encoder.avg_len is not None:
             return encoder
-        sample: Iterable[Any] = self.documents
-        if not isinstance(self.documents, Collection):
-            sample, self.documents = await driver.compute(_read_ahead, self.documents)
-        texts = _texts(sample, self._choice.text, name)
+        texts = _texts(await driver.compute(self._given.sample, MEASURED), self._choice.text, name)
         return encoder.with_avg_len(await driver.compute(encoder.average_length, texts))
 
     async def _record(self, driver: Driver, encoder: Bm25Encoder) -> None:
@@ -178,26 +195,6 @@ class Prepared:
             logger.info("The average length of %r is not recorded: %s", name, error)
         self._first.forget()
         self.schema = await self._first.schema(driver)
-
-
-def _read_ahead(documents: Iterable[Any]) -> tuple[list[Any], Iterator[Any]]:
-    """Return the first documents, and an iterator over all, which raises where the first does."""
-    iterator = iter(documents)
-    first: list[Any] = []
-    failure: Exception | None = None
-    try:
-        for document in islice(iterator, MEASURED):
-            first.append(document)  # noqa: PERF402 - extend would lose what came before a failure
-    except Exception as error:
-        failure = error
-
-    def all_of_them() -> Iterator[Any]:
-        yield from first
-        if failure is not None:
-            raise failure
-        yield from iterator
-
-    return first, all_of_them()
 
 
 def _texts(documents: Iterable[Any], text: PayloadText, name: str) -> Iterator[str]:

@@ -207,7 +207,8 @@ def read_recall(recall: Any) -> Any:
     if isinstance(recall, str | bytes | int | UUID):
         raise InvalidInputError(f"recall is {shown(recall)}; {expected}")
     try:
-        vector = np.asarray(recall, dtype=np.float32)
+        with np.errstate(over="ignore"):  # infinity is refused below
+            vector = np.asarray(recall, dtype=np.float32)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidInputError(f"recall is a {type(recall).__name__}; {expected}") from error
     if vector.ndim not in {1, 2} or not vector.size or not np.isfinite(vector).all():

@@ -124,6 +124,32 @@ class CollectionSchema:
             points=info.points_count or 0,
         )
 
+    @classmethod
+    def planned(
+        cls, collection: str, config: Mapping[str, Any], indexes: Mapping[str, Any]
+    ) -> "CollectionSchema":
+        """Make that of a collection of ours before it is created.
+
+        Args:
+            collection: its name.
+            config: the other arguments of ``create_collection``.
+            indexes: its payload indexes, by field.
+        """
+        metadata = config["metadata"]
+        return cls(
+            collection=collection,
+            dense=config["vectors_config"],
+            sparse=config.get("sparse_vectors_config", {}),
+            embedder=metadata.get(EMBEDDER_KEY),
+            encoder=metadata.get(SPARSE_KEY),
+            text=_text_source(metadata.get(TEXT_KEY)),
+            ids=metadata[IDS_KEY],
+            indexed=frozenset(indexes),
+            scored=frozenset(
+                name for name, kind in indexes.items() if getattr(kind, "scoring", None)
+            ),
+        )
+
     @property
     def is_ours(self) -> bool:
         """Whether ``add`` created it."""

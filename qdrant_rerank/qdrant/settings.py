@@ -7,7 +7,7 @@ from typing import Any, Literal
 from qdrant_client import models
 
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.utils.validation import require_positive
+from qdrant_rerank.utils.validation import a_type, require_flag, require_positive, shown
 
 __all__ = ["CollectionSettings", "PayloadIndex"]
 
@@ -61,13 +61,26 @@ class CollectionSettings:
     def __post_init__(self) -> None:
         for name in ("shard_number", "replication_factor", "write_consistency_factor"):
             require_positive(name, getattr(self, name))
-        if isinstance(self.quantization, str) and self.quantization != "int8":
+        for name in ("on_disk_vectors", "on_disk_payload"):
+            require_flag(name, getattr(self, name), optional=True)
+        if not (isinstance(self.quantization, str) and self.quantization == "int8"):
+            expected = "'int8' or a models.QuantizationConfig"
+            _require("quantization", self.quantization, models.QuantizationConfig, expected)
+        _require("hnsw", self.hnsw, models.HnswConfigDiff, "a models.HnswConfigDiff")
+        expected = "a models.OptimizersConfigDiff"
+        _require("optimizers", self.optimizers, models.OptimizersConfigDiff, expected)
+        if not isinstance(self.payload_indexes, Mapping):
             raise InvalidInputError(
-                f"quantization is {self.quantization!r}; expected 'int8' or a "
-                "models.QuantizationConfig."
+                f"payload_indexes is {a_type(self.payload_indexes)}; expected a mapping such as "
+                "{'year': 'integer'}."
             )
         known = {kind.value for kind in models.PayloadSchemaType}
         for name, kind in self.payload_indexes.items():
+            if not isinstance(name, str) or not isinstance(kind, str | models.PayloadSchemaParams):
+                raise InvalidInputError(
+                    f"payload_indexes has {shown(kind)} for {shown(name)}; expected the type of an "
+                    "index, such as 'integer', for the name of a field."
+                )
             if isinstance(kind, str) and kind not in known:
                 raise InvalidInputError(
                     f"The index of {name!r} is of type {kind!r}; expected one of "
@@ -94,3 +107,9 @@ class CollectionSettings:
         }
         given = {name: value for name, value in added.items() if value is not None}
         return {**config, "vectors_config": vectors, **given}
+
+
+def _require(name: str, value: Any, kind: Any, expected: str) -> None:
+    """Raise InvalidInputError unless the value is a model of qdrant-client's, or None."""
+    if not isinstance(value, kind | None):
+        raise InvalidInputError(f"{name} is {shown(value)}; expected {expected}.")

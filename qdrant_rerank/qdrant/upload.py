@@ -6,7 +6,7 @@ several in a row have failed, the rest is not sent.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -25,15 +25,18 @@ from qdrant_rerank.errors import (
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import TextChoice
 from qdrant_rerank.qdrant.documents import Document, PointBuilder
+from qdrant_rerank.qdrant.given_documents import GivenDocuments
 from qdrant_rerank.qdrant.lookups import retrieve_points
 from qdrant_rerank.qdrant.preparation import Prepared
 from qdrant_rerank.qdrant.recall import FirstStage
+from qdrant_rerank.qdrant.recall_plan import RecallPlan
+from qdrant_rerank.qdrant.schema import CollectionSchema
 from qdrant_rerank.qdrant.settings import CollectionSettings
 from qdrant_rerank.qdrant.transport.client_errors import is_too_large
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.types import PointId
 from qdrant_rerank.utils.progress import tqdm
-from qdrant_rerank.utils.validation import require_positive, require_several
+from qdrant_rerank.utils.validation import require_flag, require_positive, require_several
 
 __all__ = ["BATCH_RETRIES", "Added", "Upload", "add_documents"]
 
@@ -85,7 +88,7 @@ class Upload:
         avg_len: average length of documents for BM25; None for the collection's.
 
     Raises:
-        InvalidInputError: a number below 1.
+        InvalidInputError: a number below 1, or a flag that is none.
     """
 
     batch_size: int = 256
@@ -99,6 +102,8 @@ class Upload:
     def __post_init__(self) -> None:
         require_positive("batch_size", self.batch_size, optional=False)
         require_positive("parallel", self.parallel, optional=False)
+        require_flag("resume", self.resume)
+        require_flag("progress", self.progress, optional=True)
 
 
 @dataclass(slots=True)
@@ -198,16 +203,26 @@ async def add_documents(
         raise InvalidInputError(
             f"documents is one {type(documents).__name__}; expected several. Pass [document]."
         )
-    prepared = Prepared(first, documents, choice, upload.language, upload.avg_len)
-    builder = await _point_builder(
-        driver, prepared, first, choice, options, settings or CollectionSettings(), upload.id_field
+    given = GivenDocuments(documents, ids)
+    prepared = Prepared(first, given, choice, upload.language, upload.avg_len)
+    await prepared.prepare(
+        driver,
+        options,
+        settings or CollectionSettings(),
+        partial(_check, driver, given, choice, upload),
     )
-    ids = await _checked_ids(driver, builder, documents, ids)
-    total = len(documents) if isinstance(documents, Collection) else None
-    points = builder.points(prepared.documents, ids)
+    builder = PointBuilder(
+        prepared.schema,
+        prepared.plan,
+        first.embedder,
+        prepared.encoder,
+        choice.text,
+        upload.id_field,
+    )
+    points = builder.points(given.documents, given.ids)
     tally = _Tally()
     hidden = None if upload.progress is None else not upload.progress
-    with tqdm(total=total, unit="doc", desc="indexing", disable=hidden) as bar:
+    with tqdm(total=given.count, unit="doc", desc="indexing", disable=hidden) as bar:
         try:
             failure: Exception | None = None
             more = True
@@ -253,29 +268,6 @@ async def add_documents(
             first.collection,
         )
     return Added(tally.stored, builder.overwritten)
-
-
-async def _checked_ids(
-    driver: Driver,
-    builder: PointBuilder,
-    documents: Iterable[Document],
-    ids: Iterable[PointId] | None,
-) -> Iterable[PointId] | None:
-    """Check all documents that can be read twice; return their ids, which can be, too."""
-    if not isinstance(documents, Collection):
-        return ids
-    if isinstance(ids, Sequence) and len(ids) != len(documents):
-        raise InvalidInputError(
-            f"{len(ids)} ids for {len(documents)} documents; expected one id per document."
-        )
-    if ids is not None and not isinstance(ids, Sequence):
-        ids = list(islice(ids, len(documents) + 1))
-    try:
-        await driver.compute(builder.check, documents, ids)
-    except QdrantRerankError as error:
-        _tell_stored(error, 0)
-        raise
-    return ids
 
 
 def _tell_stored(error: BaseException, stored: int) -> None:
@@ -371,27 +363,27 @@ async def _embedded(
         return [], error
 
 
-async def _point_builder(
+async def _check(
     driver: Driver,
-    prepared: Prepared,
-    first: FirstStage,
+    given: GivenDocuments,
     choice: TextChoice,
-    options: SearchOptions,
-    settings: CollectionSettings,
-    id_field: str | None,
-) -> PointBuilder:
-    """Return what makes points for the collection, which is created where there is none."""
-    await prepared.prepare(driver, options, settings)
-    plan = prepared.plan
+    upload: Upload,
+    schema: CollectionSchema,
+    plan: RecallPlan,
+) -> None:
+    """Check the documents, as far as they can be looked at, before anything is stored."""
     dense = sum(branch.dense for branch in plan.branches)
     if dense > 1 or len(plan.branches) - dense > 1:
         raise InvalidInputError(
             "The options name several vectors of one kind, and add embeds a text once. Add "
             "with a searcher whose options name one."
         )
-    return PointBuilder(
-        prepared.schema, plan, first.embedder, prepared.encoder, choice.text, id_field
-    )
+    builder = PointBuilder(schema, plan, None, None, choice.text, upload.id_field)
+    try:
+        await driver.compute(given.check, builder, upload.batch_size)
+    except Exception as error:
+        _tell_stored(error, 0)
+        raise
 
 
 def _upsert(first: FirstStage, batch: Batch, client: Any, timeout: int | None) -> Any:

@@ -43,7 +43,7 @@ from qdrant_rerank.reranking.peer_calls import (
 )
 from qdrant_rerank.utils.fork import ForkLock
 from qdrant_rerank.utils.signatures import argument_names, is_async
-from qdrant_rerank.utils.validation import a_type, require_call
+from qdrant_rerank.utils.validation import a_type, named_values, require_call, shown
 
 __all__ = ["ClientReranker", "PeerReranker", "as_reranker"]
 
@@ -152,10 +152,10 @@ class ClientReranker(PeerReranker):
         self, client: Any, model: str, *, parameters: Mapping[str, Any] | None = None
     ) -> None:
         if not isinstance(model, str) or not model:
-            raise InvalidInputError(f"model is {model!r:.80}; expected the name of a model.")
+            raise InvalidInputError(f"model is {shown(model)}; expected the name of a model.")
         _require_object(client)
         rerank = _method(client, "rerank")
-        given = {"model": model, **(parameters or {})}
+        given = {"model": model, **named_values("parameters", parameters)}
         call = None if rerank is None else call_by_name(rerank, given)
         if rerank is None or call is None:
             raise InvalidInputError(

@@ -21,7 +21,7 @@ from qdrant_rerank.reranking.scored import Scored
 from qdrant_rerank.reranking.scoring import score
 from qdrant_rerank.types import RerankerLike
 from qdrant_rerank.utils.deadline import Deadline
-from qdrant_rerank.utils.validation import require_positive, require_several
+from qdrant_rerank.utils.validation import require_positive, require_several, shown
 
 __all__ = ["Cascade"]
 
@@ -57,13 +57,17 @@ class Cascade:
     """
 
     def __init__(self, stages: Sequence[tuple[RerankerLike, int | None]]) -> None:
+        if not isinstance(stages, Sequence):
+            raise InvalidInputError(
+                f"stages is {shown(stages)}; expected a list of (reranker, keep) pairs."
+            )
         if not stages:
             raise InvalidInputError("stages is empty; expected (reranker, keep) pairs.")
         most: int | None = None
         for number, stage in enumerate(stages):
             if not isinstance(stage, tuple | list) or len(stage) != 2:
                 raise InvalidInputError(
-                    f"Stage {number} is {stage!r:.80}; expected (reranker, keep)."
+                    f"Stage {number} is {shown(stage)}; expected (reranker, keep)."
                 )
             keep = stage[1]
             require_positive(f"keep of stage {number}", keep)

@@ -12,7 +12,7 @@ from qdrant_rerank.utils.background import run_in_background, wait_in_background
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 from qdrant_rerank.utils.model_server import ModelServer, Wording
 from qdrant_rerank.utils.server_arguments import further_fields
-from qdrant_rerank.utils.validation import a_type, as_texts, require_choice, require_positive
+from qdrant_rerank.utils.validation import a_type, as_texts, require_choice, require_positive, shown
 
 __all__ = ["RemoteReranker"]
 
@@ -73,7 +73,7 @@ class RemoteReranker:
     ) -> None:
         require_choice("api", api, ApiName)
         if model is not None and (not isinstance(model, str) or not model):
-            raise InvalidInputError(f"model is {model!r:.80}; expected the name of a model.")
+            raise InvalidInputError(f"model is {shown(model)}; expected the name of a model.")
         self._api = APIS[api]
         if model is None and self._api.needs_model:
             raise InvalidInputError(f"model is None; api={api!r} needs the name of a model.")

@@ -76,7 +76,7 @@ class SearchCore(ABC):
                 f"collection is {shown(collection)}; expected the name of a collection."
             )
         require_positive("candidates", candidates)
-        self.options = options or SearchOptions()
+        self.options = SearchOptions() if options is None else options
         require_options(self.options)
         self._choice = TextChoice(text)
         self.candidates = candidates
@@ -158,9 +158,9 @@ class SearchCore(ABC):
             InvalidInputError: one of them is wrong.
         """
         deadline = Deadline.after(request.deadline_s)
-        options = request.options or self.options
-        request.check(queries, self.candidates)
+        options = self.options if request.options is None else request.options
         require_options(options)
+        request.check(queries, self.candidates)
         return CallLimits(options.timeout_s, options.retries, deadline, options.consistency)
 
     def _look_at(self, texts: Sequence[str], kind: Literal["queries", "documents"]) -> None:

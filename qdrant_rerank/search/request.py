@@ -3,8 +3,10 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from qdrant_client import models
 
 from qdrant_rerank.errors import InvalidInputError
@@ -19,8 +21,11 @@ from qdrant_rerank.qdrant.recall_request import (
     read_filter,
     read_recall,
 )
+from qdrant_rerank.utils.finite import not_finite
 from qdrant_rerank.utils.validation import (
+    a_type,
     require_count,
+    require_flag,
     require_number,
     require_positive,
     require_query,
@@ -32,6 +37,7 @@ __all__ = ["SearchRequest", "read_query"]
 #: A UUID as Qdrant writes the id of a point.
 POINT_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
+SHARD_KEYS: TypeAdapter[Any] = TypeAdapter(models.ShardKeySelector)
 #: Engines count in 64 bits, and some add to it.
 MOST_HITS = 2**63 - 1
 
@@ -84,7 +90,27 @@ class SearchRequest:
         require_positive("group_size", self.group_size, optional=False)
         if self.score_threshold is not None:
             require_number("score_threshold", self.score_threshold, "a score, or None for all")
+        require_flag("progress", self.progress, optional=True)
+        model = self.recall if isinstance(self.recall, BaseModel) else None  # vectors: read_recall
+        for name, given in (
+            ("query_filter", self.query_filter),
+            ("prefetch", self.prefetch),
+            ("recall", model),
+        ):
+            place = not_finite(given)
+            if place is not None:
+                raise InvalidInputError(
+                    f"{name} holds NaN or infinity{f' in {place}' if place else ''}, which Qdrant "
+                    "takes for no bound; expected finite numbers. Leave out a bound that there is "
+                    "not."
+                )
         self.filter()
+        _require_models(self.lookup_from, self.shard_key_selector)
+        if not isinstance(self.with_lookup, str | models.WithLookup | None):
+            raise InvalidInputError(
+                f"with_lookup is {a_type(self.with_lookup)}; expected the name of a collection, or "
+                "a models.WithLookup."
+            )
         if self.group_by is not None:
             require_path("group_by", self.group_by)
         self.depth(candidates)
@@ -141,6 +167,22 @@ class SearchRequest:
         if isinstance(self.with_lookup, models.WithLookup):
             return self.with_lookup
         return models.WithLookup(collection=self.with_lookup or "")
+
+
+def _require_models(lookup_from: Any, shard_key_selector: Any) -> None:
+    """Raise InvalidInputError unless these are what qdrant-client takes, or None."""
+    if not isinstance(lookup_from, models.LookupLocation | None):
+        raise InvalidInputError(
+            f"lookup_from is {a_type(lookup_from)}; expected a models.LookupLocation."
+        )
+    try:
+        if shard_key_selector is not None:
+            SHARD_KEYS.validate_python(shard_key_selector)
+    except ValidationError:
+        raise InvalidInputError(
+            f"shard_key_selector is {shown(shard_key_selector)}; expected the key of a shard, a "
+            "str or a whole number, or several keys."
+        ) from None
 
 
 def read_query(query: Query) -> Query:

@@ -31,7 +31,7 @@ from qdrant_rerank.reranking.grouping import GroupedResults
 from qdrant_rerank.search.base import SearchCore
 from qdrant_rerank.search.request import SearchRequest, read_query
 from qdrant_rerank.types import PointId, RerankerLike, SearchResults
-from qdrant_rerank.utils.validation import require_several
+from qdrant_rerank.utils.validation import require_several, shown
 
 __all__ = ["HybridSearcher"]
 
@@ -373,7 +373,7 @@ class HybridSearcher(SearchCore):
         query = read_query(query)
         limits = self._limits([query], request)
         if not isinstance(group_by, str) or not group_by:
-            raise InvalidInputError(f"group_by is {group_by!r}; expected a payload field.")
+            raise InvalidInputError(f"group_by is {shown(group_by)}; expected a payload field.")
         async with self._driver(limits) as driver:
             return await self._pipeline(driver, request).search_groups(query, group_by)
 

@@ -1,6 +1,7 @@
 """Checks of arguments. Each error says what was seen and what was expected."""
 
 import inspect
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
@@ -14,10 +15,12 @@ __all__ = [
     "as_pairs",
     "as_texts",
     "clean_key",
+    "named_values",
     "require_blend",
     "require_call",
     "require_choice",
     "require_count",
+    "require_flag",
     "require_number",
     "require_pairs",
     "require_positive",
@@ -164,9 +167,24 @@ def _require_countable(name: str, value: int | np.integer[Any], most: int = MOST
         raise InvalidInputError(f"{name} is {shown(value)}; expected no more than {bound}.")
 
 
-def require_number(name: str, value: Any, expected: str) -> None:
-    """Raise InvalidInputError unless the value is a number; ``expected`` is for the message."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or value != value:  # noqa: PLR0124
+def require_number(
+    name: str, value: Any, expected: str, *, least: float = -math.inf, most: float = math.inf
+) -> None:
+    """Raise InvalidInputError unless the value is a number in a range that a float can hold.
+
+    Args:
+        name: name of the argument, for the message.
+        value: the argument.
+        expected: what is expected, for the message.
+        least: smallest number that is allowed.
+        most: largest number that is allowed.
+    """
+    is_number = isinstance(value, int | float | np.integer | np.floating)
+    try:
+        fits = is_number and not isinstance(value, bool) and least <= float(value) <= most
+    except OverflowError:  # Python's whole numbers have no largest one
+        fits = False
+    if not fits:
         raise InvalidInputError(f"{name} is {shown(value)}; expected {expected}.")
 
 
@@ -177,9 +195,29 @@ def require_count(name: str, value: Any) -> None:
     _require_countable(name, value)
 
 
+def named_values(name: str, value: Any) -> dict[str, Any]:
+    """Return a mapping of names to values as a dict; an empty one for None.
+
+    Raises:
+        InvalidInputError: it is something else, or a name is no str.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise InvalidInputError(f"{name} is {shown(value)}; expected a dict of names and values.")
+    return dict(value)
+
+
+def require_flag(name: str, value: Any, *, optional: bool = False) -> None:
+    """Raise InvalidInputError unless the value is True or False, or None if allowed."""
+    if not isinstance(value, bool | np.bool_) and not (optional and value is None):
+        or_none = ", or None" if optional else ""
+        raise InvalidInputError(f"{name} is {shown(value)}; expected True or False{or_none}.")
+
+
 def require_choice(name: str, value: Any, choices: Any) -> None:
     """Raise InvalidInputError unless the value is one of those of a ``Literal``."""
-    if value not in get_args(choices):
+    if not isinstance(value, str) or value not in get_args(choices):
         raise InvalidInputError(
             f"{name} is {shown(value)}; expected one of {', '.join(map(repr, get_args(choices)))}."
         )
@@ -187,7 +225,7 @@ def require_choice(name: str, value: Any, choices: Any) -> None:
 
 def require_blend(value: Any) -> None:
     """Raise InvalidInputError unless the value is a share of 0 to 1, or "rrf"."""
-    if value == "rrf":
+    if isinstance(value, str) and value == "rrf":
         return
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise InvalidInputError(

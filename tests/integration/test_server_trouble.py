@@ -261,8 +261,12 @@ def test_strict_mode_is_told_in_our_words(client, collection):  # noqa: F811
 def test_threads_and_coroutines_find_the_same(options, collection):  # noqa: F811
     """16 threads and 64 coroutines, each query as if it were alone."""
     client = QdrantClient(**options)
-    searcher = HybridSearcher(collection, client=client, reranker=None)
-    searcher.add(sentences(200), progress=False)
+    # A server closes a connection whose request does not come at once, as on a busy machine.
+    retried = SearchOptions(retries=5)
+    searcher = HybridSearcher(collection, client=client, reranker=None, options=retried)
+    # Hits of equal scores come in the order in which the shards answer, so there is one.
+    settings = CollectionSettings(replication_factor=1, shard_number=1)
+    searcher.add(sentences(200), settings=settings, progress=False)
     queries = [" ".join(WORDS[n % 7 : n % 7 + 3]) for n in range(128)]
     expected = [[hit.id for hit in searcher.search(query)] for query in queries]
     with ThreadPoolExecutor(16) as threads:
@@ -273,7 +277,7 @@ def test_threads_and_coroutines_find_the_same(options, collection):  # noqa: F81
     async def awaited():
         client = AsyncQdrantClient(**options)
         async with AsyncHybridSearcher(
-            collection, client=client, reranker=None, concurrency=64
+            collection, client=client, reranker=None, concurrency=64, options=retried
         ) as other:
             results = await asyncio.gather(*map(other.search, queries))
         await client.close()

@@ -5,7 +5,6 @@ changed a part of the points, and one that breaks it down is replayed each time 
 opened. It also takes NaN and infinity in the bound of a range for no bound.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from pydantic import BaseModel
 from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantRequestError
+from qdrant_rerank.utils.finite import not_finite
 from qdrant_rerank.utils.validation import MOST, shown
 
 __all__ = [
@@ -40,44 +40,12 @@ def require_finite(value: Any, what: str) -> None:
     Raises:
         QdrantRequestError: a number is not finite; vectors are float32, so 1e39 is not.
     """
-    place = _not_finite(value)
+    place = not_finite(value)
     if place is not None:
         raise QdrantRequestError(
             f"{what} holds NaN or infinity{f' in {place}' if place else ''}; expected finite "
             "numbers. Nothing was done. Leave out a bound that there is not."
         )
-
-
-def _not_finite(value: Any) -> str | None:
-    """Return where the first number is that is not finite, or None."""
-    inner: Iterable[tuple[str, Any]]
-    if isinstance(value, float):
-        return None if math.isfinite(value) else ""
-    if isinstance(value, BaseModel):
-        inner = value.__dict__.items()
-    elif isinstance(value, Mapping):
-        inner = value.items()
-    elif isinstance(value, np.ndarray) or (
-        isinstance(value, list | tuple) and value and isinstance(value[0], float)
-    ):
-        return None if _all_finite(value) else ""
-    elif isinstance(value, list | tuple | set):
-        inner = (("", one) for one in value)
-    else:
-        return None
-    for name, one in inner:
-        place = _not_finite(one)
-        if place is not None:
-            return f"{name}.{place}".strip(".")
-    return None
-
-
-def _all_finite(numbers: Any) -> bool:
-    try:
-        with np.errstate(over="ignore"):
-            return bool(np.isfinite(np.asarray(numbers, dtype=np.float32)).all())
-    except (TypeError, ValueError):  # with something else among them
-        return all(_not_finite(one) is None for one in numbers)
 
 
 def require_one(name: str, value: int, least: int = 1) -> None:

@@ -6,10 +6,12 @@ A directory stays with the engine that created it.
 import importlib.util
 from pathlib import Path
 
-from qdrant_client import QdrantClient
+from qdrant_client import QdrantClient, models
 
 from qdrant_rerank.errors import MissingDependencyError, QdrantConnectionError
 from qdrant_rerank.qdrant.embedded.places import LISTING, at
+from qdrant_rerank.utils.json_object import parse_json
+from qdrant_rerank.utils.terminal import one_line
 
 __all__ = ["embedded_client", "engine_name", "holds_collections"]
 
@@ -28,6 +30,7 @@ def embedded_client(path: str | Path | None) -> QdrantClient:
     """
     path = None if path is None else at(path)
     if path is not None and (path / LOCAL_LISTING).is_file():
+        _require_local_mode(path)
         return _local(path)
     if importlib.util.find_spec("qdrant_edge") is not None:
         from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
@@ -53,6 +56,24 @@ def engine_name(client: QdrantClient) -> str:
 def holds_collections(path: str | Path) -> bool:
     """Return whether an embedded engine has written to the directory, without opening it."""
     return any((at(path) / listing).is_file() for listing in (LISTING, LOCAL_LISTING))
+
+
+def _require_local_mode(path: Path) -> None:
+    """Raise QdrantConnectionError if the list of collections is not one of local mode."""
+    file = path / LOCAL_LISTING
+    try:
+        content = parse_json(file.read_text("utf-8"))
+        dict(content["aliases"])
+        for config in content["collections"].values():
+            known = {name: value for name, value in config.items() if name != "init_from"}
+            models.CreateCollection.model_validate(known)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        missing = f"{error} is missing" if isinstance(error, KeyError) else one_line(str(error))
+        raise QdrantConnectionError(
+            f"{path} is no directory of Qdrant's local mode: {file} cannot be read: {missing}. It "
+            "should list the collections. Nothing was changed. Restore it, or use another "
+            "directory."
+        ) from error
 
 
 def _local(path: Path) -> QdrantClient:

@@ -19,6 +19,7 @@ from qdrant_rerank.qdrant.embedded.vector_changes import (
     without_vector,
 )
 from qdrant_rerank.utils.client_models import IdTrackerParams, PayloadStorageParams
+from qdrant_rerank.utils.validation import shown
 
 __all__ = ["CollectionCalls"]
 
@@ -182,12 +183,14 @@ class CollectionCalls:
                         raise QdrantRequestError(
                             f"{target.collection_name!r} is an alias; expected a collection."
                         )
+                    _require_alias(new)
                     aliases[new] = target.collection_name
                 elif isinstance(operation, models.RenameAliasOperation):
                     new, old = (
                         operation.rename_alias.new_alias_name,
                         operation.rename_alias.old_alias_name,
                     )
+                    _require_alias(new)
                     if old not in aliases:
                         raise QdrantRequestError(f"There is no alias {old!r}.")
                     aliases[new] = aliases.pop(old)
@@ -269,3 +272,9 @@ def _metadata(given: Any) -> Any:
             f"The metadata cannot be stored: {error}. Nothing was done."
         ) from error
     return made
+
+
+def _require_alias(name: Any) -> None:
+    """Refuse an alias that is no text; a server takes any text."""
+    if not isinstance(name, str):
+        raise QdrantRequestError(f"The alias is {shown(name)}; expected a str.")

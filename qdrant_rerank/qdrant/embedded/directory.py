@@ -28,6 +28,8 @@ from qdrant_rerank.qdrant.embedded.places import (
     never_free,
     take,
 )
+from qdrant_rerank.utils.json_object import parse_json
+from qdrant_rerank.utils.terminal import one_line
 
 __all__ = ["ASIDE", "SHARDS", "Directory", "Entry", "Listing", "require_ours"]
 
@@ -125,16 +127,8 @@ class Directory:
             QdrantConnectionError: the list cannot be read or written.
         """
         file = self.path / LISTING
-        try:
-            content = json.loads(file.read_text("utf-8"))
-            if content["format"] != FORMAT:
-                raise ValueError(f"format is {content['format']!r}; expected {FORMAT}")
-            listing = Listing(
-                {name: _entry(found) for name, found in content["collections"].items()},
-                dict(content["aliases"]),
-            )
-            _require_consistent(listing)
-        except FileNotFoundError:
+        listing = _read(file)
+        if listing is None:
             listing = Listing()
             try:
                 self.write(listing)
@@ -142,11 +136,6 @@ class Directory:
                 raise QdrantConnectionError(
                     f"{file} cannot be written: {error}. Is the disk full?"
                 ) from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise QdrantConnectionError(
-                f"{file} cannot be read: {error}. It lists the collections of the embedded Qdrant, "
-                "whose files are untouched. Restore it, or index into another directory."
-            ) from error
         self._set_aside_unlisted(listing)
         return listing
 
@@ -179,7 +168,11 @@ class Directory:
         """Make and mark the folder of a new collection. Its name is never chosen by a caller."""
         folder = self.path / SHARDS / uuid.uuid4().hex
         folder.mkdir()
-        (folder / MARK).write_text(collection, encoding="utf-8")
+        try:
+            (folder / MARK).write_text(collection, encoding="utf-8")
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # without a mark it would stay for ever
+            raise
         return folder
 
     def folder(self, entry: Entry) -> Path:
@@ -244,7 +237,7 @@ class Directory:
 
 def require_ours(path: Path) -> None:
     """Raise QdrantConnectionError for a directory with files of others; change nothing in it."""
-    if not path.is_dir() or (path / LISTING).is_file():
+    if not path.is_dir() or _read(path / LISTING) is not None:
         return
     there = sorted(one.name for one in path.iterdir() if one.name not in HARMLESS)
     shards = path / SHARDS
@@ -256,6 +249,32 @@ def require_ours(path: Path) -> None:
             f"{', '.join(there[:3])}{' and more' if len(there) > 3 else ''}. Nothing was changed. "
             f"Use an empty or a new directory, or restore {LISTING}."
         )
+
+
+def _read(file: Path) -> Listing | None:
+    """Return the list of collections that a file holds; None if there is no such file.
+
+    Raises:
+        QdrantConnectionError: it holds something else.
+    """
+    try:
+        content = parse_json(file.read_text("utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(f"format is {content['format']!r:.80}; expected {FORMAT}")
+        listing = Listing(
+            {name: _entry(found) for name, found in content["collections"].items()},
+            dict(content["aliases"]),
+        )
+        _require_consistent(listing)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        missing = f"{error} is missing" if isinstance(error, KeyError) else one_line(str(error))
+        raise QdrantConnectionError(
+            f"{file} cannot be read: {missing}. It should list the collections of the embedded "
+            "Qdrant. Nothing was changed. Restore it, or use another directory."
+        ) from error
+    return listing
 
 
 def _is_ours(folder: Path) -> bool:

@@ -6,8 +6,10 @@ from typing import Any
 from qdrant_client import models
 from qdrant_client.http.models import QueryResponse
 
+from qdrant_rerank.errors import QdrantRequestError
 from qdrant_rerank.qdrant.embedded.matrix import nearest_of_sample
 from qdrant_rerank.qdrant.embedded.search import PointSearch
+from qdrant_rerank.utils.validation import shown
 
 __all__ = ["ReadCalls"]
 
@@ -76,6 +78,10 @@ class ReadCalls:
         **kwargs: Any,
     ) -> models.GroupsResult:
         """Return the best groups, each with its best points."""
+        if not isinstance(group_by, str):
+            raise QdrantRequestError(
+                f"group_by is {shown(group_by)}; expected the name or path of a payload field."
+            )
         request = models.QueryRequest.model_construct(
             query=query,
             using=using,

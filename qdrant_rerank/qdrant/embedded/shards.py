@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import qdrant_edge as edge
 from qdrant_client import models
@@ -41,6 +42,7 @@ from qdrant_rerank.qdrant.embedded.recovery import (
     readable,
 )
 from qdrant_rerank.qdrant.embedded.vector_changes import vector_names
+from qdrant_rerank.utils.validation import shown
 
 __all__ = ["KEPT_FREE", "Shards"]
 
@@ -370,10 +372,10 @@ class Shards:
             ) from error
         self._opened.listing = listing
 
-    def _require_name(self, name: str) -> None:
-        wrong = next((sign for sign in name if sign in FORBIDDEN), None)
-        if wrong is not None or name in {"", ".", ".."} or len(name) > LONGEST_NAME:
+    def _require_name(self, name: Any) -> None:
+        fits = isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name not in {".", ".."}
+        if not fits or any(sign in FORBIDDEN or "\ud800" <= sign <= "\udfff" for sign in name):
             raise QdrantRequestError(
-                f"{name!r} cannot be the name of a collection; expected 1 to {LONGEST_NAME} "
+                f"{shown(name)} cannot be the name of a collection; expected 1 to {LONGEST_NAME} "
                 f"characters, none of {FORBIDDEN[:-2]}"
             )

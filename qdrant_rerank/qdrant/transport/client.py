@@ -60,7 +60,7 @@ def _at(kind: type[ClientOfAServer], url: str) -> ClientOfAServer:
         raise QdrantRequestError(
             f"{url!r} is not the URL of a Qdrant server: {error} Expected something like "
             "http://localhost:6333."
-        ) from error
+        ) from None  # the client's own error shows the password of the URL
 
 
 def is_local(client: AnyClient) -> bool:

@@ -148,6 +148,17 @@ def test_a_process_that_is_killed_leaves_no_half(process, hub, tmp_path, tiny_be
     assert theirs.exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other locks")
+@pytest.mark.parametrize("error", ["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
+def test_a_file_system_without_locks_holds_a_cache(hub, tmp_path, error):
+    """As some network file systems are; the files are whole without locks, too."""
+    with worker(hub, TEST_NO_LOCKS=error) as process:
+        for _ in range(2):
+            found = process.locate(NAME, cache_dir=tmp_path)
+            assert "model" in found, found
+    assert sorted(hub.fetched()) == sorted(set(hub.fetched()))
+
+
 def test_two_processes_fetch_once(process, hub, tmp_path):
     """The second waits, and finds the files of the first."""
     with worker(hub) as other:

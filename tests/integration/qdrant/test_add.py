@@ -4,6 +4,7 @@ import itertools
 import threading
 import uuid
 from contextlib import closing
+from itertools import islice
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
-from qdrant_rerank import Bm25Encoder, HybridSearcher
+from qdrant_rerank import Bm25Encoder, HybridSearcher, SearchOptions
 from qdrant_rerank.errors import (
     InvalidInputError,
     MissingTextError,
@@ -37,7 +38,9 @@ def searcher(client):
 
 
 def stored(searcher):
-    """id -> payload of every point."""
+    """id -> payload of every point; None if there is no collection."""
+    if not searcher.client.collection_exists("docs"):
+        return None
     records, _ = searcher.client.scroll("docs", limit=100_000)
     return {record.id: record.payload for record in records}
 
@@ -306,11 +309,16 @@ BAD = pytest.mark.parametrize(
 @BAD
 @pytest.mark.parametrize(("size", "kept"), [(1, "abc"), (2, "ab"), (3, "abc"), (4, ""), (9, "")])
 def test_a_batch_with_a_bad_document_is_refused_whole(searcher, bad, error, seen, size, kept):
-    """Batches before it are stored, and the error says how many documents that are."""
+    """Batches before it are stored, and the error says how many documents that are.
+
+    If it is the first one, no collection is made.
+    """
     documents = iter(["a", "b", "c", bad, "d"])
     with pytest.raises(error, match=seen) as caught:
         searcher.add(documents, batch_size=size, progress=False)
-    assert sorted(p["text"] for p in stored(searcher).values()) == list(kept)
+    found = stored(searcher)
+    assert (found is None) == (not kept)
+    assert sorted(p["text"] for p in (found or {}).values()) == list(kept)
     assert caught.value.stored == len(kept)
     assert caught.value.__notes__ == [
         f"{len(kept)} documents before it were added. Add all again with resume=True: it stores "
@@ -323,11 +331,11 @@ def test_a_batch_with_a_bad_document_is_refused_whole(searcher, bad, error, seen
 @BAD
 @pytest.mark.parametrize("kind", [list, tuple, lambda some: np.array(some, dtype=object)])
 def test_what_can_be_read_twice_is_checked_before_the_first_batch(searcher, bad, error, seen, kind):
-    """None of its documents is stored, whatever the size of a batch."""
+    """None of its documents is stored, nor is a collection made, whatever the size of a batch."""
     documents = kind(["a", "b", "c", bad, "d"])
     with pytest.raises(error, match=seen) as caught:
         searcher.add(documents, batch_size=1, progress=False)
-    assert stored(searcher) == {}
+    assert stored(searcher) is None
     assert caught.value.__notes__ == ["No document was added."]
     assert searcher.add(documents[:3], ids=iter([1, 2, 3]), batch_size=2, progress=False) == 3
 
@@ -337,19 +345,49 @@ def test_wrong_ids_are_seen_before_the_first_batch(searcher, ids):
     """Of documents that can be read twice, though the ids cannot."""
     with pytest.raises(InvalidInputError):
         searcher.add(["a", "b", "c"], ids=ids, batch_size=1, progress=False)
-    assert stored(searcher) == {}
+    assert stored(searcher) is None
 
 
-def test_documents_before_a_failing_iterable_are_kept(searcher):
-    """The iterable's own error comes out."""
+@pytest.mark.parametrize(
+    ("documents", "arguments"),
+    [
+        (["a"], {"ids": [1, 2]}),
+        (["a"], {"ids": iter([1, 2])}),
+        (["a"], {"ids": [1, 2], "options": SearchOptions(dense_vector="title")}),
+        (["a"], {"language": "german"}),
+        ([models.PointStruct(id=1, vector={})], {}),
+    ],
+)
+def test_what_is_refused_makes_no_collection(client, documents, arguments):
+    """Whether the documents are a list or come one by one."""
+    options = arguments.pop("options", None)
+    searcher = HybridSearcher(
+        "docs", client=client, reranker=None, options=options, sparse=Bm25Encoder()
+    )
+    for some in (documents, iter(documents)):
+        with pytest.raises((InvalidInputError, SchemaMismatchError)):
+            searcher.add(some, progress=False, **arguments)
+        assert stored(searcher) is None
 
-    def documents():
-        yield "a"
+
+@pytest.mark.parametrize(("first", "kept"), [(0, None), (1, ["a0"]), (3, ["a0", "a1", "a2"])])
+@pytest.mark.parametrize("fails", ["documents", "ids"])
+def test_documents_before_a_failing_iterable_are_kept(searcher, first, kept, fails):
+    """The iterable's own error comes out; if nothing came before, no collection is made."""
+
+    def failing(items):
+        yield from items
         raise RuntimeError("the disk is gone")
 
+    texts, ids = (f"a{n}" for n in range(9)), None
+    if fails == "documents":
+        texts = failing(islice(texts, first))
+    else:
+        ids = failing(range(first))
     with pytest.raises(RuntimeError, match="the disk is gone") as caught:
-        searcher.add(documents(), progress=False)
-    assert [p["text"] for p in stored(searcher).values()] == ["a"]
+        searcher.add(texts, ids=ids, batch_size=2, progress=False)
+    found = stored(searcher)
+    assert (found and sorted(p["text"] for p in found.values())) == kept
     assert caught.value.__notes__
 
 
@@ -396,7 +434,7 @@ def test_vectors_with_numbers_that_are_not_finite_are_refused(searcher, name, nu
     )
     with pytest.raises(InvalidInputError, match=rf"Document 1 brings .* infinity for '{name}'"):
         searcher.add(iter(["good", point]), progress=False)
-    assert stored(searcher) == {}
+    assert stored(searcher) is None
 
 
 def test_a_multivector_of_several_lengths_is_refused(client):

@@ -63,7 +63,7 @@ class Server:
 
 def add_sync(url, documents, **options):
     """Through a sync searcher."""
-    with closing(QdrantClient(url=url, check_compatibility=False)) as client:
+    with closing(QdrantClient(url=url, timeout=120, check_compatibility=False)) as client:
         searcher = HybridSearcher("docs", client=client, reranker=None, text="text")
         return searcher.add(documents, progress=False, **options)
 
@@ -72,7 +72,7 @@ def add_async(url, documents, **options):
     """Through an async one."""
 
     async def main():
-        client = AsyncQdrantClient(url=url, check_compatibility=False)
+        client = AsyncQdrantClient(url=url, timeout=120, check_compatibility=False)
         async with AsyncHybridSearcher(
             "docs", client=client, reranker=None, text="text"
         ) as searcher:

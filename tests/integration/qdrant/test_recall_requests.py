@@ -313,6 +313,52 @@ def test_what_is_no_vector_and_no_query_is_refused(recall):
         bodies(Qdrant(), {"recall": recall})
 
 
+def bounded(number):
+    """A filter whose last condition has a bound."""
+    return models.Filter(
+        should=[
+            models.FieldCondition(key="n", match=models.MatchValue(value=1)),
+            models.Filter(
+                must=[models.FieldCondition(key="n", range=models.Range(gt=1, lt=number))]
+            ),
+        ]
+    )
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    ("name", "made", "place"),
+    [
+        ("query_filter", bounded, "should.must.range.lt"),
+        (
+            "query_filter",
+            lambda n: {"must": [{"key": "n", "range": {"lt": n}}]},
+            "must.range.lt",
+        ),
+        (
+            "prefetch",
+            lambda n: [models.Prefetch(query=[1.0], filter=bounded(n))],
+            "filter.should.must.range.lt",
+        ),
+        (
+            "recall",
+            lambda n: models.QueryRequest(query=[1.0], score_threshold=n),
+            "score_threshold",
+        ),
+        (
+            "recall",
+            lambda n: models.FormulaQuery(formula=models.SumExpression(sum=["$score", n])),
+            "formula.sum",
+        ),
+        ("recall", lambda n: models.NearestQuery(nearest=[1.0, n]), "nearest"),
+    ],
+)
+def test_numbers_that_a_server_takes_for_none_are_refused(number, name, made, place):
+    """They are null in JSON, and a range would then hold for every point."""
+    with pytest.raises(InvalidInputError, match=f"{name} holds NaN or infinity in {place}, which"):
+        bodies(Qdrant(), {name: made(number)})
+
+
 def test_a_vector_that_fits_none_or_several_is_named():
     """As an embedder's would be."""
     with pytest.raises(SchemaMismatchError, match="given is of 3, which fits none"):

@@ -10,7 +10,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from qdrant_client import QdrantClient
+from qdrant_client import QdrantClient, models
 
 from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
 from tests.integration.qdrant.embedded.scenarios import INDEXES, NAMES, Scenario
@@ -72,11 +72,45 @@ def assert_same_hits(ours, theirs, kind, *, offset):
                 assert abs(other[point_id] - score) <= NEAR
 
 
+def check_reads(scenario, name, ours, theirs):
+    """Points by id, pages, several queries at once, and names are the same in both."""
+    ids = [one.id for one in ours.scroll(name, limit=100)[0]]
+    asked = scenario.random.choices([*ids, 10**9], k=4)
+    assert_same_points(*(c.retrieve(name, asked, with_vectors=True) for c in (ours, theirs)))
+    where, pages = scenario.where(), []
+    for client in (ours, theirs):
+        pages.append([])
+        start = None
+        while True:
+            page, start = client.scroll(name, where, limit=3, offset=start)
+            pages[-1].append([str(one.id) for one in page])
+            if start is None:
+                break
+    assert pages[0] == pages[1], where
+    queries = [
+        models.QueryRequest(
+            query=scenario.vector("dense"), using="dense", filter=scenario.where(), limit=5
+        )
+        for _ in range(3)
+    ]
+    answers = [client.query_batch_points(name, queries) for client in (ours, theirs)]
+    for mine, other in zip(*answers, strict=True):
+        assert_same_hits(mine.points, other.points, "nearest", offset=None)
+    for one in (name, f"{name}-alias", f"{name}-none"):
+        assert ours.collection_exists(one) == theirs.collection_exists(one), one
+    aliases = [
+        sorted(one.alias_name for one in c.get_collection_aliases(name).aliases)
+        for c in (ours, theirs)
+    ]
+    assert aliases[0] == aliases[1]
+
+
 def check(scenario, name, ours, theirs):
     """Everything that is stored, and some searches, are the same in both."""
     assert_same_points(*(c.scroll(name, limit=100, with_vectors=True)[0] for c in (ours, theirs)))
     if not ours.count(name).count:
         return  # local mode fails at some queries
+    check_reads(scenario, name, ours, theirs)
     for _ in range(3):
         where = scenario.where()
         counts = [c.count(name, count_filter=where).count for c in (ours, theirs)]

@@ -74,6 +74,57 @@ def test_a_directory_of_others_is_refused_and_nothing_in_it_changes(tmp_path, fi
     assert not holds_collections(tmp_path)
 
 
+@pytest.mark.parametrize("listing", ["collections.json", "meta.json"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "7", "[1]", '{"name": "theirs"}', "[" * 100_000, "\udcff"),
+        '{"format": 1, "collections": [], "aliases": {}}',
+        '{"format": 1, "collections": {"a": 7}, "aliases": {}}',
+        '{"format": 1, "collections": {"a": {"vectors": 7}}, "aliases": {}}',
+        '{"format": 1, "collections": {}, "aliases": 7}',
+    ],
+)
+def test_a_list_of_others_is_refused_and_nothing_beside_it_changes(tmp_path, listing, text):
+    """A file that happens to have the name of ours, or of local mode's, or is damaged."""
+    (tmp_path / listing).write_bytes(text.encode(errors="surrogateescape"))
+    (tmp_path / "theirs").write_text("theirs")
+    before = contents(tmp_path)
+    with pytest.raises(QdrantConnectionError, match=rf"{listing} cannot be read.*Nothing was cha"):
+        embedded_client(tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_list_that_cannot_be_written_changes_nothing(tmp_path):
+    """Whatever is asked: no collection is lost, none is there by half, and no folder is left."""
+    with closing(EmbeddedClient(tmp_path)) as client:
+        client.create_collection("points", **VECTORS)
+        client.upsert("points", [models.PointStruct(id=1, payload={"n": 1}, vector=[1.0, 0.0])])
+        before = folders(tmp_path), (tmp_path / "collections.json").read_bytes()
+        (tmp_path / "collections.part").mkdir()  # in the place of the file that is written first
+        alias = models.CreateAlias(collection_name="points", alias_name="alias")
+        named = {"dense": {"size": 2, "distance": "Dot"}}
+        for change in (
+            lambda: client.create_collection("other", **VECTORS),
+            lambda: client.delete_collection("points"),
+            lambda: client.create_payload_index("points", "n", "integer"),
+            lambda: client.create_vector_name("points", "more", named),
+            lambda: client.update_collection("points", metadata={"a": 1}),
+            lambda: client.update_collection_aliases(
+                [models.CreateAliasOperation(create_alias=alias)]
+            ),
+        ):
+            with pytest.raises(QdrantConnectionError, match="cannot read or write its files"):
+                change()
+            assert (folders(tmp_path), (tmp_path / "collections.json").read_bytes()) == before
+            assert client.count("points").count == 1
+    (tmp_path / "collections.part").rmdir()
+    with closing(EmbeddedClient(tmp_path)) as client:
+        assert client.retrieve("points", [1])[0].payload == {"n": 1}
+        assert client.create_collection("other", **VECTORS)
+        assert client.delete_collection("points")
+
+
 def test_the_searcher_names_a_directory_of_others(tmp_path, monkeypatch):
     """By QDRANT_PATH, with the files of a training set in it."""
     (tmp_path / "shards" / "train").mkdir(parents=True)

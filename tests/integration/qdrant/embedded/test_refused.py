@@ -480,6 +480,27 @@ def test_nothing_that_is_refused_is_in_the_log(tmp_path):
         assert state(crashed) == before
 
 
+@pytest.mark.parametrize(
+    "name", ["", "a/b", "..", "\ud800", 3, True, b"x", 10**5000, ["a"]], ids="abcdefghi"
+)
+def test_a_name_that_cannot_be_makes_no_collection(tmp_path, name):
+    """Nor does it leave a folder, nor an alias."""
+    with closing(EmbeddedClient(tmp_path)) as client:
+        client.create_collection("points", **CONFIG)
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(QdrantRequestError, match="cannot be the name of a collection"):
+            client.create_collection(name, **CONFIG)
+        if not isinstance(name, str):
+            made = models.CreateAlias.model_construct(collection_name="points", alias_name=name)
+            with pytest.raises(QdrantRequestError, match="The alias is"):
+                client.update_collection_aliases([models.CreateAliasOperation(create_alias=made)])
+            with pytest.raises(QdrantRequestError, match="group_by is"):
+                client.query_points_groups("points", name, query=[1.0, 0.0])
+        assert sorted(tmp_path.rglob("*")) == before
+    with closing(EmbeddedClient(tmp_path)) as client:
+        assert [one.name for one in client.get_collections().collections] == ["points"]
+
+
 @pytest.mark.parametrize("key", ["a\nb[c", "a\x1b[31mb", "a\u2028[b"])
 def test_a_name_cannot_drive_a_terminal_from_an_error(client, key):
     """The engine repeats names of fields and vectors as they are."""

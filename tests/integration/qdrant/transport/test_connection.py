@@ -1,5 +1,6 @@
 """Which Qdrant is used, and what becomes of its failures, injected at the socket."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -10,17 +11,19 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from contextlib import closing
 
 import pytest
 from qdrant_client import QdrantClient, models
 
-from qdrant_rerank import HybridSearcher, SearchOptions
+from qdrant_rerank import AsyncHybridSearcher, HybridSearcher, SearchOptions
 from qdrant_rerank.embedders.qdrant import TextIndex
 from qdrant_rerank.errors import (
     CollectionNotFoundError,
     InvalidInputError,
     QdrantConnectionError,
+    QdrantError,
     QdrantRequestError,
     SchemaMismatchError,
 )
@@ -419,6 +422,42 @@ def test_qdrant_url_comes_before_qdrant_path(monkeypatch, tmp_path, free_port):
     monkeypatch.setenv("QDRANT_URL", "localhost:abc")
     with pytest.raises(QdrantRequestError, match="not the URL"):
         HybridSearcher("docs", reranker=None)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # qdrant-client's on a key and plain HTTP
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://me:canary@127.0.0.1:{port}",
+        "http://me:canary@127.0.0.1:99999",
+        "http://127.0.0.1:{port}/?api_key=canary",
+        "ftp://me:canary@127.0.0.1:{port}",
+        "http://me:canary@127.0.0.1:port",
+        "http://me:canary@[::1",
+        "http://canary@",
+    ],
+)
+@pytest.mark.parametrize("kind", [HybridSearcher, AsyncHybridSearcher])
+def test_no_traceback_shows_what_is_secret_in_a_url(monkeypatch, caplog, free_port, url, kind):
+    """Not in the causes of an error either, nor in the log, nor in what is shown of a searcher."""
+    caplog.set_level("DEBUG")
+    monkeypatch.setenv("QDRANT_URL", url.format(port=free_port))
+    monkeypatch.setenv("QDRANT_API_KEY", "secret-canary")
+    shown = []
+    try:
+        searcher = kind("docs", reranker=None)
+        shown.append(repr(searcher))
+        found = searcher.search("q")
+        if kind is AsyncHybridSearcher:
+            asyncio.run(found)
+    except QdrantError as error:
+        shown += traceback.format_exception(error)
+    for thread in threading.enumerate():
+        if "_check_compatibility" in thread.name:  # of qdrant-client's, which may warn
+            thread.join()
+    assert shown
+    assert "canary" not in "".join(shown)
+    assert "canary" not in caplog.text
 
 
 @pytest.mark.server

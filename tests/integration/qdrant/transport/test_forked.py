@@ -28,7 +28,7 @@ client_type, searcher_type = {
 if how == "transport":
     import httpx
     options["transport"] = httpx.HTTPTransport()
-client = client_type(timeout=20, check_compatibility=False, **options)
+client = client_type(timeout=120, check_compatibility=False, **options)
 
 loops = {}
 
@@ -122,7 +122,7 @@ def phases(kind, how, options, seen):
         start_new_session=True,
     )
     said, connections = [], []
-    stop = threading.Timer(40, os.killpg, (process.pid, signal.SIGKILL))  # it and its child
+    stop = threading.Timer(300, os.killpg, (process.pid, signal.SIGKILL))  # it and its child
     stop.start()
     with process:
         for _ in range(3):
