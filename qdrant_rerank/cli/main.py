@@ -17,6 +17,7 @@ from qdrant_rerank.cli.output import Commands
 from qdrant_rerank.cli.reindex import reindex
 from qdrant_rerank.cli.rerank import rerank
 from qdrant_rerank.cli.search import search
+from qdrant_rerank.cli.serve import serve
 from qdrant_rerank.cli.tune import tune
 
 __all__ = ["main"]
@@ -28,5 +29,6 @@ def main() -> None:
     """Search a Qdrant collection, and rerank the hits with a cross-encoder."""
 
 
-for command in (compare, demo, doctor, evaluate, index, models, reindex, rerank, search, tune):
+COMMANDS = (compare, demo, doctor, evaluate, index, models, reindex, rerank, search, serve, tune)
+for command in COMMANDS:
     main.add_command(command)

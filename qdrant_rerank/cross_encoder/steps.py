@@ -116,14 +116,17 @@ class Steps:
         scorer: the model.
 
     Attributes:
+        pairs: number of pairs.
         batches: what there is to run; empty before all pairs are read.
         tokens: tokens of each batch, without padding.
     """
 
     def __init__(self, block: Block, scorer: Scorer) -> None:
+        self.pairs = len(block.pairs)
         self._block = block
         self._scorer = scorer
         self._unread = block.unscored
+        self._run_s: list[float] = []  # of each batch; several threads append
         self.batches: list[Batch] = []
         self.tokens: list[int] = []
 
@@ -149,15 +152,15 @@ class Steps:
         Raises:
             ModelOutputError: the model failed.
         """
+        began = time.perf_counter()
         self._scorer.execute(self._block.work, batch, spread=spread)
+        self._run_s.append(time.perf_counter() - began)
 
-    def finish(self, seconds: float) -> PairScores:
-        """Return the scores, when all batches have run.
-
-        Args:
-            seconds: that the steps took, for the result.
+    def finish(self) -> PairScores:
+        """Return the scores, when all batches have run. ``infer_s`` is the sum of all threads.
 
         Raises:
             ModelOutputError: a score is not finite.
         """
+        seconds = self._block.work.tokenize_s + sum(self._run_s)
         return self._scorer.finish(self._block, seconds)

@@ -1,0 +1,93 @@
+"""What every request passes: the check of its key, the log and the metrics."""
+
+import logging
+import time
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from qdrant_rerank.serving.http_errors import HttpError, Json
+from qdrant_rerank.serving.keys import Keys
+from qdrant_rerank.serving.metrics import Metrics
+
+__all__ = ["Front", "access_logger"]
+
+access_logger = logging.getLogger("qdrant_rerank.serving.access")
+
+#: Paths that tell nothing of a document, a model or a client.
+OPEN_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
+UNKNOWN_ROUTE = "unknown"  # one label, whatever paths a client makes up
+
+
+class Front:
+    """An ASGI application around the routes.
+
+    Args:
+        app: the routes.
+        keys: who may ask.
+        metrics: counts requests.
+        paths: of the routes, as labels.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keys, metrics: Metrics, paths: frozenset[str]) -> None:
+        self._app = app
+        self._keys = keys
+        self._metrics = metrics
+        self._paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        facts: dict[str, Any] = {}
+        scope.setdefault("state", {})["facts"] = facts
+        status = 500
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        path = scope["path"]
+        app: ASGIApp = self._app
+        if path not in OPEN_PATHS and not self._keys.allow(_header(scope, b"authorization")):
+            app = _unauthorized()
+        try:
+            await app(scope, receive, sending)
+        finally:
+            seconds = time.perf_counter() - began
+            route = path if path in self._paths else UNKNOWN_ROUTE
+            self._metrics.request(route, status, seconds)
+            access_logger.info(
+                "request",
+                extra={
+                    "facts": {
+                        "method": scope["method"],
+                        "route": route,
+                        "status": status,
+                        "seconds": round(seconds, 6),
+                        "client": (scope.get("client") or ["unknown"])[0],
+                        **facts,
+                    }
+                },
+            )
+
+
+def _unauthorized() -> Json:
+    error = HttpError(
+        401, "The key is missing or wrong; expected the header 'Authorization: Bearer KEY'."
+    )
+    return Json(
+        {"error": error.message, "error_type": error.kind, "message": error.message},
+        error.status,
+        {"WWW-Authenticate": "Bearer"},
+    )
+
+
+def _header(scope: Scope, name: bytes) -> bytes | None:
+    """Return the only header of that name; None if there is none, or several."""
+    found = [value for key, value in scope["headers"] if key == name]
+    return found[0] if len(found) == 1 else None
