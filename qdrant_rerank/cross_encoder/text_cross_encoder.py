@@ -425,6 +425,11 @@ class TextCrossEncoder:
         """
         return self._model.scorer().steps(pairs)
 
+    def cut(self, texts: Sequence[str], tokens: int) -> list[str]:
+        """Cut texts after so many of the model's tokens; shorter ones stay as they are."""
+        reader = self._model.reader()
+        return [reader.cut(text, tokens) for text in texts]
+
     def has_cores_for(self, batches: int) -> bool:
         """Whether so many batches leave half of the cores idle, so that each may use several."""
         return self._model.scorer().runtime.has_cores_for(batches)

@@ -4,9 +4,10 @@ import logging
 import time
 from typing import Any
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from qdrant_rerank.serving.http_errors import HttpError, Json
+from qdrant_rerank.serving.http_errors import HttpError, error_answer
 from qdrant_rerank.serving.keys import Keys
 from qdrant_rerank.serving.metrics import Metrics
 
@@ -53,7 +54,8 @@ class Front:
 
         path = scope["path"]
         app: ASGIApp = self._app
-        if path not in OPEN_PATHS and not self._keys.allow(_header(scope, b"authorization")):
+        is_open = path in OPEN_PATHS and scope["method"] in {"GET", "HEAD"}
+        if not is_open and not self._keys.allow(_header(scope, b"authorization")):
             app = _unauthorized()
         try:
             await app(scope, receive, sending)
@@ -76,15 +78,13 @@ class Front:
             )
 
 
-def _unauthorized() -> Json:
+def _unauthorized() -> Response:
     error = HttpError(
-        401, "The key is missing or wrong; expected the header 'Authorization: Bearer KEY'."
+        401,
+        "The key is missing or wrong; expected the header 'Authorization: Bearer KEY'.",
+        headers={"WWW-Authenticate": "Bearer"},
     )
-    return Json(
-        {"error": error.message, "error_type": error.kind, "message": error.message},
-        error.status,
-        {"WWW-Authenticate": "Bearer"},
-    )
+    return error_answer(error)
 
 
 def _header(scope: Scope, name: bytes) -> bytes | None:

@@ -23,7 +23,7 @@ from qdrant_rerank.serving.models import UnservedModelError
 from qdrant_rerank.serving.scheduler import QueueFullError
 from qdrant_rerank.serving.wire import BodyError
 
-__all__ = ["GONE", "HttpError", "Json", "answer_error", "answering"]
+__all__ = ["GONE", "HttpError", "Json", "answer_error", "answering", "error_answer"]
 
 logger = logging.getLogger(__name__)
 
@@ -132,9 +132,13 @@ def answering(handler: Handler) -> Handler:
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
-    """Answer an error: ``error`` is what TEI's clients read, ``message`` what Cohere's do."""
-    found = _as_http_error(error)
-    if found.status == GONE:
+    """Answer an error in the shape of :func:`error_answer`."""
+    return error_answer(_as_http_error(error))
+
+
+def error_answer(error: HttpError) -> Response:
+    """Answer with a message where clients of TEI, of Cohere and of Jina read it."""
+    if error.status == GONE:
         return Response(status_code=GONE)
-    content = {"error": found.message, "error_type": found.kind, "message": found.message}
-    return Json(content, found.status, found.headers)
+    content = dict.fromkeys(("error", "message", "detail"), error.message)
+    return Json({**content, "error_type": error.kind}, error.status, error.headers)

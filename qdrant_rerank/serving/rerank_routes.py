@@ -1,6 +1,7 @@
 """The calls that rerank: TEI's, Cohere's, Jina's, vLLM's and Infinity's."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from qdrant_rerank.serving.wire import (
     CohereBody,
     RerankRequest,
     ScoreBody,
+    SimilarityBody,
     TeiBody,
     parse,
     parse_rerank,
@@ -52,6 +54,7 @@ class RerankRoutes:
     def routes(self) -> list[Route]:
         """Return the routes."""
         return [
+            Route("/", answering(self.similarity), methods=["POST"]),
             Route("/rerank", answering(self.rerank), methods=["POST"]),
             Route("/v1/rerank", answering(self.rerank), methods=["POST"]),
             Route("/v2/rerank", answering(self.rerank_v2), methods=["POST"]),
@@ -84,11 +87,26 @@ class RerankRoutes:
             found = await self._score(request, model, score_pairs(body))
             return Json(score_answer(found, model.name, raw=body.raw_scores))
 
+    async def similarity(self, request: Request) -> Response:
+        """Score texts for ``InferenceClient`` of huggingface_hub, or rerank as TEI does here."""
+        async with self._bodies.json_of(request) as content:
+            if isinstance(content, Mapping) and "inputs" not in content:
+                asked = tei_request(parse(TeiBody, content))
+                return Json(tei_answer(asked, (await self._scores(request, asked))[1]))
+            compared = parse(SimilarityBody, content).inputs
+            pairs = [(compared.source_sentence, text) for text in compared.sentences]
+            found = await self._score(request, self._models.find(None), pairs)
+            return Json(found.scores.tolist())
+
     async def _scores(
         self, request: Request, asked: RerankRequest
     ) -> tuple[ServedModel, PairScores]:
         model = self._models.find(asked.model)
-        pairs = [(asked.query, text) for text in asked.texts]
+        texts, most = asked.texts, asked.max_tokens_per_doc
+        if most is not None and most < model.encoder.max_length:
+            self._require_few(len(texts))
+            texts = await asyncio.to_thread(model.encoder.cut, texts, most)
+        pairs = [(asked.query, text) for text in texts]
         found = await self._score(request, model, pairs)
         if not asked.truncate and found.truncated.any():
             rows = np.flatnonzero(found.truncated)
@@ -103,14 +121,8 @@ class RerankRoutes:
     async def _score(
         self, request: Request, model: ServedModel, pairs: Sequence[tuple[str, str]]
     ) -> PairScores:
-        most = self._settings.max_documents
         note(request, model=model.name, documents=len(pairs))
-        if len(pairs) > most:
-            raise HttpError(
-                422,
-                f"The request has {len(pairs):,} documents; this server takes {most:,} per request "
-                "(max_documents). Send several requests.",
-            )
+        self._require_few(len(pairs))
         deadline = deadline_of(request, self._settings)
         if not pairs:
             return model.encoder.score_pairs([])
@@ -118,6 +130,15 @@ class RerankRoutes:
         found = await unless_gone(request, work)
         note(request, tokens=found.tokens)
         return found
+
+    def _require_few(self, documents: int) -> None:
+        most = self._settings.max_documents
+        if documents > most:
+            raise HttpError(
+                422,
+                f"The request has {documents:,} documents; this server takes {most:,} per request "
+                "(max_documents). Send several requests.",
+            )
 
 
 def note(request: Request, **facts: Any) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "CohereBody",
     "RerankRequest",
     "ScoreBody",
+    "SimilarityBody",
     "TeiBody",
     "parse",
     "parse_rerank",
@@ -68,6 +69,19 @@ class CohereBody(BaseModel):
     rank_fields: list[str] | None = None
     max_tokens_per_doc: Count | None = None
     raw_scores: bool = False
+
+
+class Similarity(BaseModel):
+    """A text, and others to compare with it."""
+
+    source_sentence: str
+    sentences: list[str]
+
+
+class SimilarityBody(BaseModel):
+    """The body of Hugging Face's task "sentence-similarity"."""
+
+    inputs: Similarity
 
 
 class ScoreBody(BaseModel):
