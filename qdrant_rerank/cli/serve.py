@@ -18,6 +18,17 @@ __all__ = ["serve"]
     help="Cross-encoder: a name from 'models', a hub repository or a path; NAME=MODEL lets "
     f"clients ask for it by another name. Repeatable; default: {DEFAULT_RERANKER}.",
 )
+@click.option(
+    "--collection",
+    "collections",
+    multiple=True,
+    help="Collection that can be searched. Repeatable.",
+)
+@click.option("--url", help="URL of its Qdrant server; else QDRANT_URL. Its key: QDRANT_API_KEY.")
+@click.option("--path", help="Directory of an embedded Qdrant; else QDRANT_PATH.")
+@click.option("--text", multiple=True, help="Payload field with the text; default: auto.")
+@click.option("--embedder", help="Dense encoder of the collections; default: the bundled one.")
+@click.option("--language", help="Language of BM25.")
 @click.option("--host", help="Address to listen on; default: 127.0.0.1.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Default: 8080; 0 for any free one.")
 @click.option("--config", type=click.Path(), help="TOML file with these and further settings.")

@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
+from qdrant_rerank.serving.collections import Collections
 from qdrant_rerank.serving.front import Front
 from qdrant_rerank.serving.http_errors import answer_error
 from qdrant_rerank.serving.keys import Keys
@@ -16,14 +17,16 @@ from qdrant_rerank.serving.limits import BodyReader
 from qdrant_rerank.serving.metrics import Metrics
 from qdrant_rerank.serving.models import Models
 from qdrant_rerank.serving.operation_routes import OperationRoutes
+from qdrant_rerank.serving.pages import PageRoutes
 from qdrant_rerank.serving.rerank_routes import RerankRoutes
+from qdrant_rerank.serving.search_routes import SearchRoutes
 from qdrant_rerank.serving.settings import ServeSettings
 
 __all__ = ["create_app"]
 
 
 def create_app(settings: ServeSettings | None = None) -> ASGIApp:
-    """Load the models, and make an ASGI application that answers reranking requests.
+    """Load the models, and make an ASGI application that answers reranking and search requests.
 
     Any ASGI server can run it, in one process: each process that imports it loads the models. At
     the end of its lifespan it finishes what it has taken.
@@ -46,6 +49,7 @@ def create_app(settings: ServeSettings | None = None) -> ASGIApp:
     settings = settings or ServeSettings()
     metrics = Metrics()
     models = Models.load(settings, metrics)
+    collections = Collections(settings, models.served[0], metrics)
     bodies = BodyReader(settings)
     metrics.watch("body_bytes", "Bytes of requests without an answer.", lambda: bodies.held_bytes)
     metrics.watch(
@@ -60,12 +64,15 @@ def create_app(settings: ServeSettings | None = None) -> ASGIApp:
     )
     routes = [
         *RerankRoutes(settings, models, bodies, metrics).routes(),
-        *OperationRoutes(settings, models, metrics, int(time.time())).routes(),
+        *SearchRoutes(settings, collections, bodies).routes(),
+        *OperationRoutes(settings, models, collections, metrics, int(time.time())).routes(),
+        *PageRoutes(collections.names).routes(),
     ]
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
+        await collections.close()
         await asyncio.to_thread(models.close)
 
     app = Starlette(

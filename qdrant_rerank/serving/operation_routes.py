@@ -5,7 +5,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from qdrant_rerank._version import __version__
-from qdrant_rerank.serving.http_errors import Json, answering
+from qdrant_rerank.serving.collections import Collections
+from qdrant_rerank.serving.http_errors import HttpError, Json, answering
 from qdrant_rerank.serving.metrics import Metrics
 from qdrant_rerank.serving.models import Models
 from qdrant_rerank.serving.settings import ServeSettings
@@ -21,15 +22,22 @@ class OperationRoutes:
     Args:
         settings: have the limits.
         models: of the server.
+        collections: of the server.
         metrics: of the server.
         started: seconds since 1970 at which the server started.
     """
 
     def __init__(
-        self, settings: ServeSettings, models: Models, metrics: Metrics, started: int
+        self,
+        settings: ServeSettings,
+        models: Models,
+        collections: Collections,
+        metrics: Metrics,
+        started: int,
     ) -> None:
         self._settings = settings
         self._models = models
+        self._collections = collections
         self._metrics = metrics
         self._started = started
 
@@ -49,6 +57,9 @@ class OperationRoutes:
 
     async def ready(self, request: Request) -> Response:
         """Answer whether requests can be answered now."""
+        problem = await self._collections.problem()
+        if problem is not None:
+            raise HttpError(503, problem)
         return Json({"status": "ready", "models": [one.name for one in self._models.served]})
 
     async def info(self, request: Request) -> Response:
@@ -78,6 +89,7 @@ class OperationRoutes:
                     }
                     for one in self._models.served
                 ],
+                "collections": self._collections.names,
                 "limits": {
                     "max_documents": settings.max_documents,
                     "max_body_bytes": settings.max_body_bytes,

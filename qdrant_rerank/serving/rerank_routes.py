@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from starlette.requests import Request
@@ -11,6 +10,7 @@ from starlette.routing import Route
 
 from qdrant_rerank.cross_encoder.pair_scores import PairScores
 from qdrant_rerank.serving.answers import cohere_answer, jina_answer, score_answer, tei_answer
+from qdrant_rerank.serving.facts import note
 from qdrant_rerank.serving.http_errors import HttpError, Json, answering
 from qdrant_rerank.serving.limits import BodyReader, deadline_of
 from qdrant_rerank.serving.metrics import Metrics
@@ -139,8 +139,3 @@ class RerankRoutes:
                 f"The request has {documents:,} documents; this server takes {most:,} per request "
                 "(max_documents). Send several requests.",
             )
-
-
-def note(request: Request, **facts: Any) -> None:
-    """Add facts to the request's line in the log."""
-    request.state.facts.update(facts)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.precision import RunPrecision
-from qdrant_rerank.hub.specs import DEFAULT_RERANKER
+from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.inference.request import Engine
 from qdrant_rerank.utils.validation import a_type, require_choice, require_positive, shown
 
@@ -26,6 +26,12 @@ class ServeSettings:
     Attributes:
         models: names, hub repositories or paths of cross-encoders. "name=model" gives a model
             another name, by which clients ask for it. Requests that name no model get the first.
+        collections: names of the collections that can be searched; the first model reranks.
+        url: of a Qdrant server, whose key is ``QDRANT_API_KEY``; None for the environment's.
+        path: directory of an embedded Qdrant, instead of a server.
+        text: payload fields with the text, or one template, preset or "auto"; for all collections.
+        embedder: dense encoder of all collections: a name, a directory, or "none".
+        language: of BM25; None for the one that a collection records.
         host: address to listen on.
         port: to listen on; 0 for any free one.
         api_keys: a request must have one of them as its bearer token; empty for no check.
@@ -57,6 +63,12 @@ class ServeSettings:
         InvalidInputError: a value is of the wrong type or out of range.
     """
 
+    collections: Sequence[str] = ()
+    url: str | None = None
+    path: str | None = None
+    text: Sequence[str] = ("auto",)
+    embedder: str = DEFAULT_EMBEDDER
+    language: str | None = None
     models: Sequence[str] = (DEFAULT_RERANKER,)
     host: str = "127.0.0.1"
     port: int = 8080
@@ -83,7 +95,7 @@ class ServeSettings:
     local_files_only: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("models", "api_keys"):
+        for name in ("models", "api_keys", "collections", "text"):
             several = getattr(self, name)
             if isinstance(several, str) or not all(
                 isinstance(one, str) and one.strip() for one in several
@@ -94,11 +106,23 @@ class ServeSettings:
                 )
             object.__setattr__(self, name, tuple(several))
         self._require_numbers()
+        if not self.text:
+            raise InvalidInputError("text is empty; expected a payload field, or 'auto'.")
         if not self.models:
             raise InvalidInputError("models is empty; expected one model or more.")
-        for name in ("host", "certfile", "keyfile", "device", "cache_dir"):
+        for name in (
+            "host",
+            "embedder",
+            "certfile",
+            "keyfile",
+            "device",
+            "cache_dir",
+            "url",
+            "path",
+            "language",
+        ):
             value = getattr(self, name)
-            if not isinstance(value, str) and (value is not None or name == "host"):
+            if not isinstance(value, str) and (value is not None or name in {"host", "embedder"}):
                 raise InvalidInputError(f"{name} is {a_type(value)}; expected a str.")
         for name in ("insecure", "local_files_only"):
             if not isinstance(getattr(self, name), bool):
