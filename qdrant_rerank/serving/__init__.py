@@ -11,12 +11,15 @@
     answers            what they get
     scheduler          requests take turns at one model
     models             the models of the server
+    collections        its collections
     http_errors        errors as answers
     limits             reads bodies, within limits
     metrics            counts, for Prometheus
     scoring            the scores of a request, unless its client hangs up
     rerank_routes      the calls that rerank
+    search_routes      the calls that search
     operation_routes   the calls that tell how the server is
+    openapi, pages     the description of all calls, and pages for people
     front              keys, log and metrics of every request
     app                puts these together
     json_logs          logs as lines of JSON

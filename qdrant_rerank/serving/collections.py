@@ -11,17 +11,14 @@ from qdrant_rerank.qdrant.transport.client import AnyClient, connect, connect_as
 from qdrant_rerank.search.async_searcher import AsyncHybridSearcher
 from qdrant_rerank.serving.metrics import Metrics
 from qdrant_rerank.serving.models import ServedModel
+from qdrant_rerank.serving.not_served import NotServedError
 from qdrant_rerank.serving.scoring import score
 from qdrant_rerank.serving.settings import ServeSettings
 from qdrant_rerank.utils.deadline import Deadline
 
-__all__ = ["Collections", "UnservedCollectionError"]
+__all__ = ["Collections"]
 
 READY_S = 2.0  # seconds that Qdrant has to answer whether it is there
-
-
-class UnservedCollectionError(LookupError):
-    """The server was not started with a collection of that name."""
 
 
 class TurnTaking:
@@ -92,14 +89,14 @@ class Collections:
         """Return the searcher of a collection; without a name, of the first one.
 
         Raises:
-            UnservedCollectionError: the server was not started with it.
+            NotServedError: the server was not started with it.
         """
         if name is None and self._searchers:
             return next(iter(self._searchers.values()))
         found = self._searchers.get(name or "")
         if found is None:
             names = ", ".join(map(repr, self._searchers)) or "none: start it with --collection NAME"
-            raise UnservedCollectionError(
+            raise NotServedError(
                 f"The collection {name!r:.80} is not served here; expected one of {names}."
             )
         return found

@@ -19,8 +19,7 @@ from qdrant_rerank.errors import (
     QdrantError,
     QdrantRerankError,
 )
-from qdrant_rerank.serving.collections import UnservedCollectionError
-from qdrant_rerank.serving.models import UnservedModelError
+from qdrant_rerank.serving.not_served import NotServedError
 from qdrant_rerank.serving.scheduler import QueueFullError
 from qdrant_rerank.serving.wire import BodyError
 
@@ -97,7 +96,7 @@ def _as_http_error(error: Exception) -> HttpError:
             return HttpError(error.status_code, str(error.detail), headers=error.headers)
         case BodyError() | InvalidInputError():
             return HttpError(422, str(error))
-        case UnservedModelError() | UnservedCollectionError() | CollectionNotFoundError():
+        case NotServedError() | CollectionNotFoundError():
             return HttpError(404, str(error.args[0]))
         case QueueFullError():
             seconds = str(math.ceil(error.retry_after_s))

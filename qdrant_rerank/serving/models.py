@@ -5,20 +5,17 @@ from dataclasses import dataclass
 
 from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.serving.not_served import NotServedError
 from qdrant_rerank.serving.scheduler import Meter, Scheduler
 from qdrant_rerank.serving.settings import ServeSettings
 
-__all__ = ["Models", "ServedModel", "UnservedModelError"]
+__all__ = ["Models", "ServedModel"]
 
 # Characters per token, for an estimate before a text is tokenised: English has 4 to 6, and a
 # Chinese character is one or two tokens.
 ASCII_PER_TOKEN = 4
 OTHERS_PER_TOKEN = 1
 SPECIAL_TOKENS = 3
-
-
-class UnservedModelError(LookupError):
-    """The server was not started with a model of that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +97,13 @@ class Models:
         """Return the model of a name, in any case; the first one for None and "".
 
         Raises:
-            UnservedModelError: the server was not started with such a model.
+            NotServedError: the server was not started with such a model.
         """
         if not name:
             return self.served[0]
         found = self._by_name.get(name.lower())
         if found is None:
-            raise UnservedModelError(
+            raise NotServedError(
                 f"The model {name!r:.80} is not served here; expected one of "
                 f"{', '.join(repr(model.name) for model in self.served)}."
             )
