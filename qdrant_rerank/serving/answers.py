@@ -9,7 +9,14 @@ import numpy as np
 from qdrant_rerank.cross_encoder.pair_scores import PairScores
 from qdrant_rerank.serving.wire import RerankRequest
 
-__all__ = ["cohere_answer", "jina_answer", "order_of", "score_answer", "tei_answer"]
+__all__ = [
+    "cohere_answer",
+    "infinity_answer",
+    "jina_answer",
+    "order_of",
+    "score_answer",
+    "tei_answer",
+]
 
 
 def tei_answer(request: RerankRequest, found: PairScores) -> list[dict[str, Any]]:
@@ -41,8 +48,17 @@ def cohere_answer(request: RerankRequest, found: PairScores, version: str) -> di
     }
 
 
+def infinity_answer(request: RerankRequest, found: PairScores, model: str) -> dict[str, Any]:
+    """Answer as Infinity does: as Jina, but a document is its text, and comes if it is asked for."""
+    results = _results(request, found, documents=False)
+    if request.return_documents:
+        for one in results:
+            one["document"] = request.texts[one["index"]]
+    return {**jina_answer(request, found, model), "results": results}
+
+
 def jina_answer(request: RerankRequest, found: PairScores, model: str) -> dict[str, Any]:
-    """Answer as Jina, vLLM and Infinity do; with the fields of Cohere's first version."""
+    """Answer as Jina and vLLM do; with the fields of Cohere's first version."""
     return {
         **cohere_answer(request, found, "1"),
         "object": "rerank",

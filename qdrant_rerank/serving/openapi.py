@@ -27,6 +27,7 @@ POSTS: tuple[tuple[str, str, tuple[type[BaseModel], ...]], ...] = (
     ("/rerank", "Rerank as TEI (texts), or as Jina (documents).", (TeiBody, CohereBody)),
     ("/v1/rerank", "Rerank as Jina, vLLM, Infinity and Cohere's v1.", (TeiBody, CohereBody)),
     ("/v2/rerank", "Rerank as Cohere.", (CohereBody,)),
+    ("/infinity/rerank", "Rerank as Infinity, whose documents are texts.", (CohereBody,)),
     ("/score", "Scores of pairs, as vLLM.", (ScoreBody,)),
     ("/v1/score", "Scores of pairs, as vLLM.", (ScoreBody,)),
     ("/v1/search", "Search a collection, and rerank the hits.", (SearchBody,)),

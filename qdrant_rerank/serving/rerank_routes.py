@@ -9,7 +9,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from qdrant_rerank.cross_encoder.pair_scores import PairScores
-from qdrant_rerank.serving.answers import cohere_answer, jina_answer, score_answer, tei_answer
+from qdrant_rerank.serving.answers import (
+    cohere_answer,
+    infinity_answer,
+    jina_answer,
+    score_answer,
+    tei_answer,
+)
 from qdrant_rerank.serving.facts import note
 from qdrant_rerank.serving.http_errors import HttpError, Json, answering
 from qdrant_rerank.serving.limits import BodyReader, deadline_of
@@ -58,6 +64,7 @@ class RerankRoutes:
             Route("/rerank", answering(self.rerank), methods=["POST"]),
             Route("/v1/rerank", answering(self.rerank), methods=["POST"]),
             Route("/v2/rerank", answering(self.rerank_v2), methods=["POST"]),
+            Route("/infinity/rerank", answering(self.rerank_infinity), methods=["POST"]),
             Route("/score", answering(self.score), methods=["POST"]),
             Route("/v1/score", answering(self.score), methods=["POST"]),
         ]
@@ -78,6 +85,13 @@ class RerankRoutes:
         async with self._bodies.json_of(request) as content:
             asked = rerank_request(parse(CohereBody, content))
             return Json(cohere_answer(asked, (await self._scores(request, asked))[1], "2"))
+
+    async def rerank_infinity(self, request: Request) -> Response:
+        """Rerank for a client that reads documents as Infinity writes them."""
+        async with self._bodies.json_of(request) as content:
+            asked = rerank_request(parse(CohereBody, content))
+            model, found = await self._scores(request, asked)
+            return Json(infinity_answer(asked, found, model.name))
 
     async def score(self, request: Request) -> Response:
         """Score pairs for a client of vLLM."""

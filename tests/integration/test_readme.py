@@ -36,7 +36,7 @@ NOT_RUN = {
     "qdrant.md": 2,
     "rerankers.md": 3,
     "search.md": 2,
-    "serve.md": 3,
+    "serve.md": 4,
 }
 FENCE = re.compile(
     r"^(?:<!-- not run: (?P<why>[^\n]+) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$",

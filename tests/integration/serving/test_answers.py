@@ -67,6 +67,20 @@ def test_jina_and_those_that_copy_it(url, expected, path):
     assert found["results"] == [{"index": row, "relevance_score": logits[row]} for row in order]
 
 
+def test_infinity_where_its_shape_is_asked_for(url, expected):
+    """Documents are texts, and come on request alone."""
+    scores, _ = expected
+    order = best_first(scores)
+    body = {"model": NAME, "query": QUERY, "documents": TEXTS}
+    found = post(url, "/infinity/rerank", body).json()
+    assert found["results"] == [{"index": row, "relevance_score": scores[row]} for row in order]
+    found = post(url, "/infinity/rerank", body | {"return_documents": True, "top_n": 1}).json()
+    assert found["results"] == [
+        {"index": order[0], "relevance_score": scores[order[0]], "document": TEXTS[order[0]]}
+    ]
+    assert found["usage"]["total_tokens"] > 0
+
+
 def test_cohere(url, expected):
     """No documents; ``meta`` is there, which its client reads."""
     scores, _ = expected

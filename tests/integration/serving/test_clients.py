@@ -8,6 +8,7 @@ from tests.serving import served
 TEXTS = ["Bread is baked in an oven.", "Iron melts at 1538 C.", "Copper melts at 1085 C."]
 QUERY = "melting point of iron"
 NAME = "grown-minilm-l6-v2"
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the other packages
 KEY = "0815-not-a-secret-of-anyone"
 
 
@@ -136,9 +137,8 @@ def test_huggingface_hub(url, scores):
 
 @pytest.mark.parametrize(
     ("provider", "path"),
-    [("cohere", ""), ("jina_ai", "/v1/rerank"), ("infinity", ""), ("hosted_vllm", "")],
+    [("cohere", ""), ("jina_ai", "/v1/rerank"), ("infinity", "/infinity"), ("hosted_vllm", "")],
 )
-@pytest.mark.filterwarnings("ignore")  # of litellm's own
 def test_litellm(url, ranked, provider, path):
     """``litellm.rerank`` with the providers that take the address of a server."""
     litellm = pytest.importorskip("litellm")
