@@ -49,7 +49,7 @@ def cohere_answer(request: RerankRequest, found: PairScores, version: str) -> di
 
 
 def infinity_answer(request: RerankRequest, found: PairScores, model: str) -> dict[str, Any]:
-    """Answer as Infinity does: as Jina, but a document is its text, and comes if it is asked for."""
+    """Answer as Infinity does: a document is its text, and comes if it is asked for."""
     results = _results(request, found, documents=False)
     if request.return_documents:
         for one in results:

@@ -66,7 +66,7 @@ def create_app(settings: ServeSettings | None = None) -> ASGIApp:
         *RerankRoutes(settings, models, bodies, metrics).routes(),
         *SearchRoutes(settings, collections, bodies).routes(),
         *OperationRoutes(settings, models, collections, metrics, int(time.time())).routes(),
-        *PageRoutes(collections.names).routes(),
+        *PageRoutes().routes(),
     ]
 
     @asynccontextmanager

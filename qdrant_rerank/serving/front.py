@@ -15,7 +15,7 @@ __all__ = ["Front", "access_logger"]
 
 access_logger = logging.getLogger("qdrant_rerank.serving.access")
 
-#: Paths that tell nothing of a document, a model or a client.
+#: Paths that tell nothing of a collection, a model or a client.
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
 UNKNOWN_ROUTE = "unknown"  # one label, whatever paths a client makes up
 

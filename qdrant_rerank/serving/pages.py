@@ -5,7 +5,6 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -25,17 +24,10 @@ STYLE = (
 
 
 class PageRoutes:
-    """The handlers, with what they show.
+    """The handlers, with what they show. Nothing of it is secret: pages need no key."""
 
-    Args:
-        collections: names of those that can be searched.
-    """
-
-    def __init__(self, collections: Sequence[str]) -> None:
-        # "<" could end the script: a name of a collection may hold it.
-        names = json.dumps(list(collections)).replace("<", "\\u003c")
-        source = files(__package__).joinpath("page.html").read_text("utf-8")
-        self._try = source.replace("__COLLECTIONS__", names)
+    def __init__(self) -> None:
+        self._try = files(__package__).joinpath("page.html").read_text("utf-8")
         self._description = description()
         self._calls = _list_of_calls(self._description)
 
