@@ -64,7 +64,7 @@ serving-clients:  ## the tests with cohere, LangChain, LlamaIndex, Haystack, hug
 	@$(PYTHON) -m venv $(VENV)-serving-clients
 	@$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
 	@$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --group serving-clients --editable '.[cpu,serve]'
-	@$(VENV)-serving-clients/bin/python -m pytest tests/integration/serving/test_clients.py
+	@$(VENV)-serving-clients/bin/python -m pytest tests/integration/serving/test_clients.py tests/integration/serving/test_spans.py
 
 coverage: $(VENV)/.dev  ## every test, and the lines that none of them runs
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from qdrant_rerank.serving.http_errors import HttpError, error_answer
 from qdrant_rerank.serving.keys import Keys
 from qdrant_rerank.serving.metrics import Metrics
+from qdrant_rerank.serving.spans import span_of_request
 
 __all__ = ["Front", "access_logger"]
 
@@ -53,29 +54,29 @@ class Front:
             await send(message)
 
         path = scope["path"]
-        app: ASGIApp = self._app
+        route = path if path in self._paths else UNKNOWN_ROUTE
         is_open = path in OPEN_PATHS and scope["method"] in {"GET", "HEAD"}
+        app: ASGIApp = self._app
         if not is_open and not self._keys.allow(_header(scope, b"authorization")):
             app = _unauthorized()
         try:
-            await app(scope, receive, sending)
+            with span_of_request(scope["method"], route, _texts(scope)) as noted:
+                try:
+                    await app(scope, receive, sending)
+                finally:
+                    noted.note(http__route=route, http__response__status_code=status)
         finally:
             seconds = time.perf_counter() - began
-            route = path if path in self._paths else UNKNOWN_ROUTE
             self._metrics.request(route, status, seconds)
-            access_logger.info(
-                "request",
-                extra={
-                    "facts": {
-                        "method": scope["method"],
-                        "route": route,
-                        "status": status,
-                        "seconds": round(seconds, 6),
-                        "client": (scope.get("client") or ["unknown"])[0],
-                        **facts,
-                    }
-                },
-            )
+            told = {
+                "method": scope["method"],
+                "route": route,
+                "status": status,
+                "seconds": round(seconds, 6),
+                "client": (scope.get("client") or ["unknown"])[0],
+                **facts,
+            }
+            access_logger.info("request", extra={"facts": told})
 
 
 def _unauthorized() -> Response:
@@ -91,3 +92,7 @@ def _header(scope: Scope, name: bytes) -> bytes | None:
     """Return the only header of that name; None if there is none, or several."""
     found = [value for key, value in scope["headers"] if key == name]
     return found[0] if len(found) == 1 else None
+
+
+def _texts(scope: Scope) -> dict[str, str]:
+    return {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}

@@ -10,6 +10,7 @@ from qdrant_rerank.cross_encoder.pair_scores import PairScores
 from qdrant_rerank.serving.http_errors import GONE, HttpError
 from qdrant_rerank.serving.metrics import Metrics
 from qdrant_rerank.serving.models import ServedModel
+from qdrant_rerank.serving.spans import span
 from qdrant_rerank.utils.deadline import Deadline
 
 __all__ = ["score", "unless_gone"]
@@ -38,8 +39,11 @@ async def score(
     """
     job = model.scheduler.submit(pairs, model.estimate(pairs), deadline)
     try:
-        async with asyncio.timeout(deadline.remaining):
-            found = await asyncio.wrap_future(job.future)
+        with span("rerank") as noted:
+            noted.note(model=model.name, pairs=len(pairs))
+            async with asyncio.timeout(deadline.remaining):
+                found = await asyncio.wrap_future(job.future)
+            noted.note(tokens=found.tokens)
     finally:
         model.scheduler.cancel(job)
     metrics.scored(found, job.waited_s or 0.0)
