@@ -51,7 +51,7 @@ def serve(
     from qdrant_rerank.serving import ServeSettings
     from qdrant_rerank.serving.json_logs import log_to
     from qdrant_rerank.serving.keys import read_keys
-    from qdrant_rerank.serving.run import run
+    from qdrant_rerank.serving.run import listening, make_server
 
     settings = ServeSettings() if config is None else ServeSettings.read(config)
     given: dict[str, Any] = {name: value for name, value in options.items() if value}
@@ -62,5 +62,7 @@ def serve(
     settings = settings.changed(given, "The command line")
     if api_key_file is not None:
         settings = settings.with_keys(read_keys(api_key_file))
-    log_to()
-    run(settings, started=lambda url: say(f"Listening on {url}", err=True))
+    with listening(settings) as listener:
+        server = make_server(settings, listener, lambda url: say(f"Listening on {url}", err=True))
+        log_to()
+        server.run(sockets=[listener])

@@ -1,12 +1,14 @@
 """The collections of a server: found by name, reranked in turn with all other requests."""
 
 import asyncio
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 
 from qdrant_client import AsyncQdrantClient
 
 from qdrant_rerank.errors import InvalidInputError, QdrantRerankError
+from qdrant_rerank.qdrant.embedded.choice import holds_collections
 from qdrant_rerank.qdrant.transport.client import AnyClient, connect, connect_async
 from qdrant_rerank.search.async_searcher import AsyncHybridSearcher
 from qdrant_rerank.serving.metrics import Metrics
@@ -44,6 +46,23 @@ class TurnTaking:
         return scores
 
 
+def _client(settings: ServeSettings) -> AnyClient:
+    url, path = settings.url, settings.path
+    if url and path:
+        raise InvalidInputError("url and path are both given; expected one of them.")
+    if not (url or path):
+        url = os.environ.get("QDRANT_URL")
+        path = None if url else os.environ.get("QDRANT_PATH")
+    if url:
+        return connect_async(url)
+    if not path or not holds_collections(path):
+        raise InvalidInputError(
+            f"There is no Qdrant at {path}; expected a directory with collections, or a server. Pass "
+            "--path or --url, or set QDRANT_PATH or QDRANT_URL."
+        )
+    return connect(path=path)
+
+
 class Collections:
     """The collections of a server; none, if the settings name none.
 
@@ -63,12 +82,7 @@ class Collections:
         self._searchers: dict[str, AsyncHybridSearcher] = {}
         if not settings.collections:
             return
-        if settings.url and settings.path:
-            raise InvalidInputError("url and path are both given; expected one of them.")
-        if settings.path:
-            self._client = connect(path=settings.path)
-        else:
-            self._client = connect_async(settings.url)
+        self._client = _client(settings)
         text = list(settings.text)
         for name in settings.collections:
             self._searchers[name] = AsyncHybridSearcher(

@@ -1,4 +1,4 @@
-"""Runs the application on uvicorn."""
+"""The application on uvicorn: a bound socket, and a server for it."""
 
 import socket
 import ssl
@@ -11,25 +11,10 @@ from qdrant_rerank.serving.app import create_app
 from qdrant_rerank.serving.protocol import timed_protocol
 from qdrant_rerank.serving.settings import ServeSettings
 
-__all__ = ["listening", "make_server", "run"]
+__all__ = ["listening", "make_server"]
 
 WAITING_CONNECTIONS = 2048
 LONGEST_HEADER = 32 << 10  # bytes of a request's line and headers
-
-
-def run(settings: ServeSettings, *, started: Callable[[str], None] = lambda url: None) -> None:
-    """Serve until SIGINT or SIGTERM; requests that were accepted are finished.
-
-    Args:
-        settings: what to serve, and where.
-        started: called with the URL once the server listens.
-
-    Raises:
-        InvalidInputError: the address is refused or taken, or a certificate cannot be used.
-        ModelError: a model cannot be found or loaded.
-    """
-    with listening(settings) as listener:
-        make_server(settings, listener, started).run(sockets=[listener])
 
 
 def listening(settings: ServeSettings) -> socket.socket:

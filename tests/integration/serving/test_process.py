@@ -10,8 +10,10 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
 from qdrant_rerank import RemoteReranker, TextCrossEncoder
+from qdrant_rerank.cli.main import main
 from qdrant_rerank.errors import ModelRequestError
 from tests.serving import connect, read_all, request_bytes, served, until
 
@@ -55,7 +57,7 @@ def test_requests_that_were_accepted_are_finished(tiny_bert, tmp_path, stop):
     """The listener closes first; then the process ends."""
     config = tmp_path / "serve.toml"
     config.write_text(f"models = ['{tiny_bert}']\nmax_documents = 100000\n")
-    texts = ["word " * 150] * 3000
+    texts = ["word " * 150] * 400
     with command("--config", config) as (process, url, lines):
         with connect(url) as connection:
             connection.sendall(request_bytes("/rerank", {"query": "q", "texts": texts}))
@@ -136,21 +138,16 @@ def test_other_sites_pages_may_not_ask(tiny_bert):
         (["--certfile", "nowhere.pem"], "The certificate nowhere.pem cannot be used"),
         (["--config", "nowhere.toml"], "nowhere.toml is not readable TOML"),
         (["--api-key-file", "nowhere"], "The key file nowhere cannot be read"),
+        (["--collection", "docs"], "There is no Qdrant at None"),
+        (["--collection", "docs", "--path", "nowhere"], "There is no Qdrant at nowhere"),
         (["--precision", "fp64"], "precision is 'fp64'"),
     ],
 )
-def test_what_cannot_be_served_is_one_line(options, expected, tmp_path):
+def test_what_cannot_be_served_is_one_line(options, expected, tmp_path, monkeypatch):
     """On stderr, with exit code 2."""
-    done = subprocess.run(
-        [sys.executable, "-m", "qdrant_rerank", "serve", "--port", "0", *options],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=tmp_path,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        check=False,
-    )
-    assert done.returncode == 2
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["serve", "--port", "0", *options])
+    assert done.exit_code == 2
     assert expected in done.stderr
     assert done.stderr.count("\n") == 1
 
@@ -159,14 +156,8 @@ def test_an_address_that_is_taken(tiny_bert):
     """Is refused before a model is loaded."""
     with served(models=[str(tiny_bert)]) as url:
         port = url.rpartition(":")[2]
-        done = subprocess.run(
-            [sys.executable, "-m", "qdrant_rerank", "serve", "--port", port],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    assert done.returncode == 2
+        done = CliRunner().invoke(main, ["serve", "--port", port, "--model", "no-such-model"])
+    assert done.exit_code == 2
     assert f"Cannot listen on 127.0.0.1 port {port}: Address already in use" in done.stderr
 
 
