@@ -57,8 +57,8 @@ def _client(settings: ServeSettings) -> AnyClient:
         return connect_async(url)
     if not path or not holds_collections(path):
         raise InvalidInputError(
-            f"There is no Qdrant at {path}; expected a directory with collections, or a server. Pass "
-            "--path or --url, or set QDRANT_PATH or QDRANT_URL."
+            f"There is no Qdrant at {path}; expected a directory with collections, or a server. "
+            "Pass --path or --url, or set QDRANT_PATH or QDRANT_URL."
         )
     return connect(path=path)
 
