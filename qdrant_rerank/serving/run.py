@@ -3,6 +3,7 @@
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import uvicorn
 
@@ -26,19 +27,22 @@ def listening(settings: ServeSettings) -> socket.socket:
     """
     settings.require_safe()
     _require_certificate(settings)
-    try:
-        found = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, kind, protocol, _, address = found[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise InvalidInputError(
-            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror or error}. "
-            "Pass another --host or --port; port 0 takes any free one."
-        ) from error
+    with ExitStack() as stack:
+        try:
+            found = socket.getaddrinfo(
+                settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            family, kind, protocol, _, address = found[0]
+            listener = stack.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError as error:
+            raise InvalidInputError(
+                f"Cannot listen on {settings.host} port {settings.port}: "
+                f"{error.strerror or error}. Pass another --host or --port; port 0 takes any free "
+                "one."
+            ) from error
+        stack.pop_all()
     return listener
 
 
