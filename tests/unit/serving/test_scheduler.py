@@ -145,11 +145,29 @@ def test_a_full_queue_refuses_and_says_for_how_long(one_by_one):
     first = scheduler.submit(pairs_of("first", 2), 500)
     with pytest.raises(QueueFullError) as refused:
         scheduler.submit(pairs_of("second", 1), 50)
-    assert (refused.value.limit, refused.value.retry_after_s) == (100, 1.0)
+    assert "the limit of 100 tokens" in str(refused.value)
+    assert refused.value.retry_after_s == 1.0
     model.allow(2)
     first.future.result(60)
     model.permits.release()
     assert len(scheduler.submit(pairs_of("third", 1), 500).future.result(60).scores) == 1
+    scheduler.close()
+
+
+def test_what_would_not_be_done_in_time_is_refused(one_by_one):
+    """At the speed that was measured; a request with more time is taken."""
+    model = Watched(one_by_one)
+    scheduler = Scheduler(model, queue_tokens=10**9)
+    first = asked(scheduler, "first", 5)
+    model.allow(2)
+    model.wait()  # the speed of two batches is known
+    with pytest.raises(QueueFullError, match="this request would need"):
+        asked(scheduler, "hasty", 5, deadline=Deadline.after(1e-6))
+    patient = asked(scheduler, "patient", 1, deadline=Deadline.after(10**6))
+    model.permits.release()
+    model.allow(3)
+    assert len(first.future.result(60).scores) == 5
+    assert len(patient.future.result(60).scores) == 1
     scheduler.close()
 
 
