@@ -1,6 +1,7 @@
 """Clients that send nonsense, too much, too slowly, or hang up."""
 
 import json
+import socket
 import threading
 
 import httpx
@@ -147,6 +148,7 @@ def test_a_client_that_does_not_read_is_given_up(tiny_bert):
     text = "x" * 7_500_000
     with served(models=[str(tiny_bert)], client_timeout_s=1.0) as url:
         with connect(url) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
             body = {"query": "q", "texts": [text, text], "return_text": True}
             connection.sendall(request_bytes("/rerank", body))
             counted = b'requests_total{route="/rerank",status="200"} 1.0'
