@@ -39,11 +39,13 @@ def create_app(settings: ServeSettings | None = None) -> ASGIApp:
         ModelError: a model cannot be found or loaded.
 
     Examples:
-        >>> from starlette.testclient import TestClient
-        >>> with TestClient(create_app()) as client:
-        ...     body = {"query": "melting iron", "texts": ["Bread is baked.", "Iron melts hot."]}
-        ...     found = client.post("/rerank", json=body).json()
-        >>> found[0]["index"]
+        >>> import asyncio, httpx
+        >>> async def main(body):
+        ...     transport = httpx.ASGITransport(create_app())
+        ...     async with httpx.AsyncClient(transport=transport, base_url="http://it") as client:
+        ...         return (await client.post("/rerank", json=body)).json()
+        >>> body = {"query": "melting iron", "texts": ["Bread is baked.", "Iron melts hot."]}
+        >>> asyncio.run(main(body))[0]["index"]
         1
     """
     settings = settings or ServeSettings()

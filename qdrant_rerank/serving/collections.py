@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -55,9 +54,7 @@ def _client(settings: ServeSettings) -> AnyClient:
         url = os.environ.get("QDRANT_URL")
         path = None if url else os.environ.get("QDRANT_PATH")
     if url:
-        with warnings.catch_warnings():  # /ready says it, and a server may start later
-            warnings.simplefilter("ignore")
-            return connect_async(url)
+        return connect_async(url)
     if not path or not holds_collections(path):
         raise InvalidInputError(
             f"There is no Qdrant at {path}; expected a directory with collections, or a server. "

@@ -94,6 +94,7 @@ def test_without_a_collection_nothing_is_searched(tiny_bert):
     assert (found.status_code, "--collection NAME" in found.text) == (404, True)
 
 
+@pytest.mark.filterwarnings("ignore:Failed to obtain server version")  # in a thread of the client
 def test_not_ready_without_qdrant(tiny_bert):
     """The process is alive, and reranks; searches are a 502."""
     place = f"http://127.0.0.1:{free_port()}"
