@@ -94,9 +94,9 @@ def test_cohere(url, expected):
 
 def test_documents_are_cut_to_the_tokens_that_are_asked_for(url):
     """Of each document; shorter ones stay whole, and a longer limit than the model's is none."""
-    texts = ["iron melts hot " * 20, "short"]
+    texts = ["iron hot " * 20, "short"]
     encoder = TextCrossEncoder(DEFAULT_RERANKER, activation="sigmoid")
-    for most, cut in ((6, ["iron melts hot iron melts hot", "short"]), (4096, texts)):
+    for most, cut in ((6, ["iron hot iron hot iron hot", "short"]), (4096, texts)):
         body = {"query": QUERY, "documents": texts, "max_tokens_per_doc": most}
         found = post(url, "/v2/rerank", body).json()["results"]
         scores = {one["index"]: one["relevance_score"] for one in found}
