@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test server-test congruence newest oldest adapters frameworks coverage check questions lock clean
+.PHONY: demo test server-test congruence newest oldest adapters frameworks serving-clients coverage check questions lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -96,6 +96,13 @@ frameworks: $(VENV)-frameworks/.ready $(VENV)-mcp1/.ready  ## the components for
 	    tests/integration/integrations tests/unit/integrations
 	@$(VENV)-mcp1/bin/python -m pytest tests/integration/integrations/test_mcp.py
 
+# The clients of other packages, against our server.
+serving-clients:  ## the tests with cohere, LangChain, LlamaIndex, Haystack, huggingface_hub and LiteLLM as clients of the server
+	@$(PYTHON) -m venv $(VENV)-serving-clients
+	@$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	@$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --group serving-clients --editable '.[cpu,serve]'
+	@$(VENV)-serving-clients/bin/python -m pytest tests/integration/serving/test_clients.py tests/integration/serving/test_spans.py
+
 coverage: $(VENV)/.dev  ## every test, and the lines that none of them runs
 	@$(BIN)/python -m pytest $(ALL) --cov --cov-report=term:skip-covered
 
@@ -112,4 +119,4 @@ lock: $(VENV)/.dev  ## write the versions installed now into constraints.txt
 	   $(PIP) freeze --exclude-editable | grep -vi '^qdrant-rerank'; } > constraints.txt
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest $(VENV)-adapters $(VENV)-frameworks $(VENV)-mcp1 .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest $(VENV)-adapters $(VENV)-frameworks $(VENV)-mcp1 $(VENV)-serving-clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

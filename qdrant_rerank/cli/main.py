@@ -19,6 +19,7 @@ from qdrant_rerank.cli.output import Commands
 from qdrant_rerank.cli.reindex import reindex
 from qdrant_rerank.cli.rerank import rerank
 from qdrant_rerank.cli.search import search
+from qdrant_rerank.cli.serve import serve
 from qdrant_rerank.cli.tune import tune
 
 __all__ = ["main"]
@@ -30,7 +31,7 @@ def main() -> None:
     """Search a Qdrant collection, and rerank the hits with a cross-encoder."""
 
 
-for command in (
+COMMANDS = (
     compare,
     demo,
     doctor,
@@ -41,7 +42,9 @@ for command in (
     reindex,
     rerank,
     search,
+    serve,
     tune,
-):
+)
+for command in COMMANDS:
     main.add_command(command)
 models.add_command(export_command)

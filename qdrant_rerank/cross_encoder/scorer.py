@@ -6,7 +6,7 @@ them.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ from qdrant_rerank.cross_encoder.model_config import ModelConfig
 from qdrant_rerank.cross_encoder.modular import ModularHead
 from qdrant_rerank.cross_encoder.pair_scores import PairScores
 from qdrant_rerank.cross_encoder.score_cache import PairOutput, ScoreCache, pair_key
-from qdrant_rerank.cross_encoder.windows import PairReader, Reading, aggregate
+from qdrant_rerank.cross_encoder.steps import Block, Steps, Work
+from qdrant_rerank.cross_encoder.windows import PairReader, aggregate
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError
 from qdrant_rerank.inference.batching import (
     Batch,
@@ -62,6 +63,7 @@ class PairScorer:
         modules: the head, if the file holds the transformer alone; None if it returns logits.
 
     Attributes:
+        read: the reader, as given.
         runtime: as given.
         head: how relevance is read from the logits.
         activation: as given, but "auto" is replaced by the model's own.
@@ -87,7 +89,7 @@ class PairScorer:
         self._cache = cache
         self._precision = precision
         self._model = model
-        self._read = reader
+        self.read = reader
         self._windows = windows = reader.windows
         self._pairs_per_batch = runtime.pairs_per_batch
         self._width_multiple = runtime.width_multiple
@@ -140,7 +142,7 @@ class PairScorer:
             if not parts[-1].scored.all():
                 break
             scored += len(block)
-        return PairScores.joined(parts or [self._scores([], 0, [], _Work(), 0.0)], len(pairs))
+        return PairScores.joined(parts or [self._scores([], 0, [], Work(), 0.0)], len(pairs))
 
     def _score(
         self,
@@ -152,16 +154,47 @@ class PairScorer:
     ) -> PairScores:
         """Score a block of pairs, by the cache if it has their logits, else by the model."""
         began = time.perf_counter()
-        work = _Work()
-        keys = [] if self._cache is None else [pair_key(self._model, *pair) for pair in pairs]
-        kept = [None] * len(pairs) if self._cache is None else self._cache.get(keys)
-        rest = [row for row, output in enumerate(kept) if output is None]
+        block = self._look_up(pairs, first)
         if self.runtime.on_gpu and deadline is NO_DEADLINE:
             # Tokenised part by part while the GPU works, each part of pairs of similar length.
-            rest.sort(key=lambda row: sum(map(len, pairs[row])), reverse=True)
-        self._run([pairs[row] for row in rest], batch_size, pool, deadline, work)
-        fresh = work.outputs(self.head.labels)
-        self._require_finite(fresh, [first + row for row in rest], len(pairs))
+            block.rest.sort(key=lambda row: sum(map(len, pairs[row])), reverse=True)
+        self._run(block.unscored, batch_size, pool, deadline, block.work)
+        return self.finish(block, time.perf_counter() - began)
+
+    def steps(self, pairs: Sequence[tuple[str, str]]) -> list[Steps]:
+        """Score pairs step by step, each when and in which thread the caller wants.
+
+        The batches, and so the scores, are those of :meth:`score` without a deadline; on a GPU to
+        the rounding of sums.
+
+        Args:
+            pairs: (query, document) texts.
+
+        Returns:
+            The blocks of the pairs, in order; no text has been tokenised yet.
+
+        Raises:
+            InvalidInputError: a text is not a str.
+        """
+        require_pairs(pairs)
+        blocks = []
+        first = 0
+        for own in blocks_of(pairs):
+            blocks.append(Steps(self._look_up(own, first), self))
+            first += len(own)
+        return blocks
+
+    def _look_up(self, pairs: Sequence[tuple[str, str]], first: int) -> Block:
+        """Find the pairs of a block whose logits the cache lacks."""
+        keys = [] if self._cache is None else [pair_key(self._model, *pair) for pair in pairs]
+        kept = [None] * len(pairs) if self._cache is None else self._cache.get(keys)
+        return Block(pairs, first, keys, kept)
+
+    def finish(self, block: Block, seconds: float) -> PairScores:
+        """Make the scores of a block when its batches have run, or as many as time allowed."""
+        rest, keys, kept = block.rest, block.keys, block.kept
+        fresh = block.work.outputs(self.head.labels)
+        self._require_finite(fresh, [block.first + row for row in rest], len(block.pairs))
         outputs = list(kept)
         for row, found in zip(rest, fresh, strict=False):
             outputs[row] = found
@@ -172,7 +205,7 @@ class PairScorer:
             if output is None:  # not before the deadline; later pairs do not count, even if kept
                 break
             done.append(output)
-        return self._scores(done, len(pairs), kept, work, time.perf_counter() - began)
+        return self._scores(done, len(block.pairs), kept, block.work, seconds)
 
     def _run(
         self,
@@ -180,7 +213,7 @@ class PairScorer:
         batch_size: int | None,
         pool: Workers | None,
         deadline: Deadline,
-        work: "_Work",
+        work: Work,
     ) -> None:
         """Tokenise pairs and run the model on them, into ``work``."""
         planned = self._batches(pairs, batch_size, deadline, work)
@@ -188,19 +221,19 @@ class PairScorer:
         batches = list(planned) if self._at_once(deadline) else planned
         count = len(batches) if isinstance(batches, list) else len(pairs)
         spread = self.runtime.has_cores_for(count)
+        self.runtime.for_each(partial(self.execute, work, spread=spread), batches, pool, deadline)
 
-        def execute(batch: Batch) -> None:
-            rows = [work.rows[row] for row in batch.rows]
-            work.done.append((batch, self._logits(rows, spread, work.fell_back.append)))
-
-        self.runtime.for_each(execute, batches, pool, deadline)
+    def execute(self, work: Work, batch: Batch, *, spread: bool) -> None:
+        """Run the model on one batch, into ``work``."""
+        rows = [work.rows[row] for row in batch.rows]
+        work.done.append((batch, self._logits(rows, spread, work.fell_back.append)))
 
     def _scores(
         self,
         outputs: Sequence[PairOutput],
         pairs: int,
         kept: Sequence[PairOutput | None],
-        work: "_Work",
+        work: Work,
         seconds: float,
     ) -> PairScores:
         """Make the scores of a block, of which the first pairs have outputs."""
@@ -255,10 +288,9 @@ class PairScorer:
         pairs: Sequence[tuple[str, str]],
         batch_size: int | None,
         deadline: Deadline,
-        work: "_Work",
+        work: Work,
     ) -> Iterator[Batch]:
         """Tokenise pairs into ``work`` and plan their batches: all at once, or part by part."""
-        limits = [limit for limit in (batch_size, self._pairs_per_batch) if limit is not None]
         size = self.runtime.tokens_per_batch // SHORT_PAIR
         if self.runtime.on_gpu:
             size = min(size, max(FEWEST_PAIRS_FOR_GPU, -(-len(pairs) // 2)))
@@ -268,17 +300,29 @@ class PairScorer:
             if deadline.passed:
                 return
             began = time.perf_counter()
-            reading = self._read(pairs[start : start + size])
+            reading = self.read(pairs[start : start + size])
             before = len(work.rows)
             work.add(reading, time.perf_counter() - began)
-            for batch in plan_batches(
-                [self.runtime.fixed_width or len(row) for row in reading.rows],
-                tokens_per_batch=self.runtime.tokens_per_batch,
-                pairs_per_batch=min(limits, default=None),
-                long_pair=self.runtime.long_pair,
-                in_order=deadline is not NO_DEADLINE,
-            ):
+            planned = self.plan(reading.rows, batch_size, in_order=deadline is not NO_DEADLINE)
+            for batch in planned:
                 yield Batch(batch.rows + before, batch.width)
+
+    def plan(
+        self,
+        rows: Sequence[TokenizedPair],
+        batch_size: int | None = None,
+        *,
+        in_order: bool = False,
+    ) -> list[Batch]:
+        """Group tokenised pairs into batches for this model."""
+        limits = [limit for limit in (batch_size, self._pairs_per_batch) if limit is not None]
+        return plan_batches(
+            [self.runtime.fixed_width or len(row) for row in rows],
+            tokens_per_batch=self.runtime.tokens_per_batch,
+            pairs_per_batch=min(limits, default=None),
+            long_pair=self.runtime.long_pair,
+            in_order=in_order,
+        )
 
     def _at_once(self, deadline: Deadline) -> bool:
         """Return whether all pairs are tokenised before the first batch runs."""
@@ -294,7 +338,7 @@ class PairScorer:
         fell_back: Callable[[int], None] | None = None,
     ) -> NDArray[np.float32]:
         """Run one batch; returns label logits, shape (pairs, labels)."""
-        tokenizer = self._read.tokenizer
+        tokenizer = self.read.tokenizer
         inputs = pad(
             pairs,
             pad_id=tokenizer.pad_id,
@@ -326,44 +370,3 @@ class PairScorer:
                 f"first at index {number}. The file may be damaged, or its fp16 arithmetic "
                 "overflows: fetch it again or use another precision."
             )
-
-
-@dataclass(slots=True)
-class _Work:
-    """The pairs of a block that were tokenised and run so far."""
-
-    rows: list[TokenizedPair] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    spans: list[tuple[int, int]] = field(default_factory=list)
-    done: list[tuple[Batch, NDArray[np.float32]]] = field(default_factory=list)
-    tokenize_s: float = 0.0
-    fell_back: list[int] = field(default_factory=list)
-
-    def engine(self, provider: str) -> str:
-        """Name what ran the pairs, and how many did not fit its memory."""
-        pairs = sum(self.fell_back)
-        return provider if not pairs else f"{provider}, and a CPU for {pairs} that did not fit it"
-
-    def add(self, reading: Reading, seconds: float) -> None:
-        self.rows += reading.rows
-        self.counts += reading.counts
-        self.spans += reading.spans
-        self.tokenize_s += seconds
-
-    def outputs(self, labels: int) -> list[PairOutput]:
-        """Return the outputs of the first pairs, up to one that was not read whole."""
-        read = sum(len(batch.rows) for batch, _ in self.done)
-        logits = np.empty((read, labels), dtype=np.float32)
-        for batch, output in self.done:
-            logits[batch.rows] = output
-        found = []
-        start = 0
-        for count in self.counts:
-            rows = slice(start, start + count)
-            start += count
-            if start > read:
-                break
-            truncated = any(row.truncated for row in self.rows[rows])
-            # A copy, because a view in the cache would keep the logits of the whole block alive.
-            found.append(PairOutput(logits[rows].copy(), truncated, tuple(self.spans[rows])))
-        return found

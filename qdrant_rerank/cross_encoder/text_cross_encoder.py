@@ -18,6 +18,7 @@ from qdrant_rerank.cross_encoder.loader import EncoderLoader
 from qdrant_rerank.cross_encoder.pair_scores import PairScores
 from qdrant_rerank.cross_encoder.prompts import PromptTemplate
 from qdrant_rerank.cross_encoder.score_cache import ScoreCache, as_score_cache
+from qdrant_rerank.cross_encoder.steps import Steps
 from qdrant_rerank.cross_encoder.windows import LongDocuments, as_windows
 from qdrant_rerank.errors import DeadlineError, InvalidInputError
 from qdrant_rerank.hub.cache import artifact_directory
@@ -419,6 +420,36 @@ class TextCrossEncoder:
         several = list(as_pairs(pairs))
         require_positive("batch_size", batch_size)
         return self._model.scorer().score(several, batch_size, deadline=deadline)
+
+    def steps(self, pairs: Sequence[tuple[str, str]]) -> list[Steps]:
+        """Score pairs step by step: for a server, whose requests take turns at the model.
+
+        The scores are those of :meth:`score_pairs`, to the bit on a CPU.
+
+        Args:
+            pairs: (query, document) texts, of one query or of several.
+
+        Returns:
+            Blocks of about 1,000 pairs, in order. Nothing has been tokenised yet.
+
+        Raises:
+            InvalidInputError: a text is not a str.
+        """
+        return self._model.scorer().steps(pairs)
+
+    def cut(self, texts: Sequence[str], tokens: int) -> list[str]:
+        """Cut texts after so many of the model's tokens; shorter ones stay as they are."""
+        reader = self._model.reader()
+        return [reader.cut(text, tokens) for text in texts]
+
+    def has_cores_for(self, batches: int) -> bool:
+        """Whether so many batches leave half of the cores idle, so that each may use several."""
+        return self._model.scorer().runtime.has_cores_for(batches)
+
+    @property
+    def workers(self) -> int:
+        """Batches that run at the same time; loads the model."""
+        return self._model.scorer().runtime.workers
 
     def token_count(self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024) -> int:
         """Count the tokens that the model would read of these pairs, without padding.

@@ -5,6 +5,7 @@ scored alone gets the same score. Passages share ``overlap`` tokens with their n
 together they hold the whole document.
 """
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +13,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding
+from tokenizers import Encoding, Tokenizer
 
 from qdrant_rerank.cross_encoder.prompts import PromptTokenizer
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.inference.batching import TokenizedPair
-from qdrant_rerank.inference.tokenization import PairTokenizer
+from qdrant_rerank.inference.tokenization import MOST_CHARACTERS_PER_TOKEN, PairTokenizer
 from qdrant_rerank.inference.tokenizer_files import tokenizer_errors
 from qdrant_rerank.utils.validation import require_choice, require_count, require_positive, shown
 
@@ -126,6 +127,19 @@ class PairReader:
         self.tokenizer = tokenizer
         self.windows = windows
         self._splitter = None if windows is None else Splitter(tokenizer, windows.overlap)
+
+    @functools.cached_property
+    def _untruncated(self) -> Tokenizer:
+        return self.tokenizer.without_truncation()
+
+    def cut(self, text: str, tokens: int) -> str:
+        """Cut a text after so many tokens."""
+        opening = text[: tokens * MOST_CHARACTERS_PER_TOKEN]
+        with tokenizer_errors("The tokenizer failed on a text"):
+            found = self._untruncated.encode(
+                LONE_SURROGATE.sub("\ufffd", opening), add_special_tokens=False
+            )
+        return opening if len(found) <= tokens else opening[: found.offsets[tokens - 1][1]]
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> Reading:
         """Tokenise (query, document) pairs, in order."""

@@ -36,6 +36,7 @@ NOT_RUN = {
     "qdrant.md": 2,
     "rerankers.md": 3,
     "search.md": 2,
+    "serve.md": 4,
 }
 #: Pages whose blocks need packages of their own: tests/integration/integrations/test_page.py.
 ELSEWHERE = {"frameworks.md"}

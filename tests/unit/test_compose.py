@@ -1,13 +1,18 @@
 """docker-compose.yml: one node, a cluster behind a balancer, nothing open to the network."""
 
 import importlib.metadata
+import json
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
+import qdrant_rerank
+from qdrant_rerank.cli.serve import serve
+from qdrant_rerank.serving import ServeSettings
 from tests.fault_server import Script, answer, refused, serving
 
 ROOT = Path(__file__).parents[2]
@@ -34,19 +39,45 @@ def test_ports_are_open_to_this_machine_alone(services):
     """REST and gRPC of the one node, and of the balancer."""
     ports = {name: one.get("ports", []) for name, one in services.items()}
     assert all(port.startswith("127.0.0.1:") for every in ports.values() for port in every)
-    assert [len(ports[name]) for name in ("qdrant", "balancer", "node1")] == [2, 2, 0]
+    assert [len(ports[name]) for name in ("qdrant", "balancer", "node1", "rerank")] == [2, 2, 0, 1]
 
 
 def test_versions_are_pinned_and_servers_are_watched(services):
     """Every service has a version and a health check; every server a volume and the key."""
     for name, one in services.items():
-        assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+(-alpine)?", one["image"]), name
+        assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+\.\d+(-alpine)?", one["image"]), name
         assert one["healthcheck"]["test"][0] == "CMD"
-        if name != "balancer":
+        if name not in {"balancer", "rerank"}:
             assert one["environment"]["QDRANT__SERVICE__API_KEY"] == "${QDRANT_API_KEY:-}"
             assert one["volumes"][0].endswith(":/qdrant/storage")
     folders = [one["volumes"][0] for one in services.values() if "volumes" in one]
     assert len(set(folders)) == len(folders) == 4
+
+
+def test_the_reranking_server_is_a_profile(services):
+    """Of the image that the Dockerfile makes, with settings that the server reads."""
+    one = services["rerank"]
+    assert one["profiles"] == ["serve"]
+    assert one["image"] == f"qdrant-rerank:{qdrant_rerank.__version__}"
+    assert one["environment"]["QDRANT_URL"] == "http://qdrant:6333"
+    text = (ROOT / "docker-compose.yml").read_text("utf-8")
+    settings = yaml.safe_load(text)["configs"]["serve"]["content"]
+    assert ServeSettings().changed(tomllib.loads(settings), "the file").timeout_s == 30
+
+
+def test_the_image_runs_the_server_without_rights():
+    """Its options exist, and no step after the build runs as root."""
+    text = (ROOT / "Dockerfile").read_text("utf-8")
+    final = text.rpartition("\nFROM ")[2]
+    assert final.index("\nUSER server\n") < final.index("\nENTRYPOINT ")
+    [entry] = re.findall(r"^ENTRYPOINT (.*)$", final, re.MULTILINE)
+    [command] = re.findall(r"^CMD (.*)$", final, re.MULTILINE)
+    words = [*json.loads(entry), *json.loads(command)]
+    assert words[:2] == ["qdrant-rerank", "serve"]
+    known = {option for parameter in serve.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+    [check] = re.findall(r"CMD (\[\"python\".*)$", final, re.MULTILINE)
+    assert "/health" in json.loads(check)[-1]
 
 
 def test_the_cluster_replicates_and_the_balancer_knows_all_nodes(services):
@@ -101,7 +132,8 @@ def test_the_health_check_tells_ready_from_not(services, name, respond, healthy)
 
 def test_every_server_is_of_the_clients_version(services):
     """The one and the three nodes, to the minor version."""
-    versions = {one["image"] for name, one in services.items() if name != "balancer"}
+    others = {"balancer", "rerank"}
+    versions = {one["image"] for name, one in services.items() if name not in others}
     [image] = versions
     client = importlib.metadata.version("qdrant-client").split(".")
     assert re.fullmatch(r"qdrant/qdrant:v(\d+)\.(\d+)\.\d+", image).groups() == tuple(client[:2])

@@ -41,14 +41,17 @@ def connect(url: str | None = None, path: str | None = None) -> QdrantClient:
     return _at(QdrantClient, url) if url else embedded_client(path or None)
 
 
-def connect_async() -> AnyClient:
+def connect_async(url: str | None = None) -> AnyClient:
     """Make one for an event loop; embedded engines are those of :func:`connect`.
+
+    Args:
+        url: URL of a server; None for ``QDRANT_URL``.
 
     Raises:
         QdrantConnectionError: as :func:`connect`.
         QdrantRequestError: as :func:`connect`.
     """
-    url = os.environ.get("QDRANT_URL")
+    url = url or os.environ.get("QDRANT_URL")
     return _at(AsyncQdrantClient, url) if url else connect()
 
 

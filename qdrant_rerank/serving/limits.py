@@ -1,0 +1,146 @@
+"""Bodies are read within limits: of bytes, of memory for all requests together, and of time."""
+
+import asyncio
+import json
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, NoReturn
+
+from starlette.requests import ClientDisconnect, Request
+
+from qdrant_rerank.serving.http_errors import GONE, HttpError
+from qdrant_rerank.serving.settings import ServeSettings
+from qdrant_rerank.utils.deadline import Deadline
+
+__all__ = ["BodyReader", "deadline_of"]
+
+#: A request's own limit of seconds.
+TIMEOUT_HEADER = "x-request-timeout"
+
+
+class BodyReader:
+    """Reads the JSON of requests.
+
+    Args:
+        settings: have the limits.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        self._held = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the bodies of requests that have no answer yet."""
+        return self._held
+
+    @asynccontextmanager
+    async def json_of(self, request: Request) -> AsyncIterator[Any]:
+        """Read a body and parse it; its bytes count until the request has its answer.
+
+        Raises:
+            HttpError: 400 if it is not JSON, 408 if it came too slowly, 413 if it is too large, 415
+                if it is compressed, 429 if the bodies of all requests take too much memory.
+        """
+        taken = 0
+        try:
+            body = bytearray()
+            self._require_plain(request)
+            async for chunk in self._chunks(request):
+                taken += len(chunk)
+                self._held += len(chunk)
+                self._require_room(len(body) + len(chunk))
+                body += chunk
+            yield _parsed(body)
+        finally:
+            self._held -= taken
+
+    def _require_plain(self, request: Request) -> None:
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in {"", "identity"}:
+            raise HttpError(415, "The body is compressed; expected plain JSON.")
+        declared = request.headers.get("content-length", "")
+        if declared.isascii() and declared.isdigit():
+            self._require_size(int(declared))
+
+    def _require_room(self, size: int) -> None:
+        self._require_size(size)
+        most = self._settings.max_total_bytes
+        if self._held > most:
+            raise HttpError(
+                429,
+                f"The bodies of all requests take more than {most:,} bytes (max_total_bytes). Try "
+                "again in 1 s.",
+                headers={"Retry-After": "1"},
+            )
+
+    def _require_size(self, size: int) -> None:
+        most = self._settings.max_body_bytes
+        if size > most:
+            raise HttpError(
+                413,
+                f"The body has more than {most:,} bytes, the limit of this server "
+                "(max_body_bytes). Send fewer documents per request.",
+                kind="Validation",
+            )
+
+    async def _chunks(self, request: Request) -> AsyncIterator[bytes]:
+        """Yield the parts of a body, each of which has to come in time."""
+        pause = self._settings.client_timeout_s
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                stream = aiter(request.stream())
+                while True:
+                    async with asyncio.timeout(pause):
+                        chunk = await anext(stream, None)
+                    if chunk is None:
+                        return
+                    yield chunk
+        except TimeoutError:
+            raise HttpError(
+                408, f"The body came too slowly: nothing for {pause:g} s (client_timeout_s), or "
+                f"not all within {self._settings.timeout_s:g} s (timeout_s).",
+                headers={"Connection": "close"},
+            ) from None  # fmt: skip
+        except ClientDisconnect:
+            raise HttpError(GONE, "The client has gone.") from None
+
+
+def deadline_of(request: Request, settings: ServeSettings) -> Deadline:
+    """Return when a request must have its answer: the server's limit, or less if it says so.
+
+    Raises:
+        HttpError: its header X-Request-Timeout is not a number of seconds above 0.
+    """
+    given = request.headers.get(TIMEOUT_HEADER)
+    seconds = settings.timeout_s
+    if given is not None:
+        try:
+            own = float(given)
+        except ValueError:
+            own = math.nan
+        if not own > 0:
+            raise HttpError(
+                422, "X-Request-Timeout is not a number of seconds above 0, such as 2.5."
+            )
+        seconds = min(seconds, own)
+    return Deadline.after(seconds)
+
+
+def _parsed(body: bytearray) -> Any:
+    try:
+        return json.loads(body.decode("utf-8"), parse_constant=_refuse)
+    except RecursionError:
+        reason = "it is nested too deep"
+    except UnicodeDecodeError:
+        reason = "it is not UTF-8"
+    except json.JSONDecodeError as error:
+        reason = f"{error.msg} at byte {len(error.doc[: error.pos].encode('utf-8', 'replace'))}"
+    except ValueError as error:
+        reason = "a number is too large" if "digits" in str(error) else str(error)
+    raise HttpError(400, f"The body is not JSON: {reason}.")
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")

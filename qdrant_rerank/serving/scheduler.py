@@ -1,0 +1,320 @@
+"""Requests take turns at one model: the one with the least work left goes first.
+
+A batch is the unit of a turn. A request with 20 documents that arrives during one with 1,000 waits
+for the batches that are running, and not for the other request. The request with the fewest tokens
+left goes first, because this order gives the shortest waits on average (shortest remaining
+processing time; L. Schrage, "A proof of the optimality of the shortest remaining processing time
+discipline", 1968). Alone, it would let short requests hold up a long one for ever: every eighth
+turn goes to the request that has waited longest, so that it always has an eighth of the model.
+
+Batches are those that the library makes of the request alone, so the scores are equal, too. On a
+CPU, mixing pairs of several requests would gain nothing: a batch there is about 512 tokens, mostly
+one pair (see :mod:`~qdrant_rerank.inference.batching`), and as many batches run at the same time as
+there are cores.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from itertools import count
+from typing import Protocol
+
+from qdrant_rerank.cross_encoder.pair_scores import PairScores
+from qdrant_rerank.cross_encoder.steps import Steps
+from qdrant_rerank.errors import DeadlineError
+from qdrant_rerank.inference.batching import Batch
+from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
+
+__all__ = ["Job", "Meter", "QueueFullError", "Scheduler", "StepModel"]
+
+TURNS_PER_OLDEST = 8  # every eighth turn goes to the request that has waited longest
+SMOOTHING = 0.05  # share of the last batch in the measured speed
+
+
+class QueueFullError(Exception):
+    """So much work waits that a request is not taken.
+
+    Args:
+        reason: what is full.
+        retry_after_s: seconds until there is room, at the speed that was measured.
+    """
+
+    def __init__(self, reason: str, retry_after_s: float) -> None:
+        self.retry_after_s = max(1.0, retry_after_s)
+        super().__init__(f"{reason} Try again in {self.retry_after_s:.0f} s.")
+
+
+class StepModel(Protocol):
+    """The part of ``TextCrossEncoder`` that is used."""
+
+    @property
+    def workers(self) -> int:
+        """Batches that run at the same time."""
+
+    def steps(self, pairs: Sequence[tuple[str, str]]) -> list[Steps]:
+        """Score pairs step by step."""
+
+    def has_cores_for(self, batches: int) -> bool:
+        """Whether a batch may use several cores."""
+
+
+class Meter(Protocol):
+    """Is told of what was done."""
+
+    def batch(self, pairs: int, tokens: int, padded_tokens: int, seconds: float) -> None:
+        """A batch has run."""
+
+
+class Job:
+    """The pairs of one request.
+
+    Args:
+        pairs: (query, document) texts.
+        tokens: estimate of their tokens.
+        deadline: no step begins after it.
+        number: place in the order of arrival.
+
+    Attributes:
+        future: gets the scores, or the error.
+        remaining: tokens that the model has not read yet; an estimate until all are tokenised.
+        waited_s: seconds until the first step.
+    """
+
+    def __init__(
+        self, pairs: Sequence[tuple[str, str]], tokens: int, deadline: Deadline, number: int
+    ) -> None:
+        self.pairs = pairs
+        self.remaining = tokens
+        self.deadline = deadline
+        self.number = number
+        self.future: Future[PairScores] = Future()
+        self.future.set_running_or_notify_cancel()  # a waiter that gives up cannot cancel it
+        self.began = time.perf_counter()
+        self.waited_s: float | None = None
+        self.blocks: list[Steps] | None = None
+        self.unread_tokens = tokens
+        self.unread_pairs = len(pairs)
+        self.parts: list[PairScores] = []
+        self.ready: list[tuple[Batch, int]] = []  # batches of the first block, the next one last
+        self.reading = False
+        self.running = 0
+
+
+Unit = Callable[[], None]
+
+
+class Scheduler:
+    """Threads that run one model for all requests.
+
+    Args:
+        model: the model.
+        queue_tokens: tokens that may wait; beyond them a request is refused. A request that finds
+            no other one is always taken.
+        meter: is told of each batch; None for nobody.
+        name: of the threads.
+    """
+
+    def __init__(
+        self,
+        model: StepModel,
+        *,
+        queue_tokens: int,
+        meter: Meter | None = None,
+        name: str = "model",
+    ) -> None:
+        self._model = model
+        self._limit = queue_tokens
+        self._meter = meter
+        self._changed = threading.Condition()
+        self._jobs: dict[int, Job] = {}
+        self._numbers = count()
+        self._turns = 0
+        self._closed = False
+        self._tokens_per_s = 0.0
+        self._threads = [
+            threading.Thread(target=self._work, name=f"serve-{name}_{n}", daemon=True)
+            for n in range(model.workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens of all requests that the model has not read yet."""
+        with self._changed:
+            return self._waiting()
+
+    @property
+    def waiting_requests(self) -> int:
+        """Requests that have no answer yet."""
+        return len(self._jobs)
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Speed of the model with all its threads, as measured lately; 0 before the first batch."""
+        return self._tokens_per_s
+
+    def submit(
+        self, pairs: Sequence[tuple[str, str]], tokens: int, deadline: Deadline = NO_DEADLINE
+    ) -> Job:
+        """Let a request take its turns.
+
+        Args:
+            pairs: (query, document) texts.
+            tokens: estimate of their tokens.
+            deadline: no step begins after it; the future then has a ``DeadlineError``.
+
+        Raises:
+            QueueFullError: too many tokens wait, or so many that the deadline would pass first.
+        """
+        with self._changed:
+            if self._jobs:
+                self._require_room(tokens, deadline)
+            job = Job(pairs, tokens, deadline, next(self._numbers))
+            self._jobs[job.number] = job
+            self._changed.notify_all()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Give a request no more turns; without effect if it has its answer."""
+        with self._changed:
+            self._jobs.pop(job.number, None)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Finish the requests that were taken, then end the threads."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _require_room(self, tokens: int, deadline: Deadline) -> None:
+        """Refuse what the queue does not hold, or what would not be done in time."""
+        waiting, speed = self._waiting(), self._tokens_per_s
+        if waiting + tokens > self._limit:
+            excess = waiting + tokens - self._limit
+            raise QueueFullError(
+                f"{waiting:,} tokens wait at the model, and with this request they would be more "
+                f"than the limit of {self._limit:,} tokens (queue_tokens).",
+                excess / speed if speed else 0.0,
+            )
+        time_left = deadline.remaining
+        if time_left is None or not speed:
+            return
+        before = sum(job.remaining for job in self._jobs.values() if job.remaining <= tokens)
+        needed = (before + tokens) / speed
+        if needed > time_left:
+            raise QueueFullError(
+                f"So much work waits that this request would need {needed:.1f} s, and it has "
+                f"{time_left:.1f} s (timeout_s, or X-Request-Timeout).",
+                needed - time_left,
+            )
+
+    def _waiting(self) -> int:
+        return sum(job.remaining for job in self._jobs.values())
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while (found := self._next()) is None:
+                    if self._closed and not self._jobs:
+                        return
+                    self._changed.wait()
+            job, unit = found
+            try:
+                unit()
+            except BaseException as error:  # the request gets it
+                self._end(job, error=error)
+
+    def _next(self) -> tuple[Job, Unit] | None:
+        """Choose whose turn it is; called with the lock held."""
+        for job in [job for job in self._jobs.values() if job.deadline.passed]:
+            del self._jobs[job.number]
+            job.future.set_exception(DeadlineError("The time was up before the last document."))
+        able = [job for job in self._jobs.values() if job.ready or not (job.reading or job.running)]
+        if not able:
+            return None
+        self._turns += 1
+        if self._turns % TURNS_PER_OLDEST == 0:
+            job = able[0]  # a dict keeps the order of arrival
+        else:
+            job = min(able, key=lambda job: (job.remaining, job.number))
+        if job.waited_s is None:
+            job.waited_s = time.perf_counter() - job.began
+        if not job.ready:
+            job.reading = True
+            return job, lambda: self._read(job)
+        job.running += 1
+        batch, tokens = job.ready.pop()
+        waiting = 1 + sum(len(other.ready) for other in able)
+        return job, lambda: self._run(job, batch, tokens, waiting)
+
+    def _read(self, job: Job) -> None:
+        """Tokenise the next pairs of a request; its batches are ready after the last ones."""
+        if job.blocks is None:
+            job.blocks = self._model.steps(job.pairs)
+        if not job.blocks:
+            self._end(job)
+            return
+        block = job.blocks[0]
+        done = block.read()
+        with self._changed:
+            job.reading = False
+            if done:
+                share = job.unread_tokens * block.pairs // max(job.unread_pairs, 1)
+                job.unread_tokens -= share
+                job.unread_pairs -= block.pairs
+                job.remaining = sum(block.tokens) + job.unread_tokens
+                job.ready = list(zip(block.batches, block.tokens, strict=True))[::-1]
+            empty = done and not job.ready
+            self._changed.notify_all()
+        if empty:  # the score cache had all
+            self._finish_block(job)
+
+    def _run(self, job: Job, batch: Batch, tokens: int, waiting: int) -> None:
+        """Run one batch of a request, and finish its block after the last one."""
+        assert job.blocks
+        block = job.blocks[0]
+        began = time.perf_counter()
+        block.run(batch, spread=self._model.has_cores_for(waiting))
+        seconds = time.perf_counter() - began
+        if self._meter is not None:
+            self._meter.batch(len(batch.rows), tokens, len(batch.rows) * batch.width, seconds)
+        with self._changed:
+            speed = len(self._threads) * tokens / max(seconds, 1e-6)
+            self._tokens_per_s += (speed - self._tokens_per_s) * (
+                SMOOTHING if self._tokens_per_s else 1
+            )
+            job.remaining -= tokens
+            job.running -= 1
+            last = not job.running and not job.ready and job.number in self._jobs
+            job.reading = last  # nobody else takes the next block before this one is finished
+        if last:
+            self._finish_block(job)
+
+    def _finish_block(self, job: Job) -> None:
+        assert job.blocks
+        block = job.blocks.pop(0)
+        job.parts.append(block.finish())
+        if not job.blocks:
+            self._end(job)
+            return
+        with self._changed:
+            job.reading = False
+            self._changed.notify_all()
+
+    def _end(self, job: Job, error: BaseException | None = None) -> None:
+        """Answer a request, unless nobody waits for it any more."""
+        with self._changed:
+            waited_for = self._jobs.pop(job.number, None) is not None
+            self._changed.notify_all()
+        if not waited_for:
+            return
+        if error is not None:
+            job.future.set_exception(error)
+        elif job.parts:
+            job.future.set_result(PairScores.joined(job.parts, len(job.pairs)))
+        else:
+            job.future.set_exception(AssertionError("A request without pairs was submitted."))

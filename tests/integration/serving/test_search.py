@@ -1,0 +1,152 @@
+"""Searches over HTTP, the page to try them, and the description of all calls."""
+
+import html.parser
+import json
+import re
+
+import httpx
+import pytest
+
+from qdrant_rerank import HybridSearcher
+from qdrant_rerank.qdrant.transport.client import connect
+from tests.faults import free_port
+from tests.serving import served
+
+TEXTS = ["Bread is baked in an oven.", "Iron melts at 1538 C.", "Copper melts at 1085 C."]
+QUERY = "melting point of iron"
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """The directory of an embedded Qdrant with two collections."""
+    path = tmp_path_factory.mktemp("qdrant") / "db"
+    client = connect(path=str(path))
+    documents = [{"text": text, "n": row, "kind": row % 2} for row, text in enumerate(TEXTS)]
+    HybridSearcher("docs", client=client).add(documents, progress=False)
+    HybridSearcher("others", client=client).add(TEXTS, progress=False)
+    client.close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def url(stored):
+    """A server of both."""
+    options = {"collections": ["docs", "others"], "path": str(stored), "max_documents": 100}
+    with served(**options) as found:
+        yield found
+
+
+def post(url, path, **body):
+    return httpx.post(url + path, json=body, timeout=60)
+
+
+def test_the_hits_are_those_of_the_library(url, stored):
+    """With both scores and ranks, and with the trace; the reranker's scores are 0 to 1."""
+    found = post(url, "/v1/search", query=QUERY, limit=2).json()
+    assert found["collection"] == "docs"
+    assert [point["payload"]["text"] for point in found["points"]] == [TEXTS[1], TEXTS[2]]
+    first = found["points"][0]
+    assert set(first) >= {"id", "rank", "rerank_score", "retrieval_score", "retrieval_rank"}
+    assert 0.9 < first["rerank_score"] <= 1
+    assert (found["trace"]["pairs"], found["trace"]["status"]) == (3, "reranked")
+
+
+def test_filter_threshold_payload_and_offset(url):
+    """As in HybridSearcher.search; the filter is Qdrant's own JSON."""
+    only = {"must": [{"key": "n", "range": {"gte": 2}}]}
+    found = post(url, "/v1/search", query=QUERY, filter=only, with_payload=["n"]).json()
+    assert [point["payload"] for point in found["points"]] == [{"n": 2}]
+    assert post(url, "/v1/search", query=QUERY, score_threshold=0.9).json()["points"][1:] == []
+    [second] = post(url, "/v1/search", query=QUERY, limit=1, offset=1).json()["points"]
+    assert second["payload"]["text"] == TEXTS[2]
+
+
+def test_groups(url):
+    """By a field of the payload."""
+    found = post(url, "/v1/search/groups", query=QUERY, group_by="kind", group_size=1).json()
+    assert [group["id"] for group in found["groups"]] == [1, 0]
+    assert found["trace"]["status"] == "reranked"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "expected"),
+    [
+        ({"query": QUERY, "collection": "other"}, 404, "expected one of 'docs', 'others'"),
+        ({"query": QUERY, "limit": 0}, 422, "limit"),
+        ({"query": QUERY, "limit": 101}, 422, "takes 100 per request"),
+        ({"query": QUERY, "candidates": 5, "limit": 6}, 422, "candidates"),
+        ({"query": QUERY, "filter": {"musst": []}}, 422, "filter"),
+        ({"query": ""}, 422, "query"),
+        ({}, 422, "query: Field required"),
+    ],
+)
+def test_what_cannot_be_searched(url, body, status, expected):
+    """The message says what was expected."""
+    found = post(url, "/v1/search", **body)
+    assert found.status_code == status
+    assert expected in found.json()["message"]
+
+
+def test_without_a_collection_nothing_is_searched(tiny_bert):
+    """The message says how to name one."""
+    with served(models=[str(tiny_bert)]) as url:
+        found = post(url, "/v1/search", query=QUERY)
+    assert (found.status_code, "--collection NAME" in found.text) == (404, True)
+
+
+@pytest.mark.filterwarnings("ignore:Failed to obtain server version")  # in a thread of the client
+def test_not_ready_without_qdrant(tiny_bert):
+    """The process is alive, and reranks; searches are a 502."""
+    place = f"http://127.0.0.1:{free_port()}"
+    with served(models=[str(tiny_bert)], collections=["docs"], url=place) as url:
+        assert httpx.get(url + "/health").status_code == 200
+        assert httpx.get(url + "/ready", timeout=60).status_code == 503
+        assert post(url, "/v1/search", query=QUERY).status_code == 502
+        assert post(url, "/rerank", query="q", texts=["a"]).status_code == 200
+
+
+def test_the_page_loads_nothing_and_names_nothing(url):
+    """Its policy allows its own script and style alone, and requests to its server."""
+    assert httpx.get(url + "/info").json()["collections"] == ["docs", "others"]
+    answer = httpx.get(url)
+    assert answer.headers["content-type"].startswith("text/html")
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; connect-src 'self'")
+    assert "unsafe" not in policy
+    assert answer.text.count("</script>") == 1
+    assert "docs" not in answer.text.replace("/docs", "")
+    assert not re.search(r"(?:src|href)=|innerHTML|insertAdjacent|https?://", answer.text)
+    Balanced().feed(answer.text)
+
+
+class Balanced(html.parser.HTMLParser):
+    """Refuses a page whose elements are not closed in order."""
+
+    VOID = frozenset({"meta", "input", "br", "link"})
+
+    def __init__(self):
+        super().__init__()
+        self.open = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_every_call_is_described(url):
+    """The description and the routes name the same calls; references lead somewhere."""
+    described = httpx.get(url + "/openapi.json").json()
+    for path, methods in described["paths"].items():
+        for method in methods:
+            answer = httpx.request(method, url + path, timeout=60)
+            assert answer.status_code not in {404, 405}, path
+            assert str(answer.status_code) in methods[method]["responses"], path
+    text = json.dumps(described)
+    for name in re.findall(r'"#/components/schemas/(\w+)"', text):
+        assert name in described["components"]["schemas"]
+    page = httpx.get(url + "/docs").text
+    assert all(path in page for path in described["paths"])
+    Balanced().feed(page)
