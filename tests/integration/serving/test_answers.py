@@ -11,7 +11,7 @@ from tests.serving import served
 
 TEXTS = ["Bread is baked in an oven.", "Iron melts at 1538 C.", "Copper melts at 1085 C."]
 QUERY = "melting point of iron"
-NAME = "grown-minilm-l6-v2"
+NAME = DEFAULT_RERANKER
 
 
 @pytest.fixture(scope="module")
