@@ -29,13 +29,14 @@ demo: $(VENV)/.demo  ## index Python's own documentation, ask five questions, sh
 
 # One process per core; a file's tests stay in one of them, since they share what is slow to make.
 ALL := -n auto --dist loadfile
+# A client and a server may be some releases apart.
+QUIET := -W 'ignore:Qdrant client version' -W 'ignore:Failed to obtain server version'
 
 test: $(VENV)/.dev  ## every test
 	@$(BIN)/python -m pytest $(ALL) --durations=5
 
 server-test: $(VENV)/.dev  ## the tests against a server or a cluster at QDRANT_URL, over REST and gRPC
-	@$(BIN)/python -m pytest -m server tests/integration \
-	    -W 'ignore:Qdrant client version' -W 'ignore:Failed to obtain server version'
+	@$(BIN)/python -m pytest -m server tests/integration $(QUIET)
 
 congruence: $(VENV)/.dev  ## random work on the embedded engine, local mode and, if QDRANT_URL is set, a server; CONGRUENCE_SEEDS=100
 	@CONGRUENCE_SEEDS=$${CONGRUENCE_SEEDS:-100} $(BIN)/python -m pytest tests/integration/qdrant/embedded/test_congruence.py
@@ -45,8 +46,7 @@ congruence: $(VENV)/.dev  ## random work on the embedded engine, local mode and,
 # huggingface_hub, since fastembed wants one.
 ACROSS := tests/integration/hub/test_faults.py tests/integration/hub/test_cache.py tests/integration/cli/test_models.py \
     tests/integration/cross_encoder/test_bundled.py tests/unit/qdrant tests/unit/search tests/integration/qdrant \
-    tests/integration/search tests/integration/reranking tests/integration/test_releases.py \
-    -W 'ignore:Qdrant client version' -W 'ignore:Failed to obtain server version'
+    tests/integration/search tests/integration/reranking tests/integration/test_releases.py $(QUIET)
 TOOLS := pytest pytest-xdist hypothesis
 
 $(VENV)-newest/.made: pyproject.toml
@@ -59,10 +59,16 @@ $(VENV)-oldest/.made: pyproject.toml constraints-oldest.txt
 	$(VENV)-oldest/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints-oldest.txt --editable '.[cpu,embedded]' $(TOOLS)
 	@touch $@
 
-newest oldest: %: $(VENV)-%/.made  ## the tests of what depends on other packages, with the newest or the oldest of them
-	@$(VENV)-$@/bin/python -m pytest $(ALL) $(ACROSS)
-	@$(VENV)-$@/bin/python -m pytest -m server tests/integration/test_server.py tests/integration/test_server_trouble.py \
-	    -W 'ignore:Qdrant client version' -W 'ignore:Failed to obtain server version'
+define across
+@$(VENV)-$@/bin/python -m pytest $(ALL) $(ACROSS)
+@$(VENV)-$@/bin/python -m pytest -m server tests/integration/test_server.py tests/integration/test_server_trouble.py $(QUIET)
+endef
+
+newest: $(VENV)-newest/.made  ## the tests of what depends on other packages, with the newest of all that a user gets
+	$(across)
+
+oldest: $(VENV)-oldest/.made  ## the same with the oldest that pyproject.toml allows
+	$(across)
 
 # PyTorch and the packages whose encoders are taken as they are.
 adapters:  ## the tests with sentence-transformers, model2vec, LangChain, LlamaIndex, fastembed and OpenAI's client

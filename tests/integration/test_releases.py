@@ -8,6 +8,7 @@ import pytest
 
 from qdrant_rerank.utils.client_models import SINCE
 from tests.loopback_grpc import loopback_server
+from tests.releases import needs_client
 
 # Takes the models away that releases before ``sys.argv[1]`` lack, as if one was installed.
 OLDER = """
@@ -50,7 +51,9 @@ def older(lacking, given):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("where", ["embedded", "REST", "gRPC"])
+@pytest.mark.parametrize(
+    "where", ["embedded", "REST", pytest.param("gRPC", marks=needs_client(1, 20))]
+)  # gRPC on a server: test_server.py; older releases cannot play the server
 def test_an_older_client_adds_and_searches(client, where):
     """All that a release lacks is named with the release that has it."""
     with loopback_server(client) as (url, port):

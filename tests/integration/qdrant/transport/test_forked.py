@@ -14,6 +14,7 @@ import pytest
 from tests.fault_grpc import serving_grpc
 from tests.fault_server import Script
 from tests.faults import COLLECTION, GOOD, HIT
+from tests.releases import needs_client
 
 SCRIPT = """
 import asyncio, os, sys, warnings
@@ -166,7 +167,8 @@ def test_a_client_that_cannot_be_renewed_is_refused_in_a_child():
 @pytest.mark.parametrize(
     ("kind", "child"),
     [
-        ("sync", "child searched"),
+        # With httpx 0.27 and grpcio before 1.85 the child is refused a socket, and told so.
+        pytest.param("sync", "child searched", marks=needs_client(1, 20)),
         ("async", "QdrantConnectionError Process .* used gRPC in an event loop before this"),
     ],
 )
