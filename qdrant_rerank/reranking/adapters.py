@@ -206,7 +206,7 @@ def _by_rerank(reranker: Any) -> Any:
             lambda query, documents: rerank(request(query=query, passages=_passages(documents))),
             functools.partial(_scores_of_items, index="id", ordered=True),
         )
-    call = call_by_name(rerank, {}) or (rerank if in_order else None)
+    call = call_by_name(rerank, {}, one_name=True) or (rerank if in_order else None)
     if call is None:
         return None
     return PeerReranker(reranker, "rerank", call, asynchronous=is_async(rerank))

@@ -32,24 +32,25 @@ def has_limit(function: Callable[..., Any]) -> bool:
     return not {*TOP}.isdisjoint(argument_names(function))
 
 
-def call_by_name(function: Callable[..., Any], given: Mapping[str, Any]) -> Call | None:
+def call_by_name(
+    function: Callable[..., Any], given: Mapping[str, Any], *, one_name: bool = False
+) -> Call | None:
     """Return a call by the names of the arguments; None if there are no such names.
 
-    One of the two names is enough if the documents come first and the query second. A limit of
-    results is set to the number of documents, since many have a default.
+    A limit of results is set to the number of documents, since many have a default.
 
     Args:
         function: the function.
         given: further arguments of each call.
+        one_name: whether one of the two names is enough, where the two arguments come first.
     """
     names = argument_names(function)
     query = next((name for name in QUERIES if name in names), None)
     documents = next((name for name in DOCUMENTS if name in names), None)
-    if binds(function, "", []) and not binds(function, ""):  # both of the first two are required
-        if documents is None and query == names[1]:
-            documents = names[0]
-        elif query is None and documents == names[0]:
-            query = names[1]
+    if one_name and binds(function, "", []) and not binds(function, ""):  # both are required
+        other = {names[0]: names[1], names[1]: names[0]} if len(names) > 1 else {}
+        documents = documents or other.get(str(query))
+        query = query or other.get(str(documents))
     if query is None or documents is None:
         return None
     top = next((name for name in TOP if name in names and name not in given), None)

@@ -199,12 +199,16 @@ def named_values(name: str, value: Any) -> dict[str, Any]:
     """Return a mapping of names to values as a dict; an empty one for None.
 
     Raises:
-        InvalidInputError: it is something else, or a name is no str.
+        InvalidInputError: it is something else, or a name is no str. The message does not show the
+            values, which may be secret.
     """
     if value is None:
         return {}
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise InvalidInputError(f"{name} is {shown(value)}; expected a dict of names and values.")
+    if not isinstance(value, Mapping):
+        raise InvalidInputError(f"{name} is {a_type(value)}; expected a dict of fields.")
+    wrong = next((key for key in value if not isinstance(key, str)), "")
+    if wrong != "":
+        raise InvalidInputError(f"{name} has {a_type(wrong)} as a name; expected texts.")
     return dict(value)
 
 

@@ -140,9 +140,9 @@ class QueryLast:
 class Limited:
     """Called in the usual order, but with a limit of results that would hide documents."""
 
-    def rerank(self, query, documents, top_n=2):
+    def rerank(self, query, candidates, top_n=2):
         """The best of them, with their places."""
-        return best_first(documents)[:top_n]
+        return best_first(candidates)[:top_n]
 
 
 def by_length(query, documents):
