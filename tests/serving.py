@@ -29,7 +29,7 @@ def served(**settings: Any) -> Iterator[str]:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
-            assert told.wait(60), "the server did not start"
+            assert told.wait(600), "the server did not start"
             yield urls[0]
         finally:
             server.should_exit = True
@@ -37,8 +37,8 @@ def served(**settings: Any) -> Iterator[str]:
 
 
 def until(true: Callable[[], Any]) -> None:
-    """Wait until something is so; a minute is more than it ever takes."""
-    end = time.monotonic() + 60
+    """Wait until something is so; ten minutes are more than it ever takes."""
+    end = time.monotonic() + 600
     while not true():
         assert time.monotonic() < end, "it never was so"
         time.sleep(0.02)
@@ -48,7 +48,7 @@ def connect(url: str) -> socket.socket:
     """A plain connection."""
     place = urlsplit(url)
     made = socket.create_connection((place.hostname, place.port))
-    made.settimeout(60)
+    made.settimeout(600)
     return made
 
 

@@ -12,6 +12,13 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of the other packages
 KEY = "0815-not-a-secret-of-anyone"
 
 
+@pytest.fixture(autouse=True)
+def no_other_machine(monkeypatch):
+    """What these packages ask of their makers' servers is switched off."""
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    monkeypatch.setenv("HAYSTACK_TELEMETRY_ENABLED", "False")
+
+
 @pytest.fixture(scope="module")
 def url():
     """A server that asks for a key."""

@@ -24,7 +24,7 @@ def url(tiny_bert):
 
 def still_serves(url):
     """Whether a sound request gets its answer."""
-    found = httpx.post(url + "/rerank", json=TEXTS, timeout=60)
+    found = httpx.post(url + "/rerank", json=TEXTS, timeout=600)
     return found.status_code == 200 and len(found.json()) == 2
 
 
@@ -147,16 +147,16 @@ def test_nonsense_is_not_http(url):
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs Linux")
 def test_a_client_that_does_not_read_is_given_up(tiny_bert):
     """The server drops the answer, which the buffers of the system do not hold."""
-    text = "x" * 7_500_000
+    text = "x" * 3_500_000
     with served(models=[str(tiny_bert)], client_timeout_s=1.0) as url:
         with connect(url) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
             body = {"query": "q", "texts": [text, text], "return_text": True}
             connection.sendall(request_bytes("/rerank", body))
             counted = b'requests_total{route="/rerank",status="200"} 1.0'
-            until(lambda: counted in httpx.get(url + "/metrics", timeout=60).content)
+            until(lambda: counted in httpx.get(url + "/metrics", timeout=600).content)
             until(lambda: not has_owner(connection))
-            assert len(read_all(connection)) < 15_000_000
+            assert len(read_all(connection)) < 7_000_000
         assert still_serves(url)
 
 
@@ -183,7 +183,7 @@ def test_a_client_that_hangs_up_stops_its_work(tiny_bert):
 
 def waiting_requests(url):
     """Requests without an answer, as the metrics say."""
-    text = httpx.get(url + "/metrics", timeout=60).text
+    text = httpx.get(url + "/metrics", timeout=600).text
     return float(text.partition("\nqdrant_rerank_waiting_requests ")[2].partition("\n")[0])
 
 
@@ -195,7 +195,7 @@ def test_a_full_queue_is_a_429_with_the_seconds_to_wait(tiny_bert):
         with connect(url) as connection:
             connection.sendall(request_bytes("/rerank", body))
             until(lambda: waiting_requests(url))
-            refused = httpx.post(url + "/rerank", json=TEXTS, timeout=60)
+            refused = httpx.post(url + "/rerank", json=TEXTS, timeout=600)
         assert refused.status_code == 429
         assert int(refused.headers["Retry-After"]) >= 1
         assert "the limit of 1,000 tokens" in refused.json()["message"]
@@ -229,7 +229,7 @@ def test_many_clients_at_once_get_their_own_scores(tiny_bert):
             if number % 3 == 0:
                 with connect(url) as connection:
                     connection.sendall(request_bytes("/rerank", body))
-            found = httpx.post(url + "/rerank", json=body, timeout=60).json()
+            found = httpx.post(url + "/rerank", json=body, timeout=600).json()
             scores = {one["index"]: one["score"] for one in found}
             if list(map(scores.get, range(len(texts)))) != encoder.rerank(body["query"], texts):
                 wrong.append(number)
