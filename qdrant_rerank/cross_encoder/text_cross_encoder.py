@@ -40,6 +40,7 @@ from qdrant_rerank.utils.validation import (
     require_pairs,
     require_positive,
     require_several,
+    shown,
 )
 
 __all__ = ["Activation", "PairScores", "TextCrossEncoder"]
@@ -196,7 +197,9 @@ class TextCrossEncoder:
         require_activation(activation)
         require_positive("document_cache", document_cache)
         if output is not None and (not isinstance(output, str) or not output):
-            raise InvalidInputError(f"output is {output!r}; expected the name of an ONNX output.")
+            raise InvalidInputError(
+                f"output is {shown(output)}; expected the name of an ONNX output."
+            )
         windows = as_windows(long_documents)
         cache = as_score_cache(score_cache)
         self._cache_dir = cache_dir

@@ -14,7 +14,7 @@ FORKED = """
 import os, signal, sys, threading
 from qdrant_rerank import DEFAULT_EMBEDDER, DEFAULT_RERANKER, ScoreCache, TextCrossEncoder
 from qdrant_rerank import embedders
-from qdrant_rerank.reranking import scoring
+from qdrant_rerank.reranking import loading
 cache = ScoreCache(10**6)
 held = threading.Event()
 def hold():
@@ -36,7 +36,7 @@ os._exit(0)
     ("lock", "work"),
     [
         ("embedders._loading", "embedders.load_embedder(DEFAULT_EMBEDDER).embed_query('iron')"),
-        ("scoring._loading", "scoring.load_reranker(DEFAULT_RERANKER).rerank('q', ['iron'])"),
+        ("loading._loading", "loading.load_reranker(DEFAULT_RERANKER).rerank('q', ['iron'])"),
         (
             "cache._lock",
             "TextCrossEncoder(DEFAULT_RERANKER, score_cache=cache).rerank('q', ['iron'])",

@@ -43,7 +43,7 @@ except ImportError as error:
 FORKED = """
 import os, threading
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
-from qdrant_rerank.reranking import scoring as rerankers
+from qdrant_rerank.reranking import loading as rerankers
 encoder = TextCrossEncoder(DEFAULT_RERANKER, lazy_load=True)
 encoder._model._lock.acquire()  # as a thread that is loading has it
 rerankers._loading.acquire()
