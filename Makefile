@@ -49,12 +49,12 @@ ACROSS := tests/integration/hub/test_faults.py tests/integration/hub/test_cache.
     tests/integration/search tests/integration/reranking tests/integration/test_releases.py $(QUIET)
 TOOLS := pytest pytest-xdist hypothesis
 
-$(VENV)-newest/.made: pyproject.toml
+$(VENV)-newest/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-newest
 	$(VENV)-newest/bin/python -m pip --disable-pip-version-check install --quiet --upgrade --editable '.[cpu,embedded]' $(TOOLS)
 	@touch $@
 
-$(VENV)-oldest/.made: pyproject.toml constraints-oldest.txt
+$(VENV)-oldest/.ready: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints-oldest.txt --editable '.[cpu,embedded]' $(TOOLS)
 	@touch $@
@@ -64,10 +64,10 @@ define across
 @$(VENV)-$@/bin/python -m pytest -m server tests/integration/test_server.py tests/integration/test_server_trouble.py $(QUIET)
 endef
 
-newest: $(VENV)-newest/.made  ## the tests of what depends on other packages, with the newest of all that a user gets
+newest: $(VENV)-newest/.ready  ## the tests of what depends on other packages, with the newest of all that a user gets
 	$(across)
 
-oldest: $(VENV)-oldest/.made  ## the same with the oldest that pyproject.toml allows
+oldest: $(VENV)-oldest/.ready  ## the same with the oldest that pyproject.toml allows
 	$(across)
 
 # PyTorch and the packages whose encoders are taken as they are.

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["QUESTIONS", "SPOILT", "STDLIB_TEXT", "demo", "run_demo", "stdlib_searcher"]
 
 QUESTIONS = (
-    "call a function after a delay in the background",
     "random token for a password reset link",
-    "quick web server for the files in a folder",
+    "run a shell command and capture what it prints",
+    "difference between two dates",
     "find the largest few items of a long list without sorting it all",
     "replace an object with a fake during a test",
 )
