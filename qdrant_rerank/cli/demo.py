@@ -1,7 +1,7 @@
 """``qdrant-rerank demo``: questions to Python's own documentation, before and after reranking.
 
 The questions are from ``benchmarks/stdlib_questions.jsonl``: four that reranking answers, and one
-of the few that it spoils. ``make questions`` shows what reranking does to all 163.
+of those that it spoils. ``make questions`` shows what reranking does to all 163.
 """
 
 import time
