@@ -1,9 +1,13 @@
 """Directories that are open in this process, once for all clients, and in none of its forks."""
 
 import os
+import shutil
+import tempfile
 import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary, finalize
 
 import qdrant_edge as edge
 
@@ -15,9 +19,23 @@ from qdrant_rerank.qdrant.embedded.closed_files import (
 )
 from qdrant_rerank.qdrant.embedded.directory import SHARDS, Directory
 from qdrant_rerank.qdrant.embedded.places import close_files, never_free
+from qdrant_rerank.qdrant.embedded.recovery import COPY, Readable, readable
 from qdrant_rerank.utils.fork import in_child
 
 __all__ = ["Opened", "open_directory"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOnly:
+    """A collection whose log cannot be replayed: a copy of it is open, for reading.
+
+    Attributes:
+        reason: what is wrong, and what to do, for whoever writes to it.
+        copy: closes the copy and removes it.
+    """
+
+    reason: str
+    copy: ExitStack
 
 
 class Opened:
@@ -30,6 +48,7 @@ class Opened:
         directory: the directory, locked.
         listing: its list of collections.
         shards: opened collections by folder name.
+        read_only: those of them that are copies, by folder name.
         flushed: filled files of their logs, and the time, when they were written to disk last.
         writing: the lock that a writer holds.
         users: the clients that have the directory open.
@@ -39,6 +58,7 @@ class Opened:
         self._key = _key(folder)
         self.writing = threading.RLock()
         self.shards: dict[str, edge.EdgeShard] = {}
+        self.read_only: dict[str, ReadOnly] = {}
         self.flushed: dict[str, tuple[set[str], float]] = {}
         self.users: WeakSet[object] = WeakSet()
         self.directory = Directory(folder)
@@ -56,6 +76,8 @@ class Opened:
                 return
             _opened.pop(self._key, None)
             try:
+                for folder in list(self.read_only):
+                    self.close_copy(folder)
                 for folder, shard in self.shards.items():
                     if flush:
                         shard.flush()
@@ -86,6 +108,22 @@ class Opened:
         self.shards[folder] = shard
         return shard
 
+    def load_copy(self, folder: str) -> tuple[Readable, ExitStack] | None:
+        """Open a copy of a shard whose log cannot be replayed; None if other files are damaged."""
+        with ExitStack() as stack:
+            room = Path(tempfile.mkdtemp(dir=self.directory.path, prefix=COPY))
+            stack.callback(finalize(self, _remove, os.getpid(), room))
+            found = stack.enter_context(readable(self.directory.path / SHARDS / folder, room))
+            if found.without or found.replayed == found.total:
+                return None
+            self.shards[folder] = found.shard
+            return found, stack.pop_all()
+
+    def close_copy(self, folder: str) -> None:
+        """Close and remove the copy of a collection that is open for reading."""
+        del self.shards[folder]
+        self.read_only.pop(folder).copy.close()
+
     def let_go(self) -> None:
         """Leave the files to the parent process, of which this one is a fork."""
         for shard in self.shards.values():
@@ -96,6 +134,12 @@ class Opened:
         """Forget a shard that broke down in a write, and write nothing of it to disk."""
         never_free(self.shards.pop(folder))
         close_files(self.directory.path / SHARDS / folder)
+
+
+def _remove(process: int, copy: Path) -> None:
+    """Remove the copy of a collection, unless this is a fork of the process that made it."""
+    if os.getpid() == process:
+        shutil.rmtree(copy, ignore_errors=True)
 
 
 # A directory whose clients are all forgotten is closed without their help.

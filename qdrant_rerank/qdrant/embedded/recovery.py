@@ -16,7 +16,9 @@ from typing import Any
 
 import qdrant_edge as edge
 
-__all__ = ["LOG", "Recovery", "copy_points", "is_panic", "readable"]
+__all__ = ["COPY", "LOG", "Readable", "Recovery", "copy_points", "is_panic", "readable"]
+
+COPY = ".recovery-"  # how the names of folders with copies begin
 
 LOG = "wal"  # folder of a shard's log, in files of 32 MiB
 REPLAYED_FROM = "first-index"  # file of a log: the first operation that is replayed

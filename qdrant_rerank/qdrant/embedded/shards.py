@@ -33,8 +33,9 @@ from qdrant_rerank.qdrant.embedded.directory import (
     Listing,
 )
 from qdrant_rerank.qdrant.embedded.engine_errors import engine_errors, opening_errors
-from qdrant_rerank.qdrant.embedded.opened import open_directory
+from qdrant_rerank.qdrant.embedded.opened import ReadOnly, open_directory
 from qdrant_rerank.qdrant.embedded.recovery import (
+    COPY,
     LOG,
     Recovery,
     copy_points,
@@ -43,6 +44,7 @@ from qdrant_rerank.qdrant.embedded.recovery import (
 )
 from qdrant_rerank.qdrant.embedded.vector_changes import vector_names
 from qdrant_rerank.utils.validation import shown
+from qdrant_rerank.utils.warn import warn_caller
 
 __all__ = ["KEPT_FREE", "Shards"]
 
@@ -121,32 +123,79 @@ class Shards:
     def shard(self, name: str) -> edge.EdgeShard:
         """Return the shard of a collection, opened if it is not.
 
+        If its log cannot be replayed, that of a copy, for reading; :meth:`writable` refuses it.
+
         Raises:
             CollectionNotFoundError: there is no collection or alias of that name.
             QdrantConnectionError: its files cannot be read.
         """
-        folder = self.entry(name).folder
-        found = self._opened.shards.get(folder)
-        if found is not None:
-            return found
+        found = self._opened.shards.get(self.entry(name).folder)
+        if found is None:
+            found, wrong = self._open(name, or_copy=True)
+            if wrong is not None:
+                warn_caller(wrong)
+        return found
+
+    def _open(self, name: str, *, or_copy: bool = False) -> tuple[edge.EdgeShard, str | None]:
+        """Open the shard of a collection, or a copy of it; return what is wrong with the latter."""
         with self.writing, self.errors(name):
-            shards, path = self._opened.shards, self._directory.folder(self.entry(name))
-            if folder not in shards:
-                if not path.is_dir():
-                    raise QdrantConnectionError(
-                        f"{self.where} lacks the files of {name!r}: there is no {path}. Restore "
-                        f"it from a copy, or from the folder {ASIDE!r} beside {path.parent.name!r}."
-                    )
-                self.require_room(TO_OPEN)
+            entry = self.entry(name)
+            folder, path, shards = entry.folder, self._directory.folder(entry), self._opened.shards
+            if folder in shards:
+                return shards[folder], None
+            if not path.is_dir():
+                raise QdrantConnectionError(
+                    f"{self.where} lacks the files of {name!r}: there is no {path}. Restore "
+                    f"it from a copy, or from the folder {ASIDE!r} beside {path.parent.name!r}."
+                )
+            self.require_room(TO_OPEN)
+            wrong = None
+            try:
                 with opening_errors(self.where, name):
                     self._opened.load(folder)
-            return shards[folder]
+            except QdrantConnectionError as error:
+                if not or_copy or isinstance(error.__cause__, ValueError):  # a damaged file
+                    raise
+                wrong = self._open_copy(name, folder)
+                if wrong is None:
+                    raise
+            return shards[folder], wrong
+
+    def writable(self, name: str) -> edge.EdgeShard:
+        """Return the shard of a collection that is about to be changed.
+
+        Raises:
+            CollectionNotFoundError: there is no collection or alias of that name.
+            QdrantConnectionError: its files cannot be read, or its log cannot be replayed.
+        """
+        shard = self.shard(name)
+        if found := self._opened.read_only.get(self.entry(name).folder):
+            raise QdrantConnectionError(f"{found.reason} Nothing was written.")
+        return shard
+
+    def _open_copy(self, name: str, folder: str) -> str | None:
+        """Open a collection whose log cannot be replayed for reading; return what is wrong."""
+        self.require_room(KEPT_FREE + self.used(name))
+        with opening_errors(self.where, name):
+            found = self._opened.load_copy(folder)
+        if found is None:
+            return None
+        copy, closing = found
+        reason = (
+            f"{self.where} cannot replay the log of {name!r}: a change in it breaks the engine "
+            "down. The collection is open for reading only, as it was before that change: with "
+            f"{copy.replayed} of the {copy.total} changes in the log. To write to it again, give "
+            f"it new files: EmbeddedClient(path).recover({name!r}), from "
+            "qdrant_rerank.qdrant.embedded.client. Its old files are kept."
+        )
+        self._opened.read_only[folder] = ReadOnly(reason, closing)
+        return reason
 
     def optimize(self, name: str) -> bool:
         """Build the graphs of a collection; return whether there was anything to do."""
         with self.writing, self.errors(name):
             self.require_room(KEPT_FREE + self.used(name))  # a copy
-            return self.shard(name).optimize()
+            return self.writable(name).optimize()
 
     def text_fields(self, name: str) -> frozenset[str]:
         """Return the payload fields of a collection that have a text index."""
@@ -164,7 +213,7 @@ class Shards:
             QdrantRequestError: the engine refused an operation.
         """
         with self.writing, self.errors(name):
-            shard, folder = self.shard(name), self.entry(name).folder
+            shard, folder = self.writable(name), self.entry(name).folder
             for operation in operations:
                 self.require_room()
                 try:
@@ -240,18 +289,21 @@ class Shards:
         with self.writing:
             entry = self.entry(name)
             folder = self._directory.folder(entry)
-            try:
-                self.shard(name)
-            except QdrantConnectionError:
-                if not folder.is_dir():
-                    raise
+            if entry.folder in self._opened.read_only:
+                self._opened.close_copy(entry.folder)
             else:
-                return None
+                try:
+                    self._open(name)
+                except QdrantConnectionError:
+                    if not folder.is_dir():
+                        raise
+                else:
+                    return None
             self.require_room(2 * (KEPT_FREE + self.used(name)))  # the copy, and what is made of it
             with (
                 self.errors(name),
                 opening_errors(self.where, name),
-                tempfile.TemporaryDirectory(dir=self._directory.path, prefix=".recovery-") as room,
+                tempfile.TemporaryDirectory(dir=self._directory.path, prefix=COPY) as room,
                 readable(folder, Path(room)) as found,
             ):
                 points = self._rebuild(name, entry, found.shard).info().points_count
@@ -265,7 +317,7 @@ class Shards:
         with self.writing, self.errors(name):
             entry = self.entry(name)
             self.require_room(KEPT_FREE + self.used(name))
-            self._rebuild(name, replace(entry, config=config), self.shard(name))
+            self._rebuild(name, replace(entry, config=config), self.writable(name))
             self._remove(name, entry)
 
     def _rebuild(self, name: str, entry: Entry, source: edge.EdgeShard) -> edge.EdgeShard:
@@ -312,6 +364,8 @@ class Shards:
     def _remove(self, name: str, entry: Entry) -> None:
         """Close and remove the files of a collection."""
         with self.errors(name):
+            if entry.folder in self._opened.read_only:
+                self._opened.close_copy(entry.folder)
             shard = self._opened.shards.pop(entry.folder, None)
             if shard is not None:
                 shard.close()

@@ -1,6 +1,8 @@
 """The log of the embedded engine: its size, what a crash replays, and recovery from it."""
 
 import shutil
+import subprocess
+import sys
 import time
 from contextlib import closing
 
@@ -74,8 +76,8 @@ def test_what_was_written_some_seconds_ago_needs_no_log(tmp_path):
         assert client.count("points").count == 4
 
 
-def test_a_log_that_cannot_be_replayed_is_told_and_recovered_from(tmp_path):
-    """All that was stored before the bad change is there, and can be changed."""
+def test_a_log_that_cannot_be_replayed_is_read_and_recovered_from(tmp_path):
+    """All that was stored before the bad change is there; after recover it can be changed."""
     with closing(EmbeddedClient(tmp_path)) as client:
         for name in ("points", "others"):
             client.create_collection(name, **VECTORS)
@@ -93,12 +95,24 @@ def test_a_log_that_cannot_be_replayed_is_told_and_recovered_from(tmp_path):
         before = client.scroll("points", limit=100, with_vectors=True)[0]
         break_down(client)
     with closing(EmbeddedClient(tmp_path)) as client:
-        for _ in range(2):
-            with pytest.raises(
-                QdrantConnectionError, match=r"Nothing was removed.*recover\('points'"
-            ):
-                client.count("points")
+        with pytest.warns(UserWarning, match=r"open for reading only.* 4 of the 5 changes"):
+            assert client.count("points").count == 3
+        assert client.scroll("current", limit=100, with_vectors=True)[0] == before
+        assert [hit.id for hit in client.query_points("points", [9.0, 1.0], using="dense").points]
+        refused = pytest.raises(QdrantConnectionError, match=r"recover\('points'.*Nothing was wr")
+        for change in (
+            lambda: client.upsert("points", rows(7)),
+            lambda: client.delete("current", [2]),
+            lambda: client.create_payload_index("points", "other", "keyword"),
+            lambda: client.optimize("points"),
+        ):
+            with refused:
+                change()
         assert client.count("others").count == 3
+    assert not list(tmp_path.glob(".recovery-*"))
+    with closing(EmbeddedClient(tmp_path)) as client:
+        with pytest.warns(UserWarning, match="for reading only"):
+            client.count("points")
         done = client.recover("current")
         assert (done.points, done.replayed, done.left_out) == (3, 4, 1)
         assert (done.aside / "wal").is_dir()
@@ -114,6 +128,37 @@ def test_a_log_that_cannot_be_replayed_is_told_and_recovered_from(tmp_path):
             ("newer", 2),
         ]
         assert not list(tmp_path.glob(".recovery-*"))
+
+
+FORKS = """
+import os, sys, warnings
+from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
+warnings.simplefilter("ignore")
+client = EmbeddedClient(sys.argv[1])
+client.count("points")
+copies = lambda: [name for name in os.listdir(sys.argv[1]) if name.startswith(".recovery-")]
+child = os.fork()
+if child == 0:
+    sys.exit()
+os.waitpid(child, 0)
+print(len(copies()), client.count("points").count)
+if sys.argv[2] == "delete":
+    client.delete_collection("points")
+    print(len(copies()))
+"""
+
+
+@pytest.mark.parametrize(("end", "said"), [("delete", ["1 3", "0"]), ("exit", ["1 3"])])
+def test_the_copy_that_is_read_is_removed_by_who_made_it(tmp_path, end, said):
+    """With its collection, or at the end of the process; not by a forked child."""
+    with closing(EmbeddedClient(tmp_path)) as client:
+        client.create_collection("points", **VECTORS)
+        client.upsert("points", rows(1, 2, 3))
+        break_down(client)
+    command = [sys.executable, "-W", "ignore", "-c", FORKS, str(tmp_path), end]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.splitlines() == said
+    assert not list(tmp_path.glob(".recovery-*"))
 
 
 def test_recovery_keeps_what_was_written_to_disk_before_the_log_began(tmp_path):
