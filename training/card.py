@@ -4,8 +4,8 @@
     python -m benchmarks.probes --reranker MODEL --data DATA_DIR --out PROBES.json
     python training/card.py RESULTS.json training/cards/NAME.md MODEL_DIR/README.md [PROBES.json]
 
-A template's ``$results`` becomes the table of RESULTS.json, one row per set, and ``$probes`` that of
-PROBES.json.
+A template's ``$results`` becomes the table of RESULTS.json, one row per set, and ``$probes`` that
+of PROBES.json.
 """
 
 import argparse
