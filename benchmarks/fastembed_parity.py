@@ -3,7 +3,7 @@
     python benchmarks/fastembed_parity.py
 
 Questions about the standard library against random documents of it: the two tiny fp32 models of
-the tests at fastembed's default batch size, and the bundled int8 model one pair a run, since
+the tests at fastembed's default batch size, and the bundled int8 model one pair per batch, since
 batch-mates change the scores of a dynamically quantised model.
 """
 

@@ -2,7 +2,7 @@
 
     python benchmarks/profile_operators.py FILE.onnx [FILE.onnx ...] [--tokens 182] [--runs 30]
 
-One intra-op thread, one pair a run. Each file is run twice: as onnxruntime takes it, and as the
+One intra-op thread, one pair per batch. Each file is run twice: as onnxruntime takes it, and as the
 package loads it for a CPU (attention fused, SkipLayerNormalization not). Products of two
 activations (attention's) are counted apart from products with weights. Of each node the fastest
 run counts, so that other work on the machine does not.

@@ -4,8 +4,8 @@
     python -m benchmarks.probes --reranker MODEL --data DATA_DIR --out PROBES.json
     python training/card.py RESULTS.json training/cards/NAME.md MODEL_DIR/README.md [PROBES.json]
 
-A template's ``$results`` becomes the table of RESULTS.json, one row a set, and ``$probes`` that of
-PROBES.json.
+A template's ``$results`` becomes the table of RESULTS.json, one row per set, and ``$probes`` that
+of PROBES.json.
 """
 
 import argparse
@@ -17,11 +17,11 @@ from typing import Any
 NAMES = {
     "dl19": "TREC DL 2019 passages, BM25's 100 candidates",
     "wikiqa_test": "WikiQA test pools, in the order of the file before",
-    "scifact": "SciFact, the best of the default recall",
-    "cranfield": "Cranfield, likewise",
-    "med": "MED, likewise",
-    "musique_mini": "MuSiQue, a sample, likewise",
-    "cacm": "CACM, likewise",
+    "scifact": "SciFact, candidates of the default first stage",
+    "cranfield": "Cranfield, candidates of the default first stage",
+    "med": "MED, candidates of the default first stage",
+    "musique_mini": "MuSiQue, a sample, candidates of the default first stage",
+    "cacm": "CACM, candidates of the default first stage",
 }
 
 
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def table(measured: dict[str, dict[str, Any]]) -> str:
-    """Markdown: one row a set, with the 95 % interval of the gain."""
+    """Markdown: one row per set, with the 95 % interval of the gain."""
     rows = [
         "| set | measure | queries | before | after | gain, 95 % | p | best possible |",
         "|---|---|---|---|---|---|---|---|",

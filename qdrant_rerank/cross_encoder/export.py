@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
-from qdrant_rerank.cross_encoder.torch_export import OUTCOME, PAIRS
+from qdrant_rerank.cross_encoder.torch_export import LARGE, OUTCOME, PAIRS
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError, ModelFileError
 from qdrant_rerank.hub.cache import is_repository
 from qdrant_rerank.hub.onnx_files import external_files
@@ -36,7 +36,6 @@ NEEDED = ("torch", "transformers", "onnx")
 # them. Sums in another order differ by far less in fp32; int8 rounds weights and activations.
 TOLERANCE: dict[ExportPrecision, float] = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.25}
 LEAST_SPREAD = 0.1  # of logits, so that equal ones do not ask for equal bits
-LARGE = 1 << 31  # bytes, above which weights lie beside the ONNX file
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,7 @@ def _pooling(folder: Path, config: JsonObject) -> Step:
     if named is None:
         named = [mode for key, mode in LEGACY_POOLING.items() if config.fields.get(key)] or "mean"
     modes = [named] if isinstance(named, str) else named
-    if not isinstance(modes, list) or any(mode not in _POOLINGS for mode in modes):
+    if not isinstance(modes, list) or not modes or any(mode not in [*_POOLINGS] for mode in modes):
         raise config.wrong("pooling_mode", f"one or more of {', '.join(_POOLINGS)}")
     poolings = [_POOLINGS[mode] for mode in modes]
 

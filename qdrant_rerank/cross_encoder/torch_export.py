@@ -20,7 +20,7 @@ from qdrant_rerank.errors import ModelFileError
 from qdrant_rerank.hub import client
 from qdrant_rerank.hub.cache import cached_repository
 
-__all__ = ["OUTCOME", "PAIRS", "run"]
+__all__ = ["LARGE", "OUTCOME", "PAIRS", "run"]
 
 OUTCOME = "outcome.json"
 OPSET = 17

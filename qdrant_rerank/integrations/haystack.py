@@ -63,7 +63,7 @@ class CrossEncoderRanker:
         score_threshold: float | None = None,
         text: str = "content",
     ) -> None:
-        require_page("top_k", top_k, score_threshold)
+        require_page("top_k", top_k, score_threshold, text=text)
         self.reranker = reranker
         self.top_k = top_k
         self.score_threshold = score_threshold
@@ -192,7 +192,7 @@ class QdrantRerankRetriever:
                 f"document_store is {a_type(document_store)}; expected a QdrantDocumentStore of "
                 "qdrant-haystack."
             )
-        require_page("top_k", top_k, score_threshold, candidates=candidates)
+        require_page("top_k", top_k, score_threshold, candidates=candidates, text=text)
         qdrant_filter(filters)
         self.document_store = document_store
         self.reranker = reranker

@@ -268,7 +268,7 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
         score_threshold: float | None = None,
         text: TextSource = "page_content",
     ) -> None:
-        require_page("top_n", top_n, score_threshold, optional=True)
+        require_page("top_n", top_n, score_threshold, optional=True, text=text)
         super().__init__(
             reranker=load_reranker(reranker),
             top_n=top_n,

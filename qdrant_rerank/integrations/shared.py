@@ -6,7 +6,8 @@ from uuid import UUID
 
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError, MissingTextError
 from qdrant_rerank.payload import PayloadText, TextSource
-from qdrant_rerank.payload.writers import LLAMA_INDEX
+from qdrant_rerank.payload.choice import TextChoice
+from qdrant_rerank.payload.writers import AUTO, LLAMA_INDEX
 from qdrant_rerank.qdrant.recall_request import read_filter
 from qdrant_rerank.reranking.rerank import rerank_points
 from qdrant_rerank.types import RerankedPoint, SearchResults
@@ -49,6 +50,7 @@ def require_page(
     optional: bool = False,
     candidates: Any = None,
     query_filter: Any = None,
+    text: Any = AUTO,
 ) -> None:
     """Check what a component says of the page that it returns.
 
@@ -59,6 +61,7 @@ def require_page(
         optional: whether ``limit`` may be None, for all.
         candidates: hits that the reranker reads; None for the searcher's own number.
         query_filter: which points to consider, as Qdrant has it, or None.
+        text: what the reranker reads.
 
     Raises:
         InvalidInputError: one of them is of the wrong kind or out of range.
@@ -73,6 +76,7 @@ def require_page(
     if score_threshold is not None:
         require_number("score_threshold", score_threshold, "a score, or None for all")
     read_filter(query_filter)
+    TextChoice(text)
 
 
 def require_all(name: str, values: Any, kind: type) -> None:

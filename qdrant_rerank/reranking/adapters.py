@@ -34,6 +34,8 @@ from qdrant_rerank.reranking.answers import (
     scores_of,
 )
 from qdrant_rerank.reranking.peer_calls import (
+    DOCUMENTS,
+    QUERIES,
     Call,
     binds_in_order,
     call_by_name,
@@ -43,7 +45,7 @@ from qdrant_rerank.reranking.peer_calls import (
 )
 from qdrant_rerank.utils.fork import ForkLock
 from qdrant_rerank.utils.signatures import argument_names, is_async
-from qdrant_rerank.utils.validation import a_type, named_values, require_call, shown
+from qdrant_rerank.utils.validation import a_type, further_values, require_call, shown
 
 __all__ = ["ClientReranker", "PeerReranker", "as_reranker"]
 
@@ -145,7 +147,8 @@ class ClientReranker(PeerReranker):
         parameters: further arguments of each call, such as ``{"max_tokens_per_doc": 4096}``.
 
     Raises:
-        InvalidInputError: the client has no such call.
+        InvalidInputError: the client has no such call, or the parameters have the model, the query
+            or the documents.
     """
 
     def __init__(
@@ -155,7 +158,8 @@ class ClientReranker(PeerReranker):
             raise InvalidInputError(f"model is {shown(model)}; expected the name of a model.")
         _require_object(client)
         rerank = _method(client, "rerank")
-        given = {"model": model, **named_values("parameters", parameters)}
+        own = ("model", *QUERIES, *DOCUMENTS)
+        given = {"model": model, **further_values("parameters", parameters, own)}
         call = None if rerank is None else call_by_name(rerank, given)
         if rerank is None or call is None:
             raise InvalidInputError(

@@ -21,7 +21,7 @@ def not_finite(value: Any) -> str | None:
         The names on the way to it; "" if there are none.
     """
     inner: Iterable[tuple[str, Any]]
-    if isinstance(value, float):
+    if isinstance(value, float | np.floating):
         return None if math.isfinite(value) else ""
     if isinstance(value, BaseModel):
         inner = value.__dict__.items()

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 
 from qdrant_rerank.errors import InvalidInputError, redact
-from qdrant_rerank.utils.validation import a_type, clean_key
+from qdrant_rerank.utils.validation import a_type, clean_key, further_values
 
 __all__ = ["further_fields", "read_headers", "read_key", "read_url"]
 
@@ -24,15 +24,7 @@ def further_fields(parameters: Any, own: Collection[str]) -> dict[str, Any]:
     Raises:
         InvalidInputError: they are not a dict, JSON cannot hold them, or they have one of these.
     """
-    if not isinstance(parameters, Mapping | None):
-        raise InvalidInputError(f"parameters is {a_type(parameters)}; expected a dict of fields.")
-    fields = dict(parameters or {})
-    for name in fields:
-        if not isinstance(name, str) or name in own:
-            raise InvalidInputError(
-                f"parameters has {name!r:.80}; expected further fields, by name, than those that "
-                f"each request has: {', '.join(own)}."
-            )
+    fields = further_values("parameters", parameters, own)
     try:
         json.dumps(fields, allow_nan=False)
     except (TypeError, ValueError) as error:

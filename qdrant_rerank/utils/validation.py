@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -15,7 +15,7 @@ __all__ = [
     "as_pairs",
     "as_texts",
     "clean_key",
-    "named_values",
+    "further_values",
     "require_blend",
     "require_call",
     "require_choice",
@@ -195,21 +195,27 @@ def require_count(name: str, value: Any) -> None:
     _require_countable(name, value)
 
 
-def named_values(name: str, value: Any) -> dict[str, Any]:
-    """Return a mapping of names to values as a dict; an empty one for None.
+def further_values(name: str, values: Any, own: Collection[str]) -> dict[str, Any]:
+    """Return what a caller adds to each request or call, as a dict; an empty one for None.
+
+    Args:
+        name: name of the argument that holds the values.
+        values: a mapping of names to values.
+        own: the names that each request or call has already.
 
     Raises:
-        InvalidInputError: it is something else, or a name is no str. The message does not show the
-            values, which may be secret.
+        InvalidInputError: they are not a mapping, or have a name that is no str or one of these.
+            The message does not show the values, which may be secret.
     """
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise InvalidInputError(f"{name} is {a_type(value)}; expected a dict of fields.")
-    wrong = next((key for key in value if not isinstance(key, str)), "")
-    if wrong != "":
-        raise InvalidInputError(f"{name} has {a_type(wrong)} as a name; expected texts.")
-    return dict(value)
+    if not isinstance(values, Mapping | None):
+        raise InvalidInputError(f"{name} is {a_type(values)}; expected a dict of fields.")
+    for key in values or ():
+        if not isinstance(key, str) or key in own:
+            raise InvalidInputError(
+                f"{name} has {shown(key)}; expected further fields, by name, than those that "
+                f"each request has: {', '.join(own)}."
+            )
+    return dict(values or {})
 
 
 def require_flag(name: str, value: Any, *, optional: bool = False) -> None:

@@ -131,6 +131,8 @@ def test_a_module_that_is_not_known_is_named(copy):
             "activation_function is 'os.system'",
         ),
         (lambda root: pooled(root, "median"), "pooling_mode is 'median'"),
+        (lambda root: pooled(root, [["mean"]]), "pooling_mode is"),
+        (lambda root: pooled(root, []), "pooling_mode is"),
         (
             lambda root: (root / "modules.json").write_text(
                 (root / "modules.json").read_text().replace("1_Pooling", "../elsewhere")

@@ -188,10 +188,13 @@ def test_wrong_arguments_are_refused_when_the_component_is_made():
         QdrantRerankRetriever("docs")
     with pytest.raises(InvalidInputError, match="top_k"):
         CrossEncoderRanker(top_k=0)
+    with pytest.raises(InvalidInputError, match="text=5"):
+        CrossEncoderRanker(text=5)
     with pytest.raises(InvalidInputError, match="expected Documents of haystack"):
         CrossEncoderRanker().run(QUERY, [IRON])
     store = store_module.QdrantDocumentStore(":memory:")
-    wrongs = {"top_k": 0, "candidates": 5, "score_threshold": "a", "filters": {"field": "meta.n"}}
+    wrongs = {"top_k": 0, "candidates": 5, "score_threshold": "a", "text": 5}
+    wrongs["filters"] = {"field": "meta.n"}
     for name, wrong in wrongs.items():
         with pytest.raises(InvalidInputError, match=name):
             QdrantRerankRetriever(store, **{name: wrong})

@@ -228,6 +228,8 @@ def test_wrong_arguments_are_refused_when_the_component_is_made():
         CrossEncoderCompressor("no-such-model")
     with pytest.raises(InvalidInputError, match="top_n"):
         CrossEncoderCompressor(top_n=0)
+    with pytest.raises(InvalidInputError, match="text=5"):
+        CrossEncoderCompressor(text=5)
     with pytest.raises(InvalidInputError, match="query"):
         CrossEncoderCompressor().compress_documents([], " ")
     with pytest.raises(InvalidInputError, match="is a str; expected Documents of langchain_core"):

@@ -5,6 +5,7 @@ import json
 import re
 from uuid import UUID
 
+import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
@@ -333,6 +334,11 @@ def bounded(number):
         (
             "query_filter",
             lambda n: {"must": [{"key": "n", "range": {"lt": n}}]},
+            "must.range.lt",
+        ),
+        (
+            "query_filter",
+            lambda n: {"must": [{"key": "n", "range": {"lt": np.float32(n)}}]},
             "must.range.lt",
         ),
         (

@@ -216,6 +216,20 @@ def test_a_client_of_cohere(kind, client):
     assert server.keys[0] == server.keys[1]
 
 
+@pytest.mark.parametrize("name", ["model", "query", "documents"])
+def test_parameters_of_a_client_do_not_replace_what_each_call_has(name):
+    """Another query in them would be asked each time, without a word."""
+    with pytest.raises(InvalidInputError, match=f"parameters has '{name}'; expected further"):
+        ClientReranker(Client(), "m", parameters={name: "other"})
+
+
+class Client:
+    """A client of a service, as Cohere's."""
+
+    def rerank(self, *, query, documents, model):
+        raise AssertionError("nothing is asked")
+
+
 def test_a_client_of_cohere_without_a_model_is_refused():
     """With the line that names one."""
     made = peer("cohere").ClientV2(api_key="key")

@@ -56,6 +56,9 @@ def test_a_query_is_a_text_even_if_it_looks_like_an_id():
         ({"candidates": "many"}, "candidates is 'many'"),
         ({"score_threshold": "high"}, "score_threshold is 'high'"),
         ({"query_filter": {"most": []}}, "['most'] is no part of a filter"),
+        ({"text": 5}, "text=5; expected a payload field"),
+        ({"text": None}, "text=None"),
+        ({"text": "{title"}, "text="),
     ],
 )
 def test_what_a_component_says_of_its_page_is_checked(wrong, told):
