@@ -55,10 +55,15 @@ def _client(settings: ServeSettings) -> AnyClient:
         path = None if url else os.environ.get("QDRANT_PATH")
     if url:
         return connect_async(url)
-    if not path or not holds_collections(path):
+    if not path:
         raise InvalidInputError(
-            f"There is no Qdrant at {path}; expected a directory with collections, or a server. "
-            "Pass --path or --url, or set QDRANT_PATH or QDRANT_URL."
+            "There are collections to search, but no Qdrant that has them. Pass --path or --url, "
+            "or set QDRANT_PATH or QDRANT_URL."
+        )
+    if not holds_collections(path):
+        raise InvalidInputError(
+            f"There is no Qdrant at {path}; expected a directory with collections. Pass another "
+            "--path, or --url of a server."
         )
     return connect(path=path)
 

@@ -138,7 +138,7 @@ def test_other_sites_pages_may_not_ask(tiny_bert):
         (["--certfile", "nowhere.pem"], "The certificate nowhere.pem cannot be used"),
         (["--config", "nowhere.toml"], "nowhere.toml is not readable TOML"),
         (["--api-key-file", "nowhere"], "The key file nowhere cannot be read"),
-        (["--collection", "docs"], "There is no Qdrant at None"),
+        (["--collection", "docs"], "no Qdrant that has them. Pass --path or --url"),
         (["--collection", "docs", "--path", "nowhere"], "There is no Qdrant at nowhere"),
         (["--precision", "fp64"], "precision is 'fp64'"),
     ],

@@ -96,11 +96,14 @@ def test_without_a_collection_nothing_is_searched(tiny_bert):
 
 @pytest.mark.filterwarnings("ignore:Failed to obtain server version")  # in a thread of the client
 def test_not_ready_without_qdrant(tiny_bert):
-    """The process is alive, and reranks; searches are a 502."""
+    """The process lives, and reranks; searches are a 502; /ready tells no name and no address."""
     place = f"http://127.0.0.1:{free_port()}"
     with served(models=[str(tiny_bert)], collections=["docs"], url=place) as url:
         assert httpx.get(url + "/health").status_code == 200
-        assert httpx.get(url + "/ready", timeout=60).status_code == 503
+        ready = httpx.get(url + "/ready", timeout=60)
+        assert ready.status_code == 503
+        assert "docs" not in ready.text
+        assert place not in ready.text
         assert post(url, "/v1/search", query=QUERY).status_code == 502
         assert post(url, "/rerank", query="q", texts=["a"]).status_code == 200
 
@@ -144,6 +147,8 @@ def test_every_call_is_described(url):
             answer = httpx.request(method, url + path, timeout=60)
             assert answer.status_code not in {404, 405}, path
             assert str(answer.status_code) in methods[method]["responses"], path
+    for path in ("/health", "/ready"):
+        assert "401" not in described["paths"][path]["get"]["responses"]
     text = json.dumps(described)
     for name in re.findall(r'"#/components/schemas/(\w+)"', text):
         assert name in described["components"]["schemas"]
