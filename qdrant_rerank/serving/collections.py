@@ -20,6 +20,7 @@ from qdrant_rerank.utils.deadline import Deadline
 
 __all__ = ["Collections"]
 
+CANDIDATES = 100  # that a search reranks if it names no number; fewer if the limit is lower
 READY_S = 2.0  # seconds that Qdrant has to answer whether it is there
 
 
@@ -97,6 +98,7 @@ class Collections:
                 embedder=None if settings.embedder == "none" else settings.embedder,
                 text=text[0] if len(text) == 1 else text,
                 language=settings.language,
+                candidates=min(CANDIDATES, settings.max_documents),
             )
 
     @property

@@ -94,6 +94,14 @@ def test_without_a_collection_nothing_is_searched(tiny_bert):
     assert (found.status_code, "--collection NAME" in found.text) == (404, True)
 
 
+def test_a_low_limit_of_documents_lowers_the_candidates(stored):
+    """A search that names no number of candidates is not refused."""
+    with served(collections=["docs"], path=str(stored), max_documents=2) as url:
+        found = post(url, "/v1/search", query=QUERY, limit=1)
+        assert (found.status_code, found.json()["trace"]["pairs"]) == (200, 2)
+        assert post(url, "/v1/search", query=QUERY, limit=1, candidates=3).status_code == 422
+
+
 @pytest.mark.filterwarnings("ignore:Failed to obtain server version")  # in a thread of the client
 def test_not_ready_without_qdrant(tiny_bert):
     """The process lives, and reranks; searches are a 502; /ready tells no name and no address."""
