@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+import socket
 
 import httpx
 import pytest
@@ -85,6 +86,23 @@ def test_what_cannot_be_searched(url, body, status, expected):
     found = post(url, "/v1/search", **body)
     assert found.status_code == status
     assert expected in found.json()["message"]
+
+
+@pytest.mark.filterwarnings("ignore:Failed to obtain server version")  # in a thread of the client
+def test_a_deadline_that_passes_is_a_504(tiny_bert):
+    """Before the search, and while Qdrant does not answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with served(models=[str(tiny_bert)], collections=["docs"], url=place) as url:
+            for path in ("/v1/search", "/v1/search/groups"):
+                for seconds in ("1e-9", "0.5"):
+                    late = httpx.post(
+                        url + path,
+                        json={"query": QUERY, "group_by": "kind"},
+                        headers={"X-Request-Timeout": seconds},
+                        timeout=60,
+                    )
+                    assert (late.status_code, late.json()["error_type"]) == (504, "Timeout")
 
 
 def test_without_a_collection_nothing_is_searched(tiny_bert):
