@@ -49,7 +49,7 @@ def serve(
     Ctrl-C ends it, after the requests that it has accepted.
     """
     from qdrant_rerank.serving import ServeSettings
-    from qdrant_rerank.serving.json_logs import log_to
+    from qdrant_rerank.serving.json_logs import log_as_json
     from qdrant_rerank.serving.keys import read_keys
     from qdrant_rerank.serving.run import listening, make_server
 
@@ -64,5 +64,5 @@ def serve(
         settings = settings.with_keys(read_keys(api_key_file))
     with listening(settings) as listener:
         server = make_server(settings, listener, lambda url: say(f"Listening on {url}", err=True))
-        log_to()
+        log_as_json()
         server.run(sockets=[listener])

@@ -38,14 +38,8 @@ def cohere_answer(request: RerankRequest, found: PairScores, version: str) -> di
         found: the scores.
         version: of the API, "1" or "2".
     """
-    return {
-        "id": str(uuid.uuid4()),
-        "results": _results(request, found, documents=bool(request.return_documents)),
-        "meta": {
-            "api_version": {"version": version},
-            "billed_units": {"search_units": 0},
-        },
-    }
+    results = _results(request, found, documents=bool(request.return_documents))
+    return _cohere_fields(version) | {"results": results}
 
 
 def infinity_answer(request: RerankRequest, found: PairScores, model: str) -> dict[str, Any]:
@@ -54,19 +48,13 @@ def infinity_answer(request: RerankRequest, found: PairScores, model: str) -> di
     if request.return_documents:
         for one in results:
             one["document"] = request.texts[one["index"]]
-    return {**jina_answer(request, found, model), "results": results}
+    return _jina_fields(found, model) | {"results": results}
 
 
 def jina_answer(request: RerankRequest, found: PairScores, model: str) -> dict[str, Any]:
     """Answer as Jina and vLLM do; with the fields of Cohere's first version."""
-    return {
-        **cohere_answer(request, found, "1"),
-        "object": "rerank",
-        "created": int(time.time()),
-        "model": model,
-        "usage": _usage(found),
-        "results": _results(request, found, documents=request.return_documents is not False),
-    }
+    results = _results(request, found, documents=request.return_documents is not False)
+    return _jina_fields(found, model) | {"results": results}
 
 
 def score_answer(found: PairScores, model: str, *, raw: bool) -> dict[str, Any]:
@@ -93,6 +81,23 @@ def order_of(request: RerankRequest, found: PairScores) -> list[tuple[int, float
     scores = (found.logits if request.raw_scores else found.scores).tolist()
     rows = np.lexsort((-found.logits, -found.scores))[: request.top_n].tolist()
     return [(row, scores[row]) for row in rows]
+
+
+def _cohere_fields(version: str) -> dict[str, Any]:
+    return {
+        "id": str(uuid.uuid4()),
+        "meta": {"api_version": {"version": version}, "billed_units": {"search_units": 0}},
+    }
+
+
+def _jina_fields(found: PairScores, model: str) -> dict[str, Any]:
+    return {
+        **_cohere_fields("1"),
+        "object": "rerank",
+        "created": int(time.time()),
+        "model": model,
+        "usage": _usage(found),
+    }
 
 
 def _results(request: RerankRequest, found: PairScores, *, documents: bool) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from qdrant_rerank.utils.deadline import Deadline
 
 __all__ = ["Collections"]
 
+CANDIDATES = 100  # that a search reranks if it names no number; fewer if the limit is lower
 READY_S = 2.0  # seconds that Qdrant has to answer whether it is there
 
 
@@ -55,10 +56,15 @@ def _client(settings: ServeSettings) -> AnyClient:
         path = None if url else os.environ.get("QDRANT_PATH")
     if url:
         return connect_async(url)
-    if not path or not holds_collections(path):
+    if not path:
         raise InvalidInputError(
-            f"There is no Qdrant at {path}; expected a directory with collections, or a server. "
-            "Pass --path or --url, or set QDRANT_PATH or QDRANT_URL."
+            "There are collections to search, but no Qdrant that has them. Pass --path or --url, "
+            "or set QDRANT_PATH or QDRANT_URL."
+        )
+    if not holds_collections(path):
+        raise InvalidInputError(
+            f"There is no Qdrant at {path}; expected a directory with collections. Pass another "
+            "--path, or --url of a server."
         )
     return connect(path=path)
 
@@ -92,6 +98,7 @@ class Collections:
                 embedder=None if settings.embedder == "none" else settings.embedder,
                 text=text[0] if len(text) == 1 else text,
                 language=settings.language,
+                candidates=min(CANDIDATES, settings.max_documents),
             )
 
     @property

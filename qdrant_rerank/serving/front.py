@@ -12,11 +12,11 @@ from qdrant_rerank.serving.keys import Keys
 from qdrant_rerank.serving.metrics import Metrics
 from qdrant_rerank.serving.spans import span_of_request
 
-__all__ = ["Front", "access_logger"]
+__all__ = ["OPEN_PATHS", "Front", "access_logger"]
 
 access_logger = logging.getLogger("qdrant_rerank.serving.access")
 
-#: Paths that tell nothing of a collection, a model or a client.
+#: Paths that need no key: they tell nothing of a collection, a model or a client.
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/docs", "/openapi.json"})
 UNKNOWN_ROUTE = "unknown"  # one label, whatever paths a client makes up
 

@@ -27,7 +27,7 @@ __all__ = ["GONE", "HttpError", "Json", "answer_error", "answering", "error_answ
 
 logger = logging.getLogger(__name__)
 
-# The words of text-embeddings-inference for kinds of errors.
+# The words of text-embeddings-inference for kinds of errors, and others where it has none.
 KINDS = {
     400: "Validation",
     401: "Unauthorized",
@@ -35,6 +35,7 @@ KINDS = {
     405: "Validation",
     408: "Timeout",
     413: "Validation",
+    415: "Validation",
     422: "Validation",
     429: "Overloaded",
     503: "Unhealthy",
@@ -55,7 +56,9 @@ class HttpError(Exception):
         status: of HTTP; ``GONE`` if nobody waits for an answer.
         message: for the client; it has no text of a document, and no key.
         headers: further headers.
-        kind: a word for programs; None for the one of the status.
+
+    Attributes:
+        kind: a word for programs, by the status.
     """
 
     def __init__(
@@ -64,13 +67,12 @@ class HttpError(Exception):
         message: str,
         *,
         headers: Mapping[str, str] | None = None,
-        kind: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.headers = dict(headers or {})
-        self.kind = kind or KINDS.get(status, "Backend")
+        self.kind = KINDS.get(status, "Backend")
 
 
 class Json(Response):

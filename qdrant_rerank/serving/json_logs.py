@@ -2,12 +2,11 @@
 
 import json
 import logging
-import sys
 from datetime import UTC, datetime
 
 from qdrant_rerank.errors import redact
 
-__all__ = ["JsonFormatter", "log_to"]
+__all__ = ["JsonFormatter", "log_as_json"]
 
 LOGGERS = ("qdrant_rerank", "uvicorn.error")
 
@@ -29,17 +28,12 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def log_to(stream: object = None, level: int = logging.INFO) -> None:
-    """Let the loggers of the server write JSON; for a process that only serves.
-
-    Args:
-        stream: where the lines go; None for stderr.
-        level: least level.
-    """
-    handler = logging.StreamHandler(stream or sys.stderr)  # type: ignore[arg-type]
+def log_as_json() -> None:
+    """Let the loggers of the server write JSON to stderr; for a process that only serves."""
+    handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
-        logger.setLevel(level)
+        logger.setLevel(logging.INFO)
         logger.propagate = False

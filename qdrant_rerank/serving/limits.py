@@ -82,7 +82,6 @@ class BodyReader:
                 413,
                 f"The body has more than {most:,} bytes, the limit of this server "
                 "(max_body_bytes). Send fewer documents per request.",
-                kind="Validation",
             )
 
     async def _chunks(self, request: Request) -> AsyncIterator[bytes]:
@@ -130,7 +129,7 @@ def deadline_of(request: Request, settings: ServeSettings) -> Deadline:
 
 def _parsed(body: bytearray) -> Any:
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_refuse)
+        return json.loads(body.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
     except RecursionError:
         reason = "it is nested too deep"
     except UnicodeDecodeError:
@@ -140,6 +139,13 @@ def _parsed(body: bytearray) -> Any:
     except ValueError as error:
         reason = "a number is too large" if "digits" in str(error) else str(error)
     raise HttpError(400, f"The body is not JSON: {reason}.")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError("a number is too large")
+    return number
 
 
 def _refuse(name: str) -> NoReturn:

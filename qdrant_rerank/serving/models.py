@@ -94,7 +94,7 @@ class Models:
         return cls(served)
 
     def find(self, name: str | None) -> ServedModel:
-        """Return the model of a name, in any case; the first one for None and "".
+        """Return the model of a name, whose case does not count; the first one for None and "".
 
         Raises:
             NotServedError: the server was not started with such a model.

@@ -6,6 +6,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from qdrant_rerank._version import __version__
+from qdrant_rerank.serving.front import OPEN_PATHS
 from qdrant_rerank.serving.search_routes import GroupsBody, SearchBody
 from qdrant_rerank.serving.wire import CohereBody, ScoreBody, SimilarityBody, TeiBody
 
@@ -84,7 +85,7 @@ def description() -> dict[str, Any]:
                 "summary": summary,
                 "responses": {
                     "200": {"description": "The answer.", "content": content},
-                    "401": _failures()["401"],
+                    **({} if path in OPEN_PATHS else {"401": _failure(FAILURES["401"])}),
                     **({"503": _failure("Not now.")} if path == "/ready" else {}),
                 },
             }

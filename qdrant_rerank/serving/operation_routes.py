@@ -1,5 +1,7 @@
 """The calls that tell how the server is: health, readiness, its models, its metrics."""
 
+import logging
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -12,6 +14,8 @@ from qdrant_rerank.serving.models import Models
 from qdrant_rerank.serving.settings import ServeSettings
 
 __all__ = ["OperationRoutes"]
+
+logger = logging.getLogger(__name__)
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -56,11 +60,12 @@ class OperationRoutes:
         return Json({"status": "ok"})
 
     async def ready(self, request: Request) -> Response:
-        """Answer whether requests can be answered now."""
+        """Answer whether requests can be answered now; without names, because it needs no key."""
         problem = await self._collections.problem()
         if problem is not None:
-            raise HttpError(503, problem)
-        return Json({"status": "ready", "models": [one.name for one in self._models.served]})
+            logger.warning("Not ready: %s", problem)
+            raise HttpError(503, "Qdrant cannot be searched now. The server's log says why.")
+        return Json({"status": "ready"})
 
     async def info(self, request: Request) -> Response:
         """Answer what text-embeddings-inference answers, and the limits of this server."""

@@ -117,7 +117,7 @@ class RerankRoutes:
     ) -> tuple[ServedModel, PairScores]:
         model = self._models.find(asked.model)
         texts, most = asked.texts, asked.max_tokens_per_doc
-        if most is not None and most < model.encoder.max_length:
+        if most is not None and (model.reads_all or most < model.encoder.max_length):
             self._require_few(len(texts))
             texts = await asyncio.to_thread(model.encoder.cut, texts, most)
         pairs = [(asked.query, text) for text in texts]

@@ -261,16 +261,18 @@ class Scheduler:
         block = job.blocks[0]
         done = block.read()
         with self._changed:
-            job.reading = False
+            # Nobody else takes the next block before an empty one, which the score cache answers
+            # whole, is finished.
+            empty = done and not block.batches
+            job.reading = empty
             if done:
                 share = job.unread_tokens * block.pairs // max(job.unread_pairs, 1)
                 job.unread_tokens -= share
                 job.unread_pairs -= block.pairs
                 job.remaining = sum(block.tokens) + job.unread_tokens
                 job.ready = list(zip(block.batches, block.tokens, strict=True))[::-1]
-            empty = done and not job.ready
             self._changed.notify_all()
-        if empty:  # the score cache had all
+        if empty:
             self._finish_block(job)
 
     def _run(self, job: Job, batch: Batch, tokens: int, waiting: int) -> None:

@@ -1,5 +1,7 @@
 """The calls that search the collections of the server."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -8,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from qdrant_rerank.errors import DeadlineError, QdrantError
 from qdrant_rerank.serving.collections import Collections
 from qdrant_rerank.serving.facts import note
 from qdrant_rerank.serving.http_errors import HttpError, Json, answering
@@ -16,6 +19,7 @@ from qdrant_rerank.serving.scoring import unless_gone
 from qdrant_rerank.serving.settings import ServeSettings
 from qdrant_rerank.serving.wire import parse
 from qdrant_rerank.types import Results
+from qdrant_rerank.utils.deadline import Deadline
 
 __all__ = ["GroupsBody", "SearchBody", "SearchRoutes"]
 
@@ -70,8 +74,11 @@ class SearchRoutes:
         async with self._bodies.json_of(request) as content:
             body = parse(SearchBody, content)
             searcher = self._collections.find(body.collection)
-            options = self._options(request, body, searcher.candidates)
-            found = await unless_gone(request, searcher.search(body.query, **options))
+            options = self._options(body, searcher.candidates)
+            deadline = deadline_of(request, self._settings)
+            with _in_time(deadline) as seconds:
+                work = searcher.search(body.query, deadline_s=seconds, **options)
+                found = await unless_gone(request, work)
             return self._answer(request, searcher.collection, "points", found)
 
     async def search_groups(self, request: Request) -> Response:
@@ -79,16 +86,20 @@ class SearchRoutes:
         async with self._bodies.json_of(request) as content:
             body = parse(GroupsBody, content)
             searcher = self._collections.find(body.collection)
-            options = self._options(request, body, searcher.candidates)
-            found = await unless_gone(
-                request,
-                searcher.search_groups(
-                    body.query, group_by=body.group_by, group_size=body.group_size, **options
-                ),
-            )
+            options = self._options(body, searcher.candidates)
+            deadline = deadline_of(request, self._settings)
+            with _in_time(deadline) as seconds:
+                work = searcher.search_groups(
+                    body.query,
+                    group_by=body.group_by,
+                    group_size=body.group_size,
+                    deadline_s=seconds,
+                    **options,
+                )
+                found = await unless_gone(request, work)
             return self._answer(request, searcher.collection, "groups", found)
 
-    def _options(self, request: Request, body: SearchBody, candidates: int) -> dict[str, Any]:
+    def _options(self, body: SearchBody, candidates: int) -> dict[str, Any]:
         most = self._settings.max_documents
         wanted = max(body.offset + body.limit, body.candidates or candidates)
         if wanted > most:
@@ -104,10 +115,23 @@ class SearchRoutes:
             "query_filter": body.filter,
             "score_threshold": body.score_threshold,
             "with_payload": body.with_payload,
-            "deadline_s": deadline_of(request, self._settings).remaining,
         }
 
     def _answer(self, request: Request, collection: str, key: str, found: Results[Any]) -> Json:
         trace = found.trace
         note(request, collection=collection, documents=trace.pairs, search=trace.status)
         return Json({"collection": collection, key: found.to_dicts(), "trace": asdict(trace)})
+
+
+@contextmanager
+def _in_time(deadline: Deadline) -> Iterator[float | None]:
+    """Give a search the seconds that remain; what Qdrant fails at after them is a DeadlineError."""
+    seconds = deadline.remaining
+    if seconds == 0:
+        raise DeadlineError("The time was up before the search.")
+    try:
+        yield seconds
+    except QdrantError as error:
+        if deadline.passed:
+            raise DeadlineError("The time was up before Qdrant answered.") from error
+        raise

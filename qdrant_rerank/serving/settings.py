@@ -1,5 +1,6 @@
 """What a server does: its models, its limits, who may ask."""
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -97,8 +98,10 @@ class ServeSettings:
     def __post_init__(self) -> None:
         for name in ("models", "api_keys", "collections", "text"):
             several = getattr(self, name)
-            if isinstance(several, str) or not all(
-                isinstance(one, str) and one.strip() for one in several
+            if (
+                isinstance(several, str)
+                or not isinstance(several, Sequence)
+                or not all(isinstance(one, str) and one.strip() for one in several)
             ):
                 # A key is not shown.
                 raise InvalidInputError(
@@ -143,7 +146,8 @@ class ServeSettings:
             require_positive(name, getattr(self, name))
         for name in ("timeout_s", "client_timeout_s", "keep_alive_s", "shutdown_s"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (is_number and 0 < value < math.inf):
                 raise InvalidInputError(
                     f"{name} is {shown(value)}; expected seconds above 0, such as 10."
                 )

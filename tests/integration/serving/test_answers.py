@@ -103,6 +103,19 @@ def test_documents_are_cut_to_the_tokens_that_are_asked_for(url):
         assert [scores[0], scores[1]] == encoder.rerank(QUERY, cut)
 
 
+def test_documents_that_are_read_whole_are_cut_on_request(tiny_bert):
+    """Also after more tokens than the model reads at once."""
+    options = {"max_length": 16, "long_documents": "windows"}
+    text = "iron melts hot bread " * 10
+    encoder = TextCrossEncoder(tiny_bert, activation="sigmoid", **options)
+    opening = encoder.cut([text], 20)
+    assert encoder.rerank(QUERY, [text]) != encoder.rerank(QUERY, opening)
+    with served(models=[str(tiny_bert)], **options) as url:
+        body = {"query": QUERY, "documents": [text], "max_tokens_per_doc": 20}
+        [one] = post(url, "/v2/rerank", body).json()["results"]
+    assert [one["relevance_score"]] == encoder.rerank(QUERY, opening)
+
+
 def test_objects_are_documents_too(url, expected):
     """Their field "text", the fields that are named, or all of them, one per line."""
     scores, _ = expected
@@ -225,7 +238,7 @@ def test_several_models_by_name(tiny_bert, tiny_xlmr):
 def test_information_and_health(url):
     """What orchestrators, TEI's clients and OpenAI's ask."""
     assert httpx.get(url + "/health").json() == {"status": "ok"}
-    assert httpx.get(url + "/ready").json() == {"status": "ready", "models": [NAME]}
+    assert httpx.get(url + "/ready").json() == {"status": "ready"}
     info = httpx.get(url + "/info").json()
     assert (info["model_id"], info["model_dtype"], info["max_input_length"]) == (NAME, "int8", 512)
     assert info["limits"]["max_documents"] == info["max_client_batch_size"] == 1000

@@ -69,7 +69,7 @@ def test_requests_that_were_accepted_are_finished(tiny_bert, tmp_path, stop):
     found = json.loads(answer.partition(b"\r\n\r\n")[2])
     scores = TextCrossEncoder(tiny_bert, activation="sigmoid").rerank("q", texts)
     assert [one["score"] for one in sorted(found, key=lambda one: one["index"])] == scores
-    assert code in {0, 1, 130, -stop, 128 + stop}
+    assert code == (-stop if stop is signal.SIGTERM else 1)  # click ends a Ctrl-C with 1
     with pytest.raises(httpx.ConnectError):
         httpx.get(url + "/health")
 
@@ -138,7 +138,7 @@ def test_other_sites_pages_may_not_ask(tiny_bert):
         (["--certfile", "nowhere.pem"], "The certificate nowhere.pem cannot be used"),
         (["--config", "nowhere.toml"], "nowhere.toml is not readable TOML"),
         (["--api-key-file", "nowhere"], "The key file nowhere cannot be read"),
-        (["--collection", "docs"], "There is no Qdrant at None"),
+        (["--collection", "docs"], "no Qdrant that has them. Pass --path or --url"),
         (["--collection", "docs", "--path", "nowhere"], "There is no Qdrant at nowhere"),
         (["--precision", "fp64"], "precision is 'fp64'"),
     ],

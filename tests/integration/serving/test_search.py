@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+import socket
 
 import httpx
 import pytest
@@ -87,6 +88,23 @@ def test_what_cannot_be_searched(url, body, status, expected):
     assert expected in found.json()["message"]
 
 
+@pytest.mark.filterwarnings("ignore:Failed to obtain server version")  # in a thread of the client
+def test_a_deadline_that_passes_is_a_504(tiny_bert):
+    """Before the search, and while Qdrant does not answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with served(models=[str(tiny_bert)], collections=["docs"], url=place) as url:
+            for path in ("/v1/search", "/v1/search/groups"):
+                for seconds in ("1e-9", "0.5"):
+                    late = httpx.post(
+                        url + path,
+                        json={"query": QUERY, "group_by": "kind"},
+                        headers={"X-Request-Timeout": seconds},
+                        timeout=60,
+                    )
+                    assert (late.status_code, late.json()["error_type"]) == (504, "Timeout")
+
+
 def test_without_a_collection_nothing_is_searched(tiny_bert):
     """The message says how to name one."""
     with served(models=[str(tiny_bert)]) as url:
@@ -94,13 +112,24 @@ def test_without_a_collection_nothing_is_searched(tiny_bert):
     assert (found.status_code, "--collection NAME" in found.text) == (404, True)
 
 
+def test_a_low_limit_of_documents_lowers_the_candidates(stored):
+    """A search that names no number of candidates is not refused."""
+    with served(collections=["docs"], path=str(stored), max_documents=2) as url:
+        found = post(url, "/v1/search", query=QUERY, limit=1)
+        assert (found.status_code, found.json()["trace"]["pairs"]) == (200, 2)
+        assert post(url, "/v1/search", query=QUERY, limit=1, candidates=3).status_code == 422
+
+
 @pytest.mark.filterwarnings("ignore:Failed to obtain server version")  # in a thread of the client
 def test_not_ready_without_qdrant(tiny_bert):
-    """The process is alive, and reranks; searches are a 502."""
+    """The process lives, and reranks; searches are a 502; /ready tells no name and no address."""
     place = f"http://127.0.0.1:{free_port()}"
     with served(models=[str(tiny_bert)], collections=["docs"], url=place) as url:
         assert httpx.get(url + "/health").status_code == 200
-        assert httpx.get(url + "/ready", timeout=60).status_code == 503
+        ready = httpx.get(url + "/ready", timeout=60)
+        assert ready.status_code == 503
+        assert "docs" not in ready.text
+        assert place not in ready.text
         assert post(url, "/v1/search", query=QUERY).status_code == 502
         assert post(url, "/rerank", query="q", texts=["a"]).status_code == 200
 
@@ -144,6 +173,8 @@ def test_every_call_is_described(url):
             answer = httpx.request(method, url + path, timeout=60)
             assert answer.status_code not in {404, 405}, path
             assert str(answer.status_code) in methods[method]["responses"], path
+    for path in ("/health", "/ready"):
+        assert "401" not in described["paths"][path]["get"]["responses"]
     text = json.dumps(described)
     for name in re.findall(r'"#/components/schemas/(\w+)"', text):
         assert name in described["components"]["schemas"]

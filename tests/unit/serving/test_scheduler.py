@@ -220,6 +220,54 @@ def test_scores_are_those_of_the_library_to_the_bit(kind, requests, tiny_bert, b
     scheduler.close()
 
 
+class Held:
+    """A model of two threads, which holds the request "held" while its scores are made."""
+
+    workers = 2
+
+    def __init__(self, encoder):
+        self.encoder = encoder
+        self.finishing, self.permit = threading.Event(), threading.Event()
+
+    def steps(self, pairs):
+        steps = self.encoder.steps(pairs)
+        return [HeldSteps(self, one) for one in steps] if pairs[0][0] == "held" else steps
+
+    def has_cores_for(self, batches):
+        return False
+
+
+class HeldSteps:
+    """The steps of the request that is held."""
+
+    def __init__(self, model, steps):
+        self.model, self.steps = model, steps
+
+    def __getattr__(self, name):
+        return getattr(self.steps, name)
+
+    def finish(self):
+        self.model.finishing.set()
+        assert self.model.permit.wait(60)
+        return self.steps.finish()
+
+
+def test_a_request_that_the_cache_answers_is_finished_once(tiny_bert):
+    """A second thread that looks for work meanwhile leaves it alone."""
+    encoder = TextCrossEncoder(tiny_bert, score_cache=10**6)
+    known = encoder.score_pairs([("held", "iron"), ("held", "bread")])
+    model = Held(encoder)
+    scheduler = Scheduler(model, queue_tokens=10**9)
+    held = scheduler.submit([("held", "iron"), ("held", "bread")], 20)
+    assert model.finishing.wait(60)
+    other = asked(scheduler, "other", 3)
+    assert len(other.future.result(60).scores) == 3
+    assert not held.future.done()
+    model.permit.set()
+    np.testing.assert_array_equal(held.future.result(60).scores, known.scores)
+    scheduler.close()
+
+
 def test_more_pairs_than_a_block_holds(tiny_bert):
     """Blocks are tokenised one after the other, and joined in order."""
     pairs = [("q", f"{WORDS[n % 5]} {n}") for n in range(1100)]

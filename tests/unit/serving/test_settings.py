@@ -1,5 +1,7 @@
 """Settings and keys: what is refused before anything is served."""
 
+import math
+
 import pytest
 
 from qdrant_rerank.errors import InvalidInputError
@@ -23,10 +25,12 @@ def test_without_a_word_the_bundled_model_is_served_on_loopback():
         ({"port": 70_000}, "port is 70000; expected 0 to 65535"),
         ({"port": "80"}, "port is '80'; expected a whole number"),
         ({"models": "a"}, "models is a str; expected a list of texts"),
+        ({"models": 5}, "models is an int; expected a list of texts"),
         ({"models": []}, "models is empty"),
         ({"models": [" "]}, "none of them blank"),
         ({"timeout_s": 0}, "timeout_s is 0; expected seconds above 0"),
         ({"timeout_s": True}, "timeout_s is True"),
+        ({"keep_alive_s": math.inf}, "keep_alive_s is inf; expected seconds above 0"),
         ({"max_documents": 0}, "max_documents is 0"),
         ({"queue_tokens": None}, "queue_tokens is None"),
         ({"host": None}, "host is a NoneType"),
