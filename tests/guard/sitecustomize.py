@@ -51,7 +51,8 @@ def check(event, arguments):
         return
     if log := os.environ.get(LOG):
         with Path(log).open("a", encoding="utf-8") as file:
-            file.write(f"{event} {host} by {sys.argv}\n")
+            test = os.environ.get("PYTEST_CURRENT_TEST", "no test")
+            file.write(f"{event} {host} by {sys.argv} in {test}\n")
     raise NotLoopbackError(f"{event} of {host!r}: tests talk to nothing but this machine")
 
 
