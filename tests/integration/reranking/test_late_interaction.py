@@ -423,6 +423,8 @@ def test_the_same_over_a_socket(prefer_grpc, client):
     """In front of the embedded engine."""
     fill(client, "docs")
     with loopback_server(client) as (url, port):
-        remote = QdrantClient(url=url, grpc_port=port, prefer_grpc=prefer_grpc)
+        remote = QdrantClient(
+            url=url, grpc_port=port, prefer_grpc=prefer_grpc, check_compatibility=False
+        )
         check(remote, "docs")
         remote.close()

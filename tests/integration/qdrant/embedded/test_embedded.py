@@ -502,7 +502,7 @@ def test_what_is_nested_as_deeply_as_it_may_be_is_there_the_next_time(tmp_path):
 
 
 def test_a_log_that_cannot_be_made_out_is_left_out(tmp_path):
-    """Not told as a full disk: what is nested more deeply than the engine reads, written past us."""
+    """Not told as a full disk: a point that is nested more deeply than the engine reads."""
     with closing(EmbeddedClient(tmp_path)) as client:
         client.create_collection("points", **VECTORS)
         point = qdrant_edge.Point(1, [1.0, 2.0], nested(126))
