@@ -71,10 +71,13 @@ oldest: $(VENV)-oldest/.ready  ## the same with the oldest that pyproject.toml a
 	$(across)
 
 # PyTorch and the packages whose encoders are taken as they are.
-adapters:  ## the tests with sentence-transformers, model2vec, LangChain, LlamaIndex, fastembed and OpenAI's client
-	@$(PYTHON) -m venv $(VENV)-adapters
-	@$(VENV)-adapters/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
-	@$(VENV)-adapters/bin/python -m pip --disable-pip-version-check install --quiet --group adapters --editable '.[cpu,embedded]'
+$(VENV)-adapters/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-adapters
+	$(VENV)-adapters/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	$(VENV)-adapters/bin/python -m pip --disable-pip-version-check install --quiet --group adapters --editable '.[cpu,embedded]'
+	@touch $@
+
+adapters: $(VENV)-adapters/.ready  ## the tests with sentence-transformers, model2vec, LangChain, LlamaIndex, fastembed and OpenAI's client
 	@$(VENV)-adapters/bin/python -m pytest tests/integration/embedders tests/unit/embedders \
 	    tests/integration/cross_encoder/test_modular.py tests/integration/cross_encoder/test_export.py
 
@@ -97,10 +100,13 @@ frameworks: $(VENV)-frameworks/.ready $(VENV)-mcp1/.ready  ## the components for
 	@$(VENV)-mcp1/bin/python -m pytest tests/integration/integrations/test_mcp.py
 
 # The clients of other packages, against our server.
-serving-clients:  ## the tests with cohere, LangChain, LlamaIndex, Haystack, huggingface_hub and LiteLLM as clients of the server
-	@$(PYTHON) -m venv $(VENV)-serving-clients
-	@$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
-	@$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --group serving-clients --editable '.[cpu,serve]'
+$(VENV)-serving-clients/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-serving-clients
+	$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --group serving-clients --editable '.[cpu,serve]'
+	@touch $@
+
+serving-clients: $(VENV)-serving-clients/.ready  ## the tests with cohere, LangChain, LlamaIndex, Haystack, huggingface_hub and LiteLLM as clients of the server
 	@$(VENV)-serving-clients/bin/python -m pytest tests/integration/serving/test_clients.py tests/integration/serving/test_spans.py
 
 coverage: $(VENV)/.dev  ## every test, and the lines that none of them runs
