@@ -90,7 +90,7 @@ $(VENV)-frameworks/.ready: pyproject.toml
 
 $(VENV)-mcp1/.ready: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-mcp1
-	@$(VENV)-mcp1/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[cpu,embedded,mcp]' 'mcp==1.30.0' 'pytest>=9'
+	@$(VENV)-mcp1/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[cpu,embedded,mcp]' 'mcp==1.30.0' 'pytest>=9' 'hypothesis>=6.140'
 	@touch $@
 
 # The options are for the asynchronous ones of LangChain's tests.
