@@ -77,8 +77,10 @@ $(VENV)-adapters/.ready: pyproject.toml
 	$(VENV)-adapters/bin/python -m pip --disable-pip-version-check install --quiet --group adapters --editable '.[cpu,embedded]'
 	@touch $@
 
-adapters: $(VENV)-adapters/.ready  ## the tests with sentence-transformers, model2vec, LangChain, LlamaIndex, fastembed and OpenAI's client
-	@$(VENV)-adapters/bin/python -m pytest tests/integration/embedders tests/unit/embedders \
+# An export is a process of its own, so that the tests of one file need not stay together.
+adapters: $(VENV)-adapters/.ready  ## the tests with other packages' encoders and rerankers: sentence-transformers, model2vec, FlashRank, Cohere, ...
+	@$(VENV)-adapters/bin/python -m pytest -n auto tests/integration/embedders/test_peers.py \
+	    tests/integration/embedders/test_openai.py tests/integration/reranking/test_peers.py \
 	    tests/integration/cross_encoder/test_modular.py tests/integration/cross_encoder/test_export.py
 
 # Two releases of the SDK of MCP, whose names differ.
