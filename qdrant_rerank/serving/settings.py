@@ -165,8 +165,13 @@ class ServeSettings:
         """
         try:
             content = tomllib.loads(Path(path).read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise InvalidInputError(f"{path} is not readable TOML: {error}") from error
+        except OSError as error:
+            raise InvalidInputError(
+                f"The configuration file {path} cannot be read: {error.strerror or error}. "
+                "Expected a TOML file with settings such as port = 8080."
+            ) from error
+        except ValueError as error:
+            raise InvalidInputError(f"{path} is not TOML: {error}") from error
         return cls().changed(content, str(path))
 
     def changed(self, given: Mapping[str, Any], source: str) -> "ServeSettings":
