@@ -108,7 +108,7 @@ serving-clients:  ## the tests with cohere, LangChain, LlamaIndex, Haystack, hug
 $(VENV)-docs/.ready: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-docs
 	@$(VENV)-docs/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
-	@$(VENV)-docs/bin/python -m pip --disable-pip-version-check install --quiet --group docs --editable .
+	@$(VENV)-docs/bin/python -m pip --disable-pip-version-check install --quiet --group docs --editable '.[serve]'
 	@touch $@
 
 docs: $(VENV)-docs/.ready  ## the manual as a site, in site/; a broken link or a missing docstring is an error

@@ -22,6 +22,7 @@ import pytest
 
 import qdrant_rerank
 from qdrant_rerank.cli.main import main
+from manual.pages import MADE
 from tests.pages import blocks_of, require_same
 
 ROOT = Path(__file__).parents[2]
@@ -29,14 +30,18 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: Blocks of each page that are not run; every other page has none.
 NOT_RUN = {
     "README.md": 3,
+    "choose.md": 1,
+    "containers.md": 2,
     "gpu.md": 3,
     "embedders.md": 2,
     "install.md": 1,
+    "languages.md": 1,
     "models.md": 4,
     "qdrant.md": 2,
     "rerankers.md": 3,
     "search.md": 2,
     "serve.md": 4,
+    "start.md": 2,
 }
 #: Pages whose blocks need packages of their own: tests/integration/integrations/test_page.py.
 ELSEWHERE = {"frameworks.md"}
@@ -173,6 +178,8 @@ def test_every_link_leads_somewhere(page):
             continue
         path, _, heading = link.partition("#")
         target = page.parent / path if path else page
+        if page.parent.name == "docs" and path in MADE:
+            continue  # make docs looks at these
         assert target.exists(), link
         if heading:
             headings = re.findall(r"^#+ (.*)", target.read_text("utf-8"), re.MULTILINE)
