@@ -115,7 +115,8 @@ docs: $(VENV)-docs/.ready  ## the manual as a site, in site/; a broken link or a
 	@$(VENV)-docs/bin/python -m mkdocs --quiet build --strict
 	@$(VENV)-docs/bin/python -m pytest --quiet -o addopts= --noconftest tests/site
 
-docs-look: $(VENV)-docs/.ready  ## the site in a headless Chromium: widths, contrast, light and dark; CHROMIUM=path
+docs-look: docs  ## the site in a headless Chromium: widths, contrast, light and dark; CHROMIUM=path
+	@$(VENV)-docs/bin/python -m pip --disable-pip-version-check install --quiet --group look
 	@$(VENV)-docs/bin/python -m pytest --quiet -o addopts= --noconftest tests/site/look.py
 
 notebooks: $(VENV)/.dev  ## run the notebooks and store their outputs

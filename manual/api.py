@@ -18,15 +18,27 @@ PAGES = {
     "evaluation": ("Evaluation", "Measure what reranking gains and costs."),
     "serving": ("Serving", "The server as an ASGI application."),
     "integrations": ("Integrations", "Components for frameworks. Each needs its extra."),
-    "errors": ("Errors", "Every error, as a tree. [When things go wrong](../errors.md) has remedies."),
+    "errors": (
+        "Errors",
+        "Every error, as a tree. [When things go wrong](../errors.md) has remedies.",
+    ),
 }
+#: Names that come first on their page.
+FIRST = (
+    "HybridSearcher",
+    "AsyncHybridSearcher",
+    "SearchOptions",
+    "TextCrossEncoder",
+    "rerank_points",
+)
 #: Modules without a page of their own.
 PAGE_OF = {"types": "search", "options": "search"}
 BESIDES = {
     "evaluation": [
         f"qdrant_rerank.evaluation.{name}"
-        for name in "compare tune evaluate_run Configuration Comparison ComparedQuery ComparedHit "
-        "Gain Tuning Point with_reranker read_corpus read_queries read_qrels read_run write_run".split()
+        for name in "compare tune evaluate_run Configuration Comparison ComparedQuery "
+        "ComparedHit Gain Tuning Point with_reranker read_corpus read_queries read_qrels "
+        "read_run write_run".split()
     ],
     "serving": ["qdrant_rerank.serving.create_app", "qdrant_rerank.serving.ServeSettings"],
     "integrations": [
@@ -47,7 +59,8 @@ def page_of(name: str) -> str:
 def api_pages():
     """Return name of page -> function that returns its Markdown."""
     names = {page: [] for page in PAGES}
-    for name in qdrant_rerank.__all__:
+    order = {name: place for place, name in enumerate(FIRST)}
+    for name in sorted(qdrant_rerank.__all__, key=lambda name: order.get(name, len(FIRST))):
         if name not in {"__version__", "errors"}:
             names[page_of(name)].append(f"qdrant_rerank.{name}")
     return {

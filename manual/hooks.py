@@ -13,6 +13,7 @@ from mkdocs.structure.files import File  # noqa: E402
 from manual.pages import MADE  # noqa: E402
 
 SOURCE = "https://github.com/qdrant-rerank/qdrant-rerank/blob/main/"
+SHIM = "https://unpkg.com/iframe-worker/shim"
 
 
 def on_files(files, config):
@@ -26,7 +27,9 @@ def on_page_markdown(markdown, page, config, files):
     """Lead links to files that are not pages to the repository."""
     folder = posixpath.dirname(page.file.src_uri)
     # The two texts that are kept elsewhere have links from there.
-    home = {"reference/changes.md": "", "reference/benchmarks.md": "benchmarks"}.get(page.file.src_uri)
+    home = {"reference/changes.md": "", "reference/benchmarks.md": "benchmarks"}.get(
+        page.file.src_uri
+    )
 
     def target(found):
         link, _, heading = found[2].partition("#")
@@ -41,3 +44,12 @@ def on_page_markdown(markdown, page, config, files):
         return f"{found[1]}({SOURCE}{path}{'#' + heading if heading else ''})"
 
     return re.sub(r"(\])\(([^)\s]+)\)", target, markdown)
+
+
+def on_post_build(config):
+    """Load the worker of the search from the site itself, not from a content network."""
+    site = Path(config.site_dir)
+    for path in site.rglob("*.html"):
+        text = path.read_text("utf-8")
+        up = "../" * (len(path.relative_to(site).parts) - 1)
+        path.write_text(text.replace(SHIM, f"{up}assets/iframe-worker.js"), "utf-8")

@@ -31,8 +31,8 @@ def known_models_page() -> str:
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return (
-        "# Models known by name\n\nThe list of `qdrant-rerank models`: MB per precision, max length "
-        "in tokens, languages, licence. [Choose](../choose.md) compares them; any other repository "
+        "# Models known by name\n\nThe list of `qdrant-rerank models`: MB per precision, max "
+        "length in tokens, languages, licence. [Choose](../choose.md) compares them; any other repository "
         "with an ONNX file loads as `owner/name`.\n\n"
         f"| model | {' | '.join(SIZES)} | tokens | languages | licence | |\n"
         f"|---{'|---' * (len(SIZES) + 4)}|\n" + "\n".join(rows) + "\n"
@@ -48,13 +48,18 @@ def quality_rows() -> list[tuple[str, str, float, float]]:
         if not line.startswith("|"):
             break
         name, measure, _, before, after, *_ = (cell.strip(" *") for cell in line.split("|")[1:])
-        rows.append((name.partition(",")[0].partition(" (")[0], measure, float(before), float(after)))
+        rows.append(
+            (name.partition(",")[0].partition(" (")[0], measure, float(before), float(after))
+        )
     return rows
 
 
 def cards_page() -> str:
     """Return Markdown: the cards of the bundled models."""
-    parts = ["# Model cards", "The models that come with the package, as their folders describe them."]
+    parts = [
+        "# Model cards",
+        "The models that come with the package, as their folders describe them.",
+    ]
     for path in sorted(BUNDLED_DIRECTORY.glob("*/README.md")):
         text = re.sub(r"\A---\n.*?\n---\n", "", path.read_text("utf-8"), flags=re.DOTALL)
         parts.append(_deeper(text.strip()))
@@ -80,7 +85,7 @@ Quality before and after the bundled reranker, on public sets and on the demo's 
 
 ![Quality of each set before and after reranking](../assets/quality.svg)
 
-Pairs per second of this package and others, same ONNX file, each with its default and its best setting:
+Pairs per second of this package and others, same ONNX file, by default and at their best:
 
 ![Pairs per second of each contender](../assets/peers.svg)
 

@@ -84,8 +84,12 @@ def depth() -> str:
             place = (p["ms"], p["nDCG@10"])
             axes.annotate(str(p["candidates"]), place, (4, -12), textcoords="offset points")
         axes.annotate(
-            model, (points[-1]["ms"], points[-1]["nDCG@10"]), (-20, 8), textcoords="offset points",
-            color=color, ha="right",
+            model,
+            (points[-1]["ms"], points[-1]["nDCG@10"]),
+            (-20, 8),
+            textcoords="offset points",
+            color=color,
+            ha="right",
         )
     first = max(p["nDCG@10"] for p in record["points"] if p["reranker"] is None)
     axes.axhline(first, color=OTHERS, linestyle="--")

@@ -87,6 +87,7 @@ def metrics_page() -> str:
                     f"| {', '.join(f'`{label}`' for label in labels)} | {about} |"
                 )
     return (
-        "# Metrics of the server\n\n`GET /metrics` of [the server](../serve.md), for Prometheus.\n\n"
+        "# Metrics of the server\n\n`GET /metrics` of [the server](../serve.md), as Prometheus "
+        "reads them.\n\n"
         "| metric | kind | labels | |\n|---|---|---|---|\n" + "\n".join(sorted(rows)) + "\n"
     )

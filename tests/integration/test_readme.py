@@ -21,8 +21,8 @@ import click
 import pytest
 
 import qdrant_rerank
-from qdrant_rerank.cli.main import main
 from manual.pages import MADE
+from qdrant_rerank.cli.main import main
 from tests.pages import blocks_of, require_same
 
 ROOT = Path(__file__).parents[2]

@@ -18,6 +18,7 @@ from tests.pages import blocks_of, require_same
 if "PYTHONS" not in os.environ:
     pytest.skip("long: make extras", allow_module_level=True)
 
+find_uv_bin = pytest.importorskip("uv").find_uv_bin
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: gpu brings gigabytes of CUDA libraries.
@@ -57,10 +58,11 @@ def folder():
 @pytest.mark.parametrize("python", PYTHONS)
 def test_the_first_example_runs(python, extra, wheel, folder):
     """It prints what the README shows; without ONNX Runtime it says what to install."""
-    run(python, "-m", "venv", "env", folder=folder)
+    uv = find_uv_bin()
+    run(uv, "venv", "--quiet", "--python", python, "env", folder=folder)
     inside = str(folder / "env" / "bin" / "python")
-    pip = [inside, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    run(*pip, f"{wheel}[{extra}]", folder=folder)
+    install = [uv, "pip", "install", "--quiet", "--python", inside]
+    run(*install, f"{wheel}[{extra}]", folder=folder)
     work = folder / "work"
     work.mkdir()
     (work / "first.py").write_text(FIRST)
@@ -69,7 +71,7 @@ def test_the_first_example_runs(python, extra, wheel, folder):
         last = failed.stderr.strip().splitlines()[-1]
         assert re.match(r"qdrant_rerank\.errors\.MissingDependencyError: ", last), failed.stderr
         assert 'pip install "qdrant-rerank[cpu]"' in last
-        run(*pip, f"{wheel}[cpu,{extra}]", folder=folder)
+        run(*install, f"{wheel}[cpu,{extra}]", folder=folder)
     require_same(SHOWN, run(inside, "-W", "error", "first.py", folder=work).stdout, "README.md")
     command = str(folder / "env" / "bin" / "qdrant-rerank")
     assert PROJECT["name"] in run(command, "--version", folder=work).stdout
