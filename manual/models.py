@@ -32,8 +32,8 @@ def known_models_page() -> str:
         rows.append(f"| {' | '.join(cells)} |")
     return (
         "# Models known by name\n\nThe list of `qdrant-rerank models`: MB per precision, max "
-        "length in tokens, languages, licence. [Choose](../choose.md) compares them; any other repository "
-        "with an ONNX file loads as `owner/name`.\n\n"
+        "length in tokens, languages, licence. [Choose](../choose.md) compares them; any other "
+        "repository with an ONNX file loads as `owner/name`.\n\n"
         f"| model | {' | '.join(SIZES)} | tokens | languages | licence | |\n"
         f"|---{'|---' * (len(SIZES) + 4)}|\n" + "\n".join(rows) + "\n"
     )
@@ -85,7 +85,7 @@ Quality before and after the bundled reranker, on public sets and on the demo's 
 
 ![Quality of each set before and after reranking](../assets/quality.svg)
 
-Pairs per second of this package and others, same ONNX file, by default and at their best:
+Pairs per second of this package and others on the same file, by default and at best:
 
 ![Pairs per second of each contender](../assets/peers.svg)
 

@@ -8,6 +8,8 @@ FENCE = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 NUMBER = r"-?\d+\.\d+"
+#: Scores of an int8 model differ by less between kinds of CPU, whose float units round otherwise.
+ACROSS_CPUS = 0.03
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ def blocks_of(page):
 def require_same(shown, printed, place):
     """Words must be the same, decimal numbers to their printed digits.
 
-    The last digit may be off by one: it is rounded, and int8 models compute a little differently on
-    other CPUs. ``...`` stands for anything, and all spaces are equal.
+    The last digit may be off by one, because it is rounded, and a number with several decimals by
+    ACROSS_CPUS. ``...`` stands for anything, and all spaces are equal.
     """
     pattern = ""
     for part in re.split(rf"({NUMBER}|\.\.\.)", " ".join(shown.split())):
@@ -48,7 +50,7 @@ def require_same(shown, printed, place):
     found = re.fullmatch(pattern, " ".join(printed.split()))
     assert found, f"{place} shows\n{shown}\nbut it prints\n{printed}"
     for number, other in zip(re.findall(NUMBER, shown), found.groups(), strict=True):
-        unit = 10 ** -len(number.partition(".")[2])
-        assert abs(float(other) - float(number)) < 1.5 * unit, (
+        most = max(1.5 * 10 ** -len(number.partition(".")[2]), ACROSS_CPUS)
+        assert abs(float(other) - float(number)) < most, (
             f"{place} shows {number}, but it prints {other} in\n{printed}"
         )
