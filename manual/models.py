@@ -89,7 +89,7 @@ Pairs per second of this package and others on the same file, by default and at 
 
 ![Pairs per second of each contender](../assets/peers.svg)
 
-Quality against time by the number of candidates, which stands beside each point, on the demo's questions:
+Quality against time, with the number of candidates beside each point, on the demo's questions:
 
 ![nDCG@10 against milliseconds per query](../assets/depth.svg)
 
