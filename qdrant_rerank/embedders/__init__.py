@@ -30,9 +30,10 @@ from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.embedders.sentence_transformers_adapters import SentenceTransformerSparse
 from qdrant_rerank.embedders.splade import SpladeEncoder
 from qdrant_rerank.embedders.static import StaticEmbedder
+from qdrant_rerank.embedders.trunk import TrunkEmbedder
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.cache import expanded
-from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
+from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, TRUNK_EMBEDDER
 from qdrant_rerank.types import Embedder, SparseEncoder
 from qdrant_rerank.utils.fork import ForkLock
 from qdrant_rerank.utils.signatures import takes
@@ -50,6 +51,7 @@ __all__ = [
     "SpladeEncoder",
     "StaticEmbedder",
     "TextIndex",
+    "TrunkEmbedder",
     "load_embedder",
     "load_sparse",
     "needs_idf",
@@ -70,7 +72,7 @@ def load_embedder(
 
     Args:
         embedder: an ``Embedder`` or a ``QdrantInference`` (returned as it is); an object of another
-            package or a function (see :mod:`~qdrant_rerank.embedders.adapters`); or the bundled
+            package or a function (see :mod:`~qdrant_rerank.embedders.adapters`); or a bundled
             name, a hub name or a directory (loaded once per process).
         in_event_loop: whether its calls can be awaited.
 
@@ -99,6 +101,8 @@ def load_embedder(
 def _shared(name: str) -> Embedder:
     if name == DEFAULT_EMBEDDER:
         return StaticEmbedder.bundled()
+    if name == TRUNK_EMBEDDER:
+        return TrunkEmbedder()
     directory = expanded(Path(name))
     if is_model2vec(directory):
         return Model2VecEmbedder.from_directory(directory)
