@@ -28,7 +28,7 @@ from typing import Any
 from serving_load import Load, Soak, body, client, closed_loop, long_requests, one_by_one, open_loop
 from serving_servers import Running, running
 
-from qdrant_rerank import TextCrossEncoder
+from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
 
 CLIENTS, MIXED, SHORT, LONG = 8, 100, 20, 1000
 LIMIT_S = 2  # of a request during the overload
@@ -36,7 +36,7 @@ LIMIT_S = 2  # of a request during the overload
 
 def library(seconds: float, seed: int) -> float:
     """Return pairs per second of the library."""
-    load, encoder = Load(seed), TextCrossEncoder()
+    load, encoder = Load(seed), TextCrossEncoder(DEFAULT_RERANKER)
     requests = [load.request(MIXED) for _ in range(10)]
     encoder.rerank(*requests[0])
     pairs = turn = 0
@@ -108,7 +108,7 @@ async def overload(server: Running, pairs_per_s: float, seconds: float) -> dict[
 
 async def soak(server: Running, seconds: float) -> dict[str, Any]:
     """Measure what comes of all kinds of requests, and what is left of them."""
-    load, encoder = Load(7, words=40), TextCrossEncoder(activation="sigmoid")
+    load, encoder = Load(7, words=40), TextCrossEncoder(DEFAULT_RERANKER, activation="sigmoid")
     requests = [load.request(1 + number % 4) for number in range(100)]
     expected = [(one, encoder.rerank(*one)) for one in requests]
     work = Soak(server, expected, 8)
