@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test server-test congruence newest oldest adapters frameworks serving-clients coverage check questions lock clean \
+.PHONY: demo test server-test congruence newest oldest adapters frameworks serving-clients schemathesis serving-look coverage check questions lock clean \
     docs docs-look notebooks workflows package extras dist
 .DEFAULT_GOAL := help
 
@@ -111,6 +111,14 @@ $(VENV)-serving-clients/.ready: pyproject.toml
 
 serving-clients: $(VENV)-serving-clients/.ready  ## the tests with cohere, LangChain, LlamaIndex, Haystack, huggingface_hub and LiteLLM as clients of the server
 	@$(VENV)-serving-clients/bin/python -m pytest tests/integration/serving/test_clients.py tests/integration/serving/test_spans.py
+
+schemathesis: $(VENV)-serving-clients/.ready  ## what the server's OpenAPI description allows, and much that it does not, sent to the server
+	@$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --group schemathesis --editable '.[embedded]'
+	@$(VENV)-serving-clients/bin/python -m pytest tests/integration/serving/test_schema.py
+
+serving-look: $(VENV)-serving-clients/.ready  ## the server's page in a headless Chromium: both orders, escaping, contrast, light and dark; CHROMIUM=path
+	@$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --group look --editable '.[embedded]'
+	@$(VENV)-serving-clients/bin/python -m pytest tests/integration/serving/look.py
 
 # The package is read, not imported: its docstrings become the reference.
 $(VENV)-docs/.ready: pyproject.toml

@@ -1,12 +1,15 @@
 """The servers that benchmarks/serving.py measures: ours, fastembed in FastAPI, Infinity."""
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from qdrant_rerank import DEFAULT_RERANKER
 from qdrant_rerank.hub.specs import BUNDLED_DIRECTORY
 
 MODEL = BUNDLED_DIRECTORY / DEFAULT_RERANKER
+# The clients of the closed loop wait however long it takes, as those of the other servers do.
+PATIENT = Path(__file__).with_name("serving.toml")
 
 
 def fastembed_app() -> Any:
@@ -41,13 +46,24 @@ def command(name: str, port: int) -> list[str]:
     """Return how to start a server."""
     match name:
         case "ours":
-            return [sys.executable, "-m", "qdrant_rerank", "serve", "--port", str(port)]
+            own = [sys.executable, "-m", "qdrant_rerank", "serve", "--port", str(port)]
+            return [*own, "--config", str(PATIENT)]
         case "fastembed":
             app = "serving_servers:fastembed_app"
             log = ["--log-level", "warning", "--no-access-log"]
             return [sys.executable, "-m", "uvicorn", "--factory", app, "--port", str(port), *log]
-    options = ["--model-id", str(MODEL), "--port", str(port), "--engine", "optimum"]
-    return [os.environ["INFINITY"], "v2", *options, "--device", "cpu", "--log-level", "warning"]
+    options = ["--model-id", ".", "--served-model-name", MODEL.name, "--port", str(port)]
+    engine = ["--engine", "optimum", "--device", "cpu", "--log-level", "warning"]
+    return [os.environ["INFINITY"], "v2", *options, *engine]
+
+
+def infinity_folder(folder: Path) -> None:
+    """Lay out the model as Infinity finds it: files side by side, and a class that it knows."""
+    for file in (*MODEL.glob("*.json"), *(MODEL / "onnx").iterdir()):
+        shutil.copy(file, folder)
+    config = json.loads((MODEL / "config.json").read_text())
+    config["architectures"] = ["BertForSequenceClassification"]
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 class Running:
@@ -87,10 +103,21 @@ def running(name: str, patience_s: float = 180) -> Iterator[Running]:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     body = {"query": "iron", "documents": ["Iron melts."], "model": MODEL.name}
+    folder = Path(__file__).parent
+    with ExitStack() as stack:
+        if name == "infinity":
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            infinity_folder(folder)
+        yield from started(name, port, url, body, folder, patience_s)
+
+
+def started(
+    name: str, port: int, url: str, body: dict[str, Any], folder: Path, patience_s: float
+) -> Iterator[Running]:
     began = time.perf_counter()
     process = subprocess.Popen(
         command(name, port),
-        cwd=Path(__file__).parent,
+        cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -100,7 +127,7 @@ def running(name: str, patience_s: float = 180) -> Iterator[Running]:
                 answer = httpx.post(url + "/rerank", json=body, timeout=60)
                 answer.raise_for_status()
                 break
-            except httpx.TransportError:
+            except httpx.TransportError:  # it does not listen yet
                 late = time.perf_counter() - began > patience_s
                 if late or process.poll() is not None:
                     raise SystemExit(f"{name} did not start: {command(name, port)}") from None

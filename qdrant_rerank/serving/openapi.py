@@ -45,7 +45,9 @@ POSTS: tuple[tuple[str, str, tuple[type[BaseModel], ...], tuple[str, ...]], ...]
     ("/v1/search", "Search a collection, and rerank the hits.", (SearchBody,), ("Points",)),
     ("/v1/search/groups", "Search, and return the hits in groups.", (GroupsBody,), ("Groups",)),
 )
+PAGE = "/"
 GETS = (
+    (PAGE, "A page to try the server.", ""),
     ("/health", "Whether the process is alive.", "Status"),
     ("/ready", "Whether requests can be answered.", "Status"),
     ("/info", "The models and the limits.", "Info"),
@@ -88,18 +90,16 @@ def description() -> dict[str, Any]:
             }
         }
     for path, summary, answer in GETS:
-        content: dict[str, Any] = (
-            {"application/json": {"schema": _one_of((answer,))}} if answer else {"text/plain": {}}
-        )
-        paths[path] = {
-            "get": {
-                "summary": summary,
-                "responses": {
-                    "200": {"description": "The answer.", "content": content},
-                    **({} if path in OPEN_PATHS else {"401": _failure(FAILURES["401"])}),
-                    **({"503": _failure("Not now.")} if path == "/ready" else {}),
-                },
-            }
+        content: dict[str, Any] = {"text/html" if path == PAGE else "text/plain": {}}
+        if answer:
+            content = {"application/json": {"schema": _one_of((answer,))}}
+        paths.setdefault(path, {})["get"] = {
+            "summary": summary,
+            "responses": {
+                "200": {"description": "The answer.", "content": content},
+                **({} if path in OPEN_PATHS else {"401": _failure(FAILURES["401"])}),
+                **({"503": _failure("Not now.")} if path == "/ready" else {}),
+            },
         }
     return {
         "openapi": "3.1.0",

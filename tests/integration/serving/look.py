@@ -78,6 +78,7 @@ def test_a_search_shows_both_orders(opened, scheme, width):
     """With the places that each hit has won or lost, and Qdrant's payload as a text."""
     page = opened(scheme, width)
     page.locator("input[name=query]").press_sequentially(QUERY)
+    assert not page.locator("textarea").is_visible()  # it is for documents without a collection
     page.locator("button").click()
     page.wait_for_selector("#after li")
     before = page.locator("#before li").all_inner_texts()
@@ -116,6 +117,8 @@ def test_documents_of_the_user_are_ranked(opened):
     page.locator("input[name=query]").fill(QUERY)
     page.locator("input[name=query]").press("Enter")
     page.wait_for_selector("#after li")
-    assert "1538" in page.locator("#after li").first.inner_text()
+    first = page.locator("#after li").first
+    assert first.inner_text().startswith("1. ▲ 3")
+    assert "1538" in first.inner_text()
     assert page.locator("#before li").first.inner_text().endswith(TEXTS[0])
     assert page.locator("#orders script, #orders img").count() == 0

@@ -18,6 +18,7 @@ pytest.importorskip("schemathesis", reason="make schemathesis")
 LEFT_OUT = "positive_data_acceptance"
 
 
+@pytest.mark.filterwarnings("ignore:Queries of")  # in a script that the embedder does not know
 def test_no_server_error_and_answers_as_described(tmp_path):
     """With a collection, whose searches are reached, too."""
     client = connect(path=str(tmp_path / "db"))
