@@ -17,7 +17,6 @@
     http_errors        errors as answers
     limits             reads bodies, within limits
     metrics            counts, for Prometheus
-    spans              of OpenTelemetry
     scoring            the scores of a request, unless its client hangs up
     rerank_routes      the calls that rerank
     search_routes      the calls that search

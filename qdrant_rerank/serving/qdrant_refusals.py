@@ -10,7 +10,7 @@ from qdrant_rerank.errors import QdrantRequestError
 __all__ = ["is_clients_mistake", "without_address"]
 
 MISTAKES = frozenset({400, 404, 413, 422})  # of HTTP; others are of keys, of rights or of load
-ADDRESS = re.compile(r"^(?:The embedded Qdrant|Qdrant) at \S+(?:, gRPC port \d+)? ")
+ADDRESS = re.compile(r"^(?:The embedded )?Qdrant at .+? (?=cannot|refused|answered|is asked)")
 
 
 def is_clients_mistake(error: QdrantRequestError) -> bool:
@@ -20,7 +20,9 @@ def is_clients_mistake(error: QdrantRequestError) -> bool:
         return cause.status_code in MISTAKES
     if isinstance(cause, grpc.RpcError):
         return cause.code() is grpc.StatusCode.INVALID_ARGUMENT
-    return cause is None or isinstance(cause, ValueError)
+    if isinstance(cause, UnicodeError):  # of a key that no header can hold
+        return False
+    return cause is None or isinstance(cause, ValueError | TypeError | OverflowError)
 
 
 def without_address(error: QdrantRequestError) -> str:

@@ -10,8 +10,8 @@ from qdrant_rerank.cross_encoder.pair_scores import PairScores
 from qdrant_rerank.serving.http_errors import GONE, HttpError
 from qdrant_rerank.serving.metrics import Metrics
 from qdrant_rerank.serving.models import ServedModel
-from qdrant_rerank.serving.spans import span
 from qdrant_rerank.utils.deadline import Deadline
+from qdrant_rerank.utils.spans import span
 
 __all__ = ["score", "unless_gone"]
 

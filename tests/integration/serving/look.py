@@ -1,7 +1,7 @@
 """A headless Chromium uses the page: make serving-look.
 
-A query is typed, both orders are shown, a payload that is a script stays a text, and the page can be
-read in light and dark on a phone and on a desk.
+A query is typed, both orders are shown, a payload that is a script stays a text, and the page can
+be read in light and dark, on a phone and on a desk.
 """
 
 import os

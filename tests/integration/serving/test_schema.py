@@ -1,4 +1,4 @@
-"""schemathesis asks all that the description allows, and much that it does not: make schemathesis."""
+"""schemathesis asks what the description allows, and much that it does not: make schemathesis."""
 
 import shutil
 import subprocess
@@ -29,6 +29,7 @@ def test_no_server_error_and_answers_as_described(tmp_path):
         done = subprocess.run(
             [command, "run", f"{url}/openapi.json", "--max-examples", "50", "--no-color",
              "--exclude-checks", LEFT_OUT, "--suppress-health-check", "all", "--seed", "1"],
+            check=False,
             capture_output=True,
             text=True,
             cwd=tmp_path,
