@@ -72,11 +72,16 @@ oldest: $(VENV)-oldest/.ready  ## the same with the oldest that pyproject.toml a
 	$(across)
 
 # PyTorch and the packages whose encoders are taken as they are.
-adapters:  ## the tests with sentence-transformers, model2vec, LangChain, LlamaIndex, fastembed and OpenAI's client
-	@$(PYTHON) -m venv $(VENV)-adapters
-	@$(VENV)-adapters/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
-	@$(VENV)-adapters/bin/python -m pip --disable-pip-version-check install --quiet --group adapters --editable '.[cpu,embedded]'
-	@$(VENV)-adapters/bin/python -m pytest tests/integration/embedders tests/unit/embedders \
+$(VENV)-adapters/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-adapters
+	$(VENV)-adapters/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	$(VENV)-adapters/bin/python -m pip --disable-pip-version-check install --quiet --group adapters --editable '.[cpu,embedded]'
+	@touch $@
+
+# An export is a process of its own, so that the tests of one file need not stay together.
+adapters: $(VENV)-adapters/.ready  ## the tests with other packages' encoders and rerankers: sentence-transformers, model2vec, FlashRank, Cohere, ...
+	@$(VENV)-adapters/bin/python -m pytest -n auto tests/integration/embedders/test_peers.py \
+	    tests/integration/embedders/test_openai.py tests/integration/reranking/test_peers.py \
 	    tests/integration/cross_encoder/test_modular.py tests/integration/cross_encoder/test_export.py
 
 # Two releases of the SDK of MCP, whose names differ.
@@ -88,7 +93,7 @@ $(VENV)-frameworks/.ready: pyproject.toml
 
 $(VENV)-mcp1/.ready: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-mcp1
-	@$(VENV)-mcp1/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[cpu,embedded,mcp]' 'mcp==1.30.0' 'pytest>=9'
+	@$(VENV)-mcp1/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[cpu,embedded,mcp]' 'mcp==1.30.0' 'pytest>=9' 'hypothesis>=6.140'
 	@touch $@
 
 # The options are for the asynchronous ones of LangChain's tests.
@@ -98,10 +103,13 @@ frameworks: $(VENV)-frameworks/.ready $(VENV)-mcp1/.ready  ## the components for
 	@$(VENV)-mcp1/bin/python -m pytest tests/integration/integrations/test_mcp.py
 
 # The clients of other packages, against our server.
-serving-clients:  ## the tests with cohere, LangChain, LlamaIndex, Haystack, huggingface_hub and LiteLLM as clients of the server
-	@$(PYTHON) -m venv $(VENV)-serving-clients
-	@$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
-	@$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --group serving-clients --editable '.[cpu,serve]'
+$(VENV)-serving-clients/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-serving-clients
+	$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --group serving-clients --editable '.[cpu,serve]'
+	@touch $@
+
+serving-clients: $(VENV)-serving-clients/.ready  ## the tests with cohere, LangChain, LlamaIndex, Haystack, huggingface_hub and LiteLLM as clients of the server
 	@$(VENV)-serving-clients/bin/python -m pytest tests/integration/serving/test_clients.py tests/integration/serving/test_spans.py
 
 # The package is read, not imported: its docstrings become the reference.
