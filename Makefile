@@ -120,8 +120,8 @@ $(VENV)-docs/.ready: pyproject.toml
 	@touch $@
 
 docs: $(VENV)-docs/.ready  ## the manual as a site, in site/; a broken link or a missing docstring is an error
-	@$(VENV)-docs/bin/python -m mkdocs --quiet build --strict
-	@$(VENV)-docs/bin/python -m pytest --quiet -o addopts= --noconftest tests/site
+	@NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs --quiet build --strict
+	@BUILT=site $(VENV)-docs/bin/python -m pytest --quiet -o addopts= --noconftest tests/site
 
 docs-look: docs  ## the site in a headless Chromium: widths, contrast, light and dark; CHROMIUM=path
 	@$(VENV)-docs/bin/python -m pip --disable-pip-version-check install --quiet --group look
