@@ -41,8 +41,26 @@ __all__ = ["serve"]
 @click.option("--threads", type=click.IntRange(min=1), help="Batches at a time; default: cores.")
 @click.option("--precision", help="Of the model: auto, fp32, fp16, int8 or bf16.")
 @click.option("--max-length", type=click.IntRange(min=1), help="Tokens of a pair, at most.")
+@click.option("--ray", "on_ray", is_flag=True, help="Serve on a Ray cluster: see --replicas.")
+@click.option(
+    "--replicas",
+    type=click.IntRange(min=1),
+    default=1,
+    help="With --ray: processes with the models, each with as many cores as --threads; default: 1.",
+)
+@click.option(
+    "--max-replicas",
+    type=click.IntRange(min=1),
+    help="With --ray: more of them start while tokens wait.",
+)
 def serve(
-    models: tuple[str, ...], config: str | None, api_key_file: str | None, **options: Any
+    models: tuple[str, ...],
+    config: str | None,
+    api_key_file: str | None,
+    on_ray: bool,
+    replicas: int,
+    max_replicas: int | None,
+    **options: Any,
 ) -> None:
     """Answer reranking requests of TEI's, Cohere's, Jina's and vLLM's clients.
 
@@ -62,6 +80,14 @@ def serve(
     settings = settings.changed(given, "The command line")
     if api_key_file is not None:
         settings = settings.with_keys(read_keys(api_key_file))
+    if on_ray:
+        from qdrant_rerank.distributed.deployment import serve_until_interrupted
+
+        count = replicas if max_replicas is None else (replicas, max_replicas)
+        serve_until_interrupted(
+            settings, lambda url: say(f"Listening on {url}", err=True), replicas=count
+        )
+        return
     with listening(settings) as listener:
         server = make_server(settings, listener, lambda url: say(f"Listening on {url}", err=True))
         log_as_json()
