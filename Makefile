@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test server-test congruence newest oldest adapters frameworks serving-clients coverage check questions lock clean
+.PHONY: demo test server-test congruence newest oldest adapters frameworks serving-clients ray coverage check questions lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -103,6 +103,15 @@ serving-clients:  ## the tests with cohere, LangChain, LlamaIndex, Haystack, hug
 	@$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --group serving-clients --editable '.[cpu,serve]'
 	@$(VENV)-serving-clients/bin/python -m pytest tests/integration/serving/test_clients.py tests/integration/serving/test_spans.py
 
+$(VENV)-ray/.ready: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-ray
+	@$(VENV)-ray/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	@$(VENV)-ray/bin/python -m pip --disable-pip-version-check install --quiet --group ray --editable '.[cpu,embedded]'
+	@touch $@
+
+ray: $(VENV)-ray/.ready  ## the tests of datasets and of the server on a Ray of two cores; into a cluster if QDRANT_BINARY is set
+	@$(VENV)-ray/bin/python -m pytest tests/integration/distributed $(QUIET)
+
 coverage: $(VENV)/.dev  ## every test, and the lines that none of them runs
 	@$(BIN)/python -m pytest $(ALL) --cov --cov-report=term:skip-covered
 
@@ -119,4 +128,4 @@ lock: $(VENV)/.dev  ## write the versions installed now into constraints.txt
 	   $(PIP) freeze --exclude-editable | grep -vi '^qdrant-rerank'; } > constraints.txt
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest $(VENV)-adapters $(VENV)-frameworks $(VENV)-mcp1 $(VENV)-serving-clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest $(VENV)-adapters $(VENV)-frameworks $(VENV)-mcp1 $(VENV)-serving-clients $(VENV)-ray .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

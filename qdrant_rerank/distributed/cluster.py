@@ -1,6 +1,8 @@
 """A Ray that runs, workers that fit its machines, and partitions that go through them."""
 
+import os
 import pickle
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,7 @@ from qdrant_rerank.utils.validation import require_number, require_positive
 __all__ = ["Outcome", "Pool", "each_partition"]
 
 MOST_BLOCKS = 10_000
+LOOPBACK = "127.0.0.2"  # Ray replaces 127.0.0.1 by an address that others reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +84,17 @@ class Outcome:
 
 
 def ensure_ray() -> None:
-    """Connect to the Ray of ``RAY_ADDRESS``, or start one on this machine, if none is in use."""
-    if not ray.is_initialized():
-        ray.init(include_dashboard=False)
+    """Connect to the Ray of ``RAY_ADDRESS``, or start one for this machine, if none is in use.
+
+    The one that is started listens on loopback alone, where the system has that address.
+    """
+    if ray.is_initialized():
+        return
+    if address := os.environ.get("RAY_ADDRESS"):
+        ray.init(address)
+        return
+    alone = {"_node_ip_address": LOOPBACK} if sys.platform == "linux" else {}
+    ray.init("local", include_dashboard=False, **alone)
 
 
 def each_partition(

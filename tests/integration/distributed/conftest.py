@@ -12,6 +12,16 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - its name
 OBJECT_STORE_BYTES = 80 << 20  # about the smallest that Ray takes
 
 
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory):
+    """A home of Ray's own: its token is made there, and a file that ends its look for a cloud."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "ray_bootstrap_config.yaml").write_text("{}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(folder))
+        yield
+
+
 @pytest.fixture(scope="module")
 def local_ray():
     """Ray with two cores."""
@@ -26,5 +36,5 @@ def running():
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
         log_to_driver=False,
-        _node_ip_address="127.0.0.1",
+        _node_ip_address="127.0.0.2",  # it replaces 127.0.0.1 by an address that others reach
     )

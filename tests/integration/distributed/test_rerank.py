@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
 from qdrant_rerank.distributed import rerank_dataset
 from qdrant_rerank.errors import InvalidInputError
 from tests.integration.distributed.data import json_lines, pairs, parquet, scored
+from tests.integration.distributed.processes import until, workers
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -38,25 +38,6 @@ def expected(rows):
     return [encoder.rerank(row["query"], [row["text"]])[0] for row in rows]
 
 
-def workers():
-    """Process ids of the workers that score."""
-    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True)
-    return [
-        int(line.split()[0])
-        for line in listed.stdout.splitlines()
-        if "ray::MapWorker" in line or "ray::MapBatches" in line
-    ]
-
-
-def until(true):
-    """Wait until something is so."""
-    end = time.monotonic() + 300
-    while not (found := true()):
-        assert time.monotonic() < end, "it never was so"
-        time.sleep(0.05)
-    return found
-
-
 def test_parquet_to_the_bit_while_a_worker_is_killed(rows, expected, tmp_path):
     """The job is complete, without duplicates, and in order; started again, it does nothing."""
     source = parquet(tmp_path / "in.parquet", rows)
@@ -65,7 +46,7 @@ def test_parquet_to_the_bit_while_a_worker_is_killed(rows, expected, tmp_path):
 
     def kill():
         until(lambda: len(list(out.glob("part-*"))) >= 2)
-        killed.append(workers()[0])
+        killed.append(workers()[0][0])
         os.kill(killed[0], signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
@@ -142,7 +123,7 @@ import sys
 import ray
 from qdrant_rerank.distributed import rerank_dataset
 ray.init(num_cpus=1, include_dashboard=False, object_store_memory=80 << 20, log_to_driver=False,
-         _node_ip_address="127.0.0.1")
+         _node_ip_address="127.0.0.2")
 rerank_dataset(sys.argv[1], output=sys.argv[2], partition_bytes=2000)
 """
 
