@@ -38,3 +38,14 @@ def running():
         log_to_driver=False,
         _node_ip_address="127.0.0.2",  # it replaces 127.0.0.1 by an address that others reach
     )
+
+
+def pytest_collection_modifyitems(items):
+    """Let Ray warn about itself: of its own old settings, and of its processes when it ends."""
+    for item in items:
+        if "integration/distributed" in item.path.as_posix():
+            for kind in ("DeprecationWarning", "FutureWarning", "ResourceWarning"):
+                item.add_marker(pytest.mark.filterwarnings(f"ignore::{kind}"))
+            item.add_marker(
+                pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+            )

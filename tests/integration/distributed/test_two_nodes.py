@@ -42,7 +42,7 @@ def test_a_lost_node(cluster, tmp_path):
         until(lambda: len({parent for _, parent in workers()}) == 2)
         nodes.extend({parent for _, parent in workers()})
         until(lambda: len(list(out.glob("part-*"))) >= 3)
-        cluster.remove_node(list(cluster.worker_nodes)[0], allow_graceful=False)
+        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
 
     loser = threading.Thread(target=lose)
     loser.start()
