@@ -75,7 +75,7 @@ def plan(reranker: str, words: int, as_json: bool, **given: Any) -> None:
     The reranker's speed is measured on this machine, on one core, unless it is given.
     """
     source = {"pairs_per_second": "given", "documents_per_second": "given"}
-    checked = {name: value or 1 for name, value in given.items() if name in source}
+    checked = {name: 1 for name in source if given[name] is None}
     Workload(**{**given, **checked})  # raises before anything is measured
     if given["pairs_per_second"] is None:
         given["pairs_per_second"] = _pairs_per_second(reranker, words)
