@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from qdrant_rerank.distributed.partitions import Partition
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.utils.atomic_files import write_whole
@@ -58,6 +60,14 @@ class Output:
     def done(self, partition: Partition) -> bool:
         """Whether the partition's results are there."""
         return self.file(partition).exists()
+
+    def rows(self, partition: Partition) -> int:
+        """Count the rows of a partition's results."""
+        file = self.file(partition)
+        if self._suffix == ".parquet":
+            return int(pq.read_metadata(file).num_rows)
+        with file.open("rb") as opened:
+            return sum(1 for _ in opened)
 
     def clean(self) -> None:
         """Remove what workers that were killed have left half-written."""

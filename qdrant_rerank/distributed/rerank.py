@@ -288,6 +288,8 @@ class _FileScorer(_Scorer):
 
     def __call__(self, partition: Partition) -> int:
         file = self._output.file(partition)
+        if self._output.done(partition):  # by a worker that died before it could say so
+            return self._output.rows(partition)
         if isinstance(partition, JsonPartition):
             return self._lines(partition, file)
         if not isinstance(partition, TablePartition):

@@ -9,6 +9,9 @@ pytest.importorskip("pyarrow")
 
 # Ray runs its workers at a lower priority than all else, and would wait for the other tests.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - its name
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# A cluster of several nodes reports that its statistics are off.
+os.environ["RAY_USAGE_STATS_REPORT_URL"] = "http://127.0.0.1:9/"
 OBJECT_STORE_BYTES = 80 << 20  # about the smallest that Ray takes
 
 

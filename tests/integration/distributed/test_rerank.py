@@ -66,7 +66,7 @@ def test_parquet_to_the_bit_while_a_worker_is_killed(rows, expected, tmp_path):
 
 def test_json_lines_and_resume(rows, expected, tmp_path):
     """Lines stay as they are; a partition that is lost is done again, alone; None has no score."""
-    given = [*rows[:100], {"query": None, "text": "a", "big": 2**70, "é": "\ud83d\ude00"}]
+    given = [*rows[:100], {"query": None, "text": "a", "big": 2**70, "é": "😀"}]
     source = json_lines(tmp_path / "in.jsonl", given)
     out = tmp_path / "out"
     options = {"output": out, "partition_bytes": SMALL, "concurrency": 1}
