@@ -105,9 +105,9 @@ def _pairs_per_second(model: str, words: int) -> float:
 
 def _documents_per_second(words: int) -> float:
     """Measure the documents that the bundled embedder reads in a second, in this thread."""
-    from qdrant_rerank.embedders import load_embedder
+    from qdrant_rerank.embedders import StaticEmbedder
 
-    embedder = load_embedder(DEFAULT_EMBEDDER)
+    embedder = StaticEmbedder.bundled()
     texts = [_text(words, row) for row in range(256)]
     embedder.embed_documents(texts)
     return _speed(lambda: len(embedder.embed_documents(texts)), MEASURED_S / 3)

@@ -176,7 +176,8 @@ class JsonPartition(Partition):
 
 def _overlapping(about: Any, start: int, stop: int) -> tuple[Sequence[int], int]:
     """Return the row groups that hold some of the rows, and the number of their first row."""
-    groups, first, row = [], 0, 0
+    groups: list[int] = []
+    first = row = 0
     for number in range(about.num_row_groups):
         rows = about.row_group(number).num_rows
         if row < stop and row + rows > start:

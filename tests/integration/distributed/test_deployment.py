@@ -12,9 +12,6 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
-
-pytest.importorskip("ray")
-
 from ray import serve
 
 from qdrant_rerank.distributed.deployment import WaitingTokens, deployment

@@ -4,9 +4,6 @@ import threading
 import time
 
 import pytest
-
-pytest.importorskip("ray")
-
 from qdrant_client import QdrantClient
 
 from qdrant_rerank import CollectionSettings, HybridSearcher

@@ -8,9 +8,6 @@ import threading
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("ray")
-
 import ray
 
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder

@@ -5,9 +5,6 @@ import json
 
 import pytest
 
-pytest.importorskip("ray")
-pytest.importorskip("pyarrow")
-
 from qdrant_rerank.distributed import index_dataset, rerank_dataset
 from qdrant_rerank.distributed.output import Output
 from qdrant_rerank.distributed.sources import Source

@@ -3,9 +3,6 @@
 import threading
 
 import pytest
-
-pytest.importorskip("ray")
-
 import ray
 from ray.cluster_utils import Cluster
 
