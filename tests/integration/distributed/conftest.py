@@ -12,7 +12,7 @@ try:
         import ray
         import ray.serve
 except ModuleNotFoundError:  # make ray
-    collect_ignore_glob += ["test_*.py"]
+    collect_ignore_glob += ["*.py"]
 
 # Ray runs its workers at a lower priority than all else, and would wait for the other tests.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - its name
