@@ -98,21 +98,41 @@ class Gateway:
     def __init__(self, replicas: Any, settings: ServeSettings) -> None:
         self._replicas = replicas
         self._most = settings.max_body_bytes
+        self._most_of_all = settings.max_total_bytes
+        self._held = 0  # bytes of the bodies of requests without an answer
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request."""
         body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > self._most:
-                return error_answer(
-                    HttpError(
-                        413,
-                        f"The body has more than {self._most:,} bytes, the limit of this server "
-                        "(max_body_bytes). Send fewer documents per request.",
-                    )
-                )
-        call = Call(_plain(request.scope), bytes(body))
+        taken = 0
+        try:
+            async for chunk in request.stream():
+                taken += len(chunk)
+                self._held += len(chunk)
+                self._require_room(taken)
+                body += chunk
+            return await self._answer(Call(_plain(request.scope), bytes(body)))
+        except HttpError as error:
+            return error_answer(error)
+        finally:
+            self._held -= taken
+
+    def _require_room(self, size: int) -> None:
+        if size > self._most:
+            raise HttpError(
+                413,
+                f"The body has more than {self._most:,} bytes, the limit of this server "
+                "(max_body_bytes). Send fewer documents per request.",
+            )
+        if self._held > self._most_of_all:
+            raise HttpError(
+                429,
+                f"The bodies of all requests take more than {self._most_of_all:,} bytes "
+                "(max_total_bytes). Try again in 1 s.",
+                headers={"Retry-After": "1"},
+            )
+
+    async def _answer(self, call: Call) -> Response:
         for _ in range(TRIES):
             try:
                 status, headers, content = await self._replicas.answer.remote(call)
@@ -121,12 +141,10 @@ class Gateway:
             made = Response(content, status)
             made.raw_headers = headers
             return made
-        return error_answer(
-            HttpError(
-                503,
-                f"{TRIES} replicas died one after the other on this request. Try again in 1 s.",
-                headers={"Retry-After": "1"},
-            )
+        raise HttpError(
+            503,
+            f"{TRIES} replicas died one after the other on this request. Try again in 1 s.",
+            headers={"Retry-After": "1"},
         )
 
 
@@ -248,13 +266,13 @@ def serve_until_interrupted(
     if settings.port == 0:
         raise InvalidInputError("port is 0; Ray's proxies need a port. Pass another --port.")
     own = not ray.is_initialized() and not os.environ.get("RAY_ADDRESS")
+    ensure_ray()  # which has a handler of its own for SIGTERM
     ended = threading.Event()
     previous = {
         number: signal.signal(number, lambda *_: ended.set())
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
-        ensure_ray()
         app = deployment(settings, replicas=replicas)
         serve.start(
             http_options={
