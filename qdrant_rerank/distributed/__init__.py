@@ -6,8 +6,10 @@
     partitions   parts of it that one worker reads at a time
     cluster      a Ray that runs, and workers that fit its machines
     output       the directory of a job: what is done, what is left
+    scorers      models in workers
     rerank       scores of pairs
     index        documents into a Qdrant cluster
+    replicas     processes of the server on Ray Serve
     deployment   the server, on Ray Serve
 """
 

@@ -1,20 +1,16 @@
 """Scores of (query, document) pairs in datasets of any size."""
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.data
 
 from qdrant_rerank.cross_encoder.activations import activation_name
-from qdrant_rerank.cross_encoder.text_cross_encoder import Activation, TextCrossEncoder
+from qdrant_rerank.cross_encoder.text_cross_encoder import Activation
 from qdrant_rerank.distributed.cluster import Pool, each_partition, ensure_ray
 from qdrant_rerank.distributed.output import Output
-from qdrant_rerank.distributed.partitions import JsonPartition, Partition, TablePartition
+from qdrant_rerank.distributed.scorers import BatchScorer, FileScorer, make_encoder
 from qdrant_rerank.distributed.sources import (
     PARTITION_BYTES,
     Source,
@@ -25,8 +21,7 @@ from qdrant_rerank.distributed.sources import (
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.precision import RunPrecision
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
-from qdrant_rerank.utils.atomic_files import atomic_binary
-from qdrant_rerank.utils.validation import a_type, require_positive, shown
+from qdrant_rerank.utils.validation import require_positive, shown
 
 __all__ = ["RerankedFiles", "rerank_dataset"]
 
@@ -160,7 +155,7 @@ def rerank_dataset(
         "activation": activation,
         "device": "cuda" if gpus_per_worker else "cpu",
     }
-    made = _encoder(options, cpus_per_worker, lazy_load=True)  # finds the files, or raises
+    made = make_encoder(options, cpus_per_worker, lazy_load=True)  # finds the files, or raises
     scorer: dict[str, Any] = {
         "options": options,
         "threads": cpus_per_worker,
@@ -191,7 +186,7 @@ def rerank_dataset(
     rows = 0
     try:
         if left:
-            for outcome in each_partition(_FileScorer, {"output": target, **scorer}, left, pool):
+            for outcome in each_partition(FileScorer, {"output": target, **scorer}, left, pool):
                 if outcome.error is not None:
                     raise outcome.error
                 rows += outcome.rows
@@ -199,13 +194,6 @@ def rerank_dataset(
         target.clean()
     count = len(source.partitions)
     return RerankedFiles(target.directory, rows, count, count - len(left))
-
-
-def _encoder(options: dict[str, Any], threads: int, *, lazy_load: bool) -> TextCrossEncoder:
-    given = {name: value for name, value in options.items() if name != "model"}
-    if lazy_load:
-        given["device"] = None  # the machine that starts the job may have no GPU
-    return TextCrossEncoder(options["model"], threads=threads, lazy_load=lazy_load, **given)
 
 
 def _lazy(dataset: Any, pool: Pool, scorer: dict[str, Any]) -> ray.data.Dataset:
@@ -221,7 +209,7 @@ def _lazy(dataset: Any, pool: Pool, scorer: dict[str, Any]) -> ray.data.Dataset:
     require_free(columns["score"], schema.names, "score", "dataset")
     # One core or more is left to what reads the dataset.
     return dataset.map_batches(
-        _BatchScorer,
+        BatchScorer,
         batch_size=ROWS_PER_BATCH,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=pool.size()),
@@ -238,79 +226,3 @@ def _as_ray(dataset: Any, columns: dict[str, str]) -> ray.data.Dataset:
         return ray.data.from_huggingface(dataset)
     files = [file for file, *_ in source.identity["files"]]
     return ray.data.read_parquet(files) if source.kind == "parquet" else ray.data.read_json(files)
-
-
-class _Scorer:
-    """A model in a worker."""
-
-    def __init__(
-        self,
-        options: dict[str, Any],
-        threads: int,
-        batch_size: int | None,
-        columns: dict[str, str],
-    ) -> None:
-        self._encoder = _encoder(options, threads, lazy_load=False)
-        self._batch_size = batch_size
-        self._query = columns["query"]
-        self._document = columns["document"]
-        self._score = columns["score"]
-
-    def scores(self, queries: Sequence[Any], documents: Sequence[Any]) -> list[float | None]:
-        """Score pairs; None for those that lack a text."""
-        pairs = list(zip(queries, documents, strict=True))
-        rows = [row for row, pair in enumerate(pairs) if None not in pair]
-        found = self._encoder.score_pairs([pairs[row] for row in rows], self._batch_size)
-        scores: list[float | None] = [None] * len(pairs)
-        for row, one in zip(rows, found.scores.tolist(), strict=True):
-            scores[row] = one
-        return scores
-
-    def table(self, table: pa.Table) -> pa.Table:
-        """Add the score column to a table."""
-        scores = self.scores(*(table[name].to_pylist() for name in (self._query, self._document)))
-        return table.append_column(self._score, pa.array(scores, pa.float64()))
-
-
-class _BatchScorer(_Scorer):
-    """Scores batches of a Ray dataset."""
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        return self.table(table)
-
-
-class _FileScorer(_Scorer):
-    """Scores partitions into files."""
-
-    def __init__(self, output: Output, **scorer: Any) -> None:
-        super().__init__(**scorer)
-        self._output = output
-
-    def __call__(self, partition: Partition) -> int:
-        file = self._output.file(partition)
-        if self._output.done(partition):  # by a worker that died before it could say so
-            return self._output.rows(partition)
-        if isinstance(partition, JsonPartition):
-            return self._lines(partition, file)
-        if not isinstance(partition, TablePartition):
-            raise InvalidInputError(f"A partition is {a_type(partition)}; expected a table.")
-        table = self.table(partition.table())
-        with atomic_binary(file) as opened:
-            pq.write_table(table, opened)
-        return len(table)
-
-    def _lines(self, partition: JsonPartition, file: Path) -> int:
-        objects = partition.objects()
-        for line, row in objects:
-            where = f"{partition.name}, the line {shown(line)}"
-            for name in (self._query, self._document):
-                require_text(row, name, where)
-            require_free(self._score, list(row), "score", where)
-        rows = [row for _, row in objects]
-        scores = self.scores(*([row[key] for row in rows] for key in (self._query, self._document)))
-        key = json.dumps(self._score)
-        with atomic_binary(file) as opened:
-            for (line, _), one in zip(objects, scores, strict=True):
-                # The line stays as it is: numbers, escapes and the order of its fields.
-                opened.write(f"{line[:-1].rstrip()}, {key}: {json.dumps(one)}}}\n".encode())
-        return len(rows)

@@ -37,7 +37,8 @@ EXPECTED = (
 
 def is_hugging_face(dataset: Any) -> bool:
     """Whether an object is a ``datasets.Dataset``, whose rows have numbers."""
-    return type(dataset).__module__.split(".")[0] == "datasets" and hasattr(dataset, "num_rows")
+    ours = type(dataset).__module__.split(".")[0] == "datasets"
+    return ours and isinstance(getattr(dataset, "num_rows", None), int)  # of a DatasetDict: a dict
 
 
 class Source:

@@ -14,7 +14,8 @@ import httpx
 import pytest
 from ray import serve
 
-from qdrant_rerank.distributed.deployment import WaitingTokens, deployment
+from qdrant_rerank.distributed.deployment import deployment
+from qdrant_rerank.distributed.replicas import WaitingTokens
 from qdrant_rerank.errors import InvalidInputError, UnknownModelError
 from qdrant_rerank.serving import ServeSettings, create_app
 from tests.faults import free_port
