@@ -115,6 +115,7 @@ def index_dataset(
     first.add(source.first_rows(MEASURED), settings=settings, avg_len=avg_len)
     arguments = {"collection": collection, "urls": urls, "searcher": searcher, "adding": adding}
     stored = 0
+    wrong: list[Outcome] = []  # whose documents are wrong: a second try would not help
     failed: list[Outcome] = []
     left: Sequence[Partition] = source.partitions
     for _ in range(PASSES):
@@ -123,13 +124,15 @@ def index_dataset(
             stored += outcome.rows
             in_a_row = 0 if outcome.error is None else in_a_row + 1
             if outcome.error is not None:
-                failed.append(outcome)
+                (failed if isinstance(outcome.error, QdrantError) else wrong).append(outcome)
             if in_a_row == GIVE_UP:
-                raise _incomplete(failed, stored, "The others were given up.")
+                raise _incomplete([*wrong, *failed], stored, "The others were given up.")
         left = [outcome.partition for outcome in failed]
         if not left:
-            return Indexed(stored, len(source.partitions))
-    raise _incomplete(failed, stored, "All others are stored.")
+            break
+    if wrong or failed:
+        raise _incomplete([*wrong, *failed], stored, "All others are stored.")
+    return Indexed(stored, len(source.partitions))
 
 
 def _urls(url: str | Sequence[str] | None) -> list[str]:
@@ -154,7 +157,7 @@ def _incomplete(failed: Sequence[Outcome], stored: int, others: str) -> Incomple
     names = "; ".join(outcome.partition.name for outcome in failed[:SHOWN])
     more = f"; and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
     error = IncompleteAddError(
-        f"{len(failed)} partitions were not stored, or not whole: {names}{more}. {others} The "
+        f"{_partitions_were(len(failed))} not stored, or not whole: {names}{more}. {others} The "
         f"first failure: {causes[0]} Call again with resume=True, which stores what is missing.",
         stored=stored,
         failed_ids=ids,
@@ -162,6 +165,10 @@ def _incomplete(failed: Sequence[Outcome], stored: int, others: str) -> Incomple
     )
     error.__cause__ = causes[0]
     return error
+
+
+def _partitions_were(count: int) -> str:
+    return "1 partition was" if count == 1 else f"{count} partitions were"
 
 
 class _Indexer:

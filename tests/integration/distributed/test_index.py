@@ -83,7 +83,7 @@ def test_wrong_documents_are_named(cluster, tmp_path):
     rows = documents(COUNT)
     del rows[1400]["text"]
     source = json_lines(tmp_path / "in.jsonl", rows)
-    with pytest.raises(IncompleteAddError, match=r"1 partitions .* in\.jsonl, bytes \d+") as seen:
+    with pytest.raises(IncompleteAddError, match=r"1 partition was .*in\.jsonl, bytes \d") as seen:
         index_dataset(
             source, "docs", url=url(cluster[0]), text="text", partition_bytes=SMALL, concurrency=2
         )
