@@ -82,6 +82,17 @@ def test_json_lines_and_resume(rows, expected, tmp_path):
     assert lost.read_bytes() == kept
 
 
+def test_a_hugging_face_dataset(rows, expected, tmp_path):
+    """Into files, and as a Ray dataset."""
+    datasets = pytest.importorskip("datasets")
+    few = rows[:40]
+    given = datasets.Dataset.from_list(few)
+    wanted = [{**row, "score": one} for row, one in zip(few, expected, strict=False)]
+    rerank_dataset(given, output=tmp_path / "out", partition_bytes=SMALL, concurrency=1)
+    assert scored(tmp_path / "out") == wanted
+    assert sorted(rerank_dataset(given).take_all(), key=lambda row: row["n"]) == wanted
+
+
 def test_a_wrong_row_ends_the_job(rows, tmp_path):
     """The error names it; what is done stays."""
     source = json_lines(tmp_path / "in.jsonl", [*rows[:40], {"query": "a", "text": 7}])
