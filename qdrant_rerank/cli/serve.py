@@ -3,6 +3,7 @@
 import click
 
 from qdrant_rerank.cli.output import say
+from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
 
 __all__ = ["serve"]
@@ -43,7 +44,6 @@ __all__ = ["serve"]
 @click.option(
     "--replicas",
     type=click.IntRange(min=1),
-    default=1,
     help="With --ray: processes with the models, each with as many cores as --threads; default: 1.",
 )
 @click.option(
@@ -70,13 +70,15 @@ def serve(
     precision: str | None,
     max_length: int | None,
     on_ray: bool,
-    replicas: int,
+    replicas: int | None,
     max_replicas: int | None,
 ) -> None:
     """Answer reranking requests of TEI's, Cohere's, Jina's and vLLM's clients.
 
     Ctrl-C ends it, after the requests that it has accepted.
     """
+    if not on_ray and (replicas or max_replicas):
+        raise InvalidInputError("--replicas and --max-replicas are for Ray. Pass --ray as well.")
     from qdrant_rerank.serving import ServeSettings
     from qdrant_rerank.serving.json_logs import log_as_json
     from qdrant_rerank.serving.keys import read_keys
@@ -108,9 +110,11 @@ def serve(
     if on_ray:
         from qdrant_rerank.distributed.deployment import serve_until_interrupted
 
-        count = replicas if max_replicas is None else (replicas, max_replicas)
+        fewest = replicas or 1
         serve_until_interrupted(
-            settings, lambda url: say(f"Listening on {url}", err=True), replicas=count
+            settings,
+            lambda url: say(f"Listening on {url}", err=True),
+            replicas=(fewest, max_replicas or fewest),
         )
         return
     with listening(settings) as listener:

@@ -36,3 +36,10 @@ def test_bad_input_is_one_line_before_anything_is_measured():
         found = CliRunner().invoke(main, [*GIVEN, option, value])
         assert found.exit_code == 2, found.output
         assert message in found.output
+
+
+def test_replicas_need_ray():
+    """They would be ignored without it."""
+    found = CliRunner().invoke(main, ["serve", "--replicas", "2"])
+    assert found.exit_code == 2
+    assert "--replicas and --max-replicas are for Ray. Pass --ray as well." in found.output
