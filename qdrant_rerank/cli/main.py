@@ -16,6 +16,7 @@ from qdrant_rerank.cli.index import index
 from qdrant_rerank.cli.mcp import mcp
 from qdrant_rerank.cli.models import models
 from qdrant_rerank.cli.output import Commands
+from qdrant_rerank.cli.plan import plan
 from qdrant_rerank.cli.reindex import reindex
 from qdrant_rerank.cli.rerank import rerank
 from qdrant_rerank.cli.search import search
@@ -44,6 +45,7 @@ COMMANDS = (
     index,
     mcp,
     models,
+    plan,
     reindex,
     rerank,
     search,

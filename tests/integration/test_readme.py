@@ -29,6 +29,7 @@ NOT_RUN = {
     "models.md": 4,
     "qdrant.md": 2,
     "rerankers.md": 3,
+    "scale.md": 5,
     "search.md": 2,
     "serve.md": 4,
     "start.md": 2,
