@@ -1,7 +1,5 @@
 """``qdrant-rerank serve``: a reranking server."""
 
-from typing import Any
-
 import click
 
 from qdrant_rerank.cli.output import say
@@ -42,7 +40,23 @@ __all__ = ["serve"]
 @click.option("--precision", help="Of the model: auto, fp32, fp16, int8 or bf16.")
 @click.option("--max-length", type=click.IntRange(min=1), help="Tokens of a pair, at most.")
 def serve(
-    models: tuple[str, ...], config: str | None, api_key_file: str | None, **options: Any
+    models: tuple[str, ...],
+    collections: tuple[str, ...],
+    url: str | None,
+    path: str | None,
+    text: tuple[str, ...],
+    embedder: str | None,
+    language: str | None,
+    host: str | None,
+    port: int | None,
+    config: str | None,
+    api_key_file: str | None,
+    insecure: bool,
+    certfile: str | None,
+    keyfile: str | None,
+    threads: int | None,
+    precision: str | None,
+    max_length: int | None,
 ) -> None:
     """Answer reranking requests of TEI's, Cohere's, Jina's and vLLM's clients.
 
@@ -54,11 +68,25 @@ def serve(
     from qdrant_rerank.serving.run import listening, make_server
 
     settings = ServeSettings() if config is None else ServeSettings.read(config)
-    given: dict[str, Any] = {name: value for name, value in options.items() if value}
-    if options["port"] == 0:
-        given["port"] = 0
-    if models:
-        given["models"] = models
+    named: dict[str, object] = {
+        "models": models,
+        "collections": collections,
+        "url": url,
+        "path": path,
+        "text": text,
+        "embedder": embedder,
+        "language": language,
+        "host": host,
+        "insecure": insecure,
+        "certfile": certfile,
+        "keyfile": keyfile,
+        "threads": threads,
+        "precision": precision,
+        "max_length": max_length,
+    }
+    given = {name: value for name, value in named.items() if value}
+    if port is not None:  # 0 is one
+        given["port"] = port
     settings = settings.changed(given, "The command line")
     if api_key_file is not None:
         settings = settings.with_keys(read_keys(api_key_file))

@@ -12,6 +12,7 @@ from typing import Any
 from qdrant_rerank.embedders.adapters import (
     ForeignEmbedder,
     ForeignSparse,
+    LangChainSparse,
     adapted_embedder,
     embeds_async,
 )
@@ -115,8 +116,9 @@ def load_sparse(
 
     Args:
         sparse: "auto" or "Qdrant/bm25" for BM25; a ``SparseEncoder``, a ``QdrantInference`` or a
-            ``TextIndex`` (returned as it is); fastembed's ``SparseTextEmbedding`` or
-            sentence-transformers' ``SparseEncoder`` (wrapped); or a hub name ("owner/name") or a
+            ``TextIndex`` (returned as it is); fastembed's ``SparseTextEmbedding``,
+            sentence-transformers' ``SparseEncoder`` or langchain-qdrant's ``SparseEmbeddings``
+            (wrapped); or a hub name ("owner/name") or a
             directory of a SPLADE model (loaded once per process).
         language: language of a BM25 that is given by name; None for English.
 
@@ -146,10 +148,13 @@ def load_sparse(
         require_call("sparse", sparse, "embed_query", "text")
         require_call("sparse", sparse, "embed_documents", "texts")
         return sparse
+    if takes(sparse, "embed_query", "") and takes(sparse, "embed_documents", [""]):
+        return LangChainSparse(sparse)
     raise InvalidInputError(
         f"sparse is {shown(sparse)}; expected 'Qdrant/bm25', None, a hub name ('owner/name') or a "
         "directory of a SPLADE model, a fastembed SparseTextEmbedding, a SparseEncoder of "
-        "sentence-transformers, or an object with name, embed_query and embed_documents."
+        "sentence-transformers, langchain-qdrant's SparseEmbeddings, or an object with name, "
+        "embed_query and embed_documents."
     )
 
 
