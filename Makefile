@@ -4,7 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test server-test congruence newest oldest adapters frameworks serving-clients schemathesis serving-look coverage check questions lock clean \
+.PHONY: demo test server-test congruence newest oldest newest-server oldest-server adapters frameworks serving-clients schemathesis serving-look ray \
+    coverage check questions lock clean \
     docs docs-look notebooks workflows package extras dist
 .DEFAULT_GOAL := help
 
@@ -62,7 +63,10 @@ $(VENV)-oldest/.ready: pyproject.toml constraints-oldest.txt
 
 define across
 @$(VENV)-$@/bin/python -m pytest $(ALL) $(ACROSS)
-@$(VENV)-$@/bin/python -m pytest -m server tests/integration/test_server.py tests/integration/test_server_trouble.py $(QUIET)
+endef
+
+define against
+@$(VENV)-$(@:-server=)/bin/python -m pytest -m server tests/integration/test_server.py tests/integration/test_server_trouble.py $(QUIET)
 endef
 
 newest: $(VENV)-newest/.ready  ## the tests of what depends on other packages, with the newest of all that a user gets
@@ -70,6 +74,12 @@ newest: $(VENV)-newest/.ready  ## the tests of what depends on other packages, w
 
 oldest: $(VENV)-oldest/.ready  ## the same with the oldest that pyproject.toml allows
 	$(across)
+
+newest-server: $(VENV)-newest/.ready  ## of these, the tests against a server at QDRANT_URL
+	$(against)
+
+oldest-server: $(VENV)-oldest/.ready  ## the same with the oldest
+	$(against)
 
 # PyTorch and the packages whose encoders are taken as they are.
 $(VENV)-adapters/.ready: pyproject.toml
@@ -120,6 +130,15 @@ serving-look: $(VENV)-serving-clients/.ready  ## the server's page in a headless
 	@$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --group look --editable '.[embedded]'
 	@$(VENV)-serving-clients/bin/python -m pytest tests/integration/serving/look.py
 
+$(VENV)-ray/.ready: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-ray
+	@$(VENV)-ray/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	@$(VENV)-ray/bin/python -m pip --disable-pip-version-check install --quiet --group ray --editable '.[cpu,embedded]'
+	@touch $@
+
+ray: $(VENV)-ray/.ready  ## the tests of datasets and of the server on a Ray of two cores; into a cluster if QDRANT_BINARY is set
+	@$(VENV)-ray/bin/python -m pytest tests/integration/distributed $(QUIET)
+
 # The package is read, not imported: its docstrings become the reference.
 $(VENV)-docs/.ready: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-docs
@@ -128,8 +147,8 @@ $(VENV)-docs/.ready: pyproject.toml
 	@touch $@
 
 docs: $(VENV)-docs/.ready  ## the manual as a site, in site/; a broken link or a missing docstring is an error
-	@$(VENV)-docs/bin/python -m mkdocs --quiet build --strict
-	@$(VENV)-docs/bin/python -m pytest --quiet -o addopts= --noconftest tests/site
+	@NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs --quiet build --strict
+	@BUILT=site $(VENV)-docs/bin/python -m pytest --quiet -o addopts= --noconftest tests/site
 
 docs-look: docs  ## the site in a headless Chromium: widths, contrast, light and dark; CHROMIUM=path
 	@$(VENV)-docs/bin/python -m pip --disable-pip-version-check install --quiet --group look
@@ -183,4 +202,4 @@ lock: $(VENV)/.dev  ## write the versions installed now into constraints.txt
 	   $(PIP) freeze --exclude-editable | grep -vi '^qdrant-rerank'; } > constraints.txt
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest $(VENV)-adapters $(VENV)-frameworks $(VENV)-mcp1 $(VENV)-serving-clients $(VENV)-docs $(VENV)-package $(VENV)-workflows dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest $(VENV)-adapters $(VENV)-frameworks $(VENV)-mcp1 $(VENV)-serving-clients $(VENV)-ray $(VENV)-docs $(VENV)-package $(VENV)-workflows dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 WIDTH, HEADS, INNER, POSITIONS, VOCABULARY = 384, 12, 1536, 512, 30522
-TAPPED = (0, 3, 6, 9)  # layers of the trunk below whose means are kept beside the last one's
 
 
 class Layer(nn.Module):
@@ -67,21 +66,16 @@ class Encoder(nn.Module):
         )
         return embedded
 
-    def states(self, ids: Tensor, mask: Tensor, lower: int) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """States after ``lower`` layers and after all of them, and those that are tapped.
-
-        Each (N, L, WIDTH).
-        """
+    def states(self, ids: Tensor, mask: Tensor, lower: int) -> tuple[Tensor, Tensor]:
+        """States after ``lower`` layers and after all of them, each (N, L, WIDTH)."""
         x = self.embed(ids, torch.arange(ids.shape[1]))
         hidden_from = unseen(mask.bool()[:, None, None, :], x.dtype)
-        kept, tapped = x, [x]
+        kept = x
         for number, layer in enumerate(self.layers):
             x = layer(x, hidden_from)
             if number + 1 == lower:
                 kept = x
-            if number + 1 in TAPPED:
-                tapped.append(x)
-        return kept, x, tapped
+        return kept, x
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,9 +121,6 @@ def _sentence_queries(
         query.answers.append(row_of(title + record["positive"]))
         found = others.setdefault(key, [])
         found += [row_of(title + text) for text in record["negatives"][:MOST_SENTENCES]]
-    most = config["pools"].get("sentence_queries", len(merged))
-    drawn = sorted(merged, key=lambda key: share("sentences " + key))[:most]
-    merged = {key: merged[key] for key in sorted(drawn)}
     for key, query in merged.items():
         same.append([row for row in dict.fromkeys(others[key]) if row not in query.answers])
     return list(merged.values())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from encoders import TAPPED, WIDTH, Encoder, pooled
+from encoders import WIDTH, Encoder, pooled
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,7 +25,6 @@ class States:
         top: after the last layer, (tokens, WIDTH), int8.
         scales: of both, a channel, (2, WIDTH), float32.
         vectors: mean of the last states, of length 1, (n, WIDTH), float32.
-        means: of the tapped layers' states, (n, len(TAPPED), WIDTH), float16.
         ids: token ids with the special ones, (tokens,), int32.
     """
 
@@ -34,7 +33,6 @@ class States:
     top: NDArray[np.int8]
     scales: NDArray[np.float32]
     vectors: NDArray[np.float32]
-    means: NDArray[np.float16]
     ids: NDArray[np.int32]
 
 
@@ -68,9 +66,6 @@ def cached_states(
     vectors = np.lib.format.open_memmap(
         folder / "vectors.npy", mode, np.float32, (len(texts), WIDTH)
     )
-    means = np.lib.format.open_memmap(
-        folder / "means.npy", mode, np.float16, (len(texts), len(TAPPED), WIDTH)
-    )
     progress = folder / "done.txt"
     done = int(progress.read_text()) if progress.is_file() else 0
     kept = folder / "scales.npy"
@@ -90,9 +85,7 @@ def cached_states(
         rows = rows[:count]
         tokens, mask = padded([texts[row] for row in rows], width, count)
         with torch.inference_mode():
-            *found, tapped = run(tokens, mask, lower)
-            for at, states in enumerate(tapped):
-                means[rows, at] = pooled(states.float(), mask.float())[: len(rows)].numpy()
+            found = run(tokens, mask, lower)
             mean = pooled(found[1].float(), mask.float())[: len(rows)]
             vectors[rows] = torch.nn.functional.normalize(mean, dim=-1).numpy()
             for file, states, scale in zip(files, found, inverse, strict=True):
@@ -104,7 +97,7 @@ def cached_states(
         if done // 500 != before // 500 or done == len(order):
             progress.write_text(str(done))
             print(f"  {folder.name}: {done:,} of {len(order):,} texts", flush=True)
-    return States(offsets, files[0], files[1], scales, vectors, means, ids)
+    return States(offsets, files[0], files[1], scales, vectors, ids)
 
 
 @torch.inference_mode()
@@ -115,7 +108,7 @@ def channel_scales(
     most = torch.zeros(2, WIDTH)
     for text in texts:
         tokens = torch.from_numpy(text.astype(np.int64)).unsqueeze(0)
-        for kind, states in enumerate(encoder.states(tokens, torch.ones_like(tokens), lower)[:2]):
+        for kind, states in enumerate(encoder.states(tokens, torch.ones_like(tokens), lower)):
             most[kind] = torch.maximum(most[kind], states.float().abs().amax((0, 1)))
     scales: NDArray[np.float32] = (most * HEADROOM / 127).numpy()
     return scales

@@ -53,9 +53,8 @@ class TrunkEmbedder:
         files: ModelFiles = locate(DEFAULT_RERANKER)
         own = TokenizerFiles.load(files.tokenizer)
         # The reranker's template has the prefixes in it, of a pair.
-        own.tokenizer.post_processor = BertProcessing(
-            *((token, own.tokenizer.token_to_id(token)) for token in (SEP, CLS))
-        )
+        ids = own.tokenizer.get_vocab()
+        own.tokenizer.post_processor = BertProcessing((SEP, ids[SEP]), (CLS, ids[CLS]))
         self._tokenizer = PairTokenizer(
             own.tokenizer,
             max_length=own.max_length(max_length),
