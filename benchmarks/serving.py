@@ -1,6 +1,7 @@
 """The server beside the library, fastembed in FastAPI and Infinity; and under load.
 
     INFINITY=path/to/infinity_emb python benchmarks/serving.py [--scale 1] [--out FILE]
+        [--part speed --part load --part soak]
 
 All servers run the bundled model's file on loopback, one at a time, and get the same requests from
 the same load generator, which shares the cores with them. Without INFINITY it is left out.
@@ -12,14 +13,13 @@ the same load generator, which shares the cores with them. Without INFINITY it i
 - soak: clients that hang up, send malformed bodies or read slowly among others. Scores have to be
   the library's to the bit.
 
-Documents are made-up words, 5 to 300 of them.
+Documents are made-up words, 5 to 100 of them, and 40 at most in the soak.
 """
 
 import argparse
 import asyncio
 import json
 import os
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -36,8 +36,8 @@ LIMIT_S = 2  # of a request during the overload
 
 def library(seconds: float, seed: int) -> float:
     """Return pairs per second of the library."""
-    load, encoder = Load(seed), TextCrossEncoder(DEFAULT_RERANKER)
-    requests = [load.request(MIXED) for _ in range(10)]
+    made, encoder = Load(seed), TextCrossEncoder(DEFAULT_RERANKER)
+    requests = [made.request(MIXED) for _ in range(10)]
     encoder.rerank(*requests[0])
     pairs = turn = 0
     began = time.perf_counter()
@@ -108,8 +108,8 @@ async def overload(server: Running, pairs_per_s: float, seconds: float) -> dict[
 
 async def soak(server: Running, seconds: float) -> dict[str, Any]:
     """Measure what comes of all kinds of requests, and what is left of them."""
-    load, encoder = Load(7, words=40), TextCrossEncoder(DEFAULT_RERANKER, activation="sigmoid")
-    requests = [load.request(1 + number % 4) for number in range(100)]
+    made, encoder = Load(7, words=40), TextCrossEncoder(DEFAULT_RERANKER, activation="sigmoid")
+    requests = [made.request(1 + number % 4) for number in range(100)]
     expected = [(one, encoder.rerank(*one)) for one in requests]
     work = Soak(server, expected, 8)
     await work.run(seconds / 6, CLIENTS)
@@ -121,38 +121,59 @@ async def soak(server: Running, seconds: float) -> dict[str, Any]:
     return {"counts": counts, "after_a_sixth": before, "at_the_end": after}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scale", type=float, default=1, help="of all durations")
-    parser.add_argument("--out", type=Path, help="JSON with the figures")
-    given = parser.parse_args()
-    unit = 10 * given.scale  # seconds
-
-    record: dict[str, Any] = {"cores": os.cpu_count(), "machine": platform.machine()}
-
-    def keep(**found: Any) -> None:
-        record.update(found)
-        print(json.dumps(found), flush=True)
-        if given.out:
-            given.out.write_text(json.dumps(record, indent=1) + "\n")
-
-    keep(load_average_before=os.getloadavg()[0])
-    rates: dict[str, float] = {"library": library(unit, 100)}
+def speed(seconds: float) -> dict[str, Any]:
+    """Measure pairs per second of the library and of each server, and how long servers start."""
+    rates: dict[str, float] = {"library": library(seconds, 100)}
     starts: dict[str, float] = {}
     for name in ("ours", "fastembed", *(["infinity"] if "INFINITY" in os.environ else [])):
         with running(name) as server:
-            rates[name] = asyncio.run(closed_loop(server.url, CLIENTS, MIXED, unit, 100))
+            rates[name] = asyncio.run(closed_loop(server.url, CLIENTS, MIXED, seconds, 100))
             starts[name] = server.start_s
-    rates["library_again"] = library(unit, 100)
-    keep(pairs_per_s={name: round(rate, 1) for name, rate in rates.items()})
-    keep(start_to_first_answer_s=starts)
+    rates["library again"] = library(seconds, 100)
+    return {
+        "pairs_per_s": {name: round(rate, 1) for name, rate in rates.items()},
+        "start_to_first_answer_s": starts,
+    }
+
+
+def load(seconds: float) -> dict[str, Any]:
+    """Measure latency, and an overload."""
     with running("ours") as server:
-        keep(second_start_s=server.start_s)
-        keep(latency=asyncio.run(latency(server.url, rates["ours"], 4 * unit)))
-        keep(overload=asyncio.run(overload(server, rates["ours"], 2 * unit)))
+        rate = asyncio.run(closed_loop(server.url, 2, SHORT, seconds, 100))
+        return {
+            "pairs_per_s": round(rate, 1),
+            "latency": asyncio.run(latency(server.url, rate, 4 * seconds)),
+            "overload": asyncio.run(overload(server, rate, 2 * seconds)),
+        }
+
+
+def soaked(seconds: float) -> dict[str, Any]:
+    """Measure a soak."""
     with running("ours") as server:
-        keep(soak=asyncio.run(soak(server, 18 * unit)))
-    keep(load_average_after=os.getloadavg()[0])
+        return asyncio.run(soak(server, 12 * seconds))
+
+
+PARTS = {"speed": speed, "load": load, "soak": soaked}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scale", type=float, default=1, help="of all durations")
+    parser.add_argument("--part", action="append", choices=PARTS, help="default: all")
+    parser.add_argument("--out", type=Path, help="JSON with the figures, added to what it has")
+    given = parser.parse_args()
+    record: dict[str, Any] = {}
+    if given.out and given.out.exists():
+        record = json.loads(given.out.read_text())
+    for name in given.part or PARTS:
+        busy = os.getloadavg()[0]
+        found = PARTS[name](10 * given.scale)
+        # What else the machine did: the load before includes nothing of this measurement.
+        found |= {"cores": os.cpu_count(), "load_average_before": round(busy, 1)}
+        record[name] = found
+        print(json.dumps({name: found}), flush=True)
+        if given.out:
+            given.out.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

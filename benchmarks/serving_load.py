@@ -24,7 +24,7 @@ class Load:
         words: of a document, at most; it has 5 at least.
     """
 
-    def __init__(self, seed: int, words: int = 300) -> None:
+    def __init__(self, seed: int, words: int = 100) -> None:
         self._random = random.Random(seed)
         self._most = words
 
