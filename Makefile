@@ -122,13 +122,18 @@ $(VENV)-serving-clients/.ready: pyproject.toml
 serving-clients: $(VENV)-serving-clients/.ready  ## the tests with cohere, LangChain, LlamaIndex, Haystack, huggingface_hub and LiteLLM as clients of the server
 	@$(VENV)-serving-clients/bin/python -m pytest tests/integration/serving/test_clients.py tests/integration/serving/test_spans.py
 
-schemathesis: $(VENV)-serving-clients/.ready  ## what the server's OpenAPI description allows, and much that it does not, sent to the server
-	@$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --group schemathesis --editable '.[embedded]'
-	@$(VENV)-serving-clients/bin/python -m pytest tests/integration/serving/test_schema.py
+# The server's own description, and its page.
+$(VENV)-serving-checks/.ready: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-serving-checks
+	@$(VENV)-serving-checks/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	@$(VENV)-serving-checks/bin/python -m pip --disable-pip-version-check install --quiet --group serving-checks --editable '.[cpu,embedded,serve]'
+	@touch $@
 
-serving-look: $(VENV)-serving-clients/.ready  ## the server's page in a headless Chromium: both orders, escaping, contrast, light and dark; CHROMIUM=path
-	@$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --group look --editable '.[embedded]'
-	@$(VENV)-serving-clients/bin/python -m pytest tests/integration/serving/look.py
+schemathesis: $(VENV)-serving-checks/.ready  ## what the server's OpenAPI description allows, and much that it does not, sent to the server
+	@$(VENV)-serving-checks/bin/python -m pytest tests/integration/serving/test_schema.py
+
+serving-look: $(VENV)-serving-checks/.ready  ## the server's page in a headless Chromium: both orders, escaping, contrast, light and dark; CHROMIUM=path
+	@$(VENV)-serving-checks/bin/python -m pytest tests/integration/serving/look.py
 
 $(VENV)-ray/.ready: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-ray
