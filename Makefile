@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test server-test congruence newest oldest adapters frameworks serving-clients ray coverage check questions lock clean \
+.PHONY: demo test server-test congruence newest oldest newest-server oldest-server adapters frameworks serving-clients ray coverage check questions lock clean \
     docs docs-look notebooks workflows package extras dist
 .DEFAULT_GOAL := help
 
@@ -62,7 +62,10 @@ $(VENV)-oldest/.ready: pyproject.toml constraints-oldest.txt
 
 define across
 @$(VENV)-$@/bin/python -m pytest $(ALL) $(ACROSS)
-@$(VENV)-$@/bin/python -m pytest -m server tests/integration/test_server.py tests/integration/test_server_trouble.py $(QUIET)
+endef
+
+define against
+@$(VENV)-$(@:-server=)/bin/python -m pytest -m server tests/integration/test_server.py tests/integration/test_server_trouble.py $(QUIET)
 endef
 
 newest: $(VENV)-newest/.ready  ## the tests of what depends on other packages, with the newest of all that a user gets
@@ -70,6 +73,12 @@ newest: $(VENV)-newest/.ready  ## the tests of what depends on other packages, w
 
 oldest: $(VENV)-oldest/.ready  ## the same with the oldest that pyproject.toml allows
 	$(across)
+
+newest-server: $(VENV)-newest/.ready  ## of these, the tests against a server at QDRANT_URL
+	$(against)
+
+oldest-server: $(VENV)-oldest/.ready  ## the same with the oldest
+	$(against)
 
 # PyTorch and the packages whose encoders are taken as they are.
 $(VENV)-adapters/.ready: pyproject.toml

@@ -31,9 +31,9 @@ def test_every_command_is_one_of_make(path):
     ran = 0
     for job in yaml.safe_load(path.read_text("utf-8"))["jobs"].values():
         for command in commands_of(job):
-            made = re.fullmatch(r"make ([a-z-]+)(?: [A-Z]+=\$\{\{ [\w.]+ \}\})?", command)
+            made = re.fullmatch(r"make ([a-z -]+)(?: [A-Z]+=\$\{\{ [\w.]+ \}\})?", command)
             assert made, command
-            assert made[1] in TARGETS
+            assert set(made[1].split()) <= TARGETS
             ran += 1
     assert ran
 
@@ -41,9 +41,9 @@ def test_every_command_is_one_of_make(path):
 def test_all_that_we_test_is_tested_there():
     """Every target that tests something has a job."""
     text = "".join(path.read_text("utf-8") for path in WORKFLOWS)
-    ours = "check test server-test oldest newest adapters frameworks serving-clients"
+    ours = "check test server-test oldest newest oldest-server adapters frameworks serving-clients"
     for target in f"{ours} docs package extras workflows".split():
-        assert re.search(rf"(?:make |target: ){target}\b", text), target
+        assert re.search(rf"(?:make |target: )[a-z -]*{target}\b", text), target
 
 
 def test_every_python_of_the_classifiers_is_tested():
