@@ -4,7 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test server-test congruence newest oldest newest-server oldest-server adapters frameworks serving-clients coverage check questions lock clean \
+.PHONY: demo test server-test congruence newest oldest newest-server oldest-server adapters frameworks serving-clients ray \
+    coverage check questions lock clean \
     docs docs-look notebooks workflows package extras dist
 .DEFAULT_GOAL := help
 
@@ -121,6 +122,15 @@ $(VENV)-serving-clients/.ready: pyproject.toml
 serving-clients: $(VENV)-serving-clients/.ready  ## the tests with cohere, LangChain, LlamaIndex, Haystack, huggingface_hub and LiteLLM as clients of the server
 	@$(VENV)-serving-clients/bin/python -m pytest tests/integration/serving/test_clients.py tests/integration/serving/test_spans.py
 
+$(VENV)-ray/.ready: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-ray
+	@$(VENV)-ray/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	@$(VENV)-ray/bin/python -m pip --disable-pip-version-check install --quiet --group ray --editable '.[cpu,embedded]'
+	@touch $@
+
+ray: $(VENV)-ray/.ready  ## the tests of datasets and of the server on a Ray of two cores; into a cluster if QDRANT_BINARY is set
+	@$(VENV)-ray/bin/python -m pytest tests/integration/distributed $(QUIET)
+
 # The package is read, not imported: its docstrings become the reference.
 $(VENV)-docs/.ready: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-docs
@@ -129,8 +139,8 @@ $(VENV)-docs/.ready: pyproject.toml
 	@touch $@
 
 docs: $(VENV)-docs/.ready  ## the manual as a site, in site/; a broken link or a missing docstring is an error
-	@$(VENV)-docs/bin/python -m mkdocs --quiet build --strict
-	@$(VENV)-docs/bin/python -m pytest --quiet -o addopts= --noconftest tests/site
+	@NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs --quiet build --strict
+	@BUILT=site $(VENV)-docs/bin/python -m pytest --quiet -o addopts= --noconftest tests/site
 
 docs-look: docs  ## the site in a headless Chromium: widths, contrast, light and dark; CHROMIUM=path
 	@$(VENV)-docs/bin/python -m pip --disable-pip-version-check install --quiet --group look
@@ -184,4 +194,4 @@ lock: $(VENV)/.dev  ## write the versions installed now into constraints.txt
 	   $(PIP) freeze --exclude-editable | grep -vi '^qdrant-rerank'; } > constraints.txt
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest $(VENV)-adapters $(VENV)-frameworks $(VENV)-mcp1 $(VENV)-serving-clients $(VENV)-docs $(VENV)-package $(VENV)-workflows dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest $(VENV)-adapters $(VENV)-frameworks $(VENV)-mcp1 $(VENV)-serving-clients $(VENV)-ray $(VENV)-docs $(VENV)-package $(VENV)-workflows dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -17,6 +17,7 @@ PAGES = {
     "qdrant": ("Qdrant", "Settings of a collection that has to be created."),
     "evaluation": ("Evaluation", "Measure what reranking gains and costs."),
     "serving": ("Serving", "The server as an ASGI application."),
+    "distributed": ("More machines", "Datasets, and the server, on a Ray cluster."),
     "integrations": ("Integrations", "Components for frameworks. Each needs its extra."),
     "errors": (
         "Errors",
@@ -41,6 +42,16 @@ BESIDES = {
         "read_run write_run".split()
     ],
     "serving": ["qdrant_rerank.serving.create_app", "qdrant_rerank.serving.ServeSettings"],
+    "distributed": [
+        "qdrant_rerank.distributed.rerank_dataset",
+        "qdrant_rerank.distributed.RerankedFiles",
+        "qdrant_rerank.distributed.index_dataset",
+        "qdrant_rerank.distributed.Indexed",
+        "qdrant_rerank.distributed.deployment.deployment",
+        "qdrant_rerank.capacity.plan",
+        "qdrant_rerank.capacity.Workload",
+        "qdrant_rerank.capacity.Plan",
+    ],
     "integrations": [
         f"qdrant_rerank.integrations.{name}"
         for name in ("langchain", "llama_index", "haystack", "dspy", "mcp")

@@ -3,6 +3,7 @@
 import click
 
 from qdrant_rerank.cli.output import say
+from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
 
 __all__ = ["serve"]
@@ -39,6 +40,17 @@ __all__ = ["serve"]
 @click.option("--threads", type=click.IntRange(min=1), help="Batches at a time; default: cores.")
 @click.option("--precision", help="Of the model: auto, fp32, fp16, int8 or bf16.")
 @click.option("--max-length", type=click.IntRange(min=1), help="Tokens of a pair, at most.")
+@click.option("--ray", "on_ray", is_flag=True, help="Serve on a Ray cluster: see --replicas.")
+@click.option(
+    "--replicas",
+    type=click.IntRange(min=1),
+    help="With --ray: processes with the models, each with as many cores as --threads; default: 1.",
+)
+@click.option(
+    "--max-replicas",
+    type=click.IntRange(min=1),
+    help="With --ray: more of them start while tokens wait.",
+)
 def serve(
     models: tuple[str, ...],
     collections: tuple[str, ...],
@@ -57,11 +69,16 @@ def serve(
     threads: int | None,
     precision: str | None,
     max_length: int | None,
+    on_ray: bool,
+    replicas: int | None,
+    max_replicas: int | None,
 ) -> None:
     """Answer reranking requests of TEI's, Cohere's, Jina's and vLLM's clients.
 
     Ctrl-C ends it, after the requests that it has accepted.
     """
+    if not on_ray and (replicas or max_replicas):
+        raise InvalidInputError("--replicas and --max-replicas are for Ray. Pass --ray as well.")
     from qdrant_rerank.serving import ServeSettings
     from qdrant_rerank.serving.json_logs import log_as_json
     from qdrant_rerank.serving.keys import read_keys
@@ -90,6 +107,16 @@ def serve(
     settings = settings.changed(given, "The command line")
     if api_key_file is not None:
         settings = settings.with_keys(read_keys(api_key_file))
+    if on_ray:
+        from qdrant_rerank.distributed.deployment import serve_until_interrupted
+
+        fewest = replicas or 1
+        serve_until_interrupted(
+            settings,
+            lambda url: say(f"Listening on {url}", err=True),
+            replicas=(fewest, max_replicas or fewest),
+        )
+        return
     with listening(settings) as listener:
         server = make_server(settings, listener, lambda url: say(f"Listening on {url}", err=True))
         log_as_json()

@@ -4,25 +4,15 @@ A block of a page is ``python`` or ``sh``, which is run, or ``text``, which is w
 it prints. ``<!-- not run: why -->`` above a block says that it is not run.
 """
 
-import ast
-import builtins
 import importlib.util
-import inspect
-import os
 import re
-import shutil
-import subprocess
-import sys
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 
-import click
 import pytest
 
 import qdrant_rerank
 from manual.pages import MADE
-from qdrant_rerank.cli.main import main
+from tests.page_runs import printed_by, require_sound
 from tests.pages import blocks_of, require_same
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +29,7 @@ NOT_RUN = {
     "models.md": 4,
     "qdrant.md": 2,
     "rerankers.md": 3,
+    "scale.md": 5,
     "search.md": 2,
     "serve.md": 4,
     "start.md": 2,
@@ -46,56 +37,6 @@ NOT_RUN = {
 #: Pages whose blocks need packages of their own: tests/integration/integrations/test_page.py.
 ELSEWHERE = {"frameworks.md"}
 in_pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-
-
-def printed_by(block, names, exports):
-    """What a block prints: Python in the page's names, sh in the same folder."""
-    if block.language == "python":
-        with redirect_stdout(StringIO()) as stdout:
-            exec(compile(block.code, block.place, "exec"), names)
-        return stdout.getvalue()
-    done = subprocess.run(
-        [shutil.which("bash") or "sh", "-e", "-c", "\n".join([*exports, block.code])],
-        env=os.environ
-        | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "80"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    told = [line for line in done.stderr.splitlines() if not line.startswith("Wrote ")]
-    assert (done.returncode, told) == (0, []), block.place
-    exports += re.findall(r"^export .*", block.code, re.MULTILINE)
-    return done.stdout
-
-
-def require_sound(block, names):
-    """A block that is not run has names, imports, keywords and options that exist."""
-    if block.language == "sh":
-        for line in re.findall(r"^qdrant-rerank (.*?)(?: +#.*)?$", block.code, re.MULTILINE):
-            command, words = main, line.split()
-            while isinstance(command, click.Group) and words and words[0] in command.commands:
-                command = command.commands[words.pop(0)]
-            assert command is not main, block.place
-            known = {option for parameter in command.params for option in parameter.opts}
-            assert {word for word in words if word.startswith("-")} <= known, block.place
-        return
-    nodes = list(ast.walk(ast.parse(block.code)))
-    ours = {
-        alias.name: getattr(qdrant_rerank, alias.name)
-        for node in nodes
-        if isinstance(node, ast.ImportFrom) and node.module == "qdrant_rerank"
-        for alias in node.names
-    }
-    used = [node for node in nodes if isinstance(node, ast.Name)]
-    given = {node.id for node in used if isinstance(node.ctx, ast.Store)}
-    given |= {node.name for node in nodes if isinstance(node, ast.alias)}
-    assert {node.id for node in used} <= given | set(names) | set(dir(builtins)), block.place
-    for node in nodes:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            called = ours.get(node.func.id) or names.get(node.func.id)
-            if callable(called):
-                known = set(inspect.signature(called).parameters)
-                assert {keyword.arg for keyword in node.keywords} <= known, block.place
 
 
 @pytest.mark.parametrize(
