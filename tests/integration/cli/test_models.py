@@ -9,12 +9,14 @@ import sys
 import pytest
 
 from qdrant_rerank import DEFAULT_RERANKER
+from qdrant_rerank.errors import ModelFileError
 from qdrant_rerank.hub.specs import BUNDLED_DIRECTORY
 from tests.hub_server import hub_of
 from tests.hub_worker import ENVIRONMENT
 
 NAME = "Xenova/ms-marco-MiniLM-L-6-v2"
 SHORT = "ms-marco-minilm-l-6-v2"
+SEE = f" See {ModelFileError.help_url}"
 
 
 @pytest.fixture
@@ -48,7 +50,8 @@ def test_from_pull_to_rm(command, hub, tmp_path):
     code, _, err = command("path", SHORT)
     assert code == 2
     assert err == (
-        f"Error: {NAME} is not complete in the cache. Fetch it: qdrant-rerank models pull {NAME}\n"
+        f"Error: {NAME} is not complete in the cache. Fetch it: qdrant-rerank models pull {NAME}"
+        f"{SEE}\n"
     )
     assert hub.requests == []
 
@@ -73,7 +76,7 @@ def test_from_pull_to_rm(command, hub, tmp_path):
     assert code == 2
     assert "damaged" in out
     assert err.startswith(f"Error: {file} is damaged: its sha256 is ")
-    assert err.endswith(f"Fetch it again: qdrant-rerank models pull {NAME} --force\n")
+    assert err.endswith(f"Fetch it again: qdrant-rerank models pull {NAME} --force{SEE}\n")
     assert hub.requests == []
 
     assert command("pull", SHORT, "--force")[0] == 0
