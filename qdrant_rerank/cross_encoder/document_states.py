@@ -18,18 +18,20 @@ of a float16's, whose largest, 0.0014, was above the 0.001 that is promised.
 """
 
 import mmap
+import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from struct import Struct, error as StructError
-from typing import Any, Literal, get_args, overload
+from struct import Struct
+from typing import Any, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_rerank.errors import DamagedFileError, InvalidInputError, ModelFileError
+from qdrant_rerank.types import StatesPrecision
 from qdrant_rerank.utils.atomic_files import atomic_binary
 
 __all__ = [
@@ -38,14 +40,11 @@ __all__ = [
     "DocumentStates",
     "Passage",
     "Record",
-    "StatesPrecision",
+    "is_current",
     "pack",
     "text_digest",
     "unpack",
 ]
-
-#: "int8" takes 8 bits per number; "float16" takes 16, and is nearly exact.
-StatesPrecision = Literal["int8", "float16"]
 
 FORMAT = 1
 PRECISIONS: tuple[StatesPrecision, ...] = get_args(StatesPrecision)
@@ -129,20 +128,32 @@ def pack(
     return body + CHECKSUM.pack(zlib.crc32(body))
 
 
+def is_current(record: bytes, text: str, model: bytes, precision: StatesPrecision) -> bool:
+    """Whether a record is whole, and holds the states that a model would make of a text now."""
+    wanted = (FORMAT, PRECISIONS.index(precision), model, text_digest(model, text))
+    if len(record) < HEAD.size + CHECKSUM.size:
+        return False
+    number, kind, _, _, _, _, *digests = HEAD.unpack_from(record)
+    [checksum] = CHECKSUM.unpack(record[-CHECKSUM.size :])
+    return (number, kind, *digests) == wanted and (
+        zlib.crc32(memoryview(record)[: -CHECKSUM.size]) == checksum
+    )
+
+
 def unpack(record: bytes | memoryview) -> Record | None:
     """Read a record; None if it is damaged, or of another format."""
     body = memoryview(record)[: -CHECKSUM.size]
     try:
         [checksum] = CHECKSUM.unpack(memoryview(record)[-CHECKSUM.size :])
         fields = HEAD.unpack_from(body)
-    except StructError:
+    except struct.error:
         return None
     number, kind, flags, _, width, count, model, text = fields
     if number != FORMAT or kind >= len(PRECISIONS) or zlib.crc32(body) != checksum:
         return None
     try:
         passages = _passages(body, PRECISIONS[kind], flags, width, count)
-    except (ValueError, StructError):  # lengths that do not fit, written by somebody else
+    except (ValueError, struct.error):  # lengths that do not fit, written by somebody else
         return None
     return Record(PRECISIONS[kind], model, text, bool(flags & TRUNCATED), passages)
 
@@ -270,9 +281,7 @@ class DocumentStates(Sequence[memoryview]):
         ends = np.frombuffer(mapped, dtype="<u8", count=count, offset=first).tolist()
         start = first + 8 * count
         bounds = [0, *ends]
-        return cls(
-            mapped[start + bounds[at] : start + bounds[at + 1]] for at in range(len(ends))
-        )
+        return cls(mapped[start + bounds[at] : start + bounds[at + 1]] for at in range(len(ends)))
 
     @overload
     def __getitem__(self, index: int) -> memoryview: ...

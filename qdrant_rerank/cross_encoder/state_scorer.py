@@ -5,9 +5,9 @@ Both texts are cut, or split into passages, alone, too: a document as if every q
 of the max length. So its states serve all queries. A pair that fits the max length, with a query of
 up to that eighth, is read as the whole model reads it.
 
-The branches compute in floats: rounded states would change how dynamic quantisation rounds all of a
-pair, which costs more of a score than the states' own rounding. Every document's states are rounded,
-stored or not, so that a score does not depend on what is stored.
+The branches compute in floats: rounded states would change how dynamic quantisation rounds all of
+a pair, which costs more of a score than the states' own rounding. Every document's states are
+rounded, stored or not, so that a score does not depend on what is stored.
 """
 
 import time
@@ -22,7 +22,7 @@ from qdrant_rerank.cross_encoder.document_cache import TwoPartRuntime
 from qdrant_rerank.cross_encoder.document_states import (
     Passage,
     Record,
-    StatesPrecision,
+    is_current,
     pack,
     text_digest,
     unpack,
@@ -32,6 +32,7 @@ from qdrant_rerank.cross_encoder.score_cache import PairOutput
 from qdrant_rerank.cross_encoder.scorer import PairScorer
 from qdrant_rerank.cross_encoder.windows import PairReader
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.types import StatesPrecision
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 
 __all__ = ["QUERY_SHARE", "StateScorer", "StoredText"]
@@ -111,11 +112,6 @@ class StateScorer:
         rows = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
         self._runtime.for_each(partial(encode_one, spread=spread), rows)
         return records
-
-    def is_current(self, text: str, record: bytes | None, precision: StatesPrecision) -> bool:
-        """Whether a record holds the states that this model would make of the text now."""
-        found = None if record is None else unpack(record)
-        return found is not None and self._fits(found, text, precision)
 
     def score(
         self,
@@ -204,17 +200,9 @@ class StateScorer:
     def _stored(self, document: str, precision: StatesPrecision) -> Record | None:
         """Return a text's stored states, if they are those that would be made now."""
         kept = document.record if isinstance(document, StoredText) else None
-        record = None if kept is None else unpack(kept)
-        if record is None or not self._fits(record, str(document), precision):
+        if kept is None or not is_current(kept, document, self.model, precision):
             return None
-        return record
-
-    def _fits(self, record: Record, text: str, precision: StatesPrecision) -> bool:
-        return (
-            record.precision == precision
-            and record.model == self.model
-            and record.text == text_digest(self.model, text)
-        )
+        return unpack(kept)
 
     def _record(self, text: str, precision: StatesPrecision, spread: bool) -> bytes:
         reading = self._documents([("", text)])

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from qdrant_rerank.cross_encoder.activations import Activation, activation_name, require_activation
-from qdrant_rerank.cross_encoder.document_states import DocumentStates, StatesPrecision
+from qdrant_rerank.cross_encoder.document_states import DocumentStates
 from qdrant_rerank.cross_encoder.heads import Label
 from qdrant_rerank.cross_encoder.loader import EncoderLoader
 from qdrant_rerank.cross_encoder.pair_scores import PairScores
@@ -33,6 +33,7 @@ from qdrant_rerank.inference.cpu import available_cores
 from qdrant_rerank.inference.gpu.devices import Provider
 from qdrant_rerank.inference.request import Engine, Request
 from qdrant_rerank.inference.threads import shared_pool
+from qdrant_rerank.types import StatesPrecision
 from qdrant_rerank.utils.deadline import Deadline
 from qdrant_rerank.utils.progress import tqdm
 from qdrant_rerank.utils.validation import (
@@ -283,7 +284,8 @@ class TextCrossEncoder:
 
         Args:
             query: a text; it may be cut if it is longer than half of the max length.
-            documents: what :meth:`encode_documents` returned, or texts of any length. A pair that is longer than the max length is cut, or
+            documents: what :meth:`encode_documents` returned, or texts of any length.
+                A pair that is longer than the max length is cut, or
                 read in passages, as ``long_documents`` says. ``score_pairs`` tells which were cut.
             batch_size: pairs per batch, at most; None to let the token budget decide. It never
                 changes a score.
@@ -625,12 +627,13 @@ class TextCrossEncoder:
         """Score every document, or raise the errors of :meth:`rerank`."""
         deadline = Deadline.after(deadline_s)
         require_positive("batch_size", batch_size)
-        pairs = [(query, document) for document in documents]
         if isinstance(documents, DocumentStates):
             require_pairs([(query, "")])
+            pairs: list[tuple[str, Any]] = [(query, record) for record in documents]
             precision = documents.precision or "int8"
             found = self._model.states().score(pairs, precision, deadline)
         else:
+            pairs = [(query, document) for document in documents]
             found = self._score(pairs, batch_size, deadline)
         scores: list[float] = found.scores[found.scored].tolist()
         if len(scores) < len(pairs):
