@@ -1,7 +1,9 @@
 """The vectors and text indexes of a collection. No I/O."""
 
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, Self, get_args
 
 from qdrant_client import models
@@ -17,8 +19,10 @@ __all__ = [
     "IDS_VERSION",
     "SPARSE_KEY",
     "SPARSE_NAME",
+    "STATES",
     "STATES_FIELD",
     "STATES_KEY",
+    "STATES_OF",
     "TEXT_KEY",
     "Branch",
     "CollectionSchema",
@@ -40,8 +44,10 @@ IDS_KEY = "qdrant_rerank_ids"
 IDS_VERSION = 2
 #: Key under which a collection records whose states its documents have.
 STATES_KEY = "qdrant_rerank_states"
-#: Payload field of a document's states; it is never returned with a hit.
+#: Payload field of a document's states, which is never returned with a hit. It holds the states,
+#: and what they are of, which is small and read where only that is to be known.
 STATES_FIELD = "qdrant_rerank_states"
+STATES, STATES_OF = "states", "of"
 MODEL_DIGEST_BYTES = 16
 
 
@@ -73,6 +79,12 @@ class CollectionStates:
         if precision not in get_args(StatesPrecision) or len(digest) != MODEL_DIGEST_BYTES:
             return None
         return cls(precision, digest, str(recorded.get("name", "")))
+
+    def of(self, text: str) -> str:
+        """Return what the states of a text are of: model, precision and text, in 44 letters."""
+        digest = blake2b(self.precision.encode(), digest_size=32, key=self.model)
+        digest.update(text.encode("utf-8", "surrogatepass"))
+        return b64encode(digest.digest()).decode()
 
     def describe(self) -> dict[str, str]:
         """Return what a collection's metadata records."""

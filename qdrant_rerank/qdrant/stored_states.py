@@ -5,19 +5,20 @@ In the payload, since a multivector is sent as one text, or one float, for each 
 the hits that are scored.
 """
 
-import binascii
 import logging
-from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantError
 from qdrant_rerank.options import SearchOptions
-from qdrant_rerank.qdrant.lookups import retrieve_points
-from qdrant_rerank.qdrant.schema import STATES_FIELD, CollectionStates
+from qdrant_rerank.qdrant.lookups import given, read_consistency
+from qdrant_rerank.qdrant.schema import STATES, STATES_FIELD, STATES_OF, CollectionStates
+from qdrant_rerank.qdrant.transport.client import is_local
 from qdrant_rerank.qdrant.transport.driver import Driver
+from qdrant_rerank.qdrant.transport.internals import uncompressed_points
 from qdrant_rerank.types import PointId, StatesPrecision
 
 __all__ = [
@@ -26,11 +27,20 @@ __all__ = [
     "encoded",
     "fetch_states",
     "shown_states",
+    "states_payload",
+    "stored_of",
     "stored_record",
     "with_states",
 ]
 
 logger = logging.getLogger(__name__)
+
+RECORD = f"{STATES_FIELD}.{STATES}"
+
+# A byte is a character from U+0020 on, so that the small numbers of either sign, which most states
+# in int8 are, are printable ASCII of one byte in UTF-8: on average 1.2 bytes for a byte, where
+# base64 takes 1.33, and a sixth of its time to decode.
+FIRST, SHIFT = np.uint16(0x20), np.uint8(47)
 
 #: Returns points with the states of their texts.
 AddStates = Callable[[Sequence[models.PointStruct], Sequence[str]], list[models.PointStruct]]
@@ -64,19 +74,39 @@ class StatesEncoder(Protocol):
 
 
 def encoded(record: bytes) -> str:
-    """Return a record as the payload holds it."""
-    return b64encode(record).decode("ascii")
+    """Return a record as the payload holds it: one character for each byte."""
+    characters = (np.frombuffer(record, np.uint8) + SHIFT).astype("<u2") + FIRST
+    return characters.tobytes().decode("utf-16-le")
 
 
 def stored_record(payload: Any) -> bytes | None:
     """Return the record of a payload; None if it has none, or something else."""
-    kept = payload.get(STATES_FIELD) if isinstance(payload, dict) else None
+    kept = _kept(payload).get(STATES)
     if not isinstance(kept, str):
         return None
     try:
-        return b64decode(kept, validate=True)
-    except (binascii.Error, ValueError):  # ValueError: not ASCII
+        characters = np.frombuffer(kept.encode("utf-16-le"), "<u2")
+    except UnicodeEncodeError:  # half a surrogate pair
         return None
+    if characters.size and not FIRST <= characters.min() <= characters.max() < FIRST + 256:
+        return None
+    return ((characters - FIRST).astype(np.uint8) - SHIFT).tobytes()
+
+
+def stored_of(payload: Any) -> str | None:
+    """Return what a payload's states are of, as ``CollectionStates.of`` says; None without any."""
+    found = _kept(payload).get(STATES_OF)
+    return found if isinstance(found, str) else None
+
+
+def _kept(payload: Any) -> dict[str, Any]:
+    kept = payload.get(STATES_FIELD) if isinstance(payload, dict) else None
+    return kept if isinstance(kept, dict) else {}
+
+
+def states_payload(text: str, record: bytes, states: CollectionStates) -> dict[str, Any]:
+    """Return the payload that stores a record of a text."""
+    return {STATES_FIELD: {STATES_OF: states.of(text), STATES: encoded(record)}}
 
 
 def with_states(
@@ -90,7 +120,8 @@ def with_states(
     records = encoder.states().encode([texts[row] for row in rows], states.precision)
     made = list(points)
     for row, record in zip(rows, records, strict=True):
-        payload = {**(points[row].payload or {}), STATES_FIELD: encoded(record)}
+        own = states_payload(texts[row], record, states)
+        payload = {**(points[row].payload or {}), **own}
         made[row] = points[row].model_copy(update={"payload": payload})
     return made
 
@@ -112,20 +143,36 @@ async def fetch_states(
 
     If Qdrant does not answer, there are none: then their texts are read.
     """
-    try:
-        found = await retrieve_points(
-            driver,
-            collection,
-            ids,
-            options,
-            with_payload=[STATES_FIELD],
-            shard_key=shard_key,
+    wanted = list(dict.fromkeys(ids))
+
+    def send(client: Any, timeout: int | None) -> Any:
+        points = None if is_local(client) else uncompressed_points(client)
+        if points is None:
+            return client.retrieve(
+                collection,
+                wanted,
+                with_payload=[RECORD],
+                with_vectors=False,
+                timeout=timeout,
+                **given(consistency=read_consistency(options), shard_key_selector=shard_key),
+            )
+        return points.get_points(
+            collection_name=collection,
+            consistency=read_consistency(options),
+            point_request=models.PointRequest(
+                ids=wanted, with_payload=[RECORD], with_vector=False, shard_key=shard_key
+            ),
+            timeout=timeout,
         )
+
+    try:
+        answer = await driver.request(send) if wanted else []
     except QdrantError as error:
         logger.warning("The states of %r could not be fetched: %s", collection, error)
         return {}
-    return {
-        point_id: record
-        for point_id, point in found.items()
-        if (record := stored_record(point.payload)) is not None
-    }
+    return await driver.compute(_records, getattr(answer, "result", answer))
+
+
+def _records(points: Iterable[models.Record]) -> dict[PointId, bytes]:
+    found = ((point.id, stored_record(point.payload)) for point in points)
+    return {point_id: record for point_id, record in found if record is not None}
