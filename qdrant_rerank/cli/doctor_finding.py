@@ -26,6 +26,7 @@ Kind = Literal[
     "packages",
     "schema",
     "server",
+    "states",
     "strict mode",
     "text",
 ]

@@ -16,8 +16,13 @@ from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import TextChoice
 from qdrant_rerank.qdrant.lookups import retrieve_points, text_payload
 from qdrant_rerank.qdrant.recall import FirstStage
-from qdrant_rerank.qdrant.schema import STATES_FIELD, STATES_KEY, STATES_OF, CollectionStates
-from qdrant_rerank.qdrant.stored_states import StatesEncoder, states_payload, stored_of
+from qdrant_rerank.qdrant.schema import STATES_FIELD, STATES_KEY, CollectionStates
+from qdrant_rerank.qdrant.stored_states import (
+    STATES_ARE_OF,
+    StatesEncoder,
+    states_payload,
+    stored_of,
+)
 from qdrant_rerank.qdrant.text_source import settle_for_add
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.qdrant.upload import BATCH_RETRIES
@@ -83,7 +88,7 @@ async def fill_states(
         )
         first.forget()
     fields = text_payload(choice.text)
-    wanted = fields if isinstance(fields, bool) else [*fields, f"{STATES_FIELD}.{STATES_OF}"]
+    wanted = fields if isinstance(fields, bool) else [*fields, STATES_ARE_OF]
     filled = Filled()
     offset: Any = None
     total = (await driver.request(lambda c, _: c.get_collection(first.collection))).points_count

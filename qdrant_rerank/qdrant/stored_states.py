@@ -22,6 +22,7 @@ from qdrant_rerank.qdrant.transport.internals import uncompressed_points
 from qdrant_rerank.types import PointId, StatesPrecision
 
 __all__ = [
+    "STATES_ARE_OF",
     "AddStates",
     "StatesEncoder",
     "encoded",
@@ -36,6 +37,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 RECORD = f"{STATES_FIELD}.{STATES}"
+#: Path of what the states of a payload are of.
+STATES_ARE_OF = f"{STATES_FIELD}.{STATES_OF}"
 
 # A byte is a character from U+0020 on, so that the small numbers of either sign, which most states
 # in int8 are, are printable ASCII of one byte in UTF-8: on average 1.2 bytes for a byte, where
