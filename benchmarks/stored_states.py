@@ -47,6 +47,7 @@ QUERIES = ("which bread rises", "the melting point of iron", "how deep is the se
 WIDTH = 384
 CANDIDATES = 100
 FASTEMBED = "Xenova/ms-marco-MiniLM-L-6-v2"
+GIVEN_RUNS = {"dl19": "candidates_bm25_top100.tsv.gz"}
 COMPARED = 5  # queries whose scores are compared one by one
 PARTS = ("place", "speed", "quality")
 
@@ -292,15 +293,8 @@ def quality(model: str, folder: Path, most: int | None) -> dict[str, float]:
     corpus = read_corpus(folder / "corpus.jsonl.gz")
     full = folder / "qrels_full.tsv.gz"
     qrels = read_qrels(full if full.exists() else folder / "qrels.tsv.gz")
-    candidates = folder / "candidates_bm25_top100.tsv.gz"
-    run = (
-        read_run(candidates)
-        if candidates.exists()
-        else {
-            query: {document: -float(place) for place, document in enumerate(judged)}
-            for query, judged in qrels.items()
-        }
-    )
+    candidates = folder / GIVEN_RUNS.get(folder.name, "candidates.tsv.gz")
+    run = read_run(candidates)
     chosen = {query: qrels[query] for query in list(run)[:most] if query in qrels}
     run = {query: run[query] for query in chosen}
     encoder = TextCrossEncoder(model)

@@ -283,7 +283,7 @@ def _states_of(schema: CollectionSchema, reranker: StatesEncoder | None) -> AddS
         return partial(with_states, encoder=reranker, states=states)
     logger.warning(
         "%r stores states of %s (as it was then), which is not this searcher's reranker, so "
-        "documents are added without. 'qdrant-rerank states %s' adds them.",
+        "documents are added without. 'qdrant-rerank states --collection %s' adds them.",
         schema.collection,
         states.name,
         schema.collection,

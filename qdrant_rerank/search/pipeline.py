@@ -252,7 +252,7 @@ class Search:
                 "states",
                 f"{read} of {read + stored} documents of {self._first.collection!r} were read "
                 f"again, since no current states of {states.name} are stored of them. Run "
-                f"'qdrant-rerank states {self._first.collection}'.",
+                f"'qdrant-rerank states --collection {self._first.collection}'.",
             )
 
     async def _settle(self) -> None:

@@ -145,7 +145,7 @@ def test_a_changed_text_is_read(searcher, encoder):
     payload = {"text": "Iron turns liquid at 1538 degrees.", STATES_FIELD: kept}
     client.upsert("docs", [models.PointStruct(id=2, vector=vectors, payload=payload)])
     client.overwrite_payload("docs", {"text": "Nothing of this."}, points=[3])
-    with pytest.warns(UserWarning, match="qdrant-rerank states docs"):
+    with pytest.warns(UserWarning, match="qdrant-rerank states --collection docs"):
         found = searcher.search(QUERY, limit=12)
     assert counts(found) == (9, 3)
     now = ["Bread, bread, bread.", payload["text"], "Nothing of this.", *TEXTS[3:]]
@@ -178,7 +178,9 @@ def test_damaged_states_are_read_anew(searcher, encoder, damage):
 def test_a_search_warns_once_of_much_that_is_read(searcher):
     """More than a tenth is told, once, with the command that helps."""
     searcher.client.delete_payload("docs", [STATES_FIELD], points=[1, 2])
-    with pytest.warns(UserWarning, match="2 of 12 documents .*'qdrant-rerank states docs'"):
+    with pytest.warns(
+        UserWarning, match="2 of 12 documents .*'qdrant-rerank states --collection docs'"
+    ):
         searcher.search(QUERY, limit=3)
     assert counts(searcher.search(QUERY, limit=3)) == (10, 2)
 
