@@ -5,8 +5,8 @@
 
 Parts:
 
-- ``place``: where states may lie: a multivector of uint8 on disk without an index, base64 in the
-  payload, and the text that is used; in the embedded engine, and with --url on a server, over REST
+- ``place``: where states may lie: a multivector of uint8 on disk without an index, or base64
+  in the payload, which is used; in the embedded engine, and with --url on a server, over REST
   and gRPC: milliseconds to fetch those of 100 points, to retrieve 100 candidates without them, with
   and without a filter on a field that has no index, and bytes on disk.
 - ``speed``: made-up documents of 15 to 250 words. The whole model and the stored states take turns,
@@ -41,7 +41,7 @@ from qdrant_rerank.evaluation import evaluate_run
 from qdrant_rerank.evaluation.corpus import read_corpus, read_queries
 from qdrant_rerank.evaluation.trec import read_qrels, read_run
 from qdrant_rerank.qdrant.embedded.choice import embedded_client
-from qdrant_rerank.qdrant.stored_states import encoded, stored_record
+from qdrant_rerank.qdrant.stored_states import encoded
 
 QUERIES = ("which bread rises", "the melting point of iron", "how deep is the sea")
 WIDTH = 384
@@ -110,7 +110,7 @@ def place(url: str | None, count: int) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     with engines(url) as clients:
         for engine, (client, folder) in clients.items():
-            for kind in ("none", "text", "base64", "multivector"):
+            for kind in ("none", "base64", "multivector"):
                 before = size(folder)
                 row = figures[f"{engine} {kind}"] = placed(client, kind, states)
                 if folder is not None:
@@ -146,8 +146,6 @@ def placed(client: QdrantClient, kind: str, states: list[Any]) -> dict[str, floa
                 vector["states"] = (states[row].astype(float) + 128).tolist()
             elif kind == "base64":
                 payload["states"] = base64.b64encode(states[row].tobytes()).decode()
-            elif kind == "text":
-                payload["states"] = encoded(states[row].tobytes())
             points.append(models.PointStruct(id=row, vector=vector, payload=payload))
         client.upsert("places", points, wait=True)
     row = {"upload s": time.perf_counter() - began}
@@ -175,10 +173,7 @@ def placed(client: QdrantClient, kind: str, states: list[Any]) -> dict[str, floa
                 for point in found
             ]
         found = client.retrieve("places", ids, with_payload=["states"])
-        if kind == "base64":
-            return [base64.b64decode(point.payload["states"]) for point in found]
-        own = [{"qdrant_rerank_states": {"states": p.payload["states"]}} for p in found]
-        return [record for record in map(stored_record, own) if record is not None]
+        return [base64.b64decode(point.payload["states"]) for point in found]
 
     row["candidates ms"] = median_ms(candidates)
     row["filtered ms"] = median_ms(lambda: candidates(models.Filter(must=[year])))
@@ -334,7 +329,7 @@ def size(folder: Path | None) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def median_ms(call: Callable[[], Any], times: int = 5) -> float:
+def median_ms(call: Callable[[], Any], times: int = 3) -> float:
     """Median of wall time, in milliseconds."""
     took = []
     for _ in range(times):

@@ -648,7 +648,7 @@ class TextCrossEncoder:
         self, pairs: list[tuple[str, str]], batch_size: int | None, deadline: Deadline
     ) -> PairScores:
         """Score pairs of texts; by states if they come with those of this model."""
-        first = pairs[0][1] if pairs else None
+        first = pairs[0][-1] if pairs and isinstance(pairs[0], tuple) and pairs[0] else None
         if isinstance(first, StoredText) and first.model == self._model.states_model:
             require_pairs(pairs)
             return self._model.states().score(pairs, first.precision, deadline)

@@ -1,15 +1,16 @@
 """States of documents, stored in the payload beside their vectors, in a field of our own.
 
-In the payload, since a multivector is sent as one text, or one float, for each of its numbers: see
-``benchmarks/results/states_place.md``. The field is never returned with a hit; it is fetched for
-the hits that are scored.
+In the payload, as base64: a multivector is sent as one text, or one float, for each of its numbers,
+and takes many times as long (``benchmarks/stored_states.py --parts place``). The field is never
+returned with a hit; it is fetched for the hits that are scored.
 """
 
 import logging
+from base64 import b64encode
+from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 from qdrant_client import models
 
 from qdrant_rerank.errors import QdrantError
@@ -39,11 +40,6 @@ logger = logging.getLogger(__name__)
 RECORD = f"{STATES_FIELD}.{STATES}"
 #: Path of what the states of a payload are of.
 STATES_ARE_OF = f"{STATES_FIELD}.{STATES_OF}"
-
-# A byte is a character from U+0020 on, so that the small numbers of either sign, which most states
-# in int8 are, are printable ASCII of one byte in UTF-8: on average 1.2 bytes for a byte, where
-# base64 takes 1.33, and a sixth of its time to decode.
-FIRST, SHIFT = np.uint16(0x20), np.uint8(47)
 
 #: Returns points with the states of their texts.
 AddStates = Callable[[Sequence[models.PointStruct], Sequence[str]], list[models.PointStruct]]
@@ -77,9 +73,8 @@ class StatesEncoder(Protocol):
 
 
 def encoded(record: bytes) -> str:
-    """Return a record as the payload holds it: one character for each byte."""
-    characters = (np.frombuffer(record, np.uint8) + SHIFT).astype("<u2") + FIRST
-    return characters.tobytes().decode("utf-16-le")
+    """Return a record as the payload holds it."""
+    return b64encode(record).decode("ascii")
 
 
 def stored_record(payload: Any) -> bytes | None:
@@ -88,12 +83,9 @@ def stored_record(payload: Any) -> bytes | None:
     if not isinstance(kept, str):
         return None
     try:
-        characters = np.frombuffer(kept.encode("utf-16-le"), "<u2")
-    except UnicodeEncodeError:  # half a surrogate pair
+        return a2b_base64(kept)  # its checksum tells whether it is whole
+    except ValueError:
         return None
-    if characters.size and not FIRST <= characters.min() <= characters.max() < FIRST + 256:
-        return None
-    return ((characters - FIRST).astype(np.uint8) - SHIFT).tobytes()
 
 
 def stored_of(payload: Any) -> str | None:

@@ -178,9 +178,8 @@ def test_damaged_states_are_read_anew(searcher, encoder, damage):
 def test_a_search_warns_once_of_much_that_is_read(searcher):
     """More than a tenth is told, once, with the command that helps."""
     searcher.client.delete_payload("docs", [STATES_FIELD], points=[1, 2])
-    with pytest.warns(
-        UserWarning, match="2 of 12 documents .*'qdrant-rerank states --collection docs'"
-    ):
+    told = "2 of 12 documents .*'qdrant-rerank states --collection docs'"
+    with pytest.warns(UserWarning, match=told):
         searcher.search(QUERY, limit=3)
     assert counts(searcher.search(QUERY, limit=3)) == (10, 2)
 
