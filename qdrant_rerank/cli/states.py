@@ -16,22 +16,16 @@ from qdrant_rerank.cli.output import counted, print_json, say
 from qdrant_rerank.cli.searchers import searcher_for
 from qdrant_rerank.errors import InvalidInputError
 
-__all__ = ["precision_option", "states"]
-
-PRECISIONS = click.Choice(["int8", "float16"])
-
-precision_option = click.option(
-    "--document-states",
-    type=PRECISIONS,
-    help="Store the states of documents in the reranker's lower layers, in this precision.",
-)
+__all__ = ["states"]
 
 
 @click.command()
 @source_options
 @reranker_option("or a path, of a model whose lower layers see each text alone")
 @click.option(
-    "--precision", type=PRECISIONS, help="Of the states; else as the collection records, or int8."
+    "--precision",
+    type=click.Choice(["int8", "float16"]),
+    help="Of the states; else as the collection records, or int8.",
 )
 @click.option(
     "--batch-size", type=ONE_OR_MORE, default=64, show_default=True, help="Documents per request."

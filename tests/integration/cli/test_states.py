@@ -151,3 +151,25 @@ def test_doctor_tells_how_many_are_current(url):
     assert "30 of 40" in finding["seen"]
     assert "qdrant-rerank states" in finding["fix"]
     assert finding["wrong"]
+
+
+def test_index_and_reindex_store_states(tmp_path, url):
+    """A new collection stores what is asked for; later calls keep it."""
+    url, qdrant = url
+    file = tmp_path / "docs.jsonl"
+    file.write_text("".join(json.dumps(text) + "\n" for text in TEXTS[:4]))
+    place = ["--url", url]
+    run("index", str(file), "--collection", "new", *place, "--document-states", "float16")
+    file.write_text(json.dumps("Tin is soft.") + "\n")
+    run("index", str(file), "--collection", "new", *place)
+    filled = run("states", "--collection", "new", *place)
+    assert (filled["points"], filled["current"]) == (5, 5)
+    refused = CliRunner().invoke(
+        main, ["index", str(file), "--collection", "docs", *place, "--document-states", "int8"]
+    )
+    assert refused.exit_code == 2
+    assert "qdrant-rerank states --collection docs" in refused.stderr
+    run("reindex", str(file), "--collection", "alias", *place, "--document-states", "int8")
+    run("reindex", str(file), "--collection", "alias", *place)
+    filled = run("states", "--collection", "alias", *place)
+    assert (filled["points"], filled["current"], filled["made"]) == (1, 1, 0)
