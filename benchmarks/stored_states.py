@@ -33,7 +33,6 @@ from typing import Any
 
 import numpy as np
 from qdrant_client import QdrantClient, models
-from scipy.stats import kendalltau
 from stream import WORDS
 
 from qdrant_rerank import DEFAULT_RERANKER, CollectionSettings, HybridSearcher, TextCrossEncoder
@@ -112,7 +111,8 @@ def place(url: str | None, count: int) -> dict[str, Any]:
         for engine, (client, folder) in clients.items():
             for kind in ("none", "base64", "multivector"):
                 before = size(folder)
-                row = figures[f"{engine} {kind}"] = placed(client, kind, states)
+                row = placed(client, kind, states)
+                figures[f"{engine} {kind}"] = row
                 if folder is not None:
                     row["kB per point"] = (size(folder) - before) / 1000 / count
                 show(f"{engine:<9}{kind:<12}", row)
@@ -148,7 +148,7 @@ def placed(client: QdrantClient, kind: str, states: list[Any]) -> dict[str, floa
                 payload["states"] = base64.b64encode(states[row].tobytes()).decode()
             points.append(models.PointStruct(id=row, vector=vector, payload=payload))
         client.upsert("places", points, wait=True)
-    row = {"upload s": time.perf_counter() - began}
+    found = {"upload s": time.perf_counter() - began}
     query = rng.normal(size=256).tolist()
     hidden = models.PayloadSelectorExclude(exclude=["states"])
     year = models.FieldCondition(key="year", range=models.Range(gte=10))
@@ -167,20 +167,20 @@ def placed(client: QdrantClient, kind: str, states: list[Any]) -> dict[str, floa
 
     def fetch() -> list[bytes]:
         if kind == "multivector":
-            found = client.retrieve("places", ids, with_payload=False, with_vectors=["states"])
-            return [
-                np.asarray(point.vector["states"], np.float32).astype(np.uint8).tobytes()
-                for point in found
-            ]
-        found = client.retrieve("places", ids, with_payload=["states"])
-        return [base64.b64decode(point.payload["states"]) for point in found]
+            points: list[Any] = client.retrieve(
+                "places", ids, with_payload=False, with_vectors=["states"]
+            )
+            vectors = [np.asarray(point.vector["states"], np.float32) for point in points]
+            return [vector.astype(np.uint8).tobytes() for vector in vectors]
+        points = client.retrieve("places", ids, with_payload=["states"])
+        return [base64.b64decode(point.payload["states"]) for point in points]
 
-    row["candidates ms"] = median_ms(candidates)
-    row["filtered ms"] = median_ms(lambda: candidates(models.Filter(must=[year])))
+    found["candidates ms"] = median_ms(candidates)
+    found["filtered ms"] = median_ms(lambda: candidates(models.Filter(must=[year])))
     if kind != "none":
-        row["fetch ms"] = median_ms(fetch)
-        row["MB"] = sum(map(len, fetch())) / 1e6
-    return row
+        found["fetch ms"] = median_ms(fetch)
+        found["MB"] = sum(map(len, fetch())) / 1e6
+    return found
 
 
 def speed(model: str, url: str | None, count: int, turns: int) -> dict[str, Any]:
@@ -293,7 +293,7 @@ def quality(model: str, folder: Path, most: int | None) -> dict[str, float]:
     chosen = {query: qrels[query] for query in list(run)[:most] if query in qrels}
     run = {query: run[query] for query in chosen}
     encoder = TextCrossEncoder(model)
-    rerankers = {"whole": encoder, "int8": Stored(encoder, "int8")}
+    rerankers: dict[str, Any] = {"whole": encoder, "int8": Stored(encoder, "int8")}
     found = evaluate_run(
         run, corpus, {query: queries[query] for query in chosen}, chosen, reranker=rerankers
     )
@@ -309,8 +309,8 @@ def quality(model: str, folder: Path, most: int | None) -> dict[str, float]:
     for query in list(chosen)[:COMPARED]:
         texts = [corpus[document].content for document in run[query]]
         near = Stored(encoder, "float16").rerank(queries[query], texts)
-        taus["int8"].append(kendalltau(rerankers["int8"].rerank(queries[query], texts), near)[0])
-        taus["whole"].append(kendalltau(encoder.rerank(queries[query], texts), near)[0])
+        taus["int8"].append(kendalltau(rerankers["int8"].rerank(queries[query], texts), near))
+        taus["whole"].append(kendalltau(encoder.rerank(queries[query], texts), near))
         by_states = Stored(exact, "float16").rerank(queries[query], texts)
         whole = exact.rerank(queries[query], texts)
         differences.append(np.abs(np.array(by_states) - whole).max())
@@ -320,6 +320,12 @@ def quality(model: str, folder: Path, most: int | None) -> dict[str, float]:
     figures["largest difference fp32"] = float(np.max(differences))
     show(f"{model} {folder.name}", figures)
     return figures
+
+
+def kendalltau(one: list[float], other: list[float]) -> float:
+    """Kendall's tau of two lists of scores without ties."""
+    signs = [np.sign(np.subtract.outer(scores, scores)) for scores in (one, other)]
+    return float((signs[0] * signs[1]).sum() / (len(one) * (len(one) - 1)))
 
 
 def size(folder: Path | None) -> int:

@@ -77,8 +77,8 @@ def reindex(
     FILE is JSONL, as in 'index'. The name in --collection is an alias, or is not used yet. The
     documents go into a new collection, in the language of the old one unless --language names
     another; the average length for BM25 is measured again, and states of documents are stored if
-    the old one has them. When all are stored, the alias moves to it, and the old collection is removed, unless another alias stands for it. If anything fails,
-    the old collection stays.
+    the old one has them. When all are stored, the alias moves to it, and the old collection is
+    removed, unless another alias stands for it. If anything fails, the old collection stays.
     """
     from qdrant_rerank.qdrant.settings import CollectionSettings
 

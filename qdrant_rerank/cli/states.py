@@ -46,13 +46,15 @@ def states(
     if reranker == NONE:
         raise InvalidInputError("--reranker is none; expected the model that will rerank.")
     with searcher_for(source, reranker) as searcher:
+        encoder = searcher._states_encoder()
+        assert encoder is not None  # it was given by name
         driver = Driver(searcher.client, source.collection, CallLimits())
         filled = run(
             fill_states(
                 driver,
                 searcher._first,
                 searcher._choice,
-                searcher.reranker,
+                encoder,
                 precision=precision,  # type: ignore[arg-type]  # click checks it
                 batch_size=batch_size,
                 progress=None,

@@ -155,7 +155,7 @@ def test_doctor_tells_how_many_are_current(url):
 
 def test_index_and_reindex_store_states(tmp_path, url):
     """A new collection stores what is asked for; later calls keep it."""
-    url, qdrant = url
+    url, _ = url
     file = tmp_path / "docs.jsonl"
     file.write_text("".join(json.dumps(text) + "\n" for text in TEXTS[:4]))
     place = ["--url", url]

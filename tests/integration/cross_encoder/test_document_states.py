@@ -1,11 +1,15 @@
 """States of documents: scores as of the whole model, files that are whole, refusals."""
 
+import inspect
+import json
+import os.path
 import pickle
+import shutil
+import statistics
 import struct
 
 import numpy as np
 import pytest
-from scipy.stats import kendalltau
 
 from qdrant_rerank import (
     DEFAULT_RERANKER,
@@ -52,6 +56,12 @@ def encoder(cache_dir):
     return TextCrossEncoder(DEFAULT_RERANKER, cache_dir=cache_dir)
 
 
+def kendalltau(one, other):
+    """Kendall's tau of two lists of scores."""
+    signs = [np.sign(np.subtract.outer(scores, scores)) for scores in (one, other)]
+    return (signs[0] * signs[1]).sum() / (len(one) * (len(one) - 1))
+
+
 def made_up(count, seed=0, words=(5, 80)):
     """Texts of the test models' words."""
     rng = np.random.default_rng(seed)
@@ -67,16 +77,17 @@ def test_float16_states_score_as_the_whole_model(model, cache_dir):
     assert np.allclose(whole.rerank(QUERY, states), whole.rerank(QUERY, documents), atol=1e-3)
 
 
-@pytest.mark.parametrize("model", [DEFAULT_RERANKER, "grown-minilm-l3-v2"])
-def test_int8_states_keep_the_order(model, cache_dir):
-    """Kendall's tau with states that are nearly exact is 0.99 or more."""
-    encoder = TextCrossEncoder(model, cache_dir=cache_dir)
-    documents = DOCUMENTS[:-1] + made_up(40)
+def test_int8_states_keep_the_order(encoder):
+    """On real texts, Kendall's tau with states that are nearly exact is 0.99 or more."""
+    modules = (statistics, shutil, json, os.path)
+    functions = [one for module in modules for one in vars(module).values() if callable(one)]
+    documents = list(dict.fromkeys(filter(None, map(inspect.getdoc, functions))))
     scores = [
-        encoder.rerank(QUERY, encoder.encode_documents(documents, precision=precision))
+        encoder.rerank("copy a file", encoder.encode_documents(documents, precision=precision))
         for precision in ("int8", "float16")
     ]
-    assert kendalltau(*scores).statistic >= 0.99
+    assert len(documents) > 60
+    assert kendalltau(*scores) >= 0.99
 
 
 def test_a_score_depends_on_its_pair_alone(encoder):
