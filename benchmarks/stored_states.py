@@ -167,13 +167,13 @@ def placed(client: QdrantClient, kind: str, states: list[Any]) -> dict[str, floa
 
     def fetch() -> list[bytes]:
         if kind == "multivector":
-            points: list[Any] = client.retrieve(
+            listed: Any = client.retrieve(
                 "places", ids, with_payload=False, with_vectors=["states"]
             )
-            vectors = [np.asarray(point.vector["states"], np.float32) for point in points]
+            vectors = [np.asarray(point.vector["states"], np.float32) for point in listed]
             return [vector.astype(np.uint8).tobytes() for vector in vectors]
         points = client.retrieve("places", ids, with_payload=["states"])
-        return [base64.b64decode(point.payload["states"]) for point in points]
+        return [base64.b64decode((point.payload or {})["states"]) for point in points]
 
     found["candidates ms"] = median_ms(candidates)
     found["filtered ms"] = median_ms(lambda: candidates(models.Filter(must=[year])))

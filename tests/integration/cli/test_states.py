@@ -24,7 +24,10 @@ QUERY = "melting point of iron"
 @pytest.fixture
 def url():
     """A server with a collection without states."""
-    with loopback_qdrant() as (url, _), closing(QdrantClient(url=url)) as qdrant:
+    with (
+        loopback_qdrant() as (url, _),
+        closing(QdrantClient(url=url, check_compatibility=False)) as qdrant,
+    ):
         searcher = HybridSearcher("docs", client=qdrant, reranker=None)
         searcher.add(
             [{"text": text, "row": row} for row, text in enumerate(TEXTS)], ids=range(len(TEXTS))

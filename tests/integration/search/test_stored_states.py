@@ -315,7 +315,7 @@ def test_metadata_that_nobody_wrote_is_no_record(engine, encoder):
 def test_async_and_rest_agree(encoder):
     """Over HTTP, and in an event loop, the scores are the same, and so are the counts."""
     with loopback_qdrant() as (url, _):
-        client = QdrantClient(url=url)
+        client = QdrantClient(url=url, check_compatibility=False)
         searcher = HybridSearcher("docs", client=client, reranker=encoder)
         searcher.add(DOCUMENTS, ids=IDS, settings=STORED)
         found = searcher.search(QUERY, limit=12)
@@ -325,7 +325,9 @@ def test_async_and_rest_agree(encoder):
             from qdrant_client import AsyncQdrantClient
 
             async with AsyncHybridSearcher(
-                "docs", client=AsyncQdrantClient(url=url), reranker=encoder
+                "docs",
+                client=AsyncQdrantClient(url=url, check_compatibility=False),
+                reranker=encoder,
             ) as awaited:
                 both = await asyncio.gather(*[awaited.search(QUERY, limit=12) for _ in range(3)])
                 await awaited.client.close()
