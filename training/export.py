@@ -104,8 +104,17 @@ def smooth(model: Any, batches: list[Any], strength: dict[str, float]) -> None:
             setattr(block, name, Smoothed(linear, scale, shrink))
 
 
-def export(model: Any, target: Path, *, int8: bool, reduce_range: bool = False) -> None:
+def export(
+    model: Any,
+    target: Path,
+    *,
+    int8: bool,
+    reduce_range: bool = False,
+    outputs: tuple[str, ...] = ("logits",),
+) -> None:
     """Write ``target``: inputs (batch, sequence) int64, output logits (batch, 1) float32.
+
+    Further ``outputs`` that the model returns are of shape (batch, width).
 
     The model is converted in place. With ``reduce_range``, weights take seven bits of the eight: on
     x86 without VNNI, onnxruntime adds two products of a byte with a signed weight in 16 bits, where
@@ -132,9 +141,9 @@ def export(model: Any, target: Path, *, int8: bool, reduce_range: bool = False) 
                 example,
                 str(plain),
                 input_names=list(INPUTS),
-                output_names=["logits"],
+                output_names=list(outputs),
                 dynamic_axes={name: {0: "batch", 1: "sequence"} for name in INPUTS}
-                | {"logits": {0: "batch"}},
+                | {name: {0: "batch"} for name in outputs},
                 opset_version=OPSET,
                 dynamo=False,
             )

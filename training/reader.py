@@ -334,17 +334,20 @@ class CrossEncoder(nn.Module):
         if not read:
             branches.joint, branches.reading = nn.ModuleList(), nn.ModuleList()
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Logits (N, 1)."""
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (N, 1), and the trunk's own vectors of the first texts, (N, WIDTH)."""
         mask, types = attention_mask, token_type_ids
         lower, top = self.trunk(input_ids, mask, types)
-        longest = (mask * (1 - types)).sum(1).amax()
-        front = torch.arange(longest, device=mask.device)
+        asked = mask * (1 - types)
+        front = torch.arange(asked.sum(1).amax(), device=mask.device)
         in_query, in_document = texts_of(mask, types)
         features, new = self.trunk.lexical(input_ids, in_query, in_document, front)
         _, sure, added = self.branches(lower, top, features, new, mask, types, front, self.reads)
         logits: Tensor = sure + self.branches.share * added if self.reads else sure
-        return logits.unsqueeze(1)
+        first = pooled(top.index_select(1, front), asked.index_select(1, front).to(top.dtype))
+        return logits.unsqueeze(1), F.normalize(first, dim=1)
 
 
 def windows(states: Tensor, weight: Tensor, mask: Tensor) -> Tensor:

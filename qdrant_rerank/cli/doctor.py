@@ -98,9 +98,13 @@ def _say(findings: "Sequence[Finding]", *, as_json: bool) -> NoReturn:
     wrong = sum(finding.wrong for finding in findings)
     if as_json:
         # "mend" is the old name of "fix".
-        print_json([{**asdict(finding), "mend": finding.fix} for finding in findings])
+        print_json(
+            [{**asdict(finding), "mend": finding.fix, "page": finding.page} for finding in findings]
+        )
     else:
         print_table(Table(COLUMNS, [_row(finding) for finding in findings]))
+        for page in dict.fromkeys(finding.page for finding in findings if finding.wrong):
+            say(f"See {page}")
         say(f"{wrong} wrong." if wrong else "Nothing is wrong.")
     raise SystemExit(1 if wrong else 0)
 

@@ -4,11 +4,12 @@
 is pure: the command collects what the checks look at.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
-from qdrant_rerank.errors import redact
+from qdrant_rerank.errors import MANUAL, redact
 
 __all__ = [
     "MANY",
@@ -31,6 +32,21 @@ Kind = Literal[
     "text",
 ]
 
+#: Page of the manual that explains findings of a kind.
+PAGES: Mapping[Kind, str] = MappingProxyType(
+    {
+        "collection": "search.html#use-a-collection-that-exists",
+        "environment": "reference/settings.html",
+        "filters": "search.html#filter-skip-cut",
+        "gpus": "gpu.html",
+        "model": "models.html#files-of-a-model",
+        "packages": "install.html#extras",
+        "schema": "search.html#sparse-vectors-of-others",
+        "server": "qdrant.html#a-server",
+        "strict mode": "errors.html#errors",
+        "text": "text.html",
+    }
+)
 #: Least share of points without text, or of truncated texts, that counts as wrong.
 MANY = 0.05
 SHOWN = 5  # names in a message
@@ -55,6 +71,11 @@ class Finding:
     def __post_init__(self) -> None:
         object.__setattr__(self, "seen", redact(self.seen))
         object.__setattr__(self, "fix", redact(self.fix))
+
+    @property
+    def page(self) -> str:
+        """Address of the page that explains it."""
+        return MANUAL + PAGES[self.about]
 
 
 def name_list(names: Sequence[str], most: int = SHOWN) -> str:

@@ -16,17 +16,23 @@ from qdrant_rerank.cli.index import index
 from qdrant_rerank.cli.mcp import mcp
 from qdrant_rerank.cli.models import models
 from qdrant_rerank.cli.output import Commands
+from qdrant_rerank.cli.plan import plan
 from qdrant_rerank.cli.reindex import reindex
 from qdrant_rerank.cli.rerank import rerank
 from qdrant_rerank.cli.search import search
 from qdrant_rerank.cli.serve import serve
 from qdrant_rerank.cli.states import states
 from qdrant_rerank.cli.tune import tune
+from qdrant_rerank.errors import MANUAL
 
 __all__ = ["main"]
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=f"The manual: {MANUAL}",
+)
 @click.version_option(__version__, prog_name="qdrant-rerank")
 def main() -> None:
     """Search a Qdrant collection, and rerank the hits with a cross-encoder."""
@@ -40,6 +46,7 @@ COMMANDS = (
     index,
     mcp,
     models,
+    plan,
     reindex,
     rerank,
     search,

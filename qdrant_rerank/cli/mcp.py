@@ -6,8 +6,9 @@ import click
 
 from qdrant_rerank.cli.options import Source, reranker_option, source_options
 from qdrant_rerank.cli.output import say
-from qdrant_rerank.cli.searchers import is_loopback, qdrant_place, searcher_for
+from qdrant_rerank.cli.searchers import qdrant_place, searcher_for
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.utils.loopback import is_loopback
 
 __all__ = ["mcp"]
 
@@ -46,7 +47,7 @@ def mcp(
         if transport == "stdio":
             serve_stdio(server)
             return
-        if not is_loopback(f"[{host}]" if ":" in host else host):
+        if not is_loopback(host):
             say(f"Warning: whoever reaches {host}:{port} can use the tools.", err=True)
         serve_http(server, host, port)
 

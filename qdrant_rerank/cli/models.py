@@ -12,7 +12,7 @@ from qdrant_rerank.cli.output import BadInput, console, counted, print_json, pri
 from qdrant_rerank.errors import InvalidInputError, ModelFileError
 from qdrant_rerank.hub.precision import Precision
 from qdrant_rerank.hub.registry import listing, supported_models
-from qdrant_rerank.hub.specs import ModelSpec
+from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, TRUNK_EMBEDDER, ModelSpec
 from qdrant_rerank.utils.languages import LANGUAGES
 from qdrant_rerank.utils.rendering import Column, Table
 
@@ -94,7 +94,8 @@ def show_models(as_json: bool) -> None:
     restricted = {item["license"] for item in listed if not item["commercial_use"]}
     notes = [f"{license}: not for commercial use." for license in sorted(restricted)]
     say(" ".join(["Sizes in MB.", *notes, "--json prints more."]))
-    say(f"The bundled embedder knows English; BM25 has {len(LANGUAGES)} languages (--language).")
+    say(f"Bundled embedders (--embedder), English: {DEFAULT_EMBEDDER}, {TRUNK_EMBEDDER}.")
+    say(f"BM25 has {len(LANGUAGES)} languages (--language).")
 
 
 def _megabytes(file: dict[str, Any] | None) -> str:

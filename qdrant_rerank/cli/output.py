@@ -11,7 +11,12 @@ from typing import Any
 import click
 from rich.console import Console
 
-from qdrant_rerank.errors import MissingTextWarning, QdrantRerankError, redact
+from qdrant_rerank.errors import (
+    InvalidInputError,
+    MissingTextWarning,
+    QdrantRerankError,
+    redact,
+)
 from qdrant_rerank.utils.rendering import Table, json_text, rich_table
 from qdrant_rerank.utils.terminal import inert, one_line, shortened
 
@@ -62,7 +67,7 @@ class Commands(click.Group):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise SystemExit(0) from None
             except (QdrantRerankError, OSError) as error:
-                raise BadInput(_in_one_line(error)) from error
+                raise BadInput(_with_help(error)) from error
 
 
 @contextmanager
@@ -89,6 +94,14 @@ def _shown_once() -> Callable[..., None]:
             click.echo(f"Warning: {redact(line)}", err=True)
 
     return show
+
+
+def _with_help(error: QdrantRerankError | OSError) -> str:
+    """Return the message in one line; if it is not about the input, with the page that explains."""
+    line = _in_one_line(error)
+    if isinstance(error, QdrantRerankError) and not isinstance(error, InvalidInputError):
+        line = f"{line.rstrip()} See {error.help_url}"
+    return line
 
 
 def _in_one_line(shown: BaseException | str) -> str:

@@ -5,12 +5,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from importlib.metadata import version
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from qdrant_rerank.cli.options import NONE, Source, model, text_source
 from qdrant_rerank.errors import InvalidInputError, QdrantError, QdrantRerankError
+from qdrant_rerank.utils.loopback import is_loopback
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -24,7 +24,7 @@ __all__ = [
     "asking",
     "client_for",
     "given_place",
-    "is_loopback",
+    "is_own_url",
     "qdrant_place",
     "recorded_states",
     "searcher_for",
@@ -92,7 +92,7 @@ def client_for(url: str | None, path: str | None) -> "Iterator[QdrantClient]":
         warnings.simplefilter("ignore")
         client = connect(url=url, path=path)
     with closing(client):
-        if url is not None and not is_loopback(url):
+        if url is not None and not is_own_url(url):
             _warn_about(client, url)
         yield client
 
@@ -112,15 +112,14 @@ def _warn_about(client: "QdrantClient", url: str) -> None:
                 warnings.warn(f"{finding.seen} {finding.fix}", stacklevel=2)
 
 
-def is_loopback(url: str) -> bool:
+def is_own_url(url: str) -> bool:
     """Return whether a URL names this machine itself.
 
-    >>> is_loopback("localhost:6333"), is_loopback("http://[::1]"), is_loopback("http://qdrant")
+    >>> is_own_url("localhost:6333"), is_own_url("http://[::1]"), is_own_url("http://qdrant")
     (True, True, False)
     """
     try:
-        host = urlsplit(url if "://" in url else f"//{url}").hostname or ""
-        return host == "localhost" or ip_address(host).is_loopback
+        return is_loopback(urlsplit(url if "://" in url else f"//{url}").hostname or "")
     except ValueError:
         return False
 

@@ -1,10 +1,9 @@
 """``qdrant-rerank serve``: a reranking server."""
 
-from typing import Any
-
 import click
 
 from qdrant_rerank.cli.output import say
+from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
 
 __all__ = ["serve"]
@@ -41,27 +40,83 @@ __all__ = ["serve"]
 @click.option("--threads", type=click.IntRange(min=1), help="Batches at a time; default: cores.")
 @click.option("--precision", help="Of the model: auto, fp32, fp16, int8 or bf16.")
 @click.option("--max-length", type=click.IntRange(min=1), help="Tokens of a pair, at most.")
+@click.option("--ray", "on_ray", is_flag=True, help="Serve on a Ray cluster: see --replicas.")
+@click.option(
+    "--replicas",
+    type=click.IntRange(min=1),
+    help="With --ray: processes with the models, each with as many cores as --threads; default: 1.",
+)
+@click.option(
+    "--max-replicas",
+    type=click.IntRange(min=1),
+    help="With --ray: more of them start while tokens wait.",
+)
 def serve(
-    models: tuple[str, ...], config: str | None, api_key_file: str | None, **options: Any
+    models: tuple[str, ...],
+    collections: tuple[str, ...],
+    url: str | None,
+    path: str | None,
+    text: tuple[str, ...],
+    embedder: str | None,
+    language: str | None,
+    host: str | None,
+    port: int | None,
+    config: str | None,
+    api_key_file: str | None,
+    insecure: bool,
+    certfile: str | None,
+    keyfile: str | None,
+    threads: int | None,
+    precision: str | None,
+    max_length: int | None,
+    on_ray: bool,
+    replicas: int | None,
+    max_replicas: int | None,
 ) -> None:
     """Answer reranking requests of TEI's, Cohere's, Jina's and vLLM's clients.
 
     Ctrl-C ends it, after the requests that it has accepted.
     """
+    if not on_ray and (replicas or max_replicas):
+        raise InvalidInputError("--replicas and --max-replicas are for Ray. Pass --ray as well.")
     from qdrant_rerank.serving import ServeSettings
     from qdrant_rerank.serving.json_logs import log_as_json
     from qdrant_rerank.serving.keys import read_keys
     from qdrant_rerank.serving.run import listening, make_server
 
     settings = ServeSettings() if config is None else ServeSettings.read(config)
-    given: dict[str, Any] = {name: value for name, value in options.items() if value}
-    if options["port"] == 0:
-        given["port"] = 0
-    if models:
-        given["models"] = models
+    named: dict[str, object] = {
+        "models": models,
+        "collections": collections,
+        "url": url,
+        "path": path,
+        "text": text,
+        "embedder": embedder,
+        "language": language,
+        "host": host,
+        "insecure": insecure,
+        "certfile": certfile,
+        "keyfile": keyfile,
+        "threads": threads,
+        "precision": precision,
+        "max_length": max_length,
+    }
+    given = {name: value for name, value in named.items() if value}
+    if port is not None:  # 0 is one
+        given["port"] = port
     settings = settings.changed(given, "The command line")
     if api_key_file is not None:
         settings = settings.with_keys(read_keys(api_key_file))
+    if on_ray:
+        from qdrant_rerank.distributed.deployment import serve_until_interrupted
+
+        fewest = replicas or 1
+        serve_until_interrupted(
+            settings,
+            lambda url: say(f"Listening on {url}", err=True),
+            replicas=(fewest, max_replicas or fewest),
+        )
+        return
     with listening(settings) as listener:
         server = make_server(settings, listener, lambda url: say(f"Listening on {url}", err=True))
         log_as_json()

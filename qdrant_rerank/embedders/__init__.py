@@ -12,6 +12,7 @@ from typing import Any
 from qdrant_rerank.embedders.adapters import (
     ForeignEmbedder,
     ForeignSparse,
+    LangChainSparse,
     adapted_embedder,
     embeds_async,
 )
@@ -29,9 +30,10 @@ from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.embedders.sentence_transformers_adapters import SentenceTransformerSparse
 from qdrant_rerank.embedders.splade import SpladeEncoder
 from qdrant_rerank.embedders.static import StaticEmbedder
+from qdrant_rerank.embedders.trunk import TrunkEmbedder
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.cache import expanded
-from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
+from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, TRUNK_EMBEDDER
 from qdrant_rerank.types import Embedder, SparseEncoder
 from qdrant_rerank.utils.fork import ForkLock
 from qdrant_rerank.utils.signatures import takes
@@ -49,6 +51,7 @@ __all__ = [
     "SpladeEncoder",
     "StaticEmbedder",
     "TextIndex",
+    "TrunkEmbedder",
     "load_embedder",
     "load_sparse",
     "needs_idf",
@@ -69,7 +72,7 @@ def load_embedder(
 
     Args:
         embedder: an ``Embedder`` or a ``QdrantInference`` (returned as it is); an object of another
-            package or a function (see :mod:`~qdrant_rerank.embedders.adapters`); or the bundled
+            package or a function (see :mod:`~qdrant_rerank.embedders.adapters`); or a bundled
             name, a hub name or a directory (loaded once per process).
         in_event_loop: whether its calls can be awaited.
 
@@ -98,6 +101,8 @@ def load_embedder(
 def _shared(name: str) -> Embedder:
     if name == DEFAULT_EMBEDDER:
         return StaticEmbedder.bundled()
+    if name == TRUNK_EMBEDDER:
+        return TrunkEmbedder()
     directory = expanded(Path(name))
     if is_model2vec(directory):
         return Model2VecEmbedder.from_directory(directory)
@@ -111,8 +116,9 @@ def load_sparse(
 
     Args:
         sparse: "auto" or "Qdrant/bm25" for BM25; a ``SparseEncoder``, a ``QdrantInference`` or a
-            ``TextIndex`` (returned as it is); fastembed's ``SparseTextEmbedding`` or
-            sentence-transformers' ``SparseEncoder`` (wrapped); or a hub name ("owner/name") or a
+            ``TextIndex`` (returned as it is); fastembed's ``SparseTextEmbedding``,
+            sentence-transformers' ``SparseEncoder`` or langchain-qdrant's ``SparseEmbeddings``
+            (wrapped); or a hub name ("owner/name") or a
             directory of a SPLADE model (loaded once per process).
         language: language of a BM25 that is given by name; None for English.
 
@@ -142,10 +148,13 @@ def load_sparse(
         require_call("sparse", sparse, "embed_query", "text")
         require_call("sparse", sparse, "embed_documents", "texts")
         return sparse
+    if takes(sparse, "embed_query", "") and takes(sparse, "embed_documents", [""]):
+        return LangChainSparse(sparse)
     raise InvalidInputError(
         f"sparse is {shown(sparse)}; expected 'Qdrant/bm25', None, a hub name ('owner/name') or a "
         "directory of a SPLADE model, a fastembed SparseTextEmbedding, a SparseEncoder of "
-        "sentence-transformers, or an object with name, embed_query and embed_documents."
+        "sentence-transformers, langchain-qdrant's SparseEmbeddings, or an object with name, "
+        "embed_query and embed_documents."
     )
 
 

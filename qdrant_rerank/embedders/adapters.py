@@ -6,9 +6,10 @@ object that only happens to have an ``encode`` is refused when the searcher is m
 
 from collections.abc import Callable
 from inspect import isawaitable
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from qdrant_rerank.embedders.batched import AsyncEmbedder, BatchedEmbedder
+from qdrant_rerank.embedders.checks import sparse_output, sparse_outputs
 from qdrant_rerank.embedders.fastembed_adapters import FastembedDense
 from qdrant_rerank.embedders.model_names import model_name, short_name
 from qdrant_rerank.embedders.sentence_transformers_adapters import SentenceTransformerDense
@@ -25,7 +26,16 @@ from qdrant_rerank.utils.signatures import (
 )
 from qdrant_rerank.utils.validation import a_type
 
-__all__ = ["ForeignEmbedder", "ForeignSparse", "adapted_embedder", "embeds_async"]
+if TYPE_CHECKING:
+    from qdrant_client.models import SparseVector
+
+__all__ = [
+    "ForeignEmbedder",
+    "ForeignSparse",
+    "LangChainSparse",
+    "adapted_embedder",
+    "embeds_async",
+]
 
 TWO_LINES = (
     "To adapt it, write two lines and pass embedder=embed:\n"
@@ -94,7 +104,7 @@ ForeignEmbedder: TypeAlias = (
     Encodes | EmbedsDocuments | EmbedsPassages | GetsEmbeddings | Callable[[list[str]], Any]
 )
 #: What ``sparse=`` takes of other packages, besides names and directories.
-ForeignSparse: TypeAlias = Encodes | EmbedsPassages
+ForeignSparse: TypeAlias = Encodes | EmbedsPassages | EmbedsDocuments
 
 
 class StaticModelDense(BatchedEmbedder):
@@ -135,6 +145,29 @@ class LangChainDense(BatchedEmbedder):
 
     def _documents(self, texts: list[str]) -> Any:
         return self._model.embed_documents(texts)
+
+
+class LangChainSparse:
+    """langchain-qdrant's ``SparseEmbeddings`` as a ``SparseEncoder``.
+
+    Args:
+        model: the object.
+
+    Attributes:
+        name: name of the model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.name = model_name(model, "model_name", "_model_name")
+
+    def embed_query(self, text: str) -> "SparseVector":
+        """Return the vector of a query."""
+        return sparse_output(self.name, self._model.embed_query(text))
+
+    def embed_documents(self, texts: list[str]) -> "list[SparseVector]":
+        """Return one vector per text, in input order."""
+        return sparse_outputs(self.name, self._model.embed_documents(texts), len(texts))
 
 
 class LlamaIndexDense(BatchedEmbedder):

@@ -10,9 +10,9 @@ from qdrant_client import models
 
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError
 from qdrant_rerank.utils.arrays import NOT_NUMBERS, as_numbers, not_awaited
+from qdrant_rerank.utils.finite import not_finite
 
 __all__ = [
-    "all_finite",
     "checked_dimension",
     "dense_output",
     "require_finite",
@@ -116,20 +116,9 @@ def require_finite(name: str, vector: Any, of: str) -> None:
         vector: a dense or sparse vector, or several.
         of: what was embedded, for the message.
     """
-    if not all_finite(vector):
+    values = vector.values if isinstance(vector, models.SparseVector) else vector
+    if not_finite(values) is not None:
         raise ModelOutputError(
             f"The encoder {name!r} returned NaN or infinity in the vector of {of}; expected finite "
             "numbers. Check the model and its input."
         )
-
-
-def all_finite(vector: Any) -> bool:
-    """Return whether a dense or sparse vector has no NaN or infinity in float32.
-
-    Other values, such as a ``models.Document``, count as finite.
-    """
-    values = vector.values if isinstance(vector, models.SparseVector) else vector
-    if not isinstance(values, list | tuple | np.ndarray):
-        return True
-    with np.errstate(over="ignore"):
-        return bool(np.isfinite(np.asarray(values, dtype=np.float32)).all())

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from qdrant_rerank.embedders import Bm25Encoder, OnnxEmbedder, StaticEmbedder
+from qdrant_rerank.embedders import Bm25Encoder, OnnxEmbedder, StaticEmbedder, TrunkEmbedder
 from qdrant_rerank.errors import redact
 from qdrant_rerank.evaluation.environment import versions
 from qdrant_rerank.evaluation.metrics import gain_of
@@ -270,9 +270,8 @@ def _embedder_code(searcher: HybridSearcher) -> str | None:
         return "None"
     if embedder.name == DEFAULT_EMBEDDER:
         return None
-    return (
-        repr(embedder.name) if isinstance(embedder, OnnxEmbedder | StaticEmbedder) else "embedder"
-    )
+    named = isinstance(embedder, OnnxEmbedder | StaticEmbedder | TrunkEmbedder)
+    return repr(embedder.name) if named else "embedder"
 
 
 def _options_code(options: SearchOptions) -> list[str]:

@@ -69,9 +69,9 @@ def how_to_export(model: object, files: Iterable[str], task: str = "text-classif
         return "Pass a directory or a repository with an ONNX export of the model."
     if task != "text-classification":
         return (
-            "Its weights are for PyTorch. Export them to ONNX, and pass the new directory: pip "
-            f'install "optimum[onnxruntime]", then optimum-cli export onnx --task {task} --model '
-            f"{model} NEW_DIRECTORY"
+            "Its weights are for PyTorch. Export them to ONNX, and pass the new directory: in an "
+            'environment of its own, pip install "optimum[onnxruntime]", then optimum-cli export '
+            f"onnx --task {task} --model {shlex.quote(str(model))} NEW_DIRECTORY"
         )
     return (
         "Its weights are for PyTorch. Export them to ONNX, and pass the new directory: pip install "

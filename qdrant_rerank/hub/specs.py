@@ -11,6 +11,7 @@ __all__ = [
     "BUNDLED_DIRECTORY",
     "DEFAULT_EMBEDDER",
     "DEFAULT_RERANKER",
+    "TRUNK_EMBEDDER",
     "ModelFile",
     "ModelSource",
     "ModelSpec",
@@ -21,6 +22,8 @@ BUNDLED_DIRECTORY = Path(__file__).parent.parent / "bundled"
 DEFAULT_RERANKER = "grown-e5-small-v1"
 #: The static embedder that ships with the package: 256 dimensions. It loads without a network.
 DEFAULT_EMBEDDER = "static-minilm-l6-v1"
+#: The transformer inside ``DEFAULT_RERANKER``, which embeds as well: 384 dimensions, English.
+TRUNK_EMBEDDER = "e5-small-v2"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,14 @@ from qdrant_rerank.inference.gpu.devices import CPU, CUDA, Provider, name_of
 from qdrant_rerank.inference.gpu.pool import WIDTH_MULTIPLE, BoundSession, GpuPool
 from qdrant_rerank.inference.inputs import STATES, Inputs
 from qdrant_rerank.inference.plan import Plan
-from qdrant_rerank.inference.sessions import Session, import_onnxruntime, open_session, size_of
+from qdrant_rerank.inference.sessions import (
+    Session,
+    import_onnxruntime,
+    open_session,
+    shared_session,
+    size_of,
+    state_of,
+)
 from qdrant_rerank.inference.threads import Workers, for_each, shared_pool
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 
@@ -96,7 +103,7 @@ class Runtime:
         else:
             ort = import_onnxruntime()
             sessions += [
-                open_session(
+                shared_session(
                     ort,
                     self._file,
                     providers,
@@ -120,7 +127,7 @@ class Runtime:
         self._threads: Workers | None = None
         self._under_way = 0
         self._spreading: Session | None = None
-        self._loaded = _state(self._file)
+        self._loaded = state_of(self._file)
         # Serves all threads at once. The sessions on GPUs, one batch at a time, are in the pool.
         self._session = first
         self._gpus: GpuPool | None = None
@@ -258,7 +265,7 @@ class Runtime:
         with self._lock:
             if self._spreading is None:
                 self._spreading = self._session
-                if _state(self._file) == self._loaded and size_of(self._file) <= SPREAD_BYTES:
+                if state_of(self._file) == self._loaded and size_of(self._file) <= SPREAD_BYTES:
                     self._spreading = open_session(
                         import_onnxruntime(),
                         self._file,
@@ -289,12 +296,3 @@ def _arena(provider: Provider) -> str:
         return "cpu:0"
     options = {} if isinstance(provider, str) else provider[1]
     return f"gpu:{int(options.get('device_id', 0))}"
-
-
-def _state(path: Path) -> tuple[int, int] | None:
-    """The size and the time of a file, which change with it; None if there is no file."""
-    try:
-        about = path.stat()
-    except OSError:
-        return None
-    return about.st_size, about.st_mtime_ns

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from numpy.typing import NDArray
 
@@ -23,6 +24,7 @@ from qdrant_rerank.inference.gpu.devices import (
     name_of,
 )
 from qdrant_rerank.inference.gpu.pool import is_out_of_memory
+from qdrant_rerank.utils.fork import ForkLock, in_child
 from qdrant_rerank.utils.warn import warn_caller
 
 __all__ = [
@@ -31,7 +33,9 @@ __all__ = [
     "open_plain_session",
     "open_session",
     "provider_failed",
+    "shared_session",
     "size_of",
+    "state_of",
 ]
 
 # Not used on a CPU: Add and LayerNormalization as one operator take longer than one by one, 15 %
@@ -165,6 +169,42 @@ def open_session(
     return session
 
 
+def shared_session(
+    ort: ModuleType, path: Path, providers: Sequence[Provider], *, required: bool, cpu_arena: bool
+) -> Any:
+    """Open a session as :func:`open_session` does, or give one that is open already.
+
+    On a CPU, one session serves any number of threads. So what reads the same file in one process,
+    such as the bundled reranker and its trunk as an embedder, has one copy of the weights.
+    """
+    key = _key(path, cpu_arena) if [*providers] == [CPU] else None
+    session = None if key is None else _open.get(key)
+    if session is None:
+        session = open_session(ort, path, providers, required=required, cpu_arena=cpu_arena)
+        if key is not None:
+            with _keeping:  # another thread may have opened it meanwhile
+                session = _open.setdefault(key, session)
+    return session
+
+
+def _key(path: Path, cpu_arena: bool) -> tuple[Any, ...] | None:
+    """What a session on a CPU is known by; None for a file that cannot be read."""
+    try:
+        return path.absolute(), tuple(map(state_of, _files_of(path))), cpu_arena
+    except (ModelFileError, OSError):  # opening it says what is wrong
+        return None
+
+
+_keeping = ForkLock()
+_open: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
+
+
+@in_child
+def _forget_sessions() -> None:
+    """A forked child opens its own: the parent's threads may have been inside of one."""
+    _open.clear()
+
+
 def _keep_int8_exact(options: Any) -> None:
     if not int8_weights().signed:
         options.add_session_config_entry(*EXACT_INT8)
@@ -203,6 +243,17 @@ def provider_failed(asked: str, version: str, reason: str = "") -> InvalidInputE
 
 def size_of(path: Path) -> int:
     """Return the bytes of an ONNX file and its external data."""
-    return sum(
-        each.stat().st_size for each in (path, *(path.parent / n for n in external_data(path)))
-    )
+    return sum(each.stat().st_size for each in _files_of(path))
+
+
+def state_of(path: Path) -> tuple[int, int] | None:
+    """The size and the time of a file, which change with it; None if there is no file."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_size, about.st_mtime_ns
+
+
+def _files_of(path: Path) -> list[Path]:
+    return [path, *(path.parent / name for name in external_data(path))]

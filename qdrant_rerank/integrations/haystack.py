@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,9 @@ except ImportError as error:
     raise missing("haystack-ai and qdrant-haystack", "haystack") from error
 
 __all__ = ["CrossEncoderRanker", "QdrantRerankRetriever"]
+
+#: What the payload of a document has at its top; the rest is another writer's.
+FIELDS = {field.name for field in fields(Document)}
 
 
 @component
@@ -340,8 +343,14 @@ def qdrant_filter(filters: Any) -> models.Filter | None:
 def document_of(hit: RerankedPoint) -> Document:
     """Return a hit as the document that the store wrote."""
     payload = dict(hit.payload or {})
-    meta = dict(payload.get("meta") or {}) | scores_of_hit(hit)
-    return Document.from_dict(payload | {"meta": meta, "score": hit.score})
+    stored = payload.get("meta")
+    others = {name: value for name, value in payload.items() if name not in FIELDS}
+    if isinstance(stored, Mapping):
+        others |= stored
+    elif stored is not None:  # another writer's
+        others["meta"] = stored
+    own = {name: payload[name] for name in FIELDS & payload.keys() - {"meta"}}
+    return Document.from_dict(own | {"meta": others | scores_of_hit(hit), "score": hit.score})
 
 
 def written(name: str, model: Any) -> str | list[str] | None:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from qdrant_client import models
-
 from qdrant_rerank.embedders import ForeignEmbedder
+from qdrant_rerank.embedders.adapters import LangChainSparse
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
 from qdrant_rerank.integrations.shared import (
@@ -147,7 +146,7 @@ class QdrantRerankRetriever(BaseRetriever):
                 "another collection, pass QdrantRerankRetriever(HybridSearcher(...))."
             )
         dense: ForeignEmbedder | str | None = None if mode == "sparse" else store.embeddings
-        sparse = None if mode == "dense" else StoreSparse(store.sparse_embeddings)
+        sparse = None if mode == "dense" else LangChainSparse(store.sparse_embeddings)
         options = SearchOptions(
             dense_vector=None if dense is None else store.vector_name,
             sparse_vector=None if sparse is None else store.sparse_vector_name,
@@ -306,27 +305,3 @@ class CrossEncoderCompressor(BaseDocumentCompressor):
             known = {"rerank_score": hit.rerank_score, "retrieval_rank": hit.retrieval_rank}
             kept.append(document.model_copy(update={"metadata": document.metadata | known}))
         return kept
-
-
-class StoreSparse:
-    """langchain-qdrant's ``SparseEmbeddings`` as a ``SparseEncoder``.
-
-    Args:
-        model: the store's.
-    """
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self.name = str(getattr(model, "_model_name", type(model).__name__))
-
-    def embed_query(self, text: str) -> models.SparseVector:
-        """Return the vector of a query."""
-        vector = self._model.embed_query(text)
-        return models.SparseVector(indices=list(vector.indices), values=list(vector.values))
-
-    def embed_documents(self, texts: list[str]) -> list[models.SparseVector]:
-        """Return one vector per text."""
-        return [
-            models.SparseVector(indices=list(one.indices), values=list(one.values))
-            for one in self._model.embed_documents(texts)
-        ]

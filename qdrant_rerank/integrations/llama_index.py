@@ -56,6 +56,9 @@ class QdrantRerankRetriever(BaseRetriever):
     a language model nor an embedder is shown. A point that LlamaIndex did not write becomes a
     ``TextNode`` with the point's id.
 
+    The text of a query is searched with. ``QueryBundle.embedding`` is not read: LlamaIndex's own
+    retrievers put the vector of their model there, and pass the bundle on.
+
     Args:
         searcher: searches and reranks. ``retrieve`` needs a ``HybridSearcher``; ``aretrieve`` runs
             it in a thread, or awaits an ``AsyncHybridSearcher``.

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from qdrant_rerank.errors import CollectionNotFoundError, InvalidInputError, QdrantRerankError
 from qdrant_rerank.integrations.shared import as_text, missing, text_and_metadata
+from qdrant_rerank.payload.writers import AUTO, LLAMA_INDEX
 from qdrant_rerank.search.searcher import HybridSearcher
 from qdrant_rerank.utils.validation import a_type
 
@@ -193,21 +194,30 @@ def _add(searcher: HybridSearcher, texts: list[str], metadata: dict[str, Any] | 
     """Store texts as the collection's writer does.
 
     Raises:
-        InvalidInputError: the metadata have a text of their own.
+        InvalidInputError: the texts are not in one field, or the metadata have one of this name.
     """
-    if not metadata:
-        return int(searcher.add(texts, progress=False))
-    if searcher.text.fields is None:  # a search finds out where the texts are
+    if searcher.text.source == AUTO:  # a search finds out where the texts are
         with suppress(CollectionNotFoundError):
             searcher.search(as_text(texts[0]), 1)
-    [*outer, field] = searcher.text.keys or ("text",)
+    text = searcher.text
+    # Of a collection without points, and of LlamaIndex's where a point is no node.
+    keys = ("text",) if text.source in (AUTO, LLAMA_INDEX) else text.keys
+    if keys is None:
+        raise InvalidInputError(
+            f"The texts of {searcher.collection!r} are read by {text.name!r}, which is not one "
+            "field, so that a text has no place of its own. Search works; whoever fills the "
+            "collection adds to it."
+        )
+    if not metadata and text.source != LLAMA_INDEX:
+        return int(searcher.add(texts, progress=False))
+    [*outer, field] = keys
     if outer:
         raise InvalidInputError(
             f"The texts of {searcher.collection!r} are in {searcher.text.name!r}, inside other "
             "fields, where metadata have no place; expected texts without metadata."
         )
     place = METADATA_OF.get(field)
-    known = {place: metadata} if place else metadata
+    known = {place: metadata} if place else metadata or {}
     if field in known:
         raise InvalidInputError(
             f"metadata has {field!r}, where the text is stored; expected other names."

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from qdrant_client import models
 from qdrant_client.local.payload_value_extractor import value_by_key
 
-from qdrant_rerank.embedders.checks import all_finite, dense_output, require_finite, sparse_outputs
+from qdrant_rerank.embedders.checks import dense_output, require_finite, sparse_outputs
 from qdrant_rerank.embedders.qdrant import QdrantInference, TextIndex
 from qdrant_rerank.errors import InvalidInputError, SchemaMismatchError
 from qdrant_rerank.payload import PayloadText, require_path
@@ -22,6 +22,7 @@ from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder, Recal
 from qdrant_rerank.qdrant.schema import STATES_FIELD, CollectionSchema
 from qdrant_rerank.qdrant.stored_states import AddStates
 from qdrant_rerank.types import Embedder, PointId
+from qdrant_rerank.utils.finite import not_finite
 from qdrant_rerank.utils.validation import shown
 
 __all__ = ["Document", "PointBuilder"]
@@ -293,7 +294,7 @@ class PointBuilder:
                         f"{where} brings a vector of {size} for {name or 'the unnamed vector'!r}, "
                         f"which has {params.size} dimensions in {self._schema.collection!r}."
                     )
-            if not all_finite(vector):
+            if not_finite(vector) is not None:
                 raise InvalidInputError(
                     f"{where} brings a vector with NaN or infinity for "
                     f"{name or 'the unnamed vector'!r}; expected finite numbers."

@@ -36,6 +36,25 @@ class LangChainDocument(Protocol):
         ...
 
 
+class HaystackDocument(Protocol):
+    """A Haystack ``Document``."""
+
+    @property
+    def content(self) -> str | None:
+        """The text."""
+        ...
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """What else is known of it."""
+        ...
+
+    @property
+    def score(self) -> float | None:
+        """Its retrieval score."""
+        ...
+
+
 class LlamaIndexNode(Protocol):
     """A LlamaIndex node, such as a ``TextNode``."""
 
@@ -68,13 +87,15 @@ class LlamaIndexHit(Protocol):
         ...
 
 
-#: One hit: a point, a dict, an (id, text) pair, a LangChain document, or a LlamaIndex node.
+#: One hit: a point, a dict, an (id, text) pair, a document of LangChain or Haystack, or a
+#: LlamaIndex node.
 Rerankable: TypeAlias = (
     ScoredPoint
     | Record
     | Mapping[str, Any]
     | tuple[PointId, str]
     | LangChainDocument
+    | HaystackDocument
     | LlamaIndexNode
     | LlamaIndexHit
 )
@@ -111,17 +132,9 @@ def _as_point(place: int, point: Any) -> ScoredPoint:
                 "whole number, a str or a UUID."
             )
         return _point(place, point[0], {"text": point[1]})
-    node, score = point, None
-    if hasattr(point, "node") and hasattr(point, "score"):
-        node, score = point.node, point.score
-    metadata = getattr(node, "metadata", None)
-    if isinstance(metadata, Mapping):
-        if isinstance(getattr(node, "page_content", None), str):
-            payload = {"page_content": node.page_content, "metadata": dict(metadata)}
-            return _point(place, getattr(node, "id", None) or metadata.get("_id"), payload)
-        if callable(getattr(node, "get_content", None)):
-            payload = {"text": _node_text(node), "metadata": dict(metadata)}
-            return _point(place, getattr(node, "node_id", None), payload, score)
+    payload, known = _of_framework(point)
+    if payload is not None:
+        return _point(place, known.get("id"), payload, known.get("score"))
     advice = ""
     if isinstance(point, list | tuple) and point and isinstance(point[0], Record):
         advice = " What scroll(...) returns is (records, next page): pass the records."
@@ -129,9 +142,30 @@ def _as_point(place: int, point: Any) -> ScoredPoint:
         advice = " Of (document, score) pairs, pass the documents."
     raise InvalidInputError(
         f"points holds {a_type(point)} at {place}; expected ScoredPoints, as query_points(...)"
-        ".points returns them, Records, dicts, (id, text) pairs, LangChain documents or LlamaIndex "
-        f"nodes.{advice}"
+        ".points returns them, Records, dicts, (id, text) pairs, documents of LangChain or "
+        f"Haystack, or LlamaIndex nodes.{advice}"
     )
+
+
+def _of_framework(point: Any) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Return the payload, and the id and the score, of a framework's object; None if it is none."""
+    meta, content = getattr(point, "meta", None), getattr(point, "content", 0)
+    if isinstance(meta, Mapping) and isinstance(content, str | None):  # Haystack
+        known = {"id": getattr(point, "id", None), "score": getattr(point, "score", None)}
+        return {"content": content, "meta": dict(meta)}, known
+    node, score = point, None
+    if hasattr(point, "node") and hasattr(point, "score"):
+        node, score = point.node, point.score
+    metadata = getattr(node, "metadata", None)
+    if not isinstance(metadata, Mapping):
+        return None, {}
+    if isinstance(getattr(node, "page_content", None), str):  # LangChain
+        known = {"id": getattr(node, "id", None) or metadata.get("_id")}
+        return {"page_content": node.page_content, "metadata": dict(metadata)}, known
+    if callable(getattr(node, "get_content", None)):  # LlamaIndex
+        known = {"id": getattr(node, "node_id", None), "score": score}
+        return {"text": _node_text(node), "metadata": dict(metadata)}, known
+    return None, {}
 
 
 def _point(

@@ -71,6 +71,7 @@ def rerank_points(
             - any other dict, which is the payload; its "id" or "_id" is the id;
             - an (id, text) pair, whose payload is ``{"text": text}``;
             - a LangChain ``Document``, whose payload is ``{"page_content": ..., "metadata": ...}``;
+            - a Haystack ``Document``, whose payload is ``{"content": ..., "meta": ...}``;
             - a LlamaIndex ``NodeWithScore`` or node, whose payload is
               ``{"text": ..., "metadata": ...}``.
 

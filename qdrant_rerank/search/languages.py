@@ -6,7 +6,7 @@ from typing import Any
 
 from qdrant_rerank.embedders import Bm25Encoder
 from qdrant_rerank.hub.catalog import BUILT_IN, MULTILINGUAL_EMBEDDER, MULTILINGUAL_RERANKER
-from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
+from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, TRUNK_EMBEDDER
 from qdrant_rerank.reranking.cascade import Cascade
 from qdrant_rerank.utils.scripts import foreign_script
 
@@ -40,8 +40,8 @@ def language_advice(script: str, reranker: Any, embedder: Any, sparse: Any) -> s
     if name := _english_reranker(reranker):
         english.append(f"the reranker {name!r}")
         advice.append(f"reranker={MULTILINGUAL_RERANKER!r}")
-    if getattr(embedder, "name", None) == DEFAULT_EMBEDDER:
-        english.append(f"the embedder {DEFAULT_EMBEDDER!r}")
+    if (name := getattr(embedder, "name", None)) in {DEFAULT_EMBEDDER, TRUNK_EMBEDDER}:
+        english.append(f"the embedder {name!r}")
         advice.append(f"embedder={MULTILINGUAL_EMBEDDER!r} (and index the documents again with it)")
     language = OF_SCRIPT.get(script)
     if isinstance(sparse, Bm25Encoder) and language and sparse.language not in OF_SCRIPT.values():

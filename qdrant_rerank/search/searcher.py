@@ -424,6 +424,9 @@ class HybridSearcher(SearchCore):
             of those that took the place of another document of this call: one with the same id and
             another payload, which is also logged as a warning.
 
+        If an error is no ``IncompleteAddError``, the batches before the one that failed are stored;
+        the error has the number of their documents, and ``resume=True`` goes on from there.
+
         Raises:
             InvalidInputError: not a document, a wrong id, or not one id per document.
             MissingTextError: a document without text.
@@ -433,9 +436,6 @@ class HybridSearcher(SearchCore):
             QdrantRequestError: Qdrant refused.
             IncompleteAddError: some batches were not stored, but others after them were; the error
                 has the ids. A batch is sent up to three times if its failure is transient.
-
-            Otherwise the batches before the one that failed are stored; the error has the number
-            of their documents, and ``resume=True`` goes on from there.
         """
         upload = Upload(batch_size, parallel, resume, progress, id_field, language, avg_len)
         async with self._driver(self._own_limits()) as driver:

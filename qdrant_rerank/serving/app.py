@@ -22,7 +22,7 @@ from qdrant_rerank.serving.rerank_routes import RerankRoutes
 from qdrant_rerank.serving.search_routes import SearchRoutes
 from qdrant_rerank.serving.settings import ServeSettings
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "load_app"]
 
 
 def create_app(settings: ServeSettings | None = None) -> ASGIApp:
@@ -48,7 +48,11 @@ def create_app(settings: ServeSettings | None = None) -> ASGIApp:
         >>> asyncio.run(main(body))[0]["index"]
         1
     """
-    settings = settings or ServeSettings()
+    return load_app(settings or ServeSettings())[0]
+
+
+def load_app(settings: ServeSettings) -> tuple[ASGIApp, Models]:
+    """Load the models, and make the application; returns both."""
     metrics = Metrics()
     models = Models.load(settings, metrics)
     collections = Collections(settings, models.served[0], metrics)
@@ -82,4 +86,5 @@ def create_app(settings: ServeSettings | None = None) -> ASGIApp:
         lifespan=lifespan,
         exception_handlers={HTTPException: answer_error},
     )
-    return Front(app, Keys(settings.api_keys), metrics, frozenset(one.path for one in routes))
+    front = Front(app, Keys(settings.api_keys), metrics, frozenset(one.path for one in routes))
+    return front, models

@@ -25,13 +25,19 @@ def listening(settings: ServeSettings) -> socket.socket:
         InvalidInputError: the address is refused or taken, the certificate cannot be used, or
             there are no keys where others can connect.
     """
+    try:
+        found = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError) as error:
+        raise InvalidInputError(
+            f"Cannot listen on {settings.host}, which names no address: {error}. Pass another "
+            "--host, such as 127.0.0.1, or 0.0.0.0 for all addresses of this machine."
+        ) from error
     settings.require_safe()
     _require_certificate(settings)
     with ExitStack() as stack:
         try:
-            found = socket.getaddrinfo(
-                settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
             family, kind, protocol, _, address = found[0]
             listener = stack.enter_context(socket.socket(family, kind, protocol))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -4,7 +4,6 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +11,10 @@ from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.precision import RunPrecision
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.inference.request import Engine
+from qdrant_rerank.utils.loopback import is_loopback
 from qdrant_rerank.utils.validation import a_type, require_choice, require_positive, shown
 
-__all__ = ["ServeSettings", "is_loopback"]
+__all__ = ["ServeSettings"]
 
 ServedActivation = Literal["sigmoid", "softmax", "auto"]
 LongTexts = Literal["truncate", "windows"]
@@ -165,8 +165,13 @@ class ServeSettings:
         """
         try:
             content = tomllib.loads(Path(path).read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise InvalidInputError(f"{path} is not readable TOML: {error}") from error
+        except OSError as error:
+            raise InvalidInputError(
+                f"The configuration file {path} cannot be read: {error.strerror or error}. "
+                "Expected a TOML file with settings such as port = 8080."
+            ) from error
+        except ValueError as error:
+            raise InvalidInputError(f"{path} is not TOML: {error}") from error
         return cls().changed(content, str(path))
 
     def changed(self, given: Mapping[str, Any], source: str) -> "ServeSettings":
@@ -207,15 +212,3 @@ class ServeSettings:
                 "--api-key-file FILE with one key per line; or --insecure if everybody who can "
                 "reach the address may ask."
             )
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches an address.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0"), is_loopback("")
-    (True, True, False, False)
-    """
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -9,6 +9,8 @@ from pydantic import BaseModel
 
 __all__ = ["not_finite"]
 
+NUMBER = int | float | np.number
+
 
 def not_finite(value: Any) -> str | None:
     """Return where the first number is that is not finite, such as "must.range.lt"; else None.
@@ -28,7 +30,7 @@ def not_finite(value: Any) -> str | None:
     elif isinstance(value, Mapping):
         inner = value.items()
     elif isinstance(value, np.ndarray) or (
-        isinstance(value, list | tuple) and value and isinstance(value[0], float)
+        isinstance(value, list | tuple) and value and isinstance(value[0], NUMBER)
     ):
         return None if _all_finite(value) else ""
     elif isinstance(value, list | tuple | set):
@@ -46,5 +48,5 @@ def _all_finite(numbers: Any) -> bool:
     try:
         with np.errstate(over="ignore"):
             return bool(np.isfinite(np.asarray(numbers, dtype=np.float32)).all())
-    except (TypeError, ValueError):  # with something else among them
+    except (TypeError, ValueError, OverflowError):  # with something else among them
         return all(not_finite(one) is None for one in numbers)

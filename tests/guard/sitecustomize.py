@@ -24,7 +24,8 @@ class NotLoopbackError(ConnectionRefusedError):
 
 def is_loopback(host):
     """Whether a host name or an address is this machine; names that can never resolve count too."""
-    if not host or host == "localhost" or host.endswith((".localhost", ".invalid")):
+    own = host in {"localhost", socket.gethostname()}
+    if not host or own or host.endswith((".localhost", ".invalid")):
         return True
     try:
         address = ipaddress.ip_address(host.partition("%")[0])

@@ -4,136 +4,39 @@ A block of a page is ``python`` or ``sh``, which is run, or ``text``, which is w
 it prints. ``<!-- not run: why -->`` above a block says that it is not run.
 """
 
-import ast
-import builtins
 import importlib.util
-import inspect
-import os
 import re
-import shutil
-import subprocess
-import sys
-from contextlib import redirect_stdout
-from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
-import click
 import pytest
 
 import qdrant_rerank
-from qdrant_rerank.cli.main import main
+from manual.pages import MADE
+from tests.page_runs import printed_by, require_sound
+from tests.pages import blocks_of, require_same
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: Blocks of each page that are not run; every other page has none.
 NOT_RUN = {
     "README.md": 3,
+    "choose.md": 1,
+    "containers.md": 2,
     "gpu.md": 3,
     "embedders.md": 2,
     "install.md": 1,
+    "languages.md": 1,
     "models.md": 4,
     "qdrant.md": 2,
     "rerankers.md": 3,
+    "scale.md": 5,
     "search.md": 2,
     "serve.md": 4,
+    "start.md": 2,
 }
 #: Pages whose blocks need packages of their own: tests/integration/integrations/test_page.py.
 ELSEWHERE = {"frameworks.md"}
-FENCE = re.compile(
-    r"^(?:<!-- not run: (?P<why>[^\n]+) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$",
-    re.DOTALL | re.MULTILINE,
-)
-NUMBER = r"-?\d+\.\d+"
-TOLERANCE = 0.1  # of a number with a decimal point: int8 scores may differ between kinds of CPU
 in_pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of a page."""
-
-    place: str
-    language: str
-    code: str
-    why: str | None  # it is not run
-
-
-def blocks_of(page):
-    text = page.read_text("utf-8")
-    return [
-        Block(
-            f"{page.name}:{text.count(chr(10), 0, found.start('code'))}",
-            found["language"],
-            found["code"],
-            found["why"],
-        )
-        for found in FENCE.finditer(text)
-    ]
-
-
-def printed_by(block, names, exports):
-    """What a block prints: Python in the page's names, sh in the same folder."""
-    if block.language == "python":
-        with redirect_stdout(StringIO()) as stdout:
-            exec(compile(block.code, block.place, "exec"), names)
-        return stdout.getvalue()
-    done = subprocess.run(
-        [shutil.which("bash") or "sh", "-e", "-c", "\n".join([*exports, block.code])],
-        env=os.environ
-        | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "80"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    told = [line for line in done.stderr.splitlines() if not line.startswith("Wrote ")]
-    assert (done.returncode, told) == (0, []), block.place
-    exports += re.findall(r"^export .*", block.code, re.MULTILINE)
-    return done.stdout
-
-
-def require_same(shown, printed, place):
-    """Words must be the same, numbers within TOLERANCE; ``...`` is anything, spaces are equal."""
-    pattern = ""
-    for part in re.split(rf"({NUMBER}|\.\.\.)", " ".join(shown.split())):
-        if part == "...":
-            pattern += ".*?"
-        else:
-            pattern += f"({NUMBER})" if re.fullmatch(NUMBER, part) else re.escape(part)
-    found = re.fullmatch(pattern, " ".join(printed.split()))
-    assert found, f"{place} shows\n{shown}\nbut it prints\n{printed}"
-    for number, printed_number in zip(re.findall(NUMBER, shown), found.groups(), strict=True):
-        assert float(printed_number) == pytest.approx(float(number), abs=TOLERANCE), place
-
-
-def require_sound(block, names):
-    """A block that is not run has names, imports, keywords and options that exist."""
-    if block.language == "sh":
-        for line in re.findall(r"^qdrant-rerank (.*?)(?: +#.*)?$", block.code, re.MULTILINE):
-            command, words = main, line.split()
-            while isinstance(command, click.Group) and words and words[0] in command.commands:
-                command = command.commands[words.pop(0)]
-            assert command is not main, block.place
-            known = {option for parameter in command.params for option in parameter.opts}
-            assert {word for word in words if word.startswith("-")} <= known, block.place
-        return
-    nodes = list(ast.walk(ast.parse(block.code)))
-    ours = {
-        alias.name: getattr(qdrant_rerank, alias.name)
-        for node in nodes
-        if isinstance(node, ast.ImportFrom) and node.module == "qdrant_rerank"
-        for alias in node.names
-    }
-    used = [node for node in nodes if isinstance(node, ast.Name)]
-    given = {node.id for node in used if isinstance(node.ctx, ast.Store)}
-    given |= {node.name for node in nodes if isinstance(node, ast.alias)}
-    assert {node.id for node in used} <= given | set(names) | set(dir(builtins)), block.place
-    for node in nodes:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            called = ours.get(node.func.id) or names.get(node.func.id)
-            if callable(called):
-                known = set(inspect.signature(called).parameters)
-                assert {keyword.arg for keyword in node.keywords} <= known, block.place
 
 
 @pytest.mark.parametrize(
@@ -178,15 +81,17 @@ def test_no_block_is_overlooked(page):
 @pytest.mark.parametrize(
     ("shown", "printed", "same"),
     [
-        ("4.79  was 2\n", " 4.81   was 2\n", True),
-        ("4.79  was 2\n", "4.99 was 2\n", False),
+        ("4.79  was 2\n", " 4.80   was 2\n", True),
+        ("4.79  was 2\n", " 4.83   was 2\n", False),
+        ("4.7  was 2\n", " 4.81   was 2\n", True),
+        ("4.7  was 2\n", "4.9 was 2\n", False),
         ("4.79  was 2\n", "4.79 was 1\n", False),
         ("took ... s\n", "took 0.5 s\n", True),
         ("took ... s\n", "took 0.5 ms\n", False),
     ],
 )
 def test_shown_output_is_compared(shown, printed, same):
-    """Words and whole numbers are compared as they stand, other numbers with a tolerance."""
+    """Words and whole numbers are compared as they stand, other numbers to their digits."""
     if same:
         require_same(shown, printed, "here")
     else:
@@ -214,6 +119,8 @@ def test_every_link_leads_somewhere(page):
             continue
         path, _, heading = link.partition("#")
         target = page.parent / path if path else page
+        if page.parent.name == "docs" and path in MADE:
+            continue  # make docs looks at these
         assert target.exists(), link
         if heading:
             headings = re.findall(r"^#+ (.*)", target.read_text("utf-8"), re.MULTILINE)

@@ -1,5 +1,6 @@
 """Real servers with changing keys, tokens and limits, killed during reindex, search and add."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -14,10 +15,10 @@ from contextlib import suppress
 import grpc
 import pytest
 from click.testing import CliRunner
-from qdrant_client import QdrantClient, models
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
-from qdrant_rerank import CollectionSettings, HybridSearcher, SearchOptions
+from qdrant_rerank import AsyncHybridSearcher, CollectionSettings, HybridSearcher, SearchOptions
 from qdrant_rerank.cli.main import main
 from qdrant_rerank.errors import QdrantConnectionError, QdrantRequestError
 from tests.integration.test_server import client_options, collection, options  # noqa: F401
@@ -209,6 +210,10 @@ def test_a_server_killed_during_search_is_told_and_found_again(server_url, tmp_p
         asked = QdrantClient(**server.client_options(prefer_grpc=prefer_grpc))
         searcher = HybridSearcher("docs", client=asked, reranker=None)
         searcher.add(sentences(100), progress=False)
+        awaited = AsyncQdrantClient(**server.client_options(prefer_grpc=prefer_grpc))
+        in_loop = AsyncHybridSearcher("docs", client=awaited, reranker=None)
+        loop = asyncio.new_event_loop()
+        assert len(loop.run_until_complete(in_loop.search("iron furnace", limit=5))) == 5
         outcomes, began = [], threading.Event()
 
         def search():
@@ -229,9 +234,19 @@ def test_a_server_killed_during_search_is_told_and_found_again(server_url, tmp_p
             thread.join()
         assert all(one == 5 or isinstance(one, QdrantConnectionError) for one in outcomes)
         assert any(isinstance(one, QdrantConnectionError) for one in outcomes)
+        give_up = time.monotonic() + 6  # gRPC's own waits between connections have grown by then
+        while time.monotonic() < give_up:
+            with pytest.raises(QdrantConnectionError):
+                searcher.search("iron furnace", limit=5)
+            with pytest.raises(QdrantConnectionError):
+                loop.run_until_complete(in_loop.search("iron furnace", limit=5))
         server.start()
         retried = SearchOptions(retries=3)
         assert len(searcher.search("iron furnace", limit=5, options=retried)) == 5
+        steps = in_loop.search("iron furnace", limit=5, options=retried)
+        assert len(loop.run_until_complete(steps)) == 5
+        loop.run_until_complete(awaited.close())
+        loop.close()
         asked.close()
 
 

@@ -4,10 +4,12 @@ import copy
 import inspect
 import os
 import pickle
+import re
 import subprocess
 import sys
 import traceback
 import warnings
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -160,3 +162,18 @@ def test_the_tree_of_errors_is_the_one_drawn():
     }
     assert drawn == real
     assert set(real) == set(errors.__all__)
+
+
+MANUAL = Path(__file__).parents[2] / "docs"
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_an_error_has_the_address_of_its_remedy(kind):
+    """A heading of its own in the manual; a caller's own class has that of its base."""
+    page, heading = kind.help_url.removeprefix(errors.MANUAL).split(".html#")
+    text = (MANUAL / f"{page}.md").read_text("utf-8")
+    headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    assert heading in {each.lower().replace(" ", "-") for each in headings}
+    if kind is not QdrantRerankError:
+        assert heading == kind.__name__.lower()
+        assert type("Mine", (kind,), {}).help_url == kind.help_url

@@ -10,7 +10,7 @@ ROOT = Path(qdrant_rerank.__file__).parent
 # From the bottom upwards: a module may import from its own place and from those before it.
 ORDER = """
     _version errors utils hub inference types embedders options payload qdrant cross_encoder
-    reranking search integrations evaluation serving cli __main__
+    reranking search integrations evaluation serving capacity distributed cli __main__
 """.split()
 
 

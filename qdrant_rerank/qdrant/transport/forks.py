@@ -10,7 +10,7 @@ from qdrant_client import AsyncQdrantClient
 
 from qdrant_rerank.errors import QdrantConnectionError
 from qdrant_rerank.qdrant.transport.client import AnyClient, is_local
-from qdrant_rerank.qdrant.transport.internals import renew_connections
+from qdrant_rerank.qdrant.transport.internals import reconnect_soon, renew_connections
 from qdrant_rerank.utils.fork import ForkLock, in_child
 
 __all__ = ["own_connections"]
@@ -59,10 +59,13 @@ def own_connections(client: AnyClient) -> None:
         if isinstance(client, AsyncQdrantClient) and client.init_options.get("prefer_grpc"):
             _require_awaited_grpc(process)
         of_parent = owner is not None
-        if (of_parent or _forked) and not renew_connections(client) and of_parent:
+        own = not (of_parent or _forked) or renew_connections(client)
+        if of_parent and not own:
             raise QdrantConnectionError(
                 f"The client was made in process {owner}, of which this process, {process}, is a "
                 "fork: the two would read each other's answers. Make a client in each process, "
                 "after the fork."
             )
+        if own and not of_parent:
+            reconnect_soon(client)
         _owners[client] = process

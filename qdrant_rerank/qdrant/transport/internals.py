@@ -1,26 +1,39 @@
 """Everything of qdrant-client that has no public name.
 
 A release may rename any of it. Then a deadline is as precise as the client's own timeouts, which
-are whole seconds between two pieces of an answer; a warning is logged once, and searches go on.
+are whole seconds between two pieces of an answer, and gRPC waits longer for a server that was
+lost; a warning is logged once, and searches go on.
 """
 
 import copy
 import logging
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import grpc
 import httpcore
 import httpx
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
-__all__ = ["intercept_grpc", "renew_connections", "uncompressed_points", "wrap_network"]
+__all__ = [
+    "intercept_grpc",
+    "reconnect_soon",
+    "renew_connections",
+    "uncompressed_points",
+    "wrap_network",
+]
 
 logger = logging.getLogger(__name__)
 
 _missing: set[str] = set()  # what was warned of
 # Connections of a parent process. Never closed: gRPC may wait for threads that only the parent has.
 _of_parents: list[Any] = []
+# Channels that a client had before. Calls may be under way on them, which closing would end.
+_replaced: "WeakKeyDictionary[QdrantClient | AsyncQdrantClient, Any]" = WeakKeyDictionary()
+# Milliseconds between two tries to connect; gRPC's own grow from one second to two minutes, in
+# which each call fails without a look at the network, though the server is back.
+_RECONNECT = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 500}
 
 
 def wrap_network(
@@ -93,6 +106,32 @@ def uncompressed_points(client: Any) -> Any:
     return points
 
 
+def reconnect_soon(client: QdrantClient | AsyncQdrantClient) -> None:
+    """Let gRPC try soon, and not after minutes, whether a server that was lost is back.
+
+    What the caller has set stays. Channels that are open already are made anew at the next call;
+    calls that are under way keep the old ones.
+    """
+    if not client.init_options.get("prefer_grpc"):
+        return
+    try:
+        remote: Any = client._client
+        remote._grpc_options = {**_RECONNECT, **remote._grpc_options}
+        _replaced[client] = _forget_channels(remote)
+    except (AttributeError, TypeError) as error:
+        _warn("gRPC", error)
+
+
+def _forget_channels(remote: Any) -> list[Any]:
+    """Have the channels of a client and the stubs on them made again; return the old ones."""
+    stubs = [f"_grpc_{api}_client_pool" for api in ("points", "collections", "snapshots", "root")]
+    old = [remote._grpc_channel_pool, *(getattr(remote, stub) for stub in stubs)]
+    remote._grpc_channel_pool = []
+    for stub in stubs:
+        setattr(remote, stub, None)
+    return old
+
+
 def renew_connections(client: QdrantClient | AsyncQdrantClient) -> bool:
     """Give a client of a server connections of its own, in place of those of a parent process.
 
@@ -108,16 +147,11 @@ def renew_connections(client: QdrantClient | AsyncQdrantClient) -> bool:
         name, kind = "_client", httpx.Client
         if isinstance(client, AsyncQdrantClient):
             name, kind = "_async_client", httpx.AsyncClient  # type: ignore[assignment]
-        pools = ("points", "collections", "snapshots", "root")
-        stubs = [f"_grpc_{pool}_client_pool" for pool in pools]
-        old = [getattr(apis, name), remote._grpc_channel_pool, *(getattr(remote, s) for s in stubs)]
+        old = getattr(apis, name)
+        _of_parents.extend([old, *_forget_channels(remote)])
         setattr(apis, name, kind(**given))
     except (AttributeError, TypeError):
         return False
-    _of_parents.extend(old)
-    remote._grpc_channel_pool = []
-    for stub in stubs:  # made again at the next call
-        setattr(remote, stub, None)
     return True
 
 

@@ -68,6 +68,18 @@ def test_index_and_search(command, tmp_path):
     assert {hit["rerank_score"] for hit in json.loads(out)} == {None}
 
 
+def test_the_embedder_inside_the_reranker(command, tmp_path):
+    """By name, and recorded: another one is refused."""
+    where = ("--collection", "docs", "--path", tmp_path / "db", "--text", "title", "--text", "body")
+    code, _, err = command("index", "-", *where, "--embedder", "e5-small-v2", stdin=JSONL)
+    assert code == 0, err
+    code, out, _ = command("search", QUERY, *where, "--embedder", "e5-small-v2", "--json")
+    assert json.loads(out)[0]["payload"]["title"] == "Iron"
+    code, _, err = command("search", QUERY, *where, "--embedder", "static-minilm-l6-v1")
+    assert code != 0
+    assert "e5-small-v2" in err
+
+
 @pytest.mark.parametrize("arguments", [(), ("--format", "lines")])
 def test_rerank_lines(command, arguments):
     """Lines in on stdin, the best first."""

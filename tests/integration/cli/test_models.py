@@ -134,9 +134,10 @@ def test_the_table_fits_80_columns(command):
     assert max(map(len, out.splitlines())) <= 80
     names = [entry["model"] for entry in json.loads(command("list", "--json")[1])]
     assert len(names) > 15
-    assert [line.split()[0] for line in out.splitlines()[1:-2]] == names
-    assert "cc-by-nc-4.0: not for commercial use" in out.splitlines()[-2]
-    assert "knows English; BM25 has 18 languages" in out.splitlines()[-1]
+    assert [line.split()[0] for line in out.splitlines()[1:-3]] == names
+    assert "cc-by-nc-4.0: not for commercial use" in out.splitlines()[-3]
+    assert "English: static-minilm-l6-v1, e5-small-v2." in out.splitlines()[-2]
+    assert "BM25 has 18 languages" in out.splitlines()[-1]
     assert "ModernBERT" in command("list", COLUMNS="120")[1]
 
 

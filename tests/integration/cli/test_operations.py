@@ -10,6 +10,7 @@ from qdrant_client import QdrantClient, models
 
 from qdrant_rerank import HybridSearcher
 from qdrant_rerank.cli.main import main
+from qdrant_rerank.errors import MANUAL
 from qdrant_rerank.qdrant.transport.client import connect
 from tests.fault_server import answer
 from tests.loopback_qdrant import loopback_qdrant
@@ -122,6 +123,9 @@ def test_doctor_says_what_is_wrong_and_how_to_fix_it(run):
     [wrong] = [finding for finding in json.loads(sick.stdout) if finding["wrong"]]
     assert wrong["about"] == "filters"
     assert wrong["fix"] == wrong["mend"] == "client.create_payload_index('docs', 'year', 'integer')"
+    assert wrong["page"] == f"{MANUAL}search.html#filter-skip-cut"
+    shown = run("doctor", "--collection", "docs", "--filter", "year").output.splitlines()
+    assert shown[-2:] == [f"See {wrong['page']}", "1 wrong."]
     none = run("doctor", "--collection", "no", "--json")
     assert none.exit_code == 1
     missing = json.loads(none.stdout)[-1]

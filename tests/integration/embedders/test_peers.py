@@ -3,6 +3,7 @@
 The packages are those of the dependency group ``adapters``: ``make adapters`` runs these tests.
 """
 
+import inspect
 import warnings
 from pathlib import Path
 
@@ -122,7 +123,8 @@ def exported(folder, target):
 
     model = AutoModelForMaskedLM.from_pretrained(folder, attn_implementation="eager").eval()
     inputs = AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt")
-    names = [name for name in inputs if name in {"input_ids", "attention_mask", "token_type_ids"}]
+    taken = inspect.signature(model.forward).parameters  # in whose order they are traced
+    names = [name for name in taken if name in inputs]
     axes = {0: "batch", 1: "tokens"}
     target.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():

@@ -6,8 +6,9 @@ import os
 import pytest
 from qdrant_client import models
 
-from qdrant_rerank import Bm25Encoder
+from qdrant_rerank import Bm25Encoder, RerankedPoint, rerank_points
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.integrations.shared import SCORES
 from tests.integration.integrations.frameworks import (
     BREAD,
     IRON,
@@ -26,7 +27,11 @@ from haystack import Document, Pipeline
 from haystack.dataclasses.sparse_embedding import SparseEmbedding
 from haystack.utils import Secret
 
-from qdrant_rerank.integrations.haystack import CrossEncoderRanker, QdrantRerankRetriever
+from qdrant_rerank.integrations.haystack import (
+    CrossEncoderRanker,
+    QdrantRerankRetriever,
+    document_of,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
@@ -198,3 +203,38 @@ def test_wrong_arguments_are_refused_when_the_component_is_made():
     for name, wrong in wrongs.items():
         with pytest.raises(InvalidInputError, match=name):
             QdrantRerankRetriever(store, **{name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("payload", "meta"),
+    [
+        ({"content": IRON, "meta": {"page": 3}}, {"page": 3}),
+        ({"content": IRON, "meta": "metals"}, {"meta": "metals"}),
+        ({"content": IRON, "meta": None, "title": "Metals"}, {"title": "Metals"}),
+        ({"content": IRON, "title": "Metals", "meta": {"page": 3}}, {"title": "Metals", "page": 3}),
+    ],
+)
+def test_what_another_writer_stored_becomes_meta(payload, meta):
+    """A document has no other place for it."""
+    hit = RerankedPoint(
+        id=1,
+        version=0,
+        score=0.5,
+        payload=payload,
+        rerank_score=0.5,
+        retrieval_score=0.25,
+        retrieval_rank=1,
+    )
+    document = document_of(hit)
+    assert (document.content, document.score) == (IRON, 0.5)
+    assert {k: v for k, v in document.meta.items() if k not in SCORES} == meta
+
+
+def test_rerank_points_takes_its_documents():
+    """With their ids, their scores and their meta."""
+    documents = [
+        Document(content=text, meta={"page": n}, score=0.5) for n, text in enumerate(TEXTS)
+    ]
+    best = rerank_points(QUERY, documents)[0]
+    assert (best.payload, best.retrieval_score) == ({"content": IRON, "meta": {"page": 1}}, 0.5)
+    assert best.id == documents[1].id

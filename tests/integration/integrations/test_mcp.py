@@ -254,3 +254,21 @@ def test_texts_are_stored_as_the_writer_of_the_collection_does(payload, stored):
     assert not failed, text
     assert stored in [record.payload for record in client.scroll("notes")[0]]
     client.close()
+
+
+def test_texts_without_a_place_of_their_own_are_refused():
+    """A template reads several fields; a text in another one would not be found."""
+
+    async def add(server, **metadata):
+        async with session_with(server) as session:
+            return await call(session, "add", texts=["New."], **metadata)
+
+    client = QdrantClient(":memory:")
+    with HybridSearcher("notes", client=client, text="{title}\n{body}") as searcher:
+        searcher.add([{"title": "Metals", "body": IRON}])
+        for metadata in ({}, {"metadata": {"title": "Lost"}}):
+            failed, text, _ = asyncio.run(add(make_server(searcher), **metadata))
+            assert failed
+            assert "which is not one field" in text
+    assert client.count("notes").count == 1
+    client.close()

@@ -8,15 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.integration.integrations.frameworks import needed
-from tests.integration.test_readme import (
-    ROOT,
-    Block,
-    blocks_of,
-    printed_by,
-    require_same,
-    require_sound,
-)
+from tests.page_runs import printed_by, require_sound
+from tests.pages import Block, blocks_of, require_same
 
+ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "frameworks.md"
 #: Heading -> what its blocks need; the page shows the client of mcp 2.
 SECTIONS = {

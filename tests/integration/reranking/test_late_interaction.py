@@ -141,6 +141,7 @@ def test_scores_equal_max_sim_and_retrieval_scores_stay(engine, distance):
 
 
 @pytest.mark.server
+@pytest.mark.filterwarnings("ignore::UserWarning")  # a key over plain HTTP
 @pytest.mark.parametrize("prefer_grpc", [False, True], ids=["REST", "gRPC"])
 def test_the_same_on_a_server(server_url, prefer_grpc):
     """Over both protocols."""

@@ -32,7 +32,7 @@ from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
 ODD = [
     *(10**400, -(10**400), 10**5000, float("nan"), float("inf"), -float("inf"), 1e308, -1, 0, 1.5),
     *(True, "3", "", "\x1b[31mred", "a\ud800", b"x", 1 + 2j, [], [None], {}, {1: 2}, object()),
-    *(np.array([1, 2]), np.array([]), np.float32("nan"), np.datetime64("NaT"), models.Filter),
+    *(np.array([1, 2]), np.array([]), np.float32("nan"), np.datetime64("NaT", "s"), models.Filter),
 ]
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qdrant_client.models import SparseVector
 
 from qdrant_rerank import AsyncHybridSearcher, HybridSearcher, OnnxEmbedder
 from qdrant_rerank.embedders import load_embedder, load_sparse
@@ -301,3 +302,29 @@ def test_a_sparse_encoder_is_no_text_to_look_up():
     for wrong in (7, lengths, OfPairs()):
         with pytest.raises(InvalidInputError, match="expected 'Qdrant/bm25'"):
             load_sparse(wrong)
+
+
+class WithIndices:
+    """As langchain-qdrant's ``SparseVector``: not the client's, but with its fields."""
+
+    def __init__(self, text):
+        self.indices, self.values = [len(text)], [1.0]
+
+
+class SparseEmbeddings:
+    """As langchain-qdrant's: without a name."""
+
+    def embed_query(self, text):
+        return WithIndices(text)
+
+    def embed_documents(self, texts):
+        return [WithIndices(text) for text in texts]
+
+
+def test_sparse_embeddings_without_a_name_are_called_as_their_class():
+    """And their vectors become the client's."""
+    loaded = load_sparse(SparseEmbeddings())
+    assert loaded.name == "SparseEmbeddings"
+    assert loaded.embed_query("abc") == SparseVector(indices=[3], values=[1.0])
+    assert loaded.embed_documents(["a", "ab"])[1] == SparseVector(indices=[2], values=[1.0])
+    assert loaded.embed_documents([]) == []

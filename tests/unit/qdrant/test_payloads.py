@@ -35,7 +35,7 @@ CONVERTED = {
     "str_": (np.str_("a"), "a"),
     "NaN": (float("nan"), None),
     "NaN of numpy": (np.float32("nan"), None),
-    "NaT of numpy": (np.datetime64("NaT"), None),
+    "NaT of numpy": (np.datetime64("NaT", "s"), None),
     "NaT of pandas": (NaTType(2026, 1, 1), None),
     "a date of numpy": (np.datetime64("2026-03-01T12:30"), "2026-03-01T12:30"),
     "array": (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),

@@ -34,6 +34,16 @@ class Document:
 
 
 @dataclass
+class HaystackDocument:
+    """As Haystack's."""
+
+    content: str | None
+    meta: dict = field(default_factory=dict)
+    id: str = "hash"
+    score: float | None = None
+
+
+@dataclass
 class TextNode:
     """As LlamaIndex's; its content may hold metadata."""
 
@@ -100,6 +110,11 @@ class NodeWithScore:
             ("of the metadata", 0.0, {"page_content": "iron", "metadata": META}),
         ),
         (Document("iron"), (0, 0.0, {"page_content": "iron", "metadata": {}})),
+        (
+            HaystackDocument("iron", META, score=0.5),
+            ("hash", 0.5, {"content": "iron", "meta": META}),
+        ),
+        (HaystackDocument(None), ("hash", 0.0, {"content": None, "meta": {}})),
         (TextNode("iron", META), ("node", 0.0, {"text": "iron", "metadata": META})),
         (Node(Resource("iron")), ("node", 0.0, {"text": "iron", "metadata": {}})),
         (Node(Resource(None)), ("node", 0.0, {"text": "content of node", "metadata": {}})),

@@ -60,7 +60,7 @@ def test_a_configuration_file_has_the_same_names(tmp_path):
         ServeSettings.read(path)
     assert KEY not in str(error.value)
     path.write_text("port = ")
-    with pytest.raises(InvalidInputError, match="is not readable TOML"):
+    with pytest.raises(InvalidInputError, match="is not TOML"):
         ServeSettings.read(path)
     with pytest.raises(InvalidInputError, match="nowhere"):
         ServeSettings.read(tmp_path / "nowhere")

@@ -212,6 +212,8 @@ def test_as_a_server(tmp_path, server_url, seed):
     key = os.environ.get("QDRANT_API_KEY")
     made = QdrantClient(server_url, api_key=key, timeout=60, check_compatibility=False)
     with closing(made) as server:
+        if server.info().version.startswith("1.18."):
+            pytest.skip("Qdrant 1.18 counts the values of a missing field otherwise than 1.19")
         run(seed, server, tmp_path, texts=True)
 
 

@@ -1,0 +1,124 @@
+"""Plots of recorded figures, as SVG that needs nothing from elsewhere."""
+
+import json
+from io import StringIO
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+matplotlib.rcParams |= {
+    "svg.hashsalt": "qdrant-rerank",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+from matplotlib.figure import Figure  # noqa: E402
+
+from manual.models import quality_rows  # noqa: E402
+
+__all__ = ["PLOTS", "RESULTS"]
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+OURS, OTHERS = "#3949ab", "#9e9e9e"
+
+
+def read(name: str) -> Any:
+    """Return a recorded result."""
+    return json.loads((RESULTS / name).read_text("utf-8"))
+
+
+def _svg(figure: Figure) -> str:
+    out = StringIO()
+    figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
+    return out.getvalue()
+
+
+def quality() -> str:
+    """Draw each public set: the first stage and the bundled reranker."""
+    rows = quality_rows()[::-1]
+    figure = Figure((7, 0.4 * len(rows) + 0.8))
+    axes = figure.subplots()
+    for row, (_, _, before, after) in enumerate(rows):
+        axes.plot([before, after], [row, row], color=OTHERS, zorder=1)
+        axes.scatter(before, row, color=OTHERS, zorder=2, label="" if row else "before")
+        axes.scatter(after, row, color=OURS, zorder=3, label="" if row else "after")
+    axes.set_yticks(range(len(rows)), [f"{name}, {measure}" for name, measure, *_ in rows])
+    axes.set_xlabel("quality, before and after reranking")
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def peers() -> str:
+    """Draw pairs per second of this package and its peers, on the same ONNX file."""
+    [mixed] = [suite for suite in read("peers.json")["suites"] if suite["name"] == "mixed"]
+    rates = {
+        entry["label"]: entry["pairs"] / median(entry["seconds"])
+        for entry in mixed["entries"]
+        if not entry["label"].startswith("limit")
+    }
+    order = sorted(rates, key=rates.get)
+    figure = Figure((7, 0.28 * len(order) + 0.8))
+    axes = figure.subplots()
+    colors = [OURS if label.startswith("ours") else OTHERS for label in order]
+    bars = axes.barh(order, [rates[label] for label in order], color=colors)
+    axes.bar_label(bars, fmt="%.0f", padding=3)
+    axes.set_xlabel("pairs per second, 2 cores, mixed lengths")
+    return _svg(figure)
+
+
+def depth() -> str:
+    """Draw quality against time by the number of candidates, which stands beside each point."""
+    record = read("candidates.json")
+    [whole] = [
+        p["ms"]
+        for p in record["points"]
+        if (p["reranker"], p["candidates"]) == ("grown-e5-small-v1", 100)
+    ]
+    figure = Figure((7, 3.4))
+    axes = figure.subplots()
+    for model, color in (("grown-e5-small-v1", OURS), ("grown-minilm-l3-v2", "#00897b")):
+        points = sorted(
+            (p for p in record["points"] if p["reranker"] == model), key=lambda p: p["ms"]
+        )
+        times = [p["ms"] / whole for p in points]
+        axes.plot(times, [p["nDCG@10"] for p in points], "o-", color=color, label=model)
+        for p in points:
+            place = (p["ms"] / whole, p["nDCG@10"])
+            axes.annotate(str(p["candidates"]), place, (4, -12), textcoords="offset points")
+    first = max(p["nDCG@10"] for p in record["points"] if p["reranker"] is None)
+    axes.axhline(first, color=OTHERS, linestyle="--", label="first stage alone")
+    axes.legend(frameon=False, loc="lower right")
+    axes.set_xscale("log")
+    axes.set_xlabel("time per query, as a share of 100 candidates with the default")
+    axes.set_ylabel("nDCG@10")
+    return _svg(figure)
+
+
+def cascade() -> str:
+    """Draw what a cascade keeps of the quality, and how much faster it is."""
+    record = read("cascade.json")
+    names = list(record["nDCG@10"])
+    means = {name: sum(record["nDCG@10"][name]) / len(record["nDCG@10"][name]) for name in names}
+    times = {name: median(record["seconds"][name]) * 1000 for name in names}
+    figure = Figure((7, 3.2))
+    axes = figure.subplots()
+    for name in names:
+        kept = name.startswith("keep")
+        axes.scatter(times[name], means[name], color=OURS if kept else OTHERS)
+        axes.annotate(name, (times[name], means[name]), (5, 4), textcoords="offset points")
+    axes.set_xlabel("milliseconds per query, 100 candidates")
+    axes.set_ylabel("nDCG@10, TREC DL 2019")
+    return _svg(figure)
+
+
+#: File name -> function that draws it.
+PLOTS = {
+    "quality.svg": quality,
+    "peers.svg": peers,
+    "depth.svg": depth,
+    "cascade.svg": cascade,
+}
