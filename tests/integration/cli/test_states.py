@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from contextlib import closing
@@ -34,6 +35,9 @@ def url():
         )
         qdrant.upsert("docs", [models.PointStruct(id=99, vector={}, payload={"row": 99})])
         yield url, qdrant
+        for thread in threading.enumerate():  # of the commands' clients, which ask for a version
+            if "_check_compatibility" in thread.name:
+                thread.join(30)
 
 
 def run(*arguments):
