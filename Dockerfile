@@ -19,8 +19,10 @@ ENV PATH=/server/bin:$PATH \
 USER server
 EXPOSE 8080
 STOPSIGNAL SIGTERM
+# With TLS or another port: -e HEALTH_URL=https://127.0.0.1:9000/health
+ENV HEALTH_URL=http://127.0.0.1:8080/health
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/health', timeout=2)"]
+    CMD ["python", "-c", "import os, ssl, urllib.request as u; u.urlopen(os.environ['HEALTH_URL'], timeout=2, context=ssl._create_unverified_context())"]
 ENTRYPOINT ["qdrant-rerank", "serve", "--host", "0.0.0.0", "--port", "8080"]
 # Without keys the server does not start where others can connect: mount a file with them, or pass
 # --insecure instead.

@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test server-test congruence newest oldest newest-server oldest-server adapters frameworks serving-clients ray \
+.PHONY: demo test server-test congruence newest oldest newest-server oldest-server adapters frameworks serving-clients schemathesis serving-look ray \
     coverage check questions lock clean \
     docs docs-look notebooks workflows package extras dist
 .DEFAULT_GOAL := help
@@ -121,6 +121,19 @@ $(VENV)-serving-clients/.ready: pyproject.toml
 
 serving-clients: $(VENV)-serving-clients/.ready  ## the tests with cohere, LangChain, LlamaIndex, Haystack, huggingface_hub and LiteLLM as clients of the server
 	@$(VENV)-serving-clients/bin/python -m pytest tests/integration/serving/test_clients.py tests/integration/serving/test_spans.py
+
+# The server's own description, and its page.
+$(VENV)-serving-checks/.ready: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-serving-checks
+	@$(VENV)-serving-checks/bin/python -m pip --disable-pip-version-check install --quiet --upgrade 'pip>=25.1'
+	@$(VENV)-serving-checks/bin/python -m pip --disable-pip-version-check install --quiet --group serving-checks --editable '.[cpu,embedded,serve]'
+	@touch $@
+
+schemathesis: $(VENV)-serving-checks/.ready  ## what the server's OpenAPI description allows, and much that it does not, sent to the server
+	@$(VENV)-serving-checks/bin/python -m pytest tests/integration/serving/test_schema.py
+
+serving-look: $(VENV)-serving-checks/.ready  ## the server's page in a headless Chromium: both orders, escaping, contrast, light and dark; CHROMIUM=path
+	@$(VENV)-serving-checks/bin/python -m pytest tests/integration/serving/look.py
 
 $(VENV)-ray/.ready: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-ray

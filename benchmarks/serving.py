@@ -1,182 +1,179 @@
-"""The server against the library: pairs per second, and short requests beside long ones.
+"""The server beside the library, fastembed in FastAPI and Infinity; and under load.
 
-    python benchmarks/serving.py [--model NAME_OR_PATH] [--clients 8] [--documents 100]
-        [--seconds 10] [--rounds 3] [--out FILE]
+    INFINITY=path/to/infinity_emb python benchmarks/serving.py [--scale 1] [--out FILE]
+        [--part speed --part load --part soak]
 
-Each round measures one after the other, with the same documents and the same model file:
+All servers run the bundled model's file on loopback, one at a time, and get the same requests from
+the same load generator, which shares the cores with them. Without INFINITY it is left out.
 
-- the library in this process: ``rerank`` of one query after the other;
-- a server on loopback, in a process of its own, in a closed loop: each client sends its next
-  request when it has its answer;
-- requests of 20 documents, one at a time, alone and while one client sends 1,000 documents.
+- closed loop: 8 clients with 100 documents each, against the library in one process;
+- latency: requests of 20 documents, unloaded, then with Poisson arrivals at 70 % of the measured
+  pairs per second, then the same while one client sends 1,000 documents at a time;
+- overload: five times the measured pairs per second, with two seconds for each request;
+- soak: clients that hang up, send malformed bodies or read slowly among others. Scores have to be
+  the library's to the bit.
 
-Documents are made-up words, 5 to 300 of them.
+Documents are made-up words, 5 to 100 of them, and 40 at most in the soak.
 """
 
 import argparse
+import asyncio
 import json
-import random
-import re
+import os
 import statistics
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
-from stream import WORDS
+from serving_load import Load, Soak, body, client, closed_loop, long_requests, one_by_one, open_loop
+from serving_servers import Running, running
 
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
 
-SHORT, LONG = 20, 1000  # documents per request
+CLIENTS, MIXED, SHORT, LONG = 8, 100, 20, 1000
+LIMIT_S = 2  # of a request during the overload
 
 
-class Load:
-    """Requests of made-up words.
-
-    Args:
-        seed: of the words.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-
-    def request(self, documents: int) -> tuple[str, list[str]]:
-        """Return a query and documents."""
-        return self._words(6), [self._words(self._random.randint(5, 300)) for _ in range(documents)]
-
-    def _words(self, count: int) -> str:
-        return " ".join(self._random.choices(WORDS, k=count))
-
-
-@contextmanager
-def server(model: str) -> Iterator[str]:
-    """Start a server; yields its URL."""
-    command = [sys.executable, "-m", "qdrant_rerank", "serve", "--port", "0", "--model", model]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    try:
-        for line in process.stderr:
-            if found := re.match(r"Listening on (\S+)", line):
-                # Nobody reads the log, and a full pipe would stop the server.
-                threading.Thread(target=process.stderr.read, daemon=True).start()
-                yield found[1]
-                return
-        raise SystemExit("The server did not start.")
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def library(encoder: TextCrossEncoder, documents: int, seconds: float, seed: int) -> float:
+def library(seconds: float, seed: int) -> float:
     """Return pairs per second of the library."""
-    load = Load(seed)
-    requests = [load.request(documents) for _ in range(20)]
-    pairs = 0
+    made, encoder = Load(seed), TextCrossEncoder(DEFAULT_RERANKER)
+    requests = [made.request(MIXED) for _ in range(10)]
+    encoder.rerank(*requests[0])
+    pairs = turn = 0
     began = time.perf_counter()
     while time.perf_counter() - began < seconds:
-        query, texts = requests[pairs // documents % len(requests)]
-        pairs += len(encoder.rerank(query, texts))
+        pairs += len(encoder.rerank(*requests[turn % len(requests)]))
+        turn += 1
     return pairs / (time.perf_counter() - began)
 
 
-def closed_loop(url: str, clients: int, documents: int, seconds: float, seed: int) -> float:
-    """Return pairs per second of the server."""
-    done: list[int] = []
-    end = time.perf_counter() + seconds
-
-    def ask(client: int) -> None:
-        load = Load(seed + client)
-        requests = [load.request(documents) for _ in range(20)]
-        with httpx.Client(timeout=600) as session:
-            number = 0
-            while time.perf_counter() < end:
-                query, texts = requests[number % len(requests)]
-                number += 1
-                answer = session.post(url + "/rerank", json={"query": query, "texts": texts})
-                done.append(len(answer.raise_for_status().json()))
-
-    began = time.perf_counter()
-    threads = [threading.Thread(target=ask, args=(client,)) for client in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(done) / (time.perf_counter() - began)
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    """Return how many there are, and percentiles in milliseconds."""
+    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
+    return {
+        "requests": len(seconds),
+        "p50_ms": round(cuts[49] * 1e3, 1),
+        "p99_ms": round(cuts[98] * 1e3, 1),
+        "max_ms": round(max(seconds) * 1e3, 1),
+    }
 
 
-def latencies(url: str, seconds: float, seed: int, *, beside: bool) -> list[float]:
-    """Return the seconds of short requests, alone or beside a client of long ones."""
-    stop = threading.Event()
-
-    def ask_long() -> None:
-        load = Load(seed + 1)
-        with httpx.Client(timeout=600) as session:
-            while not stop.is_set():
-                query, texts = load.request(LONG)
-                session.post(url + "/rerank", json={"query": query, "texts": texts})
-
-    thread = threading.Thread(target=ask_long, daemon=True)
-    load = Load(seed)
-    found = []
-    with httpx.Client(timeout=600) as session:
-        if beside:
-            thread.start()
-            time.sleep(1)
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            query, texts = load.request(SHORT)
-            began = time.perf_counter()
-            answer = session.post(url + "/rerank", json={"query": query, "texts": texts})
-            answer.raise_for_status()
-            found.append(time.perf_counter() - began)
-    stop.set()
+async def latency(url: str, pairs_per_s: float, seconds: float) -> dict[str, Any]:
+    """Measure short requests: unloaded, at 70 % load, and beside long ones."""
+    rate = 0.7 * pairs_per_s / SHORT
+    found: dict[str, Any] = {"arrivals_per_s": round(rate, 2)}
+    found["unloaded"] = percentiles(await one_by_one(url, seconds / 2, SHORT, 1))
+    loaded = await open_loop(url, rate, seconds, SHORT, 2)
+    found["at_70_percent"] = percentiles([one for _, one in loaded])
+    beside = asyncio.create_task(long_requests(url, LONG, 3))
+    await asyncio.sleep(0.5)
+    loaded = await open_loop(url, rate, seconds, SHORT, 4)
+    beside.cancel()
+    found["at_70_percent_beside_long"] = percentiles([one for _, one in loaded])
     return found
 
 
-def percentiles(seconds: list[float]) -> dict[str, float]:
-    """Return the 50th and the 99th percentile, in milliseconds."""
-    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
-    return {"p50_ms": round(cuts[49] * 1e3, 1), "p99_ms": round(cuts[98] * 1e3, 1)}
+async def overload(server: Running, pairs_per_s: float, seconds: float) -> dict[str, Any]:
+    """Measure five times what the server can do, and the second after it."""
+    memory = [server.memory_mib()]
+
+    async def watch() -> None:
+        while True:
+            await asyncio.sleep(0.5)
+            memory.append(server.memory_mib())
+
+    watching = asyncio.create_task(watch())
+    rate = 5 * pairs_per_s / SHORT
+    found = await open_loop(server.url, rate, seconds, SHORT, 5, X_Request_Timeout=str(LIMIT_S))
+    # The last answer came at most LIMIT_S after the last request; this one comes a second later.
+    await asyncio.sleep(1)
+    content = body(Load(6).request(SHORT))
+    async with client(server.url) as session:
+        await session.get("/health")
+        began = time.perf_counter()
+        after = await session.post("/rerank", content=content)
+    after_ms = (time.perf_counter() - began) * 1e3
+    watching.cancel()
+    by_status: dict[int, list[float]] = {}
+    for status, taken in found:
+        by_status.setdefault(status, []).append(taken)
+    return {
+        "arrivals_per_s": round(rate, 1),
+        "limit_s": LIMIT_S,
+        "by_status": {status: percentiles(taken) for status, taken in sorted(by_status.items())},
+        "memory_mib": {"before": memory[0], "most": max(memory), "after": memory[-1]},
+        "a_second_after": {"status": after.status_code, "ms": round(after_ms, 1)},
+    }
+
+
+async def soak(server: Running, seconds: float) -> dict[str, Any]:
+    """Measure what comes of all kinds of requests, and what is left of them."""
+    made, encoder = Load(7, words=40), TextCrossEncoder(DEFAULT_RERANKER, activation="sigmoid")
+    requests = [made.request(1 + number % 4) for number in range(100)]
+    expected = [(one, encoder.rerank(*one)) for one in requests]
+    work = Soak(server, expected, 8)
+    await work.run(seconds / 6, CLIENTS)
+    before = {"memory_mib": server.memory_mib(), **server.handles()}
+    await work.run(seconds * 5 / 6, CLIENTS)
+    await asyncio.sleep(1)
+    after = {"memory_mib": server.memory_mib(), **server.handles()}
+    counts = dict(sorted(work.counts.items()))
+    return {"counts": counts, "after_a_sixth": before, "at_the_end": after}
+
+
+def speed(seconds: float) -> dict[str, Any]:
+    """Measure pairs per second of the library and of each server, and how long servers start."""
+    rates: dict[str, float] = {"library": library(seconds, 100)}
+    starts: dict[str, float] = {}
+    for name in ("ours", "fastembed", *(["infinity"] if "INFINITY" in os.environ else [])):
+        with running(name) as server:
+            rates[name] = asyncio.run(closed_loop(server.url, CLIENTS, MIXED, seconds, 100))
+            starts[name] = server.start_s
+    rates["library again"] = library(seconds, 100)
+    return {
+        "pairs_per_s": {name: round(rate, 1) for name, rate in rates.items()},
+        "start_to_first_answer_s": starts,
+    }
+
+
+def load(seconds: float) -> dict[str, Any]:
+    """Measure latency, and an overload."""
+    with running("ours") as server:
+        rate = asyncio.run(closed_loop(server.url, 2, SHORT, seconds, 100))
+        return {
+            "pairs_per_s": round(rate, 1),
+            "latency": asyncio.run(latency(server.url, rate, 4 * seconds)),
+            "overload": asyncio.run(overload(server, rate, 2 * seconds)),
+        }
+
+
+def soaked(seconds: float) -> dict[str, Any]:
+    """Measure a soak."""
+    with running("ours") as server:
+        return asyncio.run(soak(server, 12 * seconds))
+
+
+PARTS = {"speed": speed, "load": load, "soak": soaked}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default=DEFAULT_RERANKER)
-    parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--documents", type=int, default=100)
-    parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="JSON with the figures")
+    parser.add_argument("--scale", type=float, default=1, help="of all durations")
+    parser.add_argument("--part", action="append", choices=PARTS, help="default: all")
+    parser.add_argument("--out", type=Path, help="JSON with the figures, added to what it has")
     given = parser.parse_args()
-    encoder = TextCrossEncoder(given.model)
-    encoder.rerank(*Load(0).request(given.documents))
-    rounds: list[dict[str, Any]] = []
-    with server(given.model) as url:
-        for number in range(given.rounds):
-            seed = 1000 * number
-            own = library(encoder, given.documents, given.seconds, seed)
-            served = closed_loop(url, given.clients, given.documents, given.seconds, seed)
-            alone = percentiles(latencies(url, given.seconds, seed, beside=False))
-            beside = percentiles(latencies(url, given.seconds, seed, beside=True))
-            rounds.append(
-                {
-                    "library_pairs_per_s": round(own, 1),
-                    "server_pairs_per_s": round(served, 1),
-                    "share": round(served / own, 3),
-                    "short_alone": alone,
-                    "short_beside_long": beside,
-                }
-            )
-            print(json.dumps(rounds[-1]))
-    share = statistics.median(one["share"] for one in rounds)
-    print(f"The server reaches {share:.0%} of the library's pairs per second.")
-    if given.out:
-        given.out.write_text(json.dumps(vars(given) | {"out": None, "rounds": rounds}, indent=1))
+    record: dict[str, Any] = {}
+    if given.out and given.out.exists():
+        record = json.loads(given.out.read_text())
+    for name in given.part or PARTS:
+        busy = os.getloadavg()[0]
+        found = PARTS[name](10 * given.scale)
+        # What else the machine did: the load before includes nothing of this measurement.
+        found |= {"cores": os.cpu_count(), "load_average_before": round(busy, 1)}
+        record[name] = found
+        print(json.dumps({name: found}), flush=True)
+        if given.out:
+            given.out.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -75,7 +75,8 @@ def serve(
 ) -> None:
     """Answer reranking requests of TEI's, Cohere's, Jina's and vLLM's clients.
 
-    Ctrl-C ends it, after the requests that it has accepted.
+    Ctrl-C ends it, after the requests that it has accepted. SIGHUP reads --config, --api-key-file
+    and the certificate again and loads the models again, while requests go on.
     """
     if not on_ray and (replicas or max_replicas):
         raise InvalidInputError("--replicas and --max-replicas are for Ray. Pass --ray as well.")
@@ -84,7 +85,6 @@ def serve(
     from qdrant_rerank.serving.keys import read_keys
     from qdrant_rerank.serving.run import listening, make_server
 
-    settings = ServeSettings() if config is None else ServeSettings.read(config)
     named: dict[str, object] = {
         "models": models,
         "collections": collections,
@@ -104,9 +104,13 @@ def serve(
     given = {name: value for name, value in named.items() if value}
     if port is not None:  # 0 is one
         given["port"] = port
-    settings = settings.changed(given, "The command line")
-    if api_key_file is not None:
-        settings = settings.with_keys(read_keys(api_key_file))
+
+    def read() -> ServeSettings:
+        found = ServeSettings() if config is None else ServeSettings.read(config)
+        found = found.changed(given, "The command line")
+        return found if api_key_file is None else found.with_keys(read_keys(api_key_file))
+
+    settings = read()
     if on_ray:
         from qdrant_rerank.distributed.deployment import serve_until_interrupted
 
@@ -118,6 +122,8 @@ def serve(
         )
         return
     with listening(settings) as listener:
-        server = make_server(settings, listener, lambda url: say(f"Listening on {url}", err=True))
+        server = make_server(
+            settings, listener, lambda url: say(f"Listening on {url}", err=True), read
+        )
         log_as_json()
         server.run(sockets=[listener])

@@ -39,6 +39,7 @@ from qdrant_rerank.search.payload_sizes import PayloadSizes
 from qdrant_rerank.search.request import SearchRequest
 from qdrant_rerank.types import PointId, RerankedPoint, SearchResults, SearchTrace
 from qdrant_rerank.utils.deadline import NO_DEADLINE
+from qdrant_rerank.utils.spans import span
 
 __all__ = ["Search"]
 
@@ -115,37 +116,41 @@ class Search:
 
     async def search(self, queries: Sequence[Query]) -> list[SearchResults]:
         """Return the hits of each query; every request to Qdrant is for all queries at once."""
-        offset, last = self._request.offset, self._request.offset + self._request.limit
-        ranked = await self._rank(queries, last)
-        orders = [order[0 if self._pages else offset :] for order in ranked.orders]
-        orders, fetch_s = await self._complete(orders, ranked.early)
-        return [
-            SearchResults(order, query=text, trace=self._ended(trace, fetch_s))
-            for order, text, trace in zip(orders, ranked.texts, ranked.traces, strict=True)
-        ]
+        with span("qdrant_rerank.search") as noted:
+            noted.note(collection=self._driver.collection, queries=len(queries))
+            offset, last = self._request.offset, self._request.offset + self._request.limit
+            ranked = await self._rank(queries, last)
+            orders = [order[0 if self._pages else offset :] for order in ranked.orders]
+            orders, fetch_s = await self._complete(orders, ranked.early)
+            return [
+                SearchResults(order, query=text, trace=self._ended(trace, fetch_s))
+                for order, text, trace in zip(orders, ranked.texts, ranked.traces, strict=True)
+            ]
 
     async def search_groups(self, query: Query, group_by: str) -> GroupedResults:
         """Retrieve and rerank chunks, group them, complete the chunks that are shown."""
-        request = self._request
-        ranked = await self._rank([query], last=None)
-        groups = group_points(
-            ranked.orders[0],
-            group_by,
-            group_size=request.group_size,
-            limit=request.offset + request.limit,
-        )[request.offset :]
-        orders, fetch_s = await self._complete([group.hits for group in groups], ranked.early)
-        groups = [
-            group.model_copy(update={"hits": hits})
-            for group, hits in zip(groups, orders, strict=True)
-        ]
-        looked_at = time.perf_counter()
-        if request.with_lookup is not None:
-            groups = await self._look_up(groups)
-        fetch_s += time.perf_counter() - looked_at
-        return GroupedResults(
-            groups, query=ranked.texts[0], trace=self._ended(ranked.traces[0], fetch_s)
-        )
+        with span("qdrant_rerank.search_groups") as noted:
+            noted.note(collection=self._driver.collection, queries=1)
+            request = self._request
+            ranked = await self._rank([query], last=None)
+            groups = group_points(
+                ranked.orders[0],
+                group_by,
+                group_size=request.group_size,
+                limit=request.offset + request.limit,
+            )[request.offset :]
+            orders, fetch_s = await self._complete([group.hits for group in groups], ranked.early)
+            groups = [
+                group.model_copy(update={"hits": hits})
+                for group, hits in zip(groups, orders, strict=True)
+            ]
+            looked_at = time.perf_counter()
+            if request.with_lookup is not None:
+                groups = await self._look_up(groups)
+            fetch_s += time.perf_counter() - looked_at
+            return GroupedResults(
+                groups, query=ranked.texts[0], trace=self._ended(ranked.traces[0], fetch_s)
+            )
 
     async def _rank(self, queries: Sequence[Query], last: int | None) -> _Ranked:
         """Return the hits of each query in their final order.
@@ -293,27 +298,29 @@ class Search:
             ]
             return orders, [trace] * len(orders)
         hits = list(zip(found.texts, found.hits, strict=True))
-        if self._stage.awaited and self._driver.awaits:
-            orders, scored = await self._stage.run_async(
-                self._driver,
-                hits,
-                limit=limit,
-                score_threshold=threshold,
-                blend=self._options.blend,
-                max_sim=found.max_sim,
-                stored=stored,
-            )
-        else:
-            orders, scored = await self._driver.compute(
-                self._stage.run,
-                hits,
-                limit=limit,
-                score_threshold=threshold,
-                blend=self._options.blend,
-                deadline=self._driver.limits.deadline,
-                max_sim=found.max_sim,
-                stored=stored,
-            )
+        with span("qdrant_rerank.rerank") as noted:
+            noted.note(pairs=sum(map(len, found.hits)))
+            if self._stage.awaited and self._driver.awaits:
+                orders, scored = await self._stage.run_async(
+                    self._driver,
+                    hits,
+                    limit=limit,
+                    score_threshold=threshold,
+                    blend=self._options.blend,
+                    max_sim=found.max_sim,
+                    stored=stored,
+                )
+            else:
+                orders, scored = await self._driver.compute(
+                    self._stage.run,
+                    hits,
+                    limit=limit,
+                    score_threshold=threshold,
+                    blend=self._options.blend,
+                    deadline=self._driver.limits.deadline,
+                    max_sim=found.max_sim,
+                    stored=stored,
+                )
         return orders, [replace(trace, **scored.trace(row)) for row in range(len(orders))]
 
     async def _look_up(self, groups: Sequence[RerankedGroup]) -> list[RerankedGroup]:

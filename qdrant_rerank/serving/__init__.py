@@ -9,13 +9,14 @@
     keys               who may ask
     wire               what clients send, checked
     answers            what they get
+    answer_schemas     the same, as OpenAPI describes it
     scheduler          requests take turns at one model
     models             the models of the server
     collections        its collections
+    qdrant_refusals    whose mistake it was that Qdrant refused
     http_errors        errors as answers
     limits             reads bodies, within limits
     metrics            counts, for Prometheus
-    spans              of OpenTelemetry
     scoring            the scores of a request, unless its client hangs up
     rerank_routes      the calls that rerank
     search_routes      the calls that search
@@ -24,6 +25,7 @@
     front              keys, log and metrics of every request
     app                puts these together
     json_logs          logs as lines of JSON
+    reload             replaces the application between requests
     protocol           gives up clients that are too slow
     run                listens
 """

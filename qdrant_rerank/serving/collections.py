@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 
 from qdrant_client import AsyncQdrantClient
 
@@ -16,11 +17,13 @@ from qdrant_rerank.serving.models import ServedModel
 from qdrant_rerank.serving.not_served import NotServedError
 from qdrant_rerank.serving.scoring import score
 from qdrant_rerank.serving.settings import ServeSettings
-from qdrant_rerank.utils.deadline import Deadline
+from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 
-__all__ = ["Collections"]
+__all__ = ["SEARCH_DEADLINE", "Collections"]
 
 CANDIDATES = 100  # that a search reranks if it names no number; fewer if the limit is lower
+#: When the search that is at work must have its answer; of the task that does it.
+SEARCH_DEADLINE: ContextVar[Deadline] = ContextVar("SEARCH_DEADLINE", default=NO_DEADLINE)
 READY_S = 2.0  # seconds that Qdrant has to answer whether it is there
 
 
@@ -29,20 +32,17 @@ class TurnTaking:
 
     Args:
         model: scores.
-        settings: have the limit of time.
         metrics: counts pairs.
     """
 
-    def __init__(self, model: ServedModel, settings: ServeSettings, metrics: Metrics) -> None:
+    def __init__(self, model: ServedModel, metrics: Metrics) -> None:
         self._model = model
-        self._settings = settings
         self._metrics = metrics
 
     async def rerank(self, query: str, documents: Sequence[str]) -> list[float]:
         """Score documents; a task that is cancelled at its deadline gives up its turns."""
         pairs = [(query, document) for document in documents]
-        deadline = Deadline.after(self._settings.timeout_s)
-        found = await score(self._model, pairs, deadline, self._metrics)
+        found = await score(self._model, pairs, SEARCH_DEADLINE.get(), self._metrics)
         scores: list[float] = found.scores.tolist()
         return scores
 
@@ -94,7 +94,7 @@ class Collections:
             self._searchers[name] = AsyncHybridSearcher(
                 name,
                 client=self._client,
-                reranker=TurnTaking(model, settings, metrics),
+                reranker=TurnTaking(model, metrics),
                 embedder=None if settings.embedder == "none" else settings.embedder,
                 text=text[0] if len(text) == 1 else text,
                 language=settings.language,

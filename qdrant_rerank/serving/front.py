@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from qdrant_rerank.serving.http_errors import HttpError, error_answer
 from qdrant_rerank.serving.keys import Keys
 from qdrant_rerank.serving.metrics import Metrics
-from qdrant_rerank.serving.spans import span_of_request
+from qdrant_rerank.utils.spans import span_of_request
 
 __all__ = ["OPEN_PATHS", "Front", "access_logger"]
 

@@ -17,9 +17,11 @@ from qdrant_rerank.errors import (
     DeadlineError,
     InvalidInputError,
     QdrantError,
+    QdrantRequestError,
     QdrantRerankError,
 )
 from qdrant_rerank.serving.not_served import NotServedError
+from qdrant_rerank.serving.qdrant_refusals import is_clients_mistake, without_address
 from qdrant_rerank.serving.scheduler import QueueFullError
 from qdrant_rerank.serving.wire import BodyError
 
@@ -94,6 +96,8 @@ def _as_http_error(error: Exception) -> HttpError:
     match error:
         case HttpError():
             return error
+        case HTTPException(status_code=404):
+            return HttpError(404, "There is no such call here; expected one that GET /docs lists.")
         case HTTPException():
             return HttpError(error.status_code, str(error.detail), headers=error.headers)
         case BodyError() | InvalidInputError():
@@ -109,11 +113,16 @@ def _as_http_error(error: Exception) -> HttpError:
                 "The time was up before the last document: X-Request-Timeout, or the server's "
                 "timeout_s. Send fewer documents, or ask for more time.",
             )
+        case QdrantRequestError() if is_clients_mistake(error):
+            return HttpError(422, f"Qdrant refused the search: {without_address(error)}")
         case QdrantError():
-            return HttpError(502, str(error))
+            logger.error("%s: %s", type(error).__name__, error)
+            return HttpError(502, "Qdrant cannot be searched now. The server's log says why.")
         case QdrantRerankError():
             logger.error("%s: %s", type(error).__name__, error)
-            return HttpError(500, str(error))
+            return HttpError(
+                500, "The server cannot do this as it is set up. Its log says what is wrong."
+            )
     # Its message may hold a text; where it was raised does not.
     frames = "".join(traceback.format_tb(error.__traceback__))
     logger.error("%s in\n%s", type(error).__name__, frames)
@@ -135,6 +144,15 @@ def answering(handler: Handler) -> Handler:
 
 async def answer_error(request: Request, error: Exception) -> Response:
     """Answer an error in the shape of :func:`error_answer`."""
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        # Starlette names the methods of one route; a path may have several.
+        routes = [one for one in request.app.routes if one.path == request.url.path]
+        allowed = ", ".join(sorted({method for one in routes for method in one.methods}))
+        error = HttpError(
+            405,
+            f"The call does not take the method {request.method:.20}; expected {allowed}.",
+            headers={"Allow": allowed},
+        )
     return error_answer(_as_http_error(error))
 
 

@@ -34,15 +34,20 @@ class ServedModel:
     scheduler: Scheduler
     reads_all: bool
 
-    def estimate(self, pairs: Iterable[tuple[str, str]]) -> int:
-        """Estimate the tokens of pairs from the lengths of their texts."""
+    def estimate(self, pairs: Iterable[tuple[str, str]], document_tokens: int | None = None) -> int:
+        """Estimate the tokens of pairs from the lengths of their texts.
+
+        Args:
+            pairs: (query, document) texts.
+            document_tokens: tokens of a document that are read; None for the model's limit.
+        """
         most = self.encoder.max_length
         total = 0
-        for pair in pairs:
-            tokens = SPECIAL_TOKENS + sum(
-                len(text) // (ASCII_PER_TOKEN if text.isascii() else OTHERS_PER_TOKEN)
-                for text in pair
-            )
+        for query, document in pairs:
+            read = _tokens_of(document)
+            if document_tokens is not None:
+                read = min(read, document_tokens)
+            tokens = SPECIAL_TOKENS + _tokens_of(query) + read
             total += tokens if self.reads_all else min(tokens, most)
         return total
 
@@ -113,6 +118,10 @@ class Models:
         """Finish what was taken, and end the threads."""
         for model in self.served:
             model.scheduler.close()
+
+
+def _tokens_of(text: str) -> int:
+    return len(text) // (ASCII_PER_TOKEN if text.isascii() else OTHERS_PER_TOKEN)
 
 
 def _named(given: str) -> tuple[str, str]:

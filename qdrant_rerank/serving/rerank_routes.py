@@ -1,6 +1,5 @@
 """The calls that rerank: TEI's, Cohere's, Jina's, vLLM's and Infinity's."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -116,12 +115,11 @@ class RerankRoutes:
         self, request: Request, asked: RerankRequest
     ) -> tuple[ServedModel, PairScores]:
         model = self._models.find(asked.model)
-        texts, most = asked.texts, asked.max_tokens_per_doc
-        if most is not None and (model.reads_all or most < model.encoder.max_length):
-            self._require_few(len(texts))
-            texts = await asyncio.to_thread(model.encoder.cut, texts, most)
-        pairs = [(asked.query, text) for text in texts]
-        found = await self._score(request, model, pairs)
+        most = asked.max_tokens_per_doc
+        if most is not None and not model.reads_all and most >= model.encoder.max_length:
+            most = None
+        pairs = [(asked.query, text) for text in asked.texts]
+        found = await self._score(request, model, pairs, most)
         if not asked.truncate and found.truncated.any():
             rows = np.flatnonzero(found.truncated)
             raise HttpError(
@@ -133,23 +131,24 @@ class RerankRoutes:
         return model, found
 
     async def _score(
-        self, request: Request, model: ServedModel, pairs: Sequence[tuple[str, str]]
+        self,
+        request: Request,
+        model: ServedModel,
+        pairs: Sequence[tuple[str, str]],
+        document_tokens: int | None = None,
     ) -> PairScores:
         note(request, model=model.name, documents=len(pairs))
-        self._require_few(len(pairs))
-        deadline = deadline_of(request, self._settings)
-        if not pairs:
-            return model.encoder.score_pairs([])
-        work = score(model, pairs, deadline, self._metrics)
-        found = await unless_gone(request, work)
-        note(request, tokens=found.tokens)
-        return found
-
-    def _require_few(self, documents: int) -> None:
-        most = self._settings.max_documents
+        documents, most = len(pairs), self._settings.max_documents
         if documents > most:
             raise HttpError(
                 422,
                 f"The request has {documents:,} documents; this server takes {most:,} per request "
                 "(max_documents). Send several requests.",
             )
+        deadline = deadline_of(request, self._settings)
+        if not pairs:
+            return model.encoder.score_pairs([])
+        work = score(model, pairs, deadline, self._metrics, document_tokens)
+        found = await unless_gone(request, work)
+        note(request, tokens=found.tokens)
+        return found

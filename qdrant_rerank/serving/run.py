@@ -1,7 +1,11 @@
 """The application on uvicorn: a bound socket, and a server for it."""
 
+import asyncio
+import logging
+import signal
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -10,11 +14,16 @@ import uvicorn
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.serving.app import create_app
 from qdrant_rerank.serving.protocol import timed_protocol
+from qdrant_rerank.serving.reload import Reloadable
 from qdrant_rerank.serving.settings import ServeSettings
 
-__all__ = ["listening", "make_server"]
+__all__ = ["ReloadingServer", "listening", "make_server"]
+
+logger = logging.getLogger(__name__)
 
 WAITING_CONNECTIONS = 2048
+# Settings of the listener and its connections, which a reload does not change.
+FIXED = ("host", "port", "client_timeout_s", "keep_alive_s", "shutdown_s")
 LONGEST_HEADER = 32 << 10  # bytes of a request's line and headers
 
 
@@ -53,20 +62,26 @@ def listening(settings: ServeSettings) -> socket.socket:
 
 
 def make_server(
-    settings: ServeSettings, listener: socket.socket, started: Callable[[str], None]
-) -> uvicorn.Server:
+    settings: ServeSettings,
+    listener: socket.socket,
+    started: Callable[[str], None],
+    reread: Callable[[], ServeSettings] | None = None,
+) -> "ReloadingServer":
     """Load the models, and make a server for a bound socket.
 
     Args:
         settings: what to serve.
         listener: from :func:`listening`.
         started: called with the URL once the server listens.
+        reread: reads the settings again, at :meth:`ReloadingServer.reload` and SIGHUP; None to
+            take the same ones.
 
     Raises:
         ModelError: a model cannot be found or loaded.
     """
+    app = Reloadable(create_app(settings))
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         http=timed_protocol(settings.client_timeout_s),
         ws="none",
         lifespan="on",
@@ -84,20 +99,79 @@ def make_server(
     scheme = "http" if settings.certfile is None else "https"
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    return _Server(config, lambda: started(f"{scheme}://{shown}:{port}"))
+    return ReloadingServer(
+        config,
+        app,
+        lambda: started(f"{scheme}://{shown}:{port}"),
+        settings,
+        reread or (lambda: settings),
+    )
 
 
-class _Server(uvicorn.Server):
-    """A server that tells when it listens."""
+class ReloadingServer(uvicorn.Server):
+    """A server that tells when it listens, and reloads at SIGHUP.
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+    Args:
+        config: of uvicorn.
+        app: the application that it runs.
+        started: called once the server listens.
+        settings: of the application.
+        reread: reads them again.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: Reloadable,
+        started: Callable[[], None],
+        settings: ServeSettings,
+        reread: Callable[[], ServeSettings],
+    ) -> None:
         super().__init__(config)
+        self._app = app
         self._tell = started
+        self._settings = settings
+        self._reread = reread
+        self._reloads = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and wait for SIGHUP."""
         await super().startup(sockets)
-        if self.started:
-            self._tell()
+        if not self.started:
+            return
+        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._start_reload)
+        self._tell()
+
+    async def reload(self) -> None:
+        """Read the settings, keys and certificate again, load the models, and then switch.
+
+        Requests go on all the while. What cannot be used is logged, and nothing changes.
+        """
+        async with self._reloads:
+            try:
+                settings = await asyncio.to_thread(self._reread)
+                settings.require_safe()
+                _require_certificate(settings)
+                await self._app.replace(lambda: create_app(settings))
+                if isinstance(self.config.ssl, ssl.SSLContext) and settings.certfile is not None:
+                    self.config.ssl.load_cert_chain(settings.certfile, settings.keyfile)
+            except Exception as error:
+                logger.error("Not reloaded, and nothing is changed: %s", error)
+                return
+            fixed = [
+                name for name in FIXED if getattr(settings, name) != getattr(self._settings, name)
+            ]
+            if fixed:
+                logger.warning("Reloaded, but a restart alone changes %s.", ", ".join(fixed))
+            else:
+                logger.info("Reloaded.")
+
+    def _start_reload(self) -> None:
+        task = asyncio.create_task(self.reload())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 def _require_certificate(settings: ServeSettings) -> None:

@@ -29,6 +29,7 @@ from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 __all__ = ["Job", "Meter", "QueueFullError", "Scheduler", "StepModel"]
 
 TURNS_PER_OLDEST = 8  # every eighth turn goes to the request that has waited longest
+TEXTS_PER_CUT = 32  # that are cut in one turn
 SMOOTHING = 0.05  # share of the last batch in the measured speed
 
 
@@ -55,6 +56,9 @@ class StepModel(Protocol):
     def steps(self, pairs: Sequence[tuple[str, str]]) -> list[Steps]:
         """Score pairs step by step."""
 
+    def cut(self, texts: Sequence[str], tokens: int) -> list[str]:
+        """Cut texts after so many tokens."""
+
     def has_cores_for(self, batches: int) -> bool:
         """Whether a batch may use several cores."""
 
@@ -74,6 +78,7 @@ class Job:
         tokens: estimate of their tokens.
         deadline: no step begins after it.
         number: place in the order of arrival.
+        document_tokens: tokens of a document that are read; None for the model's limit.
 
     Attributes:
         future: gets the scores, or the error.
@@ -82,9 +87,16 @@ class Job:
     """
 
     def __init__(
-        self, pairs: Sequence[tuple[str, str]], tokens: int, deadline: Deadline, number: int
+        self,
+        pairs: Sequence[tuple[str, str]],
+        tokens: int,
+        deadline: Deadline,
+        number: int,
+        document_tokens: int | None = None,
     ) -> None:
-        self.pairs = pairs
+        self.pairs = list(pairs)
+        self.document_tokens = document_tokens
+        self.uncut = 0 if document_tokens is None else len(self.pairs)  # the last ones
         self.remaining = tokens
         self.deadline = deadline
         self.number = number
@@ -156,7 +168,12 @@ class Scheduler:
         return self._tokens_per_s
 
     def submit(
-        self, pairs: Sequence[tuple[str, str]], tokens: int, deadline: Deadline = NO_DEADLINE
+        self,
+        pairs: Sequence[tuple[str, str]],
+        tokens: int,
+        deadline: Deadline = NO_DEADLINE,
+        *,
+        document_tokens: int | None = None,
     ) -> Job:
         """Let a request take its turns.
 
@@ -164,6 +181,7 @@ class Scheduler:
             pairs: (query, document) texts.
             tokens: estimate of their tokens.
             deadline: no step begins after it; the future then has a ``DeadlineError``.
+            document_tokens: tokens of a document that are read; None for the model's limit.
 
         Raises:
             QueueFullError: too many tokens wait, or so many that the deadline would pass first.
@@ -171,7 +189,7 @@ class Scheduler:
         with self._changed:
             if self._jobs:
                 self._require_room(tokens, deadline)
-            job = Job(pairs, tokens, deadline, next(self._numbers))
+            job = Job(pairs, tokens, deadline, next(self._numbers), document_tokens)
             self._jobs[job.number] = job
             self._changed.notify_all()
         return job
@@ -253,6 +271,9 @@ class Scheduler:
 
     def _read(self, job: Job) -> None:
         """Tokenise the next pairs of a request; its batches are ready after the last ones."""
+        if job.uncut:
+            self._cut(job)
+            return
         if job.blocks is None:
             job.blocks = self._model.steps(job.pairs)
         if not job.blocks:
@@ -274,6 +295,20 @@ class Scheduler:
             self._changed.notify_all()
         if empty:
             self._finish_block(job)
+
+    def _cut(self, job: Job) -> None:
+        """Cut the next documents of a request."""
+        assert job.document_tokens is not None
+        start = len(job.pairs) - job.uncut
+        part = job.pairs[start : start + TEXTS_PER_CUT]
+        texts = self._model.cut([document for _, document in part], job.document_tokens)
+        job.pairs[start : start + len(part)] = [
+            (query, text) for (query, _), text in zip(part, texts, strict=True)
+        ]
+        with self._changed:
+            job.uncut -= len(part)
+            job.reading = False
+            self._changed.notify_all()
 
     def _run(self, job: Job, batch: Batch, tokens: int, waiting: int) -> None:
         """Run one batch of a request, and finish its block after the last one."""

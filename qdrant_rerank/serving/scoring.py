@@ -10,8 +10,8 @@ from qdrant_rerank.cross_encoder.pair_scores import PairScores
 from qdrant_rerank.serving.http_errors import GONE, HttpError
 from qdrant_rerank.serving.metrics import Metrics
 from qdrant_rerank.serving.models import ServedModel
-from qdrant_rerank.serving.spans import span
 from qdrant_rerank.utils.deadline import Deadline
+from qdrant_rerank.utils.spans import span
 
 __all__ = ["score", "unless_gone"]
 
@@ -23,6 +23,7 @@ async def score(
     pairs: Sequence[tuple[str, str]],
     deadline: Deadline,
     metrics: Metrics,
+    document_tokens: int | None = None,
 ) -> PairScores:
     """Score pairs when it is their turn. A task that is cancelled gives up its turns at once.
 
@@ -31,13 +32,15 @@ async def score(
         pairs: (query, document) texts; at least one.
         deadline: when the scores must be there.
         metrics: counts the pairs.
+        document_tokens: tokens of a document that are read; None for the model's limit.
 
     Raises:
         QueueFullError: too much work waits.
         DeadlineError: the time was up.
         ModelOutputError: the model failed.
     """
-    job = model.scheduler.submit(pairs, model.estimate(pairs), deadline)
+    tokens = model.estimate(pairs, document_tokens)
+    job = model.scheduler.submit(pairs, tokens, deadline, document_tokens=document_tokens)
     try:
         with span("rerank") as noted:
             noted.note(model=model.name, pairs=len(pairs))

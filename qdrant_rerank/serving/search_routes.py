@@ -5,19 +5,19 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from qdrant_rerank.errors import DeadlineError, QdrantError
-from qdrant_rerank.serving.collections import Collections
+from qdrant_rerank.serving.collections import SEARCH_DEADLINE, Collections
 from qdrant_rerank.serving.facts import note
 from qdrant_rerank.serving.http_errors import HttpError, Json, answering
 from qdrant_rerank.serving.limits import BodyReader, deadline_of
 from qdrant_rerank.serving.scoring import unless_gone
 from qdrant_rerank.serving.settings import ServeSettings
-from qdrant_rerank.serving.wire import parse
+from qdrant_rerank.serving.wire import Body, parse
 from qdrant_rerank.types import Results
 from qdrant_rerank.utils.deadline import Deadline
 
@@ -26,7 +26,7 @@ __all__ = ["GroupsBody", "SearchBody", "SearchRoutes"]
 LIMIT = 10
 
 
-class SearchBody(BaseModel):
+class SearchBody(Body):
     """A search; its fields are arguments of ``HybridSearcher.search``."""
 
     query: str
@@ -129,9 +129,12 @@ def _in_time(deadline: Deadline) -> Iterator[float | None]:
     seconds = deadline.remaining
     if seconds == 0:
         raise DeadlineError("The time was up before the search.")
+    token = SEARCH_DEADLINE.set(deadline)
     try:
         yield seconds
     except QdrantError as error:
         if deadline.passed:
             raise DeadlineError("The time was up before Qdrant answered.") from error
         raise
+    finally:
+        SEARCH_DEADLINE.reset(token)

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from qdrant_rerank.utils.validation import a_type
 
 __all__ = [
+    "Body",
     "BodyError",
     "CohereBody",
     "RerankRequest",
@@ -43,7 +44,13 @@ Document = Annotated[str | dict[str, Any], BeforeValidator(_document)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class TeiBody(BaseModel):
+class Body(BaseModel):
+    """A body, whose values have the types that the description names: 0 is not false."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class TeiBody(Body):
     """The body of text-embeddings-inference."""
 
     query: str
@@ -57,7 +64,7 @@ class TeiBody(BaseModel):
     model: str | None = None
 
 
-class CohereBody(BaseModel):
+class CohereBody(Body):
     """The body of Cohere, Jina, vLLM, Infinity and LiteLLM."""
 
     query: str
@@ -71,20 +78,20 @@ class CohereBody(BaseModel):
     raw_scores: bool = False
 
 
-class Similarity(BaseModel):
+class Similarity(Body):
     """A text, and others to compare with it."""
 
     source_sentence: str
     sentences: list[str]
 
 
-class SimilarityBody(BaseModel):
+class SimilarityBody(Body):
     """The body of Hugging Face's task "sentence-similarity"."""
 
     inputs: Similarity
 
 
-class ScoreBody(BaseModel):
+class ScoreBody(Body):
     """The body of vLLM's ``/score``."""
 
     text_1: str | list[str]

@@ -87,7 +87,7 @@ class Driver:
         own_connections(client)
         self.limits = limits
         self._client = client
-        self._collection = collection
+        self.collection = collection
 
     @property
     def embedded(self) -> bool:
@@ -122,7 +122,7 @@ class Driver:
                 ours = translate(
                     error,
                     self._client,
-                    self._collection,
+                    self.collection,
                     sent=exchange.sent,
                     consistency=limits.consistency,
                 )
@@ -131,7 +131,7 @@ class Driver:
                 wait_s = seconds_to_wait(error, failures, retries, limits.deadline)
                 if wait_s is None:
                     if isinstance(ours, CollectionNotFoundError):
-                        ours = not_found(self._client, self._collection, await self._names())
+                        ours = not_found(self._client, self.collection, await self._names())
                     try:
                         raise ours from error
                     finally:
@@ -195,7 +195,7 @@ class Driver:
             if not self.limits.deadline.passed:  # of the function's own
                 raise
             raise QdrantConnectionError(
-                f"No time was left to ask Qdrant for {self._collection!r}: encoding the query took "
+                f"No time was left to ask Qdrant for {self.collection!r}: encoding the query took "
                 "all of it. Give it longer: deadline_s."
             ) from error
 
@@ -229,7 +229,7 @@ class Driver:
         remaining = self.limits.deadline.remaining
         if remaining == 0:
             raise QdrantConnectionError(
-                f"No time was left to ask Qdrant for {self._collection!r}. Give it longer: "
+                f"No time was left to ask Qdrant for {self.collection!r}. Give it longer: "
                 "deadline_s."
             )
         timeouts = [self.limits.timeout_s, None if remaining is None else math.ceil(remaining)]
@@ -294,7 +294,7 @@ class AsyncDriver(Driver):
             doing = asyncio.get_running_loop().run_in_executor(self._threads, work)
         except RuntimeError as error:  # its threads have ended
             raise QdrantConnectionError(
-                f"The searcher of {self._collection!r} was closed. Make another, or search within "
+                f"The searcher of {self.collection!r} was closed. Make another, or search within "
                 "its 'async with' block."
             ) from error
         return await doing

@@ -87,7 +87,7 @@ def test_from_pull_to_rm(command, hub, tmp_path):
     assert not list(tmp_path.rglob("*.onnx"))
     code, _, err = command("rm", SHORT)
     assert code == 2
-    assert err == f"Error: {NAME} is not in the cache {tmp_path}; nothing was removed.\n"
+    assert err == f"Error: {NAME} is not in the cache {tmp_path}; nothing was removed.{SEE}\n"
 
 
 def test_update_moves_on(command, hub, tiny_xlmr):

@@ -288,3 +288,13 @@ def _encoder():
     if not _encoders:
         _encoders.append(TextCrossEncoder(DEFAULT_RERANKER, activation="sigmoid"))
     return _encoders[0]
+
+
+@pytest.mark.parametrize(
+    "field", [{"raw_scores": 0}, {"top_n": "1"}, {"return_documents": "yes"}, {"model": 1}]
+)
+def test_values_have_the_types_of_the_description(url, field):
+    """0 is not false, and "1" is not 1."""
+    body = {"query": "q", "documents": ["a"]} | field
+    found = httpx.post(url + "/v1/rerank", json=body)
+    assert (found.status_code, next(iter(field)) in found.json()["message"]) == (422, True)

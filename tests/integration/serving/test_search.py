@@ -17,6 +17,10 @@ TEXTS = ["Bread is baked in an oven.", "Iron melts at 1538 C.", "Copper melts at
 QUERY = "melting point of iron"
 
 
+# In a thread of the client, which may outlive the test that made it.
+pytestmark = pytest.mark.filterwarnings("ignore:Failed to obtain server version")
+
+
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     """The directory of an embedded Qdrant with two collections."""
@@ -77,6 +81,8 @@ def test_groups(url):
         ({"query": QUERY, "limit": 101}, 422, "takes 100 per request"),
         ({"query": QUERY, "candidates": 5, "limit": 6}, 422, "candidates"),
         ({"query": QUERY, "filter": {"musst": []}}, 422, "filter"),
+        ({"query": QUERY, "filter": {"must": [{"key": "n", "range": {"gte": "x"}}]}}, 422, "n"),
+        ({"query": QUERY, "limit": "3"}, 422, "limit: Input should be a valid integer"),
         ({"query": ""}, 422, "query"),
         ({}, 422, "query: Field required"),
     ],
@@ -88,7 +94,6 @@ def test_what_cannot_be_searched(url, body, status, expected):
     assert expected in found.json()["message"]
 
 
-@pytest.mark.filterwarnings("ignore:Failed to obtain server version")  # in a thread of the client
 def test_a_deadline_that_passes_is_a_504(tiny_bert):
     """Before the search, and while Qdrant does not answer."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -120,7 +125,6 @@ def test_a_low_limit_of_documents_lowers_the_candidates(stored):
         assert post(url, "/v1/search", query=QUERY, limit=1, candidates=3).status_code == 422
 
 
-@pytest.mark.filterwarnings("ignore:Failed to obtain server version")  # in a thread of the client
 def test_not_ready_without_qdrant(tiny_bert):
     """The process lives, and reranks; searches are a 502; /ready tells no name and no address."""
     place = f"http://127.0.0.1:{free_port()}"
@@ -130,7 +134,8 @@ def test_not_ready_without_qdrant(tiny_bert):
         assert ready.status_code == 503
         assert "docs" not in ready.text
         assert place not in ready.text
-        assert post(url, "/v1/search", query=QUERY).status_code == 502
+        found = post(url, "/v1/search", query=QUERY)
+        assert (found.status_code, place in found.text) == (502, False)
         assert post(url, "/rerank", query="q", texts=["a"]).status_code == 200
 
 
@@ -181,3 +186,35 @@ def test_every_call_is_described(url):
     page = httpx.get(url + "/docs").text
     assert all(path in page for path in described["paths"])
     Balanced().feed(page)
+
+
+def test_calls_and_methods_that_are_none(url):
+    """The answer says what there is; the page and InferenceClient share a path."""
+    found = httpx.get(url + "/nowhere")
+    assert (found.status_code, found.json()["error_type"]) == (404, "NotFound")
+    assert "GET /docs" in found.json()["message"]
+    for method, path, allowed in (
+        ("PUT", "/", "GET, HEAD, POST"),
+        ("GET", "/rerank", "POST"),
+        ("DELETE", "/health", "GET, HEAD"),
+    ):
+        found = httpx.request(method, url + path)
+        assert (found.status_code, found.headers["Allow"]) == (405, allowed)
+        assert f"{method}; expected {allowed}" in found.json()["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/search", "/v1/search/groups"])
+def test_what_qdrant_refuses_is_the_clients_to_mend(stored, path):
+    """A 422 with Qdrant's own words, and without its address."""
+    with served(collections=["docs"], path=str(stored)) as url:
+        wrong = {"key": "text", "geo_radius": {"center": {"lon": 999, "lat": 0}, "radius": -1}}
+        for condition in (
+            wrong,
+            {"key": "n[[", "match": {"value": 1}},
+            {"key": "n", "values_count": {"gt": -1}},
+            {"has_id": ["x"]},
+        ):
+            found = post(url, path, query=QUERY, group_by="kind", filter={"must": [condition]})
+            assert found.status_code == 422, found.text
+            assert found.json()["message"].startswith("Qdrant refused the search: ")
+            assert str(stored) not in found.text

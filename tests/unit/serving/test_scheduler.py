@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 
 from qdrant_rerank import TextCrossEncoder
 from qdrant_rerank.errors import DeadlineError, InvalidInputError
-from qdrant_rerank.serving.scheduler import TURNS_PER_OLDEST, QueueFullError, Scheduler
+from qdrant_rerank.serving.scheduler import (
+    TEXTS_PER_CUT,
+    TURNS_PER_OLDEST,
+    QueueFullError,
+    Scheduler,
+)
 from qdrant_rerank.utils.deadline import Deadline
 
 WORDS = ["iron", "melts", "bread", "oven", "copper", "hot", "[SEP]", "é", "鉄"]
@@ -286,3 +291,35 @@ def _kept(path, **options):
     if key not in _encoders:
         _encoders[key] = TextCrossEncoder(path, **options)
     return _encoders[key]
+
+
+def test_a_cut_takes_turns_and_ends_at_the_deadline(tiny_bert):
+    """A short request comes between two parts of it; scores are those of the cut texts."""
+    encoder = TextCrossEncoder(tiny_bert)
+    cut, begun, go = [], threading.Event(), threading.Event()
+
+    class Watching(Watched):
+        def cut(self, texts, tokens):
+            cut.append(len(texts))
+            begun.set()
+            assert go.wait(60)
+            return encoder.cut(texts, tokens)
+
+    model = Watching(encoder)
+    model.permits = threading.Semaphore(10**6)
+    scheduler = Scheduler(model, queue_tokens=10**9)
+    texts = ["iron melts hot bread oven"] * (2 * TEXTS_PER_CUT + 1)
+    pairs = [("long", text) for text in texts]
+    long = scheduler.submit(pairs, 10**4, document_tokens=2)
+    assert begun.wait(60)
+    short = scheduler.submit([("short", "iron")], 1)
+    late = scheduler.submit(pairs, 10**4, Deadline.after(1e-9), document_tokens=2)
+    go.set()
+    short.future.result(60)
+    expected = encoder.rerank("long", encoder.cut(texts, 2))
+    assert long.future.result(60).scores.tolist() == expected
+    with pytest.raises(DeadlineError):
+        late.future.result(60)
+    scheduler.close()
+    assert cut == [TEXTS_PER_CUT, TEXTS_PER_CUT, 1]
+    assert model.order[0] == "short"

@@ -1,18 +1,15 @@
-"""Spans of OpenTelemetry, if its API is installed; without it, nothing is done.
+"""Spans of OpenTelemetry, if the process has loaded its API; without it, nothing is done.
 
-The application that runs the server chooses where they go: this package sets up no exporter.
+The application, or ``opentelemetry-instrument``, sets it up before, and chooses where spans go.
+This package sets up no exporter, and does not load the API itself, which takes time.
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from qdrant_rerank._version import __version__
-
-try:
-    from opentelemetry import propagate, trace
-except ModuleNotFoundError:
-    trace = None
 
 __all__ = ["Span", "span", "span_of_request"]
 
@@ -32,12 +29,20 @@ class Span:
                 self._inner.set_attribute(name.replace("__", "."), value)
 
 
+def _api() -> Any:
+    """Return ``opentelemetry.trace``; None if nothing has imported it."""
+    return sys.modules.get("opentelemetry.trace")
+
+
 @contextmanager
 def span_of_request(method: str, route: str, headers: Mapping[str, str]) -> Iterator[Span]:
     """Record a request as a part of what its client does, if its headers say so."""
+    trace = _api()
     if trace is None:
         yield Span()
         return
+    from opentelemetry import propagate
+
     tracer = trace.get_tracer(NAME, __version__)
     parent = propagate.extract(dict(headers))
     with tracer.start_as_current_span(
@@ -52,7 +57,8 @@ def span_of_request(method: str, route: str, headers: Mapping[str, str]) -> Iter
 
 @contextmanager
 def span(name: str) -> Iterator[Span]:
-    """Record a part of a request."""
+    """Record a part of what is done; what its caller does is its parent."""
+    trace = _api()
     if trace is None:
         yield Span()
         return

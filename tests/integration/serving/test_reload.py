@@ -1,0 +1,96 @@
+"""SIGHUP: settings, keys and models are read again, and no request is dropped."""
+
+import signal
+import threading
+
+import httpx
+
+from tests.integration.serving.test_process import command
+from tests.serving import until
+
+FIRST, SECOND = "0815-not-a-secret-of-anyone", "4711-nor-is-this-one-here"
+BODY = {"query": "q", "texts": ["word " * 40] * 8}
+
+
+def names(url, key):
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    answer = httpx.get(url + "/v1/models", headers=headers)
+    return [one["id"] for one in answer.json()["data"]] if answer.status_code == 200 else []
+
+
+def test_no_request_is_dropped(tiny_bert, tmp_path):
+    """Clients ask all the while; the second key and the second name hold from the switch on."""
+    config, keys = tmp_path / "serve.toml", tmp_path / "keys"
+    config.write_text(f"models = ['first={tiny_bert}']\n")
+    keys.write_text(f"{FIRST}\n{SECOND}\n")
+    answers, stop = [], threading.Event()
+
+    def ask(url):
+        with httpx.Client(headers={"Authorization": f"Bearer {SECOND}"}, timeout=60) as client:
+            while not stop.is_set():
+                answer = client.post(url + "/rerank", json=BODY)
+                answers.append((answer.status_code, answer.text))
+
+    with command("--config", config, "--api-key-file", keys) as (process, url, _):
+        clients = [threading.Thread(target=ask, args=(url,)) for _ in range(3)]
+        for client in clients:
+            client.start()
+        try:
+            for number in range(3):
+                until(lambda: len(answers) > 10)
+                config.write_text(f"models = ['name-{number}={tiny_bert}']\n")
+                keys.write_text(f"{SECOND}\n")
+                process.send_signal(signal.SIGHUP)
+                until(lambda: names(url, SECOND) == [f"name-{number}"])  # noqa: B023
+            done = len(answers)
+            until(lambda: len(answers) > done + 10)
+        finally:
+            stop.set()
+            for client in clients:
+                client.join()
+        assert names(url, FIRST) == []
+    assert {status for status, _ in answers} == {200}
+    assert len({text for _, text in answers}) == 1
+
+
+def test_a_request_that_has_begun_keeps_its_model(tiny_bert, tmp_path):
+    """The old model finishes it after the switch, and then its threads end."""
+    config = tmp_path / "serve.toml"
+    config.write_text(f"models = ['first={tiny_bert}']\nmax_documents = 100000\n")
+    long = {"query": "q", "documents": ["word " * 150] * 2000, "model": "first"}
+    found = []
+    with command("--config", config) as (process, url, _):
+        asking = threading.Thread(
+            target=lambda: found.append(httpx.post(url + "/v1/rerank", json=long, timeout=600))
+        )
+        asking.start()
+        until(lambda: "waiting_requests 1.0" in httpx.get(url + "/metrics").text)
+        config.write_text(f"models = ['second={tiny_bert}']\n")
+        process.send_signal(signal.SIGHUP)
+        until(lambda: names(url, "") == ["second"])
+        asking.join()
+    assert (found[0].status_code, found[0].json()["model"]) == (200, "first")
+
+
+def test_what_cannot_be_used_changes_nothing(tiny_bert, tmp_path):
+    """The log says why; the server goes on as it was."""
+    config = tmp_path / "serve.toml"
+    config.write_text(f"models = ['first={tiny_bert}']\n")
+    with command("--config", config) as (process, url, lines):
+        reader = threading.Thread(target=lambda: lines.extend(process.stderr), daemon=True)
+        reader.start()
+        for content, told in (
+            ("models = ['no-such-model']\n", "no-such-model"),
+            ("modls = []\n", "modls"),
+            ("host = '0.0.0.0'\n", "there are no keys"),
+        ):
+            config.write_text(content)
+            process.send_signal(signal.SIGHUP)
+            until(lambda: any("Not reloaded" in line and told in line for line in lines))  # noqa: B023
+            assert names(url, "") == ["first"]
+        config.write_text(f"models = ['second={tiny_bert}']\nkeep_alive_s = 7\n")
+        process.send_signal(signal.SIGHUP)
+        until(lambda: any("a restart alone changes keep_alive_s" in line for line in lines))
+        assert names(url, "") == ["second"]
+        process.kill()
+        reader.join()
