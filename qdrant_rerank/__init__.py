@@ -24,6 +24,7 @@ from qdrant_rerank.hub.specs import (
 
 if TYPE_CHECKING:
     from qdrant_rerank.cross_encoder.calibration import Calibrator
+    from qdrant_rerank.cross_encoder.document_states import DocumentStates
     from qdrant_rerank.cross_encoder.pair_scores import PairScores
     from qdrant_rerank.cross_encoder.prompts import PromptTemplate
     from qdrant_rerank.cross_encoder.score_cache import ScoreCache
@@ -68,6 +69,7 @@ _HOME = {
     "Cascade": "reranking.cascade",
     "ClientReranker": "reranking.adapters",
     "CollectionSettings": "qdrant.settings",
+    "DocumentStates": "cross_encoder.document_states",
     "Embedder": "types",
     "Evaluation": "evaluation",
     "GroupedResults": "reranking.grouping",
@@ -106,6 +108,7 @@ __all__ = [
     "Cascade",
     "ClientReranker",
     "CollectionSettings",
+    "DocumentStates",
     "Embedder",
     "Evaluation",
     "GroupedResults",

@@ -40,6 +40,7 @@ __all__ = [
     "SearchTrace",
     "Snippet",
     "SparseEncoder",
+    "StatesPrecision",
     "Status",
     "hit_dict",
     "hit_row",
@@ -48,6 +49,10 @@ __all__ = [
 
 #: How a search ended; see ``SearchTrace.status``.
 Status = Literal["reranked", "partial", "degraded", "no text", "recall only", "no candidates"]
+
+#: How a collection stores states of documents: "int8" takes 8 bits per number; "float16" takes 16,
+#: and is nearly exact.
+StatesPrecision = Literal["int8", "float16"]
 
 #: The score of a hit that was not scored: the lowest float32, so that it is below any other score
 #: and every format and database can hold it, as none can hold minus infinity.
@@ -201,6 +206,10 @@ class SearchTrace:
         text: payload field, path, template or preset that the texts were read by, or the name of a
             function; None if no text was read.
         missing_text: hits that have no text there, and so were not scored.
+        documents_stored: hits that were scored by the states that are stored of their text; None if
+            the collection stores none for this reranker.
+        documents_read: hits whose text was read, since no states are stored of it, or those of
+            another text or model, or damaged ones; None as in ``documents_stored``.
     """
 
     embed_s: float = 0.0
@@ -224,6 +233,8 @@ class SearchTrace:
     vectors: tuple[str, ...] = ()
     text: str | None = None
     missing_text: int = 0
+    documents_stored: int | None = None
+    documents_read: int | None = None
 
 
 Item = TypeVar("Item")

@@ -197,7 +197,10 @@ def _examine(
 ) -> "Iterator[Finding]":
     """Look at a collection, a sample of its points, and the model."""
     from qdrant_rerank.cli import doctor_server as checks
+    from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
+    from qdrant_rerank.qdrant.lookups import hidden
     from qdrant_rerank.qdrant.schema import CollectionSchema
+    from qdrant_rerank.qdrant.stored_states import STATES_ARE_OF, stored_of
     from qdrant_rerank.qdrant.text_source import settle_by_record
     from qdrant_rerank.qdrant.transport.client import is_local
 
@@ -212,7 +215,8 @@ def _examine(
     yield from checks.check_strict_mode(strict, searcher.candidates, filters, schema)
     if strict is not None and strict.enabled:
         sample = min(sample, strict.max_query_limit or sample)
-    records, _ = ask(lambda asked: asked.scroll(name, limit=sample, with_payload=True))
+    shown = True if schema.states is None else hidden(True)
+    records, _ = ask(lambda asked: asked.scroll(name, limit=sample, with_payload=shown))
     payloads = [record.payload for record in records]
     settle_by_record(choice, schema)
     yield from checks.check_texts(payloads, choice)
@@ -220,8 +224,23 @@ def _examine(
     yield from checks.check_average_length(schema, searcher.sparse, texts)
     indexes = not embedded or getattr(client, "concurrent", False)
     yield from checks.check_filters(filters, schema, payloads, indexes=indexes)
-    if reranker != NONE:
-        yield from _model(reranker, texts)
+    if reranker == NONE:
+        return
+    yield from _model(reranker, texts)
+    if schema.states is not None:
+        read = {
+            record.id: text
+            for record, text in zip(records, map(choice.text, payloads), strict=True)
+            if text
+        }
+        found = ask(lambda asked: asked.retrieve(name, list(read), with_payload=[STATES_ARE_OF]))
+        stored = {record.id: stored_of(record.payload) for record in found}
+        yield from checks.check_states(
+            schema,
+            TextCrossEncoder(reranker, lazy_load=True).states_model,
+            list(read.values()),
+            [stored.get(point_id) for point_id in read],
+        )
 
 
 def _model(reranker: str, texts: Sequence[str]) -> "Iterator[Finding]":

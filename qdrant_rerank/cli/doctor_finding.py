@@ -27,6 +27,7 @@ Kind = Literal[
     "packages",
     "schema",
     "server",
+    "states",
     "strict mode",
     "text",
 ]
@@ -42,6 +43,7 @@ PAGES: Mapping[Kind, str] = MappingProxyType(
         "packages": "install.html#extras",
         "schema": "search.html#sparse-vectors-of-others",
         "server": "qdrant.html#a-server",
+        "states": "states.html#what-a-search-does-when-states-are-missing",
         "strict mode": "errors.html#errors",
         "text": "text.html",
     }

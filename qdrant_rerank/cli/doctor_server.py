@@ -19,6 +19,7 @@ __all__ = [
     "check_collection",
     "check_filters",
     "check_schema",
+    "check_states",
     "check_strict_mode",
     "check_texts",
     "check_versions",
@@ -198,6 +199,40 @@ def check_texts(
         f"{seen} Those without have {name_list(fields) if fields else 'no payload'}.",
         "Name the field with --text (in Python: text=...), or add the texts. Hits without text are "
         "not reranked.",
+    )
+
+
+def check_states(
+    schema: CollectionSchema, model: bytes, texts: Sequence[str], stored: Sequence[str | None]
+) -> Iterator[Finding]:
+    """Check how many documents have current states of the reranker, if the collection stores any.
+
+    Args:
+        schema: the collection's vectors, and what it records.
+        model: digest of what decides a state of the reranker that searches.
+        texts: texts of the sample.
+        stored: for each text what its stored states are of, or None.
+    """
+    states = schema.states
+    if states is None or not texts:
+        return
+    command = f"qdrant-rerank states --collection {schema.collection}"
+    if states.model != model:
+        yield Finding(
+            "states",
+            False,
+            f"It stores states of {states.name}, which is not the reranker of this call, or not "
+            "its revision, precision or max length. So each search reads the texts.",
+            f"Search with that model, or store the states of this one: {command} --reranker ...",
+        )
+        return
+    current = sum(of == states.of(text) for text, of in zip(texts, stored, strict=True))
+    yield Finding(
+        "states",
+        current < (1 - MANY) * len(texts),
+        f"{current:,} of {len(texts):,} sampled documents have current states of {states.name} "
+        f"({states.precision}).",
+        "" if current == len(texts) else f"Add those that are missing: {command}",
     )
 
 

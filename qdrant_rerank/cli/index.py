@@ -3,10 +3,23 @@
 import click
 
 from qdrant_rerank.cli.documents import documents_in
-from qdrant_rerank.cli.options import Source, batch_size_option, json_option, source_options
+from qdrant_rerank.cli.options import (
+    Source,
+    batch_size_option,
+    document_states_option,
+    json_option,
+    source_options,
+)
 from qdrant_rerank.cli.output import counted, documents_are, print_json, say
-from qdrant_rerank.cli.searchers import advising, asking, qdrant_place, searcher_for
-from qdrant_rerank.errors import QdrantRequestError
+from qdrant_rerank.cli.searchers import (
+    advising,
+    asking,
+    qdrant_place,
+    recorded_states,
+    searcher_for,
+    storing,
+)
+from qdrant_rerank.errors import InvalidInputError, QdrantRequestError
 
 __all__ = ["index"]
 
@@ -15,8 +28,11 @@ __all__ = ["index"]
 @click.argument("file", type=click.Path(allow_dash=True))
 @source_options
 @batch_size_option
+@document_states_option
 @json_option
-def index(file: str, source: Source, batch_size: int, as_json: bool) -> None:
+def index(
+    file: str, source: Source, batch_size: int, document_states: str | None, as_json: bool
+) -> None:
     """Add the documents of a FILE to a collection.
 
     FILE is JSONL, gzipped or not, or '-' for stdin. A line is a JSON object (the payload) or a JSON
@@ -24,13 +40,26 @@ def index(file: str, source: Source, batch_size: int, as_json: bool) -> None:
     nothing the second time. A line that has changed, or another --text, makes another id, and so
     adds the document again.
     """
+    from qdrant_rerank.qdrant.settings import CollectionSettings
+
     qdrant_place(source.url, source.path, create=True)  # before anything is read
     with (
         documents_in(file, source.text) as documents,
-        searcher_for(source, create=True) as searcher,
+        searcher_for(source, create=True) as plain,
     ):
+        known = recorded_states(plain.client, source.collection)
+        differs = known is None or known.precision != document_states
+        there = asking(plain.client)(lambda client: client.collection_exists(source.collection))
+        if document_states is not None and differs and there:
+            raise InvalidInputError(
+                f"--document-states is for a new collection, and {source.collection!r} is there. "
+                f"Run 'qdrant-rerank states --collection {source.collection} --precision "
+                f"{document_states}', then index."
+            )
+        searcher, precision = storing(plain, source, known, document_states)
+        settings = CollectionSettings(document_states=precision)
         with advising("Index again: what is stored is not stored twice."):
-            added = searcher.add(documents, batch_size=batch_size)
+            added = searcher.add(documents, batch_size=batch_size, settings=settings)
         ask = asking(searcher.client, source.collection)
         try:
             holds = ask(lambda client: client.count(source.collection)).count

@@ -21,6 +21,7 @@ from qdrant_rerank.cli.reindex import reindex
 from qdrant_rerank.cli.rerank import rerank
 from qdrant_rerank.cli.search import search
 from qdrant_rerank.cli.serve import serve
+from qdrant_rerank.cli.states import states
 from qdrant_rerank.cli.tune import tune
 from qdrant_rerank.errors import MANUAL
 
@@ -50,6 +51,7 @@ COMMANDS = (
     rerank,
     search,
     serve,
+    states,
     tune,
 )
 for command in COMMANDS:

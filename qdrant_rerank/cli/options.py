@@ -17,6 +17,7 @@ __all__ = [
     "Source",
     "as_one",
     "batch_size_option",
+    "document_states_option",
     "json_option",
     "language_option",
     "model",
@@ -35,6 +36,12 @@ Command = Callable[..., None]
 
 batch_size_option = click.option(
     "--batch-size", type=ONE_OR_MORE, default=256, show_default=True, help="Documents per request."
+)
+document_states_option = click.option(
+    "--document-states",
+    type=click.Choice(["int8", "float16"]),
+    help="Store what the reranker makes of each document: see 'states'. Else as the collection "
+    "before.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 text_option = click.option(

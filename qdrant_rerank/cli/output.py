@@ -12,8 +12,9 @@ import click
 from rich.console import Console
 
 from qdrant_rerank.errors import (
-    InvalidInputError,
+    CollectionError,
     MissingTextWarning,
+    QdrantError,
     QdrantRerankError,
     redact,
 )
@@ -97,9 +98,12 @@ def _shown_once() -> Callable[..., None]:
 
 
 def _with_help(error: QdrantRerankError | OSError) -> str:
-    """Return the message in one line; if it is not about the input, with the page that explains."""
+    """Return the message in one line; if it is about Qdrant, with the page that explains it.
+
+    Messages about models end with a command to copy.
+    """
     line = _in_one_line(error)
-    if isinstance(error, QdrantRerankError) and not isinstance(error, InvalidInputError):
+    if isinstance(error, QdrantError | CollectionError):
         line = f"{line.rstrip()} See {error.help_url}"
     return line
 

@@ -18,11 +18,18 @@ from qdrant_rerank.cli.options import (
     ONE_OR_MORE,
     Source,
     batch_size_option,
+    document_states_option,
     json_option,
     source_options,
 )
 from qdrant_rerank.cli.output import documents_are, print_json, say
-from qdrant_rerank.cli.searchers import advising, asking, searcher_for
+from qdrant_rerank.cli.searchers import (
+    advising,
+    asking,
+    recorded_states,
+    searcher_for,
+    storing,
+)
 from qdrant_rerank.errors import InvalidInputError, QdrantError
 
 __all__ = ["reindex"]
@@ -49,6 +56,7 @@ Ask = Callable[[Callable[[Any], Any]], Any]
     metavar="FIELD:TYPE",
     help="Payload index, such as year:integer. Repeatable.",
 )
+@document_states_option
 @json_option
 def reindex(
     file: str,
@@ -61,15 +69,16 @@ def reindex(
     int8: bool,
     on_disk: bool,
     indexes: tuple[str, ...],
+    document_states: str | None,
     as_json: bool,
 ) -> None:
     """Build a collection again, and switch to it without a gap.
 
     FILE is JSONL, as in 'index'. The name in --collection is an alias, or is not used yet. The
     documents go into a new collection, in the language of the old one unless --language names
-    another; the average length for BM25 is measured again. When all are stored, the alias moves to
-    it, and the old collection is removed, unless another alias stands for it. If anything fails,
-    the old collection stays.
+    another; the average length for BM25 is measured again, and states of documents are stored if
+    the old one has them. When all are stored, the alias moves to it, and the old collection is
+    removed, unless another alias stands for it. If anything fails, the old collection stays.
     """
     from qdrant_rerank.qdrant.settings import CollectionSettings
 
@@ -83,11 +92,14 @@ def reindex(
     alias = source.collection
     new = f"{alias}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
     with (
-        searcher_for(replace(source, collection=new)) as searcher,
+        searcher_for(replace(source, collection=new)) as plain,
         documents_in(file, source.text) as documents,
     ):
-        ask = asking(searcher.client, alias)
+        ask = asking(plain.client, alias)
         old = _target(ask, alias)
+        known = recorded_states(plain.client, old)
+        searcher, precision = storing(plain, source, known, document_states)
+        settings = replace(settings, document_states=precision)
         try:
             with advising("They are removed, and nothing is switched. Reindex again."):
                 added = searcher.add(

@@ -15,7 +15,9 @@ from qdrant_rerank.utils.loopback import is_loopback
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
+    from qdrant_rerank.qdrant.schema import CollectionStates
     from qdrant_rerank.search.searcher import HybridSearcher
+    from qdrant_rerank.types import StatesPrecision
 
 __all__ = [
     "advising",
@@ -24,7 +26,9 @@ __all__ = [
     "given_place",
     "is_own_url",
     "qdrant_place",
+    "recorded_states",
     "searcher_for",
+    "storing",
 ]
 
 
@@ -145,6 +149,48 @@ def searcher_for(
             reranker=model(reranker),
             language=source.language,
         )
+
+
+def recorded_states(client: "QdrantClient", collection: str | None) -> "CollectionStates | None":
+    """Return the states that a collection stores; None if it stores none, or there is none."""
+    from qdrant_rerank.qdrant.schema import CollectionSchema
+
+    ask = asking(client, collection or "")
+    if not collection or not ask(lambda asked: asked.collection_exists(collection)):
+        return None
+    info = ask(lambda asked: asked.get_collection(collection))
+    return CollectionSchema.from_info(collection, info).states
+
+
+def storing(
+    searcher: "HybridSearcher",
+    source: Source,
+    states: "CollectionStates | None",
+    wanted: str | None,
+) -> "tuple[HybridSearcher, StatesPrecision | None]":
+    """Return a searcher whose ``add`` stores states of documents, and their precision.
+
+    Args:
+        searcher: without a reranker; it is returned if no states are to be stored.
+        source: what it was made of.
+        states: those of the collection that is filled, or replaced; None for none.
+        wanted: precision that was asked for; None for that of ``states``.
+    """
+    from qdrant_rerank.hub.specs import DEFAULT_RERANKER
+    from qdrant_rerank.search.searcher import HybridSearcher
+
+    precision: Any = wanted or (None if states is None else states.precision)
+    if precision is None:
+        return searcher, None
+    made = HybridSearcher(
+        searcher.collection,
+        client=searcher.client,
+        text=text_source(source.text),
+        embedder=model(source.embedder),
+        reranker=DEFAULT_RERANKER if states is None else states.name,
+        language=source.language,
+    )
+    return made, precision
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A split model whose trunk's states are kept for each text.
+"""A model in two parts, and one whose trunk's states are kept for each text.
 
 It is two to three times as fast for documents that were read before: see
 :mod:`~qdrant_rerank.inference.conversion.split` and ``benchmarks/hot_documents.py``. Every text
@@ -18,12 +18,12 @@ from qdrant_rerank.inference.plan import Plan
 from qdrant_rerank.inference.runtime import Runtime
 from qdrant_rerank.utils.fork import ForkLock
 
-__all__ = ["SplitRuntime"]
+__all__ = ["SplitRuntime", "TwoPartRuntime"]
 
 ENTRY_BYTES = 512  # of a kept text, besides its states
 
 
-class SplitRuntime(Runtime):
+class TwoPartRuntime(Runtime):
     """The trunk and the branches of a model as one runtime. Safe to use from many threads.
 
     Args:
@@ -32,6 +32,76 @@ class SplitRuntime(Runtime):
         prepared: see :class:`Runtime`.
         first_position: see :class:`Runtime`.
         trunk: turns a text alone, (1, length) token ids, into its states (1, length, width).
+
+    Raises:
+        QdrantRerankError: as a :class:`Runtime`.
+    """
+
+    def __init__(
+        self,
+        branches: Path,
+        plan: Plan,
+        *,
+        prepared: Path | None,
+        first_position: int,
+        trunk: Runtime,
+    ) -> None:
+        super().__init__(branches, plan, prepared=prepared, first_position=first_position)
+        self._trunk = trunk
+        self.pairs_per_batch = 1  # texts of several pairs have several lengths
+
+    def run(
+        self,
+        input_ids: NDArray[np.int64],
+        attention_mask: NDArray[np.int64],
+        token_type_ids: NDArray[np.int64],
+        *,
+        last_position: bool = False,
+        spread: bool = False,
+        states: NDArray[np.float32] | None = None,
+        fell_back: Callable[[int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Run the model on one pair without padding; see :meth:`Runtime.run`."""
+        if states is None:
+            own = token_type_ids[0]
+            texts = [(input_ids[:, own == kind], kind) for kind in (0, 1)]
+            states = np.concatenate(
+                [self.states(ids, kind, spread=spread) for ids, kind in texts], 1
+            )
+        return super().run(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            last_position=last_position,
+            spread=spread,
+            states=states,
+            fell_back=fell_back,
+        )
+
+    def states(
+        self, ids: NDArray[np.int64], kind: int, *, spread: bool = False
+    ) -> NDArray[np.float32]:
+        """Return a text's states, shape (1, length, width).
+
+        Args:
+            ids: shape (1, length), its segment of a pair.
+            kind: 0 for a query, 1 for a document.
+            spread: as in :meth:`Runtime.run`.
+        """
+        types = np.full_like(ids, kind)
+        # A copy: the engine's own array would keep a place inside the memory of its batches.
+        return self._trunk.run(ids, np.ones_like(ids), types, spread=spread).copy()
+
+
+class SplitRuntime(TwoPartRuntime):
+    """A model in two parts that keeps states in memory.
+
+    Args:
+        branches: as of :class:`TwoPartRuntime`, and so are the arguments that are not named here.
+        plan: where and how both run.
+        prepared: see :class:`Runtime`.
+        first_position: see :class:`Runtime`.
+        trunk: turns a text alone into its states.
         max_bytes: memory for states; the states of the least recently read texts make room for
             others.
 
@@ -60,9 +130,9 @@ class SplitRuntime(Runtime):
         self._kept_lock = ForkLock()
         self.hits = 0
         self.misses = 0
-        super().__init__(branches, plan, prepared=prepared, first_position=first_position)
-        self._trunk = trunk
-        self.pairs_per_batch = 1  # texts of several pairs have several lengths
+        super().__init__(
+            branches, plan, prepared=prepared, first_position=first_position, trunk=trunk
+        )
 
     @property
     def used_bytes(self) -> int:
@@ -70,34 +140,10 @@ class SplitRuntime(Runtime):
         with self._kept_lock:
             return int(self._kept.currsize)
 
-    def run(
-        self,
-        input_ids: NDArray[np.int64],
-        attention_mask: NDArray[np.int64],
-        token_type_ids: NDArray[np.int64],
-        *,
-        last_position: bool = False,
-        spread: bool = False,
-        states: NDArray[np.float32] | None = None,
-        fell_back: Callable[[int], None] | None = None,
+    def states(
+        self, ids: NDArray[np.int64], kind: int, *, spread: bool = False
     ) -> NDArray[np.float32]:
-        """Run the model on one pair without padding; see :meth:`Runtime.run`."""
-        if states is None:
-            own = token_type_ids[0]
-            texts = [(input_ids[:, own == kind], kind) for kind in (0, 1)]
-            states = np.concatenate([self._states(ids, kind, spread) for ids, kind in texts], 1)
-        return super().run(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            last_position=last_position,
-            spread=spread,
-            states=states,
-            fell_back=fell_back,
-        )
-
-    def _states(self, ids: NDArray[np.int64], kind: int, spread: bool) -> NDArray[np.float32]:
-        """Return a text's states, shape (1, length, width)."""
+        """Return a text's states, kept or computed now; see :meth:`TwoPartRuntime.states`."""
         key = bytes([kind]) + blake2b(ids.tobytes(), digest_size=20).digest()
         with self._kept_lock:
             found: NDArray[np.float32] | None = self._kept.get(key)
@@ -106,9 +152,7 @@ class SplitRuntime(Runtime):
             else:
                 self.hits += 1
         if found is None:
-            types = np.full_like(ids, kind)
-            # A copy: the engine's own array would keep a place inside the memory of its batches.
-            found = self._trunk.run(ids, np.ones_like(ids), types, spread=spread).copy()
+            found = super().states(ids, kind, spread=spread)
             with self._kept_lock:
                 if found.nbytes + ENTRY_BYTES <= self._kept.maxsize:
                     self._kept[key] = found

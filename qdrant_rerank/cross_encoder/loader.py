@@ -4,6 +4,7 @@ import functools
 import logging
 import threading
 import weakref
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -11,17 +12,19 @@ from typing import Any
 from weakref import WeakSet
 
 from qdrant_rerank.cross_encoder.activations import Activation
-from qdrant_rerank.cross_encoder.document_cache import SplitRuntime
+from qdrant_rerank.cross_encoder.document_cache import SplitRuntime, TwoPartRuntime
+from qdrant_rerank.cross_encoder.document_states import DIGEST_BYTES, FORMAT
 from qdrant_rerank.cross_encoder.heads import Label
 from qdrant_rerank.cross_encoder.model_config import ModelConfig
 from qdrant_rerank.cross_encoder.modular import MODULES, TOKEN_OUTPUTS, ModularHead
 from qdrant_rerank.cross_encoder.prompts import PromptTemplate, PromptTokenizer, choose_prompt
 from qdrant_rerank.cross_encoder.score_cache import ScoreCache, model_fingerprint
 from qdrant_rerank.cross_encoder.scorer import PairScorer
+from qdrant_rerank.cross_encoder.state_scorer import QUERY_SHARE, StateScorer
 from qdrant_rerank.cross_encoder.windows import PairReader, Windows
 from qdrant_rerank.errors import InvalidInputError, ModelFileError
 from qdrant_rerank.hub.locate import ModelFiles
-from qdrant_rerank.hub.onnx_files import external_files, input_width
+from qdrant_rerank.hub.onnx_files import external_files, input_width, is_quantized
 from qdrant_rerank.inference.conversion.attention import with_fused_attention
 from qdrant_rerank.inference.conversion.dequantize import dequantized
 from qdrant_rerank.inference.conversion.gpu import Encoder, convert_for_gpu
@@ -79,6 +82,7 @@ class EncoderLoader:
     config: ModelConfig = field(init=False)
     loaded_reader: PairReader | None = field(init=False, default=None)
     loaded_scorer: PairScorer | None = field(init=False, default=None)
+    loaded_states: StateScorer | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.config = ModelConfig.read(self.files.tokenizer)
@@ -102,8 +106,10 @@ class EncoderLoader:
         _loaders.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__ | {"_lock": None, "loaded_reader": None, "loaded_scorer": None}
-        state.pop("plan", None)  # it depends on the machine
+        loaded = ("loaded_reader", "loaded_scorer", "loaded_states")
+        state = self.__dict__ | {"_lock": None} | dict.fromkeys(loaded)
+        for name in ("plan", "states_model"):  # they depend on the machine
+            state.pop(name, None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -120,6 +126,21 @@ class EncoderLoader:
             MissingDependencyError: onnxruntime or OpenVINO is needed and not installed.
         """
         return make_plan(self.request, self.files.precision)
+
+    @functools.cached_property
+    def states_model(self) -> bytes:
+        """Digest of what decides the states of a document, 16 bytes; no model is loaded."""
+        return model_fingerprint(
+            self._files_of_model(),
+            {
+                "format": FORMAT,
+                "precision": (self.plan.precision, self.plan.conversion.source),
+                "max_length": self.reader().tokenizer.max_length,
+                "query share": QUERY_SHARE,
+                "windows": None if self.windows is None else self.windows.overlap,
+                "in passages": self.windows is not None,
+            },
+        )[:DIGEST_BYTES]
 
     def reader(self) -> PairReader:
         """Return the reader of texts; the ONNX file is not loaded."""
@@ -151,6 +172,87 @@ class EncoderLoader:
                         modules=modules,
                     )
         return self.loaded_scorer
+
+    def states(self) -> StateScorer:
+        """Return the model in two parts, ready to encode documents and to score by states.
+
+        Raises:
+            InvalidInputError: its lower layers do not see each text alone.
+        """
+        reader = self.reader()
+        if self.loaded_states is None:
+            with self._lock:
+                if self.loaded_states is None:
+                    self.loaded_states = self._state_scorer(reader)
+        return self.loaded_states
+
+    def _state_scorer(self, reader: PairReader) -> StateScorer:
+        if self.prompt is not None or self._is_modular or self.output is not None:
+            raise InvalidInputError(
+                "States of documents are for a model that reads plain pairs and has a head, with "
+                f"no output to choose; {self.files.name} is loaded otherwise."
+            )
+        if self.request.precision == "fp16":
+            raise InvalidInputError(
+                "States of documents need a model in two parts, which are not made in fp16. Pass "
+                "another precision."
+            )
+        length = reader.tokenizer.max_length
+        documents = PairReader(self._read_tokenizer(length - length // QUERY_SHARE), self.windows)
+        runtime = self._two_parts()
+        scorer = PairScorer(
+            reader,
+            runtime,
+            self.config,
+            activation=self.activation,
+            label=self.label,
+            precision=self.plan.weights,
+        )
+        return StateScorer(scorer, runtime, documents, self.states_model)
+
+    def _two_parts(self) -> TwoPartRuntime:
+        """Load the model in two parts, with the branches in floats."""
+        plan = self.plan.without_openvino()  # which compiles a graph for each length of a text
+        position = self.config.first_position
+        with ExitStack() as stack:
+            model, data = self._converted(plan, stack)
+            trunk, branches = stack.enter_context(split(model, data, self.artifacts))
+            if is_quantized(branches):
+                branches = stack.enter_context(dequantized(branches, [], self.artifacts))
+
+            def fused(path: Path) -> Path | None:
+                if not plan.fuses_on_cpu:
+                    return None
+                return stack.enter_context(with_fused_attention(path, self.artifacts))
+
+            runtime = TwoPartRuntime(
+                branches,
+                plan,
+                prepared=fused(branches),
+                first_position=position,
+                trunk=Runtime(trunk, plan, prepared=fused(trunk), first_position=position),
+            )
+            # The files may be in a temporary folder, and sessions are opened later, too.
+            weakref.finalize(runtime, stack.pop_all().close)
+            return runtime
+
+    def _converted(self, plan: Plan, stack: ExitStack) -> tuple[Path, Sequence[Path]]:
+        """Return the model's file and its data in the precision that the plan computes in."""
+        model, data = self.files.model, self.files.external_data
+        if plan.conversion.dequantizes:
+            model = stack.enter_context(dequantized(model, data, self.artifacts))
+            data = external_files(model)
+        if plan.conversion.quantizes and plan.int8 is not None:
+            model = stack.enter_context(quantized(model, data, self.artifacts, plan.int8))
+            data = external_files(model)
+        return model, data
+
+    def _files_of_model(self) -> list[Path]:
+        return [
+            self.files.model,
+            *self.files.external_data,
+            *(self.files.tokenizer / name for name in TOKENIZER_FILES),
+        ]
 
     def _tokenizer(self) -> PairTokenizer | PromptTokenizer:
         width = input_width(self.files.model)  # of an export of a fixed length
@@ -194,7 +296,6 @@ class EncoderLoader:
 
     def _loaded(self, plan: Plan, reader: PairReader) -> Runtime:
         """Make the files that the plan needs, and load them."""
-        model, data = self.files.model, self.files.external_data
         position = self.config.first_position
         with ExitStack() as stack:
 
@@ -203,12 +304,7 @@ class EncoderLoader:
                     return None
                 return stack.enter_context(with_fused_attention(path, self.artifacts))
 
-            if plan.conversion.dequantizes:
-                model = stack.enter_context(dequantized(model, data, self.artifacts))
-                data = external_files(model)
-            if plan.conversion.quantizes and plan.int8 is not None:
-                model = stack.enter_context(quantized(model, data, self.artifacts, plan.int8))
-                data = external_files(model)
+            model, data = self._converted(plan, stack)
             if self.document_cache is not None:
                 trunk, branches = stack.enter_context(split(model, data, self.artifacts))
                 runtime: Runtime = SplitRuntime(
@@ -253,12 +349,7 @@ class EncoderLoader:
         if self.score_cache is None:
             return b""  # a model of gigabytes need not be read again
         return model_fingerprint(
-            [
-                self.files.model,
-                *self.files.external_data,
-                *(self.files.tokenizer / name for name in TOKENIZER_FILES),
-                *(modules.files if modules is not None else ()),
-            ],
+            [*self._files_of_model(), *(modules.files if modules is not None else ())],
             {
                 "provider": runtime.provider,
                 "split": self.document_cache is not None,

@@ -36,6 +36,8 @@ class PairScores:
         precision: precision of the weights, and the reason if they were quantised on this machine.
         cached: shape (n,), bool; pairs whose logits came from the score cache, so that the model
             read no tokens; None without a score cache.
+        stored: shape (n,), bool; pairs whose document's states were stored and current, so that the
+            model did not read the document; None if no states came with the documents.
     """
 
     scores: NDArray[np.float64]
@@ -53,6 +55,7 @@ class PairScores:
     engine: str
     precision: str
     cached: NDArray[np.bool_] | None = None
+    stored: NDArray[np.bool_] | None = None
 
     @classmethod
     def joined(cls, parts: Sequence["PairScores"], pairs: int) -> "PairScores":
@@ -86,4 +89,5 @@ class PairScores:
             windows=array("windows", 0),
             spans=None if first.spans is None else [s for part in parts for s in part.spans or ()],
             cached=None if first.cached is None else array("cached", False),
+            stored=None if first.stored is None else array("stored", False),
         )

@@ -207,6 +207,20 @@ class PairScorer:
             done.append(output)
         return self._scores(done, len(block.pairs), kept, block.work, seconds)
 
+    def of_outputs(self, outputs: Sequence[PairOutput], pairs: int, seconds: float) -> PairScores:
+        """Make the scores of pairs whose outputs were computed elsewhere.
+
+        Args:
+            outputs: of the first pairs.
+            pairs: number of all pairs.
+            seconds: that they took.
+
+        Raises:
+            ModelOutputError: a score is not finite.
+        """
+        self._require_finite(outputs, range(len(outputs)), pairs)
+        return self._scores(outputs, pairs, [None] * pairs, Work(), seconds)
+
     def _run(
         self,
         pairs: Sequence[tuple[str, str]],

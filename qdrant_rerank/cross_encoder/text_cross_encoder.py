@@ -13,11 +13,13 @@ from typing import Any, Literal
 import numpy as np
 
 from qdrant_rerank.cross_encoder.activations import Activation, activation_name, require_activation
+from qdrant_rerank.cross_encoder.document_states import DocumentStates
 from qdrant_rerank.cross_encoder.heads import Label
 from qdrant_rerank.cross_encoder.loader import EncoderLoader
 from qdrant_rerank.cross_encoder.pair_scores import PairScores
 from qdrant_rerank.cross_encoder.prompts import PromptTemplate
 from qdrant_rerank.cross_encoder.score_cache import ScoreCache, as_score_cache
+from qdrant_rerank.cross_encoder.state_scorer import StateScorer, StoredText
 from qdrant_rerank.cross_encoder.steps import Steps
 from qdrant_rerank.cross_encoder.windows import LongDocuments, as_windows
 from qdrant_rerank.errors import DeadlineError, InvalidInputError
@@ -31,10 +33,12 @@ from qdrant_rerank.inference.cpu import available_cores
 from qdrant_rerank.inference.gpu.devices import Provider
 from qdrant_rerank.inference.request import Engine, Request
 from qdrant_rerank.inference.threads import shared_pool
+from qdrant_rerank.types import StatesPrecision
 from qdrant_rerank.utils.deadline import Deadline
 from qdrant_rerank.utils.progress import tqdm
 from qdrant_rerank.utils.validation import (
     as_pairs,
+    require_choice,
     require_count,
     require_flag,
     require_pairs,
@@ -271,7 +275,7 @@ class TextCrossEncoder:
     def rerank(
         self,
         query: str,
-        documents: Iterable[str],
+        documents: Iterable[str] | DocumentStates,
         batch_size: int | None = None,
         *,
         deadline_s: float | None = None,
@@ -280,7 +284,8 @@ class TextCrossEncoder:
 
         Args:
             query: a text; it may be cut if it is longer than half of the max length.
-            documents: texts of any length. A pair that is longer than the max length is cut, or
+            documents: what :meth:`encode_documents` returned, or texts of any length.
+                A pair that is longer than the max length is cut, or
                 read in passages, as ``long_documents`` says. ``score_pairs`` tells which were cut.
             batch_size: pairs per batch, at most; None to let the token budget decide. It never
                 changes a score.
@@ -298,10 +303,77 @@ class TextCrossEncoder:
                 of the first documents; ``score_pairs`` returns them instead of an error.
             ModelOutputError: the model failed or returned a score that is not finite.
         """
-        require_several("documents", documents)
+        if not isinstance(documents, DocumentStates):
+            require_several("documents", documents)
         found = self._score_all(query, documents, batch_size, deadline_s)
         scores: list[float] = found.scores.tolist()
         return scores
+
+    def encode_documents(
+        self,
+        documents: Iterable[str],
+        *,
+        precision: StatesPrecision = "int8",
+        progress: bool | None = None,
+    ) -> DocumentStates:
+        """Read documents once, for all queries: of a model whose lower layers see each text alone.
+
+        ``rerank(query, states)`` then runs only what compares both texts. A document is read up to
+        seven eighths of the max length whatever the query, or in passages of that length, as
+        ``long_documents`` says. Else a score differs from the whole model's by the rounding of the
+        states; and in int8, where both texts are rounded together in the whole model and each
+        alone here, by that.
+
+        Args:
+            documents: texts.
+            precision: "int8" takes 390 bytes per token of a bundled model, "float16" 774.
+            progress: whether a progress bar is shown on stderr after a second; None to show it if
+                stderr is a terminal.
+
+        Returns:
+            The states, in input order.
+
+        Raises:
+            InvalidInputError: the model has no such layers; the error names those that have. Or an
+                argument is wrong.
+            MissingDependencyError: onnx is not installed, which cuts the model in two, once.
+            ModelOutputError: the model failed.
+
+        Examples:
+            >>> from qdrant_rerank import DEFAULT_RERANKER, DocumentStates, TextCrossEncoder
+            >>> encoder = TextCrossEncoder(DEFAULT_RERANKER)
+            >>> states = encoder.encode_documents(["Bread is baked.", "Iron melts at 1538 C."])
+            >>> states.save("states.bin")
+            >>> scores = encoder.rerank("melting iron", DocumentStates.load("states.bin"))
+            >>> scores[1] > scores[0]
+            True
+        """
+        require_several("documents", documents)
+        require_choice("precision", precision, StatesPrecision)
+        require_flag("progress", progress, optional=True)
+        scorer = self._model.states()
+        total = len(documents) if isinstance(documents, Sized) else None
+        hidden = None if progress is None else not progress
+        records: list[bytes] = []
+        with tqdm(total=total, unit="document", delay=SHOW_AFTER_S, disable=hidden) as bar:
+            for block in blocks_of(_checked(("", document) for document in documents)):
+                records += scorer.encode([document for _, document in block], precision)
+                bar.update(len(block))
+        return DocumentStates(records)
+
+    @property
+    def states_model(self) -> bytes:
+        """Digest, 16 bytes, of what decides the states of a document; loads no model."""
+        return self._model.states_model
+
+    def states(self) -> StateScorer:
+        """Return the model in two parts, for a searcher; loads it.
+
+        Raises:
+            InvalidInputError: its lower layers do not see each text alone; the error names models
+                whose do.
+        """
+        return self._model.states()
 
     def rank(
         self,
@@ -422,7 +494,7 @@ class TextCrossEncoder:
         deadline = Deadline.after(deadline_s)
         several = list(as_pairs(pairs))
         require_positive("batch_size", batch_size)
-        return self._model.scorer().score(several, batch_size, deadline=deadline)
+        return self._score(several, batch_size, deadline)
 
     def steps(self, pairs: Sequence[tuple[str, str]]) -> list[Steps]:
         """Score pairs step by step: for a server, whose requests take turns at the model.
@@ -548,15 +620,21 @@ class TextCrossEncoder:
     def _score_all(
         self,
         query: str,
-        documents: Iterable[str],
+        documents: Iterable[str] | DocumentStates,
         batch_size: int | None,
         deadline_s: float | None,
     ) -> PairScores:
         """Score every document, or raise the errors of :meth:`rerank`."""
         deadline = Deadline.after(deadline_s)
-        pairs = [(query, document) for document in documents]
         require_positive("batch_size", batch_size)
-        found = self._model.scorer().score(pairs, batch_size, deadline=deadline)
+        if isinstance(documents, DocumentStates):
+            require_pairs([(query, "")])
+            pairs: list[tuple[str, Any]] = [(query, record) for record in documents]
+            precision = documents.precision or "int8"
+            found = self._model.states().score(pairs, precision, deadline)
+        else:
+            pairs = [(query, document) for document in documents]
+            found = self._score(pairs, batch_size, deadline)
         scores: list[float] = found.scores[found.scored].tolist()
         if len(scores) < len(pairs):
             raise DeadlineError(
@@ -565,6 +643,16 @@ class TextCrossEncoder:
                 scores,
             )
         return found
+
+    def _score(
+        self, pairs: list[tuple[str, str]], batch_size: int | None, deadline: Deadline
+    ) -> PairScores:
+        """Score pairs of texts; by states if they come with those of this model."""
+        first = pairs[0][-1] if pairs and isinstance(pairs[0], tuple) and pairs[0] else None
+        if isinstance(first, StoredText) and first.model == self._model.states_model:
+            require_pairs(pairs)
+            return self._model.states().score(pairs, first.precision, deadline)
+        return self._model.scorer().score(pairs, batch_size, deadline=deadline)
 
     def _iterate(
         self,

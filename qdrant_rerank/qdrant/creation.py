@@ -21,8 +21,10 @@ from qdrant_rerank.qdrant.schema import (
     IDS_VERSION,
     SPARSE_KEY,
     SPARSE_NAME,
+    STATES_KEY,
     TEXT_KEY,
     CollectionSchema,
+    CollectionStates,
 )
 from qdrant_rerank.qdrant.settings import CollectionSettings
 from qdrant_rerank.qdrant.transport.client import is_local
@@ -53,6 +55,7 @@ class NewCollection:
         sparse: LexicalEncoder | None,
         settings: CollectionSettings,
         text: PayloadText,
+        states: CollectionStates | None = None,
     ) -> "NewCollection":
         """Plan it for these encoders.
 
@@ -62,6 +65,7 @@ class NewCollection:
             sparse: the sparse encoder, or None.
             settings: how the collection is laid out.
             text: where the texts of its payloads are.
+            states: the states of documents that it will store, or None.
 
         Raises:
             InvalidInputError: there is neither encoder, or the length of the dense vectors is not
@@ -71,6 +75,8 @@ class NewCollection:
         if not callable(text.source):
             source = text.source if isinstance(text.source, str) else list(text.source)
             config["metadata"][TEXT_KEY] = source
+        if states is not None:
+            config["metadata"][STATES_KEY] = states.describe()
         indexes: dict[str, Any] = dict(settings.payload_indexes)
         if isinstance(sparse, TextIndex):
             kind = models.TextIndexType.TEXT

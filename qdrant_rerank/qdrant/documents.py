@@ -19,7 +19,8 @@ from qdrant_rerank.errors import InvalidInputError, SchemaMismatchError
 from qdrant_rerank.payload import PayloadText, require_path
 from qdrant_rerank.qdrant.payloads import plain_payload, storable_text
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder, RecallPlan
-from qdrant_rerank.qdrant.schema import CollectionSchema
+from qdrant_rerank.qdrant.schema import STATES_FIELD, CollectionSchema
+from qdrant_rerank.qdrant.stored_states import AddStates
 from qdrant_rerank.types import Embedder, PointId
 from qdrant_rerank.utils.finite import not_finite
 from qdrant_rerank.utils.validation import shown
@@ -45,6 +46,7 @@ class PointBuilder:
         text: where a payload's text is.
         id_field: payload field, or path, that tells documents apart; None for the text and all
             the payload.
+        states: adds the states of their texts to points; None to add none.
 
     Attributes:
         overwritten: points so far that took the place of another document's of the same call;
@@ -62,7 +64,9 @@ class PointBuilder:
         sparse: LexicalEncoder | None,
         text: PayloadText,
         id_field: str | None = None,
+        states: AddStates | None = None,
     ) -> None:
+        self._states = states
         if id_field is not None:
             require_path("id_field", id_field)
         self.overwritten = 0
@@ -138,6 +142,7 @@ class PointBuilder:
                 "or a PointStruct."
             )
         payload = plain_payload(payload, where)
+        payload.pop(STATES_FIELD, None)  # of a point that was read from a collection
         needed = {self._plan.dense, self._plan.sparse} - {None} - set(vectors)
         text = self._text.require(payload, where) if needed else self._text(payload) or ""
         text = storable_text(text, where)
@@ -209,7 +214,7 @@ class PointBuilder:
             encoded = self._encode_sparse([batch[row] for row in rows])
             for row, entries in zip(rows, encoded, strict=True):
                 filled[row][sparse] = entries
-        return [
+        made = [
             models.PointStruct(
                 id=point.id,
                 payload=point.payload,
@@ -218,6 +223,7 @@ class PointBuilder:
             )
             for (point, _), vectors in zip(batch, filled, strict=True)
         ]
+        return made if self._states is None else self._states(made, [text for _, text in batch])
 
     def _embed_dense(
         self,

@@ -10,6 +10,7 @@ from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import PayloadText, TextChoice, field_paths
 from qdrant_rerank.qdrant.recall_request import Scope
+from qdrant_rerank.qdrant.schema import STATES_FIELD
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.types import PointId, RerankedPoint
 from qdrant_rerank.utils.validation import shown
@@ -20,6 +21,7 @@ __all__ = [
     "WithVectors",
     "completed",
     "given",
+    "hidden",
     "names",
     "read_consistency",
     "read_texts",
@@ -118,6 +120,10 @@ async def retrieve_points(
             **given(consistency=read_consistency(options), shard_key_selector=shard_key),
         )
     )
+    if not (isinstance(with_payload, Sequence) and STATES_FIELD in with_payload):
+        for record in records:
+            if record.payload:  # of a collection that is not known to have states
+                record.payload.pop(STATES_FIELD, None)
     return {record.id: record for record in records}
 
 
@@ -185,6 +191,21 @@ def selector(with_payload: WithPayload) -> bool | list[str] | models.PayloadSele
     ):
         return with_payload
     return list(with_payload)
+
+
+def hidden(
+    payload: bool | Sequence[str] | models.PayloadSelector,
+) -> bool | list[str] | models.PayloadSelector:
+    """Return a choice of payload, as the Query API takes it, without the states of documents."""
+    if payload is True:
+        return models.PayloadSelectorExclude(exclude=[STATES_FIELD])
+    if isinstance(payload, models.PayloadSelectorExclude):
+        return models.PayloadSelectorExclude(exclude=[*payload.exclude, STATES_FIELD])
+    named = payload.include if isinstance(payload, models.PayloadSelectorInclude) else payload
+    if isinstance(named, bool):
+        return named
+    # No name at all would choose all of the payload in some clients.
+    return [name for name in named if name.partition(".")[0] != STATES_FIELD] or False
 
 
 def read_consistency(options: SearchOptions) -> models.ReadConsistency | None:

@@ -25,8 +25,14 @@ from qdrant_rerank.qdrant.encoders import asked_encoder, description, require_sa
 from qdrant_rerank.qdrant.given_documents import GivenDocuments
 from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.recall_plan import LexicalEncoder, RecallPlan
-from qdrant_rerank.qdrant.schema import SPARSE_KEY, SPARSE_NAME, CollectionSchema
+from qdrant_rerank.qdrant.schema import (
+    SPARSE_KEY,
+    SPARSE_NAME,
+    CollectionSchema,
+    CollectionStates,
+)
 from qdrant_rerank.qdrant.settings import CollectionSettings
+from qdrant_rerank.qdrant.stored_states import StatesEncoder
 from qdrant_rerank.qdrant.text_source import NEW_TEXT, settle_for_add
 from qdrant_rerank.qdrant.transport.driver import Driver
 
@@ -49,6 +55,7 @@ class Prepared:
         choice: where a payload's text is; what the collection has settles it.
         language: language of BM25 in this ``add``; None for the encoder's.
         avg_len: average length of BM25 in this ``add``; None for the encoder's or the collection's.
+        reranker: makes the states of documents; None if the searcher has none that could.
 
     Attributes:
         schema: schema of the collection.
@@ -71,7 +78,9 @@ class Prepared:
         choice: TextChoice,
         language: str | None = None,
         avg_len: float | None = None,
+        reranker: StatesEncoder | None = None,
     ) -> None:
+        self._reranker = reranker
         self._first = first
         self._given = given
         self._choice = choice
@@ -140,13 +149,30 @@ class Prepared:
         self._choice.settle(NEW_TEXT)
         await first.learn_dimension(driver)
         name, text = first.collection, self._choice.text
-        new = NewCollection.for_encoders(name, first.embedder, self._new, settings, text)
+        states = await self._states(driver, settings)
+        new = NewCollection.for_encoders(name, first.embedder, self._new, settings, text, states)
         await check(new.schema, first.plan(new.schema, options))
         if isinstance(self._new, Bm25Encoder):
             measured = await self._measured(driver, self._new, SPARSE_NAME)
-            new = NewCollection.for_encoders(name, first.embedder, measured, settings, text)
+            new = NewCollection.for_encoders(name, first.embedder, measured, settings, text, states)
         await new.create(driver)
         return new.schema
+
+    async def _states(
+        self, driver: Driver, settings: CollectionSettings
+    ) -> CollectionStates | None:
+        """Return the states that a new collection will store; the model is loaded for them."""
+        precision, encoder = settings.document_states, self._reranker
+        if precision is None:
+            return None
+        if encoder is None:
+            raise InvalidInputError(
+                f"document_states is {precision!r}, but the searcher's reranker is no "
+                "TextCrossEncoder, and no Cascade of one. Pass a reranker whose lower layers see "
+                "each text alone, such as the default one, or leave document_states out."
+            )
+        await driver.compute(encoder.states)
+        return CollectionStates(precision, encoder.states_model, encoder.model_name)
 
     def _fitting(self) -> LexicalEncoder | None:
         """Return the encoder as the collection records it, with what this ``add`` asks for."""

@@ -86,6 +86,7 @@ class FirstStage:
             self.language = sparse.language
         self._version: Version | None = None
         self._told: set[str] = set()  # warnings
+        self._seen_states = False
 
     async def schema(self, driver: Driver) -> CollectionSchema:
         """Return what the collection has; it is read once, until it is forgotten.
@@ -125,6 +126,22 @@ class FirstStage:
             if version is not None:
                 require_version([TEXT_INDEX], version, f"The Qdrant server of {self.collection!r}")
 
+    @property
+    def has_states(self) -> bool:
+        """Whether the collection is known to store states of its documents."""
+        return self._seen_states or (self.known is not None and self.known.states is not None)
+
+    def learn_states(self) -> None:
+        """Note that points have states, though the schema as it is known records none."""
+        self._seen_states = True
+        self.forget()
+
+    def tell_once(self, kind: str, message: str) -> None:
+        """Warn of a kind of thing once."""
+        if kind not in self._told:
+            self._told.add(kind)
+            warn_caller(message)
+
     def forget(self) -> None:
         """Read the schema again the next time: the collection may be another one by now."""
         self.known = None
@@ -150,9 +167,8 @@ class FirstStage:
             dense_optional=self._dense_optional,
             sparse_optional=self._sparse_optional,
         )
-        if plan.warning and plan.warning not in self._told:
-            self._told.add(plan.warning)
-            warn_caller(plan.warning)
+        if plan.warning:
+            self.tell_once(plan.warning, plan.warning)
         return plan
 
     async def learn_dimension(self, driver: Driver) -> None:

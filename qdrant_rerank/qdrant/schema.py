@@ -1,12 +1,15 @@
 """The vectors and text indexes of a collection. No I/O."""
 
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from hashlib import blake2b
+from typing import Any, Self, get_args
 
 from qdrant_client import models
 
 from qdrant_rerank.errors import SchemaMismatchError
+from qdrant_rerank.types import StatesPrecision
 from qdrant_rerank.utils.client_models import optional_field
 
 __all__ = [
@@ -16,9 +19,14 @@ __all__ = [
     "IDS_VERSION",
     "SPARSE_KEY",
     "SPARSE_NAME",
+    "STATES",
+    "STATES_FIELD",
+    "STATES_KEY",
+    "STATES_OF",
     "TEXT_KEY",
     "Branch",
     "CollectionSchema",
+    "CollectionStates",
 ]
 
 #: Names of the vectors in a collection that ``add`` creates.
@@ -34,6 +42,53 @@ TEXT_KEY = "qdrant_rerank_text"
 #: without it have way 1: of the text alone. Way 2: of the text and all the payload.
 IDS_KEY = "qdrant_rerank_ids"
 IDS_VERSION = 2
+#: Key under which a collection records whose states its documents have.
+STATES_KEY = "qdrant_rerank_states"
+#: Payload field of a document's states, which is never returned with a hit. It holds the states,
+#: and what they are of, which is small and read where only that is to be known.
+STATES_FIELD = "qdrant_rerank_states"
+STATES, STATES_OF = "states", "of"
+MODEL_DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionStates:
+    """The states that a collection stores of its documents.
+
+    Attributes:
+        precision: of their numbers.
+        model: digest of what decides a state, 16 bytes.
+        name: name of the model, for messages.
+    """
+
+    precision: StatesPrecision
+    model: bytes
+    name: str
+
+    @classmethod
+    def read(cls, recorded: Any) -> Self | None:
+        """Make it from a collection's metadata; None if it records none that are known here."""
+        if not isinstance(recorded, Mapping):
+            return None
+        precision: Any = recorded.get("precision")
+        model = recorded.get("model")
+        try:
+            digest = bytes.fromhex(model if isinstance(model, str) else "")
+        except ValueError:
+            return None
+        if precision not in get_args(StatesPrecision) or len(digest) != MODEL_DIGEST_BYTES:
+            return None
+        return cls(precision, digest, str(recorded.get("name", "")))
+
+    def of(self, text: str) -> str:
+        """Return what the states of a text are of: model, precision and text, in 44 letters."""
+        digest = blake2b(self.precision.encode(), digest_size=32, key=self.model)
+        digest.update(text.encode("utf-8", "surrogatepass"))
+        return b64encode(digest.digest()).decode()
+
+    def describe(self) -> dict[str, str]:
+        """Return what a collection's metadata records."""
+        return {"precision": self.precision, "model": self.model.hex(), "name": self.name}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +129,7 @@ class CollectionSchema:
         indexed: payload fields that have an index.
         scored: those of them whose text index ranks by BM25.
         points: number of points when it was read.
+        states: the states that it stores of its documents, or None.
     """
 
     collection: str
@@ -86,6 +142,7 @@ class CollectionSchema:
     indexed: frozenset[str] = frozenset()
     scored: frozenset[str] = frozenset()
     points: int = field(default=0, compare=False)
+    states: CollectionStates | None = None
 
     @classmethod
     def from_info(cls, collection: str, info: models.CollectionInfo) -> "CollectionSchema":
@@ -122,6 +179,7 @@ class CollectionSchema:
                 and optional_field(index.params, "scoring")
             ),
             points=info.points_count or 0,
+            states=CollectionStates.read(metadata.get(STATES_KEY)),
         )
 
     @classmethod
@@ -148,6 +206,7 @@ class CollectionSchema:
             scored=frozenset(
                 name for name, kind in indexes.items() if getattr(kind, "scoring", None)
             ),
+            states=CollectionStates.read(metadata.get(STATES_KEY)),
         )
 
     @property

@@ -7,7 +7,14 @@ from typing import Any, Literal
 from qdrant_client import models
 
 from qdrant_rerank.errors import InvalidInputError
-from qdrant_rerank.utils.validation import a_type, require_flag, require_positive, shown
+from qdrant_rerank.types import StatesPrecision
+from qdrant_rerank.utils.validation import (
+    a_type,
+    require_choice,
+    require_flag,
+    require_positive,
+    shown,
+)
 
 __all__ = ["CollectionSettings", "PayloadIndex"]
 
@@ -35,6 +42,10 @@ class CollectionSettings:
         hnsw: parameters of the HNSW graph.
         optimizers: among others, when graphs are built.
         payload_indexes: types of the payload fields to index, which are those of filters.
+        document_states: "int8" or "float16" stores the states of each document in the lower layers
+            of the searcher's reranker, so that a search reads the query alone: 520 or 1,030 bytes
+            per token with a bundled model. The reranker has to be a model whose lower layers see
+            each text alone. None stores none.
 
     Raises:
         InvalidInputError: a number below 1, or an unknown quantisation or type of index.
@@ -57,6 +68,7 @@ class CollectionSettings:
     hnsw: models.HnswConfigDiff | None = None
     optimizers: models.OptimizersConfigDiff | None = None
     payload_indexes: Mapping[str, PayloadIndex] = field(default_factory=dict)
+    document_states: StatesPrecision | None = None
 
     def __post_init__(self) -> None:
         for name in ("shard_number", "replication_factor", "write_consistency_factor"):
@@ -74,6 +86,8 @@ class CollectionSettings:
                 f"payload_indexes is {a_type(self.payload_indexes)}; expected a mapping such as "
                 "{'year': 'integer'}."
             )
+        if self.document_states is not None:
+            require_choice("document_states", self.document_states, StatesPrecision)
         known = {kind.value for kind in models.PayloadSchemaType}
         for name, kind in self.payload_indexes.items():
             if not isinstance(name, str) or not isinstance(kind, str | models.PayloadSchemaParams):

@@ -1,6 +1,7 @@
 """Where a collection's texts are: as it records it, or as its points have them."""
 
 from qdrant_rerank.payload import SAMPLE, TextChoice
+from qdrant_rerank.qdrant.lookups import hidden
 from qdrant_rerank.qdrant.schema import CollectionSchema
 from qdrant_rerank.qdrant.transport.driver import Driver
 
@@ -31,7 +32,10 @@ async def settle_for_add(driver: Driver, choice: TextChoice, schema: CollectionS
         return
     records, _ = await driver.request(
         lambda client, timeout: client.scroll(
-            schema.collection, limit=SAMPLE, with_payload=True, timeout=timeout
+            schema.collection,
+            limit=SAMPLE,
+            with_payload=True if schema.states is None else hidden(True),
+            timeout=timeout,
         )
     )
     choice.choose((record.payload for record in records), NEW_TEXT)

@@ -32,6 +32,7 @@ from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.recall_plan import RecallPlan
 from qdrant_rerank.qdrant.schema import CollectionSchema
 from qdrant_rerank.qdrant.settings import CollectionSettings
+from qdrant_rerank.qdrant.stored_states import AddStates, StatesEncoder, with_states
 from qdrant_rerank.qdrant.transport.client_errors import is_too_large
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.types import PointId
@@ -168,6 +169,7 @@ async def add_documents(
     settings: CollectionSettings | None,
     upload: Upload,
     look_at: Callable[[Sequence[str], Literal["queries", "documents"]], None],
+    reranker: StatesEncoder | None = None,
 ) -> Added:
     """Read, check, embed and store documents; see :meth:`HybridSearcher.add`.
 
@@ -182,6 +184,7 @@ async def add_documents(
         settings: of a collection that has to be created.
         upload: how documents are sent.
         look_at: sees the texts of each batch, and the word "documents".
+        reranker: makes the states of documents, if the collection stores its states; or None.
 
     Returns:
         The number of documents stored, and how many took the place of others.
@@ -204,7 +207,7 @@ async def add_documents(
             f"documents is one {type(documents).__name__}; expected several. Pass [document]."
         )
     given = GivenDocuments(documents, ids)
-    prepared = Prepared(first, given, choice, upload.language, upload.avg_len)
+    prepared = Prepared(first, given, choice, upload.language, upload.avg_len, reranker)
     await prepared.prepare(
         driver,
         options,
@@ -218,6 +221,7 @@ async def add_documents(
         prepared.encoder,
         choice.text,
         upload.id_field,
+        states=await driver.compute(_states_of, prepared.schema, reranker),
     )
     points = builder.points(given.documents, given.ids)
     tally = _Tally()
@@ -268,6 +272,23 @@ async def add_documents(
             first.collection,
         )
     return Added(tally.stored, builder.overwritten)
+
+
+def _states_of(schema: CollectionSchema, reranker: StatesEncoder | None) -> AddStates | None:
+    """Return what adds states to points; None where the collection stores none of the reranker."""
+    states = schema.states
+    if states is None:
+        return None
+    if reranker is not None and reranker.states_model == states.model:
+        return partial(with_states, encoder=reranker, states=states)
+    logger.warning(
+        "%r stores states of %s (as it was then), which is not this searcher's reranker, so "
+        "documents are added without. 'qdrant-rerank states --collection %s' adds them.",
+        schema.collection,
+        states.name,
+        schema.collection,
+    )
+    return None
 
 
 def _tell_stored(error: BaseException, stored: int) -> None:

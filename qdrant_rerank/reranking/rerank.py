@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from qdrant_client.http.models import QueryResponse
 from qdrant_client.models import ScoredPoint
 
+from qdrant_rerank.cross_encoder.state_scorer import StoredText
 from qdrant_rerank.errors import InvalidInputError, MissingTextError, MissingTextWarning
 from qdrant_rerank.hub.specs import DEFAULT_RERANKER
 from qdrant_rerank.options import Blend, OnMissingText, OnRerankError
@@ -26,6 +27,7 @@ from qdrant_rerank.reranking.loading import load_reranker
 from qdrant_rerank.reranking.ordering import order_by_score
 from qdrant_rerank.reranking.scored import NO_SCORES, Scored, failure
 from qdrant_rerank.reranking.scoring import given_scores, score
+from qdrant_rerank.reranking.stored import Stored
 from qdrant_rerank.types import (
     PointId,
     RerankedPoint,
@@ -186,12 +188,13 @@ class SecondStage:
         blend: Blend = 0.0,
         deadline: Deadline = NO_DEADLINE,
         max_sim: MaxSim | None = None,
+        stored: Stored | None = None,
     ) -> tuple[list[list[RerankedPoint]], Scored]:
         """Order the hits of each query. The pairs of all queries are scored together.
 
         All texts are read before anything is scored, so a missing text costs no work.
         """
-        works = self.read(hits_of_queries, max_sim)
+        works = self.read(hits_of_queries, max_sim, stored)
         pairs = [work.pairs for work in works]
         if max_sim is None:
             scored = score(self._reranker, pairs, deadline, self._on_error)
@@ -213,9 +216,10 @@ class SecondStage:
         score_threshold: float | None,
         blend: Blend = 0.0,
         max_sim: MaxSim | None = None,
+        stored: Stored | None = None,
     ) -> tuple[list[list[RerankedPoint]], Scored]:
         """Order the hits of each query as :meth:`run` does, by a reranker that is awaited."""
-        works = await driver.compute(self.read, hits_of_queries, max_sim)
+        works = await driver.compute(self.read, hits_of_queries, max_sim, stored)
         pairs = [work.pairs for work in works]
         limits = (driver.limits.deadline, self._on_error)
         if max_sim is None:
@@ -234,6 +238,7 @@ class SecondStage:
         self,
         hits_of_queries: Sequence[tuple[str, Sequence[ScoredPoint]]],
         max_sim: MaxSim | None,
+        stored: Stored | None = None,
     ) -> list[Work]:
         """Return what is scored of the hits of each query.
 
@@ -247,6 +252,8 @@ class SecondStage:
             texts, cause = dict.fromkeys(range(len(hits)), ""), unread
             if reads:
                 texts, cause = self._texts(hits) if unread is None else ({}, unread)
+                if stored is not None:
+                    texts = {row: stored.text(hits[row].id, text) for row, text in texts.items()}
             if cause is not None or max_sim is None or max_sim.cause is not None:
                 works.append(Work(query, hits, texts, cause=cause))
             else:
@@ -273,6 +280,10 @@ class SecondStage:
                 len(work.hits) - len(work.texts) if work.cause is None else 0 for work in works
             ],
             text=self._choice.text.name if self._choice.settled else None,
+            stored=[
+                _count_stored(work, len(its))
+                for work, its in zip(works, scored.scores, strict=True)
+            ],
         )
 
     def _scored_before(
@@ -355,6 +366,15 @@ class SecondStage:
                 )
             )
         return found, None
+
+
+def _count_stored(work: Work, scored: int) -> tuple[int, int] | None:
+    """Return how many of the scored texts had current states, and how many had not."""
+    texts = list(work.texts.values())[:scored]
+    if not any(isinstance(text, StoredText) for text in work.texts.values()):
+        return None
+    found = sum(isinstance(text, StoredText) and text.record is not None for text in texts)
+    return found, len(texts) - found
 
 
 def _first(works: Sequence[Work]) -> list[NDArray[np.float64]]:

@@ -65,6 +65,8 @@ class Scored:
             a cache.
         missing: hits of each query that have no text; empty if no hits were read.
         text: name of the text source.
+        stored: of each query, the documents that were scored by stored states, and those that were
+            read; None for a query whose collection stores none.
     """
 
     scores: list[NDArray[np.float64]]
@@ -84,9 +86,12 @@ class Scored:
     cache_hit_rates: list[float] | None = None
     missing: list[int] = field(default_factory=list)
     text: str | None = None
+    stored: list[tuple[int, int] | None] = field(default_factory=list)
 
     def trace(self, query: int) -> dict[str, Any]:
         """Return the fields of one query's ``SearchTrace``. Times are those of all queries."""
+        counts = self.stored[query] if self.stored else None
+        stored, read = (None, None) if counts is None else counts
         return {
             "tokenize_s": self.tokenize_s,
             "infer_s": self.infer_s,
@@ -103,6 +108,8 @@ class Scored:
             "cause": self.causes[query],
             "text": self.text,
             "missing_text": self.missing[query] if self.missing else 0,
+            "documents_stored": stored,
+            "documents_read": read,
         }
 
     def _status(self, query: int) -> Status:

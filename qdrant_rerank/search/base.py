@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Literal, NoReturn, Self
 
+from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
 from qdrant_rerank.embedders import (
     Bm25Encoder,
     ForeignEmbedder,
@@ -22,6 +23,7 @@ from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
 from qdrant_rerank.qdrant.transport.driver import CallLimits, Driver
 from qdrant_rerank.reranking.loading import load_reranker
+from qdrant_rerank.reranking.stored import states_encoders
 from qdrant_rerank.search.languages import language_advice, main_script
 from qdrant_rerank.search.payload_sizes import PayloadSizes
 from qdrant_rerank.search.pipeline import Search
@@ -180,6 +182,10 @@ class SearchCore(ABC):
         advice = language_advice(script, self.reranker, self.embedder, self.sparse)
         if advice:
             warn_caller(f"{kind.capitalize()} of {self.collection!r} are in {script}. {advice}")
+
+    def _states_encoder(self) -> TextCrossEncoder | None:
+        """Return the cross-encoder whose states documents are stored with: a cascade's last."""
+        return next(iter(states_encoders(self.reranker)), None)
 
     def _own_limits(self) -> CallLimits:
         return CallLimits(self.options.timeout_s, self.options.retries)

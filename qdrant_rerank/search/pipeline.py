@@ -16,6 +16,7 @@ from qdrant_rerank.payload import TextChoice, lookup_ids, whole_field
 from qdrant_rerank.qdrant.lookups import (
     Query,
     completed,
+    hidden,
     names,
     retrieve_points,
     selector,
@@ -23,6 +24,8 @@ from qdrant_rerank.qdrant.lookups import (
 )
 from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.recall_request import Scope
+from qdrant_rerank.qdrant.schema import CollectionStates
+from qdrant_rerank.qdrant.stored_states import fetch_states, shown_states
 from qdrant_rerank.qdrant.text_source import settle_by_record
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.reranking.diversity import diversified, without_vectors
@@ -30,6 +33,7 @@ from qdrant_rerank.reranking.grouping import GroupedResults, RerankedGroup, grou
 from qdrant_rerank.reranking.late_interaction import late_interaction_of
 from qdrant_rerank.reranking.ordering import keep_order
 from qdrant_rerank.reranking.rerank import SecondStage
+from qdrant_rerank.reranking.stored import Stored, states_encoders
 from qdrant_rerank.search.candidates import Retrieved, retrieve_candidates
 from qdrant_rerank.search.payload_sizes import PayloadSizes
 from qdrant_rerank.search.request import SearchRequest
@@ -40,6 +44,8 @@ from qdrant_rerank.utils.spans import span
 __all__ = ["Search"]
 
 Records = Mapping[PointId, models.Record]
+#: Share of the documents that are read again, though states are stored, from which a warning tells.
+MUCH_READ = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,7 @@ class Search:
         self._request = request
         self._options = options
         self._candidates = candidates
+        self._encoders = states_encoders(reranker)
         self._late = late_interaction_of(reranker)
         # Whether the reranker compares the text of the query; a late interaction alone does not.
         self._reads = reranker is not None and reranker is not self._late
@@ -154,6 +161,8 @@ class Search:
         """
         options, limits = self._options, self._driver.limits
         await self._settle()
+        if self._encoders and self._first.known is None:  # it tells whether there are states
+            await self._first.schema(self._driver)
         scope = self._scope()
         began = time.perf_counter()
         found = await retrieve_candidates(
@@ -163,10 +172,12 @@ class Search:
             queries,
             self._request,
             options,
-            scope,
+            self._sent(scope),
             reranked=self._reads,
             late=self._late,
         )
+        if shown_states(hit.payload for hits in found.hits for hit in hits):
+            self._first.learn_states()
         self._look_at(found.texts, "queries")
         payloads = [hit.payload for hits in found.hits for hit in hits]
         if scope.with_payload is True and not self._choice.settled:
@@ -177,12 +188,17 @@ class Search:
         if self._fetches and limits.deadline is not NO_DEADLINE:
             # What is still to be fetched must not wait for a reranker that takes all of the time.
             early = await self._fetch(found.hits)
+        stored = await self._stored(found)
         trace = SearchTrace(
             embed_s=found.embed_s,
             recall_s=time.perf_counter() - began - found.embed_s,
             status="recall only",
         )
-        orders, traces = await self._score(found, trace, None if options.diversity else last)
+        orders, traces = await self._score(
+            found, trace, None if options.diversity else last, stored
+        )
+        if stored is not None:
+            self._tell_unread(stored.states, traces)
         if options.diversity:
             orders = await self._driver.compute(
                 diversified,
@@ -206,6 +222,44 @@ class Search:
         ]
         return _Ranked(found.texts, orders, traces, early)
 
+    def _sent(self, scope: Scope) -> Scope:
+        """The scope as it is sent: states of documents are not retrieved with the candidates."""
+        if not self._first.has_states:
+            return scope
+        return replace(scope, with_payload=hidden(scope.with_payload))
+
+    async def _stored(self, found: Retrieved) -> Stored | None:
+        """Fetch the states of the candidates, if the collection stores those of the reranker."""
+        schema = self._first.known
+        states = None if schema is None else schema.states
+        if states is None or not self._encoders:
+            return None
+        own = await self._driver.compute(lambda: [one.states_model for one in self._encoders])
+        if states.model not in own:
+            return Stored(states, {})
+        ids = (hit.id for hits in found.hits for hit in hits)
+        records = await fetch_states(
+            self._driver,
+            self._first.collection,
+            ids,
+            self._options,
+            self._request.shard_key_selector,
+        )
+        return Stored(states, records)
+
+    def _tell_unread(self, states: CollectionStates, traces: Sequence[SearchTrace]) -> None:
+        """Warn, once, if much of what was scored was read again, though states are stored."""
+        read = sum(trace.documents_read or 0 for trace in traces)
+        stored = sum(trace.documents_stored or 0 for trace in traces)
+        named = any(encoder.model_name == states.name for encoder in self._encoders)
+        if named and read > MUCH_READ * (read + stored):
+            self._first.tell_once(
+                "states",
+                f"{read} of {read + stored} documents of {self._first.collection!r} were read "
+                f"again, since no current states of {states.name} are stored of them. Run "
+                f"'qdrant-rerank states --collection {self._first.collection}'.",
+            )
+
     async def _settle(self) -> None:
         """Take the text source that the collection records, if the searcher has none yet."""
         if not self._choice.settled and (self._stage is not None or not self._request.given):
@@ -228,7 +282,11 @@ class Search:
         )
 
     async def _score(
-        self, found: Retrieved, trace: SearchTrace, limit: int | None
+        self,
+        found: Retrieved,
+        trace: SearchTrace,
+        limit: int | None,
+        stored: Stored | None,
     ) -> tuple[list[list[RerankedPoint]], list[SearchTrace]]:
         """Return the hits of each query in their order by score, and its trace so far."""
         threshold = self._request.score_threshold
@@ -250,6 +308,7 @@ class Search:
                     score_threshold=threshold,
                     blend=self._options.blend,
                     max_sim=found.max_sim,
+                    stored=stored,
                 )
             else:
                 orders, scored = await self._driver.compute(
@@ -260,6 +319,7 @@ class Search:
                     blend=self._options.blend,
                     deadline=self._driver.limits.deadline,
                     max_sim=found.max_sim,
+                    stored=stored,
                 )
         return orders, [replace(trace, **scored.trace(row)) for row in range(len(orders))]
 
@@ -297,12 +357,13 @@ class Search:
         request = self._request
         if request.with_payload is False and not request.with_vectors:
             return {}
+        wanted = selector(request.with_payload)
         return await retrieve_points(
             self._driver,
             self._first.collection,
             (hit.id for hits in found for hit in hits),
             self._options,
-            with_payload=request.with_payload,
+            with_payload=hidden(wanted) if self._first.has_states else wanted,
             with_vectors=request.with_vectors,
             shard_key=request.shard_key_selector,
         )

@@ -449,6 +449,7 @@ class HybridSearcher(SearchCore):
                 settings=settings,
                 upload=upload,
                 look_at=self._look_at,
+                reranker=self._states_encoder(),
             )
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError
+from qdrant_rerank.hub.registry import supported_models
 from qdrant_rerank.inference.conversion.artifact_cache import artifact
 from qdrant_rerank.inference.conversion.graph import load_whole
 from qdrant_rerank.inference.inputs import STATES
@@ -56,16 +57,18 @@ def _split(model: Path, trunk: Path, branches: Path) -> None:
         from onnx.utils import Extractor
     except ImportError as error:
         raise MissingDependencyError(
-            "A document cache needs onnx to split the model, once, and it is not installed: "
+            "States of documents need onnx to split the model, once, and it is not installed: "
             'pip install "qdrant-rerank[cache]".'
         ) from error
     import numpy as np
 
     cut = _cut(onnx.load(model, load_external_data=False).graph)
     if not cut:
+        grown = ", ".join(spec.model for spec in supported_models() if spec.bi_encoder)
         raise InvalidInputError(
-            f"document_cache is for a model whose lower layers see each text alone, as the bundled "
-            f"ones do; {model} is not. Leave it out; score_cache is for any model."
+            f"document_cache and states of documents are for a model whose lower layers see each "
+            f"text alone; those of {model} do not. Models that do: {grown}. score_cache is for any "
+            "model."
         )
     whole = load_whole(model)
     widths = list(cut.values())

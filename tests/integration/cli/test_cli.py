@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from qdrant_rerank.errors import CollectionNotFoundError
+
 LINES = "Bread is baked in an oven.\nIron melts at 1538 C.\n\nPenguins huddle.\n"
 JSONL = "".join(
     json.dumps(document) + "\n"
@@ -254,7 +256,8 @@ def test_errors_name_options_where_python_has_arguments(command, tmp_path):
     command("index", "-", *where, "docs", stdin='"Iron melts."\n')
     _, _, err = command("search", QUERY, *where, "others")
     assert err.endswith(
-        "has no collection 'others'. It has 'docs'. 'qdrant-rerank index' creates it.\n"
+        "has no collection 'others'. It has 'docs'. 'qdrant-rerank index' creates it. "
+        f"See {CollectionNotFoundError.help_url}\n"
     )
     other = {"_id": "a", "text": "b"}
     (tmp_path / "queries.jsonl").write_text(json.dumps(other))

@@ -1,0 +1,170 @@
+"""Adds states to the documents of a collection, a page of points at a time, while it is searched.
+
+A page is written before the next one is read, so that whoever comes after an interruption goes on
+where it ended. Nothing else of a point is touched. A text that changes meanwhile keeps states of
+what it was, which nothing uses.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from qdrant_client import models
+
+from qdrant_rerank.errors import QdrantRequestError
+from qdrant_rerank.options import SearchOptions
+from qdrant_rerank.payload import TextChoice
+from qdrant_rerank.qdrant.lookups import retrieve_points, text_payload
+from qdrant_rerank.qdrant.recall import FirstStage
+from qdrant_rerank.qdrant.schema import STATES_FIELD, STATES_KEY, CollectionStates
+from qdrant_rerank.qdrant.stored_states import (
+    STATES_ARE_OF,
+    StatesEncoder,
+    states_payload,
+    stored_of,
+)
+from qdrant_rerank.qdrant.text_source import settle_for_add
+from qdrant_rerank.qdrant.transport.driver import Driver
+from qdrant_rerank.qdrant.upload import BATCH_RETRIES
+from qdrant_rerank.types import PointId, StatesPrecision
+from qdrant_rerank.utils.progress import tqdm
+
+__all__ = ["Filled", "fill_states"]
+
+
+@dataclass(slots=True)
+class Filled:
+    """What became of the points of a collection.
+
+    Attributes:
+        points: points that were read.
+        current: those that had current states already.
+        made: those that got states now.
+        without_text: those that have no text.
+    """
+
+    points: int = 0
+    current: int = 0
+    made: int = 0
+    without_text: int = 0
+
+
+async def fill_states(
+    driver: Driver,
+    first: FirstStage,
+    choice: TextChoice,
+    encoder: StatesEncoder,
+    *,
+    precision: StatesPrecision | None,
+    batch_size: int,
+    progress: bool | None,
+) -> Filled:
+    """Record whose states a collection stores, and add those that are not there or not current.
+
+    Args:
+        driver: asks Qdrant.
+        first: knows the collection.
+        choice: where a payload's text is.
+        encoder: makes the states.
+        precision: of the states; None for what the collection records, or else int8.
+        batch_size: points that are read, and written, at a time.
+        progress: shows a progress bar on stderr; None shows one if stderr is a terminal.
+
+    Raises:
+        InvalidInputError: the lower layers of the model do not see each text alone.
+        QdrantError: Qdrant failed; what was written stays.
+    """
+    maker = await driver.compute(encoder.states)
+    first.forget()
+    schema = await first.schema(driver)
+    recorded = schema.states
+    chosen = precision or (recorded.precision if recorded is not None else "int8")
+    states = CollectionStates(chosen, encoder.states_model, encoder.model_name)
+    await settle_for_add(driver, choice, schema)
+    if states != recorded:
+        metadata = {STATES_KEY: states.describe()}
+        await driver.request(
+            lambda client, _: client.update_collection(first.collection, metadata=metadata)
+        )
+        first.forget()
+    fields = text_payload(choice.text)
+    wanted = fields if isinstance(fields, bool) else [*fields, STATES_ARE_OF]
+    filled = Filled()
+    offset: Any = None
+    total = (await driver.request(lambda c, _: c.get_collection(first.collection))).points_count
+    hide = None if progress is None else not progress
+    with tqdm(total=total, unit="doc", desc="states", disable=hide) as bar:
+        while True:
+            page, offset = await driver.request(
+                partial(_scroll, first.collection, batch_size, offset, wanted),
+                retries=BATCH_RETRIES,
+            )
+            todo: dict[PointId, str] = {}
+            for point in page:
+                text = choice.text(_without_states(point.payload))
+                if not text:
+                    filled.without_text += 1
+                elif stored_of(point.payload) == states.of(text):
+                    filled.current += 1
+                else:
+                    todo[point.id] = text
+            if todo:
+                records = await driver.compute(maker.encode, list(todo.values()), chosen)
+                payloads = {
+                    point_id: states_payload(text, record, states)
+                    for (point_id, text), record in zip(todo.items(), records, strict=True)
+                }
+                filled.made += await _write(driver, first.collection, payloads)
+            filled.points += len(page)
+            bar.update(len(page))
+            if offset is None:
+                return filled
+
+
+def _scroll(
+    collection: str, limit: int, offset: Any, wanted: Any, client: Any, timeout: int | None
+) -> Any:
+    return client.scroll(
+        collection,
+        limit=limit,
+        offset=offset,
+        with_payload=wanted,
+        with_vectors=False,
+        timeout=timeout,
+    )
+
+
+def _without_states(payload: dict[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in (payload or {}).items() if name != STATES_FIELD}
+
+
+async def _write(driver: Driver, collection: str, payloads: dict[PointId, dict[str, Any]]) -> int:
+    """Set one field of each point; returns how many points there were."""
+    try:
+        await driver.request(partial(_set, collection, payloads), retries=BATCH_RETRIES)
+    except QdrantRequestError:  # one of them may have been deleted meanwhile
+        there = await retrieve_points(
+            driver, collection, payloads, SearchOptions(), with_payload=False
+        )
+        if len(there) == len(payloads):
+            raise
+        payloads = {key: payload for key, payload in payloads.items() if key in there}
+        if payloads:
+            await driver.request(partial(_set, collection, payloads), retries=BATCH_RETRIES)
+    return len(payloads)
+
+
+def _set(
+    collection: str,
+    payloads: dict[PointId, dict[str, Any]],
+    client: Any,
+    timeout: int | None,
+) -> Any:
+    return client.batch_update_points(
+        collection,
+        [
+            models.SetPayloadOperation(set_payload=models.SetPayload(payload=own, points=[point]))
+            for point, own in payloads.items()
+        ],
+        wait=True,
+    )

@@ -1,0 +1,257 @@
+"""States of documents: scores as of the whole model, files that are whole, refusals."""
+
+import inspect
+import json
+import os.path
+import pickle
+import shutil
+import statistics
+import struct
+
+import numpy as np
+import pytest
+
+from qdrant_rerank import (
+    DEFAULT_RERANKER,
+    DocumentStates,
+    PairScores,
+    TextCrossEncoder,
+    Windows,
+)
+from qdrant_rerank.cross_encoder.document_states import unpack
+from qdrant_rerank.errors import (
+    DamagedFileError,
+    DeadlineError,
+    InvalidInputError,
+    ModelFileError,
+)
+from tests.models.build import WORDS
+
+QUERY = "melting point of iron"
+DOCUMENTS = [
+    "Iron melts at 1538 degrees Celsius.",
+    "Bread is baked in an oven at 230 degrees.",
+    "The melting point of a metal is the temperature at which it becomes liquid; iron's is high.",
+    "What is the melting point of iron?",
+    "Copper melts at 1085 degrees, tin at 232, and both conduct electricity well.",
+    "",
+]
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory):
+    """Where the parts of the models are kept."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def exact(cache_dir):
+    """The bundled model in floats: nothing is rounded but the states."""
+    return TextCrossEncoder(DEFAULT_RERANKER, cache_dir=cache_dir, precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def encoder(cache_dir):
+    """The bundled model as it is."""
+    return TextCrossEncoder(DEFAULT_RERANKER, cache_dir=cache_dir)
+
+
+def kendalltau(one, other):
+    """Kendall's tau of two lists of scores."""
+    signs = [np.sign(np.subtract.outer(scores, scores)) for scores in (one, other)]
+    return (signs[0] * signs[1]).sum() / (len(one) * (len(one) - 1))
+
+
+def made_up(count, seed=0, words=(5, 80)):
+    """Texts of the test models' words."""
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, rng.integers(*words))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("model", [DEFAULT_RERANKER, "grown-minilm-l3-v2"])
+def test_float16_states_score_as_the_whole_model(model, cache_dir):
+    """Nothing differs by more than 1e-3 from a model that reads both texts now."""
+    whole = TextCrossEncoder(model, cache_dir=cache_dir, precision="fp32")
+    documents = DOCUMENTS + made_up(20)
+    states = whole.encode_documents(documents, precision="float16")
+    assert np.allclose(whole.rerank(QUERY, states), whole.rerank(QUERY, documents), atol=1e-3)
+
+
+def test_int8_states_keep_the_order(encoder):
+    """On real texts, Kendall's tau with states that are nearly exact is 0.99 or more."""
+    modules = (statistics, shutil, json, os.path)
+    functions = [one for module in modules for one in vars(module).values() if callable(one)]
+    documents = list(dict.fromkeys(filter(None, map(inspect.getdoc, functions))))
+    scores = [
+        encoder.rerank("copy a file", encoder.encode_documents(documents, precision=precision))
+        for precision in ("int8", "float16")
+    ]
+    assert len(documents) > 60
+    assert kendalltau(*scores) >= 0.99
+
+
+def test_a_score_depends_on_its_pair_alone(encoder):
+    """Other documents, their order and encoding alone change no bit of a score."""
+    states = encoder.encode_documents(DOCUMENTS)
+    scores = encoder.rerank(QUERY, states)
+    turned = encoder.encode_documents(DOCUMENTS[::-1])
+    assert encoder.rerank(QUERY, turned)[::-1] == scores
+    for row, text in enumerate(DOCUMENTS):
+        assert encoder.rerank(QUERY, encoder.encode_documents([text])) == [scores[row]]
+    assert encoder.rerank(QUERY, states[1:3]) == scores[1:3]
+
+
+def test_int8_states_are_small(encoder):
+    """A token takes at most 400 bytes, what comes with each document included."""
+    text = " ".join(WORDS[:100])
+    tokens = encoder.token_count([("", text)])
+    assert encoder.encode_documents([text]).nbytes / tokens <= 400
+
+
+def test_no_documents(encoder):
+    """No documents make no states and no scores."""
+    states = encoder.encode_documents([])
+    assert (len(states), states.precision, encoder.rerank(QUERY, states)) == (0, None, [])
+
+
+def test_a_long_document_is_read_in_passages(cache_dir):
+    """The best passage of a long document is found, whatever the query's length."""
+    encoder = TextCrossEncoder(
+        DEFAULT_RERANKER, cache_dir=cache_dir, long_documents=Windows(overlap=8), max_length=96
+    )
+    text = " ".join(made_up(8, words=(30, 40))) + " Iron melts at 1538 degrees Celsius."
+    states = encoder.encode_documents([text, DOCUMENTS[1]])
+    found = unpack(states[0])
+    assert found is not None
+    assert len(found.passages) > 3
+    assert found.passages[-1].span[1] == len(text)
+    assert found.passages[0].span[0] == 0
+    scores = encoder.rerank(QUERY, states)
+    alone = [encoder.encode_documents([text[slice(*each.span)]]) for each in found.passages]
+    assert scores[0] == max(encoder.rerank(QUERY, one)[0] for one in alone)
+
+
+def test_a_cut_document_is_read_alike_for_all_queries(cache_dir):
+    """A document is cut at seven eighths of the max length, and marked as cut."""
+    encoder = TextCrossEncoder(DEFAULT_RERANKER, cache_dir=cache_dir, max_length=64)
+    states = encoder.encode_documents([" ".join(WORDS), "short"])
+    cut, whole = (unpack(record) for record in states)
+    assert (cut.truncated, whole.truncated) == (True, False)
+    assert len(cut.passages[0].ids) <= 56
+    long_query = " ".join(WORDS[:60])
+    assert np.isfinite(encoder.rerank(long_query, states)).all()
+
+
+def test_a_file_is_what_was_saved(encoder, tmp_path):
+    """States that were saved and loaded give the same scores."""
+    states = encoder.encode_documents(DOCUMENTS)
+    states.save(tmp_path / "states.bin")
+    loaded = DocumentStates.load(tmp_path / "states.bin")
+    assert [bytes(one) for one in loaded] == [bytes(one) for one in states]
+    assert (loaded.precision, loaded.model) == ("int8", encoder.states_model)
+    assert encoder.rerank(QUERY, loaded) == encoder.rerank(QUERY, states)
+
+
+def test_a_file_of_no_documents(encoder, tmp_path):
+    """An empty file is one, too."""
+    encoder.encode_documents([]).save(tmp_path / "none")
+    assert len(DocumentStates.load(tmp_path / "none")) == 0
+
+
+def test_every_damage_of_a_file_is_found(encoder, tmp_path):
+    """A changed byte, a missing end and another file are told apart from states."""
+    path = tmp_path / "states.bin"
+    encoder.encode_documents(DOCUMENTS[:2]).save(path)
+    written = path.read_bytes()
+    for at in (25, 40, len(written) // 2, len(written) - 1):
+        path.write_bytes(written[:at] + bytes([written[at] ^ 1]) + written[at + 1 :])
+        with pytest.raises(DamagedFileError, match="checksum"):
+            DocumentStates.load(path)
+    for end in (24, len(written) - 5):
+        path.write_bytes(written[:end])
+        with pytest.raises(DamagedFileError, match="damaged"):
+            DocumentStates.load(path)
+    for other in (b"", b"{}" * 100):
+        path.write_bytes(other)
+        with pytest.raises(ModelFileError):
+            DocumentStates.load(path)
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        DocumentStates.load(tmp_path / "nowhere")
+
+
+def test_a_damaged_record_is_refused(encoder):
+    """No score is made of a record that is not as it was written."""
+    record = bytearray(encoder.encode_documents(DOCUMENTS[:1])[0])
+    record[200] ^= 1
+    with pytest.raises(InvalidInputError, match="states of document 0 are damaged"):
+        encoder.rerank(QUERY, DocumentStates([bytes(record)]))
+    assert unpack(bytes(record)[:10]) is None
+    record[:4] = struct.pack("<4B", 9, 0, 0, 0)
+    with pytest.raises(DamagedFileError, match="format 1"):
+        DocumentStates([bytes(record)])
+
+
+def test_states_of_another_model_are_refused(encoder, exact, cache_dir):
+    """Another model's, another precision's and another max length's states are foreign."""
+    states = encoder.encode_documents(DOCUMENTS[:1])
+    others = [
+        exact,
+        TextCrossEncoder("grown-minilm-l3-v2", cache_dir=cache_dir),
+        TextCrossEncoder(DEFAULT_RERANKER, cache_dir=cache_dir, max_length=128),
+        TextCrossEncoder(DEFAULT_RERANKER, cache_dir=cache_dir, long_documents="windows"),
+    ]
+    for other in others:
+        with pytest.raises(InvalidInputError, match="of another model"):
+            other.rerank(QUERY, states)
+    mixed = [*states, *exact.encode_documents(DOCUMENTS[:1])]
+    with pytest.raises(InvalidInputError, match="2 models or precisions"):
+        DocumentStates(mixed)
+    assert TextCrossEncoder(DEFAULT_RERANKER).states_model == encoder.states_model
+
+
+def test_a_model_without_a_trunk_is_refused(tiny_bert, cache_dir):
+    """The error names the models that have one."""
+    encoder = TextCrossEncoder(tiny_bert, cache_dir=cache_dir)
+    with pytest.raises(InvalidInputError, match=f"{DEFAULT_RERANKER}, grown-minilm-l3-v2"):
+        encoder.encode_documents(["a"])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "float32", None, 8])
+def test_a_wrong_precision_is_refused(encoder, precision):
+    """The error names the precisions."""
+    with pytest.raises(InvalidInputError, match="'int8', 'float16'"):
+        encoder.encode_documents(["a"], precision=precision)
+
+
+@pytest.mark.parametrize("documents", ["one text", [1], [None]])
+def test_wrong_documents_are_refused(encoder, documents):
+    """One text is not several, and a number is no text."""
+    with pytest.raises(InvalidInputError):
+        encoder.encode_documents(documents)
+
+
+def test_a_deadline_ends_with_the_first_documents(encoder):
+    """Scores before the deadline are those of the first documents."""
+    states = encoder.encode_documents(made_up(400, words=(40, 60)))
+    with pytest.raises(DeadlineError) as error:
+        encoder.rerank(QUERY, states, deadline_s=0.02)
+    done = error.value.scores
+    assert len(done) < 400
+    assert done == encoder.rerank(QUERY, states[: len(done)] if done else states[:0])
+
+
+def test_an_activation_and_a_pickled_copy(cache_dir, encoder):
+    """Activations work on states; a copy in another process makes the same states."""
+    states = encoder.encode_documents(DOCUMENTS)
+    sigmoid = TextCrossEncoder(DEFAULT_RERANKER, cache_dir=cache_dir, activation="sigmoid")
+    logits = np.array(encoder.rerank(QUERY, states))
+    assert np.allclose(sigmoid.rerank(QUERY, states), 1 / (1 + np.exp(-logits)))
+    copy = pickle.loads(pickle.dumps(encoder))
+    assert bytes(copy.encode_documents(DOCUMENTS[:1])[0]) == bytes(states[0])
+
+
+def test_pairs_tell_no_stored_states_without_any(encoder):
+    """``stored`` is for pairs that came with states."""
+    found = encoder.score_pairs([(QUERY, DOCUMENTS[0])])
+    assert isinstance(found, PairScores)
+    assert found.stored is None

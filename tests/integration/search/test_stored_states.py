@@ -1,0 +1,340 @@
+"""A collection that stores states of its documents: scored by them, never shown, never stale."""
+
+import asyncio
+import warnings
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient, models
+
+from qdrant_rerank import (
+    DEFAULT_RERANKER,
+    AsyncHybridSearcher,
+    Cascade,
+    CollectionSettings,
+    HybridSearcher,
+    SearchOptions,
+    TextCrossEncoder,
+    Windows,
+)
+from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.qdrant.embedded.choice import embedded_client
+from qdrant_rerank.qdrant.schema import STATES_FIELD, STATES_KEY
+from qdrant_rerank.qdrant.stored_states import encoded, stored_record
+from tests.loopback_qdrant import loopback_qdrant
+
+QUERY = "melting point of iron"
+TEXTS = [
+    "Iron melts at 1538 degrees Celsius.",
+    "Bread is baked in an oven.",
+    "Copper melts at 1085 degrees Celsius.",
+    "The sea is 11 km deep at its deepest.",
+    "What is the melting point of iron?",
+    "Tin is a soft metal, which melts at 232 degrees.",
+    "Ore is mined, and iron is made of it.",
+    "An oven for bread is hot.",
+    "Steel is an alloy of iron and carbon.",
+    "Water boils at 100 degrees Celsius.",
+    "Metals conduct electricity.",
+    "A point has no length.",
+]
+DOCUMENTS = [
+    {"text": text, "year": 2000 + row, "book": "ab"[row % 2]} for row, text in enumerate(TEXTS)
+]
+IDS = list(range(1, 1 + len(TEXTS)))
+STORED = CollectionSettings(document_states="int8")
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """The bundled model, whose parts are kept for all tests."""
+    return TextCrossEncoder(DEFAULT_RERANKER, cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(params=["embedded", "local mode"])
+def engine(request):
+    """An embedded engine in memory, of either kind."""
+    client = embedded_client(None) if request.param == "embedded" else QdrantClient(":memory:")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of local mode, about what it does not do
+        yield client
+        client.close()
+
+
+@pytest.fixture
+def searcher(engine, encoder):
+    """A searcher of a filled collection with states."""
+    made = HybridSearcher("docs", client=engine, reranker=encoder)
+    assert made.add(DOCUMENTS, ids=IDS, settings=STORED) == len(TEXTS)
+    return made
+
+
+def scores(results):
+    """The reranker's scores by id."""
+    return {hit.id: hit.rerank_score for hit in results}
+
+
+def counts(results):
+    """How many documents were scored by stored states, and how many were read."""
+    return results.trace.documents_stored, results.trace.documents_read
+
+
+def stored(client, point_id):
+    """What the payload of a point holds of its states."""
+    return client.retrieve("docs", [point_id])[0].payload.get(STATES_FIELD)
+
+
+def states_of(client, point_id):
+    """The text that holds the states of a point."""
+    return stored(client, point_id)["states"]
+
+
+def test_all_candidates_are_scored_by_states(searcher, encoder):
+    """The scores are those of the encoder's own states, and the trace says so."""
+    found = searcher.search(QUERY, limit=12)
+    assert counts(found) == (12, 0)
+    assert found.trace.precision == "int8, states int8"
+    own = encoder.rerank(QUERY, encoder.encode_documents(TEXTS))
+    assert scores(found) == dict(zip(IDS, own, strict=True))
+    assert found[0].id == 1
+
+
+@pytest.mark.parametrize(
+    "with_payload",
+    [
+        True,
+        ["text", STATES_FIELD],
+        [STATES_FIELD],
+        models.PayloadSelectorInclude(include=["text", STATES_FIELD]),
+        models.PayloadSelectorExclude(exclude=["year"]),
+        False,
+    ],
+)
+@pytest.mark.parametrize("two_phase", [True, False, None])
+def test_states_are_never_shown(searcher, with_payload, two_phase):
+    """Neither payload nor vectors of a hit have them, whatever is asked for."""
+    options = SearchOptions(two_phase=two_phase)
+    for asking in (searcher, HybridSearcher("docs", client=searcher.client, reranker=None)):
+        found = asking.search(
+            QUERY, limit=3, with_payload=with_payload, with_vectors=True, options=options
+        )
+        assert len(found) == 3
+        for hit in found:
+            assert STATES_FIELD not in (hit.payload or {})
+            assert set(hit.vector) == {"dense", "bm25"}
+    assert "text" in searcher.search(QUERY, with_payload=["text"])[0].payload
+
+
+def test_a_searcher_that_knew_the_collection_before_shows_none(engine, encoder):
+    """Metadata and states that are written later are respected at once."""
+    plain = HybridSearcher("docs", client=engine, reranker=None)
+    plain.add(DOCUMENTS, ids=IDS)
+    early = HybridSearcher("docs", client=engine, reranker=encoder)
+    assert counts(early.search(QUERY)) == (None, None)
+    engine.set_payload("docs", {STATES_FIELD: "AAAA"}, points=IDS)
+    assert all(STATES_FIELD not in hit.payload for hit in plain.search(QUERY))
+    assert all(STATES_FIELD not in hit.payload for hit in early.search(QUERY))
+
+
+def test_a_changed_text_is_read(searcher, encoder):
+    """No old states score a text that set_payload, upsert or overwrite has changed."""
+    client = searcher.client
+    client.set_payload("docs", {"text": "Bread, bread, bread."}, points=[1])
+    vectors = client.retrieve("docs", [2], with_vectors=True)[0].vector
+    kept = stored(client, 2)
+    payload = {"text": "Iron turns liquid at 1538 degrees.", STATES_FIELD: kept}
+    client.upsert("docs", [models.PointStruct(id=2, vector=vectors, payload=payload)])
+    client.overwrite_payload("docs", {"text": "Nothing of this."}, points=[3])
+    with pytest.warns(UserWarning, match="qdrant-rerank states --collection docs"):
+        found = searcher.search(QUERY, limit=12)
+    assert counts(found) == (9, 3)
+    now = ["Bread, bread, bread.", payload["text"], "Nothing of this.", *TEXTS[3:]]
+    own = encoder.rerank(QUERY, encoder.encode_documents(now))
+    assert scores(found) == dict(zip(IDS, own, strict=True))
+
+
+@pytest.mark.parametrize("damage", ["bit", "cut", "other letters", "number", "another's", "format"])
+def test_damaged_states_are_read_anew(searcher, encoder, damage):
+    """What is not a whole record of this text is not used, and changes no score."""
+    before = scores(searcher.search(QUERY, limit=12))
+    record = bytearray(stored_record(searcher.client.retrieve("docs", [1])[0].payload))
+    record[len(record) // 2] ^= damage == "bit"
+    record[0] += damage == "format"
+    value = {
+        "bit": encoded(record),
+        "format": encoded(record),
+        "cut": encoded(record[:30]),
+        "other letters": "☃" + states_of(searcher.client, 1)[1:],
+        "number": 17,
+        "another's": states_of(searcher.client, 2),
+    }[damage]
+    kept = {**stored(searcher.client, 1), "states": value}
+    searcher.client.set_payload("docs", {STATES_FIELD: kept}, points=[1])
+    found = searcher.search(QUERY, limit=12)
+    assert counts(found) == (11, 1)
+    assert scores(found) == before
+
+
+def test_a_search_warns_once_of_much_that_is_read(searcher):
+    """More than a tenth is told, once, with the command that helps."""
+    searcher.client.delete_payload("docs", [STATES_FIELD], points=[1, 2])
+    told = "2 of 12 documents .*'qdrant-rerank states --collection docs'"
+    with pytest.warns(UserWarning, match=told):
+        searcher.search(QUERY, limit=3)
+    assert counts(searcher.search(QUERY, limit=3)) == (10, 2)
+
+
+def test_states_of_another_model_are_not_used(searcher, encoder):
+    """Another reranker reads the texts, as if there were no states."""
+    small = TextCrossEncoder("grown-minilm-l3-v2", cache_dir=encoder.cache_dir)
+    found = HybridSearcher("docs", client=searcher.client, reranker=small).search(QUERY, limit=12)
+    assert counts(found) == (0, 12)
+    assert scores(found) == dict(zip(IDS, small.rerank(QUERY, TEXTS), strict=True))
+    function = HybridSearcher("docs", client=searcher.client, reranker=lambda q, d: [1.0] * len(d))
+    assert counts(function.search(QUERY)) == (None, None)
+
+
+def test_a_cascade_uses_the_states_of_its_stage(searcher, encoder):
+    """The stage whose states are stored scores by them; the stage before reads the texts."""
+    small = TextCrossEncoder("grown-minilm-l3-v2", cache_dir=encoder.cache_dir)
+    cascade = Cascade([(small, 6), (encoder, None)])
+    found = HybridSearcher("docs", client=searcher.client, reranker=cascade).search(QUERY, limit=6)
+    assert found.trace.documents_stored == 12
+    whole = scores(searcher.search(QUERY, limit=12))
+    assert scores(found) == {hit.id: whole[hit.id] for hit in found}
+
+
+def test_a_deadline_is_kept(searcher):
+    """The first candidates are scored by their states; none is scored wrongly."""
+    whole = scores(searcher.search(QUERY, limit=12))
+    found = searcher.search(QUERY, limit=12, deadline_s=30)
+    assert (found.trace.status, counts(found)) == ("reranked", (12, 0))
+    assert scores(found) == whole
+
+
+def test_batches_groups_ids_and_filters(searcher):
+    """Every way to search uses states, with the same scores."""
+    whole = scores(searcher.search(QUERY, limit=12))
+    first, second = searcher.search_batch([QUERY, "bread"], limit=12)
+    assert scores(first) == whole
+    assert counts(second) == (12, 0)
+    groups = searcher.search_groups(QUERY, group_by="book", group_size=6, limit=2)
+    assert {hit.id: hit.rerank_score for group in groups for hit in group.hits} == whole
+    assert all(STATES_FIELD not in hit.payload for group in groups for hit in group.hits)
+    like = searcher.search(1, limit=5)
+    assert counts(like) == (11, 0)
+    narrow = searcher.search(
+        QUERY, query_filter={"must": [{"key": "book", "match": {"value": "a"}}]}
+    )
+    assert counts(narrow) == (6, 0)
+    assert scores(narrow).items() <= whole.items()
+    given = searcher.search(QUERY, recall=np.ones(searcher.embedder.dimension), limit=3)
+    assert counts(given) == (12, 0)
+    assert scores(given).items() <= whole.items()
+
+
+def test_long_documents_are_read_in_passages(engine, encoder):
+    """Snippets are those of the best passage, from stored states, too."""
+    reading = TextCrossEncoder(
+        DEFAULT_RERANKER,
+        cache_dir=encoder.cache_dir,
+        long_documents=Windows(overlap=4),
+        max_length=64,
+    )
+    searcher = HybridSearcher("docs", client=engine, reranker=reading)
+    long = " ".join(TEXTS[3:] * 3) + " " + TEXTS[0]
+    searcher.add([{"text": long}, {"text": TEXTS[1]}], ids=[1, 2], settings=STORED)
+    found = searcher.search(QUERY)
+    assert counts(found) == (2, 0)
+    assert found[0].id == 1
+    assert "1538" in found[0].snippet.text
+    assert found[0].snippet.end == len(long)
+
+
+def test_adding_again_makes_the_states_again(searcher):
+    """A document that takes another's place brings its own states; ids do not depend on them."""
+    searcher.add([{"text": "Iron is melted at 1538 degrees."}], ids=[1])
+    found = searcher.search(QUERY, limit=12)
+    assert counts(found) == (12, 0)
+    points, _ = searcher.client.scroll("docs", limit=100, with_vectors=True)
+    again = [
+        models.PointStruct(**point.model_dump(include={"id", "payload"}), vector=point.vector)
+        for point in points
+    ]
+    assert searcher.add(again) == 12
+    assert counts(searcher.search(QUERY, limit=12)) == (12, 0)
+    payloads = [point.payload for point in points]
+    made = HybridSearcher("other", client=searcher.client, reranker=searcher.reranker)
+    made.add(payloads)
+    assert all(
+        STATES_FIELD not in point.payload for point in searcher.client.scroll("other", limit=99)[0]
+    )
+
+
+def test_a_document_without_text_has_no_states(engine, encoder):
+    """A point with its own vectors may have no text, and is stored all the same."""
+    searcher = HybridSearcher("docs", client=engine, reranker=encoder, sparse=None)
+    searcher.add([{"text": TEXTS[0]}], ids=[1], settings=STORED)
+    vector = [0.1] * searcher.embedder.dimension
+    searcher.add([models.PointStruct(id=2, vector={"dense": vector}, payload={"year": 1})])
+    assert stored(engine, 2) is None
+    found = searcher.search(QUERY)
+    assert (counts(found), found.trace.missing_text) == ((1, 0), 1)
+
+
+def test_a_reranker_that_makes_none_is_refused(engine, tiny_bert):
+    """Nothing is created for a reranker without a trunk, or for none."""
+    for reranker in (tiny_bert, None, lambda q, d: [1.0] * len(d)):
+        searcher = HybridSearcher("docs", client=engine, reranker=reranker)
+        with pytest.raises(InvalidInputError, match=r"see each text alone"):
+            searcher.add(DOCUMENTS, settings=STORED)
+        assert not engine.collection_exists("docs")
+
+
+@pytest.mark.parametrize("given", ["int4", True, 8])
+def test_a_wrong_precision_is_refused(given):
+    """The settings say what there is."""
+    with pytest.raises(InvalidInputError, match="document_states is"):
+        CollectionSettings(document_states=given)
+
+
+def test_metadata_that_nobody_wrote_is_no_record(engine, encoder):
+    """Wrong records of states are as none."""
+    for record in ({}, 7, {"precision": "int8", "model": "zz"}, {"precision": 1, "model": "00"}):
+        engine.create_collection(
+            "docs",
+            vectors_config={"dense": models.VectorParams(size=256, distance="Cosine")},
+            metadata={STATES_KEY: record},
+        )
+        searcher = HybridSearcher("docs", client=engine, reranker=encoder, sparse=None)
+        searcher.add([TEXTS[0]])
+        assert counts(searcher.search(QUERY)) == (None, None)
+        engine.delete_collection("docs")
+
+
+def test_async_and_rest_agree(encoder):
+    """Over HTTP, and in an event loop, the scores are the same, and so are the counts."""
+    with loopback_qdrant() as (url, _):
+        client = QdrantClient(url=url, check_compatibility=False)
+        searcher = HybridSearcher("docs", client=client, reranker=encoder)
+        searcher.add(DOCUMENTS, ids=IDS, settings=STORED)
+        found = searcher.search(QUERY, limit=12)
+        client.close()
+
+        async def search():
+            from qdrant_client import AsyncQdrantClient
+
+            async with AsyncHybridSearcher(
+                "docs",
+                client=AsyncQdrantClient(url=url, check_compatibility=False),
+                reranker=encoder,
+            ) as awaited:
+                both = await asyncio.gather(*[awaited.search(QUERY, limit=12) for _ in range(3)])
+                await awaited.client.close()
+                return both
+
+        others = asyncio.run(search())
+    assert counts(found) == (12, 0)
+    for other in others:
+        assert scores(other) == scores(found)
+        assert counts(other) == (12, 0)
