@@ -30,6 +30,9 @@ __all__ = ["Job", "Meter", "QueueFullError", "Scheduler", "StepModel"]
 
 TURNS_PER_OLDEST = 8  # every eighth turn goes to the request that has waited longest
 TEXTS_PER_CUT = 32  # that are cut in one turn
+# Share of its time that a request may need, by the measured speed. The rest is for the turns of the
+# one that has waited longest, and for a speed that changes.
+SURE = 0.75
 SMOOTHING = 0.05  # share of the last batch in the measured speed
 
 
@@ -184,7 +187,8 @@ class Scheduler:
             document_tokens: tokens of a document that are read; None for the model's limit.
 
         Raises:
-            QueueFullError: too many tokens wait, or so many that the deadline would pass first.
+            QueueFullError: too many tokens wait, or so many that this request would be late, or
+                would make one late that was taken before and has more tokens left.
         """
         with self._changed:
             if self._jobs:
@@ -218,17 +222,31 @@ class Scheduler:
                 f"than the limit of {self._limit:,} tokens (queue_tokens).",
                 excess / speed if speed else 0.0,
             )
-        time_left = deadline.remaining
-        if time_left is None or not speed:
-            return
+        if speed:
+            self._require_time(tokens, deadline, speed)
+
+    def _require_time(self, tokens: int, deadline: Deadline, speed: float) -> None:
+        """Refuse what would be late, or what would make a request late that was taken before."""
         before = sum(job.remaining for job in self._jobs.values() if job.remaining <= tokens)
         needed = (before + tokens) / speed
-        if needed > time_left:
+        time_left = deadline.remaining
+        if time_left is not None and needed > SURE * time_left:
             raise QueueFullError(
                 f"So much work waits that this request would need {needed:.1f} s, and it has "
                 f"{time_left:.1f} s (timeout_s, or X-Request-Timeout).",
-                needed - time_left,
+                needed - SURE * time_left,
             )
+        done = before
+        for job in sorted(self._jobs.values(), key=lambda job: job.remaining):
+            if job.remaining <= tokens:
+                continue
+            done += job.remaining
+            time_left = job.deadline.remaining
+            if time_left is not None and done / speed <= time_left < (done + tokens) / speed:
+                raise QueueFullError(
+                    "This request would overtake another one, which would then be late.",
+                    (done + tokens) / speed - time_left,
+                )
 
     def _waiting(self) -> int:
         return sum(job.remaining for job in self._jobs.values())

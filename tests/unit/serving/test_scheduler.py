@@ -176,6 +176,27 @@ def test_what_would_not_be_done_in_time_is_refused(one_by_one):
     scheduler.close()
 
 
+def test_no_request_is_taken_that_makes_another_one_late(one_by_one):
+    """A shorter one goes first, so the longer one's time is kept free."""
+    model = Watched(one_by_one)
+    scheduler = Scheduler(model, queue_tokens=10**12)
+    first = asked(scheduler, "first", 3)
+    model.allow(2)
+    model.wait()
+    second = int(scheduler.tokens_per_s)  # tokens, as many as the model reads in a second
+    kept = scheduler.submit(pairs_of("long", 1), 100 * second, Deadline.after(160))
+    with pytest.raises(QueueFullError, match="would overtake another one") as refused:
+        scheduler.submit(pairs_of("short", 1), 90 * second, Deadline.after(1000))
+    assert 20 < refused.value.retry_after_s < 60
+    shorter = scheduler.submit(pairs_of("short", 1), 10 * second, Deadline.after(1000))
+    late = scheduler.submit(pairs_of("longer", 1), 110 * second)  # overtakes nobody
+    model.permits.release()
+    model.allow(3)
+    for job in (first, kept, shorter, late):
+        assert len(job.future.result(60).scores) == len(job.pairs)
+    scheduler.close()
+
+
 def test_what_was_taken_is_finished_at_the_end(one_by_one):
     """Closing waits for it."""
     scheduler = Scheduler(one_by_one, queue_tokens=10**9)
