@@ -77,7 +77,9 @@ def test_the_image_runs_the_server_without_rights():
     known = {option for parameter in serve.params for option in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= known
     [check] = re.findall(r"CMD (\[\"python\".*)$", final, re.MULTILINE)
-    assert "/health" in json.loads(check)[-1]
+    assert "os.environ['HEALTH_URL']" in json.loads(check)[-1]
+    assert "\nENV HEALTH_URL=http://127.0.0.1:8080/health\n" in final
+    assert words[words.index("--port") + 1] == "8080"
 
 
 def test_the_cluster_replicates_and_the_balancer_knows_all_nodes(services):
