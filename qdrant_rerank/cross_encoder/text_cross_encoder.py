@@ -340,11 +340,10 @@ class TextCrossEncoder:
             ModelOutputError: the model failed.
 
         Examples:
-            >>> from qdrant_rerank import DEFAULT_RERANKER, DocumentStates, TextCrossEncoder
+            >>> from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
             >>> encoder = TextCrossEncoder(DEFAULT_RERANKER)
             >>> states = encoder.encode_documents(["Bread is baked.", "Iron melts at 1538 C."])
-            >>> states.save("states.bin")
-            >>> scores = encoder.rerank("melting iron", DocumentStates.load("states.bin"))
+            >>> scores = encoder.rerank("melting iron", states)
             >>> scores[1] > scores[0]
             True
         """
