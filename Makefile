@@ -207,4 +207,4 @@ lock: $(VENV)/.dev  ## write the versions installed now into constraints.txt
 	   $(PIP) freeze --exclude-editable | grep -vi '^qdrant-rerank'; } > constraints.txt
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest $(VENV)-adapters $(VENV)-frameworks $(VENV)-mcp1 $(VENV)-serving-clients $(VENV)-ray $(VENV)-docs $(VENV)-package $(VENV)-workflows dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-oldest $(VENV)-adapters $(VENV)-frameworks $(VENV)-mcp1 $(VENV)-serving-clients $(VENV)-serving-checks $(VENV)-ray $(VENV)-docs $(VENV)-package $(VENV)-workflows dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

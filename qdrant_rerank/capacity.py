@@ -90,9 +90,10 @@ class Workload:
 
     @staticmethod
     def _require_above_zero(name: str, value: float) -> None:
-        require_number(name, value, "a number above 0", least=0, most=1e15)
+        expected = "a number above 0, at most 1e15"
+        require_number(name, value, expected, least=0, most=1e15)
         if not value > 0:
-            raise InvalidInputError(f"{name} is {value}; expected a number above 0.")
+            raise InvalidInputError(f"{name} is {value}; expected {expected}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

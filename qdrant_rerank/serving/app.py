@@ -55,7 +55,11 @@ def load_app(settings: ServeSettings) -> tuple[ASGIApp, Models]:
     """Load the models, and make the application; returns both."""
     metrics = Metrics()
     models = Models.load(settings, metrics)
-    collections = Collections(settings, models.served[0], metrics)
+    try:
+        collections = Collections(settings, models.served[0], metrics)
+    except BaseException:
+        models.close()
+        raise
     bodies = BodyReader(settings)
     metrics.watch("body_bytes", "Bytes of requests without an answer.", lambda: bodies.held_bytes)
     metrics.watch(

@@ -102,8 +102,13 @@ def _as_http_error(error: Exception) -> HttpError:
             return HttpError(error.status_code, str(error.detail), headers=error.headers)
         case BodyError() | InvalidInputError():
             return HttpError(422, str(error))
-        case NotServedError() | CollectionNotFoundError():
+        case NotServedError():
             return HttpError(404, str(error.args[0]))
+        case CollectionNotFoundError():  # which names Qdrant's address and all its collections
+            logger.error("%s: %s", type(error).__name__, error)
+            return HttpError(
+                404, "The collection is served here, but Qdrant has none of that name now."
+            )
         case QueueFullError():
             seconds = str(math.ceil(error.retry_after_s))
             return HttpError(429, str(error), headers={"Retry-After": seconds})

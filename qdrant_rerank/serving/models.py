@@ -72,30 +72,12 @@ class Models:
             ModelError: a model cannot be found or loaded.
         """
         served: list[ServedModel] = []
-        for given_name, model in map(_named, settings.models):
-            encoder = TextCrossEncoder(
-                model,
-                cache_dir=settings.cache_dir,
-                threads=settings.threads,
-                device=settings.device,
-                precision=settings.precision,
-                engine=settings.engine,
-                max_length=settings.max_length,
-                activation=settings.activation,
-                long_documents=settings.long_documents,
-                local_files_only=settings.local_files_only,
-            )
-            name = given_name or encoder.model_name
-            if name.lower() in {other.name.lower() for other in served}:
-                raise InvalidInputError(
-                    f"Two models have the name {name!r}. Give one of them another name: "
-                    f"--model other-name={model}."
-                )
-            scheduler = Scheduler(
-                encoder, queue_tokens=settings.queue_tokens, meter=meter, name=name
-            )
-            reads_all = settings.long_documents == "windows"
-            served.append(ServedModel(name, encoder, scheduler, reads_all))
+        try:
+            for given in settings.models:
+                served.append(_load(given, settings, meter, [model.name for model in served]))
+        except BaseException:
+            cls(served).close()  # whose threads would keep the models in memory
+            raise
         return cls(served)
 
     def find(self, name: str | None) -> ServedModel:
@@ -118,6 +100,34 @@ class Models:
         """Finish what was taken, and end the threads."""
         for model in self.served:
             model.scheduler.close()
+
+
+def _load(
+    given: str, settings: ServeSettings, meter: Meter | None, others: Sequence[str]
+) -> ServedModel:
+    """Load one model, whose name is none of the others'."""
+    given_name, model = _named(given)
+    encoder = TextCrossEncoder(
+        model,
+        cache_dir=settings.cache_dir,
+        threads=settings.threads,
+        device=settings.device,
+        precision=settings.precision,
+        engine=settings.engine,
+        max_length=settings.max_length,
+        activation=settings.activation,
+        long_documents=settings.long_documents,
+        local_files_only=settings.local_files_only,
+    )
+    name = given_name or encoder.model_name
+    if name.lower() in {other.lower() for other in others}:
+        raise InvalidInputError(
+            f"Two models have the name {name!r}. Give one of them another name: "
+            f"--model other-name={model}."
+        )
+    scheduler = Scheduler(encoder, queue_tokens=settings.queue_tokens, meter=meter, name=name)
+    reads_all = settings.long_documents == "windows"
+    return ServedModel(name, encoder, scheduler, reads_all)
 
 
 def _tokens_of(text: str) -> int:

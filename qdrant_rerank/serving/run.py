@@ -8,6 +8,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 
 import uvicorn
 
@@ -153,6 +154,8 @@ class ReloadingServer(uvicorn.Server):
             try:
                 settings = await asyncio.to_thread(self._reread)
                 settings.require_safe()
+                # The listener stays where it is, whatever host they name.
+                replace(settings, host=self._settings.host).require_safe()
                 _require_certificate(settings)
                 await self._app.replace(lambda: create_app(settings))
                 if isinstance(self.config.ssl, ssl.SSLContext) and settings.certfile is not None:
@@ -163,6 +166,8 @@ class ReloadingServer(uvicorn.Server):
             fixed = [
                 name for name in FIXED if getattr(settings, name) != getattr(self._settings, name)
             ]
+            if (settings.certfile is None) != (self._settings.certfile is None):
+                fixed.append("certfile")  # another certificate is taken; http stays http
             if fixed:
                 logger.warning("Reloaded, but a restart alone changes %s.", ", ".join(fixed))
             else:

@@ -236,16 +236,18 @@ class Scheduler:
                 f"{time_left:.1f} s (timeout_s, or X-Request-Timeout).",
                 needed - SURE * time_left,
             )
-        done = before
-        for job in sorted(self._jobs.values(), key=lambda job: job.remaining):
-            if job.remaining <= tokens:
-                continue
-            done += job.remaining
-            time_left = job.deadline.remaining
-            if time_left is not None and done / speed <= time_left < (done + tokens) / speed:
+        done, now = before, time.monotonic()
+        overtaken = sorted(
+            (job.remaining, job.deadline.at)
+            for job in self._jobs.values()
+            if job.remaining > tokens
+        )
+        for remaining, at in overtaken:
+            done += remaining
+            if done / speed <= at - now < (done + tokens) / speed:
                 raise QueueFullError(
                     "This request would overtake another one, which would then be late.",
-                    (done + tokens) / speed - time_left,
+                    (done - tokens) / speed,  # then the other one has no more left than this one
                 )
 
     def _waiting(self) -> int:
@@ -266,7 +268,8 @@ class Scheduler:
 
     def _next(self) -> tuple[Job, Unit] | None:
         """Choose whose turn it is; called with the lock held."""
-        for job in [job for job in self._jobs.values() if job.deadline.passed]:
+        now = time.monotonic()
+        for job in [job for job in self._jobs.values() if job.deadline.at <= now]:
             del self._jobs[job.number]
             job.future.set_exception(DeadlineError("The time was up before the last document."))
         able = [job for job in self._jobs.values() if job.ready or not (job.reading or job.running)]

@@ -239,6 +239,9 @@ def _told(error: ValidationError) -> str:
     told = []
     for one in mistakes[:3]:
         place = ".".join(str(part) for part in one["loc"]) or "the body"
-        told.append(f"{place}: {one['msg'].removeprefix('Value error, ')}")
+        said = one["msg"].removeprefix("Value error, ")
+        if one["type"] == "model_type":  # which names a class of this module
+            said = "Input should be a valid dictionary (an object of JSON)"
+        told.append(f"{place}: {said}")
     more = f" (and {len(mistakes) - 3} more)" if len(mistakes) > 3 else ""
     return "; ".join(told) + more

@@ -63,6 +63,7 @@ def test_prices_and_indexing_are_shown_if_they_are_known():
         ({"documents": 0}, "documents is 0; expected 1 or more"),
         ({"documents": math.nan}, "documents is nan"),
         ({"qps": 0}, "qps is 0; expected a number above 0"),
+        ({"qps": 1e16}, "qps is 1e\\+16; expected a number above 0, at most 1e15"),
         ({"candidates": 0}, "candidates is 0; expected 1 or more"),
         ({"pairs_per_second": -1}, "pairs_per_second is -1"),
         ({"quantization": "int4"}, "quantization is 'int4'; expected one of 'none', 'int8'"),

@@ -38,7 +38,7 @@ def still_serves(url):
         (b'{"query": "q", "texts": ["a"], "x": NaN}', 400, "NaN is no number"),
         (b'{"x": ' + b"9" * 5000 + b"}", 400, "a number is too large"),
         (b'{"query": "q", "documents": [{"text": "a", "x": 1e999}]}', 400, "a number is too large"),
-        (b"[]", 422, "the body: Input should be a valid dict"),
+        (b"[]", 422, "the body: Input should be a valid dictionary (an object of JSON)"),
         (b"7", 422, "the body"),
         (b'{"texts": ["a"]}', 422, "query: Field required"),
         (b'{"query": "q"}', 422, "documents: Field required"),

@@ -162,9 +162,9 @@ def test_an_address_that_is_taken(tiny_bert):
     assert f"Cannot listen on 127.0.0.1 port {port}: Address already in use" in done.stderr
 
 
-def test_tls_by_files(tiny_bert, tmp_path):
-    """A client that trusts the certificate gets its scores over https."""
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+def certified(folder):
+    """The files of a certificate of this machine, and of its key."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
          "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out",
@@ -172,6 +172,12 @@ def test_tls_by_files(tiny_bert, tmp_path):
         check=True,
         capture_output=True,
     )  # fmt: skip
+    return certificate, key
+
+
+def test_tls_by_files(tiny_bert, tmp_path):
+    """A client that trusts the certificate gets its scores over https."""
+    certificate, key = certified(tmp_path)
     with served(models=[str(tiny_bert)], certfile=str(certificate), keyfile=str(key)) as url:
         assert url.startswith("https://")
         trusting = ssl.create_default_context(cafile=certificate)

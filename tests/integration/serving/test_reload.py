@@ -4,8 +4,11 @@ import signal
 import threading
 
 import httpx
+import pytest
 
-from tests.integration.serving.test_process import command
+from qdrant_rerank.errors import QdrantRerankError
+from qdrant_rerank.serving import ServeSettings, create_app
+from tests.integration.serving.test_process import certified, command
 from tests.serving import until
 
 FIRST, SECOND = "0815-not-a-secret-of-anyone", "4711-nor-is-this-one-here"
@@ -70,6 +73,41 @@ def test_a_request_that_has_begun_keeps_its_model(tiny_bert, tmp_path):
         until(lambda: names(url, "") == ["second"])
         asking.join()
     assert (found[0].status_code, found[0].json()["model"]) == (200, "first")
+
+
+@pytest.mark.parametrize("wrong", [{"models": ["{}", "no-such-model"]}, {"collections": ["docs"]}])
+def test_a_model_that_was_loaded_in_vain_is_let_go(tiny_bert, tmp_path, wrong):
+    """Its threads would keep it in memory, once per failed reload."""
+    models = [name.format(tiny_bert) for name in wrong.get("models", ["{}"])]
+    wrong = wrong | {"models": models, "path": str(tmp_path)}
+    before = threading.active_count()
+    with pytest.raises(QdrantRerankError):
+        create_app(ServeSettings(**wrong))
+    assert threading.active_count() == before
+
+
+def test_a_listener_that_others_can_reach_stays_safe(tiny_bert, tmp_path):
+    """It does not move to the host that the new settings name, so they need keys all the same."""
+    config = tmp_path / "serve.toml"
+    config.write_text(f"models = ['first={tiny_bert}']\nhost = '0.0.0.0'\ninsecure = true\n")
+    with command("--config", config) as (process, url, _):
+        config.write_text(f"models = ['second={tiny_bert}']\n")
+        process.send_signal(signal.SIGHUP)
+        told = process.stderr.readline()
+        assert "Not reloaded" in told
+        assert "0.0.0.0, which others can reach" in told
+        assert names(url.replace("0.0.0.0", "127.0.0.1"), "") == ["first"]
+
+
+def test_tls_begins_at_a_restart(tiny_bert, tmp_path):
+    """A reload that only seems to turn it on says so."""
+    config = tmp_path / "serve.toml"
+    config.write_text(f"models = ['first={tiny_bert}']\n")
+    certificate, key = certified(tmp_path)
+    with command("--config", config) as (process, _, _):
+        config.write_text(f"certfile = '{certificate}'\nkeyfile = '{key}'\n")
+        process.send_signal(signal.SIGHUP)
+        assert "a restart alone changes certfile" in process.stderr.readline()
 
 
 def test_what_cannot_be_used_changes_nothing(tiny_bert, tmp_path):

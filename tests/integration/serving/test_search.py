@@ -139,6 +139,15 @@ def test_not_ready_without_qdrant(tiny_bert):
         assert post(url, "/rerank", query="q", texts=["a"]).status_code == 200
 
 
+def test_a_collection_that_qdrant_does_not_have(stored):
+    """A 404 without Qdrant's address and without the names of collections that are not served."""
+    with served(collections=["gone"], path=str(stored)) as url:
+        found = post(url, "/v1/search", query=QUERY)
+    assert (found.status_code, "Qdrant has none" in found.text) == (404, True)
+    assert str(stored) not in found.text
+    assert "others" not in found.text
+
+
 def test_the_page_loads_nothing_and_names_nothing(url):
     """Its policy allows its own script and style alone, and requests to its server."""
     assert httpx.get(url + "/info").json()["collections"] == ["docs", "others"]
