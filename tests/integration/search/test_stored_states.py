@@ -22,6 +22,7 @@ from qdrant_rerank.qdrant.embedded.choice import embedded_client
 from qdrant_rerank.qdrant.schema import STATES_FIELD, STATES_KEY
 from qdrant_rerank.qdrant.stored_states import encoded, stored_record
 from tests.loopback_qdrant import loopback_qdrant
+from tests.releases import needs_client
 
 QUERY = "melting point of iron"
 TEXTS = [
@@ -212,7 +213,13 @@ def test_a_deadline_is_kept(searcher):
     assert scores(found) == whole
 
 
-def test_batches_groups_ids_and_filters(searcher):
+@needs_client(1, 20)  # local mode
+def test_a_search_for_points_like_a_point(searcher):
+    """Its text is the query."""
+    assert counts(searcher.search(1, limit=5)) == (11, 0)
+
+
+def test_batches_groups_and_filters(searcher):
     """Every way to search uses states, with the same scores."""
     whole = scores(searcher.search(QUERY, limit=12))
     first, second = searcher.search_batch([QUERY, "bread"], limit=12)
@@ -221,8 +228,6 @@ def test_batches_groups_ids_and_filters(searcher):
     groups = searcher.search_groups(QUERY, group_by="book", group_size=6, limit=2)
     assert {hit.id: hit.rerank_score for group in groups for hit in group.hits} == whole
     assert all(STATES_FIELD not in hit.payload for group in groups for hit in group.hits)
-    like = searcher.search(1, limit=5)
-    assert counts(like) == (11, 0)
     narrow = searcher.search(
         QUERY, query_filter={"must": [{"key": "book", "match": {"value": "a"}}]}
     )
