@@ -82,6 +82,8 @@ def test_bad_arguments(tmp_path):
     """Before any work, and before Ray is started."""
     good = parquet(tmp_path / "in.parquet", pairs(3))
     number = parquet(tmp_path / "numbers.parquet", [{"query": "a", "text": 1}])
+    bodies = parquet(tmp_path / "bodies.parquet", [{"query": "a", "body": "b"}])
+    scored = parquet(tmp_path / "scored.parquet", [{"query": "a", "text": "b", "score": 1.0}])
     nothing = tmp_path / "nothing"
     nothing.mkdir()
     (tmp_path / "full").mkdir()
@@ -92,7 +94,7 @@ def test_bad_arguments(tmp_path):
         ({"dataset": good, "document": "body"}, "has no column 'body'; it has 'query', 'text'"),
         ({"dataset": good, "score": "n"}, "has a column 'n' already"),
         ({"dataset": [good, bodies]}, r"bodies.parquet.* has no column 'text'; it has 'query', 'b"),
-        ({"dataset": [good, number]}, r"number.parquet.*: the column 'text' holds int64"),
+        ({"dataset": [good, number]}, r"numbers.parquet.*: the column 'text' holds int64"),
         ({"dataset": [good, scored]}, r"scored.parquet.* has a column 'score' already"),
         ({"dataset": good, "query": ""}, "query is ''; expected the name of a column"),
         ({"dataset": nothing}, "without files; expected a file or a directory"),
