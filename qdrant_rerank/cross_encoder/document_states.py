@@ -149,7 +149,7 @@ def unpack(record: bytes | memoryview) -> Record | None:
     except struct.error:
         return None
     number, kind, flags, _, width, count, model, text = fields
-    if number != FORMAT or kind >= len(PRECISIONS) or zlib.crc32(body) != checksum:
+    if number != FORMAT or kind >= len(PRECISIONS) or not count or zlib.crc32(body) != checksum:
         return None
     try:
         passages = _passages(body, PRECISIONS[kind], flags, width, count)

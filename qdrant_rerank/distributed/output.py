@@ -18,7 +18,7 @@ from qdrant_rerank.utils.validation import shown
 __all__ = ["Output"]
 
 RECORD = "_job.json"  # readers of Parquet directories leave out names that begin with _
-PARTIAL = ".*.partial"  # of utils.atomic_files
+PARTIAL = f".{'[0-9a-f]' * 16}.partial"  # of utils.atomic_files
 
 
 class Output:

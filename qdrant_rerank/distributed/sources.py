@@ -99,29 +99,40 @@ class Source:
         Raises:
             InvalidInputError: one is missing, or holds something else.
         """
-        first = self.partitions[0]
-        schema = first.schema()
-        if schema is None:
+        if self.kind == "jsonl":
             [row] = self.first_rows(1)
             for name in names:
-                require_text(row, name, f"{first.name}: the first row")
+                require_text(row, name, f"{self.partitions[0].name}: the first row")
             return
-        for name in names:
-            if name not in schema.names:
-                raise missing(name, schema.names, first.name)
-            kind = schema.field(name).type
-            if pa.types.is_dictionary(kind):
-                kind = kind.value_type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-                raise InvalidInputError(
-                    f"{first.name}: the column {name!r} holds {kind}; expected texts."
-                )
+        for where, schema in self._schemas():
+            for name in names:
+                if name not in schema.names:
+                    raise missing(name, schema.names, where)
+                kind = schema.field(name).type
+                if pa.types.is_dictionary(kind):
+                    kind = kind.value_type
+                if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                    raise InvalidInputError(
+                        f"{where}: the column {name!r} holds {kind}; expected texts."
+                    )
 
     def require_free(self, name: str, argument: str) -> None:
         """Check that no column has a name yet; of JSON lines, in the first row."""
-        schema = self.partitions[0].schema()
-        columns = list(self.first_rows(1)[0]) if schema is None else schema.names
-        require_free(name, columns, argument, self.partitions[0].name)
+        if self.kind == "jsonl":
+            require_free(name, list(self.first_rows(1)[0]), argument, self.partitions[0].name)
+            return
+        for where, schema in self._schemas():
+            require_free(name, schema.names, argument, where)
+
+    def _schemas(self) -> Iterator[tuple[str, pa.Schema]]:
+        """Yield the name of the first partition, and the columns, of each Parquet file."""
+        seen = set()
+        for partition in self.partitions:
+            file = partition.file if isinstance(partition, ParquetPartition) else None
+            schema = None if file in seen else partition.schema()
+            seen.add(file)
+            if schema is not None:
+                yield partition.name, schema
 
     def _add_rows(self, dataset: Any, partition_bytes: int) -> None:
         rows = dataset.num_rows

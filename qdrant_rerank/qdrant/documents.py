@@ -19,7 +19,7 @@ from qdrant_rerank.errors import InvalidInputError, SchemaMismatchError
 from qdrant_rerank.payload import PayloadText, require_path
 from qdrant_rerank.qdrant.payloads import plain_payload, storable_text
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder, RecallPlan
-from qdrant_rerank.qdrant.schema import STATES_FIELD, CollectionSchema
+from qdrant_rerank.qdrant.schema import STATES_FIELD, CollectionSchema, are_states
 from qdrant_rerank.qdrant.stored_states import AddStates
 from qdrant_rerank.types import Embedder, PointId
 from qdrant_rerank.utils.finite import not_finite
@@ -142,7 +142,12 @@ class PointBuilder:
                 "or a PointStruct."
             )
         payload = plain_payload(payload, where)
-        payload.pop(STATES_FIELD, None)  # of a point that was read from a collection
+        # States come with points that were read from a collection; they are made anew.
+        if STATES_FIELD in payload and not are_states(payload.pop(STATES_FIELD)):
+            raise InvalidInputError(
+                f"{where} has a field {STATES_FIELD!r}, whose name is kept for states of "
+                "documents. Rename it."
+            )
         needed = {self._plan.dense, self._plan.sparse} - {None} - set(vectors)
         text = self._text.require(payload, where) if needed else self._text(payload) or ""
         text = storable_text(text, where)

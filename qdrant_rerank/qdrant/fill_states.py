@@ -11,12 +11,12 @@ from typing import Any
 
 from qdrant_client import models
 
-from qdrant_rerank.errors import QdrantRequestError
+from qdrant_rerank.errors import InvalidInputError, QdrantRequestError
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import TextChoice
 from qdrant_rerank.qdrant.lookups import retrieve_points, text_payload
 from qdrant_rerank.qdrant.recall import FirstStage
-from qdrant_rerank.qdrant.schema import STATES_FIELD, STATES_KEY, CollectionStates
+from qdrant_rerank.qdrant.schema import STATES_FIELD, STATES_KEY, CollectionStates, are_states
 from qdrant_rerank.qdrant.stored_states import (
     STATES_ARE_OF,
     StatesEncoder,
@@ -71,7 +71,8 @@ async def fill_states(
         progress: shows a progress bar on stderr; None shows one if stderr is a terminal.
 
     Raises:
-        InvalidInputError: the lower layers of the model do not see each text alone.
+        InvalidInputError: the lower layers of the model do not see each text alone, or the
+            collection has data of its own in the field of the states. Nothing was written.
         QdrantError: Qdrant failed; what was written stays.
     """
     maker = await driver.compute(encoder.states)
@@ -81,6 +82,8 @@ async def fill_states(
     chosen = precision or (recorded.precision if recorded is not None else "int8")
     states = CollectionStates(chosen, encoder.states_model, encoder.model_name)
     await settle_for_add(driver, choice, schema)
+    if recorded is None:
+        await _require_free(driver, first.collection, batch_size)
     if states != recorded:
         metadata = {STATES_KEY: states.describe()}
         await driver.request(
@@ -119,6 +122,23 @@ async def fill_states(
             bar.update(len(page))
             if offset is None:
                 return filled
+
+
+async def _require_free(driver: Driver, collection: str, batch_size: int) -> None:
+    """Raise InvalidInputError if points have other data than states in the field of the states."""
+    offset: Any = None
+    while True:
+        page, offset = await driver.request(
+            partial(_scroll, collection, batch_size, offset, [STATES_FIELD]), retries=BATCH_RETRIES
+        )
+        for point in page:
+            if not are_states((point.payload or {}).get(STATES_FIELD, {})):
+                raise InvalidInputError(
+                    f"Point {point.id} of {collection!r} has a field {STATES_FIELD!r} of its own, "
+                    "which its states would take the place of. Rename it in the collection."
+                )
+        if offset is None:
+            return
 
 
 def _scroll(

@@ -10,7 +10,7 @@ from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import PayloadText, TextChoice, field_paths
 from qdrant_rerank.qdrant.recall_request import Scope
-from qdrant_rerank.qdrant.schema import STATES_FIELD
+from qdrant_rerank.qdrant.schema import STATES_FIELD, are_states
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.types import PointId, RerankedPoint
 from qdrant_rerank.utils.validation import shown
@@ -122,8 +122,9 @@ async def retrieve_points(
     )
     if not (isinstance(with_payload, Sequence) and STATES_FIELD in with_payload):
         for record in records:
-            if record.payload:  # of a collection that is not known to have states
-                record.payload.pop(STATES_FIELD, None)
+            # Of a collection that is not known to have states.
+            if record.payload and are_states(record.payload.get(STATES_FIELD)):
+                del record.payload[STATES_FIELD]
     return {record.id: record for record in records}
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "Branch",
     "CollectionSchema",
     "CollectionStates",
+    "are_states",
 ]
 
 #: Names of the vectors in a collection that ``add`` creates.
@@ -49,6 +50,11 @@ STATES_KEY = "qdrant_rerank_states"
 STATES_FIELD = "qdrant_rerank_states"
 STATES, STATES_OF = "states", "of"
 MODEL_DIGEST_BYTES = 16
+
+
+def are_states(value: Any) -> bool:
+    """Whether what a payload holds in :data:`STATES_FIELD` is ours, and not data of its writer."""
+    return isinstance(value, dict) and value.keys() <= {STATES, STATES_OF}
 
 
 @dataclass(frozen=True, slots=True)

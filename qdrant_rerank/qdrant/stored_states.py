@@ -16,7 +16,13 @@ from qdrant_client import models
 from qdrant_rerank.errors import QdrantError
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.qdrant.lookups import given, read_consistency
-from qdrant_rerank.qdrant.schema import STATES, STATES_FIELD, STATES_OF, CollectionStates
+from qdrant_rerank.qdrant.schema import (
+    STATES,
+    STATES_FIELD,
+    STATES_OF,
+    CollectionStates,
+    are_states,
+)
 from qdrant_rerank.qdrant.transport.client import is_local
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.qdrant.transport.internals import uncompressed_points
@@ -123,8 +129,10 @@ def with_states(
 
 def shown_states(payloads: Iterable[dict[str, Any] | None]) -> bool:
     """Take the states out of payloads that have come with them; returns whether any had."""
-    taken = [payload.pop(STATES_FIELD, None) for payload in payloads if payload]
-    return any(states is not None for states in taken)
+    with_them = [each for each in payloads if each and are_states(each.get(STATES_FIELD))]
+    for payload in with_them:
+        del payload[STATES_FIELD]
+    return bool(with_them)
 
 
 async def fetch_states(

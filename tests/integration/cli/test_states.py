@@ -87,6 +87,18 @@ def test_another_precision_is_made_anew(url):
     assert found.trace.precision == "int8, states float16"
 
 
+def test_a_field_of_that_name_that_is_not_ours_is_kept(url):
+    """The command ends with 2, names the point, and writes nothing."""
+    url, qdrant = url
+    qdrant.set_payload("docs", {"qdrant_rerank_states": "mine"}, points=[30])
+    result = CliRunner().invoke(main, ["states", "--collection", "docs", "--url", url])
+    assert result.exit_code == 2
+    assert "Point 30 of 'docs' has a field 'qdrant_rerank_states'" in result.stderr
+    assert "qdrant_rerank_states" not in (qdrant.get_collection("docs").config.metadata or {})
+    payload = qdrant.retrieve("docs", [30])[0].payload
+    assert payload == {"text": TEXTS[30], "row": 30, "qdrant_rerank_states": "mine"}
+
+
 def test_a_model_without_a_trunk_changes_nothing(url, tiny_bert):
     """The command ends with 2, names the models that have one, and writes nothing."""
     url, qdrant = url

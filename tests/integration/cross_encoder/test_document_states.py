@@ -7,6 +7,7 @@ import pickle
 import shutil
 import statistics
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -186,6 +187,8 @@ def test_a_damaged_record_is_refused(encoder):
     with pytest.raises(InvalidInputError, match="states of document 0 are damaged"):
         encoder.rerank(QUERY, DocumentStates([bytes(record)]))
     assert unpack(bytes(record)[:10]) is None
+    nothing = struct.pack("<4B2H32s", 1, 0, 0, 0, 384, 0, b"of no passages")
+    assert unpack(nothing + struct.pack("<I", zlib.crc32(nothing))) is None
     record[:4] = struct.pack("<4B", 9, 0, 0, 0)
     with pytest.raises(DamagedFileError, match="format 1"):
         DocumentStates([bytes(record)])

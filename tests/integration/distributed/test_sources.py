@@ -82,6 +82,8 @@ def test_bad_arguments(tmp_path):
     """Before any work, and before Ray is started."""
     good = parquet(tmp_path / "in.parquet", pairs(3))
     number = parquet(tmp_path / "numbers.parquet", [{"query": "a", "text": 1}])
+    bodies = parquet(tmp_path / "bodies.parquet", [{"query": "a", "body": "b"}])
+    scored = parquet(tmp_path / "scored.parquet", [{"query": "a", "text": "b", "score": 1.0}])
     nothing = tmp_path / "nothing"
     nothing.mkdir()
     (tmp_path / "full").mkdir()
@@ -91,6 +93,9 @@ def test_bad_arguments(tmp_path):
         ({"dataset": number}, "the column 'text' holds int64; expected texts"),
         ({"dataset": good, "document": "body"}, "has no column 'body'; it has 'query', 'text'"),
         ({"dataset": good, "score": "n"}, "has a column 'n' already"),
+        ({"dataset": [good, bodies]}, r"bodies.parquet.* has no column 'text'; it has 'query', 'b"),
+        ({"dataset": [good, number]}, r"numbers.parquet.*: the column 'text' holds int64"),
+        ({"dataset": [good, scored]}, r"scored.parquet.* has a column 'score' already"),
         ({"dataset": good, "query": ""}, "query is ''; expected the name of a column"),
         ({"dataset": nothing}, "without files; expected a file or a directory"),
         ({"dataset": 5}, "dataset is an int; expected a file"),
@@ -116,6 +121,9 @@ def test_bad_arguments(tmp_path):
 def test_another_jobs_directory(tmp_path):
     """It is refused, and the error says what differs."""
     Output(tmp_path / "out", ".parquet", {"model": "a", "batch_size": 1})
-    Output(tmp_path / "out", ".parquet", {"model": "a", "batch_size": 1})
+    again = Output(tmp_path / "out", ".parquet", {"model": "a", "batch_size": 1})
+    (tmp_path / "out" / ".mine.partial").write_text("mine")
+    again.clean()
+    assert (tmp_path / "out" / ".mine.partial").read_text() == "mine"
     with pytest.raises(InvalidInputError, match="its model is 'a', and this one's 'b'"):
         Output(tmp_path / "out", ".parquet", {"model": "b", "batch_size": 1})

@@ -132,9 +132,27 @@ def test_a_searcher_that_knew_the_collection_before_shows_none(engine, encoder):
     plain.add(DOCUMENTS, ids=IDS)
     early = HybridSearcher("docs", client=engine, reranker=encoder)
     assert counts(early.search(QUERY)) == (None, None)
-    engine.set_payload("docs", {STATES_FIELD: "AAAA"}, points=IDS)
+    engine.set_payload("docs", {STATES_FIELD: {"of": "AAAA", "states": "AAAA"}}, points=IDS)
     assert all(STATES_FIELD not in hit.payload for hit in plain.search(QUERY))
     assert all(STATES_FIELD not in hit.payload for hit in early.search(QUERY))
+
+
+@pytest.mark.parametrize("own", ["mine", {"mine": 1}, ["mine"]])
+def test_a_field_of_that_name_that_is_not_ours_is_shown_and_not_taken_out(engine, own):
+    """Data of others is neither hidden nor lost; a document to add that has it is refused."""
+    plain = HybridSearcher("docs", client=engine, reranker=None)
+    plain.add(DOCUMENTS, ids=IDS)
+    engine.set_payload("docs", {STATES_FIELD: own}, points=IDS)
+    for two_phase in (True, False):
+        found = plain.search(QUERY, limit=3, options=SearchOptions(two_phase=two_phase))
+        assert [hit.payload[STATES_FIELD] for hit in found] == [own] * 3
+    given = {"text": "Iron melts.", STATES_FIELD: own}
+    with pytest.raises(InvalidInputError, match=r"Document 0 has a field 'qdrant_rerank_states'"):
+        plain.add([given])
+    assert given[STATES_FIELD] == own
+    again = engine.retrieve("docs", [1], with_payload=True)[0]
+    assert plain.add([again.payload | {STATES_FIELD: {"of": "AA", "states": "AA"}}], ids=[1]) == 1
+    assert stored(engine, 1) is None  # states come with points that were read elsewhere
 
 
 def test_a_changed_text_is_read(searcher, encoder):
