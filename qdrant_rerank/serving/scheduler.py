@@ -33,7 +33,7 @@ TEXTS_PER_CUT = 32  # that are cut in one turn
 # Share of its time that a request may need, by the measured speed. The rest is for the turns of the
 # one that has waited longest, and for a speed that changes.
 SURE = 0.75
-SMOOTHING = 0.05  # share of the last batch in the measured speed
+SMOOTHING = 0.05  # weight that each batch takes from those before it in the measured speed
 
 
 class QueueFullError(Exception):
@@ -146,7 +146,9 @@ class Scheduler:
         self._numbers = count()
         self._turns = 0
         self._closed = False
-        self._tokens_per_s = 0.0
+        # Sums over the last batches: what they held, and how long they and the reading took.
+        self._tokens = self._seconds = 0.0
+        self._reading_s = 0.0  # since the last batch
         self._threads = [
             threading.Thread(target=self._work, name=f"serve-{name}_{n}", daemon=True)
             for n in range(model.workers)
@@ -168,7 +170,7 @@ class Scheduler:
     @property
     def tokens_per_s(self) -> float:
         """Speed of the model with all its threads, as measured lately; 0 before the first batch."""
-        return self._tokens_per_s
+        return len(self._threads) * self._tokens / self._seconds if self._seconds else 0.0
 
     def submit(
         self,
@@ -214,7 +216,7 @@ class Scheduler:
 
     def _require_room(self, tokens: int, deadline: Deadline) -> None:
         """Refuse what the queue does not hold, or what would not be done in time."""
-        waiting, speed = self._waiting(), self._tokens_per_s
+        waiting, speed = self._waiting(), self.tokens_per_s
         if waiting + tokens > self._limit:
             excess = waiting + tokens - self._limit
             raise QueueFullError(
@@ -244,7 +246,8 @@ class Scheduler:
         )
         for remaining, at in overtaken:
             done += remaining
-            if done / speed <= at - now < (done + tokens) / speed:
+            left = at - now
+            if done / speed <= left and (done + tokens) / speed > SURE * left:
                 raise QueueFullError(
                     "This request would overtake another one, which would then be late.",
                     (done - tokens) / speed,  # then the other one has no more left than this one
@@ -295,6 +298,7 @@ class Scheduler:
         if job.uncut:
             self._cut(job)
             return
+        began = time.perf_counter()
         if job.blocks is None:
             job.blocks = self._model.steps(job.pairs)
         if not job.blocks:
@@ -305,6 +309,7 @@ class Scheduler:
         with self._changed:
             # Nobody else takes the next block before an empty one, which the score cache answers
             # whole, is finished.
+            self._reading_s += time.perf_counter() - began
             empty = done and not block.batches
             job.reading = empty
             if done:
@@ -341,10 +346,10 @@ class Scheduler:
         if self._meter is not None:
             self._meter.batch(len(batch.rows), tokens, len(batch.rows) * batch.width, seconds)
         with self._changed:
-            speed = len(self._threads) * tokens / max(seconds, 1e-6)
-            self._tokens_per_s += (speed - self._tokens_per_s) * (
-                SMOOTHING if self._tokens_per_s else 1
-            )
+            kept = 1 - SMOOTHING
+            self._tokens = kept * self._tokens + tokens
+            self._seconds = kept * self._seconds + seconds + self._reading_s
+            self._reading_s = 0.0
             job.remaining -= tokens
             job.running -= 1
             last = not job.running and not job.ready and job.number in self._jobs

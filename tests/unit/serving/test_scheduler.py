@@ -189,6 +189,8 @@ def test_no_request_is_taken_that_makes_another_one_late(one_by_one):
         scheduler.submit(pairs_of("short", 1), 70 * second, Deadline.after(1000))
     # The longer one then has as little left as this one, which no longer overtakes it.
     assert 20 < refused.value.retry_after_s < 60
+    with pytest.raises(QueueFullError, match="would overtake another one"):  # 120 s are sure
+        scheduler.submit(pairs_of("short", 1), 40 * second, Deadline.after(1000))
     shorter = scheduler.submit(pairs_of("short", 1), 10 * second, Deadline.after(1000))
     late = scheduler.submit(pairs_of("longer", 1), 110 * second)  # overtakes nobody
     model.permits.release()
