@@ -75,4 +75,8 @@ def test_the_first_example_runs(python, extra, wheel, folder):
     require_same(SHOWN, run(inside, "-W", "error", "first.py", folder=work).stdout, "README.md")
     command = str(folder / "env" / "bin" / "qdrant-rerank")
     assert PROJECT["name"] in run(command, "--version", folder=work).stdout
-    run(command, "doctor", folder=work)
+    doctor = run(command, "doctor", folder=work, check=False)
+    without_driver = extra == "gpu" and re.search(
+        r"No NVIDIA driver[^$]*^1 wrong\.$", doctor.stdout, re.M
+    )
+    assert doctor.returncode == 0 or without_driver, doctor.stdout
