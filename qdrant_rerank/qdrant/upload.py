@@ -37,7 +37,7 @@ from qdrant_rerank.qdrant.transport.client_errors import is_too_large
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.types import PointId
 from qdrant_rerank.utils.progress import tqdm
-from qdrant_rerank.utils.validation import require_flag, require_positive, require_several
+from qdrant_rerank.utils.validation import a_type, require_flag, require_positive, require_several
 
 __all__ = ["BATCH_RETRIES", "Added", "Upload", "add_documents"]
 
@@ -195,9 +195,7 @@ async def add_documents(
         IncompleteAddError: batches failed, and others after them were stored.
     """
     if settings is not None and not isinstance(settings, CollectionSettings):
-        raise InvalidInputError(
-            f"settings is a {type(settings).__name__}; expected a CollectionSettings."
-        )
+        raise InvalidInputError(f"settings is {a_type(settings)}; expected a CollectionSettings.")
     if upload.id_field is not None and ids is not None:
         raise InvalidInputError("ids and id_field are both given; expected one of them.")
     require_several("ids", () if ids is None else ids)

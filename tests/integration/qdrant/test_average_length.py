@@ -149,7 +149,7 @@ def test_wrong_documents_and_given_vectors_are_not_measured(client):
         models.PointStruct(id=1, payload={"text": "one two three"}, vector={"bm25": own}),
         models.PointStruct(id=2, payload={"text": "iron ore"}, vector={}),
     ]
-    with pytest.raises(InvalidInputError, match="Document 2 is a int"):
+    with pytest.raises(InvalidInputError, match="Document 2 is an int"):
         lexical(client).add(iter([*points, 7]), batch_size=2, progress=False)
     assert record(client)["avg_len"] == 2.0
 
