@@ -249,6 +249,31 @@ def test_a_record_whose_answer_was_lost_counts():
         assert same(weights(engine), expected(TEXTS, avg_len=AVERAGE))
 
 
+def test_a_record_that_a_node_learns_later_is_waited_for():
+    """In a cluster: the node that is asked may not know yet what another one agreed to."""
+    before, stale = [], []
+
+    def show_late(method, path):
+        if method == "PATCH":
+            stale.extend([*before] * 3)
+        elif (method, path) == ("GET", "/collections/docs"):
+            if stale:
+                return stale.pop()
+            shown = {"result": engine.get_collection("docs").model_dump(mode="json"), "time": 0.0}
+            before[:] = [answer(200, json.dumps(shown).encode(), Content_Type="application/json")]
+        return None
+
+    with closing(QdrantClient(":memory:")) as engine:
+        engine.create_collection("docs", **HAND_MADE)
+        with loopback_qdrant(show_late, client=engine) as (url, _):
+            client = QdrantClient(url=url, check_compatibility=False)
+            with closing(client):
+                lexical(client).add(TEXTS, progress=False)
+        assert stale == []
+        assert record(engine)["avg_len"] == AVERAGE
+        assert same(weights(engine), expected(TEXTS, avg_len=AVERAGE))
+
+
 def test_the_language_of_an_add_is_recorded_and_conflicts_are_told(client):
     """A searcher by name reads it back."""
     searcher = lexical(client)

@@ -1,6 +1,7 @@
 """Random work on a collection, from a seed: changes, filters and searches of any client."""
 
 import random
+import time
 import uuid
 
 import numpy as np
@@ -458,8 +459,13 @@ def there_and_back(client, name):
     for modifier in (models.Modifier.IDF, models.Modifier.NONE):
         params = models.SparseVectorParams(modifier=modifier)
         client.update_collection(name, sparse_vectors_config={"sparse": params})
-        there = client.get_collection(name).config.params.sparse_vectors["sparse"].modifier
-        assert (there or models.Modifier.NONE) == modifier
+        for _ in range(100):  # a node of a cluster learns of it a little later
+            there = client.get_collection(name).config.params.sparse_vectors["sparse"].modifier
+            if (there or models.Modifier.NONE) == modifier:
+                break
+            time.sleep(0.05)
+        else:
+            raise AssertionError(f"{there}; expected {modifier}")
 
 
 def direct(name, kind, operation):
