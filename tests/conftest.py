@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -50,6 +51,9 @@ def pytest_configure(config):
     """Let every process that a test starts refuse what is not this machine, and write it down."""
     if os.environ.get("PYTEST_XDIST_WORKER"):  # started with what follows
         return
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As nohup and some CI leave it: a child would ignore it, too, however a test interrupts it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     log = Path(tempfile.mkdtemp(prefix="loopback-guard-")) / "log"
     config.stash[LOG] = log
     os.environ[sitecustomize.LOG] = str(log)

@@ -26,7 +26,13 @@ from qdrant_rerank.types import RerankedPoint, RerankerLike
 from qdrant_rerank.utils.atomic_files import atomic_text
 from qdrant_rerank.utils.progress import tqdm
 from qdrant_rerank.utils.terminal import one_line, shortened
-from qdrant_rerank.utils.validation import require_positive, require_query, require_several, shown
+from qdrant_rerank.utils.validation import (
+    a_type,
+    require_positive,
+    require_query,
+    require_several,
+    shown,
+)
 
 __all__ = ["compare", "with_reranker"]
 
@@ -97,9 +103,7 @@ def compare(
     require_positive("candidates", candidates)
     for role, searcher in (("first", first), ("second", second)):
         if not isinstance(searcher, HybridSearcher):
-            raise InvalidInputError(
-                f"{role} is a {type(searcher).__name__}; expected a HybridSearcher."
-            )
+            raise InvalidInputError(f"{role} is {a_type(searcher)}; expected a HybridSearcher.")
     if candidates is not None and candidates < limit:
         raise InvalidInputError(
             f"candidates is {candidates} and limit {limit}; expected candidates of at least limit, "

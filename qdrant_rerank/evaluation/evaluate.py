@@ -108,8 +108,7 @@ def evaluate(
     for name, item in searchers.items():
         if not isinstance(item, HybridSearcher):
             raise InvalidInputError(
-                f"{name!r} is a {type(item).__name__}; expected a HybridSearcher, or several by "
-                "name."
+                f"{name!r} is {a_type(item)}; expected a HybridSearcher, or several by name."
             )
     require_positive("candidates", candidates)
     if baseline:

@@ -65,17 +65,17 @@ def choose_file(files: Iterable[str], precision: Precision) -> str | None:
 
     Args:
         files: relative paths with forward slashes.
-        precision: "auto" takes fp32 if it exists, else int8, fp16, q4f16.
+        precision: "auto" takes fp32 if it exists, else int8, fp16, q4f16, else the only ONNX file.
 
     Returns:
-        A file at the top or under ``onnx/``, or None.
+        A file with a usual name, at the top or under ``onnx/``; or the only ONNX file; or None.
     """
-    present = set(files)
+    present = {file for file in files if file.endswith(".onnx")}
     for name in usual_names(precision):
         for path in (name, f"onnx/{name}"):
             if path in present:
                 return path
-    return None
+    return present.pop() if precision == "auto" and len(present) == 1 else None
 
 
 def precision_of(path: str) -> FilePrecision:

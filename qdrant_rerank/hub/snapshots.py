@@ -211,9 +211,7 @@ def _warn_of_outage(repository: CachedRepository, error: ModelFileError, commit:
 
 def _pick(wanted: Wanted, names: Collection[str]) -> str | None:
     if wanted.path is None:
-        alone = [name for name in names if name.endswith(".onnx")]
-        only = alone[0] if wanted.precision == "auto" and len(alone) == 1 else None
-        return choose_file(names, wanted.precision) or only
+        return choose_file(names, wanted.precision)
     if wanted.path in names:
         return wanted.path
     # Repositories rename model_quantized.onnx to model_int8.onnx and back.

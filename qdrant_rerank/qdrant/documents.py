@@ -23,7 +23,7 @@ from qdrant_rerank.qdrant.schema import STATES_FIELD, CollectionSchema, are_stat
 from qdrant_rerank.qdrant.stored_states import AddStates
 from qdrant_rerank.types import Embedder, PointId
 from qdrant_rerank.utils.finite import not_finite
-from qdrant_rerank.utils.validation import shown
+from qdrant_rerank.utils.validation import a_type, shown
 
 __all__ = ["Document", "PointBuilder"]
 
@@ -138,7 +138,7 @@ class PointBuilder:
             payload = document
         else:
             raise InvalidInputError(
-                f"{where} is a {type(document).__name__}; expected a str, a mapping (the payload) "
+                f"{where} is {a_type(document)}; expected a str, a mapping (the payload) "
                 "or a PointStruct."
             )
         payload = plain_payload(payload, where)

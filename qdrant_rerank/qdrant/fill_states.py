@@ -16,6 +16,7 @@ from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import TextChoice
 from qdrant_rerank.qdrant.lookups import retrieve_points, text_payload
 from qdrant_rerank.qdrant.recall import FirstStage
+from qdrant_rerank.qdrant.request_sizes import cut_by_size, named_if_too_large
 from qdrant_rerank.qdrant.schema import STATES_FIELD, STATES_KEY, CollectionStates, are_states
 from qdrant_rerank.qdrant.stored_states import (
     STATES_ARE_OF,
@@ -160,31 +161,38 @@ def _without_states(payload: dict[str, Any] | None) -> dict[str, Any]:
 
 async def _write(driver: Driver, collection: str, payloads: dict[PointId, dict[str, Any]]) -> int:
     """Set one field of each point; returns how many points there were."""
+    writes = [
+        models.SetPayloadOperation(set_payload=models.SetPayload(payload=own, points=[point]))
+        for point, own in payloads.items()
+    ]
+    return sum([await _write_part(driver, collection, part) for part in cut_by_size(writes)])
+
+
+async def _write_part(
+    driver: Driver, collection: str, part: list[models.SetPayloadOperation]
+) -> int:
     try:
-        await driver.request(partial(_set, collection, payloads), retries=BATCH_RETRIES)
-    except QdrantRequestError:  # one of them may have been deleted meanwhile
-        there = await retrieve_points(
-            driver, collection, payloads, SearchOptions(), with_payload=False
-        )
-        if len(there) == len(payloads):
+        await driver.request(partial(_set, collection, part), retries=BATCH_RETRIES)
+    except QdrantRequestError as error:  # one of them may have been deleted meanwhile
+        ids = [_point(one) for one in part]
+        there = await retrieve_points(driver, collection, ids, SearchOptions(), with_payload=False)
+        if len(there) == len(part):
+            if len(part) == 1:
+                raise named_if_too_large(ids[0], part[0], error) from error.__cause__
             raise
-        payloads = {key: payload for key, payload in payloads.items() if key in there}
-        if payloads:
-            await driver.request(partial(_set, collection, payloads), retries=BATCH_RETRIES)
-    return len(payloads)
+        part = [one for one in part if _point(one) in there]
+        if part:
+            await driver.request(partial(_set, collection, part), retries=BATCH_RETRIES)
+    return len(part)
+
+
+def _point(write: models.SetPayloadOperation) -> PointId:
+    """The point that an operation writes to."""
+    [point] = write.set_payload.points or []
+    return point
 
 
 def _set(
-    collection: str,
-    payloads: dict[PointId, dict[str, Any]],
-    client: Any,
-    timeout: int | None,
+    collection: str, part: list[models.SetPayloadOperation], client: Any, timeout: int | None
 ) -> Any:
-    return client.batch_update_points(
-        collection,
-        [
-            models.SetPayloadOperation(set_payload=models.SetPayload(payload=own, points=[point]))
-            for point, own in payloads.items()
-        ],
-        wait=True,
-    )
+    return client.batch_update_points(collection, part, wait=True)

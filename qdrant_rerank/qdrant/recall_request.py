@@ -210,7 +210,7 @@ def read_recall(recall: Any) -> Any:
         with np.errstate(over="ignore"):  # infinity is refused below
             vector = np.asarray(recall, dtype=np.float32)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidInputError(f"recall is a {type(recall).__name__}; {expected}") from error
+        raise InvalidInputError(f"recall is {a_type(recall)}; {expected}") from error
     if vector.ndim not in {1, 2} or not vector.size or not np.isfinite(vector).all():
         raise InvalidInputError(
             f"recall is of shape {vector.shape}"

@@ -19,7 +19,6 @@ from qdrant_rerank.errors import (
     IncompleteAddError,
     InvalidInputError,
     QdrantError,
-    QdrantRequestError,
     QdrantRerankError,
 )
 from qdrant_rerank.options import SearchOptions
@@ -30,14 +29,14 @@ from qdrant_rerank.qdrant.lookups import retrieve_points
 from qdrant_rerank.qdrant.preparation import Prepared
 from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.recall_plan import RecallPlan
+from qdrant_rerank.qdrant.request_sizes import cut_by_size, named_if_too_large
 from qdrant_rerank.qdrant.schema import CollectionSchema
 from qdrant_rerank.qdrant.settings import CollectionSettings
 from qdrant_rerank.qdrant.stored_states import AddStates, StatesEncoder, with_states
-from qdrant_rerank.qdrant.transport.client_errors import is_too_large
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.types import PointId
 from qdrant_rerank.utils.progress import tqdm
-from qdrant_rerank.utils.validation import require_flag, require_positive, require_several
+from qdrant_rerank.utils.validation import a_type, require_flag, require_positive, require_several
 
 __all__ = ["BATCH_RETRIES", "Added", "Upload", "add_documents"]
 
@@ -48,9 +47,6 @@ BATCH_RETRIES = 2
 #: Batches that fail in a row before the rest is given up.
 GIVE_UP = 3
 SHOWN_IDS = 3  # in a message; the error has all of them
-#: Bytes of one request. A server's REST takes 32 MiB, unless it is set otherwise; the rest of the
-#: request is small.
-LARGEST_REQUEST = 30 * 2**20
 #: Advice of the error of an ``add`` that stored only a part.
 NOTHING_ADDED = "No document was added."
 RESUME = "Add all again with resume=True: it stores only what is missing."
@@ -195,9 +191,7 @@ async def add_documents(
         IncompleteAddError: batches failed, and others after them were stored.
     """
     if settings is not None and not isinstance(settings, CollectionSettings):
-        raise InvalidInputError(
-            f"settings is a {type(settings).__name__}; expected a CollectionSettings."
-        )
+        raise InvalidInputError(f"settings is {a_type(settings)}; expected a CollectionSettings.")
     if upload.id_field is not None and ids is not None:
         raise InvalidInputError("ids and id_field are both given; expected one of them.")
     require_several("ids", () if ids is None else ids)
@@ -250,7 +244,7 @@ async def add_documents(
                         batch, wrong = await _embedded(driver, first, builder, rows)
                         batches += [batch] if batch else []
                         failure = wrong or failure
-                parts = [part for batch in batches for part in _cut(batch)]
+                parts = [part for batch in batches for part in cut_by_size(batch)]
                 for start in range(0, len(parts), upload.parallel):
                     some = parts[start : start + upload.parallel]
                     # Sending a batch again does no harm, since ids are given.
@@ -314,39 +308,11 @@ def _add_note(error: BaseException, note: str, command: str) -> None:
         error.add_note(note)
 
 
-def _cut(batch: Batch) -> Iterator[Batch]:
-    """Yield the parts of a batch that one request can hold each; one too large point is alone."""
-    part: Batch = []
-    size = 0
-    for point in batch:
-        own = _bytes(point)
-        if part and size + own > LARGEST_REQUEST:
-            yield part
-            part, size = [], 0
-        part.append(point)
-        size += own
-    if part:
-        yield part
-
-
 def _named(part: Batch, outcome: Any) -> Any:
     """Return the outcome of a request; an error over its size names the document."""
     if len(part) != 1 or not isinstance(outcome, QdrantError):
         return outcome
-    if not is_too_large(outcome.__cause__):
-        return outcome
-    named = QdrantRequestError(
-        f"Document {part[0].id!r} has {_bytes(part[0]):,} bytes, which the server refuses: "
-        f"{outcome} Store less in its payload, or raise the server's service.max_request_size_mb "
-        "in its configuration."
-    )
-    named.__cause__ = outcome.__cause__
-    return named
-
-
-def _bytes(point: models.PointStruct) -> int:
-    """The size of a point as the body of a request has it, with the comma after it."""
-    return len(point.model_dump_json(exclude_unset=True, exclude_none=True).encode()) + 1
+    return named_if_too_large(part[0].id, part[0], outcome)
 
 
 def _next_batch(

@@ -44,7 +44,8 @@ def require_finite(value: Any, what: str) -> None:
     if place is not None:
         raise QdrantRequestError(
             f"{what} holds NaN or infinity{f' in {place}' if place else ''}; expected finite "
-            "numbers. Nothing was done. Leave out a bound that there is not."
+            "numbers. Nothing was done."
+            + (" Leave out a bound that there is not." if "range" in (place or "") else "")
         )
 
 
@@ -136,7 +137,7 @@ def _require_dense(vector: Any, wanted: models.VectorParams, place: str) -> None
             f"{place} has rows of different lengths, or something that is no number; expected "
             f"{wanted.size} numbers{' per row' if multiple else ''}. Nothing was done."
         ) from error
-    shape = " x ".join(map(str, numbers.shape))
+    shape = " x ".join(map(str, numbers.shape)) or "of one number"
     rows = f"n x {wanted.size}, with n of 1 or more" if multiple else f"{wanted.size}"
     if numbers.ndim not in ((1, 2) if multiple else (1,)) or not numbers.size:
         raise QdrantRequestError(

@@ -1,8 +1,8 @@
 """qdrant-edge behind the interface that qdrant-client's own engines implement.
 
 The calls are in three parts: those about collections, those that change points and those that read
-points. Calls that need a server (snapshots, clusters, shard keys) raise NotImplementedError, as in
-qdrant-client's base class.
+points. Calls that need a server (snapshots, clusters, shard keys) raise NotImplementedError with
+what to do instead.
 """
 
 import importlib.metadata
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from qdrant_client import models
-from qdrant_client.client_base import QdrantBase
 
 from qdrant_rerank.qdrant.embedded.collections import CollectionCalls
+from qdrant_rerank.qdrant.embedded.not_offered import NotOffered
 from qdrant_rerank.qdrant.embedded.reads import ReadCalls
 from qdrant_rerank.qdrant.embedded.recovery import Recovery
 from qdrant_rerank.qdrant.embedded.search import PointSearch
@@ -22,7 +22,7 @@ from qdrant_rerank.qdrant.embedded.writes import WriteCalls
 __all__ = ["EmbeddedEngine"]
 
 
-class EmbeddedEngine(CollectionCalls, WriteCalls, ReadCalls, QdrantBase):
+class EmbeddedEngine(CollectionCalls, WriteCalls, ReadCalls, NotOffered):
     """The engine of an :class:`~qdrant_rerank.qdrant.embedded.client.EmbeddedClient`.
 
     The arguments are those of ``QdrantClient``. Timeouts, consistency and shard keys are ignored.

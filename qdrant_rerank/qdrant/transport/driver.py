@@ -137,7 +137,7 @@ class Driver:
                     finally:
                         del ours  # its traceback holds this frame
             limits.retried += 1
-            await self._sleep(wait_s)
+            await self.sleep(wait_s)
 
     def ask(self, send: Send[Answer]) -> Answer:
         """Send one request for a caller that has no steps, and return its answer."""
@@ -221,7 +221,8 @@ class Driver:
         with watched(client, exchange):
             return send(client, timeout)
 
-    async def _sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
         time.sleep(seconds)
 
     def _timeout(self) -> int | None:
@@ -316,5 +317,6 @@ class AsyncDriver(Driver):
             finally:
                 first_wait.cancel()
 
-    async def _sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float) -> None:
+        """Wait, while the event loop goes on."""
         await asyncio.sleep(seconds)

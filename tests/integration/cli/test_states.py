@@ -76,6 +76,20 @@ def test_states_are_filled_in_once(url):
     assert all(STATES_FIELD not in hit.payload for hit in found)
 
 
+def test_more_than_a_request_holds_is_written(url):
+    """Long documents have half a megabyte of states each; the server's REST takes 32 MiB."""
+    url, qdrant = url
+    long = ["Iron melts at 1538 degrees, and tin at 232. " * 40 + str(n) for n in range(80)]
+    points = [models.PointStruct(id=n, vector={}, payload={"text": t}) for n, t in enumerate(long)]
+    qdrant.upsert("docs", points)
+    command = ("states", "--collection", "docs", "--url", url, "--precision", "float16")
+    filled = run(*command, "--batch-size", "100")
+    assert (filled["points"], filled["made"]) == (81, 80)
+    stored = qdrant.retrieve("docs", range(80), with_payload=[STATES_FIELD])
+    assert sum(len(one.model_dump_json()) for one in stored) > 32 * 2**20
+    assert run(*command)["current"] == 80
+
+
 def test_another_precision_is_made_anew(url):
     """The precision is recorded, and kept by the next run without the option."""
     url, qdrant = url

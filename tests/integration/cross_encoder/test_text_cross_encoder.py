@@ -286,10 +286,13 @@ def test_max_length_cuts(directory, encoder):
 
 
 def test_any_layout_of_a_local_model_loads(directory, encoder, tmp_path):
-    """A directory, flat or with onnx/, the file itself, or specific_model_path."""
+    """A directory, flat or with onnx/, the file itself, its only file, or specific_model_path."""
     flat = variants.flat(directory, tmp_path / "flat")
+    optimized = variants.flat(directory, tmp_path / "optimized")
+    (optimized / "model.onnx").rename(optimized / "model_optimized.onnx")
     expected = encoder.rerank(QUERY, DOCUMENTS[:2])
-    for name in (str(directory), directory / "onnx" / "model.onnx", flat, flat / "model.onnx"):
+    file = directory / "onnx" / "model.onnx"
+    for name in (str(directory), file, flat, flat / "model.onnx", optimized):
         assert TextCrossEncoder(name).rerank(QUERY, DOCUMENTS[:2]) == pytest.approx(
             expected, abs=1e-5
         )
@@ -336,7 +339,8 @@ def test_missing_files_are_named(directory, tmp_path):
     with pytest.raises(ModelFileError, match=r"No tokenizer\.json in"):
         TextCrossEncoder(made)
     (made / "onnx" / "model.onnx").rename(made / "onnx" / "other.onnx")
-    with pytest.raises(ModelFileError, match=r"ONNX files there: onnx/other\.onnx"):
+    (made / "third.onnx").touch()
+    with pytest.raises(ModelFileError, match=r"ONNX files there: onnx/other\.onnx, third\.onnx"):
         TextCrossEncoder(made)
 
 

@@ -294,7 +294,7 @@ BAD = pytest.mark.parametrize(
             r"Document 3 has no text: 'text' is missing.*text='title'",
         ),
         ("", MissingTextError, "Document 3 has no text"),
-        (7, InvalidInputError, "Document 3 is a int"),
+        (7, InvalidInputError, "Document 3 is an int"),
         ("a\ud800b", InvalidInputError, "Document 3 holds a lone surrogate at character 1"),
         (
             {"text": "c", "at": [1, {"x": object()}]},

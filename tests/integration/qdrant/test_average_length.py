@@ -149,7 +149,7 @@ def test_wrong_documents_and_given_vectors_are_not_measured(client):
         models.PointStruct(id=1, payload={"text": "one two three"}, vector={"bm25": own}),
         models.PointStruct(id=2, payload={"text": "iron ore"}, vector={}),
     ]
-    with pytest.raises(InvalidInputError, match="Document 2 is a int"):
+    with pytest.raises(InvalidInputError, match="Document 2 is an int"):
         lexical(client).add(iter([*points, 7]), batch_size=2, progress=False)
     assert record(client)["avg_len"] == 2.0
 
@@ -245,6 +245,31 @@ def test_a_record_whose_answer_was_lost_counts():
             with closing(client):
                 lexical(client).add(TEXTS, progress=False)
         assert len(lost) == 1
+        assert record(engine)["avg_len"] == AVERAGE
+        assert same(weights(engine), expected(TEXTS, avg_len=AVERAGE))
+
+
+def test_a_record_that_a_node_learns_later_is_waited_for():
+    """In a cluster: the node that is asked may not know yet what another one agreed to."""
+    before, stale = [], []
+
+    def show_late(method, path):
+        if method == "PATCH":
+            stale.extend([*before] * 3)
+        elif (method, path) == ("GET", "/collections/docs"):
+            if stale:
+                return stale.pop()
+            shown = {"result": engine.get_collection("docs").model_dump(mode="json"), "time": 0.0}
+            before[:] = [answer(200, json.dumps(shown).encode(), Content_Type="application/json")]
+        return None
+
+    with closing(QdrantClient(":memory:")) as engine:
+        engine.create_collection("docs", **HAND_MADE)
+        with loopback_qdrant(show_late, client=engine) as (url, _):
+            client = QdrantClient(url=url, check_compatibility=False)
+            with closing(client):
+                lexical(client).add(TEXTS, progress=False)
+        assert stale == []
         assert record(engine)["avg_len"] == AVERAGE
         assert same(weights(engine), expected(TEXTS, avg_len=AVERAGE))
 

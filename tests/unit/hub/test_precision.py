@@ -13,5 +13,8 @@ def test_the_usual_names_are_chosen_in_order():
     assert choose_file(only_small, "auto") == "onnx/model_quantized.onnx"
     assert choose_file(only_small, "q4f16") == "onnx/model_q4f16.onnx"
     assert choose_file(only_small, "fp32") is None
+    assert choose_file(["a/optimized.onnx", "config.json"], "auto") == "a/optimized.onnx"
+    assert choose_file(["model_optimized.onnx"], "fp16") is None
+    assert choose_file(["one.onnx", "other.onnx"], "auto") is None
     assert precision_of("onnx/model_quantized.onnx") == "int8"
     assert precision_of("onnx/anything.onnx") == "fp32"

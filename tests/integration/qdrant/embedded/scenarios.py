@@ -1,6 +1,7 @@
 """Random work on a collection, from a seed: changes, filters and searches of any client."""
 
 import random
+import time
 import uuid
 
 import numpy as np
@@ -233,6 +234,7 @@ class Scenario:
         kind = pick(
             ["upsert"] * 4
             + ["batch", "upload", "columns", "operations", "operations", "metadata", "alias"]
+            + ["modifier", "recreate"]
             + ["update_vectors", "delete_vectors", "set_payload", "overwrite_payload"]
             + [
                 "delete_payload",
@@ -279,9 +281,23 @@ class Scenario:
                 metadata = {pick("abc"): self.random.randint(0, 9)}
                 return kind, lambda c: c.update_collection(name, metadata=metadata)
             case "alias":
-                create = models.CreateAlias(collection_name=name, alias_name=f"{name}-alias")
-                operation = models.CreateAliasOperation(create_alias=create)
-                return kind, lambda c: c.update_collection_aliases([operation])
+                old, new = self.random.sample([f"{name}-alias", f"{name}-other"], 2)
+                create = models.CreateAlias(collection_name=name, alias_name=new)
+                rename = models.RenameAlias(old_alias_name=old, new_alias_name=new)
+                delete = models.DeleteAlias(alias_name=new)
+                operations = [
+                    models.CreateAliasOperation(create_alias=create),
+                    models.RenameAliasOperation(rename_alias=rename),
+                    models.DeleteAliasOperation(delete_alias=delete),
+                ]
+                some = self.random.choices(operations, weights=[4, 1, 1], k=pick([1, 1, 2]))
+                return kind, lambda c: c.update_collection_aliases(some)
+            case "modifier":
+                return kind, lambda c: there_and_back(c, name)
+            case "recreate":
+                self.indexes.clear()
+                self.late.clear()
+                return kind, lambda c: c.recreate_collection(name, **self.config)
             case "vector name":
                 late = pick(sorted(LATE))
                 self.late ^= {late}
@@ -300,6 +316,8 @@ class Scenario:
                 self.indexes.discard(key)
                 return f"no index {key}", lambda c: c.delete_payload_index(name, key, wait=True)
         operation = self.operation(kind)
+        if pick([True, False]):
+            return kind, direct(name, kind, operation)
         return kind, lambda c: c.batch_update_points(name, [operation])
 
     def operation(self, kind=None):
@@ -382,6 +400,21 @@ class Scenario:
                 "using": using,
             },
             "context": {"query": models.ContextQuery(context=[pair]), "using": using},
+            "feedback": {
+                "query": models.RelevanceFeedbackQuery(
+                    relevance_feedback=models.RelevanceFeedbackInput(
+                        target=vector,
+                        feedback=[
+                            models.FeedbackItem(example=one, score=0.9),
+                            models.FeedbackItem(example=other, score=0.1),
+                        ],
+                        strategy=models.NaiveFeedbackStrategy(
+                            naive=models.NaiveFeedbackStrategyParams(a=0.4, b=0.5, c=0.6)
+                        ),
+                    )
+                ),
+                "using": using,
+            },
             "mmr": {
                 "query": models.NearestQuery(
                     nearest=self.vector("dense"), mmr=models.Mmr(diversity=0.4, candidates_limit=9)
@@ -413,10 +446,46 @@ class Scenario:
         if "size" in self.indexes:
             order = models.OrderBy(key="size", direction=pick(["asc", "desc"]))
             kinds["order"] = {"query": models.OrderByQuery(order_by=order)}
+        if not self.texts and using not in {"dense", "late"}:
+            del kinds["feedback"]  # local mode has it for dense vectors alone
         kind = pick(list(kinds))
         if kind == "mmr":  # a server takes the offset off the limit
             common["offset"] = None
         return kind, {**common, **kinds[kind], "with_vectors": pick([False, True, ["dense"]])}
+
+
+def there_and_back(client, name):
+    """Turn IDF on, and off again: it counts what was deleted, until that is cleared away."""
+    for modifier in (models.Modifier.IDF, models.Modifier.NONE):
+        params = models.SparseVectorParams(modifier=modifier)
+        client.update_collection(name, sparse_vectors_config={"sparse": params})
+        for _ in range(100):  # a node of a cluster learns of it a little later
+            there = client.get_collection(name).config.params.sparse_vectors["sparse"].modifier
+            if (there or models.Modifier.NONE) == modifier:
+                break
+            time.sleep(0.05)
+        else:
+            raise AssertionError(f"{there}; expected {modifier}")
+
+
+def direct(name, kind, operation):
+    """The call that does what an operation of a batch does."""
+    [wanted] = (getattr(operation, one) for one in type(operation).model_fields)
+    some = getattr(wanted, "points", None) or getattr(wanted, "filter", None)
+    match kind:
+        case "update_vectors":
+            return lambda c: c.update_vectors(name, wanted.points)
+        case "delete_vectors":
+            return lambda c: c.delete_vectors(name, wanted.vector, some)
+        case "set_payload":
+            return lambda c: c.set_payload(name, wanted.payload, some, key=wanted.key)
+        case "overwrite_payload":
+            return lambda c: c.overwrite_payload(name, wanted.payload, some)
+        case "delete_payload":
+            return lambda c: c.delete_payload(name, wanted.keys, some)
+        case "clear_payload":
+            return lambda c: c.clear_payload(name, wanted)
+    return lambda c: c.delete(name, wanted)
 
 
 def field(key, **kind):

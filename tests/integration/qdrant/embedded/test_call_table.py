@@ -4,27 +4,22 @@
 """
 
 import inspect
+from contextlib import closing
 from pathlib import Path
 
+import pytest
 from qdrant_client.client_base import QdrantBase
 
 from qdrant_rerank.qdrant.embedded.client import EmbeddedClient
 from qdrant_rerank.qdrant.embedded.engine import EmbeddedEngine
+from qdrant_rerank.qdrant.embedded.not_offered import INSTEAD, NotOffered
 
 PAGE = Path(__file__).parents[4] / "docs" / "embedded-calls.md"
-#: Why a call is not offered, by a part of its name.
-REASONS = {
-    "snapshot": "Copy the directory of a closed client.",
-    "shard_key": "There is one process, and so no shard to choose.",
-    "cluster": "There is one process, and so no cluster.",
-    "peer": "There is one process, and so no cluster.",
-    "get_optimizations": "`EmbeddedClient.optimize` returns when it is done.",
-}
 TEXT = """# Calls of the embedded engine
 
 The embedded engine offers {offered} of the {total} calls of `QdrantClient`. The other {missing}
-raise `NotImplementedError`. Timeouts, consistency, shard keys and `wait` are ignored. Each call
-returns when it is done.
+raise `NotImplementedError` with what to do instead. Timeouts, consistency, shard keys and `wait`
+are ignored. Each call returns when it is done.
 
 A mapping is taken where qdrant-client has a model. NaN, infinity, vectors that do not fit the
 collection and ids that are neither integers nor UUIDs are refused before anything is stored.
@@ -53,7 +48,7 @@ def calls():
     ]
     found = {
         name: None
-        if getattr(EmbeddedEngine, name) is getattr(QdrantBase, name)
+        if getattr(EmbeddedEngine, name) in {getattr(QdrantBase, name), getattr(NotOffered, name)}
         else getattr(EmbeddedEngine, name)
         for name in names
     }
@@ -66,7 +61,7 @@ def page():
     rows = [f"| `{name}` | {first_line(method)} |" for name, method in found.items() if method]
     for name, method in found.items():
         if method is None:
-            [reason] = {text for part, text in REASONS.items() if part in name}
+            [reason] = {text for part, text in INSTEAD.items() if part in name}
             rows.append(f"| ~~`{name}`~~ | Not offered. {reason} |")
     own = (EmbeddedClient.optimize, EmbeddedClient.recover)
     offered = sum(method is not None for method in found.values())
@@ -82,6 +77,17 @@ def page():
 def test_the_page_is_up_to_date():
     """Every call of qdrant-client, offered or not, and why."""
     assert PAGE.read_text(encoding="utf-8") == page()
+
+
+@pytest.mark.parametrize("name", [name for name, method in calls().items() if method is None])
+def test_a_call_that_is_not_offered_says_what_to_do_instead(name):
+    """As the page does, by whatever arguments it is called."""
+    with closing(EmbeddedClient()) as client:
+        given = inspect.signature(getattr(client, name)).parameters.values()
+        arguments = ["points" for one in given if one.default is one.empty and one.kind < 2]
+        with pytest.raises(NotImplementedError, match=f"not offer {name}") as seen:
+            getattr(client, name)(*arguments)
+    assert str(seen.value).endswith(tuple(INSTEAD.values()))
 
 
 if __name__ == "__main__":
