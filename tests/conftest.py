@@ -48,12 +48,12 @@ GUARD = Path(sitecustomize.__file__).parent
 
 
 def pytest_configure(config):
-    """Let every process that a test starts refuse what is not this machine, and write it down."""
-    if os.environ.get("PYTEST_XDIST_WORKER"):  # started with what follows
-        return
+    """Let each process of a test be interrupted, and refuse what is not this machine in writing."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # As nohup and some CI leave it: a child would ignore it, too, however a test interrupts it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if os.environ.get("PYTEST_XDIST_WORKER"):  # started with what follows
+        return
     log = Path(tempfile.mkdtemp(prefix="loopback-guard-")) / "log"
     config.stash[LOG] = log
     os.environ[sitecustomize.LOG] = str(log)
