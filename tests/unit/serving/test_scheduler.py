@@ -210,14 +210,12 @@ def test_a_long_request_is_refused_before_a_short_one(one_by_one):
     # Its time suffices for itself alone.
     deadline = Deadline.after(1.4 * 10**7 / scheduler.tokens_per_s)
     jobs = [scheduler.submit(pairs_of("long", 1), 10**7, deadline)]
+    jobs += [scheduler.submit(pairs_of("long", 1), 10**7) for _ in range(7)]
     with pytest.raises(QueueFullError, match="tokens left free for shorter ones"):
-        for _ in range(20):
-            jobs.append(scheduler.submit(pairs_of("long", 1), 10**7))
-    assert len(jobs) == 8  # and the next two of ten would leave no room
-    jobs += [scheduler.submit(pairs_of("short", 1), 10**5) for _ in range(190)]
+        scheduler.submit(pairs_of("long", 1), 10**7)
+    jobs += [scheduler.submit(pairs_of("short", 1), 10**5) for _ in range(198)]
     with pytest.raises(QueueFullError, match="the limit of 100,000,000 tokens"):
-        for _ in range(10):
-            scheduler.submit(pairs_of("short", 1), 10**5)
+        scheduler.submit(pairs_of("short", 1), 10**5)
     model.permits.release(10**6)
     for job in (first, *jobs):
         assert len(job.future.result(60).scores) == len(job.pairs)
