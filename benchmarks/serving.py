@@ -13,7 +13,7 @@ the same load generator, which shares the cores with them. Without INFINITY it i
 - soak: clients that hang up, send malformed bodies or read slowly among others, however long it
   takes. Scores have to be the library's to the bit.
 
-Documents are made-up words, 5 to 100 of them, and 10 at most in the soak.
+Documents are made-up words, 5 to 100 of them, and 6 at most in the soak.
 """
 
 import argparse
@@ -108,8 +108,8 @@ async def overload(server: Running, pairs_per_s: float, seconds: float) -> dict[
 
 async def soak(server: Running, requests: int) -> dict[str, Any]:
     """Measure what comes of all kinds of requests, and what is left of them."""
-    made, encoder = Load(7, words=10), TextCrossEncoder(DEFAULT_RERANKER, activation="sigmoid")
-    asked = [made.request(1 + number % 3) for number in range(200)]
+    made, encoder = Load(7, words=6), TextCrossEncoder(DEFAULT_RERANKER, activation="sigmoid")
+    asked = [made.request(1 + number % 2) for number in range(200)]
     work = Soak(server, [(one, encoder.rerank(*one)) for one in asked], 8)
     began = time.perf_counter()
     await work.run(requests // 10, CLIENTS)
