@@ -10,8 +10,8 @@ the same load generator, which shares the cores with them. Without INFINITY it i
 - latency: requests of 20 documents, unloaded, then with Poisson arrivals at 70 % of the measured
   pairs per second, then the same while one client sends 1,000 documents at a time;
 - overload: five times the measured pairs per second, with two seconds for each request;
-- soak: clients that hang up, send malformed bodies or read slowly among others, however long it
-  takes. Scores have to be the library's to the bit.
+- soak, with the smaller bundled model: clients that hang up, send malformed bodies or read slowly
+  among others, however long it takes. Scores have to be the library's to the bit.
 
 Documents are made-up words, 5 to 100 of them, and 6 at most in the soak.
 """
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from serving_load import Load, Soak, body, client, closed_loop, long_requests, one_by_one, open_loop
-from serving_servers import Running, running
+from serving_servers import SMALL, Running, running
 
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
 
@@ -108,7 +108,7 @@ async def overload(server: Running, pairs_per_s: float, seconds: float) -> dict[
 
 async def soak(server: Running, requests: int) -> dict[str, Any]:
     """Measure what comes of all kinds of requests, and what is left of them."""
-    made, encoder = Load(7, words=6), TextCrossEncoder(DEFAULT_RERANKER, activation="sigmoid")
+    made, encoder = Load(7, words=6), TextCrossEncoder(SMALL, activation="sigmoid")
     asked = [made.request(1 + number % 2) for number in range(200)]
     work = Soak(server, [(one, encoder.rerank(*one)) for one in asked], 8)
     began = time.perf_counter()
@@ -156,7 +156,7 @@ def overloaded(seconds: float) -> dict[str, Any]:
 
 def soaked(requests: int) -> dict[str, Any]:
     """Measure a soak."""
-    with running("ours") as server:
+    with running("ours, small") as server:
         return asyncio.run(soak(server, requests))
 
 
