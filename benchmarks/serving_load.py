@@ -129,13 +129,14 @@ class Soak:
         self._random = random.Random(seed)
         self.counts: Counter[str] = Counter()
 
-    async def run(self, seconds: float, clients: int) -> None:
-        """Ask for so many seconds."""
-        end = time.perf_counter() + seconds
+    async def run(self, requests: int, clients: int) -> None:
+        """Send so many requests, each client one at a time."""
+        end = self.counts["requests"] + requests
 
         async def ask() -> None:
             async with client(self._server.url) as session:
-                while time.perf_counter() < end:
+                while self.counts["requests"] < end:
+                    self.counts["requests"] += 1
                     draw = self._random.random()
                     if draw < 0.80:
                         await self._plain(session)
@@ -199,5 +200,4 @@ class Soak:
         self.counts["right" if got == dict(enumerate(scores)) else "wrong"] += 1
 
     def _count(self, kind: str, status: int) -> None:
-        self.counts["requests"] += 1
         self.counts[f"{kind} {status}" if status else kind] += 1

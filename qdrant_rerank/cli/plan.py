@@ -11,6 +11,7 @@ from qdrant_rerank.capacity import Plan, Workload
 from qdrant_rerank.capacity import plan as planned
 from qdrant_rerank.cli.options import json_option, reranker_option
 from qdrant_rerank.cli.output import print_json, print_table, say
+from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER
 from qdrant_rerank.utils.rendering import Column, Table
 
@@ -76,7 +77,11 @@ def plan(reranker: str, words: int, as_json: bool, **given: Any) -> None:
     """
     source = {"pairs_per_second": "given", "documents_per_second": "given"}
     checked = {name: 1 for name in source if given[name] is None}
-    Workload(**{**given, **checked})  # raises before anything is measured
+    try:
+        Workload(**{**given, **checked})
+    except InvalidInputError as error:  # before anything is measured
+        name, _, rest = str(error).partition(" ")
+        raise InvalidInputError(f"{_option(name)} {rest}") from error
     if given["pairs_per_second"] is None:
         given["pairs_per_second"] = _pairs_per_second(reranker, words)
         source["pairs_per_second"] = f"measured: {reranker}, {words} words, one core"
@@ -91,6 +96,10 @@ def plan(reranker: str, words: int, as_json: bool, **given: Any) -> None:
     print_table(_table(load, found, source))
     for note in found.notes:
         say(f"- {note}")
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _pairs_per_second(model: str, words: int) -> float:

@@ -1,5 +1,6 @@
 """The models of a server: loaded at its start, found by name, each with its own turns."""
 
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ __all__ = ["Models", "ServedModel"]
 ASCII_PER_TOKEN = 4
 OTHERS_PER_TOKEN = 1
 SPECIAL_TOKENS = 3
+SHOWN = 3  # names of models in the error for another one
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +92,11 @@ class Models:
             return self.served[0]
         found = self._by_name.get(name.lower())
         if found is None:
+            names = [model.name for model in self.served]
+            near = difflib.get_close_matches(name, names, n=SHOWN, cutoff=0.0)
             raise NotServedError(
-                f"The model {name!r:.80} is not served here; expected one of "
-                f"{', '.join(repr(model.name) for model in self.served)}."
+                f"The model {name!r:.80} is not served here; expected one such as "
+                f"{', '.join(map(repr, near))}. GET /v1/models lists all."
             )
         return found
 

@@ -156,10 +156,10 @@ class ReloadingServer(uvicorn.Server):
                 settings.require_safe()
                 # The listener stays where it is, whatever host they name.
                 replace(settings, host=self._settings.host).require_safe()
-                _require_certificate(settings)
+                certified = _require_certificate(settings)
                 await self._app.replace(lambda: create_app(settings))
-                if isinstance(self.config.ssl, ssl.SSLContext) and settings.certfile is not None:
-                    self.config.ssl.load_cert_chain(settings.certfile, settings.keyfile)
+                if isinstance(self.config.ssl, ssl.SSLContext) and certified is not None:
+                    self._use(self.config.ssl, certified)
             except Exception as error:
                 logger.error("Not reloaded, and nothing is changed: %s", error)
                 return
@@ -173,19 +173,34 @@ class ReloadingServer(uvicorn.Server):
             else:
                 logger.info("Reloaded.")
 
+    @staticmethod
+    def _use(listening: ssl.SSLContext, certified: ssl.SSLContext) -> None:
+        """Let new connections have a certificate that was read before the models were loaded.
+
+        Its files may have changed since then, and half of a new pair would end all handshakes.
+        """
+
+        def choose(connection: ssl.SSLObject, *_: object) -> None:
+            connection.context = certified
+
+        listening.sni_callback = choose  # which is called for clients that name no server, too
+
     def _start_reload(self) -> None:
         task = asyncio.create_task(self.reload())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
 
-def _require_certificate(settings: ServeSettings) -> None:
+def _require_certificate(settings: ServeSettings) -> ssl.SSLContext | None:
+    """Read the certificate and its key; returns None if there is none to be used."""
     if settings.certfile is None:
-        return
+        return None
+    certified = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.certfile, settings.keyfile)
+        certified.load_cert_chain(settings.certfile, settings.keyfile)
     except (OSError, ssl.SSLError) as error:
         raise InvalidInputError(
             f"The certificate {settings.certfile} cannot be used: {error}. Pass the file of the "
             "certificate chain as --certfile and that of its key as --keyfile."
         ) from error
+    return certified

@@ -1,11 +1,7 @@
-"""Requests take turns at one model: the one with the least work left goes first.
+"""Requests take turns at one model, batch by batch, in the order of ``turns``.
 
-A batch is the unit of a turn. A request with 20 documents that arrives during one with 1,000 waits
-for the batches that are running, and not for the other request. The request with the fewest tokens
-left goes first, because this order gives the shortest waits on average (shortest remaining
-processing time; L. Schrage, "A proof of the optimality of the shortest remaining processing time
-discipline", 1968). Alone, it would let short requests hold up a long one for ever: every eighth
-turn goes to the request that has waited longest, so that it always has an eighth of the model.
+A request with 20 documents that arrives during one with 1,000 waits for the batches that are
+running, and not for the other request.
 
 Batches are those that the library makes of the request alone, so the scores are equal, too. On a
 CPU, mixing pairs of several requests would gain nothing: a batch there is about 512 tokens, mostly
@@ -24,15 +20,19 @@ from qdrant_rerank.cross_encoder.pair_scores import PairScores
 from qdrant_rerank.cross_encoder.steps import Steps
 from qdrant_rerank.errors import DeadlineError
 from qdrant_rerank.inference.batching import Batch
+from qdrant_rerank.serving.turns import SIMILAR, Turns
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 
 __all__ = ["Job", "Meter", "QueueFullError", "Scheduler", "StepModel"]
 
-TURNS_PER_OLDEST = 8  # every eighth turn goes to the request that has waited longest
 TEXTS_PER_CUT = 32  # that are cut in one turn
-# Share of its time that a request may need, by the measured speed. The rest is for the turns of the
-# one that has waited longest, and for a speed that changes.
+# Share of its time that a request may need, by the measured speed. The rest is for the turns that
+# the first request is owed, and for a speed that changes.
 SURE = 0.75
+# Times as many tokens as a new request has: for the sake of a request that is longer than this, no
+# new one is refused. A client whose requests are all long would stop the others.
+MUCH_LONGER = 8
+ROOM = 2  # times its own tokens that a request finds free in the queue: it leaves as much to others
 SMOOTHING = 0.05  # weight that each batch takes from those before it in the measured speed
 
 
@@ -85,6 +85,7 @@ class Job:
 
     Attributes:
         future: gets the scores, or the error.
+        size: the estimate.
         remaining: tokens that the model has not read yet; an estimate until all are tokenised.
         waited_s: seconds until the first step.
     """
@@ -100,7 +101,7 @@ class Job:
         self.pairs = list(pairs)
         self.document_tokens = document_tokens
         self.uncut = 0 if document_tokens is None else len(self.pairs)  # the last ones
-        self.remaining = tokens
+        self.size = self.remaining = tokens
         self.deadline = deadline
         self.number = number
         self.future: Future[PairScores] = Future()
@@ -124,8 +125,8 @@ class Scheduler:
 
     Args:
         model: the model.
-        queue_tokens: tokens that may wait; beyond them a request is refused. A request that finds
-            no other one is always taken.
+        queue_tokens: tokens that may wait; beyond them a request is refused, and a long one before
+            a short one. A request that finds no other one is always taken.
         meter: is told of each batch; None for nobody.
         name: of the threads.
     """
@@ -144,7 +145,7 @@ class Scheduler:
         self._changed = threading.Condition()
         self._jobs: dict[int, Job] = {}
         self._numbers = count()
-        self._turns = 0
+        self._turns = Turns()
         self._closed = False
         # Sums over the last batches: what they held, and how long they and the reading took.
         self._tokens = self._seconds = 0.0
@@ -190,7 +191,7 @@ class Scheduler:
 
         Raises:
             QueueFullError: too many tokens wait, or so many that this request would be late, or
-                would make one late that was taken before and has more tokens left.
+                would make one late that was taken before and is longer, but not much longer.
         """
         with self._changed:
             if self._jobs:
@@ -217,11 +218,12 @@ class Scheduler:
     def _require_room(self, tokens: int, deadline: Deadline) -> None:
         """Refuse what the queue does not hold, or what would not be done in time."""
         waiting, speed = self._waiting(), self.tokens_per_s
-        if waiting + tokens > self._limit:
-            excess = waiting + tokens - self._limit
+        excess = waiting + ROOM * tokens - self._limit
+        if excess > 0:
             raise QueueFullError(
-                f"{waiting:,} tokens wait at the model, and with this request they would be more "
-                f"than the limit of {self._limit:,} tokens (queue_tokens).",
+                f"{waiting:,} tokens wait at the model. With this request, and as many tokens left "
+                f"free for shorter ones, they would be more than the limit of {self._limit:,} "
+                "tokens (queue_tokens).",
                 excess / speed if speed else 0.0,
             )
         if speed:
@@ -229,7 +231,8 @@ class Scheduler:
 
     def _require_time(self, tokens: int, deadline: Deadline, speed: float) -> None:
         """Refuse what would be late, or what would make a request late that was taken before."""
-        before = sum(job.remaining for job in self._jobs.values() if job.remaining <= tokens)
+        similar = SIMILAR * tokens
+        before = sum(job.remaining for job in self._jobs.values() if job.size <= similar)
         needed = (before + tokens) / speed
         time_left = deadline.remaining
         if time_left is not None and needed > SURE * time_left:
@@ -240,17 +243,17 @@ class Scheduler:
             )
         done, now = before, time.monotonic()
         overtaken = sorted(
-            (job.remaining, job.deadline.at)
+            (job.size, job.number, job.remaining, job.deadline.at)
             for job in self._jobs.values()
-            if job.remaining > tokens
+            if similar < job.size <= MUCH_LONGER * tokens
         )
-        for remaining, at in overtaken:
+        for _, _, remaining, at in overtaken:
             done += remaining
             left = at - now
             if done / speed <= left and (done + tokens) / speed > SURE * left:
                 raise QueueFullError(
                     "This request would overtake another one, which would then be late.",
-                    (done - tokens) / speed,  # then the other one has no more left than this one
+                    done / speed,  # then the other one has its answer
                 )
 
     def _waiting(self) -> int:
@@ -278,18 +281,16 @@ class Scheduler:
         able = [job for job in self._jobs.values() if job.ready or not (job.reading or job.running)]
         if not able:
             return None
-        self._turns += 1
-        if self._turns % TURNS_PER_OLDEST == 0:
-            job = able[0]  # a dict keeps the order of arrival
-        else:
-            job = min(able, key=lambda job: (job.remaining, job.number))
+        job = self._turns.next(able, next(iter(self._jobs)))  # a dict keeps the order of arrival
         if job.waited_s is None:
             job.waited_s = time.perf_counter() - job.began
         if not job.ready:
             job.reading = True
+            self._turns.took(job.number)
             return job, lambda: self._read(job)
         job.running += 1
         batch, tokens = job.ready.pop()
+        self._turns.took(job.number, tokens)
         waiting = 1 + sum(len(other.ready) for other in able)
         return job, lambda: self._run(job, batch, tokens, waiting)
 

@@ -149,8 +149,11 @@ def parse_rerank(body: Any) -> TeiBody | CohereBody:
     Raises:
         BodyError: it does not fit.
     """
-    if isinstance(body, Mapping) and "texts" in body and "documents" not in body:
-        return parse(TeiBody, body)
+    if isinstance(body, Mapping) and "documents" not in body:
+        if "texts" in body:
+            return parse(TeiBody, body)
+        if "query" in body:
+            raise BodyError("documents: Field required; or texts, as text-embeddings-inference has")
     return parse(CohereBody, body)
 
 

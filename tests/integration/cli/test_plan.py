@@ -27,10 +27,10 @@ def test_speeds_are_measured_unless_they_are_given():
 def test_bad_input_is_one_line_before_anything_is_measured():
     """With exit code 2."""
     for option, value, message in [
-        ("--candidates", "0", "candidates is 0; expected 1 or more"),
-        ("--quantization", "int4", "quantization is 'int4'"),
-        ("--pairs-per-second", "0", "pairs_per_second is 0"),
-        ("--node-gib", "-1", "node_gib is -1"),
+        ("--candidates", "0", "--candidates is 0; expected 1 or more"),
+        ("--quantization", "int4", "--quantization is 'int4'"),
+        ("--pairs-per-second", "0", "--pairs-per-second is 0"),
+        ("--node-gib", "-1", "--node-gib is -1"),
         ("--reranker", "no-such-model", "no-such-model"),
     ]:
         found = CliRunner().invoke(main, [*GIVEN, option, value])

@@ -41,7 +41,7 @@ def still_serves(url):
         (b"[]", 422, "the body: Input should be a valid dictionary (an object of JSON)"),
         (b"7", 422, "the body"),
         (b'{"texts": ["a"]}', 422, "query: Field required"),
-        (b'{"query": "q"}', 422, "documents: Field required"),
+        (b'{"query": "q"}', 422, "documents: Field required; or texts"),
         (b'{"query": "q", "texts": "a"}', 422, "texts: Input should be a valid list"),
         (b'{"query": "q", "texts": [null]}', 422, "texts.0: Input should be a valid string"),
         (b'{"query": "q", "documents": [["a"]]}', 422, "documents.0: it is a list"),
@@ -241,3 +241,18 @@ def test_many_clients_at_once_get_their_own_scores(tiny_bert):
         for thread in threads:
             thread.join()
         assert wrong == []
+
+
+def test_an_unknown_model_gets_a_few_near_names(tiny_bert):
+    """And the call that lists all."""
+    models = [f"{name}={tiny_bert}" for name in ("small-v1", "small-v2", "large", "other", "more")]
+    with served(models=models) as url:
+        body = {"query": "q", "documents": ["a"], "model": "small-v3"}
+        found = httpx.post(url + "/rerank", json=body)
+    assert found.status_code == 404
+    message = found.json()["message"]
+    assert "'small-v3' is not served here" in message
+    assert "'small-v1'" in message
+    assert "'small-v2'" in message
+    assert message.count("'") == 8  # the name that was asked for, and three others
+    assert message.endswith("GET /v1/models lists all.")

@@ -1,6 +1,7 @@
 """SIGHUP: settings, keys and models are read again, and no request is dropped."""
 
 import signal
+import ssl
 import threading
 
 import httpx
@@ -108,6 +109,37 @@ def test_tls_begins_at_a_restart(tiny_bert, tmp_path):
         config.write_text(f"certfile = '{certificate}'\nkeyfile = '{key}'\n")
         process.send_signal(signal.SIGHUP)
         assert "a restart alone changes certfile" in process.stderr.readline()
+
+
+def logged(process, words):
+    """The next line of the log with these words."""
+    for line in process.stderr:
+        if words in line:
+            return line
+    raise AssertionError("the server has ended")
+
+
+def test_a_replaced_certificate_is_taken(tiny_bert, tmp_path):
+    """By new connections; a key that is not the certificate's leaves the last pair in use."""
+    certificate, key = certified(tmp_path)
+    config = tmp_path / "serve.toml"
+    config.write_text(f"models = ['{tiny_bert}']\ncertfile = '{certificate}'\nkeyfile = '{key}'\n")
+    before = ssl.create_default_context(cafile=certificate)
+    with command("--config", config) as (process, url, _):
+        assert httpx.get(url + "/health", verify=before).status_code == 200
+        certified(tmp_path)
+        after = ssl.create_default_context(cafile=certificate)
+        process.send_signal(signal.SIGHUP)
+        logged(process, "Reloaded.")
+        assert httpx.get(url + "/health", verify=after).status_code == 200
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            httpx.get(url + "/health", verify=before)
+        pair = key.read_bytes()
+        certified(tmp_path)
+        key.write_bytes(pair)
+        process.send_signal(signal.SIGHUP)
+        assert "cannot be used" in logged(process, "Not reloaded")
+        assert httpx.get(url + "/health", verify=after).status_code == 200
 
 
 def test_what_cannot_be_used_changes_nothing(tiny_bert, tmp_path):

@@ -11,7 +11,6 @@ from qdrant_rerank import TextCrossEncoder
 from qdrant_rerank.errors import DeadlineError, InvalidInputError
 from qdrant_rerank.serving.scheduler import (
     TEXTS_PER_CUT,
-    TURNS_PER_OLDEST,
     QueueFullError,
     Scheduler,
 )
@@ -104,7 +103,7 @@ def test_a_long_request_always_moves_on(one_by_one):
     model.allow(60)
     turns = model.order[2:60]
     # Each short request takes a second turn, in which it is tokenised.
-    assert turns.count("long") >= len(turns) // TURNS_PER_OLDEST
+    assert turns.count("long") >= len(turns) // 8
     model.allow(80 + 12 - 61)
     assert len(long.future.result(60).scores) == 12
     assert all(len(short.future.result(60).scores) == 1 for short in shorts)
@@ -186,16 +185,39 @@ def test_no_request_is_taken_that_makes_another_one_late(one_by_one):
     second = int(scheduler.tokens_per_s)  # tokens, as many as the model reads in a second
     kept = scheduler.submit(pairs_of("long", 1), 100 * second, Deadline.after(160))
     with pytest.raises(QueueFullError, match="would overtake another one") as refused:
-        scheduler.submit(pairs_of("short", 1), 70 * second, Deadline.after(1000))
-    # The longer one then has as little left as this one, which no longer overtakes it.
-    assert 20 < refused.value.retry_after_s < 60
+        scheduler.submit(pairs_of("short", 1), 49 * second, Deadline.after(1000))
+    assert 90 < refused.value.retry_after_s < 110  # until the longer one has its answer
     with pytest.raises(QueueFullError, match="would overtake another one"):  # 120 s are sure
         scheduler.submit(pairs_of("short", 1), 40 * second, Deadline.after(1000))
-    shorter = scheduler.submit(pairs_of("short", 1), 10 * second, Deadline.after(1000))
+    similar = scheduler.submit(pairs_of("similar", 1), 70 * second, Deadline.after(1000))
+    shorter = scheduler.submit(pairs_of("short", 1), 15 * second, Deadline.after(1000))
     late = scheduler.submit(pairs_of("longer", 1), 110 * second)  # overtakes nobody
     model.permits.release()
-    model.allow(3)
-    for job in (first, kept, shorter, late):
+    model.allow(4)
+    for job in (first, kept, similar, shorter, late):
+        assert len(job.future.result(60).scores) == len(job.pairs)
+    assert model.order.index("long") < model.order.index("similar")
+    scheduler.close()
+
+
+def test_a_long_request_is_refused_before_a_short_one(one_by_one):
+    """It leaves room in the queue, and nobody is refused for the sake of its time."""
+    model = Watched(one_by_one)
+    scheduler = Scheduler(model, queue_tokens=10**8)
+    first = asked(scheduler, "first", 3)
+    model.allow(2)
+    model.wait()
+    # Its time suffices for itself alone.
+    deadline = Deadline.after(1.4 * 10**7 / scheduler.tokens_per_s)
+    jobs = [scheduler.submit(pairs_of("long", 1), 10**7, deadline)]
+    jobs += [scheduler.submit(pairs_of("long", 1), 10**7) for _ in range(7)]
+    with pytest.raises(QueueFullError, match="tokens left free for shorter ones"):
+        scheduler.submit(pairs_of("long", 1), 10**7)
+    jobs += [scheduler.submit(pairs_of("short", 1), 10**5) for _ in range(198)]
+    with pytest.raises(QueueFullError, match="the limit of 100,000,000 tokens"):
+        scheduler.submit(pairs_of("short", 1), 10**5)
+    model.permits.release(10**6)
+    for job in (first, *jobs):
         assert len(job.future.result(60).scores) == len(job.pairs)
     scheduler.close()
 
