@@ -20,7 +20,6 @@ from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import TextSource
 from qdrant_rerank.qdrant.documents import Document
-from qdrant_rerank.qdrant.fill_states import FilledStates, fill_states
 from qdrant_rerank.qdrant.lookups import Query, WithPayload, WithVectors
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
 from qdrant_rerank.qdrant.recall_request import FilterLike, Prefetches, RecallBy
@@ -31,6 +30,7 @@ from qdrant_rerank.qdrant.transport.driver import CallLimits, Driver, run
 from qdrant_rerank.qdrant.upload import Added, Upload, add_documents
 from qdrant_rerank.reranking.grouping import GroupedResults
 from qdrant_rerank.search.base import SearchCore
+from qdrant_rerank.search.fill_states import FilledStates, fill_states
 from qdrant_rerank.search.request import SearchRequest, read_query
 from qdrant_rerank.types import PointId, RerankerLike, SearchResults, StatesPrecision
 from qdrant_rerank.utils.validation import (
