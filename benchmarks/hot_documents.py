@@ -22,7 +22,7 @@ import numpy as np
 from stream import WORDS
 
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
-from qdrant_rerank.cross_encoder.document_cache import SplitRuntime
+from qdrant_rerank.cross_encoder.document_cache import TwoPartRuntime
 from qdrant_rerank.evaluation import evaluate_run
 from qdrant_rerank.evaluation.corpus import read_corpus, read_queries
 from qdrant_rerank.evaluation.trec import read_qrels, read_run
@@ -77,7 +77,7 @@ def measure(model: str, words: tuple[int, int], count: int) -> dict[str, float]:
     kept.score_pairs(pairs)
     took["kept"] = best(lambda: kept.score_pairs(pairs), len(pairs))
     runtime = halves._model.scorer().runtime
-    assert isinstance(runtime, SplitRuntime)
+    assert isinstance(runtime, TwoPartRuntime)
     return took | {
         "hot x": took["whole"] / took["hot"],
         "tokens %": 100 * took["tokens"] / took["whole"],

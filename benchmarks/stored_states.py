@@ -1,41 +1,54 @@
 """What it saves to store the states of documents, and what it costs.
 
-    python benchmarks/stored_states.py [DATA_DIR] [--url URL] [--model NAME ...] [--parts PART ...]
-                                       [--out FILE]
+    python benchmarks/stored_states.py [DATA_DIR] [--only PART ...] [--url URL] [--model NAME ...]
+                                       [--fastembed FOLDER] [--out FILE] [--plot FILE.png]
 
-Parts:
+Each part takes minutes and adds its figures to FILE:
 
-- ``place``: where states may lie: a multivector of uint8 on disk without an index, or base64
-  in the payload, which is used; in the embedded engine, and with --url on a server, over REST
+- ``place``: where states may lie: in the payload, which is used, or in a multivector of uint8 or
+  float16 on disk without an index; in the embedded engine, and with --url on a server, over REST
   and gRPC: milliseconds to fetch those of 100 points, to retrieve 100 candidates without them, with
-  and without a filter on a field that has no index, and bytes on disk.
-- ``speed``: made-up documents of 15 to 250 words. The whole model and the stored states take turns,
-  and so does fastembed's default model if it is installed and has it: reranking of 100 candidates,
-  and whole searches; processor time of all threads, so that a busy machine disturbs less, and wall
-  time. Bytes per token, and how long indexing takes with states beside the trunk's own time.
-- ``quality``: with DATA_DIR, of ``dl19`` and ``wikiqa_test``: nDCG@10 and RR of the whole model and
-  of states in int8; and of a few queries, Kendall's tau of their scores with those of float16, and
-  the largest difference of logits between the whole model in fp32 and its states in float16.
+  and without a filter on a field that has no index; bytes on disk, and bytes of the answer.
+- ``speed``: made-up documents of 15 to 250 words, 100 of them reranked. The whole model and the
+  stored states take turns, and so does fastembed with --fastembed: a folder of
+  ``python -m benchmarks.peers.models FOLDER minilm-l6-fp32``, which has the shape of its default.
+  Processor time of all threads, so that a busy machine disturbs less, and wall time.
+- ``search``: whole searches of 100 candidates, embedded, and with --url over REST and gRPC; what
+  indexing with states takes beside the trunk's own time.
+- ``memory``: largest memory of a process that searches, with stored states and without.
+- ``during``: searches while ``fill_states`` works, beside those before and after it.
+- ``dl19``, ``wikiqa_test``: with DATA_DIR, nDCG@10 and RR of the whole model and of states in int8.
+- ``order``: with DATA_DIR, Kendall's tau of scores by int8, by float16 and by the whole model, of a
+  few queries of dl19, and the largest difference of logits between the whole model in fp32 and its
+  states in float16.
+
+``--plot`` draws quality against milliseconds, of what FILE has.
 """
 
 import argparse
-import base64
 import contextlib
 import json
 import random
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
+import threading
 import time
 import warnings
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 from qdrant_client import QdrantClient, models
 from stream import WORDS
 
 from qdrant_rerank import DEFAULT_RERANKER, CollectionSettings, HybridSearcher, TextCrossEncoder
+from qdrant_rerank.cross_encoder.document_states import Passage, pack
 from qdrant_rerank.evaluation import evaluate_run
 from qdrant_rerank.evaluation.corpus import read_corpus, read_queries
 from qdrant_rerank.evaluation.trec import read_qrels, read_run
@@ -45,10 +58,15 @@ from qdrant_rerank.qdrant.stored_states import encoded
 QUERIES = ("which bread rises", "the melting point of iron", "how deep is the sea")
 WIDTH = 384
 CANDIDATES = 100
-FASTEMBED = "Xenova/ms-marco-MiniLM-L-6-v2"
+# nDCG@10 on DL 2019 of fastembed's default, by the card of ms-marco-MiniLM-L-6-v2.
+PUBLISHED = 0.743
 GIVEN_RUNS = {"dl19": "candidates_bm25_top100.tsv.gz"}
+BM25_ALONE = 0.506  # nDCG@10 of the candidates of dl19
+SETTINGS = CollectionSettings(document_states="int8")
 COMPARED = 5  # queries whose scores are compared one by one
-PARTS = ("place", "speed", "quality")
+PARTS = ("place", "speed", "search", "memory", "during", "dl19", "wikiqa_test", "order")
+KINDS = ("none", "payload", "uint8", "float16")
+SPREAD = 13  # standard deviation of the numbers of states, of which the largest is 80
 
 
 def main() -> None:
@@ -56,25 +74,50 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--url", help="of a Qdrant server; gRPC one port above")
     parser.add_argument("--model", action="append", help="may be repeated")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--documents", type=int, default=300)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--queries", type=int, help="of each set of DATA_DIR; all by default")
+    parser.add_argument("--fastembed", type=Path, help="folder of a model")
     parser.add_argument("--out", type=Path, help="JSON with the figures")
+    parser.add_argument("--plot", type=Path, help="PNG, drawn of --out")
+    parser.add_argument("--searches", nargs=2, help=argparse.SUPPRESS)  # of a process to measure
     given = parser.parse_args()
     warnings.simplefilter("ignore")
+    if given.searches:
+        print(json.dumps(searching(*given.searches)))
+        return
     figures: dict[str, Any] = {}
-    if "place" in given.parts:
-        figures["place"] = place(given.url, given.documents)
+    if given.out and given.out.exists():
+        figures = json.loads(given.out.read_text())
     for model in given.model or [DEFAULT_RERANKER]:
-        if "speed" in given.parts:
-            figures[f"speed {model}"] = speed(model, given.url, given.documents, given.turns)
-        if "quality" in given.parts and given.data:
-            for name in ("dl19", "wikiqa_test"):
-                folder = given.data / "eval" / name
-                figures[f"{name} {model}"] = quality(model, folder, given.queries)
-    if given.out:
-        given.out.write_text(json.dumps(figures, indent=1) + "\n")
+        for part in given.only:
+            if part in ("dl19", "wikiqa_test", "order") and given.data is None:
+                continue
+            figures[part if part == "place" else f"{part} {model}"] = measured(part, model, given)
+            if given.out:
+                given.out.write_text(json.dumps(figures, indent=1) + "\n")
+    if given.plot:
+        draw(figures, given.plot)
+
+
+def measured(part: str, model: str, given: argparse.Namespace) -> Any:
+    """Figures of one part."""
+    match part:
+        case "place":
+            return place(given.url, given.documents)
+        case "speed":
+            return speed(model, given.fastembed, given.turns)
+        case "search":
+            return search(model, given.url, given.documents, given.turns)
+        case "memory":
+            return memory(model, given.documents)
+        case "during":
+            return during(model, given.documents)
+        case "order":
+            return order(model, given.data / "eval" / "dl19", given.queries or COMPARED)
+        case _:
+            return quality(model, given.data / "eval" / part, given.queries)
 
 
 def show(name: str, row: dict[str, Any]) -> None:
@@ -103,32 +146,47 @@ def place(url: str | None, count: int) -> dict[str, Any]:
     """Compare the places where states may lie."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(20, 330, count)
-    states = [
-        np.clip(rng.normal(0, 38, (length, WIDTH)), -127, 127).astype(np.int8) for length in lengths
-    ]
+    states = [rng.normal(0, SPREAD, (length, WIDTH)).clip(-80, 80).round() for length in lengths]
     figures: dict[str, Any] = {}
     with engines(url) as clients:
         for engine, (client, folder) in clients.items():
-            for kind in ("none", "base64", "multivector"):
+            for kind in KINDS:
                 before = size(folder)
                 row = placed(client, kind, states)
-                figures[f"{engine} {kind}"] = row
+                if engine == "REST" and kind != "none":
+                    row["MB moved"] = moved(url, kind)
                 if folder is not None:
-                    row["kB per point"] = (size(folder) - before) / 1000 / count
+                    row["bytes on disk per token"] = (size(folder) - before) / lengths.sum()
+                figures[f"{engine} {kind}"] = row
                 show(f"{engine:<9}{kind:<12}", row)
                 client.delete_collection("places")
     return figures
 
 
+def moved(url: str | None, kind: str) -> float:
+    """Megabytes of a server's answer with the states of 100 points, not compressed."""
+    wanted = {"with_payload": ["states"]} if kind == "payload" else {"with_vector": ["states"]}
+    answer = httpx.post(
+        f"{url}/collections/places/points",
+        json={"ids": list(range(CANDIDATES)), "with_payload": False, **wanted},
+        headers={"Accept-Encoding": "identity"},
+        timeout=300,
+    )
+    return len(answer.raise_for_status().content) / 1e6
+
+
+DATATYPES = {"uint8": models.Datatype.UINT8, "float16": models.Datatype.FLOAT16}
+
+
 def placed(client: QdrantClient, kind: str, states: list[Any]) -> dict[str, float]:
     """Milliseconds of one place."""
     vectors = {"dense": models.VectorParams(size=256, distance=models.Distance.COSINE)}
-    if kind == "multivector":
+    if kind in DATATYPES:
         vectors["states"] = models.VectorParams(
             size=WIDTH,
             distance=models.Distance.DOT,
             on_disk=True,
-            datatype=models.Datatype.UINT8,
+            datatype=DATATYPES[kind],
             multivector_config=models.MultiVectorConfig(
                 comparator=models.MultiVectorComparator.MAX_SIM
             ),
@@ -142,10 +200,10 @@ def placed(client: QdrantClient, kind: str, states: list[Any]) -> dict[str, floa
         for row in range(start, min(start + 8, len(states))):
             vector: dict[str, Any] = {"dense": rng.normal(size=256).tolist()}
             payload: dict[str, Any] = {"text": "x" * 600, "year": row % 50}
-            if kind == "multivector":
-                vector["states"] = (states[row].astype(float) + 128).tolist()
-            elif kind == "base64":
-                payload["states"] = base64.b64encode(states[row].tobytes()).decode()
+            if kind in DATATYPES:
+                vector["states"] = (states[row] + 128).tolist()
+            elif kind == "payload":
+                payload["states"] = encoded(record(states[row]))
             points.append(models.PointStruct(id=row, vector=vector, payload=payload))
         client.upsert("places", points, wait=True)
     found = {"upload s": time.perf_counter() - began}
@@ -166,55 +224,136 @@ def placed(client: QdrantClient, kind: str, states: list[Any]) -> dict[str, floa
     ids = [point.id for point in candidates()]
 
     def fetch() -> list[bytes]:
-        if kind == "multivector":
+        if kind in DATATYPES:
             listed: Any = client.retrieve(
                 "places", ids, with_payload=False, with_vectors=["states"]
             )
             vectors = [np.asarray(point.vector["states"], np.float32) for point in listed]
             return [vector.astype(np.uint8).tobytes() for vector in vectors]
         points = client.retrieve("places", ids, with_payload=["states"])
-        return [base64.b64decode((point.payload or {})["states"]) for point in points]
+        return [b64decode((point.payload or {})["states"]) for point in points]
 
     found["candidates ms"] = median_ms(candidates)
     found["filtered ms"] = median_ms(lambda: candidates(models.Filter(must=[year])))
     if kind != "none":
         found["fetch ms"] = median_ms(fetch)
-        found["MB"] = sum(map(len, fetch())) / 1e6
     return found
 
 
-def speed(model: str, url: str | None, count: int, turns: int) -> dict[str, Any]:
-    """Compare the whole model with its stored states, in turns."""
+def record(states: Any) -> bytes:
+    """The record of a document with these states."""
+    passage = Passage(np.arange(len(states)), states.astype(np.float32), (0, 1))
+    return pack([passage], precision="int8", model=b"m" * 16, text=b"t" * 16, truncated=False)
+
+
+def made_up(count: int) -> list[str]:
+    """Documents of 15 to 250 words."""
     rng = random.Random(0)
-    documents = [" ".join(rng.choices(WORDS, k=rng.randint(15, 250))) for _ in range(count)]
+    return [" ".join(rng.choices(WORDS, k=rng.randint(15, 250))) for _ in range(count)]
+
+
+def speed(model: str, fastembed: Path | None, turns: int) -> dict[str, Any]:
+    """Compare the whole model with its stored states, in turns."""
+    some = made_up(CANDIDATES)
     encoder = TextCrossEncoder(model)
-    some = documents[:CANDIDATES]
     states = encoder.encode_documents(some)
     tokens = encoder.token_count([("", text) for text in some])
     rerankers: dict[str, Callable[[str], Any]] = {
         "whole": lambda query: encoder.rerank(query, some),
         "stored": lambda query: encoder.rerank(query, states),
     }
-    with contextlib.suppress(Exception):  # it is not installed, or its model is not here
+    if fastembed is not None:
+        from fastembed.common.model_description import ModelSource
         from fastembed.rerank.cross_encoder import TextCrossEncoder as Fastembed
 
-        other = Fastembed(FASTEMBED, local_files_only=True)
+        Fastembed.add_custom_model("local/model", ModelSource(hf="local/model"))
+        other = Fastembed("local/model", specific_model_path=str(fastembed))
         rerankers["fastembed"] = lambda query: list(other.rerank(query, some))
     figures = in_turns(rerankers, turns)
-    figures["whole / stored"] = figures["whole cpu ms"] / figures["stored cpu ms"]
-    if "fastembed" in rerankers:
-        figures["fastembed / stored"] = figures["fastembed cpu ms"] / figures["stored cpu ms"]
-    figures["bytes per token"] = states.nbytes / tokens
-    figures["stored letters per token"] = (
-        sum(len(encoded(bytes(one)).encode()) for one in states) / tokens
-    )
+    for name in rerankers.keys() - {"stored"}:
+        figures[f"{name} / stored"] = figures[f"{name} ms"] / figures["stored ms"]
+        figures[f"{name} / stored, cpu"] = figures[f"{name} cpu ms"] / figures["stored cpu ms"]
+    figures["bytes per token in memory"] = states.nbytes / tokens
+    figures["bytes per token in the payload"] = sum(len(encoded(bytes(x))) for x in states) / tokens
+    figures["GB for a million of 175 tokens"] = figures["bytes per token in the payload"] * 0.175
     show(f"{model} reranking", figures)
-    found: dict[str, Any] = {"reranking": figures}
+    return figures
+
+
+def search(model: str, url: str | None, count: int, turns: int) -> dict[str, Any]:
+    """Compare whole searches, over each way to Qdrant."""
+    encoder, documents = TextCrossEncoder(model), made_up(count)
+    encoder.encode_documents(documents[:2])  # loads both parts
+    found: dict[str, Any] = {}
     with engines(url) as clients:
         for engine, (client, _) in clients.items():
             found[engine] = searches(encoder, client, documents, turns)
             show(f"{model} search, {engine}", found[engine])
     return found
+
+
+def memory(model: str, count: int) -> dict[str, float]:
+    """Largest memory of a process that searches; each of the two collections in one of its own."""
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        client = embedded_client(folder)
+        for name, settings in (("whole", None), ("stored", SETTINGS)):
+            searcher = HybridSearcher(name, client=client, reranker=model)
+            searcher.add(made_up(count), settings=settings, progress=False)
+        client.close()
+        for name in ("whole", "stored"):
+            command = [sys.executable, __file__, "--searches", folder, name, "--model", model]
+            answer = subprocess.run(command, check=True, capture_output=True, text=True)
+            figures |= {f"{name} {key}": value for key, value in json.loads(answer.stdout).items()}
+    show(f"{model} memory", figures)
+    return figures
+
+
+def searching(folder: str, name: str) -> dict[str, float]:
+    """Memory of this process after searches, in MB."""
+    client = embedded_client(folder)
+    searcher = HybridSearcher(name, client=client)
+    for query in QUERIES:
+        found = searcher.search(query, candidates=CANDIDATES)
+    assert found.trace.documents_stored == (CANDIDATES if name == "stored" else None)
+    client.close()
+    return {"MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000}
+
+
+def during(model: str, count: int) -> dict[str, Any]:
+    """Milliseconds of searches before, while and after the states of a collection are filled in."""
+    found: dict[str, list[float]] = {"before": [], "while": [], "after": []}
+    shares: list[float] = []
+    client = embedded_client(None)
+    encoder = TextCrossEncoder(model)
+    encoder.encode_documents(["Iron melts."])  # loads both parts
+    searcher = HybridSearcher("docs", client=client, reranker=encoder)
+    searcher.add(made_up(count), progress=False)
+    filling = threading.Thread(
+        target=lambda: HybridSearcher("docs", client=client, reranker=encoder).fill_states(
+            batch_size=16, progress=False
+        )
+    )
+
+    def one(when: str) -> None:
+        began = time.perf_counter()
+        trace = searcher.search(QUERIES[len(shares) % len(QUERIES)], candidates=CANDIDATES).trace
+        found[when].append(1000 * (time.perf_counter() - began))
+        shares.append((trace.documents_stored or 0) / CANDIDATES)
+
+    for _ in range(3):
+        one("before")
+    filling.start()
+    while filling.is_alive():
+        one("while")
+    for _ in range(3):
+        one("after")
+    client.close()
+    figures = {f"{when} ms": statistics.median(times) for when, times in found.items()}
+    figures["slowest while ms"] = max(found["while"])
+    figures["searches while"] = len(found["while"])
+    show(f"{model} during", figures)
+    return {**figures, "stored share of each search": shares}
 
 
 def searches(
@@ -227,8 +366,7 @@ def searches(
     plain.add(documents, progress=False)
     without = time.process_time() - began
     began = time.process_time()
-    settings = CollectionSettings(document_states="int8")
-    stored.add(documents, settings=settings, progress=False)
+    stored.add(documents, settings=SETTINGS, progress=False)
     adding = time.process_time() - began
     began = time.process_time()
     encoder.encode_documents(documents, progress=False)
@@ -303,23 +441,62 @@ def quality(model: str, folder: Path, most: int | None) -> dict[str, float]:
         for measure in ("nDCG@10", "RR"):
             if measure in values:
                 figures[f"{name} {measure}"] = float(values[measure].mean())
-    taus: dict[str, list[float]] = {"int8": [], "whole": []}
-    exact = TextCrossEncoder(model, precision="fp32")
-    differences = []
-    for query in list(chosen)[:COMPARED]:
-        texts = [corpus[document].content for document in run[query]]
-        near = Stored(encoder, "float16").rerank(queries[query], texts)
-        taus["int8"].append(kendalltau(rerankers["int8"].rerank(queries[query], texts), near))
-        taus["whole"].append(kendalltau(encoder.rerank(queries[query], texts), near))
-        by_states = Stored(exact, "float16").rerank(queries[query], texts)
-        whole = exact.rerank(queries[query], texts)
-        differences.append(np.abs(np.array(by_states) - whole).max())
-    figures["tau int8, float16"] = float(np.mean(taus["int8"]))
-    figures["least tau int8, float16"] = float(np.min(taus["int8"]))
-    figures["tau whole, float16"] = float(np.mean(taus["whole"]))
-    figures["largest difference fp32"] = float(np.max(differences))
     show(f"{model} {folder.name}", figures)
     return figures
+
+
+def order(model: str, folder: Path, count: int) -> dict[str, float]:
+    """Compare the orders of some queries' candidates."""
+    queries, corpus = (
+        read_queries(folder / "queries.jsonl.gz"),
+        read_corpus(folder / "corpus.jsonl.gz"),
+    )
+    run = read_run(folder / GIVEN_RUNS[folder.name])
+    encoder, exact = TextCrossEncoder(model), TextCrossEncoder(model, precision="fp32")
+    taus: dict[str, list[float]] = {"int8": [], "whole": []}
+    differences = []
+    for query in list(run)[:count]:
+        text, texts = queries[query], [corpus[document].content for document in run[query]]
+        near = Stored(encoder, "float16").rerank(text, texts)
+        taus["int8"].append(kendalltau(Stored(encoder, "int8").rerank(text, texts), near))
+        taus["whole"].append(kendalltau(encoder.rerank(text, texts), near))
+        by_states = Stored(exact, "float16").rerank(text, texts)
+        differences.append(np.abs(np.array(by_states) - exact.rerank(text, texts)).max())
+    figures = {
+        "tau int8, float16": float(np.mean(taus["int8"])),
+        "least tau int8, float16": float(np.min(taus["int8"])),
+        "tau whole, float16": float(np.mean(taus["whole"])),
+        "largest difference fp32": float(np.max(differences)),
+    }
+    show(f"{model} order", figures)
+    return figures
+
+
+def draw(figures: dict[str, Any], file: Path) -> None:
+    """Plot nDCG@10 on DL 2019 against milliseconds for 100 candidates."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    points = {"no reranker": (1.0, BM25_ALONE)}
+    for name, row in figures.items():
+        part, _, model = name.partition(" ")
+        quality = figures.get(f"dl19 {model}")
+        if part != "speed" or quality is None:
+            continue
+        points[f"{model}, whole"] = (row["whole ms"], quality["whole nDCG@10"])
+        points[f"{model}, stored"] = (row["stored ms"], quality["int8 nDCG@10"])
+        if "fastembed ms" in row:
+            points["fastembed's default (card)"] = (row["fastembed ms"], PUBLISHED)
+    figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    for name, (ms, value) in points.items():
+        axis.scatter(ms, value, color="#1a6faf")
+        axis.annotate(f" {name}", (ms, value), fontsize=8, va="bottom")
+    axis.set(xscale="log", xlabel="ms to rerank 100 documents", ylabel="nDCG@10, DL 2019")
+    axis.margins(x=0.25, y=0.15)
+    figure.savefig(file, dpi=120)
+    plt.close(figure)
 
 
 def kendalltau(one: list[float], other: list[float]) -> float:

@@ -199,8 +199,8 @@ def _examine(
     from qdrant_rerank.cli import doctor_server as checks
     from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
     from qdrant_rerank.qdrant.lookups import hidden
-    from qdrant_rerank.qdrant.schema import CollectionSchema
-    from qdrant_rerank.qdrant.stored_states import STATES_ARE_OF, stored_of
+    from qdrant_rerank.qdrant.schema import STATES_FIELD, CollectionSchema
+    from qdrant_rerank.qdrant.stored_states import stored_record
     from qdrant_rerank.qdrant.text_source import settle_by_record
     from qdrant_rerank.qdrant.transport.client import is_local
 
@@ -233,8 +233,8 @@ def _examine(
             for record, text in zip(records, map(choice.text, payloads), strict=True)
             if text
         }
-        found = ask(lambda asked: asked.retrieve(name, list(read), with_payload=[STATES_ARE_OF]))
-        stored = {record.id: stored_of(record.payload) for record in found}
+        found = ask(lambda asked: asked.retrieve(name, list(read), with_payload=[STATES_FIELD]))
+        stored = {record.id: stored_record(record.payload) for record in found}
         yield from checks.check_states(
             schema,
             TextCrossEncoder(reranker, lazy_load=True).states_model,

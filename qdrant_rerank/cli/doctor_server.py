@@ -7,6 +7,7 @@ from qdrant_client import models
 from qdrant_client.local.payload_value_extractor import value_by_key
 
 from qdrant_rerank.cli.doctor_finding import MANY, Finding, Kind, name_list
+from qdrant_rerank.cross_encoder.document_states import is_current
 from qdrant_rerank.embedders import Bm25Encoder
 from qdrant_rerank.embedders.bm25 import DEFAULT_AVG_LEN
 from qdrant_rerank.errors import MissingTextError
@@ -203,7 +204,7 @@ def check_texts(
 
 
 def check_states(
-    schema: CollectionSchema, model: bytes, texts: Sequence[str], stored: Sequence[str | None]
+    schema: CollectionSchema, model: bytes, texts: Sequence[str], stored: Sequence[bytes | None]
 ) -> Iterator[Finding]:
     """Check how many documents have current states of the reranker, if the collection stores any.
 
@@ -211,7 +212,7 @@ def check_states(
         schema: the collection's vectors, and what it records.
         model: digest of what decides a state of the reranker that searches.
         texts: texts of the sample.
-        stored: for each text what its stored states are of, or None.
+        stored: for each text its stored record, or None.
     """
     states = schema.states
     if states is None or not texts:
@@ -226,7 +227,10 @@ def check_states(
             f"Search with that model, or store the states of this one: {command} --reranker ...",
         )
         return
-    current = sum(of == states.of(text) for text, of in zip(texts, stored, strict=True))
+    current = sum(
+        record is not None and is_current(record, text, model, states.precision)
+        for text, record in zip(texts, stored, strict=True)
+    )
     yield Finding(
         "states",
         current < (1 - MANY) * len(texts),

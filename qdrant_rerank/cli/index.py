@@ -19,7 +19,7 @@ from qdrant_rerank.cli.searchers import (
     searcher_for,
     storing,
 )
-from qdrant_rerank.errors import InvalidInputError, QdrantRequestError
+from qdrant_rerank.errors import QdrantRequestError
 
 __all__ = ["index"]
 
@@ -48,14 +48,6 @@ def index(
         searcher_for(source, create=True) as plain,
     ):
         known = recorded_states(plain.client, source.collection)
-        differs = known is None or known.precision != document_states
-        there = asking(plain.client)(lambda client: client.collection_exists(source.collection))
-        if document_states is not None and differs and there:
-            raise InvalidInputError(
-                f"--document-states is for a new collection, and {source.collection!r} is there. "
-                f"Run 'qdrant-rerank states --collection {source.collection} --precision "
-                f"{document_states}', then index."
-            )
         searcher, precision = storing(plain, source, known, document_states)
         settings = CollectionSettings(document_states=precision)
         with advising("Index again: what is stored is not stored twice."):

@@ -1,6 +1,7 @@
 """``qdrant-rerank states``: add the states of its documents to a collection."""
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,9 @@ from qdrant_rerank.cli.options import (
 from qdrant_rerank.cli.output import counted, print_json, say
 from qdrant_rerank.cli.searchers import searcher_for
 from qdrant_rerank.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from qdrant_rerank.types import StatesPrecision
 
 __all__ = ["states"]
 
@@ -32,7 +36,11 @@ __all__ = ["states"]
 )
 @json_option
 def states(
-    source: Source, reranker: str, precision: str | None, batch_size: int, as_json: bool
+    source: Source,
+    reranker: str,
+    precision: "StatesPrecision | None",
+    batch_size: int,
+    as_json: bool,
 ) -> None:
     """Read the documents of a collection once, and store what the reranker needs of them.
 
@@ -40,26 +48,10 @@ def states(
     skipped, so the command goes on where it was interrupted, and does little when it is run again.
     The collection may be searched meanwhile; a document without states is read in the search.
     """
-    from qdrant_rerank.qdrant.fill_states import fill_states
-    from qdrant_rerank.qdrant.transport.driver import CallLimits, Driver, run
-
     if reranker == NONE:
         raise InvalidInputError("--reranker is none; expected the model that will rerank.")
     with searcher_for(source, reranker) as searcher:
-        encoder = searcher._states_encoder()
-        assert encoder is not None  # it was given by name
-        driver = Driver(searcher.client, source.collection, CallLimits())
-        filled = run(
-            fill_states(
-                driver,
-                searcher._first,
-                searcher._choice,
-                encoder,
-                precision=precision,  # type: ignore[arg-type]  # click checks it
-                batch_size=batch_size,
-                progress=None,
-            )
-        )
+        filled = searcher.fill_states(precision=precision, batch_size=batch_size)
     if as_json:
         print_json({"collection": source.collection, **asdict(filled)})
         return

@@ -12,7 +12,7 @@ from typing import Any
 from weakref import WeakSet
 
 from qdrant_rerank.cross_encoder.activations import Activation
-from qdrant_rerank.cross_encoder.document_cache import SplitRuntime, TwoPartRuntime
+from qdrant_rerank.cross_encoder.document_cache import TwoPartRuntime
 from qdrant_rerank.cross_encoder.document_states import DIGEST_BYTES, FORMAT
 from qdrant_rerank.cross_encoder.heads import Label
 from qdrant_rerank.cross_encoder.model_config import ModelConfig
@@ -199,7 +199,8 @@ class EncoderLoader:
             )
         length = reader.tokenizer.max_length
         documents = PairReader(self._read_tokenizer(length - length // QUERY_SHARE), self.windows)
-        runtime = self._two_parts()
+        # OpenVINO would compile a graph for each length of a text.
+        runtime = self._two_parts(self.plan.without_openvino(), in_floats=True)
         scorer = PairScorer(
             reader,
             runtime,
@@ -210,31 +211,40 @@ class EncoderLoader:
         )
         return StateScorer(scorer, runtime, documents, self.states_model)
 
-    def _two_parts(self) -> TwoPartRuntime:
-        """Load the model in two parts, with the branches in floats."""
-        plan = self.plan.without_openvino()  # which compiles a graph for each length of a text
+    def _two_parts(
+        self, plan: Plan, *, max_bytes: int | None = None, in_floats: bool = False
+    ) -> TwoPartRuntime:
+        """Load the model in two parts.
+
+        Args:
+            plan: where and how both run.
+            max_bytes: memory for states that are kept; None keeps none.
+            in_floats: whether the branches compute in floats, whatever the precision.
+        """
         position = self.config.first_position
         with ExitStack() as stack:
             model, data = self._converted(plan, stack)
             trunk, branches = stack.enter_context(split(model, data, self.artifacts))
-            if is_quantized(branches):
+            if in_floats and is_quantized(branches):
                 branches = stack.enter_context(dequantized(branches, [], self.artifacts))
-
-            def fused(path: Path) -> Path | None:
-                if not plan.fuses_on_cpu:
-                    return None
-                return stack.enter_context(with_fused_attention(path, self.artifacts))
-
+            prepared = [self._fused(path, plan, stack) for path in (branches, trunk)]
             runtime = TwoPartRuntime(
                 branches,
                 plan,
-                prepared=fused(branches),
+                prepared=prepared[0],
                 first_position=position,
-                trunk=Runtime(trunk, plan, prepared=fused(trunk), first_position=position),
+                trunk=Runtime(trunk, plan, prepared=prepared[1], first_position=position),
+                max_bytes=max_bytes,
             )
             # The files may be in a temporary folder, and sessions are opened later, too.
             weakref.finalize(runtime, stack.pop_all().close)
             return runtime
+
+    def _fused(self, path: Path, plan: Plan, stack: ExitStack) -> Path | None:
+        """Return the file with fused attention, where the plan has it; it stays with the stack."""
+        if not plan.fuses_on_cpu:
+            return None
+        return stack.enter_context(with_fused_attention(path, self.artifacts))
 
     def _converted(self, plan: Plan, stack: ExitStack) -> tuple[Path, Sequence[Path]]:
         """Return the model's file and its data in the precision that the plan computes in."""
@@ -296,48 +306,32 @@ class EncoderLoader:
 
     def _loaded(self, plan: Plan, reader: PairReader) -> Runtime:
         """Make the files that the plan needs, and load them."""
-        position = self.config.first_position
+        if self.document_cache is not None:
+            return self._two_parts(plan, max_bytes=self.document_cache)
         with ExitStack() as stack:
-
-            def fused(path: Path) -> Path | None:
-                if not plan.fuses_on_cpu:
-                    return None
-                return stack.enter_context(with_fused_attention(path, self.artifacts))
-
             model, data = self._converted(plan, stack)
-            if self.document_cache is not None:
-                trunk, branches = stack.enter_context(split(model, data, self.artifacts))
-                runtime: Runtime = SplitRuntime(
-                    branches,
-                    plan,
-                    prepared=fused(branches),
-                    first_position=position,
-                    trunk=Runtime(trunk, plan, prepared=fused(trunk), first_position=position),
-                    max_bytes=self.document_cache,
-                )
-            else:
-                fallback = model
-                if plan.precision in {"fp32", "fp16"}:
-                    # Fused, it takes a text's length for its mask: padding has to be on the right.
-                    fuses = plan.on_gpu and reader.tokenizer.padding_side == "right"
-                    made = convert_for_gpu(
-                        model,
-                        data,
-                        self.artifacts,
-                        encoder=Encoder.read(self.files.tokenizer) if fuses else None,
-                        half=plan.precision == "fp16",
-                        from_half=plan.conversion.source == "fp16",
-                    )
-                    model = stack.enter_context(made)
-                runtime = Runtime(
+            fallback = model
+            if plan.precision in {"fp32", "fp16"}:
+                # Fused, it takes a text's length for its mask: padding has to be on the right.
+                fuses = plan.on_gpu and reader.tokenizer.padding_side == "right"
+                made = convert_for_gpu(
                     model,
-                    plan,
-                    prepared=fused(model),
-                    fallback=fallback,
-                    first_position=position,
-                    output=self.output,
-                    preferred=("logits", *(TOKEN_OUTPUTS if self._is_modular else ())),
+                    data,
+                    self.artifacts,
+                    encoder=Encoder.read(self.files.tokenizer) if fuses else None,
+                    half=plan.precision == "fp16",
+                    from_half=plan.conversion.source == "fp16",
                 )
+                model = stack.enter_context(made)
+            runtime = Runtime(
+                model,
+                plan,
+                prepared=self._fused(model, plan, stack),
+                fallback=fallback,
+                first_position=self.config.first_position,
+                output=self.output,
+                preferred=("logits", *(TOKEN_OUTPUTS if self._is_modular else ())),
+            )
             # The files may be in a temporary folder, and sessions are opened later, too.
             weakref.finalize(runtime, stack.pop_all().close)
             return runtime

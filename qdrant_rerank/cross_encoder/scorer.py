@@ -23,7 +23,7 @@ from qdrant_rerank.cross_encoder.model_config import ModelConfig
 from qdrant_rerank.cross_encoder.modular import ModularHead
 from qdrant_rerank.cross_encoder.pair_scores import PairScores
 from qdrant_rerank.cross_encoder.score_cache import PairOutput, ScoreCache, pair_key
-from qdrant_rerank.cross_encoder.steps import Block, Steps, Work
+from qdrant_rerank.cross_encoder.steps import Block, PairSteps, Steps, Work
 from qdrant_rerank.cross_encoder.windows import PairReader, aggregate
 from qdrant_rerank.errors import InvalidInputError, ModelOutputError
 from qdrant_rerank.inference.batching import (
@@ -177,10 +177,10 @@ class PairScorer:
             InvalidInputError: a text is not a str.
         """
         require_pairs(pairs)
-        blocks = []
+        blocks: list[Steps] = []
         first = 0
         for own in blocks_of(pairs):
-            blocks.append(Steps(self._look_up(own, first), self))
+            blocks.append(PairSteps(self._look_up(own, first), self))
             first += len(own)
         return blocks
 

@@ -11,7 +11,7 @@ rounded, stored or not, so that a score does not depend on what is stored.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,7 +22,6 @@ from qdrant_rerank.cross_encoder.document_cache import TwoPartRuntime
 from qdrant_rerank.cross_encoder.document_states import (
     Passage,
     Record,
-    is_current,
     pack,
     text_digest,
     unpack,
@@ -32,13 +31,18 @@ from qdrant_rerank.cross_encoder.score_cache import PairOutput
 from qdrant_rerank.cross_encoder.scorer import PairScorer
 from qdrant_rerank.cross_encoder.windows import PairReader
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.inference.batching import Batch
 from qdrant_rerank.types import StatesPrecision
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 
-__all__ = ["QUERY_SHARE", "StateScorer", "StoredText"]
+__all__ = ["QUERY_SHARE", "STORED_SHARE", "StateScorer", "StateSteps", "StoredText"]
 
 #: Part of the max length that is kept free for the query: 64 of 512 tokens.
 QUERY_SHARE = 8
+#: Times as fast, at least, is a document whose states are stored (``benchmarks/stored_states.py``).
+STORED_SHARE = 20
+LETTERS_PER_TOKEN = 4  # of a text, about
+PAIRS_PER_STEP = 16  # that take as long, with stored states, as one batch of texts
 
 
 class StoredText(str):
@@ -49,7 +53,7 @@ class StoredText(str):
     Attributes:
         model: digest of the model whose states the collection holds.
         precision: of these.
-        record: the states; None if none are stored of this document.
+        record: its states, current and of this very text; None if there are none.
     """
 
     model: bytes
@@ -67,7 +71,7 @@ class StoredText(str):
 
 
 @dataclass(frozen=True, slots=True)
-class _Query:
+class Query:
     """A query as the trunk reads it: ids (1, tokens), states (1, tokens, width)."""
 
     ids: NDArray[np.int64]
@@ -123,7 +127,7 @@ class StateScorer:
 
         Args:
             pairs: a query and a document: a record; or a text, which is read now unless it is a
-                :class:`StoredText` whose record is of this very text.
+                :class:`StoredText` with a record.
             precision: what states of texts that are read now are rounded to.
             deadline: no pair starts after it; pairs are scored in their order.
 
@@ -132,59 +136,33 @@ class StateScorer:
             ModelOutputError: the model failed or returned a score that is not finite.
         """
         began = time.perf_counter()
-        rows = range(len(pairs))
-        records = {
-            row: self._given(number, document)
-            for number, row in enumerate(rows)
-            if not isinstance(document := pairs[row][1], str)
-        }
+        work = StateSteps(self, pairs, precision)
         spread = self._runtime.has_cores_for(len(pairs))
-        queries = {
-            query: self._query(query, spread) for query in dict.fromkeys(q for q, _ in pairs)
-        }
-        outputs: dict[int, PairOutput] = {}
-        stored = np.zeros(len(pairs), dtype=np.bool_)
-        tokens = [0] * len(pairs)
-
-        def score_one(row: int) -> None:
-            query, document = pairs[row]
-            record = records.get(row)
-            if record is None:
-                assert isinstance(document, str)
-                record = self._stored(document, precision)
-                stored[row] = record is not None
-            else:
-                stored[row] = True
-            if record is None:
-                made = unpack(self._record(str(document), precision, spread))
-                assert made is not None
-                record = made
-                tokens[row] = sum(len(passage.ids) for passage in record.passages)
-            outputs[row] = self._output(queries[query], record, spread)
-
+        work.read()
+        rows = list(range(len(pairs)))
         if deadline is NO_DEADLINE:  # those that have to be read first: they take longest
-            rows_in_order: Iterable[int] = sorted(rows, key=lambda row: self._cost(pairs[row][1]))
-        else:
-            rows_in_order = rows
-        self._runtime.for_each(score_one, list(rows_in_order), deadline=deadline)
-        done = [outputs[row] for row in rows if row in outputs]
-        scores = self._scorer.of_outputs(done, len(pairs), time.perf_counter() - began)
-        read = sum(tokens) + sum(query.ids.size for query in queries.values())
-        return replace(
-            scores,
-            tokens=read,
-            padded_tokens=read,
-            precision=f"{scores.precision}, states {precision}",
-            stored=stored,
-        )
+            rows.sort(key=lambda row: self._cost(pairs[row][1]))
+        self._runtime.for_each(partial(work.run_one, spread=spread), rows, deadline=deadline)
+        return work.scores(time.perf_counter() - began)
 
-    @staticmethod
-    def _cost(document: str | bytes | memoryview) -> tuple[bool, int]:
-        """A sort key: texts without states come first, then long ones."""
-        waits = isinstance(document, str) and getattr(document, "record", None) is None
-        return not waits, -len(document)
+    def steps(
+        self, pairs: Sequence[tuple[str, str | bytes | memoryview]], precision: StatesPrecision
+    ) -> "StateSteps":
+        """Return what scores pairs step by step; the arguments are those of :meth:`score`."""
+        return StateSteps(self, pairs, precision)
 
-    def _given(self, number: int, document: bytes | memoryview) -> Record:
+    def query(self, query: str, *, spread: bool = False) -> Query:
+        """Read a query."""
+        [row] = self._scorer.read.tokenizer([(query, "")])
+        ids = row.ids[row.type_ids == 0][None]
+        return Query(ids, self._runtime.states(ids, 0, spread=spread), row.truncated)
+
+    def given(self, number: int, document: bytes | memoryview) -> Record:
+        """Read the record of a document.
+
+        Raises:
+            InvalidInputError: it is damaged, or of another model.
+        """
         record = unpack(document)
         if record is None:
             raise InvalidInputError(
@@ -197,12 +175,37 @@ class StateScorer:
             )
         return record
 
-    def _stored(self, document: str, precision: StatesPrecision) -> Record | None:
-        """Return a text's stored states, if they are those that would be made now."""
-        kept = document.record if isinstance(document, StoredText) else None
-        if kept is None or not is_current(kept, document, self.model, precision):
-            return None
-        return unpack(kept)
+    def read(self, text: str, precision: StatesPrecision, *, spread: bool = False) -> Record:
+        """Read a text now; its states are rounded as stored ones are."""
+        made = unpack(self._record(text, precision, spread))
+        assert made is not None
+        return made
+
+    def output(self, query: Query, record: Record, *, spread: bool = False) -> PairOutput:
+        """Compare a query with a document."""
+        logits = []
+        for passage in record.passages:
+            ids = np.concatenate([query.ids, passage.ids[None]], 1)
+            types = np.zeros_like(ids)
+            types[:, query.ids.size :] = 1
+            states = np.concatenate([query.states, passage.states[None]], 1)
+            mask = np.ones_like(ids)
+            logits.append(self._runtime.run(ids, mask, types, spread=spread, states=states))
+        return PairOutput(
+            np.concatenate(logits).reshape(len(logits), -1),
+            record.truncated or query.truncated,
+            tuple(passage.span for passage in record.passages),
+        )
+
+    def of_outputs(self, outputs: Sequence[PairOutput], pairs: int, seconds: float) -> PairScores:
+        """Make the scores of pairs, of which the first ones have outputs."""
+        return self._scorer.of_outputs(outputs, pairs, seconds)
+
+    @staticmethod
+    def _cost(document: str | bytes | memoryview) -> tuple[bool, int]:
+        """A sort key: texts without states come first, then long ones."""
+        waits = isinstance(document, str) and getattr(document, "record", None) is None
+        return not waits, -len(document)
 
     def _record(self, text: str, precision: StatesPrecision, spread: bool) -> bytes:
         reading = self._documents([("", text)])
@@ -219,22 +222,96 @@ class StateScorer:
             truncated=any(row.truncated for row in reading.rows),
         )
 
-    def _query(self, query: str, spread: bool) -> _Query:
-        [row] = self._scorer.read.tokenizer([(query, "")])
-        ids = row.ids[row.type_ids == 0][None]
-        return _Query(ids, self._runtime.states(ids, 0, spread=spread), row.truncated)
 
-    def _output(self, query: _Query, record: Record, spread: bool) -> PairOutput:
-        logits = []
-        for passage in record.passages:
-            ids = np.concatenate([query.ids, passage.ids[None]], 1)
-            types = np.zeros_like(ids)
-            types[:, query.ids.size :] = 1
-            states = np.concatenate([query.states, passage.states[None]], 1)
-            mask = np.ones_like(ids)
-            logits.append(self._runtime.run(ids, mask, types, spread=spread, states=states))
-        return PairOutput(
-            np.concatenate(logits).reshape(len(logits), -1),
-            record.truncated or query.truncated,
-            tuple(passage.span for passage in record.passages),
+class StateSteps:
+    """The steps of pairs that are scored by states; see :class:`~.steps.Steps`.
+
+    Args:
+        scorer: the model in two parts.
+        pairs: as of :meth:`StateScorer.score`.
+        precision: as of that.
+
+    Attributes:
+        pairs: see :class:`~.steps.Steps`.
+        batches: see there.
+        tokens: of each batch, for a measure of its time: of a stored document, one for every
+            ``STORED_SHARE`` of its text.
+    """
+
+    def __init__(
+        self,
+        scorer: StateScorer,
+        pairs: Sequence[tuple[str, str | bytes | memoryview]],
+        precision: StatesPrecision,
+    ) -> None:
+        self.pairs = len(pairs)
+        self.batches: list[Batch] = []
+        self.tokens: list[int] = []
+        self._given_pairs = pairs
+        self._scorer = scorer
+        self._precision = precision
+        self._queries: dict[str, Query] = {}
+        self._records: dict[int, Record] = {}
+        self._outputs: dict[int, PairOutput] = {}
+        self._stored = np.zeros(len(pairs), dtype=np.bool_)
+        self._read = [0] * len(pairs)
+        self._run_s: list[float] = []  # of each batch; several threads append
+
+    def read(self) -> bool:
+        """Read the queries, and the records that came instead of texts.
+
+        Raises:
+            InvalidInputError: a record is damaged, or of another model.
+        """
+        for row, (query, document) in enumerate(self._given_pairs):
+            if not isinstance(document, str):
+                self._records[row] = self._scorer.given(row, document)
+            if query not in self._queries:
+                self._queries[query] = self._scorer.query(query)
+        for start in range(0, self.pairs, PAIRS_PER_STEP):
+            rows = np.arange(start, min(start + PAIRS_PER_STEP, self.pairs))
+            worth = [self._worth(row) for row in rows.tolist()]
+            self.batches.append(Batch(rows, max(worth)))
+            self.tokens.append(sum(worth))
+        return True
+
+    def run(self, batch: Batch, *, spread: bool = False) -> None:
+        """Score the pairs of one of ``batches``."""
+        began = time.perf_counter()
+        for row in batch.rows.tolist():
+            self.run_one(row, spread=spread)
+        self._run_s.append(time.perf_counter() - began)
+
+    def run_one(self, row: int, *, spread: bool) -> None:
+        """Score one pair."""
+        query, document = self._given_pairs[row]
+        record = self._records.get(row)
+        if record is None and isinstance(document, StoredText) and document.record is not None:
+            record = unpack(document.record)
+        self._stored[row] = record is not None
+        if record is None:
+            record = self._scorer.read(str(document), self._precision, spread=spread)
+            self._read[row] = sum(len(passage.ids) for passage in record.passages)
+        self._outputs[row] = self._scorer.output(self._queries[query], record, spread=spread)
+
+    def finish(self) -> PairScores:
+        """Return the scores, when all batches have run."""
+        return self.scores(sum(self._run_s))
+
+    def scores(self, seconds: float) -> PairScores:
+        """Return the scores of the first pairs, up to one that has not run."""
+        done = [self._outputs[row] for row in range(self.pairs) if row in self._outputs]
+        scores = self._scorer.of_outputs(done, self.pairs, seconds)
+        read = sum(self._read) + sum(query.ids.size for query in self._queries.values())
+        return replace(
+            scores,
+            tokens=read,
+            padded_tokens=read,
+            precision=f"{scores.precision}, states {self._precision}",
+            stored=self._stored,
         )
+
+    def _worth(self, row: int) -> int:
+        document = self._given_pairs[row][1]
+        size = len(document) // LETTERS_PER_TOKEN
+        return 1 + (size if getattr(document, "record", None) is None else size // STORED_SHARE)

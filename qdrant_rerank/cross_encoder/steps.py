@@ -13,7 +13,7 @@ from qdrant_rerank.cross_encoder.score_cache import PairOutput
 from qdrant_rerank.cross_encoder.windows import PairReader, Reading
 from qdrant_rerank.inference.batching import Batch, TokenizedPair
 
-__all__ = ["Block", "Steps", "Work"]
+__all__ = ["Block", "PairSteps", "Steps", "Work"]
 
 READ_AT_ONCE = 64  # pairs that one step tokenises, in about as much time as a batch takes
 
@@ -104,21 +104,59 @@ class Scorer(Protocol):
         """Make the scores of a block whose batches have run."""
 
 
-class Steps:
+class Steps(Protocol):
     """A block of pairs whose steps are done when the caller wants, in threads of the caller's.
 
     First :meth:`read` is called until it returns True, by one thread at a time. Then each of
     ``batches`` is run, by several threads at a time if the caller likes. Then :meth:`finish` is
     called. A block that is no longer wanted is just dropped.
 
+    Attributes:
+        pairs: number of pairs.
+        batches: what there is to run; empty before all pairs are read.
+        tokens: tokens of each batch, without padding.
+    """
+
+    pairs: int
+    batches: list[Batch]
+    tokens: list[int]
+
+    def read(self) -> bool:
+        """Tokenise some of the pairs; returns whether all are read, and ``batches`` is planned."""
+        ...
+
+    def run(self, batch: Batch, *, spread: bool = False) -> None:
+        """Run the model on one of ``batches``.
+
+        Args:
+            batch: one of ``batches``.
+            spread: whether the batch may use several cores, if it is long enough.
+
+        Raises:
+            ModelOutputError: the model failed.
+        """
+        ...
+
+    def finish(self) -> PairScores:
+        """Return the scores, when all batches have run. ``infer_s`` is the sum of all threads.
+
+        Raises:
+            ModelOutputError: a score is not finite.
+        """
+        ...
+
+
+class PairSteps:
+    """The steps of pairs whose texts the model reads together; see :class:`Steps`.
+
     Args:
         block: the pairs.
         scorer: the model.
 
     Attributes:
-        pairs: number of pairs.
-        batches: what there is to run; empty before all pairs are read.
-        tokens: tokens of each batch, without padding.
+        pairs: see :class:`Steps`, and so the others.
+        batches: see there.
+        tokens: see there.
     """
 
     def __init__(self, block: Block, scorer: Scorer) -> None:
@@ -131,7 +169,7 @@ class Steps:
         self.tokens: list[int] = []
 
     def read(self) -> bool:
-        """Tokenise some of the pairs; returns whether all are read, and ``batches`` is planned."""
+        """Tokenise some of the pairs."""
         began = time.perf_counter()
         work = self._block.work
         part, self._unread = self._unread[:READ_AT_ONCE], self._unread[READ_AT_ONCE:]
@@ -143,24 +181,12 @@ class Steps:
         return True
 
     def run(self, batch: Batch, *, spread: bool = False) -> None:
-        """Run the model on one of ``batches``.
-
-        Args:
-            batch: one of ``batches``.
-            spread: whether the batch may use several cores, if it is long enough.
-
-        Raises:
-            ModelOutputError: the model failed.
-        """
+        """Run the model on one of ``batches``."""
         began = time.perf_counter()
         self._scorer.execute(self._block.work, batch, spread=spread)
         self._run_s.append(time.perf_counter() - began)
 
     def finish(self) -> PairScores:
-        """Return the scores, when all batches have run. ``infer_s`` is the sum of all threads.
-
-        Raises:
-            ModelOutputError: a score is not finite.
-        """
+        """Return the scores, when all batches have run."""
         seconds = self._block.work.tokenize_s + sum(self._run_s)
         return self._scorer.finish(self._block, seconds)

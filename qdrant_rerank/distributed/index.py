@@ -87,7 +87,7 @@ def index_dataset(
         id_field: as for :meth:`HybridSearcher.add`.
         language: as for :meth:`HybridSearcher.add`.
         avg_len: as for :meth:`HybridSearcher.add`; None measures it over the first 1,024 rows.
-        settings: of a collection that has to be created.
+        settings: of a collection that has to be created, without ``document_states``.
         resume: skip documents that are in the collection already, without embedding them.
         batch_size: documents per request.
         concurrency: number of workers; None for as many as the cluster has cores for.
@@ -107,6 +107,12 @@ def index_dataset(
     require_positive("batch_size", batch_size, optional=False)
     require_flag("resume", resume)
     urls = _urls(url)
+    if settings is not None and settings.document_states is not None:
+        raise InvalidInputError(
+            f"document_states is {settings.document_states!r}, but workers load no reranker, so "
+            f"they store no states. Leave it out, and run 'qdrant-rerank states --collection "
+            f"{collection}' when the documents are stored."
+        )
     source = Source(dataset, partition_bytes)
     pool.size()
     searcher = {"text": text, "embedder": embedder, "sparse": sparse, "language": language}

@@ -6,6 +6,7 @@ reranker as well both run one session, with one copy of the weights.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from qdrant_rerank.inference.request import Request
 from qdrant_rerank.inference.runtime import Runtime
 from qdrant_rerank.inference.tokenization import PairTokenizer
 from qdrant_rerank.inference.tokenizer_files import TokenizerFiles
+from qdrant_rerank.utils.validation import require_several
 
 __all__ = ["TrunkEmbedder"]
 
@@ -50,6 +52,7 @@ class TrunkEmbedder:
     name = TRUNK_EMBEDDER
 
     def __init__(self, *, threads: int | None = None, max_length: int | None = None) -> None:
+        self._arguments = {"threads": threads, "max_length": max_length}
         files: ModelFiles = locate(DEFAULT_RERANKER)
         own = TokenizerFiles.load(files.tokenizer)
         # The reranker's template has the prefixes in it, of a pair.
@@ -76,7 +79,11 @@ class TrunkEmbedder:
         """Return the vectors of n texts: shape (n, dimension), float32, unit length, input order.
 
         A text that exceeds the max length is cut.
+
+        Raises:
+            InvalidInputError: ``texts`` is one text.
         """
+        require_several("texts", texts)
         if not texts:
             return np.empty((0, self.dimension), dtype=np.float32)
         return self._embed([PASSAGE + text for text in texts])
@@ -90,6 +97,10 @@ class TrunkEmbedder:
 
         run_on_texts(self._runtime, self._tokenizer, texts, take)
         return np.stack(vectors)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Give the arguments to another process, which loads the model itself."""
+        return partial(TrunkEmbedder, **self._arguments), ()
 
     def __repr__(self) -> str:
         return f"TrunkEmbedder(dimension={self.dimension})"

@@ -25,6 +25,7 @@ __all__ = [
     "names",
     "read_consistency",
     "read_texts",
+    "remove_states",
     "require_selected",
     "retrieve_points",
     "selector",
@@ -120,11 +121,7 @@ async def retrieve_points(
             **given(consistency=read_consistency(options), shard_key_selector=shard_key),
         )
     )
-    if not (isinstance(with_payload, Sequence) and STATES_FIELD in with_payload):
-        for record in records:
-            # Of a collection that is not known to have states.
-            if record.payload and are_states(record.payload.get(STATES_FIELD)):
-                del record.payload[STATES_FIELD]
+    remove_states(record.payload for record in records)
     return {record.id: record for record in records}
 
 
@@ -207,6 +204,17 @@ def hidden(
         return named
     # No name at all would choose all of the payload in some clients.
     return [name for name in named if name.partition(".")[0] != STATES_FIELD] or False
+
+
+def remove_states(payloads: Iterable[dict[str, Any] | None]) -> bool:
+    """Take states out of payloads that came with them; returns whether any had.
+
+    They come with the points of a collection that was not known to store states.
+    """
+    with_them = [each for each in payloads if each and are_states(each.get(STATES_FIELD))]
+    for payload in with_them:
+        del payload[STATES_FIELD]
+    return bool(with_them)
 
 
 def read_consistency(options: SearchOptions) -> models.ReadConsistency | None:

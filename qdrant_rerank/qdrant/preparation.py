@@ -32,7 +32,7 @@ from qdrant_rerank.qdrant.schema import (
     CollectionStates,
 )
 from qdrant_rerank.qdrant.settings import CollectionSettings
-from qdrant_rerank.qdrant.stored_states import StatesEncoder
+from qdrant_rerank.qdrant.stored_states import StatesEncoder, required_encoder
 from qdrant_rerank.qdrant.text_source import NEW_TEXT, settle_for_add
 from qdrant_rerank.qdrant.transport.driver import Driver
 
@@ -120,6 +120,7 @@ class Prepared:
         created: CollectionSchema | None = None
         try:
             self.schema = await first.schema(driver)
+            self._require_states(settings)
         except CollectionNotFoundError:
             created = await self._create(driver, options, settings, check)
             self.schema = await first.schema(driver)
@@ -165,17 +166,22 @@ class Prepared:
         self, driver: Driver, settings: CollectionSettings
     ) -> CollectionStates | None:
         """Return the states that a new collection will store; the model is loaded for them."""
-        precision, encoder = settings.document_states, self._reranker
-        if precision is None:
+        if settings.document_states is None:
             return None
-        if encoder is None:
-            raise InvalidInputError(
-                f"document_states is {precision!r}, but the searcher's reranker is no "
-                "TextCrossEncoder, and no Cascade of one. Pass a reranker whose lower layers see "
-                "each text alone, such as the default one, or leave document_states out."
-            )
+        encoder = required_encoder(self._reranker)
         await driver.compute(encoder.states)
-        return CollectionStates(precision, encoder.states_model, encoder.model_name)
+        return CollectionStates(settings.document_states, encoder.states_model, encoder.model_name)
+
+    def _require_states(self, settings: CollectionSettings) -> None:
+        """Raise unless a collection that is there stores what the settings say of states."""
+        asked, states, name = settings.document_states, self.schema.states, self.schema.collection
+        if asked is not None and (states is None or states.precision != asked):
+            raise InvalidInputError(
+                f"document_states is {asked!r}, but {name!r} is there and stores "
+                f"{'no states' if states is None else f'states in {states.precision}'}. Run "
+                f"'qdrant-rerank states --collection {name} --precision {asked}' (or "
+                "HybridSearcher.fill_states) first, or leave document_states out."
+            )
 
     def _fitting(self) -> LexicalEncoder | None:
         """Return the encoder as the collection records it, with what this ``add`` asks for."""

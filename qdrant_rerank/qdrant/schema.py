@@ -1,9 +1,7 @@
 """The vectors and text indexes of a collection. No I/O."""
 
-from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Any, Self, get_args
 
 from qdrant_client import models
@@ -22,7 +20,6 @@ __all__ = [
     "STATES",
     "STATES_FIELD",
     "STATES_KEY",
-    "STATES_OF",
     "TEXT_KEY",
     "Branch",
     "CollectionSchema",
@@ -45,16 +42,15 @@ IDS_KEY = "qdrant_rerank_ids"
 IDS_VERSION = 2
 #: Key under which a collection records whose states its documents have.
 STATES_KEY = "qdrant_rerank_states"
-#: Payload field of a document's states, which is never returned with a hit. It holds the states,
-#: and what they are of, which is small and read where only that is to be known.
+#: Payload field of a document's states, which is never returned with a hit, and the key inside it.
 STATES_FIELD = "qdrant_rerank_states"
-STATES, STATES_OF = "states", "of"
+STATES = "states"
 MODEL_DIGEST_BYTES = 16
 
 
 def are_states(value: Any) -> bool:
     """Whether what a payload holds in :data:`STATES_FIELD` is ours, and not data of its writer."""
-    return isinstance(value, dict) and value.keys() <= {STATES, STATES_OF}
+    return isinstance(value, dict) and value.keys() == {STATES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +81,6 @@ class CollectionStates:
         if precision not in get_args(StatesPrecision) or len(digest) != MODEL_DIGEST_BYTES:
             return None
         return cls(precision, digest, str(recorded.get("name", "")))
-
-    def of(self, text: str) -> str:
-        """Return what the states of a text are of: model, precision and text, in 44 letters."""
-        digest = blake2b(self.precision.encode(), digest_size=32, key=self.model)
-        digest.update(text.encode("utf-8", "surrogatepass"))
-        return b64encode(digest.digest()).decode()
 
     def describe(self) -> dict[str, str]:
         """Return what a collection's metadata records."""

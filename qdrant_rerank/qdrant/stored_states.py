@@ -13,15 +13,13 @@ from typing import Any, Protocol, runtime_checkable
 
 from qdrant_client import models
 
-from qdrant_rerank.errors import QdrantError
+from qdrant_rerank.errors import InvalidInputError, QdrantError
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.qdrant.lookups import given, read_consistency
 from qdrant_rerank.qdrant.schema import (
     STATES,
     STATES_FIELD,
-    STATES_OF,
     CollectionStates,
-    are_states,
 )
 from qdrant_rerank.qdrant.transport.client import is_local
 from qdrant_rerank.qdrant.transport.driver import Driver
@@ -29,14 +27,12 @@ from qdrant_rerank.qdrant.transport.internals import uncompressed_points
 from qdrant_rerank.types import PointId, StatesPrecision
 
 __all__ = [
-    "STATES_ARE_OF",
     "AddStates",
     "StatesEncoder",
     "encoded",
     "fetch_states",
-    "shown_states",
+    "required_encoder",
     "states_payload",
-    "stored_of",
     "stored_record",
     "with_states",
 ]
@@ -44,8 +40,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 RECORD = f"{STATES_FIELD}.{STATES}"
-#: Path of what the states of a payload are of.
-STATES_ARE_OF = f"{STATES_FIELD}.{STATES_OF}"
 
 #: Returns points with the states of their texts.
 AddStates = Callable[[Sequence[models.PointStruct], Sequence[str]], list[models.PointStruct]]
@@ -78,6 +72,21 @@ class StatesEncoder(Protocol):
         ...
 
 
+def required_encoder(encoder: StatesEncoder | None) -> StatesEncoder:
+    """Return what makes the states.
+
+    Raises:
+        InvalidInputError: there is none.
+    """
+    if encoder is None:
+        raise InvalidInputError(
+            "The searcher's reranker is no TextCrossEncoder, and no Cascade of one, so it makes no "
+            "states of documents. Pass a reranker whose lower layers see each text alone, such as "
+            "the default one, or leave document_states out."
+        )
+    return encoder
+
+
 def encoded(record: bytes) -> str:
     """Return a record as the payload holds it."""
     return b64encode(record).decode("ascii")
@@ -85,7 +94,8 @@ def encoded(record: bytes) -> str:
 
 def stored_record(payload: Any) -> bytes | None:
     """Return the record of a payload; None if it has none, or something else."""
-    kept = _kept(payload).get(STATES)
+    kept = payload.get(STATES_FIELD) if isinstance(payload, dict) else None
+    kept = kept.get(STATES) if isinstance(kept, dict) else None
     if not isinstance(kept, str):
         return None
     try:
@@ -94,20 +104,9 @@ def stored_record(payload: Any) -> bytes | None:
         return None
 
 
-def stored_of(payload: Any) -> str | None:
-    """Return what a payload's states are of, as ``CollectionStates.of`` says; None without any."""
-    found = _kept(payload).get(STATES_OF)
-    return found if isinstance(found, str) else None
-
-
-def _kept(payload: Any) -> dict[str, Any]:
-    kept = payload.get(STATES_FIELD) if isinstance(payload, dict) else None
-    return kept if isinstance(kept, dict) else {}
-
-
-def states_payload(text: str, record: bytes, states: CollectionStates) -> dict[str, Any]:
-    """Return the payload that stores a record of a text."""
-    return {STATES_FIELD: {STATES_OF: states.of(text), STATES: encoded(record)}}
+def states_payload(record: bytes) -> dict[str, Any]:
+    """Return the payload that stores a record."""
+    return {STATES_FIELD: {STATES: encoded(record)}}
 
 
 def with_states(
@@ -121,18 +120,9 @@ def with_states(
     records = encoder.states().encode([texts[row] for row in rows], states.precision)
     made = list(points)
     for row, record in zip(rows, records, strict=True):
-        own = states_payload(texts[row], record, states)
-        payload = {**(points[row].payload or {}), **own}
+        payload = {**(points[row].payload or {}), **states_payload(record)}
         made[row] = points[row].model_copy(update={"payload": payload})
     return made
-
-
-def shown_states(payloads: Iterable[dict[str, Any] | None]) -> bool:
-    """Take the states out of payloads that have come with them; returns whether any had."""
-    with_them = [each for each in payloads if each and are_states(each.get(STATES_FIELD))]
-    for payload in with_them:
-        del payload[STATES_FIELD]
-    return bool(with_them)
 
 
 async def fetch_states(

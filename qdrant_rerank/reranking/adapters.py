@@ -26,6 +26,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.reranking.answers import (
     items_of,
@@ -76,6 +77,7 @@ class PeerReranker:
 
     Attributes:
         asynchronous: whether it has to be awaited, so that only ``rerank_async`` works.
+        states_encoder: the encoder that the peer runs, if it takes texts with stored states.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class PeerReranker:
         self._read = read
         self._lock = _lock_of(peer) if in_turn and not asynchronous else nullcontext()
         self.asynchronous = asynchronous
+        self.states_encoder: TextCrossEncoder | None = getattr(peer, "states_encoder", None)
 
     def rerank(self, query: str, documents: Sequence[str]) -> list[float]:
         """Return one score per document, in input order; higher is more relevant.

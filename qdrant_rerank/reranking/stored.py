@@ -37,9 +37,15 @@ class Stored:
 def states_encoders(reranker: Any) -> list[TextCrossEncoder]:
     """Return the cross-encoders of a reranker, which may make states: of a cascade, the last first.
 
+    A peer may name one that it runs, as ``states_encoder``; it gets texts with their states.
+
     Whether one can is known when it is asked for its states.
     """
     stages = (
         [stage for stage, _ in reranker.stages] if isinstance(reranker, Cascade) else [reranker]
     )
-    return [stage for stage in reversed(stages) if isinstance(stage, TextCrossEncoder)]
+    encoders = [
+        stage if isinstance(stage, TextCrossEncoder) else getattr(stage, "states_encoder", None)
+        for stage in reversed(stages)
+    ]
+    return [encoder for encoder in encoders if encoder is not None]

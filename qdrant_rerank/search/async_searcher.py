@@ -136,6 +136,9 @@ class AsyncHybridSearcher(SearchCore):
     batches that were stored; adding them again does not duplicate.
     """
 
+    fill_states = awaited(HybridSearcher.fill_states)
+    """Store states as :meth:`HybridSearcher.fill_states` does, which describes the arguments."""
+
     is_hybrid = awaited(HybridSearcher.is_hybrid)
     """Read the schema as :meth:`HybridSearcher.is_hybrid` does."""
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from qdrant_client import models
 
+from qdrant_rerank.cross_encoder.document_states import kind_of
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import TextChoice, lookup_ids, whole_field
 from qdrant_rerank.qdrant.lookups import (
@@ -18,6 +19,7 @@ from qdrant_rerank.qdrant.lookups import (
     completed,
     hidden,
     names,
+    remove_states,
     retrieve_points,
     selector,
     text_payload,
@@ -25,7 +27,7 @@ from qdrant_rerank.qdrant.lookups import (
 from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.recall_request import Scope
 from qdrant_rerank.qdrant.schema import CollectionStates
-from qdrant_rerank.qdrant.stored_states import fetch_states, shown_states
+from qdrant_rerank.qdrant.stored_states import fetch_states
 from qdrant_rerank.qdrant.text_source import settle_by_record
 from qdrant_rerank.qdrant.transport.driver import Driver
 from qdrant_rerank.reranking.diversity import diversified, without_vectors
@@ -176,7 +178,7 @@ class Search:
             reranked=self._reads,
             late=self._late,
         )
-        if shown_states(hit.payload for hits in found.hits for hit in hits):
+        if remove_states(hit.payload for hits in found.hits for hit in hits):
             self._first.learn_states()
         self._look_at(found.texts, "queries")
         payloads = [hit.payload for hits in found.hits for hit in hits]
@@ -236,7 +238,9 @@ class Search:
             return None
         own = await self._driver.compute(lambda: [one.states_model for one in self._encoders])
         if states.model not in own:
-            return Stored(states, {})
+            states = await self._states_now()
+            if states is None or states.model not in own:
+                return None if states is None else Stored(states, {})
         ids = (hit.id for hits in found.hits for hit in hits)
         records = await fetch_states(
             self._driver,
@@ -245,7 +249,16 @@ class Search:
             self._options,
             self._request.shard_key_selector,
         )
-        return Stored(states, records)
+        kinds = {kind_of(record) for record in records.values()} - {None}
+        if kinds - {(states.precision, states.model)}:
+            states = await self._states_now()
+            records = records if states is not None and states.model in own else {}
+        return None if states is None else Stored(states, records)
+
+    async def _states_now(self) -> CollectionStates | None:
+        """Read the schema again: another process may have changed which states are stored."""
+        self._first.forget()
+        return (await self._first.schema(self._driver)).states
 
     def _tell_unread(self, states: CollectionStates, traces: Sequence[SearchTrace]) -> None:
         """Warn, once, if much of what was scored was read again, though states are stored."""

@@ -24,14 +24,22 @@ from qdrant_rerank.qdrant.lookups import Query, WithPayload, WithVectors
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
 from qdrant_rerank.qdrant.recall_request import FilterLike, Prefetches, RecallBy
 from qdrant_rerank.qdrant.settings import CollectionSettings
+from qdrant_rerank.qdrant.stored_states import required_encoder
 from qdrant_rerank.qdrant.transport.client import connect
 from qdrant_rerank.qdrant.transport.driver import CallLimits, Driver, run
 from qdrant_rerank.qdrant.upload import Added, Upload, add_documents
 from qdrant_rerank.reranking.grouping import GroupedResults
 from qdrant_rerank.search.base import SearchCore
+from qdrant_rerank.search.fill_states import FilledStates, fill_states
 from qdrant_rerank.search.request import SearchRequest, read_query
-from qdrant_rerank.types import PointId, RerankerLike, SearchResults
-from qdrant_rerank.utils.validation import require_several, shown
+from qdrant_rerank.types import PointId, RerankerLike, SearchResults, StatesPrecision
+from qdrant_rerank.utils.validation import (
+    require_choice,
+    require_flag,
+    require_positive,
+    require_several,
+    shown,
+)
 
 __all__ = ["HybridSearcher"]
 
@@ -407,7 +415,8 @@ class HybridSearcher(SearchCore):
             resume: skip documents whose ids are in the collection already, without embedding
                 them, such as after an ``add`` that was interrupted.
             settings: settings of a collection that has to be created: shards, replicas,
-                quantisation, payload indexes.
+                quantisation, payload indexes. Of one that is there, only ``document_states`` is
+                compared.
             progress: shows a progress bar on stderr; None shows one if stderr is a terminal.
             id_field: payload field, or path, whose value tells documents apart, such as "url":
                 ids are made of it alone, so that a changed document takes the place of its former
@@ -428,7 +437,8 @@ class HybridSearcher(SearchCore):
         the error has the number of their documents, and ``resume=True`` goes on from there.
 
         Raises:
-            InvalidInputError: not a document, a wrong id, or not one id per document.
+            InvalidInputError: not a document, a wrong id, or not one id per document; or a
+                collection that is there stores no states as ``settings`` say.
             MissingTextError: a document without text.
             SchemaMismatchError: the collection's vectors do not fit the encoders, or it records
                 another language or average length.
@@ -450,6 +460,49 @@ class HybridSearcher(SearchCore):
                 upload=upload,
                 look_at=self._look_at,
                 reranker=self._states_encoder(),
+            )
+
+    @blocking
+    async def fill_states(
+        self,
+        *,
+        precision: StatesPrecision | None = None,
+        batch_size: int = 64,
+        progress: bool | None = None,
+    ) -> FilledStates:
+        """Store the states of all documents that have no current ones; see ``docs/states.md``.
+
+        The collection may be searched meanwhile. A call that was interrupted is continued by the
+        next one. Nothing else of a point is touched.
+
+        Args:
+            precision: "int8" or "float16"; None for what the collection records, or else int8.
+            batch_size: documents per request.
+            progress: shows a progress bar on stderr; None shows one if stderr is a terminal.
+
+        Returns:
+            How many points there are, and how many got states.
+
+        Raises:
+            InvalidInputError: an argument is wrong, the lower layers of the reranker do not see
+                each text alone, or the collection has data of its own in the field of the states.
+                Nothing was written.
+            QdrantError: Qdrant failed. What was written stays.
+        """
+        if precision is not None:
+            require_choice("precision", precision, StatesPrecision)
+        require_positive("batch_size", batch_size, optional=False)
+        require_flag("progress", progress, optional=True)
+        encoder = required_encoder(self._states_encoder())
+        async with self._driver(self._own_limits()) as driver:
+            return await fill_states(
+                driver,
+                self._first,
+                self._choice,
+                encoder,
+                precision=precision,
+                batch_size=batch_size,
+                progress=progress,
             )
 
     def close(self) -> None:

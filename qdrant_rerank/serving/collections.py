@@ -33,9 +33,13 @@ class TurnTaking:
     Args:
         model: scores.
         metrics: counts pairs.
+
+    Attributes:
+        states_encoder: the model, whose stored states the documents may come with.
     """
 
     def __init__(self, model: ServedModel, metrics: Metrics) -> None:
+        self.states_encoder = model.encoder
         self._model = model
         self._metrics = metrics
 

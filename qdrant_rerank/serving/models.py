@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from qdrant_rerank.cross_encoder.state_scorer import STORED_SHARE, StoredText
 from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.serving.not_served import NotServedError
@@ -40,7 +41,7 @@ class ServedModel:
         """Estimate the tokens of pairs from the lengths of their texts.
 
         Args:
-            pairs: (query, document) texts.
+            pairs: (query, document) texts; one with stored states counts by its time.
             document_tokens: tokens of a document that are read; None for the model's limit.
         """
         most = self.encoder.max_length
@@ -50,7 +51,10 @@ class ServedModel:
             if document_tokens is not None:
                 read = min(read, document_tokens)
             tokens = SPECIAL_TOKENS + _tokens_of(query) + read
-            total += tokens if self.reads_all else min(tokens, most)
+            tokens = tokens if self.reads_all else min(tokens, most)
+            if isinstance(document, StoredText) and document.record is not None:
+                tokens = 1 + tokens // STORED_SHARE
+            total += tokens
         return total
 
 

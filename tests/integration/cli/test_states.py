@@ -90,6 +90,23 @@ def test_more_than_a_request_holds_is_written(url):
     assert run(*command)["current"] == 80
 
 
+def test_damaged_states_are_made_again(url):
+    """``doctor`` does not count them as current, and the next run makes them again."""
+    url, qdrant = url
+    arguments = ["states", "--collection", "docs", "--url", url]
+    run(*arguments)
+    kept = qdrant.retrieve("docs", [5])[0].payload[STATES_FIELD]["states"]
+    middle = len(kept) // 2
+    broken = kept[:middle] + ("B" if kept[middle] == "A" else "A") + kept[middle + 1 :]
+    qdrant.set_payload("docs", {STATES_FIELD: {"states": broken}}, points=[5])
+    doctor = CliRunner().invoke(main, ["doctor", "--collection", "docs", "--url", url, "--json"])
+    [finding] = [one for one in json.loads(doctor.stdout) if one["about"] == "states"]
+    assert "39 of 40" in finding["seen"]
+    again = run(*arguments)
+    assert (again["made"], again["current"]) == (1, 39)
+    assert qdrant.retrieve("docs", [5])[0].payload[STATES_FIELD]["states"] == kept
+
+
 def test_another_precision_is_made_anew(url):
     """The precision is recorded, and kept by the next run without the option."""
     url, qdrant = url

@@ -26,6 +26,7 @@ from qdrant_rerank.errors import (
     InvalidInputError,
     ModelFileError,
 )
+from qdrant_rerank.qdrant.stored_states import encoded
 from tests.models.build import WORDS
 
 QUERY = "melting point of iron"
@@ -103,10 +104,11 @@ def test_a_score_depends_on_its_pair_alone(encoder):
 
 
 def test_int8_states_are_small(encoder):
-    """A token takes at most 400 bytes, what comes with each document included."""
-    text = " ".join(WORDS[:100])
-    tokens = encoder.token_count([("", text)])
-    assert encoder.encode_documents([text]).nbytes / tokens <= 400
+    """A token takes at most 400 bytes as it is stored, with what comes with each document."""
+    texts = [inspect.getdoc(one) for one in (shutil.copyfile, json.dumps, statistics.median)]
+    tokens = encoder.token_count([("", text) for text in texts])
+    states = encoder.encode_documents(texts)
+    assert sum(len(encoded(bytes(record))) for record in states) / tokens <= 400
 
 
 def test_no_documents(encoder):
@@ -180,6 +182,41 @@ def test_every_damage_of_a_file_is_found(encoder, tmp_path):
         DocumentStates.load(tmp_path / "nowhere")
 
 
+def test_a_file_with_a_forged_count_is_refused(encoder, tmp_path):
+    """Also with a checksum that fits."""
+    path = tmp_path / "states.bin"
+    encoder.encode_documents(DOCUMENTS[:2]).save(path)
+    written = bytearray(path.read_bytes()[:-4])
+    for count in (2**62, 2**40, 3, 1):
+        written[23:31] = struct.pack("<Q", count)
+        path.write_bytes(written + struct.pack("<I", zlib.crc32(written)))
+        with pytest.raises(DamagedFileError, match="damaged"):
+            DocumentStates.load(path)
+
+
+def test_a_path_that_is_none_is_refused():
+    """The error says what was expected."""
+    with pytest.raises(InvalidInputError, match="path is None; expected a str or a Path"):
+        DocumentStates.load(None)
+
+
+def test_states_go_to_another_process(encoder, tmp_path):
+    """Also those of a file, which the other process may not have."""
+    states = encoder.encode_documents(DOCUMENTS)
+    states.save(tmp_path / "states.bin")
+    copy = pickle.loads(pickle.dumps(DocumentStates.load(tmp_path / "states.bin")[1:]))
+    assert encoder.rerank(QUERY, copy) == encoder.rerank(QUERY, states[1:])
+
+
+def test_states_that_are_too_long_or_too_short_are_damaged(encoder):
+    """Another writer may have written them, with a checksum that fits."""
+    record = encoder.encode_documents(DOCUMENTS[:1])[0]
+    head, body = bytes(record[:68]), bytes(record[68:-4])
+    for other in (b"", body[:-20], body[:20] + zlib.compress(bytes(10**6), wbits=-15)):
+        made = head + other
+        assert unpack(made + struct.pack("<I", zlib.crc32(made))) is None
+
+
 def test_a_damaged_record_is_refused(encoder):
     """No score is made of a record that is not as it was written."""
     record = bytearray(encoder.encode_documents(DOCUMENTS[:1])[0])
@@ -187,10 +224,10 @@ def test_a_damaged_record_is_refused(encoder):
     with pytest.raises(InvalidInputError, match="states of document 0 are damaged"):
         encoder.rerank(QUERY, DocumentStates([bytes(record)]))
     assert unpack(bytes(record)[:10]) is None
-    nothing = struct.pack("<4B2H32s", 1, 0, 0, 0, 384, 0, b"of no passages")
+    nothing = struct.pack("<4B2H32s", 2, 0, 0, 0, 384, 0, b"of no passages")
     assert unpack(nothing + struct.pack("<I", zlib.crc32(nothing))) is None
     record[:4] = struct.pack("<4B", 9, 0, 0, 0)
-    with pytest.raises(DamagedFileError, match="format 1"):
+    with pytest.raises(DamagedFileError, match="format 2"):
         DocumentStates([bytes(record)])
 
 

@@ -132,7 +132,7 @@ def test_a_searcher_that_knew_the_collection_before_shows_none(engine, encoder):
     plain.add(DOCUMENTS, ids=IDS)
     early = HybridSearcher("docs", client=engine, reranker=encoder)
     assert counts(early.search(QUERY)) == (None, None)
-    engine.set_payload("docs", {STATES_FIELD: {"of": "AAAA", "states": "AAAA"}}, points=IDS)
+    engine.set_payload("docs", {STATES_FIELD: {"states": "AAAA"}}, points=IDS)
     assert all(STATES_FIELD not in hit.payload for hit in plain.search(QUERY))
     assert all(STATES_FIELD not in hit.payload for hit in early.search(QUERY))
 
@@ -151,7 +151,7 @@ def test_a_field_of_that_name_that_is_not_ours_is_shown_and_not_taken_out(engine
         plain.add([given])
     assert given[STATES_FIELD] == own
     again = engine.retrieve("docs", [1], with_payload=True)[0]
-    assert plain.add([again.payload | {STATES_FIELD: {"of": "AA", "states": "AA"}}], ids=[1]) == 1
+    assert plain.add([again.payload | {STATES_FIELD: {"states": "AA"}}], ids=[1]) == 1
     assert stored(engine, 1) is None  # states come with points that were read elsewhere
 
 
@@ -192,6 +192,48 @@ def test_damaged_states_are_read_anew(searcher, encoder, damage):
     found = searcher.search(QUERY, limit=12)
     assert counts(found) == (11, 1)
     assert scores(found) == before
+
+
+def test_a_running_searcher_notices_other_states(searcher, encoder):
+    """Another process may change the precision, or the model and back, while it searches."""
+    before = scores(searcher.search(QUERY, limit=12))
+    filled = HybridSearcher("docs", client=searcher.client, reranker=encoder)
+    assert filled.fill_states(precision="float16").made == len(TEXTS)
+    found = searcher.search(QUERY, limit=12)
+    assert (counts(found), found.trace.precision) == ((12, 0), "int8, states float16")
+    small = TextCrossEncoder("grown-minilm-l3-v2", cache_dir=encoder.cache_dir)
+    other = HybridSearcher("docs", client=searcher.client, reranker=small)
+    assert other.fill_states().made == len(TEXTS)
+    whole = searcher.search(QUERY, limit=12)
+    assert (counts(whole), whole.trace.precision) == ((0, 12), "int8")
+    assert filled.fill_states(precision="int8").made == len(TEXTS)
+    again = searcher.search(QUERY, limit=12)
+    assert (counts(again), scores(again)) == ((12, 0), before)
+
+
+def test_states_that_a_collection_does_not_store_are_refused(engine, encoder):
+    """``add`` says so before it stores anything, and how to store them."""
+    searcher = HybridSearcher("docs", client=engine, reranker=encoder)
+    searcher.add(DOCUMENTS[:2])
+    with pytest.raises(InvalidInputError, match=r"stores no states\. Run .*--precision int8"):
+        searcher.add(DOCUMENTS, settings=STORED)
+    assert engine.count("docs").count == 2
+    searcher.fill_states()
+    assert searcher.add(DOCUMENTS, settings=STORED) == len(TEXTS)
+    assert counts(searcher.search(QUERY)) == (12, 0)
+    half = CollectionSettings(document_states="float16")
+    with pytest.raises(InvalidInputError, match="stores states in int8"):
+        searcher.add(DOCUMENTS, settings=half)
+
+
+def test_filling_in_checks_its_arguments(searcher):
+    """Before anything is asked."""
+    for wrong in ({"precision": "int4"}, {"batch_size": 0}, {"progress": 1}):
+        with pytest.raises(InvalidInputError, match=next(iter(wrong))):
+            searcher.fill_states(**wrong)
+    plain = HybridSearcher("docs", client=searcher.client, reranker=None)
+    with pytest.raises(InvalidInputError, match="see each text alone"):
+        plain.fill_states()
 
 
 def test_a_search_warns_once_of_much_that_is_read(searcher):
@@ -353,11 +395,13 @@ def test_async_and_rest_agree(encoder):
                 reranker=encoder,
             ) as awaited:
                 both = await asyncio.gather(*[awaited.search(QUERY, limit=12) for _ in range(3)])
+                filled = await awaited.fill_states()
                 await awaited.client.close()
-                return both
+                return both, filled
 
-        others = asyncio.run(search())
+        others, filled = asyncio.run(search())
     assert counts(found) == (12, 0)
     for other in others:
         assert scores(other) == scores(found)
         assert counts(other) == (12, 0)
+    assert filled.current == len(TEXTS)

@@ -2,13 +2,15 @@
 
 import html.parser
 import json
+import math
 import re
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
-from qdrant_rerank import HybridSearcher
+from qdrant_rerank import CollectionSettings, HybridSearcher
 from qdrant_rerank.qdrant.transport.client import connect
 from tests.faults import free_port
 from tests.serving import served
@@ -92,6 +94,55 @@ def test_what_cannot_be_searched(url, body, status, expected):
     found = post(url, "/v1/search", **body)
     assert found.status_code == status
     assert expected in found.json()["message"]
+
+
+@pytest.fixture(scope="module")
+def with_states(tmp_path_factory):
+    """The directory of an embedded Qdrant whose documents have stored states, but for one."""
+    path = tmp_path_factory.mktemp("states") / "db"
+    client = connect(path=str(path))
+    documents = [f"{TEXTS[row % 3]} Note {row} is filed." for row in range(40)]
+    searcher = HybridSearcher("docs", client=client)
+    searcher.add(documents, ids=range(40), settings=CollectionSettings(document_states="int8"))
+    client.set_payload("docs", {"text": "Iron turns liquid at 1538 C."}, points=[7])
+    found = searcher.search(QUERY, limit=40)
+    client.close()
+    return path, {hit.id: 1 / (1 + math.exp(-hit.rerank_score)) for hit in found}
+
+
+def test_stored_states_are_used_in_turn(with_states):
+    """With the library's scores, also by several clients at once; a changed text is read."""
+    path, expected = with_states
+    with served(collections=["docs"], path=str(path)) as url:
+
+        def search(_):
+            return post(url, "/v1/search", query=QUERY, limit=40, with_payload=["text"]).json()
+
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(search, range(4)))
+        groups = post(url, "/v1/search/groups", query=QUERY, group_by="text").json()
+        reranked = post(url, "/v1/rerank", query=QUERY, documents=TEXTS).json()
+    for found in answers:
+        assert (found["trace"]["documents_stored"], found["trace"]["documents_read"]) == (39, 1)
+        scores = {point["id"]: point["rerank_score"] for point in found["points"]}
+        assert scores == pytest.approx(expected, abs=1e-6)
+        assert all(set(point["payload"]) == {"text"} for point in found["points"])
+    assert groups["trace"]["documents_stored"] == 39
+    assert [one["index"] for one in reranked["results"]] == [1, 2, 0]
+
+
+def test_stored_states_keep_a_deadline(with_states):
+    """A search that is late is a 504, and the next one is answered."""
+    path, _ = with_states
+    with served(collections=["docs"], path=str(path)) as url:
+        late = httpx.post(
+            url + "/v1/search",
+            json={"query": QUERY},
+            headers={"X-Request-Timeout": "0.001"},
+            timeout=60,
+        )
+        assert (late.status_code, late.json()["error_type"]) == (504, "Timeout")
+        assert post(url, "/v1/search", query=QUERY).json()["trace"]["documents_stored"] == 39
 
 
 def test_a_deadline_that_passes_is_a_504(tiny_bert):

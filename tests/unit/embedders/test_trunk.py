@@ -1,6 +1,7 @@
 """e5-small-v2 inside the bundled reranker, as an embedder by name."""
 
 import asyncio
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -115,6 +116,18 @@ def test_max_length_is_checked():
         TrunkEmbedder(max_length=513)
     short = TrunkEmbedder(max_length=16)
     assert np.array_equal(*short.embed_documents(["word " * 20, "word " * 30]))
+
+
+def test_it_goes_to_another_process():
+    """With its arguments; the model is loaded there."""
+    copy = pickle.loads(pickle.dumps(TrunkEmbedder(max_length=16)))
+    assert np.array_equal(*copy.embed_documents(["word " * 20, "word " * 30]))
+
+
+def test_one_text_is_not_several():
+    """Its letters would be embedded."""
+    with pytest.raises(InvalidInputError, match="texts"):
+        EMBEDDER.embed_documents("abc")
 
 
 def test_a_searcher_records_its_name():

@@ -5,12 +5,14 @@ where it ended. Nothing else of a point is touched. A text that changes meanwhil
 what it was, which nothing uses.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from qdrant_client import models
 
+from qdrant_rerank.cross_encoder.document_states import is_current
 from qdrant_rerank.errors import InvalidInputError, QdrantRequestError
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import TextChoice
@@ -19,10 +21,9 @@ from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.request_sizes import cut_by_size, named_if_too_large
 from qdrant_rerank.qdrant.schema import STATES_FIELD, STATES_KEY, CollectionStates, are_states
 from qdrant_rerank.qdrant.stored_states import (
-    STATES_ARE_OF,
     StatesEncoder,
     states_payload,
-    stored_of,
+    stored_record,
 )
 from qdrant_rerank.qdrant.text_source import settle_for_add
 from qdrant_rerank.qdrant.transport.driver import Driver
@@ -30,11 +31,11 @@ from qdrant_rerank.qdrant.upload import BATCH_RETRIES
 from qdrant_rerank.types import PointId, StatesPrecision
 from qdrant_rerank.utils.progress import tqdm
 
-__all__ = ["Filled", "fill_states"]
+__all__ = ["FilledStates", "fill_states"]
 
 
 @dataclass(slots=True)
-class Filled:
+class FilledStates:
     """What became of the points of a collection.
 
     Attributes:
@@ -59,7 +60,7 @@ async def fill_states(
     precision: StatesPrecision | None,
     batch_size: int,
     progress: bool | None,
-) -> Filled:
+) -> FilledStates:
     """Record whose states a collection stores, and add those that are not there or not current.
 
     Args:
@@ -92,8 +93,8 @@ async def fill_states(
         )
         first.forget()
     fields = text_payload(choice.text)
-    wanted = fields if isinstance(fields, bool) else [*fields, STATES_ARE_OF]
-    filled = Filled()
+    wanted = fields if isinstance(fields, bool) else [*fields, STATES_FIELD]
+    filled = FilledStates()
     offset: Any = None
     total = (await driver.request(lambda c, _: c.get_collection(first.collection))).points_count
     hide = None if progress is None else not progress
@@ -103,21 +104,12 @@ async def fill_states(
                 partial(_scroll, first.collection, batch_size, offset, wanted),
                 retries=BATCH_RETRIES,
             )
-            todo: dict[PointId, str] = {}
-            for point in page:
-                text = choice.text(_without_states(point.payload))
-                if not text:
-                    filled.without_text += 1
-                elif stored_of(point.payload) == states.of(text):
-                    filled.current += 1
-                else:
-                    todo[point.id] = text
+            texts, todo = await driver.compute(_to_make, page, choice, states)
+            filled.without_text += len(page) - len(texts)
+            filled.current += len(texts) - len(todo)
             if todo:
-                records = await driver.compute(maker.encode, list(todo.values()), chosen)
-                payloads = {
-                    point_id: states_payload(text, record, states)
-                    for (point_id, text), record in zip(todo.items(), records, strict=True)
-                }
+                records = await driver.compute(maker.encode, [texts[one] for one in todo], chosen)
+                payloads = dict(zip(todo, map(states_payload, records), strict=True))
                 filled.made += await _write(driver, first.collection, payloads)
             filled.points += len(page)
             bar.update(len(page))
@@ -133,13 +125,31 @@ async def _require_free(driver: Driver, collection: str, batch_size: int) -> Non
             partial(_scroll, collection, batch_size, offset, [STATES_FIELD]), retries=BATCH_RETRIES
         )
         for point in page:
-            if not are_states((point.payload or {}).get(STATES_FIELD, {})):
+            payload = point.payload or {}
+            if STATES_FIELD in payload and not are_states(payload[STATES_FIELD]):
                 raise InvalidInputError(
                     f"Point {point.id} of {collection!r} has a field {STATES_FIELD!r} of its own, "
                     "which its states would take the place of. Rename it in the collection."
                 )
         if offset is None:
             return
+
+
+def _to_make(
+    page: Sequence[models.Record], choice: TextChoice, states: CollectionStates
+) -> tuple[dict[PointId, str], list[PointId]]:
+    """Return the texts of points by their ids, and the ids of those without current states."""
+    texts: dict[PointId, str] = {}
+    todo = []
+    for point in page:
+        text = choice.text(_without_states(point.payload))
+        if not text:
+            continue
+        texts[point.id] = text
+        record = stored_record(point.payload)
+        if record is None or not is_current(record, text, states.model, states.precision):
+            todo.append(point.id)
+    return texts, todo
 
 
 def _scroll(
