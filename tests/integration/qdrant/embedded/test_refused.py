@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -72,8 +73,17 @@ def assert_refused(client, calls, match="Nothing was done"):
 
 def copy_with_holes(source, target):
     """Copy a directory as a crash would leave it; its files are mostly holes."""
+    for _ in range(10):
+        try:
+            return _copy_once(source, target)
+        except FileNotFoundError:  # a thread of the engine renamed it meanwhile
+            shutil.rmtree(target)
+    raise AssertionError(f"{source} does not come to rest")
+
+
+def _copy_once(source, target):
     target.mkdir()
-    for file in source.rglob("*"):
+    for file in list(source.rglob("*")):
         place = target / file.relative_to(source)
         if file.is_dir():
             place.mkdir(parents=True)
