@@ -13,6 +13,7 @@ import yaml
 import qdrant_rerank
 from qdrant_rerank.cli.serve import serve
 from qdrant_rerank.serving import ServeSettings
+from qdrant_rerank.serving.front import OPEN_PATHS
 from tests.fault_server import Script, answer, refused, serving
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +81,22 @@ def test_the_image_runs_the_server_without_rights():
     assert "os.environ['HEALTH_URL']" in json.loads(check)[-1]
     assert "\nENV HEALTH_URL=http://127.0.0.1:8080/health\n" in final
     assert words[words.index("--port") + 1] == "8080"
+
+
+def test_the_pod_of_the_manual_runs_the_server():
+    """Its options exist, its probes need no key, and the requests have time to finish."""
+    manual = (ROOT / "docs" / "containers.md").read_text("utf-8")
+    [content] = re.findall(r"```yaml\n(.*?)```", manual, re.DOTALL)
+    pod = yaml.safe_load(content)["spec"]["template"]["spec"]
+    [server] = pod["containers"]
+    assert server["image"].endswith(f"/qdrant-rerank:{qdrant_rerank.__version__}")
+    known = {option for parameter in serve.params for option in parameter.opts}
+    assert {word for word in server["args"] if word.startswith("--")} <= known
+    for probe in (server["livenessProbe"], server["readinessProbe"]):
+        assert probe["httpGet"]["path"] in OPEN_PATHS
+    assert pod["terminationGracePeriodSeconds"] > ServeSettings().shutdown_s
+    user = server["securityContext"]["runAsUser"]
+    assert f"--uid {user} " in (ROOT / "Dockerfile").read_text("utf-8")
 
 
 def test_the_cluster_replicates_and_the_balancer_knows_all_nodes(services):
