@@ -8,7 +8,7 @@ from qdrant_client import QdrantClient
 
 from qdrant_rerank import CollectionSettings, HybridSearcher
 from qdrant_rerank.distributed import index_dataset
-from qdrant_rerank.errors import IncompleteAddError, MissingTextError
+from qdrant_rerank.errors import IncompleteAddError, InvalidInputError, MissingTextError
 from tests.integration.distributed.data import json_lines, pairs, parquet
 from tests.own_server import own_cluster
 
@@ -95,3 +95,11 @@ def test_wrong_documents_are_named(cluster, tmp_path):
     with pytest.raises(MissingTextError, match="body"):
         index_dataset(wrong, "others", url=url(cluster[0]), text="text")
     assert not QdrantClient(**cluster[0].client_options()).collection_exists("others")
+
+
+def test_states_are_refused(tmp_path):
+    """Workers load no reranker; the message names the command that stores them."""
+    json_lines(tmp_path / "docs.jsonl", documents(3))
+    settings = CollectionSettings(document_states="int8")
+    with pytest.raises(InvalidInputError, match="'qdrant-rerank states --collection docs'"):
+        index_dataset(tmp_path, "docs", url="http://127.0.0.1:1", settings=settings)
