@@ -62,7 +62,8 @@ def simulate(turns: Turns | FewestLeft, requests: int, *, beside_long: bool) -> 
     alone = sum(map(sum, bodies)) / len(bodies) / WORKERS
     waiting: dict[int, Request] = {}
     running: list[tuple[float, int]] = []
-    numbers, times = count(), []
+    numbers = count()
+    times: list[float] = []
     now, arrival, idle = 0.0, rng.expovariate(LOAD / alone), WORKERS
     if beside_long:
         waiting[0] = Request(next(numbers), now, list(long))
