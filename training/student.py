@@ -4,8 +4,8 @@
 
 No labels decide: the student learns the teacher's states of every token, its vectors, and how a
 query's cosines spread over the passages of a step, BM25's near ones among them. Resumable; a
-step's draw depends on the seed and its number alone. The result, ``WORK_DIR/NAME``, is a folder like
-E5_DIR: ``e5_pipeline.py`` and ``transplant.py`` take it in its place.
+step's draw depends on the seed and its number alone. The result, ``WORK_DIR/NAME``, is a folder
+like E5_DIR, for ``transplant.py``.
 """
 
 import argparse
@@ -121,9 +121,7 @@ def read_texts(data: Path, e5: Path, work: Path, config: dict[str, Any]) -> Text
     )
 
 
-def train(
-    teacher: Encoder, texts: Texts, work: Path, name: str, config: dict[str, Any]
-) -> Encoder:
+def train(teacher: Encoder, texts: Texts, work: Path, name: str, config: dict[str, Any]) -> Encoder:
     """All steps; the averaged weights come out, in float32."""
     settings, kept = config["train"], config["layers"]
     student = halved(teacher, kept).to(torch.bfloat16)
@@ -204,7 +202,7 @@ def draw(texts: Texts, step: int, config: dict[str, Any]) -> tuple[list[Ids], in
     rows = rng.choice(len(texts.queries), settings["queries"], replace=False, p=texts.chances)
     passages: list[int] = []
     for row in rows:
-        near = [found for found in texts.near[row] if found != NONE]
+        near = [place for place in texts.near[row] if place != NONE]
         passages.append(rng.choice(texts.queries[row].answers))
         passages += rng.permutation(near)[: settings["near"]].tolist()
     long = rng.random() < settings["long_steps"]
@@ -319,7 +317,9 @@ class Watch:
         vectors = (ours.vectors * self.right.vectors).sum(1).mean()
         both = [(a, b) for a, b in zip(scores, self.scores, strict=True) if len(a) > 2]
         alike = np.mean([np.corrcoef(a, b)[0, 1] for a, b in both])
-        ranks = [np.mean([1 / (1 + (s[1:] >= s[0]).sum()) for s in v]) for v in zip(*both)]
+        ranks = [
+            np.mean([1 / (1 + (s[1:] >= s[0]).sum()) for s in v]) for v in zip(*both, strict=True)
+        ]
         return (
             f"cosine of states {states:.4f}, of vectors {vectors:.4f}; missed "
             f"{missed(ours.tokens[0], self.right.tokens[0]):.4f}, "
@@ -351,7 +351,9 @@ def write_folder(student: Encoder, e5: Path, folder: Path) -> None:
             for kind in ("weight", "bias"):
                 name = f"encoder.layer.{number}.{theirs}.{kind}"
                 stored[name] = state[f"layers.{number}.{ours}.{kind}"]
-    save_file({name: value.contiguous() for name, value in stored.items()}, folder / "model.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in stored.items()}, folder / "model.safetensors"
+    )
     config = json.loads((e5 / "config.json").read_text())
     config["num_hidden_layers"] = len(student.layers)
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
