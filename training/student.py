@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=CONFIG)
     parser.add_argument("--name", default="student", help="of the run's files")
     parser.add_argument("--set", nargs="*", default=[], help="train.steps=100, for trials")
+    parser.add_argument("--start", type=Path, help="an earlier student, to go on from its weights")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -91,7 +92,10 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     texts = read_texts(given.data, given.e5, given.work, config)
     teacher = load_encoder(given.e5).to(torch.bfloat16)
-    student = train(teacher, texts, given.work, given.name, config)
+    student = halved(teacher, config["layers"])
+    if given.start:
+        student.load_state_dict(load_encoder(given.start).state_dict())
+    train(teacher, student, texts, given.work, given.name, config)
     write_folder(student, given.e5, given.work / given.name)
 
 
@@ -121,12 +125,19 @@ def read_texts(data: Path, e5: Path, work: Path, config: dict[str, Any]) -> Text
     )
 
 
-def train(teacher: Encoder, texts: Texts, work: Path, name: str, config: dict[str, Any]) -> Encoder:
-    """All steps; the averaged weights come out, in float32."""
-    settings, kept = config["train"], config["layers"]
-    student = halved(teacher, kept).to(torch.bfloat16)
+def train(
+    teacher: Encoder,
+    student: Encoder,
+    texts: Texts,
+    work: Path,
+    name: str,
+    config: dict[str, Any],
+) -> None:
+    """All steps; the student ends with averaged weights, in float32."""
+    settings = config["train"]
+    masters = {k: v.detach().float().clone() for k, v in student.layers.named_parameters()}
+    student.to(torch.bfloat16)
     parameters = dict(student.layers.named_parameters())
-    masters = {key: value.detach().float().clone() for key, value in parameters.items()}
     average = {key: torch.zeros_like(value) for key, value in masters.items()}
     optimizer = torch.optim.AdamW(
         masters.values(), settings["rate"], (0.9, 0.98), weight_decay=settings["decay"], fused=True
@@ -180,7 +191,6 @@ def train(teacher: Encoder, texts: Texts, work: Path, name: str, config: dict[st
     print(f"{name}, averaged: {watch.figures(student)}", flush=True)
     student.float()
     student.layers.load_state_dict(average)
-    return student
 
 
 def halved(teacher: Encoder, kept: list[int]) -> Encoder:
