@@ -11,6 +11,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 WIDTH, HEADS, INNER, POSITIONS, VOCABULARY = 384, 12, 1536, 512, 30522
+PARTS = {  # of a layer: ours, and the published name
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "output": "attention.output.dense",
+    "norm_attention": "attention.output.LayerNorm",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+    "norm_output": "output.LayerNorm",
+}
 
 
 class Layer(nn.Module):
@@ -122,16 +132,6 @@ def load_encoder(folder: Path) -> Encoder:
     """The published weights in float32, in evaluation mode."""
     stored = load_file(folder / "model.safetensors")
     stored = {name.removeprefix("bert."): value.float() for name, value in stored.items()}
-    parts = {
-        "query": "attention.self.query",
-        "key": "attention.self.key",
-        "value": "attention.self.value",
-        "output": "attention.output.dense",
-        "norm_attention": "attention.output.LayerNorm",
-        "up": "intermediate.dense",
-        "down": "output.dense",
-        "norm_output": "output.LayerNorm",
-    }
     state = {
         "words.weight": stored["embeddings.word_embeddings.weight"],
         "positions.weight": stored["embeddings.position_embeddings.weight"],
@@ -141,7 +141,7 @@ def load_encoder(folder: Path) -> Encoder:
     }
     layers = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
     for number in range(layers):
-        for ours, theirs in parts.items():
+        for ours, theirs in PARTS.items():
             for kind in ("weight", "bias"):
                 name = f"encoder.layer.{number}.{theirs}.{kind}"
                 state[f"layers.{number}.{ours}.{kind}"] = stored[name]
