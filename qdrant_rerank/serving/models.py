@@ -99,8 +99,8 @@ class Models:
             names = [model.name for model in self.served]
             near = difflib.get_close_matches(name, names, n=SHOWN, cutoff=0.0)
             raise NotServedError(
-                f"The model {name!r:.80} is not served here; expected one such as "
-                f"{', '.join(map(repr, near))}. GET /v1/models lists all."
+                f"The model {name!r:.80} is not served here; expected one of GET /v1/models, "
+                f"such as {', '.join(map(repr, near))}."
             )
         return found
 

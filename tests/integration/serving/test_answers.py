@@ -230,7 +230,9 @@ def test_several_models_by_name(tiny_bert, tiny_xlmr):
         body = {"model": str(tiny_bert), "query": "q", "documents": ["a"]}
         refused = post(url, "/v1/rerank", body)
         assert refused.status_code == 404
-        assert refused.json()["message"].endswith("expected one of 'small', 'tiny-xlmr'.")
+        assert refused.json()["message"].endswith(
+            "expected one of GET /v1/models, such as 'tiny-xlmr', 'small'."
+        )
         with pytest.raises(ModelRequestError, match="404"):
             RemoteReranker(url, "other").rerank(QUERY, TEXTS)
 
