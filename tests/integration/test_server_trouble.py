@@ -263,8 +263,10 @@ def test_threads_and_coroutines_find_the_same(options, collection):  # noqa: F81
     client = QdrantClient(**options)
     # A server closes a connection whose request does not come at once, as on a busy machine.
     retried = SearchOptions(retries=5)
-    searcher = HybridSearcher(collection, client=client, reranker=None, options=retried)
-    # Hits of equal scores come in the order in which the shards answer, so there is one.
+    # Hits of equal scores come in the order in which shards and segments answer. So there is one
+    # shard, and no sparse vector: of BM25 and of fused ranks, many scores are equal.
+    alone = {"reranker": None, "sparse": None, "options": retried}
+    searcher = HybridSearcher(collection, client=client, **alone)
     settings = CollectionSettings(replication_factor=1, shard_number=1)
     searcher.add(sentences(200), settings=settings, progress=False)
     queries = [" ".join(WORDS[n % 7 : n % 7 + 3]) for n in range(128)]
@@ -276,9 +278,7 @@ def test_threads_and_coroutines_find_the_same(options, collection):  # noqa: F81
 
     async def awaited():
         client = AsyncQdrantClient(**options)
-        async with AsyncHybridSearcher(
-            collection, client=client, reranker=None, concurrency=64, options=retried
-        ) as other:
+        async with AsyncHybridSearcher(collection, client=client, concurrency=64, **alone) as other:
             results = await asyncio.gather(*map(other.search, queries))
         await client.close()
         return [[hit.id for hit in hits] for hits in results]
