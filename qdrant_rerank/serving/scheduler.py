@@ -11,16 +11,16 @@ there are cores.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from itertools import count
+from itertools import accumulate, count
 from typing import Protocol
 
 from qdrant_rerank.cross_encoder.pair_scores import PairScores
 from qdrant_rerank.cross_encoder.steps import Steps
 from qdrant_rerank.errors import DeadlineError
 from qdrant_rerank.inference.batching import Batch
-from qdrant_rerank.serving.turns import SIMILAR, Turns
+from qdrant_rerank.serving.turns import Turns, in_order
 from qdrant_rerank.utils.deadline import NO_DEADLINE, Deadline
 
 __all__ = ["Job", "Meter", "QueueFullError", "Scheduler", "StepModel"]
@@ -32,7 +32,7 @@ SURE = 0.75
 # Times as many tokens as a new request has: for the sake of a request that is longer than this, no
 # new one is refused. A client whose requests are all long would stop the others.
 MUCH_LONGER = 8
-ROOM = 2  # times its own tokens that a request finds free in the queue: it leaves as much to others
+LEFT_FREE = 1 / 8  # of the queue, or as many tokens as a new request has: it leaves them to others
 SMOOTHING = 0.05  # weight that each batch takes from those before it in the measured speed
 
 
@@ -194,9 +194,9 @@ class Scheduler:
                 would make one late that was taken before and is longer, but not much longer.
         """
         with self._changed:
-            if self._jobs:
-                self._require_room(tokens, deadline)
             job = Job(pairs, tokens, deadline, next(self._numbers), document_tokens)
+            if self._jobs:
+                self._require_room(job)
             self._jobs[job.number] = job
             self._changed.notify_all()
         return job
@@ -215,46 +215,49 @@ class Scheduler:
         for thread in self._threads:
             thread.join()
 
-    def _require_room(self, tokens: int, deadline: Deadline) -> None:
+    def _require_room(self, new: Job) -> None:
         """Refuse what the queue does not hold, or what would not be done in time."""
         waiting, speed = self._waiting(), self.tokens_per_s
-        excess = waiting + ROOM * tokens - self._limit
+        free = int(min(new.size, LEFT_FREE * self._limit))
+        excess = waiting + new.size + free - self._limit
         if excess > 0:
             raise QueueFullError(
-                f"{waiting:,} tokens wait at the model. With this request, and as many tokens left "
-                f"free for shorter ones, they would be more than the limit of {self._limit:,} "
-                "tokens (queue_tokens).",
-                excess / speed if speed else 0.0,
+                f"{waiting:,} tokens wait at the model. With the {new.size:,} of this request, and "
+                f"{free:,} tokens left free for shorter ones, they would be more than the limit of "
+                f"{self._limit:,} tokens (queue_tokens).",
+                min(excess, waiting) / speed if speed else 0.0,
             )
         if speed:
-            self._require_time(tokens, deadline, speed)
+            self._require_time(new, speed)
 
-    def _require_time(self, tokens: int, deadline: Deadline, speed: float) -> None:
+    def _require_time(self, new: Job, speed: float) -> None:
         """Refuse what would be late, or what would make a request late that was taken before."""
-        similar = SIMILAR * tokens
-        before = sum(job.remaining for job in self._jobs.values() if job.size <= similar)
-        needed = (before + tokens) / speed
-        time_left = deadline.remaining
+        ends = self._ends(self._jobs.values(), speed)
+        ends_with = self._ends([*self._jobs.values(), new], speed)
+        needed, time_left = ends_with[new.number], new.deadline.remaining
         if time_left is not None and needed > SURE * time_left:
             raise QueueFullError(
                 f"So much work waits that this request would need {needed:.1f} s, and it has "
                 f"{time_left:.1f} s (timeout_s, or X-Request-Timeout).",
                 needed - SURE * time_left,
             )
-        done, now = before, time.monotonic()
-        overtaken = sorted(
-            (job.size, job.number, job.remaining, job.deadline.at)
-            for job in self._jobs.values()
-            if similar < job.size <= MUCH_LONGER * tokens
-        )
-        for _, _, remaining, at in overtaken:
-            done += remaining
-            left = at - now
-            if done / speed <= left and (done + tokens) / speed > SURE * left:
+        now = time.monotonic()
+        for number, end in ends.items():
+            job = self._jobs[number]
+            left = job.deadline.at - now
+            overtaken = ends_with[number] > end and job.size <= MUCH_LONGER * new.size
+            if overtaken and end <= left and ends_with[number] > SURE * left:
                 raise QueueFullError(
                     "This request would overtake another one, which would then be late.",
-                    done / speed,  # then the other one has its answer
+                    end,  # then the other one has its answer
                 )
+
+    @staticmethod
+    def _ends(jobs: Iterable[Job], speed: float) -> dict[int, float]:
+        """Seconds until each request has its answer, by its number, in that order."""
+        ordered = list(in_order(jobs))
+        ends = accumulate(job.remaining / speed for job in ordered)
+        return {job.number: end for job, end in zip(ordered, ends, strict=True)}
 
     def _waiting(self) -> int:
         return sum(job.remaining for job in self._jobs.values())

@@ -11,10 +11,11 @@ tokens, since the batches of a long request may be long ones, too. What it had b
 while nobody else wanted a turn counts: it is not owed again as soon as others come.
 """
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
-__all__ = ["SIMILAR", "Turns"]
+__all__ = ["SIMILAR", "Turns", "in_order"]
 
 SIMILAR = 2  # times as many tokens as the shortest request has: about the same length
 SHARE = 1 / 8  # of the tokens, which the first request is owed
@@ -33,6 +34,24 @@ class Waiting(Protocol):
 
 
 One = TypeVar("One", bound=Waiting)
+
+
+def in_order(waiting: Iterable[One]) -> Iterator[One]:
+    """Yield requests as they would be done if no other came, and the first were owed nothing."""
+    by_size = sorted(waiting, key=lambda one: one.size)
+    done: set[int] = set()
+    able: list[tuple[int, int]] = []  # numbers of requests, and their places in by_size
+    shortest = seen = 0
+    for _ in by_size:
+        while by_size[shortest].number in done:
+            shortest += 1
+        most = SIMILAR * by_size[shortest].size
+        while seen < len(by_size) and by_size[seen].size <= most:
+            heapq.heappush(able, (by_size[seen].number, seen))
+            seen += 1
+        number, place = heapq.heappop(able)
+        done.add(number)
+        yield by_size[place]
 
 
 class Turns:

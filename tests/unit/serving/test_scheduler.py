@@ -200,6 +200,59 @@ def test_no_request_is_taken_that_makes_another_one_late(one_by_one):
     scheduler.close()
 
 
+def test_a_shorter_one_does_not_let_others_past_a_request_that_they_make_late(one_by_one):
+    """With it, those of more than half of the other's length go before the other, too."""
+    model = Watched(one_by_one)
+    scheduler = Scheduler(model, queue_tokens=10**12)
+    first = asked(scheduler, "first", 3)
+    model.allow(2)
+    model.wait()
+    second = int(scheduler.tokens_per_s)
+    kept = scheduler.submit(pairs_of("long", 1), 25 * second, Deadline.after(60))
+    others = [scheduler.submit(pairs_of("other", 1), 15 * second) for _ in range(7)]
+    with pytest.raises(QueueFullError, match="would overtake another one"):
+        scheduler.submit(pairs_of("short", 1), 10 * second)
+    model.permits.release(10**6)
+    for job in (first, kept, *others):
+        assert len(job.future.result(60).scores) == len(job.pairs)
+    assert model.order.index("long") < model.order.index("other")
+    scheduler.close()
+
+
+def test_a_request_of_most_of_the_queue_is_taken_beside_short_ones(one_by_one):
+    """What it leaves free is an eighth of the queue at most."""
+    model = Watched(one_by_one)
+    scheduler = Scheduler(model, queue_tokens=10**6)
+    first = asked(scheduler, "first", 3)
+    model.allow(2)
+    model.wait()
+    long = scheduler.submit(pairs_of("long", 1), 520_000)
+    with pytest.raises(QueueFullError, match="125,000 tokens left free for shorter ones"):
+        scheduler.submit(pairs_of("long", 1), 360_000)
+    model.permits.release(10**6)
+    for job in (first, long):
+        assert len(job.future.result(60).scores) == len(job.pairs)
+    scheduler.close()
+
+
+def test_an_idle_server_is_not_waited_for_any_longer(one_by_one):
+    """A request that the queue never holds is to come again when nobody is at work."""
+    model = Watched(one_by_one)
+    scheduler = Scheduler(model, queue_tokens=10**6)
+    first = asked(scheduler, "first", 3)
+    model.allow(2)
+    model.wait()
+    second = int(scheduler.tokens_per_s)
+    waiting = scheduler.submit(pairs_of("second", 1), 5 * second)
+    with pytest.raises(QueueFullError) as refused:
+        scheduler.submit(pairs_of("third", 1), 10**7)
+    assert refused.value.retry_after_s < 10
+    model.permits.release(10**6)
+    for job in (first, waiting):
+        assert len(job.future.result(60).scores) == len(job.pairs)
+    scheduler.close()
+
+
 def test_a_long_request_is_refused_before_a_short_one(one_by_one):
     """It leaves room in the queue, and nobody is refused for the sake of its time."""
     model = Watched(one_by_one)

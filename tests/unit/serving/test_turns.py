@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qdrant_rerank.serving.turns import SIMILAR, Turns
+from qdrant_rerank.serving.turns import SIMILAR, Turns, in_order
 
 SHARE = 8  # the first request has one token of so many
 
@@ -119,6 +119,18 @@ def goes_before(one, other):
     if other.size > SIMILAR * one.size:
         return True
     return one.number < other.number and one.size <= other.size
+
+
+@given(st.lists(st.integers(0, 20), max_size=30))
+def test_the_order_that_is_foretold_is_that_of_the_turns(sizes):
+    """Of requests of one batch each, of which the first is owed nothing."""
+    left = [Request(number, 0.0, [size]) for number, size in enumerate(sizes)]
+    foretold = list(in_order(left[::-1]))
+    turns = Turns()
+    for one in foretold:
+        assert turns.next(left, first=-1) is one
+        left.remove(one)
+    assert not left
 
 
 def short_bodies(rng):
