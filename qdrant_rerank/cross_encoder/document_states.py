@@ -187,8 +187,12 @@ def _passages(
     ids = np.frombuffer(body, kind, tokens, start)
     dtype = np.dtype(NUMBERS[precision][0])
     size = tokens * width * dtype.itemsize
+    deflated = body[start + ids.nbytes :]
+    # Huffman's code takes a bit of a byte at least: a small record cannot fill the memory.
+    if size > 8 * len(deflated) or not np.isfinite(scale):
+        raise ValueError("not what pack writes")
     # One byte more than there should be tells of states that are too long.
-    numbers = zlib.decompressobj(RAW_DEFLATE).decompress(body[start + ids.nbytes :], size + 1)
+    numbers = zlib.decompressobj(RAW_DEFLATE).decompress(deflated, size + 1)
     ids = ids.astype(np.int64)
     states = np.frombuffer(numbers, dtype).reshape(tokens, width) * np.float32(scale)
     passages = []

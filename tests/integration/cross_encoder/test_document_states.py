@@ -7,6 +7,7 @@ import pickle
 import shutil
 import statistics
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -215,6 +216,27 @@ def test_states_that_are_too_long_or_too_short_are_damaged(encoder):
     for other in (b"", body[:-20], body[:20] + zlib.compress(bytes(10**6), wbits=-15)):
         made = head + other
         assert unpack(made + struct.pack("<I", zlib.crc32(made))) is None
+
+
+def test_a_small_record_does_not_fill_the_memory():
+    """Another writer may have deflated zeros, which take a thousandth of their bytes."""
+    tokens, width = 200, 50_000
+    made = struct.pack("<4B2H32sf3I", 2, 0, 0, 0, width, 1, b"", 1.0, tokens, 0, 1)
+    made += bytes(2 * tokens) + zlib.compress(bytes(tokens * width), wbits=-15)
+    tracemalloc.start()
+    read = unpack(made + struct.pack("<I", zlib.crc32(made)))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert read is None
+    assert most < 10**6
+
+
+@pytest.mark.parametrize("scale", [np.nan, np.inf])
+def test_a_scale_that_is_no_number_is_damage(encoder, scale):
+    """A search reads such a text anew, and does not fail."""
+    record = bytearray(encoder.encode_documents(DOCUMENTS[:1])[0][:-4])
+    struct.pack_into("<f", record, 40, scale)
+    assert unpack(bytes(record) + struct.pack("<I", zlib.crc32(record))) is None
 
 
 def test_a_damaged_record_is_refused(encoder):
