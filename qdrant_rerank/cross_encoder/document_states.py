@@ -189,7 +189,7 @@ def _passages(
     size = tokens * width * dtype.itemsize
     deflated = body[start + ids.nbytes :]
     # Huffman's code takes a bit of a byte at least: a small record cannot fill the memory.
-    if size > 8 * len(deflated) or not np.isfinite(scale):
+    if not 0 < size <= 8 * len(deflated) or not np.isfinite(scale):
         raise ValueError("not what pack writes")
     # One byte more than there should be tells of states that are too long.
     numbers = zlib.decompressobj(RAW_DEFLATE).decompress(deflated, size + 1)
@@ -236,7 +236,10 @@ class DocumentStates(Sequence[memoryview]):
         for number, record in enumerate(self._records):
             kind = kind_of(record)
             if kind is None:
-                raise DamagedFileError(f"Record {number} is not of format {FORMAT}.")
+                raise DamagedFileError(
+                    f"Record {number} is damaged, or not of format {FORMAT}. Encode the documents "
+                    "again."
+                )
             kinds.add(kind)
         if len(kinds) > 1:
             raise InvalidInputError(

@@ -288,6 +288,9 @@ class StateSteps:
         record = self._records.get(row)
         if record is None and isinstance(document, StoredText) and document.record is not None:
             record = unpack(document.record)
+            width = self._queries[query].states.shape[-1]
+            if record is not None and record.passages[0].states.shape[-1] != width:
+                record = None  # forged: what decides a state decides its width
         self._stored[row] = record is not None
         if record is None:
             record = self._scorer.read(str(document), self._precision, spread=spread)

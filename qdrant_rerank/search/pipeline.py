@@ -12,6 +12,7 @@ from typing import Any, Literal
 from qdrant_client import models
 
 from qdrant_rerank.cross_encoder.document_states import kind_of
+from qdrant_rerank.errors import QdrantError
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import TextChoice, lookup_ids, whole_field
 from qdrant_rerank.qdrant.lookups import (
@@ -238,7 +239,7 @@ class Search:
             return None
         own = await self._driver.compute(lambda: [one.states_model for one in self._encoders])
         if states.model not in own:
-            states = await self._states_now()
+            states = await self._states_now(states)
             if states is None or states.model not in own:
                 return None if states is None else Stored(states, {})
         ids = (hit.id for hits in found.hits for hit in hits)
@@ -251,14 +252,20 @@ class Search:
         )
         kinds = {kind_of(record) for record in records.values()} - {None}
         if kinds - {(states.precision, states.model)}:
-            states = await self._states_now()
+            states = await self._states_now(states)
             records = records if states is not None and states.model in own else {}
         return None if states is None else Stored(states, records)
 
-    async def _states_now(self) -> CollectionStates | None:
-        """Read the schema again: another process may have changed which states are stored."""
+    async def _states_now(self, known: CollectionStates) -> CollectionStates | None:
+        """Read the schema again: another process may have changed which states are stored.
+
+        If Qdrant does not answer, it is as it was known.
+        """
         self._first.forget()
-        return (await self._first.schema(self._driver)).states
+        try:
+            return (await self._first.schema(self._driver)).states
+        except QdrantError:
+            return known
 
     def _tell_unread(self, states: CollectionStates, traces: Sequence[SearchTrace]) -> None:
         """Warn, once, if much of what was scored was read again, though states are stored."""

@@ -487,6 +487,7 @@ class HybridSearcher(SearchCore):
             InvalidInputError: an argument is wrong, the lower layers of the reranker do not see
                 each text alone, or the collection has data of its own in the field of the states.
                 Nothing was written.
+            CollectionNotFoundError: there is no such collection.
             QdrantError: Qdrant failed. What was written stays.
         """
         if precision is not None:

@@ -120,7 +120,9 @@ class Collections:
             return next(iter(self._searchers.values()))
         found = self._searchers.get(name or "")
         if found is None:
-            names = ", ".join(map(repr, self._searchers)) or "none: start it with --collection NAME"
+            if not self._searchers:
+                raise NotServedError("No collection is served here. Start with --collection NAME.")
+            names = ", ".join(map(repr, self._searchers))
             raise NotServedError(
                 f"The collection {name!r:.80} is not served here; expected one of {names}."
             )

@@ -33,7 +33,9 @@ SURE = 0.75
 # new one is refused. A client whose requests are all long would stop the others.
 MUCH_LONGER = 8
 LEFT_FREE = 1 / 8  # of the queue, or as many tokens as a new request has: it leaves them to others
-SMOOTHING = 0.05  # weight that each batch takes from those before it in the measured speed
+# Weight that each batch takes from those before it in the measured speed, which is that of several
+# requests: each runs its longest documents first, and these are the fastest by the token.
+SMOOTHING = 0.005
 
 
 class QueueFullError(Exception):
@@ -150,6 +152,8 @@ class Scheduler:
         # Sums over the last batches: what they held, and how long they and the reading took.
         self._tokens = self._seconds = 0.0
         self._reading_s = 0.0  # since the last batch
+        # Likewise over the last texts that were read: their tokens, and the estimate of these.
+        self._read_tokens = self._estimated_tokens = 0.0
         self._threads = [
             threading.Thread(target=self._work, name=f"serve-{name}_{n}", daemon=True)
             for n in range(model.workers)
@@ -252,12 +256,18 @@ class Scheduler:
                     end,  # then the other one has its answer
                 )
 
-    @staticmethod
-    def _ends(jobs: Iterable[Job], speed: float) -> dict[int, float]:
+    def _ends(self, jobs: Iterable[Job], speed: float) -> dict[int, float]:
         """Seconds until each request has its answer, by its number, in that order."""
         ordered = list(in_order(jobs))
-        ends = accumulate(job.remaining / speed for job in ordered)
+        ends = accumulate(self._work_left(job) / speed for job in ordered)
         return {job.number: end for job, end in zip(ordered, ends, strict=True)}
+
+    def _work_left(self, job: Job) -> float:
+        """Tokens of a request, where those that are estimated are off by as much as lately."""
+        if not self._estimated_tokens:
+            return job.remaining
+        off = self._read_tokens / self._estimated_tokens
+        return job.remaining + (off - 1) * job.unread_tokens
 
     def _waiting(self) -> int:
         return sum(job.remaining for job in self._jobs.values())
@@ -319,6 +329,9 @@ class Scheduler:
             if done:
                 share = job.unread_tokens * block.pairs // max(job.unread_pairs, 1)
                 job.unread_tokens -= share
+                kept = (1 - SMOOTHING) ** block.pairs
+                self._read_tokens = kept * self._read_tokens + sum(block.tokens)
+                self._estimated_tokens = kept * self._estimated_tokens + share
                 job.unread_pairs -= block.pairs
                 job.remaining = sum(block.tokens) + job.unread_tokens
                 job.ready = list(zip(block.batches, block.tokens, strict=True))[::-1]

@@ -1,6 +1,7 @@
 """The pages of the site that are made from code: nothing of the code is left out."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from qdrant_rerank.serving.settings import ServeSettings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+RESULTS = ROOT / "benchmarks" / "results"
 #: What an environment variable that is read here is called.
 VARIABLE = re.compile(r"(?:QDRANT|HF|HUGGING_FACE|ORT|OPENAI|FASTEMBED|CUDA_VISIBLE)(?:_[A-Z]+)+")
 
@@ -106,3 +108,18 @@ def test_a_plot_is_drawn_from_the_records(name):
 def test_the_settings_of_the_site_can_be_read():
     """By any reader of YAML."""
     assert yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["theme"]["font"] is False
+
+
+def test_pairs_per_second_are_the_recorded_ones():
+    """Of the table of rerankers: whole numbers from 10 on, else one decimal."""
+    recorded = {}
+    for row in json.loads((RESULTS / "throughput.json").read_text("utf-8"))["models"]:
+        speed = row["pairs_per_second"]
+        rounded = f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"
+        recorded.setdefault(row["model"], []).append(f"{rounded} {row['precision']}")
+    page = (DOCS / "choose.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w.-]+)`[^|\n]*\|.*\| ([^|\n]+) \|$", page, re.MULTILINE)
+    shown = dict(rows)
+    assert {model: ", ".join(speeds) for model, speeds in recorded.items()} == {
+        model: shown[model] for model in recorded
+    }

@@ -20,7 +20,8 @@ from qdrant_rerank import (
     TextCrossEncoder,
     Windows,
 )
-from qdrant_rerank.cross_encoder.document_states import unpack
+from qdrant_rerank.cross_encoder.document_states import Passage, pack, unpack
+from qdrant_rerank.cross_encoder.state_scorer import StoredText
 from qdrant_rerank.errors import (
     DamagedFileError,
     DeadlineError,
@@ -237,6 +238,23 @@ def test_a_scale_that_is_no_number_is_damage(encoder, scale):
     record = bytearray(encoder.encode_documents(DOCUMENTS[:1])[0][:-4])
     struct.pack_into("<f", record, 40, scale)
     assert unpack(bytes(record) + struct.pack("<I", zlib.crc32(record))) is None
+
+
+def test_a_forged_record_is_read_anew(encoder):
+    """Of another width than the model's, or of no tokens, though all digests are right."""
+    [record] = encoder.encode_documents(DOCUMENTS[:1])
+    model, text = bytes(record[8:24]), bytes(record[24:40])
+    whole = encoder.score_pairs([(QUERY, DOCUMENTS[0])]).logits
+    read = None
+    for width, tokens in ((8, 3), (0, 3), (8, 0)):
+        passage = Passage(np.zeros(tokens, np.int64), np.zeros((tokens, width), np.float32), (0, 1))
+        forged = pack([passage], precision="int8", model=model, text=text, truncated=False)
+        assert (unpack(forged) is not None) == (width > 0 and tokens > 0)
+        stored = StoredText.of(DOCUMENTS[0], model, "int8", forged)
+        found = encoder.score_pairs([(QUERY, stored)]).logits
+        assert read is None or found == read
+        read = found
+    assert abs(read[0] - whole[0]) < 0.5
 
 
 def test_a_damaged_record_is_refused(encoder):

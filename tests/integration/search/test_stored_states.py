@@ -2,6 +2,7 @@
 
 import asyncio
 import warnings
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.qdrant.embedded.choice import embedded_client
 from qdrant_rerank.qdrant.schema import STATES_FIELD, STATES_KEY
 from qdrant_rerank.qdrant.stored_states import encoded, stored_record
+from tests.fault_server import answer
 from tests.loopback_qdrant import loopback_qdrant
 from tests.releases import needs_client
 
@@ -209,6 +211,29 @@ def test_a_running_searcher_notices_other_states(searcher, encoder):
     assert filled.fill_states(precision="int8").made == len(TEXTS)
     again = searcher.search(QUERY, limit=12)
     assert (counts(again), scores(again)) == ((12, 0), before)
+
+
+def test_a_collection_that_cannot_be_read_again_is_as_it_was_known(encoder):
+    """The search has its candidates by then, and reads their texts."""
+    broken = []
+
+    def sabotage(method, path):
+        fails = broken and (method, path) == ("GET", "/collections/docs")
+        return broken[0] if fails else None
+
+    with (
+        loopback_qdrant(sabotage) as (url, _),
+        closing(QdrantClient(url=url, check_compatibility=False)) as client,
+    ):
+        small = TextCrossEncoder("grown-minilm-l3-v2", cache_dir=encoder.cache_dir)
+        other = HybridSearcher("docs", client=client, reranker=small)
+        other.add(DOCUMENTS, ids=IDS, settings=STORED)
+        searcher = HybridSearcher("docs", client=client, reranker=encoder)
+        before = scores(searcher.search(QUERY, limit=12))
+        broken.append(answer(500, b"{}"))
+        found = searcher.search(QUERY, limit=12)
+    assert scores(found) == before
+    assert counts(found) == (0, 12)
 
 
 def test_states_that_a_collection_does_not_store_are_refused(engine, encoder):

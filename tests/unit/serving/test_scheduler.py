@@ -219,6 +219,24 @@ def test_a_shorter_one_does_not_let_others_past_a_request_that_they_make_late(on
     scheduler.close()
 
 
+def test_what_estimates_were_off_by_lately_is_reckoned_with(one_by_one):
+    """Of codes or names, a fourth of the letters is far less than the tokens."""
+    model = Watched(one_by_one)
+    scheduler = Scheduler(model, queue_tokens=10**12)
+    pairs = pairs_of("first", 3)
+    first = scheduler.submit(pairs, one_by_one.token_count(pairs) // 2)
+    model.allow(2)
+    model.wait()
+    second = int(scheduler.tokens_per_s)
+    waiting = scheduler.submit(pairs_of("waiting", 1), 10 * second)
+    with pytest.raises(QueueFullError, match=r"would need 4\d\.\d s, and it has"):
+        scheduler.submit(pairs_of("late", 1), 10 * second, Deadline.after(35))
+    model.permits.release(10**6)
+    for job in (first, waiting):
+        assert len(job.future.result(60).scores) == len(job.pairs)
+    scheduler.close()
+
+
 def test_a_request_of_most_of_the_queue_is_taken_beside_short_ones(one_by_one):
     """What it leaves free is an eighth of the queue at most."""
     model = Watched(one_by_one)
