@@ -76,7 +76,7 @@ def test_the_first_example_runs(python, extra, wheel, folder):
     command = str(folder / "env" / "bin" / "qdrant-rerank")
     assert PROJECT["name"] in run(command, "--version", folder=work).stdout
     doctor = run(command, "doctor", folder=work, check=False)
-    without_driver = extra == "gpu" and re.search(
-        r"No NVIDIA driver[^$]*^1 wrong\.$", doctor.stdout, re.M
-    )
+    # One thing is wrong on a machine without a card, and it is that.
+    without_driver = extra == "gpu" and "No NVIDIA driver" in doctor.stdout
+    without_driver = without_driver and doctor.stdout.rstrip().endswith("\n1 wrong.")
     assert doctor.returncode == 0 or without_driver, doctor.stdout
