@@ -11,7 +11,6 @@ from urllib.request import getproxies, proxy_bypass
 
 __all__ = ["full_url", "missing_replicas", "strict_mode", "unreachable"]
 
-DEFAULT_PORT = 6333
 START = "Is Qdrant running there? To start one: docker run -p 6333:6333 -p 6334:6334 qdrant/qdrant."
 # Names that Qdrant's strict mode has for what it limits, and what is to be lowered here.
 STRICT = {
