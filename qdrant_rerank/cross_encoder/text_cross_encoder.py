@@ -230,7 +230,7 @@ class TextCrossEncoder:
             document_cache=document_cache,
         )
         if not lazy_load:
-            self._model.scorer()
+            self._model.load()
 
     @property
     def model_name(self) -> str:
@@ -618,6 +618,8 @@ class TextCrossEncoder:
         state = "not loaded yet"
         if model.loaded_scorer is not None:
             state = f"{model.plan.weights}, {model.loaded_scorer.runtime!r}"
+        elif model.loaded_states is not None:
+            state = f"{model.plan.weights}, in two parts"
         return f"TextCrossEncoder({self.model_name!r}, {state})"
 
     def _score_all(
