@@ -405,6 +405,52 @@ def test_a_deadline_is_kept(searcher):
     assert scores(found) == whole
 
 
+def test_a_deadline_in_the_middle(encoder, tmp_path):
+    """The first candidates are scored by their states, with their scores; the others follow."""
+    slow = TextCrossEncoder(DEFAULT_RERANKER, cache_dir=encoder.cache_dir, threads=1)
+    long = [{"text": " ".join(TEXTS[row:] * 20)} for row in range(8)]
+    with closing(embedded_client(tmp_path)) as client:
+        searcher = HybridSearcher("docs", client=client, reranker=slow, candidates=400)
+        searcher.add(long, ids=range(8), settings=STORED)
+        points, _ = client.scroll("docs", limit=8, with_payload=True, with_vectors=True)
+        for start in range(8, 400, 8):  # the same texts, so that their states are at hand
+            copies = [
+                models.PointStruct(id=start + row, vector=point.vector, payload=point.payload)
+                for row, point in enumerate(points)
+            ]
+            client.upsert("docs", copies)
+        whole = searcher.search(QUERY, limit=400)
+        assert counts(whole) == (400, 0)
+        right, trace = scores(whole), whole.trace
+        first = HybridSearcher("docs", client=client, reranker=None).search(QUERY, limit=400)
+
+        async def search(deadline_s):
+            async with AsyncHybridSearcher(
+                "docs", client=client, reranker=slow, candidates=400
+            ) as awaited:
+                return await awaited.search(QUERY, limit=400, deadline_s=deadline_s)
+
+        for wait in (False, True):
+            partly = 0
+            for share in (0.5, 0.3, 0.7, 0.2, 0.8):  # another load may make all too slow or fast
+                deadline_s = trace.recall_s + trace.embed_s + share * trace.infer_s
+                if wait:
+                    found = asyncio.run(search(deadline_s))
+                else:
+                    found = searcher.search(QUERY, limit=400, deadline_s=deadline_s)
+                done = found.trace.pairs
+                assert counts(found) == (done, 0)
+                got = scores(found)
+                ids = [hit.id for hit in first]
+                assert {hit.id for hit in found[:done]} == set(ids[:done])
+                assert all(got[point] == right[point] for point in ids[:done])
+                assert [hit.id for hit in found[done:]] == ids[done:]
+                partly = done if found.trace.status == "partial" else 0
+                if partly:
+                    break
+            assert 0 < partly < 400
+
+
 @needs_client(1, 20)  # local mode
 def test_a_search_for_points_like_a_point(searcher):
     """Its text is the query."""
