@@ -206,8 +206,8 @@ class SearchTrace:
         text: payload field, path, template or preset that the texts were read by, or the name of a
             function; None if no text was read.
         missing_text: hits that have no text there, and so were not scored.
-        documents_stored: hits that were scored by the states that are stored of their text; None if
-            the collection stores none for this reranker.
+        documents_stored: hits that were scored by the states that are stored of their text; of a
+            cascade, those that reached the stage. None if the collection stores none.
         documents_read: hits whose text was read, since no states are stored of it, or those of
             another text or model, or damaged ones; None as in ``documents_stored``.
     """

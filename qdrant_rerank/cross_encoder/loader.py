@@ -82,6 +82,7 @@ class EncoderLoader:
     config: ModelConfig = field(init=False)
     loaded_reader: PairReader | None = field(init=False, default=None)
     loaded_scorer: PairScorer | None = field(init=False, default=None)
+    scorer_used: bool = field(init=False, default=False)
     loaded_states: StateScorer | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -150,17 +151,25 @@ class EncoderLoader:
                     self.loaded_reader = PairReader(self._tokenizer(), self.windows)
         return self.loaded_reader
 
+    def load(self) -> None:
+        """Load the model, so that it is known that it can be; nothing is scored yet."""
+        self.scorer()
+        self.scorer_used = False
+
     def scorer(self) -> PairScorer:
         """Return the model, ready to score."""
         reader = self.reader()
-        if self.loaded_scorer is None:
+        self.scorer_used = True
+        scorer = self.loaded_scorer
+        if scorer is None:
             with self._lock:
-                if self.loaded_scorer is None:
+                scorer = self.loaded_scorer
+                if scorer is None:
                     runtime = self._runtime(reader)
                     if self.plan.precision == "fp16" and runtime.provider == CPU:
                         _log_slower(self.files.name)
                     modules = self._modules(runtime)
-                    self.loaded_scorer = PairScorer(
+                    self.loaded_scorer = scorer = PairScorer(
                         reader,
                         runtime,
                         self.config,
@@ -171,10 +180,13 @@ class EncoderLoader:
                         precision=self.plan.weights,
                         modules=modules,
                     )
-        return self.loaded_scorer
+        return scorer
 
     def states(self) -> StateScorer:
         """Return the model in two parts, ready to encode documents and to score by states.
+
+        They take the place of the whole model, if that has scored nothing: it would hold the same
+        weights a second time. It is loaded again when it is first used.
 
         Raises:
             InvalidInputError: its lower layers do not see each text alone.
@@ -183,6 +195,8 @@ class EncoderLoader:
         if self.loaded_states is None:
             with self._lock:
                 if self.loaded_states is None:
+                    if not self.scorer_used:
+                        self.loaded_scorer = None
                     self.loaded_states = self._state_scorer(reader)
         return self.loaded_states
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,9 +62,7 @@ class StoredText(str):
     record: bytes | None
 
     @classmethod
-    def of(
-        cls, text: str, model: bytes, precision: StatesPrecision, record: bytes | None
-    ) -> "StoredText":
+    def of(cls, text: str, model: bytes, precision: StatesPrecision, record: bytes | None) -> Self:
         """Make one."""
         made = cls(text)
         made.model, made.precision, made.record = model, precision, record

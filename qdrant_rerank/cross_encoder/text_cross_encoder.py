@@ -4,8 +4,7 @@
 pair: batch size, order, padding and threads never change it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from qdrant_rerank.cross_encoder.prompts import PromptTemplate
 from qdrant_rerank.cross_encoder.score_cache import ScoreCache, as_score_cache
 from qdrant_rerank.cross_encoder.state_scorer import StateScorer, StoredText
 from qdrant_rerank.cross_encoder.steps import Steps
+from qdrant_rerank.cross_encoder.streams import encoded_stream, scored_stream
 from qdrant_rerank.cross_encoder.windows import LongDocuments, as_windows
 from qdrant_rerank.errors import DeadlineError, InvalidInputError
 from qdrant_rerank.hub.cache import artifact_directory
@@ -28,14 +28,10 @@ from qdrant_rerank.hub.locate import locate
 from qdrant_rerank.hub.precision import RunPrecision, precision_of
 from qdrant_rerank.hub.registry import listing, register_model, supported_models
 from qdrant_rerank.hub.specs import ModelFile, ModelSource, ModelSpec
-from qdrant_rerank.inference.batching import blocks_of
-from qdrant_rerank.inference.cpu import available_cores
 from qdrant_rerank.inference.gpu.devices import Provider
 from qdrant_rerank.inference.request import Engine, Request
-from qdrant_rerank.inference.threads import shared_pool
 from qdrant_rerank.types import StatesPrecision
 from qdrant_rerank.utils.deadline import Deadline
-from qdrant_rerank.utils.progress import tqdm
 from qdrant_rerank.utils.validation import (
     as_pairs,
     require_choice,
@@ -48,8 +44,6 @@ from qdrant_rerank.utils.validation import (
 )
 
 __all__ = ["Activation", "PairScores", "TextCrossEncoder"]
-
-SHOW_AFTER_S = 1  # seconds after which a stream of pairs shows its progress
 
 
 class TextCrossEncoder:
@@ -230,7 +224,7 @@ class TextCrossEncoder:
             document_cache=document_cache,
         )
         if not lazy_load:
-            self._model.scorer()
+            self._model.load()
 
     @property
     def model_name(self) -> str:
@@ -350,15 +344,7 @@ class TextCrossEncoder:
         require_several("documents", documents)
         require_choice("precision", precision, StatesPrecision)
         require_flag("progress", progress, optional=True)
-        scorer = self._model.states()
-        total = len(documents) if isinstance(documents, Sized) else None
-        hidden = None if progress is None else not progress
-        records: list[bytes] = []
-        with tqdm(total=total, unit="document", delay=SHOW_AFTER_S, disable=hidden) as bar:
-            for block in blocks_of(_checked(("", document) for document in documents)):
-                records += scorer.encode([document for _, document in block], precision)
-                bar.update(len(block))
-        return DocumentStates(records)
+        return encoded_stream(self._model.states(), documents, precision, progress)
 
     @property
     def states_model(self) -> bytes:
@@ -462,9 +448,7 @@ class TextCrossEncoder:
         if parallel is not None:
             require_count("parallel", parallel)
         require_flag("progress", progress, optional=True)
-        source = as_pairs(pairs)
-        total = len(source) if isinstance(source, Sized) else None
-        return self._iterate(iter(source), total, batch_size, parallel, progress)
+        return scored_stream(self._model.scorer, as_pairs(pairs), batch_size, parallel, progress)
 
     def score_pairs(
         self,
@@ -618,6 +602,8 @@ class TextCrossEncoder:
         state = "not loaded yet"
         if model.loaded_scorer is not None:
             state = f"{model.plan.weights}, {model.loaded_scorer.runtime!r}"
+        elif model.loaded_states is not None:
+            state = f"{model.plan.weights}, in two parts"
         return f"TextCrossEncoder({self.model_name!r}, {state})"
 
     def _score_all(
@@ -663,36 +649,3 @@ class TextCrossEncoder:
             return None
         require_pairs(pairs)
         return first
-
-    def _iterate(
-        self,
-        pairs: Iterator[tuple[str, str]],
-        total: int | None,
-        batch_size: int | None,
-        parallel: int | None,
-        progress: bool | None,
-    ) -> Iterator[float]:
-        with ExitStack() as stack:
-            pool = None
-            if parallel is not None:
-                pool = shared_pool(parallel or available_cores())
-            bar = stack.enter_context(
-                tqdm(
-                    total=total,
-                    unit="pair",
-                    delay=SHOW_AFTER_S,
-                    disable=None if progress is None else not progress,
-                )
-            )
-            first = 0
-            for block in blocks_of(_checked(pairs)):
-                scores = self._model.scorer().score(block, batch_size, pool, first=first).scores
-                first += len(block)
-                bar.update(len(block))
-                yield from scores.tolist()
-
-
-def _checked(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    for number, pair in enumerate(pairs):
-        require_pairs([pair], number)
-        yield pair

@@ -138,7 +138,8 @@ def rerank_dataset(
 
     Raises:
         InvalidInputError: before any work: a column is missing or no text, there are no rows,
-            ``output`` holds another job's results, or no machine is large enough for a worker.
+            ``output`` holds another job's results or is inside the dataset, or no machine is large
+            enough for a worker.
             During the work: a row of JSON lines is not an object with these texts.
         UnknownModelError: there is no such model.
     """
@@ -172,6 +173,7 @@ def rerank_dataset(
     source = Source(dataset, partition_bytes)
     source.require_texts(query, document)
     source.require_free(score, "score")
+    source.require_outside(output)
     job = {
         "source": source.identity,
         "columns": columns,

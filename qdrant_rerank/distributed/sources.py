@@ -29,6 +29,8 @@ __all__ = ["PARTITION_BYTES", "Source", "is_hugging_face"]
 #: is killed loses the work on one partition.
 PARTITION_BYTES = 1 << 20
 SUFFIXES = (".parquet", *JSON_SUFFIXES)
+#: Kinds of columns that hold texts, or None: in a file where all are None, the kind is null.
+TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
 EXPECTED = (
     "a file or a directory of .parquet or .jsonl files (or .jsonl.gz), a list of them, or a "
     "Hugging Face Dataset"
@@ -63,12 +65,14 @@ class Source:
         require_positive("partition_bytes", partition_bytes, optional=False)
         self.partitions: list[Partition] = []
         self.identity: dict[str, Any] = {"partition_bytes": partition_bytes}
+        self._folders: list[Path] = []
         if is_hugging_face(dataset):
             self.kind = "rows"
             self._add_rows(dataset, partition_bytes)
         else:
             files = _files(dataset)
             self.kind = _kind(files)
+            self._folders = [Path(one) for one in _given(dataset) if Path(one).is_dir()]
             for file in files:
                 if self.kind == "parquet":
                     self._add_parquet(file, partition_bytes)
@@ -111,7 +115,7 @@ class Source:
                 kind = schema.field(name).type
                 if pa.types.is_dictionary(kind):
                     kind = kind.value_type
-                if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+                if not any(is_kind(kind) for is_kind in TEXTS):
                     raise InvalidInputError(
                         f"{where}: the column {name!r} holds {kind}; expected texts."
                     )
@@ -123,6 +127,16 @@ class Source:
             return
         for where, schema in self._schemas():
             require_free(name, schema.names, argument, where)
+
+    def require_outside(self, output: str | Path) -> None:
+        """Raise InvalidInputError if results would become a part of the dataset."""
+        place = Path(output).resolve()
+        for folder in self._folders:
+            if place.is_relative_to(folder.resolve()):
+                raise InvalidInputError(
+                    f"output is {shown(output)}, inside the dataset {folder}: what is written "
+                    "there would be read as the dataset. Pass a directory outside of it."
+                )
 
     def _schemas(self) -> Iterator[tuple[str, pa.Schema]]:
         """Yield the name of the first partition, and the columns, of each Parquet file."""
@@ -199,8 +213,12 @@ def _named(dataset: Any) -> str:
     return "The dataset" if is_hugging_face(dataset) else shown(dataset)
 
 
+def _given(dataset: Any) -> Any:
+    return [dataset] if isinstance(dataset, str | os.PathLike) else dataset
+
+
 def _files(dataset: Any) -> list[Path]:
-    given = [dataset] if isinstance(dataset, str | os.PathLike) else dataset
+    given = _given(dataset)
     if not isinstance(given, Sequence) or not all(isinstance(one, str | Path) for one in given):
         raise InvalidInputError(f"dataset is {a_type(dataset)}; expected {EXPECTED}.")
     files = [file for one in given for file in _files_at(Path(one))]

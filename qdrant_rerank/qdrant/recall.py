@@ -4,6 +4,7 @@
 :mod:`~qdrant_rerank.qdrant.recall_request` writes the request; here it is sent.
 """
 
+import time
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -61,6 +62,7 @@ class FirstStage:
         language: the language that the searcher was given for BM25; None if the collection's
             counts.
         known: schema of the collection as it was last read; None if it has to be read.
+        read_at: when that was, by the clock of ``time.monotonic``.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class FirstStage:
         self._version: Version | None = None
         self._told: set[str] = set()  # warnings
         self._seen_states = False
+        self.read_at = 0.0
 
     async def schema(self, driver: Driver) -> CollectionSchema:
         """Return what the collection has; it is read once, until it is forgotten.
@@ -102,7 +105,7 @@ class FirstStage:
             if isinstance(self.sparse, TextIndex) and self.sparse.field not in known.scored:
                 await self.require_text_index(driver)
             self.sparse = self._encoder_of(known)
-            self.known = known
+            self.known, self.read_at = known, time.monotonic()
         return known
 
     def _encoder_of(self, schema: CollectionSchema) -> LexicalEncoder | None:

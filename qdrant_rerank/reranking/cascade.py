@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
 from qdrant_rerank.errors import DeadlineError, InvalidInputError
 from qdrant_rerank.qdrant.transport.driver import run
 from qdrant_rerank.reranking.awaiting import Compute, awaited, score_async
@@ -19,11 +20,12 @@ from qdrant_rerank.reranking.late_interaction import late_interaction_of
 from qdrant_rerank.reranking.loading import load_reranker
 from qdrant_rerank.reranking.scored import Scored
 from qdrant_rerank.reranking.scoring import score
+from qdrant_rerank.reranking.stored import LateText, fetch_late, states_encoder
 from qdrant_rerank.types import RerankerLike
 from qdrant_rerank.utils.deadline import Deadline
 from qdrant_rerank.utils.validation import require_positive, require_several, shown
 
-__all__ = ["Cascade"]
+__all__ = ["Cascade", "states_encoders"]
 
 # Distance from the lowest score of a stage to the best document that did not reach it. It is large
 # enough that float32 tells them apart, for users who keep scores in it.
@@ -239,8 +241,12 @@ class Cascade:
                 found = given
             else:
                 texts = [documents[row] for row in rows.tolist()]
+                await fetch_late(reranker, texts)
                 scored = await ask(reranker, texts)
                 found = _apart(scored.scores[0], scored.logits[0])
+                for text in texts[len(found) :]:  # the time was up before them
+                    if isinstance(text, LateText):
+                        text.by_states = False
             done = len(found)
             late = len(rows) - done
             if late and number == 0:
@@ -258,6 +264,17 @@ class Cascade:
 
     def __repr__(self) -> str:
         return f"Cascade({self.stages!r})"
+
+
+def states_encoders(reranker: Any) -> list[TextCrossEncoder]:
+    """Return the cross-encoders of a reranker, which may make states: of a cascade, the last first.
+
+    See :func:`~qdrant_rerank.reranking.stored.states_encoder`.
+    """
+    stages = (
+        [stage for stage, _ in reranker.stages] if isinstance(reranker, Cascade) else [reranker]
+    )
+    return [one for one in map(states_encoder, reversed(stages)) if one is not None]
 
 
 def _apart(scores: NDArray[np.float64], logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -27,7 +27,7 @@ from qdrant_rerank.reranking.loading import load_reranker
 from qdrant_rerank.reranking.ordering import order_by_score
 from qdrant_rerank.reranking.scored import NO_SCORES, Scored, failure
 from qdrant_rerank.reranking.scoring import given_scores, score
-from qdrant_rerank.reranking.stored import Stored
+from qdrant_rerank.reranking.stored import LateText, Stored, StoredLater
 from qdrant_rerank.types import (
     PointId,
     RerankedPoint,
@@ -188,7 +188,7 @@ class SecondStage:
         blend: Blend = 0.0,
         deadline: Deadline = NO_DEADLINE,
         max_sim: MaxSim | None = None,
-        stored: Stored | None = None,
+        stored: Stored | StoredLater | None = None,
     ) -> tuple[list[list[RerankedPoint]], Scored]:
         """Order the hits of each query. The pairs of all queries are scored together.
 
@@ -216,7 +216,7 @@ class SecondStage:
         score_threshold: float | None,
         blend: Blend = 0.0,
         max_sim: MaxSim | None = None,
-        stored: Stored | None = None,
+        stored: Stored | StoredLater | None = None,
     ) -> tuple[list[list[RerankedPoint]], Scored]:
         """Order the hits of each query as :meth:`run` does, by a reranker that is awaited."""
         works = await driver.compute(self.read, hits_of_queries, max_sim, stored)
@@ -238,7 +238,7 @@ class SecondStage:
         self,
         hits_of_queries: Sequence[tuple[str, Sequence[ScoredPoint]]],
         max_sim: MaxSim | None,
-        stored: Stored | None = None,
+        stored: Stored | StoredLater | None = None,
     ) -> list[Work]:
         """Return what is scored of the hits of each query.
 
@@ -369,10 +369,14 @@ class SecondStage:
 
 
 def _count_stored(work: Work, scored: int) -> tuple[int, int] | None:
-    """Return how many of the scored texts had current states, and how many had not."""
+    """Return how many of the scored texts had current states, and how many had not.
+
+    Of a cascade, those count that the stage scored whose states are stored.
+    """
     texts = list(work.texts.values())[:scored]
     if not any(isinstance(text, StoredText) for text in work.texts.values()):
         return None
+    texts = [text for text in texts if not isinstance(text, LateText) or text.by_states]
     found = sum(isinstance(text, StoredText) and text.record is not None for text in texts)
     return found, len(texts) - found
 

@@ -22,8 +22,8 @@ from qdrant_rerank.qdrant.lookups import Query
 from qdrant_rerank.qdrant.recall import FirstStage
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
 from qdrant_rerank.qdrant.transport.driver import CallLimits, Driver
+from qdrant_rerank.reranking.cascade import states_encoders
 from qdrant_rerank.reranking.loading import load_reranker
-from qdrant_rerank.reranking.stored import states_encoders
 from qdrant_rerank.search.languages import language_advice, main_script
 from qdrant_rerank.search.payload_sizes import PayloadSizes
 from qdrant_rerank.search.pipeline import Search

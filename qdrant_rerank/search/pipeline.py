@@ -7,6 +7,7 @@ What is here is the sequence of the steps and their times; a
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from qdrant_client import models
@@ -31,12 +32,13 @@ from qdrant_rerank.qdrant.schema import CollectionStates
 from qdrant_rerank.qdrant.stored_states import fetch_states
 from qdrant_rerank.qdrant.text_source import settle_by_record
 from qdrant_rerank.qdrant.transport.driver import Driver
+from qdrant_rerank.reranking.cascade import Cascade, states_encoders
 from qdrant_rerank.reranking.diversity import diversified, without_vectors
 from qdrant_rerank.reranking.grouping import GroupedResults, RerankedGroup, group_points
 from qdrant_rerank.reranking.late_interaction import late_interaction_of
 from qdrant_rerank.reranking.ordering import keep_order
 from qdrant_rerank.reranking.rerank import SecondStage
-from qdrant_rerank.reranking.stored import Stored, states_encoders
+from qdrant_rerank.reranking.stored import Stored, StoredLater
 from qdrant_rerank.search.candidates import Retrieved, retrieve_candidates
 from qdrant_rerank.search.payload_sizes import PayloadSizes
 from qdrant_rerank.search.request import SearchRequest
@@ -49,6 +51,8 @@ __all__ = ["Search"]
 Records = Mapping[PointId, models.Record]
 #: Share of the documents that are read again, though states are stored, from which a warning tells.
 MUCH_READ = 0.1
+#: Seconds for which a schema with states of another model is not read again.
+SCHEMA_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,7 @@ class Search:
         self._options = options
         self._candidates = candidates
         self._encoders = states_encoders(reranker)
+        self._in_stages = isinstance(reranker, Cascade)
         self._late = late_interaction_of(reranker)
         # Whether the reranker compares the text of the query; a late interaction alone does not.
         self._reads = reranker is not None and reranker is not self._late
@@ -231,18 +236,31 @@ class Search:
             return scope
         return replace(scope, with_payload=hidden(scope.with_payload))
 
-    async def _stored(self, found: Retrieved) -> Stored | None:
-        """Fetch the states of the candidates, if the collection stores those of the reranker."""
+    async def _stored(self, found: Retrieved) -> Stored | StoredLater | None:
+        """Fetch the states of the candidates, if the collection stores those of the reranker.
+
+        Those of a cascade are fetched when it is known which candidates reach the stage.
+        """
         schema = self._first.known
         states = None if schema is None else schema.states
         if states is None or not self._encoders:
             return None
         own = await self._driver.compute(lambda: [one.states_model for one in self._encoders])
         if states.model not in own:
-            states = await self._states_now(states)
+            if time.monotonic() - self._first.read_at > SCHEMA_S:
+                states = await self._states_now(states)
             if states is None or states.model not in own:
                 return None if states is None else Stored(states, {})
-        ids = (hit.id for hits in found.hits for hit in hits)
+        if self._in_stages:
+            return StoredLater(states, partial(self._fetch_stored, states, own))
+        ids = [hit.id for hits in found.hits for hit in hits]
+        return await self._fetch_stored(states, own, ids)
+
+    async def _fetch_stored(
+        self, known: CollectionStates, own: Sequence[bytes], ids: Sequence[PointId]
+    ) -> Stored | None:
+        """Fetch the states of points; None if the collection stores none any more."""
+        states: CollectionStates | None = known
         records = await fetch_states(
             self._driver,
             self._first.collection,
@@ -251,8 +269,8 @@ class Search:
             self._request.shard_key_selector,
         )
         kinds = {kind_of(record) for record in records.values()} - {None}
-        if kinds - {(states.precision, states.model)}:
-            states = await self._states_now(states)
+        if kinds - {(known.precision, known.model)}:
+            states = await self._states_now(known)
             records = records if states is not None and states.model in own else {}
         return None if states is None else Stored(states, records)
 
@@ -306,7 +324,7 @@ class Search:
         found: Retrieved,
         trace: SearchTrace,
         limit: int | None,
-        stored: Stored | None,
+        stored: Stored | StoredLater | None,
     ) -> tuple[list[list[RerankedPoint]], list[SearchTrace]]:
         """Return the hits of each query in their order by score, and its trace so far."""
         threshold = self._request.score_threshold
@@ -320,7 +338,8 @@ class Search:
         hits = list(zip(found.texts, found.hits, strict=True))
         with span("qdrant_rerank.rerank") as noted:
             noted.note(pairs=sum(map(len, found.hits)))
-            if self._stage.awaited and self._driver.awaits:
+            awaited = self._stage.awaited or isinstance(stored, StoredLater)
+            if awaited and self._driver.awaits:
                 orders, scored = await self._stage.run_async(
                     self._driver,
                     hits,

@@ -20,7 +20,7 @@ __all__ = ["split"]
 
 TRUNK, BRANCHES = "/trunk/", "/branches/"
 FLOAT = 1  # onnx.TensorProto.FLOAT; onnx is imported on use
-FORMAT = 1  # of the two files; another number makes another artifact
+FORMAT = 2  # of the two files; another number makes another artifact
 
 
 @contextmanager
@@ -84,7 +84,8 @@ def _split(model: Path, trunk: Path, branches: Path) -> None:
     lower.graph.node.append(helper.make_node("Concat", list(cut), [STATES], "join_states", axis=-1))
     del lower.graph.output[:]
     lower.graph.output.append(states)
-    onnx.save(lower, trunk)
+    # Beside the file: then onnxruntime maps the weights, and holds no second copy while it loads.
+    onnx.save(lower, trunk, save_as_external_data=True, location=f"{trunk.stem}.data")
 
     upper = extractor.extract_model([*inputs, *cut], outputs)
     sizes = numpy_helper.from_array(np.array(widths, dtype=np.int64), "widths_of_states")

@@ -1,5 +1,6 @@
 """States of documents: scores as of the whole model, files that are whole, refusals."""
 
+import gc
 import inspect
 import json
 import os.path
@@ -8,6 +9,7 @@ import shutil
 import statistics
 import struct
 import tracemalloc
+import weakref
 import zlib
 
 import numpy as np
@@ -111,6 +113,22 @@ def test_int8_states_are_small(encoder):
     tokens = encoder.token_count([("", text) for text in texts])
     states = encoder.encode_documents(texts)
     assert sum(len(encoded(bytes(record))) for record in states) / tokens <= 400
+
+
+@pytest.mark.parametrize("scores_first", [True, False])
+def test_the_weights_are_in_memory_once(cache_dir, scores_first):
+    """The parts take the place of a whole model that has scored nothing."""
+    encoder = TextCrossEncoder(DEFAULT_RERANKER, cache_dir=cache_dir, activation="sigmoid")
+    whole = weakref.ref(encoder._model.loaded_scorer)
+    before = encoder.rerank(QUERY, DOCUMENTS) if scores_first else None
+    states = encoder.encode_documents(DOCUMENTS)
+    gc.collect()
+    assert (whole() is None) == (not scores_first)
+    assert ("in two parts" in repr(encoder)) == (not scores_first)
+    by_states = encoder.rerank(QUERY, states)
+    after = encoder.rerank(QUERY, DOCUMENTS)
+    assert before in (None, after)
+    assert after != by_states
 
 
 def test_no_documents(encoder):

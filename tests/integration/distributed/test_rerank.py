@@ -61,6 +61,15 @@ def test_parquet_to_the_bit_while_a_worker_is_killed(rows, expected, tmp_path):
         rerank_dataset(source, output=out, partition_bytes=SMALL, batch_size=None)
 
 
+def test_a_file_without_any_document(rows, expected, tmp_path):
+    """Its column has the kind null; its rows get None, and those of other files their scores."""
+    (tmp_path / "data").mkdir()
+    parquet(tmp_path / "data" / "a.parquet", [{**row, "text": None} for row in rows[:2]])
+    parquet(tmp_path / "data" / "b.parquet", rows[:2])
+    rerank_dataset(tmp_path / "data", output=tmp_path / "out")
+    assert [row["score"] for row in scored(tmp_path / "out")] == [None, None, *expected[:2]]
+
+
 def test_json_lines_and_resume(rows, expected, tmp_path):
     """Lines stay as they are; a partition that is lost is done again, alone; None has no score."""
     given = [*rows[:100], {"query": None, "text": "a", "big": 2**70, "é": "😀"}]

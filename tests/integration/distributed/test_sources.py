@@ -118,6 +118,16 @@ def test_bad_arguments(tmp_path):
     assert (tmp_path / "full" / "mine").read_text() == "mine"
 
 
+@pytest.mark.parametrize("inside", [".", "scored", "deeper/scored"])
+def test_results_inside_the_dataset(tmp_path, inside):
+    """They would be read as the dataset when the job is started again."""
+    (tmp_path / "data").mkdir()
+    parquet(tmp_path / "data" / "in.parquet", pairs(3))
+    with pytest.raises(InvalidInputError, match=r"inside the dataset .*data: .* outside of it"):
+        rerank_dataset(tmp_path / "data", output=tmp_path / "data" / inside)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["in.parquet"]
+
+
 def test_another_jobs_directory(tmp_path):
     """It is refused, and the error says what differs."""
     Output(tmp_path / "out", ".parquet", {"model": "a", "batch_size": 1})

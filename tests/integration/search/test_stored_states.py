@@ -1,12 +1,13 @@
 """A collection that stores states of its documents: scored by them, never shown, never stale."""
 
 import asyncio
+import time
 import warnings
 from contextlib import closing
 
 import numpy as np
 import pytest
-from qdrant_client import QdrantClient, models
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from qdrant_rerank import (
     DEFAULT_RERANKER,
@@ -22,7 +23,9 @@ from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.qdrant.embedded.choice import embedded_client
 from qdrant_rerank.qdrant.schema import STATES_FIELD, STATES_KEY
 from qdrant_rerank.qdrant.stored_states import encoded, stored_record
+from qdrant_rerank.search.pipeline import SCHEMA_S
 from tests.fault_server import answer
+from tests.loopback_grpc import loopback_server
 from tests.loopback_qdrant import loopback_qdrant
 from tests.releases import needs_client
 
@@ -208,6 +211,7 @@ def test_a_running_searcher_notices_other_states(searcher, encoder):
     assert other.fill_states().made == len(TEXTS)
     whole = searcher.search(QUERY, limit=12)
     assert (counts(whole), whole.trace.precision) == ((0, 12), "int8")
+    time.sleep(SCHEMA_S)
     assert filled.fill_states(precision="int8").made == len(TEXTS)
     again = searcher.search(QUERY, limit=12)
     assert (counts(again), scores(again)) == ((12, 0), before)
@@ -231,9 +235,30 @@ def test_a_collection_that_cannot_be_read_again_is_as_it_was_known(encoder):
         searcher = HybridSearcher("docs", client=client, reranker=encoder)
         before = scores(searcher.search(QUERY, limit=12))
         broken.append(answer(500, b"{}"))
+        time.sleep(SCHEMA_S)
         found = searcher.search(QUERY, limit=12)
     assert scores(found) == before
     assert counts(found) == (0, 12)
+
+
+def test_a_schema_with_states_of_another_model_is_kept_for_a_second(encoder):
+    """Not every search reads it again."""
+    seen = []
+    with (
+        loopback_qdrant(lambda *request: seen.append(request)) as (url, _),
+        closing(QdrantClient(url=url, check_compatibility=False)) as client,
+    ):
+        small = TextCrossEncoder("grown-minilm-l3-v2", cache_dir=encoder.cache_dir)
+        other = HybridSearcher("docs", client=client, reranker=small)
+        other.add(DOCUMENTS, ids=IDS, settings=STORED)
+        searcher = HybridSearcher("docs", client=client, reranker=encoder)
+        searcher.search("warms up")
+        seen.clear()
+        began = time.monotonic()
+        for _ in range(8):
+            assert counts(searcher.search(QUERY)) == (0, 12)
+        seconds = time.monotonic() - began
+    assert seen.count(("GET", "/collections/docs")) <= 1 + seconds / SCHEMA_S
 
 
 def test_states_that_a_collection_does_not_store_are_refused(engine, encoder):
@@ -280,14 +305,96 @@ def test_states_of_another_model_are_not_used(searcher, encoder):
     assert counts(function.search(QUERY)) == (None, None)
 
 
-def test_a_cascade_uses_the_states_of_its_stage(searcher, encoder):
-    """The stage whose states are stored scores by them; the stage before reads the texts."""
+class Asked(QdrantClient):
+    """An engine that notes whose states are fetched."""
+
+    def __init__(self):
+        super().__init__(":memory:")
+        self.fetched = []
+
+    def retrieve(self, collection_name, ids, with_payload=True, **kwargs):
+        """Retrieve, and note the ids."""
+        if STATES_FIELD in str(with_payload):
+            self.fetched.append(list(ids))
+        return super().retrieve(collection_name, ids, with_payload, **kwargs)
+
+
+@pytest.fixture(params=["embedded", "REST", "gRPC"])
+def asked(request, encoder):
+    """An engine with states, and how sync and async clients are made that ask it."""
+    with closing(Asked()) as engine, loopback_server(engine) as (url, grpc_port):
+        HybridSearcher("docs", client=engine, reranker=encoder).add(
+            DOCUMENTS, ids=IDS, settings=STORED
+        )
+        options = {"url": url, "check_compatibility": False, "grpc_port": grpc_port}
+        options["prefer_grpc"] = request.param == "gRPC"
+        if request.param == "embedded":
+            yield engine, lambda: engine, lambda: engine
+        else:
+            yield engine, lambda: QdrantClient(**options), lambda: AsyncQdrantClient(**options)
+
+
+def test_a_cascade_fetches_the_states_of_its_stage_alone(asked, encoder):
+    """Only of the candidates that reach the stage; the stage before reads the texts."""
+    engine, connect, connect_async = asked
     small = TextCrossEncoder("grown-minilm-l3-v2", cache_dir=encoder.cache_dir)
     cascade = Cascade([(small, 6), (encoder, None)])
-    found = HybridSearcher("docs", client=searcher.client, reranker=cascade).search(QUERY, limit=6)
-    assert found.trace.documents_stored == 12
-    whole = scores(searcher.search(QUERY, limit=12))
+    whole = scores(HybridSearcher("docs", client=engine, reranker=encoder).search(QUERY, limit=12))
+    assert [len(ids) for ids in engine.fetched] == [12]
+    engine.fetched.clear()
+    searcher = HybridSearcher("docs", client=connect(), reranker=cascade)
+    found = searcher.search(QUERY, limit=6)
     assert scores(found) == {hit.id: whole[hit.id] for hit in found}
+    assert counts(found) == (6, 0)
+    assert [set(ids) for ids in engine.fetched] == [set(scores(found))]
+    assert scores(searcher.search(QUERY, limit=6, deadline_s=30)) == scores(found)
+    both = searcher.search_batch([QUERY, "bread"], limit=6)
+    assert scores(both[0]) == scores(found)
+    assert [len(ids) for ids in engine.fetched] == [6, 6, 6, 6]
+
+    async def search():
+        async with AsyncHybridSearcher(
+            "docs", client=connect_async(), reranker=cascade
+        ) as searcher:
+            found = await asyncio.gather(*[searcher.search(QUERY, limit=6) for _ in range(2)])
+            if searcher.client is not engine:
+                await searcher.client.close()
+            return found
+
+    for other in asyncio.run(search()):
+        assert scores(other) == scores(found)
+        assert counts(other) == (6, 0)
+    assert [len(ids) for ids in engine.fetched] == [6] * 6
+    if searcher.client is not engine:
+        searcher.client.close()
+
+
+def test_the_first_stage_of_a_cascade_may_have_the_states(searcher, encoder):
+    """Then those of all candidates are fetched, and the next stage reads texts."""
+    small = TextCrossEncoder("grown-minilm-l3-v2", cache_dir=encoder.cache_dir)
+    cascade = Cascade([(encoder, 6), (small, None)])
+    found = HybridSearcher("docs", client=searcher.client, reranker=cascade).search(QUERY, limit=6)
+    assert counts(found) == (12, 0)
+    read = dict(zip(IDS, small.rerank(QUERY, TEXTS), strict=True))
+    assert scores(found) == {hit.id: read[hit.id] for hit in found}
+
+
+def test_a_cascade_notices_other_states(searcher, encoder):
+    """Also those that another process stores while it runs, or deletes."""
+    small = TextCrossEncoder("grown-minilm-l3-v2", cache_dir=encoder.cache_dir)
+    cascade = Cascade([(small, 6), (encoder, None)])
+    running = HybridSearcher("docs", client=searcher.client, reranker=cascade)
+    assert counts(running.search(QUERY, limit=6)) == (6, 0)
+    assert searcher.fill_states(precision="float16").made == len(TEXTS)
+    found = running.search(QUERY, limit=6)
+    assert counts(found) == (6, 0)
+    as_float16 = scores(searcher.search(QUERY, limit=12))
+    assert scores(found) == {hit.id: as_float16[hit.id] for hit in found}
+    searcher.client.delete_payload("docs", [STATES_FIELD], points=IDS)
+    with pytest.warns(UserWarning, match="6 of 6 documents"):
+        found = running.search(QUERY, limit=6)
+    assert counts(found) == (0, 6)
+    assert scores(found) == {hit.id: as_float16[hit.id] for hit in found}
 
 
 def test_a_deadline_is_kept(searcher):
@@ -296,6 +403,52 @@ def test_a_deadline_is_kept(searcher):
     found = searcher.search(QUERY, limit=12, deadline_s=30)
     assert (found.trace.status, counts(found)) == ("reranked", (12, 0))
     assert scores(found) == whole
+
+
+def test_a_deadline_in_the_middle(encoder, tmp_path):
+    """The first candidates are scored by their states, with their scores; the others follow."""
+    slow = TextCrossEncoder(DEFAULT_RERANKER, cache_dir=encoder.cache_dir, threads=1)
+    long = [{"text": " ".join(TEXTS[row:] * 20)} for row in range(8)]
+    with closing(embedded_client(tmp_path)) as client:
+        searcher = HybridSearcher("docs", client=client, reranker=slow, candidates=400)
+        searcher.add(long, ids=range(8), settings=STORED)
+        points, _ = client.scroll("docs", limit=8, with_payload=True, with_vectors=True)
+        for start in range(8, 400, 8):  # the same texts, so that their states are at hand
+            copies = [
+                models.PointStruct(id=start + row, vector=point.vector, payload=point.payload)
+                for row, point in enumerate(points)
+            ]
+            client.upsert("docs", copies)
+        whole = searcher.search(QUERY, limit=400)
+        assert counts(whole) == (400, 0)
+        right, trace = scores(whole), whole.trace
+        first = HybridSearcher("docs", client=client, reranker=None).search(QUERY, limit=400)
+
+        async def search(deadline_s):
+            async with AsyncHybridSearcher(
+                "docs", client=client, reranker=slow, candidates=400
+            ) as awaited:
+                return await awaited.search(QUERY, limit=400, deadline_s=deadline_s)
+
+        for wait in (False, True):
+            partly = 0
+            for share in (0.5, 0.3, 0.7, 0.2, 0.8):  # another load may make all too slow or fast
+                deadline_s = trace.recall_s + trace.embed_s + share * trace.infer_s
+                if wait:
+                    found = asyncio.run(search(deadline_s))
+                else:
+                    found = searcher.search(QUERY, limit=400, deadline_s=deadline_s)
+                done = found.trace.pairs
+                assert counts(found) == (done, 0)
+                got = scores(found)
+                ids = [hit.id for hit in first]
+                assert {hit.id for hit in found[:done]} == set(ids[:done])
+                assert all(got[point] == right[point] for point in ids[:done])
+                assert [hit.id for hit in found[done:]] == ids[done:]
+                partly = done if found.trace.status == "partial" else 0
+                if partly:
+                    break
+            assert 0 < partly < 400
 
 
 @needs_client(1, 20)  # local mode
@@ -412,8 +565,6 @@ def test_async_and_rest_agree(encoder):
         client.close()
 
         async def search():
-            from qdrant_client import AsyncQdrantClient
-
             async with AsyncHybridSearcher(
                 "docs",
                 client=AsyncQdrantClient(url=url, check_compatibility=False),
