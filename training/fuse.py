@@ -1,11 +1,13 @@
-"""A model's attention in the form that is fastest for one pair: ``python training/fuse.py MODEL.onnx ...``
+"""Give a bundled model's attention the form that is fastest for one pair, in place.
+
+    python training/fuse.py MODEL.onnx ...
 
 The trunk attends inside each segment. As exported, each layer makes the scores of all pairs of
 tokens and adds a large negative number to those across segments. Of one text, or of one query with
 the document behind it, neither padded, nothing has to be masked: the tokens are cut where the
 document begins, and each part goes through ONNX Runtime's MultiHeadAttention, which without a mask
-works block by block (flash attention, https://arxiv.org/abs/2205.14135). Anything else takes the
-form that was exported, which is all that is left of it in another precision
+works block by block (flash attention, https://arxiv.org/abs/2205.14135). Any other batch takes the
+form that was exported. In another precision it is all that is left
 (``qdrant_rerank.inference.conversion.dequantize``).
 """
 
@@ -25,8 +27,9 @@ from qdrant_rerank.inference.conversion.graph import Graph, keep_needed
 DOMAIN = "com.microsoft"
 TRUNK = "/trunk/"  # whose nodes' names begin so
 MASK, TYPES = "attention_mask", "token_type_ids"
-# Made once for all layers: whether it is one text, whether it is one pair, and the pair's tokens.
-ONE, PAIR, SIZES = "/trunk/segments/one", "/trunk/segments/pair", "/trunk/segments/sizes"
+# Made once for all layers: whether there is one text or one pair, and which; the pair's tokens.
+SEGMENTS = "/trunk/segments/"
+SINGLE, ONE, PAIR, SIZES = (SEGMENTS + name for name in ("single", "one", "pair", "sizes"))
 
 
 def fuse(path: Path) -> None:
@@ -50,10 +53,13 @@ def fuse(path: Path) -> None:
         if node.output[0] not in moved:
             nodes.append(made.get(node.output[0], node))
     _leave_out_zeros(path.parent, model.graph, nodes)
-    model.graph.initializer.extend(constants.values())
+    model.graph.initializer.extend(
+        tensor for name, tensor in constants.items() if graph.constant(name) is None
+    )
     keep_needed(model.graph, nodes)
     del model.graph.value_info[:]  # shapes, which ONNX Runtime infers
-    model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    if all(opset.domain != DOMAIN for opset in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     onnx.save(model, path)
 
 
@@ -62,14 +68,13 @@ def _choice(graph: Graph, site: Site, constants: dict[str, Any]) -> tuple[list[A
     inner = [graph.maker(name, "Transpose") for name in (site.query, site.key, site.value)]
     apart = [graph.maker(node.input[0], "Reshape") for node in inner]
     queries, keys, values = (node.input[0] for node in apart)
-    heads = graph.constant(graph.maker(apart[0].input[1], "Concat").input[1])[0]
+    heads = _heads(graph, apart[0].input[1])
     [back] = graph.takers(site.result)
     [joined] = [node for node in graph.takers(back.output[0]) if node.op_type == "Reshape"]
     place, result = joined.name.rpartition("/")[0], joined.output[0]
 
     for node in apart:
-        shape = _constant(constants, "/shapes/heads_apart", [0, 0, heads, -1])
-        node.input[1] = shape
+        node.input[1] = _constant(constants, "/shapes/heads_apart", [0, 0, heads, -1])
     masked = [*apart, *inner]
     while masked[-1] is not back:
         [taker] = graph.takers(site.query if masked[-1] is inner[-1] else masked[-1].output[0])
@@ -84,7 +89,7 @@ def _choice(graph: Graph, site: Site, constants: dict[str, Any]) -> tuple[list[A
             [f"{place}/{name}"],
             f"{place}/{name}",
             domain=DOMAIN,
-            num_heads=int(heads),
+            num_heads=heads,
             scale=site.scale,
         )
 
@@ -95,7 +100,7 @@ def _choice(graph: Graph, site: Site, constants: dict[str, Any]) -> tuple[list[A
 
     one = [attend([queries, keys, values], "one")]
     if not joined.name.startswith(TRUNK):  # across the pair, where only padding is masked
-        return masked, choose(PAIR, one, [*masked, end], result)
+        return masked, choose(SINGLE, one, [*masked, end], result)
     cut, parts = [], []
     for name, part in ((queries, "query"), (keys, "key"), (values, "value")):
         parts.append([f"{place}/{part}_asked", f"{place}/{part}_read"])
@@ -109,6 +114,13 @@ def _choice(graph: Graph, site: Site, constants: dict[str, Any]) -> tuple[list[A
     return masked, choose(PAIR, two, [alone], result)
 
 
+def _heads(graph: Graph, shape: str) -> int:
+    """The third size of a shape: (batch, tokens), joined with (heads, size), or all in one."""
+    joined = graph.maker(shape, "Concat")
+    sizes = graph.constant(joined.input[1] if joined is not None else shape)
+    return int(sizes[-2])
+
+
 def _body(nodes: list[Any]) -> Any:
     output = helper.make_tensor_value_info(nodes[-1].output[0], onnx.TensorProto.FLOAT, None)
     return helper.make_graph(nodes, nodes[-1].output[0], [], [output])
@@ -116,36 +128,32 @@ def _body(nodes: list[Any]) -> Any:
 
 def _segments(constants: dict[str, Any]) -> list[Any]:
     """Return the nodes that say whether there is one text or one pair, and how it is cut."""
-    own = "/trunk/segments/"
     nodes = []
 
-    def add(kind: str, inputs: list[str], name: str, **options: Any) -> str:
-        output = name if name.startswith("/") else own + name
+    def add(kind: str, inputs: list[str], output: str, **options: Any) -> str:
+        output = SEGMENTS + output.removeprefix(SEGMENTS)
         nodes.append(helper.make_node(kind, inputs, [output], output, **options))
         return output
 
-    one = _constant(constants, f"{own}1", [1])
-    none = _constant(constants, f"{own}0", [0])
-    axis = _constant(constants, f"{own}axis", [1])
-    flat = _constant(constants, f"{own}flat", [-1])
+    none, one, flat = (_constant(constants, f"{SEGMENTS}{n}", [n]) for n in (0, 1, -1))
     rows = add("Shape", [TYPES], "rows", end=1)
     width = add("Shape", [TYPES], "width", start=1)
     # The query is followed by the document if as many tokens are the document's as come after the
     # query's last one.
     last = add("ArgMin", [TYPES], "last_asked", axis=1, keepdims=1, select_last_index=1)
     asked = add("Add", [last, one], "asked")
-    read = add("ReduceSum", [TYPES, axis], "read", keepdims=1)
-    sizes = add("Concat", [asked, read], "both", axis=1)
-    add("Reshape", [sizes, flat], SIZES)
+    read = add("ReduceSum", [TYPES, one], "read", keepdims=1)
+    add("Reshape", [add("Concat", [asked, read], "both", axis=1), flat], SIZES)
     total = add("ReduceMin", [add("Add", [asked, read], "sum")], "total", keepdims=0)
-    unpadded = add("ReduceMin", [MASK], "least", keepdims=0)
-    alone = add("Equal", [rows, one], "alone")
-    for found, expected, name in ((unpadded, one, "unpadded"), (total, width, "in_order")):
-        alone = add("And", [alone, add("Equal", [found, expected], name)], f"and_{name}")
+    in_order = add("Equal", [total, width], "in_order")
+    least = add("ReduceMin", [MASK], "least", keepdims=0)
+    unpadded = add("Equal", [least, one], "unpadded")
+    alone = add("And", [add("Equal", [rows, one], "one_row"), unpadded], "alone")
+    add("And", [alone, in_order], SINGLE)
     fewest = add("ReduceMin", [read], "fewest", keepdims=0)
-    empty = add("Equal", [fewest, none], "empty")
-    add("And", [alone, empty], ONE)
-    add("And", [alone, add("Not", [empty], "full")], PAIR)
+    empty = add("Equal", [fewest, none], "no_document")
+    add("And", [SINGLE, empty], ONE)
+    add("And", [SINGLE, add("Not", [empty], "document")], PAIR)
     return nodes
 
 

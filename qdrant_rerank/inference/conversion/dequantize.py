@@ -6,8 +6,8 @@ Here s_w (W - zero point) is computed once, and the product is one of floats. We
 coarse as they were; activations are no longer rounded, so a score differs from that of the int8
 file as an fp32 file's does, and does not depend on the other pairs of a batch.
 
-Where the bundled models choose a form of attention for one pair (``training/fuse.py``), the form for
-any batch is left: its operators are known to every converter and engine.
+The bundled models have two forms of attention, one for a single pair and one for any batch
+(``training/fuse.py``). The latter is left, whose operators every converter and engine knows.
 """
 
 import logging
