@@ -12,9 +12,9 @@ from typing import Any
 import onnx
 import torch
 from encoders import POSITIONS, VOCABULARY, WIDTH, Kind
-from fuse import fuse
 from onnx.external_data_helper import set_external_data
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from simplify import simplify
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
@@ -117,7 +117,7 @@ def export(
 
     Further ``outputs`` that the model returns are of shape (batch, width).
 
-    The model is converted in place. In int8 its attention gets two forms (``fuse.py``).
+    The model is converted in place. An int8 graph is simplified (``simplify.py``).
 
     With ``reduce_range``, weights take seven bits of the eight: on x86 without VNNI, onnxruntime
     adds two products of a byte with a signed weight in 16 bits, where weights of eight bits may
@@ -159,7 +159,7 @@ def export(
                 op_types_to_quantize=["MatMul"],
                 reduce_range=reduce_range,
             )
-            fuse(made)
+            simplify(made)
         finished = made if int8 else plain
         onnx.checker.check_model(onnx.load(finished), full_check=True)
         finished.rename(target)

@@ -5,13 +5,10 @@ again for each batch (https://onnxruntime.ai/docs/performance/model-optimization
 Here s_w (W - zero point) is computed once, and the product is one of floats. Weights stay as
 coarse as they were; activations are no longer rounded, so a score differs from that of the int8
 file as an fp32 file's does, and does not depend on the other pairs of a batch.
-
-The bundled models have two forms of attention, one for a single pair and one for any batch
-(``training/fuse.py``). The latter is left, whose operators every converter and engine knows.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,9 +68,6 @@ def _dequantize(source: Path, target: Path) -> None:
         raise
     except Exception as error:  # protobuf's
         raise ModelFileError(f"{source} is not an ONNX file that can be read: {error}") from error
-    nodes = list(_for_any_batch(model.graph.node))
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
     graph = Graph(model.graph)
     made = {}
     for node in graph.nodes:
@@ -93,18 +87,6 @@ def _dequantize(source: Path, target: Path) -> None:
             "onnxruntime's dynamic quantisation makes). Take the model's fp32 or fp16 file for a "
             "GPU, or run this one on a CPU: device='cpu'."
         )
-
-
-def _for_any_batch(nodes: Iterable[Any]) -> Iterator[Any]:
-    """Yield the nodes; in the place of a choice of attention, the nodes of its last form."""
-    for node in nodes:
-        forms = {part.name: part.g.node for part in node.attribute if part.HasField("g")}
-        if any(inner.op_type == "MultiHeadAttention" for inner in forms.get("then_branch", ())):
-            *inner, last = _for_any_batch(forms["else_branch"])
-            last.output[0] = node.output[0]
-            yield from (*inner, last)
-        else:
-            yield node
 
 
 def _product(graph: Graph, node: Any) -> tuple[Any, Any] | None:

@@ -13,7 +13,7 @@ from typing import Any
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError
 from qdrant_rerank.hub.registry import supported_models
 from qdrant_rerank.inference.conversion.artifact_cache import artifact
-from qdrant_rerank.inference.conversion.graph import keep_needed, load_whole
+from qdrant_rerank.inference.conversion.graph import load_whole
 from qdrant_rerank.inference.inputs import STATES
 
 __all__ = ["split"]
@@ -54,6 +54,7 @@ def _split(model: Path, trunk: Path, branches: Path) -> None:
     try:
         import onnx
         from onnx import helper, numpy_helper
+        from onnx.utils import Extractor
     except ImportError as error:
         raise MissingDependencyError(
             "States of documents need onnx to split the model, once, and it is not installed: "
@@ -69,23 +70,30 @@ def _split(model: Path, trunk: Path, branches: Path) -> None:
             f"text alone; those of {model} do not. Models that do: {grown}. score_cache is for any "
             "model."
         )
+    whole = load_whole(model)
     widths = list(cut.values())
+    inputs = [node.name for node in whole.graph.input]
+    outputs = [node.name for node in whole.graph.output]
+    for name, width in cut.items():
+        shape: list[str | int | None] = ["batch", "sequence", width]
+        whole.graph.value_info.append(helper.make_tensor_value_info(name, FLOAT, shape))
     states = helper.make_tensor_value_info(STATES, FLOAT, ["batch", "sequence", sum(widths)])
+    extractor = Extractor(whole)
 
-    lower = load_whole(model)
-    join = helper.make_node("Concat", list(cut), [STATES], "join_states", axis=-1)
+    lower = extractor.extract_model(inputs, list(cut))
+    lower.graph.node.append(helper.make_node("Concat", list(cut), [STATES], "join_states", axis=-1))
     del lower.graph.output[:]
     lower.graph.output.append(states)
-    keep_needed(lower.graph, [*lower.graph.node, join])
     onnx.save(lower, trunk)
 
-    upper = load_whole(model)
+    upper = extractor.extract_model([*inputs, *cut], outputs)
     sizes = numpy_helper.from_array(np.array(widths, dtype=np.int64), "widths_of_states")
     upper.graph.initializer.append(sizes)
     part = helper.make_node("Split", [STATES, sizes.name], list(cut), "part_states", axis=-1)
-    upper.graph.input.append(states)
-    above = [node for node in upper.graph.node if not cut.keys() & set(node.output)]
-    keep_needed(upper.graph, [part, *above])
+    upper.graph.node.insert(0, part)
+    kept = [node for node in upper.graph.input if node.name not in cut]
+    del upper.graph.input[:]
+    upper.graph.input.extend([*kept, states])
     onnx.save(upper, branches)
 
 
