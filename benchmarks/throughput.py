@@ -1,11 +1,12 @@
 """Pairs per second of the bundled rerankers and of models of the shape of known ones.
 
-    python benchmarks/throughput.py [--only NAME] [--out results/throughput.json]
+    python benchmarks/throughput.py [--only NAME] [--also FOLDER] [--out results/throughput.json]
 
 Needs the dependency group ``architectures`` and an idle machine. A known model is stood for by one
 of its architecture, depth and width with random weights, since no hub is asked. All have the
 bundled tokenizer: a look-up in a larger vocabulary takes the same time. Documents are of mixed
 lengths, 40 to 470 tokens a pair, mean 182. Each model takes turns with the bundled default one.
+``--also`` measures the model in a folder, such as a bundled one of another commit.
 """
 
 import argparse
@@ -179,16 +180,16 @@ def request(words: list[str], documents: int, seed: int) -> tuple[str, list[str]
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="", help="models whose name matches this expression")
+    parser.add_argument("--also", type=Path, action="append", default=[], help="may be repeated")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     found: list[Measured] = []
     if given.out.exists():
         recorded = json.loads(given.out.read_text())["models"]
         found = [Measured(**row) for row in recorded if not re.search(given.only, row["model"])]
-    for name in (*BUNDLED, *SHAPES):
-        if not re.search(given.only, name):
-            continue
-        if name in BUNDLED:
+    chosen = [name for name in (*BUNDLED, *SHAPES) if re.search(given.only, name)]
+    for name in (*chosen, *map(str, given.also)):
+        if name not in SHAPES:
             rows = list(measure(name, name, 100, ["auto"]))
         else:
             with tempfile.TemporaryDirectory() as folder:

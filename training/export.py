@@ -14,6 +14,7 @@ import torch
 from encoders import POSITIONS, VOCABULARY, WIDTH, Kind
 from onnx.external_data_helper import set_external_data
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from simplify import simplify
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
@@ -116,11 +117,13 @@ def export(
 
     Further ``outputs`` that the model returns are of shape (batch, width).
 
-    The model is converted in place. With ``reduce_range``, weights take seven bits of the eight: on
-    x86 without VNNI, onnxruntime adds two products of a byte with a signed weight in 16 bits, where
-    weights of eight bits may overflow. Of seven bits they cannot, so that the products are the same
-    on every CPU, and they are as fast where there is VNNI or AMX. Unsigned weights would be exact
-    as well, but have no AMX kernel.
+    The model is converted in place. An int8 graph is simplified (``simplify.py``).
+
+    With ``reduce_range``, weights take seven bits of the eight: on x86 without VNNI, onnxruntime
+    adds two products of a byte with a signed weight in 16 bits, where weights of eight bits may
+    overflow. Of seven bits they cannot, so that the products are the same on every CPU, and they
+    are as fast where there is VNNI or AMX. Unsigned weights would be exact as well, but have no AMX
+    kernel.
     """
     model = model.float().eval()
     if int8:
@@ -156,6 +159,7 @@ def export(
                 op_types_to_quantize=["MatMul"],
                 reduce_range=reduce_range,
             )
+            simplify(made)
         finished = made if int8 else plain
         onnx.checker.check_model(onnx.load(finished), full_check=True)
         finished.rename(target)

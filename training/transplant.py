@@ -216,11 +216,8 @@ def load_head(branches: Branches, stored: onnx.ModelProto) -> None:
     }
     for node in stored.graph.node:
         if node.op_type == "MatMulInteger" and node.name.startswith("/branches/"):
-            weight, zero = (
-                to_array(known[name]).astype(np.float32) for name in (node.input[1], node.input[3])
-            )
-            scale = to_array(known[node.input[1].removesuffix("_quantized") + "_scale"])
-            matrix = (weight - zero) * scale
+            weight = to_array(known[node.input[1]]).astype(np.float32)  # its zero point is 0
+            matrix = weight * to_array(known[node.input[1].removesuffix("_quantized") + "_scale"])
             found[f"{node.name.split('/')[2]}.weight"] = torch.from_numpy(matrix.T.copy())
     missing, unexpected = branches.load_state_dict(found, strict=False)
     assert not unexpected, unexpected

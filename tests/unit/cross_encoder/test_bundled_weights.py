@@ -29,9 +29,9 @@ def test_no_sum_of_two_products_overflows_16_bits():
     products = [node for node in graph.node if node.op_type == "MatMulInteger"]
     assert len(products) > 15
     for node in products:
-        weights, zero = (numpy_helper.to_array(tensors[node.input[at]]) for at in (1, 3))
+        weights = numpy_helper.to_array(tensors[node.input[1]])
         assert weights.dtype == np.int8
-        assert not zero.any()
+        assert len(node.input) == 3  # no zero point: it is 0
         assert np.abs(weights.astype(np.int16)).max() <= LARGEST == 64
 
 
