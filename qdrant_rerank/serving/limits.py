@@ -13,10 +13,11 @@ from qdrant_rerank.serving.http_errors import GONE, HttpError
 from qdrant_rerank.serving.settings import ServeSettings
 from qdrant_rerank.utils.deadline import Deadline
 
-__all__ = ["BodyReader", "deadline_of"]
+__all__ = ["BodyReader", "deadline_of", "require_room"]
 
 #: A request's own limit of seconds.
 TIMEOUT_HEADER = "x-request-timeout"
+LEFT_FREE = 1 / 8  # of the bytes of all bodies, or as many as a new body has: for smaller ones
 LARGE_BYTES = 256 << 10  # of a body that is parsed in a thread, in 2 ms and more
 
 
@@ -51,7 +52,7 @@ class BodyReader:
             async for chunk in self._chunks(request):
                 taken += len(chunk)
                 self._held += len(chunk)
-                self._require_room(len(body) + len(chunk))
+                self._require_room(taken, taken)
                 body += chunk
             if len(body) > LARGE_BYTES:
                 yield await asyncio.to_thread(_parsed, body, object_hook=_same)
@@ -66,27 +67,10 @@ class BodyReader:
             raise HttpError(415, "The body is compressed; expected plain JSON.")
         declared = request.headers.get("content-length", "")
         if declared.isascii() and declared.isdigit():
-            self._require_size(int(declared))
+            self._require_room(int(declared), 0)
 
-    def _require_room(self, size: int) -> None:
-        self._require_size(size)
-        most = self._settings.max_total_bytes
-        if self._held > most:
-            raise HttpError(
-                429,
-                f"The bodies of all requests take more than {most:,} bytes (max_total_bytes). Try "
-                "again in 1 s.",
-                headers={"Retry-After": "1"},
-            )
-
-    def _require_size(self, size: int) -> None:
-        most = self._settings.max_body_bytes
-        if size > most:
-            raise HttpError(
-                413,
-                f"The body has more than {most:,} bytes, the limit of this server "
-                "(max_body_bytes). Send fewer documents per request.",
-            )
+    def _require_room(self, size: int, taken: int) -> None:
+        require_room(size, self._held - taken, self._settings)
 
     async def _chunks(self, request: Request) -> AsyncIterator[bytes]:
         """Yield the parts of a body, each of which has to come in time."""
@@ -108,6 +92,37 @@ class BodyReader:
             ) from None  # fmt: skip
         except ClientDisconnect:
             raise HttpError(GONE, "The client has gone.") from None
+
+
+def require_room(size: int, others: int, settings: ServeSettings) -> None:
+    """Refuse a body that is too large, or for which other bodies leave too little room.
+
+    Args:
+        size: bytes of the body, declared or read.
+        others: bytes of the bodies of other requests that have no answer yet. If there are none,
+            the body is taken; else it leaves as many bytes free as it has, or ``LEFT_FREE``, so
+            that large bodies do not keep small ones out.
+        settings: have the limits.
+
+    Raises:
+        HttpError: 413 or 429.
+    """
+    if size > settings.max_body_bytes:
+        raise HttpError(
+            413,
+            f"The body has more than {settings.max_body_bytes:,} bytes, the limit of this server "
+            "(max_body_bytes). Send fewer documents per request.",
+        )
+    most = settings.max_total_bytes
+    free = min(size, int(LEFT_FREE * most)) if others else 0
+    if others + size + free > most:
+        raise HttpError(
+            429,
+            f"The bodies of other requests have {others:,} bytes. With the {size:,} of this one, "
+            f"and {free:,} left free for smaller ones, they would be more than the limit of "
+            f"{most:,} bytes (max_total_bytes). Try again in 1 s.",
+            headers={"Retry-After": "1"},
+        )
 
 
 def deadline_of(request: Request, settings: ServeSettings) -> Deadline:
