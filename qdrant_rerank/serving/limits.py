@@ -52,7 +52,7 @@ class BodyReader:
             async for chunk in self._chunks(request):
                 taken += len(chunk)
                 self._held += len(chunk)
-                self._require_room(taken, taken)
+                require_room(taken, self._held - taken, self._settings)
                 body += chunk
             if len(body) > LARGE_BYTES:
                 yield await asyncio.to_thread(_parsed, body, object_hook=_same)
@@ -67,10 +67,7 @@ class BodyReader:
             raise HttpError(415, "The body is compressed; expected plain JSON.")
         declared = request.headers.get("content-length", "")
         if declared.isascii() and declared.isdigit():
-            self._require_room(int(declared), 0)
-
-    def _require_room(self, size: int, taken: int) -> None:
-        require_room(size, self._held - taken, self._settings)
+            require_size(int(declared), self._settings)
 
     async def _chunks(self, request: Request) -> AsyncIterator[bytes]:
         """Yield the parts of a body, each of which has to come in time."""
@@ -94,18 +91,11 @@ class BodyReader:
             raise HttpError(GONE, "The client has gone.") from None
 
 
-def require_room(size: int, others: int, settings: ServeSettings) -> None:
-    """Refuse a body that is too large, or for which other bodies leave too little room.
-
-    Args:
-        size: bytes of the body, declared or read.
-        others: bytes of the bodies of other requests that have no answer yet. If there are none,
-            the body is taken; else it leaves as many bytes free as it has, or ``LEFT_FREE``, so
-            that large bodies do not keep small ones out.
-        settings: have the limits.
+def require_size(size: int, settings: ServeSettings) -> None:
+    """Refuse a body of so many bytes, declared or read, if it is too large.
 
     Raises:
-        HttpError: 413 or 429.
+        HttpError: 413.
     """
     if size > settings.max_body_bytes:
         raise HttpError(
@@ -113,14 +103,30 @@ def require_room(size: int, others: int, settings: ServeSettings) -> None:
             f"The body has more than {settings.max_body_bytes:,} bytes, the limit of this server "
             "(max_body_bytes). Send fewer documents per request.",
         )
+
+
+def require_room(read: int, others: int, settings: ServeSettings) -> None:
+    """Refuse a body that is too large, or for which other bodies leave too little room.
+
+    Args:
+        read: bytes of the body that are there.
+        others: bytes of the bodies of other requests without an answer. If there are none, the body
+            is taken; else it leaves as many bytes free as it has, or ``LEFT_FREE``, so that large
+            bodies do not keep small ones out.
+        settings: have the limits.
+
+    Raises:
+        HttpError: 413 or 429.
+    """
+    require_size(read, settings)
     most = settings.max_total_bytes
-    free = min(size, int(LEFT_FREE * most)) if others else 0
-    if others + size + free > most:
+    free = min(read, int(LEFT_FREE * most)) if others else 0
+    if others + read + free > most:
         raise HttpError(
             429,
-            f"The bodies of other requests have {others:,} bytes. With the {size:,} of this one, "
-            f"and {free:,} left free for smaller ones, they would be more than the limit of "
-            f"{most:,} bytes (max_total_bytes). Try again in 1 s.",
+            f"The bodies of all requests take {others + read:,} bytes or more. With {free:,} left "
+            f"free for smaller ones, that is beyond the limit of {most:,} bytes (max_total_bytes). "
+            "Try again in 1 s.",
             headers={"Retry-After": "1"},
         )
 
