@@ -72,16 +72,17 @@ async def closed_loop(url: str, clients: int, documents: int, seconds: float, se
 
 async def open_loop(
     url: str, rate: float, seconds: float, documents: int, seed: int, **headers: str
-) -> list[tuple[int, float]]:
-    """Return (status, seconds from arrival to answer) of requests with Poisson arrivals."""
+) -> list[tuple[int, float, float]]:
+    """Return (status, seconds from arrival to answer, and to sending), with Poisson arrivals."""
     rng, load = random.Random(seed), Load(seed)
     bodies = [body(load.request(documents)) for _ in range(50)]
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    found: list[tuple[int, float]] = []
+    found: list[tuple[int, float, float]] = []
 
     async def ask(session: httpx.AsyncClient, arrival: float) -> None:
+        late = time.perf_counter() - arrival
         answer = await session.post("/rerank", content=rng.choice(bodies), headers=named)
-        found.append((answer.status_code, time.perf_counter() - arrival))
+        found.append((answer.status_code, time.perf_counter() - arrival, late))
 
     async with client(url) as session, asyncio.TaskGroup() as tasks:
         arrival = began = time.perf_counter()

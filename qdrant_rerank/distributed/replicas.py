@@ -1,6 +1,7 @@
 """The processes of the server on Ray Serve: replicas with the models, and gateways before them."""
 
 import asyncio
+import gc
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from starlette.responses import Response
 
 from qdrant_rerank.serving.app import load_app
 from qdrant_rerank.serving.http_errors import HttpError, error_answer
+from qdrant_rerank.serving.limits import require_room
 from qdrant_rerank.serving.settings import ServeSettings
 
 __all__ = ["TOKENS_PER_REPLICA", "Gateway", "Replica", "WaitingTokens"]
@@ -39,6 +41,7 @@ class Replica:
 
     def __init__(self, settings: ServeSettings) -> None:
         self._app, self._models = load_app(settings)
+        gc.freeze()  # as in qdrant_rerank.serving.run: a full collection would stop every thread
 
     async def answer(self, call: Call) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         """Return the status, the headers and the body of the answer."""
@@ -72,13 +75,12 @@ class Gateway:
 
     Args:
         replicas: Ray Serve's handle of them.
-        settings: have the limit of bytes.
+        settings: have the limits of bytes.
     """
 
     def __init__(self, replicas: Any, settings: ServeSettings) -> None:
         self._replicas = replicas
-        self._most = settings.max_body_bytes
-        self._most_of_all = settings.max_total_bytes
+        self._settings = settings
         self._held = 0  # bytes of the bodies of requests without an answer
 
     async def __call__(self, request: Request) -> Response:
@@ -89,28 +91,13 @@ class Gateway:
             async for chunk in request.stream():
                 taken += len(chunk)
                 self._held += len(chunk)
-                self._require_room(taken)
+                require_room(taken, self._held - taken, self._settings)
                 body += chunk
             return await self._answer(Call(_plain(request.scope), bytes(body)))
         except HttpError as error:
             return error_answer(error)
         finally:
             self._held -= taken
-
-    def _require_room(self, size: int) -> None:
-        if size > self._most:
-            raise HttpError(
-                413,
-                f"The body has more than {self._most:,} bytes, the limit of this server "
-                "(max_body_bytes). Send fewer documents per request.",
-            )
-        if self._held > self._most_of_all:
-            raise HttpError(
-                429,
-                f"The bodies of all requests take more than {self._most_of_all:,} bytes "
-                "(max_total_bytes). Try again in 1 s.",
-                headers={"Retry-After": "1"},
-            )
 
     async def _answer(self, call: Call) -> Response:
         for _ in range(TRIES):

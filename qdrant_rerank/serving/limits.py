@@ -13,10 +13,11 @@ from qdrant_rerank.serving.http_errors import GONE, HttpError
 from qdrant_rerank.serving.settings import ServeSettings
 from qdrant_rerank.utils.deadline import Deadline
 
-__all__ = ["BodyReader", "deadline_of"]
+__all__ = ["BodyReader", "deadline_of", "require_room"]
 
 #: A request's own limit of seconds.
 TIMEOUT_HEADER = "x-request-timeout"
+LEFT_FREE = 1 / 8  # of the bytes of all bodies, or as many as a new body has: for smaller ones
 LARGE_BYTES = 256 << 10  # of a body that is parsed in a thread, in 2 ms and more
 
 
@@ -51,7 +52,7 @@ class BodyReader:
             async for chunk in self._chunks(request):
                 taken += len(chunk)
                 self._held += len(chunk)
-                self._require_room(len(body) + len(chunk))
+                require_room(taken, self._held - taken, self._settings)
                 body += chunk
             if len(body) > LARGE_BYTES:
                 yield await asyncio.to_thread(_parsed, body, object_hook=_same)
@@ -66,27 +67,7 @@ class BodyReader:
             raise HttpError(415, "The body is compressed; expected plain JSON.")
         declared = request.headers.get("content-length", "")
         if declared.isascii() and declared.isdigit():
-            self._require_size(int(declared))
-
-    def _require_room(self, size: int) -> None:
-        self._require_size(size)
-        most = self._settings.max_total_bytes
-        if self._held > most:
-            raise HttpError(
-                429,
-                f"The bodies of all requests take more than {most:,} bytes (max_total_bytes). Try "
-                "again in 1 s.",
-                headers={"Retry-After": "1"},
-            )
-
-    def _require_size(self, size: int) -> None:
-        most = self._settings.max_body_bytes
-        if size > most:
-            raise HttpError(
-                413,
-                f"The body has more than {most:,} bytes, the limit of this server "
-                "(max_body_bytes). Send fewer documents per request.",
-            )
+            require_size(int(declared), self._settings)
 
     async def _chunks(self, request: Request) -> AsyncIterator[bytes]:
         """Yield the parts of a body, each of which has to come in time."""
@@ -108,6 +89,46 @@ class BodyReader:
             ) from None  # fmt: skip
         except ClientDisconnect:
             raise HttpError(GONE, "The client has gone.") from None
+
+
+def require_size(size: int, settings: ServeSettings) -> None:
+    """Refuse a body of so many bytes, declared or read, if it is too large.
+
+    Raises:
+        HttpError: 413.
+    """
+    if size > settings.max_body_bytes:
+        raise HttpError(
+            413,
+            f"The body has more than {settings.max_body_bytes:,} bytes, the limit of this server "
+            "(max_body_bytes). Send fewer documents per request.",
+        )
+
+
+def require_room(read: int, others: int, settings: ServeSettings) -> None:
+    """Refuse a body that is too large, or for which other bodies leave too little room.
+
+    Args:
+        read: bytes of the body that are there.
+        others: bytes of the bodies of other requests without an answer. If there are none, the body
+            is taken; else it leaves as many bytes free as it has, or ``LEFT_FREE``, so that large
+            bodies do not keep small ones out.
+        settings: have the limits.
+
+    Raises:
+        HttpError: 413 or 429.
+    """
+    require_size(read, settings)
+    most = settings.max_total_bytes
+    free = min(read, int(LEFT_FREE * most)) if others else 0
+    if others + read + free > most:
+        raise HttpError(
+            429,
+            f"The bodies of all requests take {others + read:,} bytes or more. With {free:,} left "
+            f"free for smaller ones, that is beyond the limit of {most:,} bytes (max_total_bytes). "
+            "Try again in 1 s.",
+            headers={"Retry-After": "1"},
+        )
 
 
 def deadline_of(request: Request, settings: ServeSettings) -> Deadline:

@@ -30,8 +30,10 @@ class Reloadable:
         else:
             await self._current.handle(scope, receive, send)
 
-    async def replace(self, make: Callable[[], ASGIApp]) -> None:
+    async def replace(self, make: Callable[[], ASGIApp]) -> asyncio.Task[None]:
         """Make an application in a thread, and give it all requests from then on.
+
+        Returns a task that is done when the old application has ended.
 
         Raises:
             Exception: it cannot be made; the old one stays.
@@ -42,6 +44,7 @@ class Reloadable:
         ending = asyncio.create_task(old.end())
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
+        return ending
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()

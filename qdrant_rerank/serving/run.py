@@ -1,6 +1,7 @@
 """The application on uvicorn: a bound socket, and a server for it."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -141,9 +142,17 @@ class ReloadingServer(uvicorn.Server):
         await super().startup(sockets)
         if not self.started:
             return
+        # With all that is loaded by now, a full collection would stop every thread for 0.1 s or
+        # more: from here on it looks at what came later.
+        gc.freeze()
         if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._start_reload)
         self._tell()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish the requests that were accepted."""
+        await super().shutdown(sockets)
+        gc.unfreeze()
 
     async def reload(self) -> None:
         """Read the settings, keys and certificate again, load the models, and then switch.
@@ -157,7 +166,8 @@ class ReloadingServer(uvicorn.Server):
                 # The listener stays where it is, whatever host they name.
                 replace(settings, host=self._settings.host).require_safe()
                 certified = _require_certificate(settings)
-                await self._app.replace(lambda: create_app(settings))
+                ending = await self._app.replace(lambda: create_app(settings))
+                ending.add_done_callback(_let_go)
                 if isinstance(self.config.ssl, ssl.SSLContext) and certified is not None:
                     self._use(self.config.ssl, certified)
             except Exception as error:
@@ -189,6 +199,13 @@ class ReloadingServer(uvicorn.Server):
         task = asyncio.create_task(self.reload())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _let_go(_: asyncio.Task[None]) -> None:
+    """Collect an application that has ended, and what else was frozen with it."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def _require_certificate(settings: ServeSettings) -> ssl.SSLContext | None:

@@ -14,11 +14,21 @@ try:
 except ModuleNotFoundError:  # make ray
     collect_ignore_glob += ["*.py"]
 
-# Ray runs its workers at a lower priority than all else, and would wait for the other tests.
-os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - its name
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-# A cluster of several nodes reports that its statistics are off.
-os.environ["RAY_USAGE_STATS_REPORT_URL"] = "http://127.0.0.1:9/"
+os.environ |= {
+    # Ray runs its workers at a lower priority than all else, and would wait for the other tests.
+    "RAY_worker_niceness": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # A cluster of several nodes reports that its statistics are off.
+    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",
+    # A process needs seconds of a core to start, which may be shared with much other work.
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_worker_register_timeout_seconds": "300",
+    "RAY_health_check_timeout_ms": "60000",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+}
+STARTS = 5  # of a Ray, whose limit for the first node is 30 s, whatever its settings say
+TOO_LATE = "timed out during startup"
 OBJECT_STORE_BYTES = 80 << 20  # about the smallest that Ray takes
 
 
@@ -32,22 +42,37 @@ def home(tmp_path_factory):
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def local_ray():
-    """Ray with two cores."""
+    """Ray with two cores, for all files: a process has one at a time."""
     with running():
         yield
 
 
-def running():
+def running(cores=2):
     """Start Ray; a context manager."""
-    return ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.2",  # it replaces 127.0.0.1 by an address that others reach
+    return until_in_time(
+        lambda: ray.init(
+            "local",  # not one that was left, and noted in a file
+            num_cpus=cores,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            _node_ip_address="127.0.0.2",  # it replaces 127.0.0.1 by an address that others reach
+        )
     )
+
+
+def until_in_time(start):
+    """Start a Ray again when its first node was not there within Ray's own 30 s."""
+    for _ in range(STARTS - 1):
+        try:
+            return start()
+        except Exception as error:  # Ray raises no other class
+            if TOO_LATE not in str(error):
+                raise
+            ray.shutdown()
+    return start()
 
 
 def pytest_collection_modifyitems(items):

@@ -6,7 +6,7 @@ import time
 
 def until(true):
     """Wait until something is so; returns it."""
-    end = time.monotonic() + 300
+    end = time.monotonic() + 600
     while not (found := true()):
         assert time.monotonic() < end, "it never was so"
         time.sleep(0.05)

@@ -137,11 +137,10 @@ def test_refusals_of_a_ray_dataset(tmp_path):
 
 INTERRUPTED = """
 import sys
-import ray
 from qdrant_rerank.distributed import rerank_dataset
-ray.init(num_cpus=1, include_dashboard=False, object_store_memory=80 << 20, log_to_driver=False,
-         _node_ip_address="127.0.0.2")
-rerank_dataset(sys.argv[1], output=sys.argv[2], partition_bytes=2000)
+from tests.integration.distributed.conftest import running
+with running(cores=1):
+    rerank_dataset(sys.argv[1], output=sys.argv[2], partition_bytes=2000)
 """
 
 
@@ -156,8 +155,9 @@ def test_ctrl_c_leaves_nothing_half_written(rows, expected, tmp_path):
         text=True,
     )
     until(lambda: len(list(out.glob("part-*"))) >= 3 or job.poll() is not None)
+    assert job.poll() is None, job.stderr.read()
     job.send_signal(signal.SIGINT)
-    _, told = job.communicate(timeout=300)
+    _, told = job.communicate(timeout=600)
     assert "KeyboardInterrupt" in told
     assert not list(out.glob(".*"))
     found = scored(out)

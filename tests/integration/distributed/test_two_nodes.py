@@ -8,7 +8,7 @@ from ray.cluster_utils import Cluster
 
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
 from qdrant_rerank.distributed import rerank_dataset
-from tests.integration.distributed.conftest import OBJECT_STORE_BYTES
+from tests.integration.distributed.conftest import OBJECT_STORE_BYTES, until_in_time
 from tests.integration.distributed.data import pairs, parquet, scored
 from tests.integration.distributed.processes import until, workers
 
@@ -16,12 +16,11 @@ from tests.integration.distributed.processes import until, workers
 @pytest.fixture
 def cluster():
     """Two nodes; the first one's driver is this process."""
+    ray.shutdown()  # the one that the other files share; this file is the last one
     options = {"num_cpus": 1, "object_store_memory": OBJECT_STORE_BYTES}
-    made = Cluster(
-        initialize_head=True,
-        head_node_args={**options, "node_ip_address": "127.0.0.2", "include_dashboard": False},
-    )
-    made.add_node(**options, node_ip_address="127.0.0.3")
+    head = {**options, "node_ip_address": "127.0.0.2", "include_dashboard": False}
+    made = until_in_time(lambda: Cluster(initialize_head=True, head_node_args=head))
+    until_in_time(lambda: made.add_node(**options, node_ip_address="127.0.0.3"))
     ray.init(made.address, log_to_driver=False, _node_ip_address="127.0.0.2")
     yield made
     ray.shutdown()

@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -216,6 +217,28 @@ def test_bodies_of_all_requests_have_one_limit(tiny_bert):
             assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
         until(lambda: b"qdrant_rerank_body_bytes 0.0" in httpx.get(url + "/metrics").content)
         assert still_serves(url)
+
+
+def test_large_bodies_leave_room_for_small_ones(tiny_bert):
+    """A client that holds all that it can does not keep the requests of others out."""
+    large = b"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n" + b" " * 19_900
+
+    def held():
+        told = httpx.get(url + "/metrics").text
+        return float(told.split("\nqdrant_rerank_body_bytes ")[1].split()[0])
+
+    with (
+        served(models=[str(tiny_bert)], max_total_bytes=100_000, client_timeout_s=300.0) as url,
+        ExitStack() as clients,
+    ):
+        for number in range(4):
+            clients.enter_context(connect(url)).sendall(large)
+            until(lambda: held() == (number + 1) * 19_900)  # noqa: B023
+        with connect(url) as fifth:
+            fifth.sendall(large)
+            assert fifth.recv(1000).startswith(b"HTTP/1.1 429 ")
+        assert still_serves(url)
+        assert held() == 4 * 19_900
 
 
 def test_many_clients_at_once_get_their_own_scores(tiny_bert):

@@ -1,14 +1,18 @@
 """SIGHUP: settings, keys and models are read again, and no request is dropped."""
 
+import asyncio
+import gc
 import signal
 import ssl
 import threading
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 
 from qdrant_rerank.errors import QdrantRerankError
 from qdrant_rerank.serving import ServeSettings, create_app
+from qdrant_rerank.serving.run import listening, make_server
 from tests.integration.serving.test_process import certified, command
 from tests.serving import until
 
@@ -109,6 +113,39 @@ def test_tls_begins_at_a_restart(tiny_bert, tmp_path):
         config.write_text(f"certfile = '{certificate}'\nkeyfile = '{key}'\n")
         process.send_signal(signal.SIGHUP)
         assert "a restart alone changes certfile" in process.stderr.readline()
+
+
+def test_collections_of_garbage_leave_out_what_was_loaded(tiny_bert):
+    """A full one would stop all requests for 0.1 s; an application that has ended is let go."""
+    settings = ServeSettings(models=[str(tiny_bert)], port=0)
+    loops, started = [], threading.Event()
+
+    def applications():
+        gc.unfreeze()
+        return sum(isinstance(one, Starlette) for one in gc.get_objects())
+
+    def tell(_):
+        loops.append(asyncio.get_running_loop())
+        started.set()
+
+    gc.collect()
+    before = applications()
+    with listening(settings) as listener:
+        server = make_server(settings, listener, tell)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            assert started.wait(600)
+            loaded = gc.get_freeze_count()
+            assert loaded > 10_000
+            for _ in range(2):
+                asyncio.run_coroutine_threadsafe(server.reload(), loops[0]).result(600)
+                until(lambda: len(gc.get_objects()) < 0.1 * loaded)
+            until(lambda: applications() == before + 1)
+        finally:
+            server.should_exit = True
+            thread.join()
+    assert gc.get_freeze_count() == 0
 
 
 def logged(process, words):

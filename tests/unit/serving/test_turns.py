@@ -1,85 +1,13 @@
 """The order of turns, in a time that is computed: who waits for whom, and how long."""
 
-import heapq
-import random
-from dataclasses import dataclass, field
-from itertools import accumulate, count
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qdrant_rerank.serving.turns import SIMILAR, Turns, in_order
+from tests.turns import Request, Simulation, short_times
 
 SHARE = 8  # the first request has one token of so many
-
-
-@dataclass
-class Request:
-    """A request whose batches are taken from the end."""
-
-    number: int
-    arrival: float
-    batches: list[int]
-    size: int = field(init=False)
-    running: int = 0
-    end: float = 0.0
-
-    def __post_init__(self):
-        self.size = sum(self.batches)
-
-
-class Simulation:
-    """Workers that read one token per second each, and the turns that they gave.
-
-    Args:
-        turns: the order; an object with ``next`` and ``took``.
-        workers: batches at the same time.
-    """
-
-    def __init__(self, turns, workers):
-        self.turns, self.idle = turns, workers
-        self.now = 0.0
-        self.waiting = {}
-        self.done = []
-        self.log = []  # (request, tokens, first request, those that wanted the turn)
-        self.running = []
-        self.numbers = count()
-
-    def submit(self, batches):
-        """Let a request come now."""
-        made = Request(next(self.numbers), self.now, list(batches))
-        self.waiting[made.number] = made
-        self.give_turns()
-        return made
-
-    def give_turns(self):
-        while self.idle and (able := [one for one in self.waiting.values() if one.batches]):
-            first = next(iter(self.waiting))
-            chosen = self.turns.next(able, first)
-            tokens = chosen.batches.pop()
-            self.turns.took(chosen.number, tokens)
-            self.log.append((chosen, tokens, first, able))
-            chosen.running += 1
-            self.idle -= 1
-            heapq.heappush(self.running, (self.now + tokens, chosen.number))
-
-    def run_until(self, time):
-        """Let the time pass; returns the requests that got their answer."""
-        ended = []
-        while self.running and self.running[0][0] <= time:
-            self.now, number = heapq.heappop(self.running)
-            one = self.waiting[number]
-            one.running -= 1
-            self.idle += 1
-            if not (one.running or one.batches):
-                one.end = self.now
-                del self.waiting[number]
-                ended.append(one)
-            self.give_turns()
-        self.now = max(self.now, time)
-        self.done += ended
-        return ended
 
 
 LARGEST = 9  # tokens of a batch
@@ -133,38 +61,11 @@ def test_the_order_that_is_foretold_is_that_of_the_turns(sizes):
     assert not left
 
 
-def short_bodies(rng):
-    """Tokens of the batches of requests of 20 documents of 5 to 100 words."""
-    return [document_batches(rng, 20) for _ in range(50)]
-
-
-def document_batches(rng, documents):
-    """Tokens of batches of one document each; the longest comes first."""
-    return sorted(12 + int(1.35 * rng.randint(5, 100)) for _ in range(documents))
-
-
-def p99_at_70_percent(turns, *, beside_long):
-    """The time that one of a hundred short requests exceeds, by that of one that is alone.
-
-    Arrivals are Poisson's, on two workers. A client of 1,000 documents asks again as soon as it has
-    its answer.
-    """
-    rng = random.Random(3)
-    bodies = short_bodies(rng)
-    long = document_batches(rng, 1000)
-    alone = sum(map(sum, bodies)) / len(bodies) / 2
-    made = Simulation(turns, 2)
-    at_work = made.submit(long) if beside_long else None
-    arrivals = list(accumulate(rng.expovariate(0.7 / alone) for _ in range(2000)))
-    for arrival in arrivals:
-        while made.running and made.running[0][0] <= arrival:
-            if at_work in made.run_until(made.running[0][0]):
-                at_work = made.submit(long)
-        made.run_until(arrival)
-        made.submit(rng.choice(bodies))
-    times = sorted(one.end - one.arrival for one in made.done if one.size < sum(long) / 2)
+def p99(turns, *, beside_long):
+    """The time that one of a hundred short requests exceeds, by that of one that is alone."""
+    times = short_times(turns, 2000, beside_long=beside_long, seed=3)
     assert len(times) > 1900
-    return times[int(0.99 * len(times))] / alone
+    return times[int(0.99 * len(times))]
 
 
 class FirstComeFirstServed:
@@ -180,7 +81,7 @@ class FirstComeFirstServed:
 
 def test_a_client_of_long_requests_costs_the_short_ones_little():
     """Without it they are as fast as first come, first served; with it p99 is at most 20 % more."""
-    floor = p99_at_70_percent(FirstComeFirstServed(), beside_long=False)
+    floor = p99(FirstComeFirstServed(), beside_long=False)
     assert 6 < floor < 9  # so that no order reaches 4
-    assert p99_at_70_percent(Turns(), beside_long=False) <= 1.01 * floor
-    assert p99_at_70_percent(Turns(), beside_long=True) <= 1.2 * floor
+    assert p99(Turns(), beside_long=False) <= 1.01 * floor
+    assert p99(Turns(), beside_long=True) <= 1.2 * floor
