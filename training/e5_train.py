@@ -26,7 +26,7 @@ from pools import SENTENCES
 from reader import SHARPNESS, Branches, Lexical, texts_of
 from torch import Tensor, nn
 
-CHECKPOINT_EVERY = 100  # steps
+CHECKPOINT_EVERY = 50  # steps
 STANDARDISED_ON, STANDARDISED_GROUPS = 6, 16  # steps, groups a step
 PAIRS_AT_ONCE = 2048
 SECOND_SHARPNESS = 18.0  # of the second teacher's cosine, which spreads more than e5's
@@ -186,6 +186,8 @@ class Trainer:
                 content = {"step": step + 1, "averaged": averaged, "masters": masters}
                 content |= {"average": average, "optimizer": optimizer.state_dict()}
                 save(checkpoint, content | {"branches": branches.state_dict()})
+            if step % settings.get("watch_every", steps) == settings.get("watch_every", steps) - 1:
+                self.watch(f"{name} {stage} {step + 1:,}")
         with torch.no_grad():
             for key, value in parameters.items():
                 value.copy_(average[key])
@@ -305,6 +307,9 @@ class Trainer:
                 )
             print(f"{name} {source} {len(listed)}: {figures}", flush=True)
         print(f"{name} made: {self.made_figures(read, shares)}", flush=True)
+
+    def watch(self, name: str) -> None:
+        """Look at what is held out, in between; nothing here."""
 
     def made_figures(self, read: bool, shares: tuple[float, ...]) -> dict[str, list[float]]:
         """Shares of held-out queries whose answer is above what was made of it, by kind."""
