@@ -3,8 +3,8 @@
     python training/reader_train.py DATA_DIR E5_DIR EXPORTED_DIR WORK_DIR OUT_DIR
 
 A step has four kinds of groups. *Passages of the sets*: the reader stays near the scalars' logits,
-which are raised for the answer; labels decide about what rules made of it. *Sentences*: of a
-question's own paragraph, about which labels decide. *Pairs*: relations both ways, and questions
+which are raised for the answer; labels decide about what rules made of it. *Sentences*: likewise, with
+labels for those of the question's own paragraph. *Pairs*: relations both ways, and questions
 changed as an answer was. *Templates*, filled anew at every step. What is decided by labels is
 learned by cross-entropy. All else is as in ``e5_train.py``.
 """
@@ -42,6 +42,7 @@ CHANGES = Path(__file__).with_name("reader.toml")
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the reader, to choose from
 MOST_NAMED, NAME_WORDS = 20, 2  # passages that a name occurs in, words that it has
 WATCHED_TEMPLATES = 400
+NEAREST = 30  # sentences of a question
 STRANGER = 2**31  # seeds of what is watched are beyond those of the steps
 
 
@@ -94,9 +95,7 @@ def live_of(prepared: Prepared, passages: list[str], config: dict[str, Any]) -> 
     around = [s for text in passages for s in sentences(text) if 4 <= len(s.split()) <= 25]
     scales = prepared.texts.read[0].scales
     lower = config["model"]["lower"]
-    return Live(
-        prepared.encoder, prepared.tokenizer, lower, scales, names, around, config["texts"]
-    )
+    return Live(prepared.encoder, prepared.tokenizer, lower, scales, names, around, config["texts"])
 
 
 class ReaderTrainer(Trainer):
@@ -106,12 +105,14 @@ class ReaderTrainer(Trainer):
     near: Neighbours
     pairs: Sampler
     answers: tuple[int, int]  # first rows of SQuAD's questions and sentences
+    dense: NDArray[np.int64]  # sentences near each of SQuAD's questions
     selqa: list[int]
-    seen: list[list[float]]  # losses of pairs, sentences, templates and rules
+    seen: list[list[float]]  # losses
 
     def prepare(self, live: Live, near: Neighbours, cached: tuple[States, States]) -> None:
         """Take what a plain trainer has not."""
         self.live, self.near, self.seen = live, near, []
+        self.dense = near_sentences(near, cached, self.settings["teacher_margin"])
         passages = len(self.plan.texts) + len(self.texts.read[0].offsets) - 1
         self.answers = len(self.plan.queries), passages
         self.texts = Texts([*self.texts.asked, cached[0]], [*self.texts.read, cached[1]])
@@ -128,7 +129,7 @@ class ReaderTrainer(Trainer):
         ]
 
     def sentence_groups(self, step: int, count: int, size: int) -> list[Group]:
-        """A question, the sentence that answers, others of its text."""
+        """A question, the sentence that answers, others of its text, and near ones of others."""
         rng = np.random.default_rng([self.sampler.seed, step, 1])
         first_query, first_text = self.answers
         groups = []
@@ -138,16 +139,22 @@ class ReaderTrainer(Trainer):
                 query = self.plan.queries[row]
                 answer = int(rng.choice(query.answers))
                 others = [other for other in self.plan.same[row] if other not in query.answers]
+                near = [int(other) for other in self.plan.dense[row] if other != NONE]
             else:
                 at = int(rng.integers(len(self.near.queries)))
                 while share("held out " + self.near.queries[at]) < self.settings["held_out"]:
                     at = int(rng.integers(len(self.near.queries)))
                 row, answer = first_query + at, first_text + self.near.answers[at]
                 others = [first_text + other for other in self.near.others[at]]
-            taken = [answer, *(int(o) for o in rng.permutation(others)[: size - 1])]
+                near = [first_text + int(other) for other in self.dense[at] if other != NONE]
+            near = [other for other in near if other != answer and other not in others]
+            taken = [answer, *(int(o) for o in rng.permutation(others)[: size // 2])]
+            same = len(taken) - 1
+            taken += [int(o) for o in rng.permutation(near)[: size - len(taken)]]
             while len(taken) < size:
                 taken.append(first_text + int(rng.integers(len(self.near.texts))))
-            groups.append(Group(row, taken, [False] * size))
+            ordinary = [True] + [False] * same + [True] * (size - 1 - same)
+            groups.append(Group(row, taken, ordinary))
         return groups
 
     def _step(self, step: int, settings: dict[str, Any], read: bool) -> tuple[float, float]:
@@ -156,30 +163,28 @@ class ReaderTrainer(Trainer):
         sentence = self.sentence_groups(step, settings["sentences"], settings["sentence_size"])
         drawn = self.live.drawn(settings["templates"], step)
         texts, filled = self._with(drawn)
-        sections = (ordinary, paired, sentence)
+        sections = (ordinary, sentence, paired)
         pairs = [pair for groups in sections for pair in self.pairs_of(groups)]
         pairs += [pair for group in filled for pair in group]
         _, sure, added = self._forward(texts, pairs)
         logits, base = sure + added, sure.detach()
         self.runner.zero_grad(set_to_none=True)
-        parts = logits.split([len(g.passages) for groups in sections for g in groups]
-                             + [len(group) for group in filled])  # fmt: skip
-        counts = [len(ordinary), len(paired), len(sentence), len(filled)]
-        ends = np.cumsum(counts)
-        losses = [
-            torch.stack([-torch.log_softmax(own, 0)[0] for own in parts[end - count : end]]).mean()
-            for end, count in zip(ends[1:], counts[1:], strict=True)
-        ]
-        size = len(ordinary[0].passages)
-        count = len(ordinary) * size
-        made, apart = self._ordinary(
-            ordinary, logits[:count].view(-1, size), base[:count].view(-1, size), settings
-        )
-        losses.append(made)
-        loss = torch.stack(losses).sum() + settings["taught"] * apart
+        losses, stray, at = [], [], 0
+        for groups in (ordinary, sentence):
+            count = sum(len(group.passages) for group in groups)
+            own, teacher = (v[at : at + count].view(len(groups), -1) for v in (logits, base))
+            made, apart = self._ordinary(groups, own, teacher, settings)
+            losses.append(made)
+            stray.append(apart)
+            at += count
+        sizes = [len(g.passages) for g in paired] + [len(group) for group in filled]
+        parts = [-torch.log_softmax(own, 0)[0] for own in logits[at:].split(sizes)]
+        losses.append(torch.stack(parts[: len(paired)]).mean())
+        losses.append(torch.stack(parts[len(paired) :]).mean())
+        loss = torch.stack(losses).sum() + settings["taught"] * torch.stack(stray).mean()
         loss.backward()
-        self.seen.append([value.item() for value in losses])
-        return float(np.sum(self.seen[-1])), apart.item()
+        self.seen.append([value.item() for value in (*losses, *stray)])
+        return float(np.sum(self.seen[-1][: len(losses)])), torch.stack(stray).mean().item()
 
     def _ordinary(
         self, groups: list[Group], logits: Tensor, base: Tensor, settings: dict[str, Any]
@@ -259,10 +264,24 @@ class ReaderTrainer(Trainer):
     def watch(self, name: str, shares: tuple[float, ...] = (0.0, 1.0)) -> None:
         """Print what is held out."""
         recent = np.mean(self.seen[-100:], axis=0).round(3).tolist() if self.seen else []
-        print(f"{name} losses of pairs, sentences, templates, rules: {recent}", flush=True)
+        print(f"{name} losses of rules, sentences, pairs, templates; apart: {recent}", flush=True)
         self.validate(name, True, shares)
         print(f"{name} templates: {self.templates_right(shares)}", flush=True)
         print(f"{name} SQuAD's sentences: {self.sentences_right(shares)}", flush=True)
+
+
+def near_sentences(
+    near: Neighbours, cached: tuple[States, States], margin: float
+) -> NDArray[np.int64]:
+    """Sentences of all texts that are near each question and not above the answer: (n, NEAREST)."""
+    asked, read = (torch.from_numpy(np.ascontiguousarray(states.vectors)) for states in cached)
+    found = np.full((len(near.queries), NEAREST), NONE, dtype=np.int64)
+    for start in range(0, len(found), 1024):
+        cosines, rows = (asked[start : start + 1024] @ read.T).topk(NEAREST, dim=1)
+        own = (asked[start : start + 1024] * read[near.answers[start : start + 1024]]).sum(1)
+        fits = cosines < own.unsqueeze(1) + margin
+        found[start : start + 1024] = torch.where(fits, rows, NONE).numpy()
+    return found
 
 
 def main() -> None:

@@ -23,8 +23,8 @@ from corpus import as_query, token_ids
 from data import Pool, load_pool
 from e5_pipeline import CONFIG, read_config
 from encoders import Encoder, Kind, load_encoder
-from exported import lexical_of, load_head
 from export import export, move_weights, smooth, template_agrees, write_companions
+from exported import lexical_of, load_head
 from mine import NONE, bm25_best
 from reader import Branches, CrossEncoder, Lexical, Trunk, texts_of
 from states import padded
