@@ -20,7 +20,7 @@ MOST = 312  # tokens of a pair
 MOST_QUERY = 56  # of these
 STEP, FRONT_STEP = 16, 8  # a micro-batch and its front are padded to multiples of them, so that
 # kernels are reused
-TOKENS = 4096  # of a micro-batch, padding included
+TOKENS = 1536  # of a micro-batch, padding included
 
 
 @dataclass(frozen=True, slots=True)

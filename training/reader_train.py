@@ -3,8 +3,8 @@
     python training/reader_train.py DATA_DIR E5_DIR EXPORTED_DIR WORK_DIR OUT_DIR
 
 A step has four kinds of groups. *Passages of the sets*: the reader stays near the scalars' logits,
-which are raised for the answer; labels decide about what rules made of it. *Sentences*: likewise, with
-labels for those of the question's own paragraph. *Pairs*: relations both ways, and questions
+which are raised for the answer; labels decide about what rules made of it. *Sentences*: likewise,
+with labels for those of the question's own paragraph. *Pairs*: relations both ways, and questions
 changed as an answer was. *Templates*, filled anew at every step. What is decided by labels is
 learned by cross-entropy. All else is as in ``e5_train.py``.
 """
@@ -217,7 +217,7 @@ class ReaderTrainer(Trainer):
 
     def _forward(self, texts: Texts, pairs: list[tuple[int, int]]) -> Tensor:
         """Prior, scalars and reader of pairs: (3, n)."""
-        batches = micro_batches(texts, pairs)
+        batches = micro_batches(texts, pairs, self.settings["most_tokens"])
         parts = [torch.stack(self.runner(batch, True)) for batch in batches]
         order = torch.from_numpy(np.argsort(np.concatenate([batch.rows for batch in batches])))
         return torch.cat(parts, dim=1)[:, order]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 BATCH_TOKENS = 4096  # that the encoder reads at once
+FEW_TOKENS = 1024  # likewise, of few texts
 STEP = 16  # widths are multiples of it, so that kernels are reused
 HEADROOM = 1.15  # of the largest value that the first texts have in a channel
 
@@ -115,8 +116,9 @@ def states_of(
     order = np.argsort(lengths, kind="stable")
     done = 0
     while done < len(order):
-        count = int(max(1, BATCH_TOKENS // (2 * lengths[order[done]])))
-        rows = order[done : done + count]
+        left = lengths[order[done:]]
+        fits = left * np.arange(1, len(left) + 1) <= FEW_TOKENS
+        rows = order[done : done + max(1, int(fits.sum()))]
         done += len(rows)
         width = -(-int(lengths[rows[-1]]) // STEP) * STEP
         tokens, mask = padded([texts[row] for row in rows], width)

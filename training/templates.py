@@ -2,7 +2,7 @@
 
 Who did what to whom, what lacks or does not do something, what is more or less than another, and
 which kind of answer is asked for. Beyond ``minimal.py``, a template is filled anew at every step,
-in many wordings, and may stand among sentences of other texts. The kinds of ``HELD_OUT`` are never
+in many wordings, and may stand among sentences of other texts. The kinds of ``UNSEEN`` are never
 trained on: they show whether what was learned holds for wordings that were not seen.
 """
 
@@ -11,10 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import minimal
-from minimal import MEASURES, MONTHS, REASONS, THINGS
+from minimal import MONTHS, REASONS, THINGS
 from rules import BOILERPLATE
 
-HELD_OUT = ("kinship", "trait", "direction", "measured")
 TRANSITIVE = (  # base, past, participle
     "accompany accompanied accompanied", "admire admired admired", "advise advised advised",
     "arrest arrested arrested", "assist assisted assisted", "attack attacked attacked",
@@ -108,8 +107,8 @@ GIVING = (  # base, past, passive with "to"
     ("offer", "offered", "offered"), ("leave", "left", "left"), ("award", "awarded", "awarded"),
 )  # fmt: skip
 GIFTS = (
-    "house", "letter", "ring", "painting", "horse", "book", "piano", "boat", "map", "sword", "watch",
-    "medal", "diary", "key", "garden", "violin", "ticket", "camera", "secret recipe", "loan",
+    "house", "letter", "ring", "painting", "horse", "book", "piano", "boat", "map", "sword",
+    "watch", "medal", "diary", "key", "garden", "violin", "ticket", "camera", "secret recipe", "loan",
 )  # fmt: skip
 BOTH_WAYS = (  # ask, say it, with {a} and {b} that must not change places
     (("{a} to {b} dictionary", "translate {a} into {b}", "translator from {a} to {b}"),
@@ -144,7 +143,8 @@ DEGREES = (  # adjective, comparative, its opposite's, verb of the first, verb o
     ("strong", "stronger", "weaker", "overpowers", "gives in to"),
     ("hot", "hotter", "cooler", "reaches higher temperatures than", "stays cooler than"),
     ("dense", "denser", "less dense", "packs more into the same space than", "is thinner than"),
-    ("popular", "more popular", "less popular", "draws more people than", "draws fewer people than"),
+    ("popular", "more popular", "less popular", "draws more people than",
+     "draws fewer people than"),
     ("bright", "brighter", "dimmer", "outshines", "gives less light than"),
     ("loud", "louder", "quieter", "drowns out", "makes less noise than"),
     ("rich", "richer", "poorer", "has more money than", "has less money than"),
@@ -337,10 +337,12 @@ COUNTED = (
 TAILS = (
     "in the spring", "last year", "without a word", "before noon", "near the river", "by accident",
     "as was planned", "to everybody's surprise", "for the second time", "in front of the station",
-    "at the end of the war", "after a long dispute", "and left", "in 1987", "according to the paper",
+    "at the end of the war", "after a long dispute", "and left", "in 1987",
+    "according to the paper",
 )  # fmt: skip
 ASIDES = ("{s}, it is said", "As far as is known, {s}", "{s}, as the records show", "In fact, {s}",
-          "We read that {s}", "{s}, and that was all", "Later {s}", "By all accounts {s}")  # fmt: skip
+          "We read that {s}", "{s}, and that was all", "Later {s}",
+          "By all accounts {s}")  # fmt: skip
 OPENERS = ("tell me ", "do you know ", "i want to know ", "find out ", "question: ", "please say ")
 
 
@@ -498,7 +500,8 @@ def natural(fill: Fill) -> Template:
 
     def says(x: str, y: str) -> str:
         return fill.some(f"{x} {base} {y}", f"{y} are {done} by {x}", f"{x} often {base} {y}",
-                         f"many {x} {base} {y} in summer", f"{y} that are {done} by {x}")  # fmt: skip
+                         f"many {x} {base} {y} in summer",
+                         f"{y} that are {done} by {x}")  # fmt: skip
 
     if fill.chance(0.5):
         query = fill.some(f"which living things {base} {b}", f"what are {b} {done} by",
@@ -737,7 +740,8 @@ def defined(fill: Fill) -> Template:
     """What something is, in words of its own, and what is said of it."""
     (word, meaning), (_, other) = fill.rng.sample(DEFINITIONS, 2)
     query = fill.some(f"what is a {word}", f"what does {word} mean", f"{word} definition",
-                      f"meaning of {word}", f"define {word}", f"explain the word {word}")  # fmt: skip
+                      f"meaning of {word}", f"define {word}",
+                      f"explain the word {word}")  # fmt: skip
     better = fill.some(meaning, f"it is {meaning}", f"a {word} is {meaning}", f"{word}: {meaning}")
     worse = [text.format(x=word) for text in fill.rng.sample(ABOUT, 2)] + [f"it is {other}"]
     return Template("defined", query, better, worse)
@@ -781,7 +785,8 @@ def counted(fill: Fill) -> Template:
     query = fill.some(f"{noun} with {fill.some(*spoken[0])} {many}")
     name = fill.named(1)[0]
     better = fill.some(f"this {noun} has {fill.some(*spoken[0])} {many}",
-                       f"{fill.some(*spoken[0])} {many} belong to the {noun} of {name}")  # fmt: skip
+                       f"{fill.some(*spoken[0])} {many} belong to the {noun} of "
+                       f"{name}")  # fmt: skip
     worse = [f"a {noun} with {fill.some(*spoken[1])} {many}", f"a {noun} with many {many}"]
     return Template("counted", query, better, worse)
 
@@ -809,4 +814,3 @@ MAKERS: tuple[Maker, ...] = (
 UNSEEN: tuple[Maker, ...] = (
     kinship, *(_older(maker) for maker in (minimal.trait, minimal.direction, minimal.measured)),
 )  # fmt: skip
-__all__ = ["HELD_OUT", "MEASURES", "Fill", "Template", "template"]
