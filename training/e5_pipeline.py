@@ -24,8 +24,6 @@ from reader import Branches, CrossEncoder, Trunk
 CONFIG = Path(__file__).parent / "e5.toml"
 SEEN_STEPS, GROUPS_SEEN = 2, 8  # whose pairs show the outliers of activations
 OUTPUTS = ("logits", "vector")  # the second is the trunk's own, for an embedder
-STAGES = ("scalars", "reader")
-SHARES = (0.25, 0.5, 0.75, 1.0)  # of the reader in the logit, to choose from
 
 
 def main() -> None:
@@ -35,23 +33,19 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("--config", type=Path, nargs="+", default=[CONFIG])
     parser.add_argument("--name", default="model", help="of the run's checkpoints")
-    parser.add_argument("--stages", nargs="*", default=STAGES, help="one leaves the reader out")
-    parser.add_argument(
-        "--set", nargs="*", default=[], help="train.reader.steps=100, for ablations"
-    )
+    parser.add_argument("--set", nargs="*", default=[], help="train.scalars.steps=100, for trials")
     given = parser.parse_args()
     config = read_config(given.config, given.set)
     keep_memory()
     prepared = prepare(given.data, given.e5, given.work, config)
     trainer = new_trainer(prepared, given.work, config)
-    for stage in given.stages:
-        trainer.train(given.name, stage)
-        trainer.validate(f"{given.name} {stage}", stage == "reader", SHARES)
-    publish(prepared, trainer, given.e5, given.out, config, "reader" in given.stages)
+    trainer.train(given.name, "scalars")
+    trainer.validate(given.name, False)
+    publish(prepared, trainer, given.e5, given.out, config, False)
 
 
 def read_config(paths: list[Path], changes: list[str]) -> dict[str, Any]:
-    """The configuration, later files changing earlier ones, then ``train.reader.steps=100``."""
+    """The configuration, later files changing earlier ones, then ``train.scalars.steps=100``."""
     config: dict[str, Any] = {}
     for path in paths:
         _merge(config, tomllib.loads(path.read_text()))

@@ -1,12 +1,10 @@
-"""Train the branches on the states of a frozen trunk, resumable.
+"""Train the scalars and their head on the states of a frozen trunk, resumable.
 
-First the scalars and their head, then, with these as they are, the reader, on what they leave over.
 The loss is the cross-entropy of the answer against the passages made by rules, a part of that
 against all of the group, and the divergence from a teacher on the passages of the sets: e5's cosine
-and exact match teach the scalars, with all-MiniLM-L6-v2's cosine where queries are topical, and the
-scalars teach the reader, so that neither reorders ordinary passages without evidence. The reader's
-layers run in bfloat16 with float32 master weights; what comes out is the mean of the weights over
-the last part of the steps.
+and exact match, with all-MiniLM-L6-v2's cosine where queries are topical, so that ordinary passages
+are not reordered without evidence. What comes out is the mean of the weights over the last part of
+the steps. ``reader_train.py`` trains the reader by the same loop.
 """
 
 import time
@@ -160,7 +158,7 @@ class Trainer:
             share = min((step + 1) / warm_up, 1.0, max(0.02, left / settings["falling"]))
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * share
-            losses.append(self._step(settings["first"] + step, settings, read))
+            losses.append(self._step(settings["first"] + step, settings))
             for key, value in parameters.items():
                 masters[key].grad = None if value.grad is None else value.grad.float()
             norm = nn.utils.clip_grad_norm_(list(masters.values()), 1.0)
@@ -193,18 +191,18 @@ class Trainer:
                 value.copy_(average[key])
         save(done, branches.state_dict())
 
-    def _step(self, step: int, settings: dict[str, Any], read: bool) -> tuple[float, float]:
+    def _step(self, step: int, settings: dict[str, Any]) -> tuple[float, float]:
         """Gradients of one step, left on the branches; its two losses."""
         groups = self.sampler.step(step, settings["groups"])
         self.runner.zero_grad(set_to_none=True)
         pairs = self.pairs_of(groups)
         batches = micro_batches(self.texts, pairs)
-        parts = [torch.stack(self.runner(batch, read)) for batch in batches]
+        parts = [torch.stack(self.runner(batch, False)) for batch in batches]
         order = torch.from_numpy(np.argsort(np.concatenate([batch.rows for batch in batches])))
-        prior, sure, added = torch.cat(parts, dim=1)[:, order]
-        logits = (sure + added).view(len(groups), -1)
+        prior, sure, _ = torch.cat(parts, dim=1)[:, order]
+        logits = sure.view(len(groups), -1)
         hidden = ~torch.tensor([group.ordinary for group in groups])
-        teacher = sure.detach() if read else self.teacher(pairs, prior.detach())
+        teacher = self.teacher(pairs, prior.detach())
         hidden |= torch.isnan(teacher).view_as(logits)
         first = torch.zeros(len(groups), dtype=torch.long)
         # Labels decide about passages made by rules; among those of the sets the teacher does.

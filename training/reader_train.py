@@ -157,7 +157,7 @@ class ReaderTrainer(Trainer):
             groups.append(Group(row, taken, ordinary))
         return groups
 
-    def _step(self, step: int, settings: dict[str, Any], read: bool) -> tuple[float, float]:
+    def _step(self, step: int, settings: dict[str, Any]) -> tuple[float, float]:
         ordinary = self.sampler.step(step, settings["groups"])
         paired = self.pairs.step(step, settings["paired"])
         sentence = self.sentence_groups(step, settings["sentences"], settings["sentence_size"])

@@ -108,7 +108,8 @@ GIVING = (  # base, past, passive with "to"
 )  # fmt: skip
 GIFTS = (
     "house", "letter", "ring", "painting", "horse", "book", "piano", "boat", "map", "sword",
-    "watch", "medal", "diary", "key", "garden", "violin", "ticket", "camera", "secret recipe", "loan",
+    "watch", "medal", "diary", "key", "garden", "violin", "ticket", "camera", "secret recipe",
+    "loan",
 )  # fmt: skip
 BOTH_WAYS = (  # ask, say it, with {a} and {b} that must not change places
     (("{a} to {b} dictionary", "translate {a} into {b}", "translator from {a} to {b}"),
