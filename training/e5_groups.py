@@ -18,9 +18,9 @@ from torch import Tensor
 
 MOST = 312  # tokens of a pair
 MOST_QUERY = 56  # of these
-STEP, FRONT_STEP = 32, 16  # a micro-batch and its front are padded to multiples of them, so that
+STEP, FRONT_STEP = 16, 8  # a micro-batch and its front are padded to multiples of them, so that
 # kernels are reused
-ROWS = 32  # of a micro-batch
+TOKENS = 1536  # of a micro-batch, padding included
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def _at(several: list[States], row: int) -> tuple[States, int]:
 
 
 def micro_batches(texts: Texts, pairs: list[tuple[int, int]], most: int = MOST) -> list[MicroBatch]:
-    """Pairs (query row, passage row), sorted by length into batches of ROWS."""
+    """Pairs (query row, passage row), sorted by length into batches of TOKENS."""
     spans = []
     for query, passage in pairs:
         asked, at = texts.query(query)
@@ -162,9 +162,13 @@ def micro_batches(texts: Texts, pairs: list[tuple[int, int]], most: int = MOST) 
     lengths = np.array([span[2] + span[5] for span in spans])
     order = np.argsort(lengths, kind="stable")
     batches = []
-    for start in range(0, len(order), ROWS):
-        rows = order[start : start + ROWS]
-        width = -(-int(lengths[rows].max()) // STEP) * STEP
+    widths = -(-lengths[order] // STEP) * STEP
+    start = 0
+    while start < len(order):
+        fits = widths[start:] * np.arange(1, len(order) - start + 1) <= TOKENS
+        rows = order[start : start + max(1, int(fits.sum()))]
+        start += len(rows)
+        width = int(widths[start - 1])
         longest = max(spans[row][2] for row in rows)
         front = min(width, -(-longest // FRONT_STEP) * FRONT_STEP)
         ids = np.zeros((len(rows), width), dtype=np.int64)

@@ -24,8 +24,6 @@ from reader import Branches, CrossEncoder, Trunk
 CONFIG = Path(__file__).parent / "e5.toml"
 SEEN_STEPS, GROUPS_SEEN = 2, 8  # whose pairs show the outliers of activations
 OUTPUTS = ("logits", "vector")  # the second is the trunk's own, for an embedder
-STAGES = ("scalars", "reader")
-SHARES = (0.25, 0.5, 0.75, 1.0)  # of the reader in the logit, to choose from
 
 
 def main() -> None:
@@ -33,26 +31,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("data", "e5", "work", "out"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--config", type=Path, default=CONFIG)
+    parser.add_argument("--config", type=Path, nargs="+", default=[CONFIG])
     parser.add_argument("--name", default="model", help="of the run's checkpoints")
-    parser.add_argument("--stages", nargs="*", default=STAGES, help="one leaves the reader out")
-    parser.add_argument(
-        "--set", nargs="*", default=[], help="train.reader.steps=100, for ablations"
-    )
+    parser.add_argument("--set", nargs="*", default=[], help="train.scalars.steps=100, for trials")
     given = parser.parse_args()
     config = read_config(given.config, given.set)
     keep_memory()
     prepared = prepare(given.data, given.e5, given.work, config)
     trainer = new_trainer(prepared, given.work, config)
-    for stage in given.stages:
-        trainer.train(given.name, stage)
-        trainer.validate(f"{given.name} {stage}", stage == "reader", SHARES)
-    publish(prepared, trainer, given.e5, given.out, config, "reader" in given.stages)
+    trainer.train(given.name, "scalars")
+    trainer.validate(given.name, False)
+    publish(prepared, trainer, given.e5, given.out, config, False)
 
 
-def read_config(path: Path, changes: list[str]) -> dict[str, Any]:
-    """The configuration, with some values changed: ``train.reader.steps=100``."""
-    config = tomllib.loads(path.read_text())
+def read_config(paths: list[Path], changes: list[str]) -> dict[str, Any]:
+    """The configuration, later files changing earlier ones, then ``train.scalars.steps=100``."""
+    config: dict[str, Any] = {}
+    for path in paths:
+        _merge(config, tomllib.loads(path.read_text()))
     for change in changes:
         key, _, value = change.partition("=")
         *parts, name = key.split(".")
@@ -61,6 +57,14 @@ def read_config(path: Path, changes: list[str]) -> dict[str, Any]:
             place = place[part]
         place |= tomllib.loads(f"{name} = {value}")
     return config
+
+
+def _merge(config: dict[str, Any], changes: dict[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict) and key in config:
+            _merge(config[key], value)
+        else:
+            config[key] = value
 
 
 def keep_memory() -> None:
@@ -74,7 +78,9 @@ def keep_memory() -> None:
         library.mallopt(trim_threshold, 2**31 - 1)
 
 
-def new_trainer(prepared: Prepared, work: Path, config: dict[str, Any]) -> Trainer:
+def new_trainer(
+    prepared: Prepared, work: Path, config: dict[str, Any], kind: type[Trainer] = Trainer
+) -> Trainer:
     """A trainer of untrained branches."""
     torch.manual_seed(config["seed"])
     branches = Branches(prepared.encoder.float(), config["model"])
@@ -83,7 +89,7 @@ def new_trainer(prepared: Prepared, work: Path, config: dict[str, Any]) -> Train
     branches.reading.to(torch.bfloat16)
     runner = Runner(branches, prepared.lexical, prepared.texts.read[0].scales)
     known = prepared.plan, prepared.texts, prepared.second
-    return Trainer(*known, runner, work, config["train"], config["seed"])
+    return kind(*known, runner, work, config["train"], config["seed"])
 
 
 def publish(

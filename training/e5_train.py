@@ -1,12 +1,10 @@
-"""Train the branches on the states of a frozen trunk, resumable.
+"""Train the scalars and their head on the states of a frozen trunk, resumable.
 
-First the scalars and their head, then, with these as they are, the reader, on what they leave over.
 The loss is the cross-entropy of the answer against the passages made by rules, a part of that
 against all of the group, and the divergence from a teacher on the passages of the sets: e5's cosine
-and exact match teach the scalars, with all-MiniLM-L6-v2's cosine where queries are topical, and the
-scalars teach the reader, so that neither reorders ordinary passages without evidence. The reader's
-layers run in bfloat16 with float32 master weights; what comes out is the mean of the weights over
-the last part of the steps.
+and exact match, with all-MiniLM-L6-v2's cosine where queries are topical, so that ordinary passages
+are not reordered without evidence. What comes out is the mean of the weights over the last part of
+the steps. ``reader_train.py`` trains the reader by the same loop.
 """
 
 import time
@@ -26,7 +24,7 @@ from pools import SENTENCES
 from reader import SHARPNESS, Branches, Lexical, texts_of
 from torch import Tensor, nn
 
-CHECKPOINT_EVERY = 100  # steps
+CHECKPOINT_EVERY = 50  # steps
 STANDARDISED_ON, STANDARDISED_GROUPS = 6, 16  # steps, groups a step
 PAIRS_AT_ONCE = 2048
 SECOND_SHARPNESS = 18.0  # of the second teacher's cosine, which spreads more than e5's
@@ -160,7 +158,7 @@ class Trainer:
             share = min((step + 1) / warm_up, 1.0, max(0.02, left / settings["falling"]))
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * share
-            losses.append(self._step(settings["first"] + step, settings, read))
+            losses.append(self._step(settings["first"] + step, settings))
             for key, value in parameters.items():
                 masters[key].grad = None if value.grad is None else value.grad.float()
             norm = nn.utils.clip_grad_norm_(list(masters.values()), 1.0)
@@ -186,23 +184,25 @@ class Trainer:
                 content = {"step": step + 1, "averaged": averaged, "masters": masters}
                 content |= {"average": average, "optimizer": optimizer.state_dict()}
                 save(checkpoint, content | {"branches": branches.state_dict()})
+            if step % settings.get("watch_every", steps) == settings.get("watch_every", steps) - 1:
+                self.watch(f"{name} {stage} {step + 1:,}")
         with torch.no_grad():
             for key, value in parameters.items():
                 value.copy_(average[key])
         save(done, branches.state_dict())
 
-    def _step(self, step: int, settings: dict[str, Any], read: bool) -> tuple[float, float]:
+    def _step(self, step: int, settings: dict[str, Any]) -> tuple[float, float]:
         """Gradients of one step, left on the branches; its two losses."""
         groups = self.sampler.step(step, settings["groups"])
         self.runner.zero_grad(set_to_none=True)
         pairs = self.pairs_of(groups)
         batches = micro_batches(self.texts, pairs)
-        parts = [torch.stack(self.runner(batch, read)) for batch in batches]
+        parts = [torch.stack(self.runner(batch, False)) for batch in batches]
         order = torch.from_numpy(np.argsort(np.concatenate([batch.rows for batch in batches])))
-        prior, sure, added = torch.cat(parts, dim=1)[:, order]
-        logits = (sure + added).view(len(groups), -1)
+        prior, sure, _ = torch.cat(parts, dim=1)[:, order]
+        logits = sure.view(len(groups), -1)
         hidden = ~torch.tensor([group.ordinary for group in groups])
-        teacher = sure.detach() if read else self.teacher(pairs, prior.detach())
+        teacher = self.teacher(pairs, prior.detach())
         hidden |= torch.isnan(teacher).view_as(logits)
         first = torch.zeros(len(groups), dtype=torch.long)
         # Labels decide about passages made by rules; among those of the sets the teacher does.
@@ -305,6 +305,9 @@ class Trainer:
                 )
             print(f"{name} {source} {len(listed)}: {figures}", flush=True)
         print(f"{name} made: {self.made_figures(read, shares)}", flush=True)
+
+    def watch(self, name: str) -> None:
+        """Look at what is held out, in between; nothing here."""
 
     def made_figures(self, read: bool, shares: tuple[float, ...]) -> dict[str, list[float]]:
         """Shares of held-out queries whose answer is above what was made of it, by kind."""

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from corpus import Corpus, Made
-from data import Query, load_pool, records, share, words
+from data import Query, evaluation_shingles, load_pool, records, share, shingles, words
 from rules import Sources, answering_part, echo, sentences
 from tokenizers import Tokenizer
 
 SENTENCES = "selqa_sentence"  # its negatives are sentences of the answer's own section
 LEAST_REST = 12  # words that a passage without its answer has left
 LEAST_HEAD, MOST_HEAD = 5, 30  # words of a first sentence
+AROUND = 9  # questions before and after, whose sentences are taken for the same text's
 MOST_SENTENCES = 9  # of a section, beside the one that answers
 
 
@@ -124,6 +125,41 @@ def _sentence_queries(
     for key, query in merged.items():
         same.append([row for row in dict.fromkeys(others[key]) if row not in query.answers])
     return list(merged.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Questions with the sentence that answers, and other sentences of its paragraph.
+
+    Attributes:
+        queries: texts.
+        texts: of sentences.
+        answers: row of each query's sentence.
+        others: rows of sentences near it, of the same text.
+    """
+
+    queries: list[str]
+    texts: list[str]
+    answers: list[int]
+    others: list[list[int]]
+
+
+def neighbours(data: Path, config: dict[str, Any]) -> Neighbours:
+    """SQuAD's, whose questions stand in the order of their paragraphs."""
+    settings = config["data"]
+    seen = evaluation_shingles(data, settings["overlap_words"])
+    rows: dict[str, int] = {}
+    listed: dict[str, int] = {}
+    for record in records(data / "train" / "squad_sentences_nqg.jsonl.gz"):
+        if seen.isdisjoint(shingles(record["positive"], settings["overlap_words"])):
+            row = rows.setdefault(record["positive"], len(rows))
+            listed.setdefault(record["query"], row)
+    answers = list(listed.values())
+    others = []
+    for at, answer in enumerate(answers):
+        near = answers[max(0, at - AROUND) : at + AROUND + 1]
+        others.append([row for row in dict.fromkeys(near) if row != answer])
+    return Neighbours(list(listed), list(rows), answers, others)
 
 
 def _long_queries(

@@ -94,7 +94,7 @@ def _second_teacher(
         for passage in (*plan.queries[row].answers, *plan.same[row], *plan.dense[row])
     }
     found |= {int(passage) for row in topical for passage in plan.lexical[row]}
-    rows = np.array(sorted(found - {NONE}))
+    rows = np.array(sorted(found - {NONE}), dtype=np.int64)
     texts = passages + plan.texts
     places = [np.full(count, NONE) for count in (len(plan.queries), len(texts))]
     places[0][topical], places[1][rows] = np.arange(len(topical)), np.arange(len(rows))

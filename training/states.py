@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 BATCH_TOKENS = 4096  # that the encoder reads at once
+FEW_TOKENS = 1024  # likewise, of few texts
 STEP = 16  # widths are multiples of it, so that kernels are reused
 HEADROOM = 1.15  # of the largest value that the first texts have in a channel
 
@@ -98,6 +99,37 @@ def cached_states(
             progress.write_text(str(done))
             print(f"  {folder.name}: {done:,} of {len(order):,} texts", flush=True)
     return States(offsets, files[0], files[1], scales, vectors, ids)
+
+
+@torch.inference_mode()
+def states_of(
+    encoder: Encoder,
+    texts: Sequence[NDArray[np.int32]],
+    lower: int,
+    scales: NDArray[np.float32],
+) -> States:
+    """The same of a few texts, kept nowhere; without vectors."""
+    lengths = np.array([len(text) for text in texts], dtype=np.int64)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    kept = [np.empty((int(offsets[-1]), WIDTH), dtype=np.int8) for _ in scales]
+    inverse = torch.from_numpy(1 / scales)
+    order = np.argsort(lengths, kind="stable")
+    done = 0
+    while done < len(order):
+        left = lengths[order[done:]]
+        fits = left * np.arange(1, len(left) + 1) <= FEW_TOKENS
+        rows = order[done : done + max(1, int(fits.sum()))]
+        done += len(rows)
+        width = -(-int(lengths[rows[-1]]) // STEP) * STEP
+        tokens, mask = padded([texts[row] for row in rows], width)
+        found = encoder.states(tokens, mask, lower)
+        for into, states, scale in zip(kept, found, inverse, strict=True):
+            values = torch.round(states.float() * scale).clamp(-127, 127).to(torch.int8).numpy()
+            for at, row in enumerate(rows):
+                into[offsets[row] : offsets[row + 1]] = values[at, : lengths[row]]
+    ids = np.concatenate(texts).astype(np.int32)
+    vectors = np.zeros((len(texts), 0), dtype=np.float32)
+    return States(offsets, kept[0], kept[1], scales, vectors, ids)
 
 
 @torch.inference_mode()

@@ -88,7 +88,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     keep_memory()
-    config = read_config(given.config, given.set)
+    config = read_config([given.config], given.set)
     given.work.mkdir(parents=True, exist_ok=True)
     texts = read_texts(given.data, given.e5, given.work, config)
     teacher = load_encoder(given.e5).to(torch.bfloat16)

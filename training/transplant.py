@@ -24,10 +24,8 @@ from data import Pool, load_pool
 from e5_pipeline import CONFIG, read_config
 from encoders import Encoder, Kind, load_encoder
 from export import export, move_weights, smooth, template_agrees, write_companions
-from lexical import stem_classes
+from exported import lexical_of, load_head
 from mine import NONE, bm25_best
-from numpy.typing import NDArray
-from onnx.numpy_helper import to_array
 from reader import Branches, CrossEncoder, Lexical, Trunk, texts_of
 from states import padded
 from tokenizers import Tokenizer
@@ -44,8 +42,6 @@ BOILERPLATE = (
 )
 ECHOES = 3  # of a question, at the end of its group
 EPOCHS, FIT_RATE, SQUARES = 30, 3e-3, 0.02
-# Of the reader, which an exported model of scalars alone does not have.
-READER = ("joint.", "reading.", "segments", "reader_", "share")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +70,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=QUERIES, help="to fit on")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    config = read_config(CONFIG, [])
+    config = read_config([CONFIG], [])
     stored = onnx.load(given.exported / "onnx" / "model.onnx")
     tokenizer = Tokenizer.from_file(str(given.trunk / "tokenizer.json"))
     lexical, lower = lexical_of(stored, tokenizer), config["model"]["lower"]
@@ -191,7 +187,7 @@ def write(
     encoder: Encoder, branches: Branches, lexical: Lexical, kind: Kind, seen: list[Batch], out: Path
 ) -> None:
     """The model in int8 and in float32."""
-    config = read_config(CONFIG, [])
+    config = read_config([CONFIG], [])
     trunk = Trunk(encoder, lexical, config["model"]["lower"])
     model = Scores(trunk, branches, read=False).float().eval()
     export(copy.deepcopy(model), out / "fp32" / "model.onnx", int8=False)
@@ -204,34 +200,6 @@ def write(
         write_companions(folder, kind, len(encoder.layers))
         assert template_agrees(folder, kind)
     print(f"wrote {out}")
-
-
-def load_head(branches: Branches, stored: onnx.ModelProto) -> None:
-    """Every weight of the scalars and their head, int8 matrices multiplied out."""
-    known = {tensor.name: tensor for tensor in stored.graph.initializer}
-    found: dict[str, Tensor] = {
-        name.removeprefix("branches."): torch.from_numpy(to_array(tensor).copy())
-        for name, tensor in known.items()
-        if name.startswith("branches.") and "_Transposed" not in name
-    }
-    for node in stored.graph.node:
-        if node.op_type == "MatMulInteger" and node.name.startswith("/branches/"):
-            weight = to_array(known[node.input[1]]).astype(np.float32)  # its zero point is 0
-            matrix = weight * to_array(known[node.input[1].removesuffix("_quantized") + "_scale"])
-            found[f"{node.name.split('/')[2]}.weight"] = torch.from_numpy(matrix.T.copy())
-    missing, unexpected = branches.load_state_dict(found, strict=False)
-    assert not unexpected, unexpected
-    assert all(name.startswith(READER) for name in missing), missing
-
-
-def lexical_of(stored: onnx.ModelProto, tokenizer: Tokenizer) -> Lexical:
-    """The weights of stems, from the graph."""
-    known = {tensor.name: tensor for tensor in stored.graph.initializer}
-    mark, *others = (tokenizer.token_to_id(token) for token in "?.!")
-    classes = to_array(known["trunk.lexical.classes"]).copy()
-    assert (classes == stem_classes(tokenizer)).all()
-    weights: NDArray[np.float32] = to_array(known["trunk.lexical.weights"]).copy()
-    return Lexical(classes, weights, mark, (mark, *others))
 
 
 def batch_of(pairs: list[tuple[str, str]], tokenizer: Tokenizer, kind: Kind) -> Batch:
