@@ -195,8 +195,6 @@ class EncoderLoader:
         if self.loaded_states is None:
             with self._lock:
                 if self.loaded_states is None:
-                    if not self.scorer_used:
-                        self.loaded_scorer = None
                     self.loaded_states = self._state_scorer(reader)
         return self.loaded_states
 
@@ -242,6 +240,8 @@ class EncoderLoader:
             if in_floats and is_quantized(branches):
                 branches = stack.enter_context(dequantized(branches, [], self.artifacts))
             prepared = [self._fused(path, plan, stack) for path in (branches, trunk)]
+            if in_floats and not self.scorer_used:  # only now: a model that has no parts stays
+                self.loaded_scorer = None
             runtime = TwoPartRuntime(
                 branches,
                 plan,

@@ -20,7 +20,7 @@ from qdrant_rerank.reranking.late_interaction import late_interaction_of
 from qdrant_rerank.reranking.loading import load_reranker
 from qdrant_rerank.reranking.scored import Scored
 from qdrant_rerank.reranking.scoring import score
-from qdrant_rerank.reranking.stored import LateText, fetch_late, states_encoder
+from qdrant_rerank.reranking.stored import fetch_late, states_encoder
 from qdrant_rerank.types import RerankerLike
 from qdrant_rerank.utils.deadline import Deadline
 from qdrant_rerank.utils.validation import require_positive, require_several, shown
@@ -241,12 +241,11 @@ class Cascade:
                 found = given
             else:
                 texts = [documents[row] for row in rows.tolist()]
-                await fetch_late(reranker, texts)
+                fetched = await fetch_late(reranker, texts)
                 scored = await ask(reranker, texts)
                 found = _apart(scored.scores[0], scored.logits[0])
-                for text in texts[len(found) :]:  # the time was up before them
-                    if isinstance(text, LateText):
-                        text.by_states = False
+                for text in fetched[len(found) :]:  # the time was up before them
+                    text.by_states = False
             done = len(found)
             late = len(rows) - done
             if late and number == 0:

@@ -69,6 +69,10 @@ class LateText(StoredText):
     later: StoredLater
     by_states = False
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave out the search that fetches: a stage of the user's may send texts to a process."""
+        return StoredText.of, (str(self), self.model, self.precision, self.record)
+
     def take(self, stored: Stored | None) -> None:
         """Take what is stored of it."""
         self.by_states = True
@@ -79,17 +83,22 @@ class LateText(StoredText):
         self.record = stored.record(self.point_id, self)
 
 
-async def fetch_late(stage: Any, texts: Sequence[str]) -> None:
+async def fetch_late(stage: Any, texts: Sequence[str]) -> list[LateText]:
     """Fetch the states of texts that a stage of a cascade is about to score, if they are its own.
 
     Nothing waits if the driver of the search never does.
+
+    Returns:
+        The texts, all of them, in order; none if nothing was fetched.
     """
     late = [text for text in texts if isinstance(text, LateText) and not text.by_states]
     encoder = states_encoder(stage)
-    if late and encoder is not None and encoder.states_model == late[0].model:
-        stored = await late[0].later.fetch([text.point_id for text in late])
-        for text in late:
-            text.take(stored)
+    if not late or encoder is None or encoder.states_model != late[0].model:
+        return []
+    stored = await late[0].later.fetch([text.point_id for text in late])
+    for text in late:
+        text.take(stored)
+    return late
 
 
 def states_encoder(reranker: Any) -> TextCrossEncoder | None:

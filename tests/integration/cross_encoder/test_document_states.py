@@ -310,8 +310,10 @@ def test_states_of_another_model_are_refused(encoder, exact, cache_dir):
 def test_a_model_without_a_trunk_is_refused(tiny_bert, cache_dir):
     """The error names the models that have one."""
     encoder = TextCrossEncoder(tiny_bert, cache_dir=cache_dir)
+    whole = encoder._model.loaded_scorer
     with pytest.raises(InvalidInputError, match=f"{DEFAULT_RERANKER}, grown-minilm-l3-v2"):
         encoder.encode_documents(["a"])
+    assert encoder._model.loaded_scorer is whole  # no parts have taken its place
 
 
 @pytest.mark.parametrize("precision", ["fp32", "float32", None, 8])

@@ -1,6 +1,7 @@
 """A collection that stores states of its documents: scored by them, never shown, never stale."""
 
 import asyncio
+import pickle
 import time
 import warnings
 from contextlib import closing
@@ -377,6 +378,44 @@ def test_the_first_stage_of_a_cascade_may_have_the_states(searcher, encoder):
     assert counts(found) == (12, 0)
     read = dict(zip(IDS, small.rerank(QUERY, TEXTS), strict=True))
     assert scores(found) == {hit.id: read[hit.id] for hit in found}
+
+
+class Hurried:
+    """A stage of the user's that has time for two documents."""
+
+    def rerank(self, query, documents):
+        """All of them."""
+        return [float(len(text)) for text in documents]
+
+    def rerank_until(self, query, documents, deadline):
+        """The first two, and how many are not finished."""
+        return self.rerank(query, documents[:2]), len(documents) - 2
+
+
+def test_a_later_stage_that_stops_changes_no_count(searcher, encoder):
+    """What the stage with states has scored was scored by them."""
+    cascade = Cascade([(encoder, 6), (Hurried(), None)])
+    found = HybridSearcher("docs", client=searcher.client, reranker=cascade).search(QUERY, limit=12)
+    assert (found.trace.status, *counts(found)) == ("partial", 12, 0)
+
+
+class Elsewhere:
+    """A stage of the user's that sends texts to another process, as bytes."""
+
+    def rerank(self, query, documents):
+        """By length."""
+        texts = pickle.loads(pickle.dumps(documents))
+        assert texts == documents
+        return [float(len(text)) for text in texts]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_stage_may_send_texts_to_another_process(searcher, encoder, first):
+    """Before their states were fetched, and after."""
+    stages = [Elsewhere(), encoder] if first else [encoder, Elsewhere()]
+    cascade = Cascade([(stages[0], 6), (stages[1], None)])
+    found = HybridSearcher("docs", client=searcher.client, reranker=cascade).search(QUERY, limit=6)
+    assert counts(found) == ((6, 0) if first else (12, 0))
 
 
 def test_a_cascade_notices_other_states(searcher, encoder):
