@@ -77,7 +77,9 @@ def processes(rows: list[dict[str, str]], count: int) -> float:
     made = multiprocessing.get_context("spawn")
     ready, rates = made.Barrier(count), made.Queue()
     cores = sorted(os.sched_getaffinity(0))[:count]
-    started = [made.Process(target=pinned, args=(core, rows, ready, rates)) for core in cores]
+    started = [
+        made.Process(target=pinned, args=(core, rows, ready, rates), daemon=True) for core in cores
+    ]
     for one in started:
         one.start()
     found = sum(rates.get(timeout=600) for _ in started)
@@ -93,6 +95,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    if len(os.sched_getaffinity(0)) < 2:
+        parser.error("this process may use one core alone; expected two or more")
     os.environ.setdefault("RAY_worker_niceness", "0")
     ray.init(
         "local",

@@ -28,7 +28,9 @@ class Reloadable:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
-            await self._current.handle(scope, receive, send)
+            # A copy, since the application enters itself: a connection keeps the scope of its last
+            # request, and would keep the application in memory after a reload.
+            await self._current.handle({**scope}, receive, send)
 
     async def replace(self, make: Callable[[], ASGIApp]) -> asyncio.Task[None]:
         """Make an application in a thread, and give it all requests from then on.

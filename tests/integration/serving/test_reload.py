@@ -5,6 +5,7 @@ import gc
 import signal
 import ssl
 import threading
+from weakref import WeakSet
 
 import httpx
 import pytest
@@ -117,20 +118,21 @@ def test_tls_begins_at_a_restart(tiny_bert, tmp_path):
 
 def test_collections_of_garbage_leave_out_what_was_loaded(tiny_bert):
     """A full one would stop all requests for 0.1 s; an application that has ended is let go."""
-    settings = ServeSettings(models=[str(tiny_bert)], port=0)
-    loops, started = [], threading.Event()
+    settings = ServeSettings(models=[str(tiny_bert)], port=0, keep_alive_s=3600.0)
+    loops, started, urls = [], threading.Event(), []
 
     def applications():
         gc.unfreeze()
-        return sum(isinstance(one, Starlette) for one in gc.get_objects())
+        return WeakSet(one for one in gc.get_objects() if isinstance(one, Starlette))
 
-    def tell(_):
+    def tell(url):
         loops.append(asyncio.get_running_loop())
+        urls.append(url)
         started.set()
 
     gc.collect()
-    before = applications()
-    with listening(settings) as listener:
+    others = applications()
+    with listening(settings) as listener, httpx.Client(timeout=600) as client:
         server = make_server(settings, listener, tell)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
@@ -139,9 +141,13 @@ def test_collections_of_garbage_leave_out_what_was_loaded(tiny_bert):
             loaded = gc.get_freeze_count()
             assert loaded > 10_000
             for _ in range(2):
+                old = applications() - others
+                gc.freeze()
+                assert len(old) == 1
+                assert client.get(urls[0] + "/health").status_code == 200
                 asyncio.run_coroutine_threadsafe(server.reload(), loops[0]).result(600)
+                until(lambda: not old)  # noqa: B023
                 until(lambda: len(gc.get_objects()) < 0.1 * loaded)
-            until(lambda: applications() == before + 1)
         finally:
             server.should_exit = True
             thread.join()
