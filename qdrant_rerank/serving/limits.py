@@ -120,6 +120,12 @@ def require_room(read: int, others: int, settings: ServeSettings) -> None:
     """
     require_size(read, settings)
     most = settings.max_total_bytes
+    if read > most:
+        raise HttpError(
+            413,
+            f"The body has more than {most:,} bytes, the limit of all requests together "
+            "(max_total_bytes). Send fewer documents per request.",
+        )
     free = min(read, int(LEFT_FREE * most)) if others else 0
     if others + read + free > most:
         raise HttpError(

@@ -219,6 +219,15 @@ def test_bodies_of_all_requests_have_one_limit(tiny_bert):
         assert still_serves(url)
 
 
+def test_a_body_beyond_the_limit_of_all_requests_is_too_large(tiny_bert):
+    """Sent again, it would be refused again."""
+    with served(models=[str(tiny_bert)], max_total_bytes=5000) as url:
+        refused = httpx.post(url + "/rerank", json={"query": "a", "texts": ["b" * 6000]})
+        assert refused.status_code == 413
+        assert "5,000 bytes, the limit of all requests together" in refused.json()["message"]
+        assert still_serves(url)
+
+
 def test_large_bodies_leave_room_for_small_ones(tiny_bert):
     """A client that holds all that it can does not keep the requests of others out."""
     large = b"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n" + b" " * 19_900
