@@ -126,7 +126,7 @@ def test_errors_name_the_pair_by_its_place_in_the_stream(encoder, tiny_bert, tmp
 @pytest.mark.parametrize(("progress", "shown"), [(True, True), (False, False), (None, False)])
 def test_progress_is_shown_on_request(encoder, capsys, monkeypatch, progress, shown):
     """And of itself only on a terminal, which a test has not."""
-    monkeypatch.setattr("qdrant_rerank.cross_encoder.text_cross_encoder.SHOW_AFTER_S", 0)
+    monkeypatch.setattr("qdrant_rerank.cross_encoder.streams.SHOW_AFTER_S", 0)
     assert len(list(encoder.rerank_pairs([("a", "b")] * 3, progress=progress))) == 3
     said = capsys.readouterr()
     assert said.out == ""

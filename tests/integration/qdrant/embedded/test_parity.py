@@ -155,6 +155,20 @@ def untied(client, name, *queries):
         assume(all(b - a > 1e-5 for a, b in pairwise(scores)))
 
 
+def decided(points, liked, disliked):
+    """Whether each point is nearer to one of these than to one of those, or the other way round.
+
+    Of a point that is as near to both, rounding decides whether its best score is above 0.
+    """
+    vectors = {p.id: np.array(p.vector["dense"]) for p in points if "dense" in p.vector}
+    units = {point_id: vector / np.linalg.norm(vector) for point_id, vector in vectors.items()}
+    near, far = (
+        np.max([[one @ units[other] for one in units.values()] for other in others], axis=0)
+        for others in (liked, disliked)
+    )
+    return bool((np.abs(near - far) > 1e-5).all())
+
+
 @settings(max_examples=15, deadline=None)
 @given(points=collections(), query=dense, words=sparse, where=filters)
 def test_dense_and_sparse_queries_with_filters(engines, points, query, words, where):
@@ -308,7 +322,9 @@ def test_queries_by_point_id(engines, points, others):
     having = [p.id for p in points if "dense" in p.vector]
     assume(having)
     liked = others.draw(st.lists(st.sampled_from(having), min_size=1, max_size=2))
-    disliked = others.draw(st.lists(st.sampled_from(having), max_size=1))
+    rest = [point_id for point_id in having if point_id not in liked]
+    disliked = others.draw(st.lists(st.sampled_from(rest), max_size=1)) if rest else []
+    assume(not disliked or decided(points, liked, disliked))
     queries = [liked[0]] + [
         models.RecommendQuery(
             recommend=models.RecommendInput(positive=liked, negative=disliked, strategy=strategy)
