@@ -265,7 +265,7 @@ class Runtime:
         with self._lock:
             if self._spreading is None:
                 self._spreading = self._session
-                if state_of(self._file) == self._loaded and size_of(self._file) <= SPREAD_BYTES:
+                if self._may_be_opened_again():
                     self._spreading = open_session(
                         import_onnxruntime(),
                         self._file,
@@ -274,6 +274,12 @@ class Runtime:
                         cpu_arena=self._plan.cpu_arena,
                     )
             return self._spreading
+
+    def _may_be_opened_again(self) -> bool:
+        try:
+            return state_of(self._file) == self._loaded and size_of(self._file) <= SPREAD_BYTES
+        except OSError:  # the weights beside the file are gone
+            return False
 
     def __repr__(self) -> str:
         return f"Runtime({str(self.path)!r}, {self.provider}, workers={self.workers})"

@@ -102,6 +102,15 @@ def test_a_file_that_was_replaced_is_not_opened_a_second_time(tiny_bert, tiny_xl
     assert runtime(encoder)._spreading is runtime(encoder)._session
 
 
+def test_weights_that_are_gone_are_not_opened_a_second_time(tmp_path):
+    """A text that is long enough for several cores takes the session that has them."""
+    encoder = TextCrossEncoder("grown-minilm-l3-v2", threads=4, cache_dir=tmp_path)
+    encoder.encode_documents(["short"])
+    [weights] = tmp_path.rglob("trunk.data")
+    weights.unlink()
+    assert len(encoder.encode_documents(["word " * 400])) == 1
+
+
 def test_a_file_that_cannot_be_kept_stays_as_long_as_its_model(tiny_bert, tmp_path):
     """The second session is opened from it, too; then it is removed."""
     (tmp_path / "file").write_text("")  # no directory can be made in its place
