@@ -18,7 +18,7 @@ from qdrant_rerank.qdrant.embedded.closed_files import (
     without_record,
 )
 from qdrant_rerank.qdrant.embedded.directory import SHARDS, Directory
-from qdrant_rerank.qdrant.embedded.places import close_files, never_free
+from qdrant_rerank.qdrant.embedded.places import never_free, unlock_files
 from qdrant_rerank.qdrant.embedded.recovery import COPY, Readable, readable
 from qdrant_rerank.utils.fork import in_child
 
@@ -103,7 +103,7 @@ class Opened:
                 require_points(recorded, shard.info().points_count)
             except ValueError:
                 never_free(shard)
-                close_files(place)
+                unlock_files(place)
                 raise
         self.shards[folder] = shard
         return shard
@@ -133,7 +133,7 @@ class Opened:
     def give_up(self, folder: str) -> None:
         """Forget a shard that broke down in a write, and write nothing of it to disk."""
         never_free(self.shards.pop(folder))
-        close_files(self.directory.path / SHARDS / folder)
+        unlock_files(self.directory.path / SHARDS / folder)
 
 
 def _remove(process: int, copy: Path) -> None:

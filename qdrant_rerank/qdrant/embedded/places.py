@@ -5,12 +5,18 @@ import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from qdrant_rerank.errors import QdrantConnectionError
 from qdrant_rerank.utils.machine import this_boot
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = [
     "LISTING",
@@ -22,6 +28,7 @@ __all__ = [
     "sync_folder",
     "take",
     "temporary_folder",
+    "unlock_files",
 ]
 
 #: The file that qdrant-client's local mode locks too, so that the two exclude each other.
@@ -32,13 +39,33 @@ TEMPORARY = "qdrant-rerank-"  # first part of the names of temporary directories
 TEMPORARY_MARK = ".temporary"  # a file in them
 
 
+def unlock_files(path: Path) -> None:
+    """Release the locks of all files below a directory that this process has open.
+
+    They stay open: the engine's threads own some of them, and would close a second time a
+    descriptor that by then is another file's.
+    """
+    for descriptor in _open_below(path):
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
 def close_files(path: Path) -> None:
-    """Close all files below a directory that this process has open, and so release their locks."""
+    """Close all files below a directory that this process has from the one it was forked from.
+
+    Their locks stay with the other process. No thread of it is here, to close them again.
+    """
+    for descriptor in _open_below(path):
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+def _open_below(path: Path) -> Iterator[int]:
     within = f"{os.path.realpath(path)}{os.sep}"
     for descriptor in list(DESCRIPTORS.iterdir()) if DESCRIPTORS.is_dir() else ():
         with suppress(OSError):
             if str(descriptor.readlink()).startswith(within):
-                os.close(int(descriptor.name))
+                yield int(descriptor.name)
 
 
 def never_free(thing: object) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import qdrant_edge
@@ -159,6 +160,24 @@ def test_the_copy_that_is_read_is_removed_by_who_made_it(tmp_path, end, said):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.splitlines() == said
     assert not list(tmp_path.glob(".recovery-*"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are not listed here")
+def test_files_of_an_engine_that_broke_down_stay_its_own(tmp_path):
+    """A thread of it may close them later, when the number would be a stranger's file."""
+
+    def opened():
+        files = {file: file.readlink() for file in Path("/proc/self/fd").iterdir() if file.exists()}
+        return {file: at for file, at in files.items() if tmp_path in at.parents}
+
+    with closing(EmbeddedClient(tmp_path)) as client:
+        client.create_collection("points", **VECTORS)
+        before = opened()
+        break_down(client)
+        assert len(before) > 1
+        assert opened().items() >= before.items()
+        with pytest.warns(UserWarning, match="open for reading only"):  # anew: no lock is left
+            assert client.count("points").count == 0
 
 
 def test_recovery_keeps_what_was_written_to_disk_before_the_log_began(tmp_path):
