@@ -291,6 +291,7 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("--config", type=Path, nargs="+", default=[CONFIG, CHANGES])
     parser.add_argument("--name", default="model", help="of the run's checkpoints")
+    parser.add_argument("--start", type=Path, help="an earlier reader, to go on from its weights")
     parser.add_argument("--share", type=float, help="of the reader; None to train and watch alone")
     parser.add_argument("--set", nargs="*", default=[], help="train.reader.steps=100, for trials")
     given = parser.parse_args()
@@ -298,6 +299,8 @@ def main() -> None:
     config = read_config(given.config, given.set)
     keep_memory()
     prepared, trainer = reader_trainer(given.data, given.e5, given.exported, given.work, config)
+    if given.start:
+        trainer.runner.branches.load_state_dict(torch.load(given.start))
     trainer.train(given.name, "reader")
     trainer.watch(f"{given.name}, all steps", SHARES)
     if given.share is not None:
