@@ -90,6 +90,21 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
                 bi_encoder="/branches/Squeeze_7_output_0",
             ),
             ModelSpec(
+                model="grown-e5-small-cross-v1",
+                sources=None,
+                description="Bundled, the default with layers that attend across the pair.",
+                license="mit",
+                files=(
+                    ModelFile(
+                        "onnx/cross.onnx", "int8", 0.042, ("onnx/weights.bin", "onnx/cross.bin")
+                    ),
+                ),
+                max_length=512,
+                languages=ENGLISH,
+                bi_encoder="/branches/Squeeze_7_output_0",
+                folder=DEFAULT_RERANKER,
+            ),
+            ModelSpec(
                 model="grown-minilm-l3-v2",
                 sources=None,
                 description="Bundled, English, three layers: the first stage of a cascade.",

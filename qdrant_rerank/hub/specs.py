@@ -86,6 +86,8 @@ class ModelSpec:
         bi_encoder: tensor of the ONNX file, of shape (pairs, 1), that holds the cosine of query and
             document by the bi-encoder that the model was grown on, times any number above 0; None
             if it was not.
+        folder: of a bundled model, below ``BUNDLED_DIRECTORY``; "" if it has the model's name.
+            Models that have weights in common lie in one.
     """
 
     model: str
@@ -99,11 +101,12 @@ class ModelSpec:
     template: Literal["pair", "qwen3"] = "pair"
     languages: tuple[str, ...] = ()
     bi_encoder: str | None = None
+    folder: str = ""
 
     @property
     def directory(self) -> Path:
         """The folder of a bundled model."""
-        return BUNDLED_DIRECTORY / self.model
+        return BUNDLED_DIRECTORY / (self.folder or self.model)
 
     def file(self, precision: Precision = "auto") -> ModelFile:
         """Return the file of a precision; "auto" is the first file.

@@ -11,6 +11,7 @@ from qdrant_rerank.hub.specs import BUNDLED_DIRECTORY
 from tests.unit.test_package import python
 
 STUDENT = "grown-minilm-l3-v2"
+CROSS = "grown-e5-small-cross-v1"
 UNRELATED = (
     "The market is held on Fridays. Buses run every ten minutes and stop in front of the library, "
     "where a clerk sells stamps, maps and old chairs."
@@ -23,7 +24,7 @@ QUESTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", [DEFAULT_RERANKER, STUDENT])
+@pytest.mark.parametrize("name", [DEFAULT_RERANKER, CROSS, STUDENT])
 def test_each_finds_the_answer_among_others(name):
     """By its registered name, with no download."""
     encoder = TextCrossEncoder(name)
@@ -32,7 +33,7 @@ def test_each_finds_the_answer_among_others(name):
         assert int(np.argmax(encoder.rerank(query, answers))) == row
 
 
-@pytest.mark.parametrize("name", [DEFAULT_RERANKER, STUDENT])
+@pytest.mark.parametrize("name", [DEFAULT_RERANKER, CROSS, STUDENT])
 def test_a_score_depends_on_its_pair_alone(name):
     """To the last bit: int8 batches hold one pair."""
     encoder = TextCrossEncoder(name)
@@ -42,7 +43,7 @@ def test_a_score_depends_on_its_pair_alone(name):
     assert together.tolist() == alone[::-1]
 
 
-@pytest.fixture(scope="module", params=[DEFAULT_RERANKER, STUDENT])
+@pytest.fixture(scope="module", params=[DEFAULT_RERANKER, CROSS, STUDENT])
 def floats(request, tmp_path_factory):
     """A model in fp32, whose batches hold pairs of several lengths."""
     cache = tmp_path_factory.mktemp("fp32")
@@ -60,7 +61,7 @@ def test_padding_does_not_change_a_score(floats, lengths, asked):
     assert floats.rerank(query, documents) == pytest.approx(alone, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", [DEFAULT_RERANKER, STUDENT])
+@pytest.mark.parametrize("name", [DEFAULT_RERANKER, CROSS, STUDENT])
 def test_the_weights_lie_beside_the_graph(name):
     """A file that the system maps once, however many processes read it."""
     graph = BUNDLED_DIRECTORY / name / "onnx" / "model.onnx"

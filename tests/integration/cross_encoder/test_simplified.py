@@ -14,7 +14,7 @@ from qdrant_rerank import DEFAULT_RERANKER
 from qdrant_rerank.hub.locate import locate
 from qdrant_rerank.inference.conversion.graph import Graph
 
-BUNDLED = [DEFAULT_RERANKER, "grown-minilm-l3-v2"]
+BUNDLED = [DEFAULT_RERANKER, "grown-e5-small-cross-v1", "grown-minilm-l3-v2"]
 TRAINING = Path(__file__).parents[3] / "training"
 LENGTHS = ((3, 2), (8, 40), (12, 124), (60, 340))  # tokens of query and document
 

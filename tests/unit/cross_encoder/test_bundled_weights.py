@@ -12,7 +12,7 @@ from qdrant_rerank.inference.batching import pad
 from qdrant_rerank.inference.sessions import EXACT_INT8
 from qdrant_rerank.inference.tokenization import PairTokenizer
 
-BUNDLED = [DEFAULT_RERANKER, "grown-minilm-l3-v2"]
+BUNDLED = [DEFAULT_RERANKER, "grown-e5-small-cross-v1", "grown-minilm-l3-v2"]
 # Without VNNI, two products of an activation (0 to 255) and a weight are added in 16 bits.
 LARGEST = (2**15 - 1) // (2 * 255)
 PAIRS = [
