@@ -80,11 +80,13 @@ def test_the_bundled_models_are_small_and_have_their_cards():
     """At most 70 MB together; a card names the licence that the list of models does."""
     files = [path for path in BUNDLED_DIRECTORY.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 70e6
-    licenses = {spec.model: spec.license for spec in BUILT_IN.values() if spec.sources is None}
-    licenses[DEFAULT_EMBEDDER] = "apache-2.0"
-    assert sorted(licenses) == sorted(folder.name for folder in BUNDLED_DIRECTORY.iterdir())
-    for name, license in licenses.items():
-        card = (BUNDLED_DIRECTORY / name / "README.md").read_text()
+    bundled = [spec for spec in BUILT_IN.values() if spec.sources is None]
+    licenses = {spec.directory: spec.license for spec in bundled}
+    licenses[BUNDLED_DIRECTORY / DEFAULT_EMBEDDER] = "apache-2.0"
+    assert sorted(licenses) == sorted(BUNDLED_DIRECTORY.iterdir())
+    assert all(licenses[spec.directory] == spec.license for spec in bundled)
+    for folder, license in licenses.items():
+        card = (folder / "README.md").read_text()
         for part in (f"license: {license}\n", "**Data.**", "**Results**", "**Limits.**"):
             assert part in card
     assert locate(DEFAULT_RERANKER).model.is_file()

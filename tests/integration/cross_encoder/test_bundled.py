@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qdrant_rerank import DEFAULT_RERANKER, Cascade, TextCrossEncoder
+from qdrant_rerank.hub.locate import locate
 from qdrant_rerank.hub.onnx_files import external_files
-from qdrant_rerank.hub.specs import BUNDLED_DIRECTORY
 from tests.unit.test_package import python
 
 STUDENT = "grown-minilm-l3-v2"
@@ -61,11 +61,18 @@ def test_padding_does_not_change_a_score(floats, lengths, asked):
     assert floats.rerank(query, documents) == pytest.approx(alone, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", [DEFAULT_RERANKER, CROSS, STUDENT])
-def test_the_weights_lie_beside_the_graph(name):
-    """A file that the system maps once, however many processes read it."""
-    graph = BUNDLED_DIRECTORY / name / "onnx" / "model.onnx"
-    assert [path.name for path in external_files(graph)] == ["weights.bin"]
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        (DEFAULT_RERANKER, {"weights.bin"}),
+        (CROSS, {"weights.bin", "cross.bin"}),
+        (STUDENT, {"weights.bin"}),
+    ],
+)
+def test_the_weights_lie_beside_the_graph(name, files):
+    """In files that the system maps once, however many processes read them."""
+    graph = locate(name).model
+    assert {path.name for path in external_files(graph)} == files
     assert graph.stat().st_size < 1e6
 
 

@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 
 from qdrant_rerank import DEFAULT_RERANKER
 from qdrant_rerank.hub.locate import locate
+from qdrant_rerank.hub.onnx_files import external_files
 from qdrant_rerank.inference.conversion.graph import Graph
 
 BUNDLED = [DEFAULT_RERANKER, "grown-e5-small-cross-v1", "grown-minilm-l3-v2"]
@@ -59,7 +60,8 @@ def write_as_exported(source, target):
 def files(request, tmp_path):
     """A bundled graph, and the same as exported; the weights are beside both."""
     bundled = locate(request.param).model
-    shutil.copy(bundled.with_name("weights.bin"), tmp_path)
+    for path in external_files(bundled):
+        shutil.copy(path, tmp_path)
     write_as_exported(bundled, tmp_path / "model.onnx")
     return bundled, tmp_path / "model.onnx"
 
