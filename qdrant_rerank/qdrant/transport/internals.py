@@ -112,8 +112,9 @@ def uncompressed_points(client: Any) -> Any:
 def set_channel_options(client: QdrantClient | AsyncQdrantClient) -> None:
     """Let gRPC look soon, not after minutes, for a server that was lost, and take plain answers.
 
-    What the caller has set stays, and with ``grpc_compression`` answers are compressed, too. Channels that are open already are made anew at the next call;
-    calls that are under way keep the old ones.
+    What the caller has set stays, and with ``grpc_compression`` answers are compressed, too.
+    Channels that are open already are made anew at the next call; calls that are under way keep the
+    old ones.
     """
     if not client.init_options.get("prefer_grpc"):
         return

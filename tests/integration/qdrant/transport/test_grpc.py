@@ -1,6 +1,7 @@
 """Over gRPC a searcher finds what it finds over REST and in the embedded engine itself."""
 
 import asyncio
+import copy
 import gc
 import os
 import re
@@ -352,7 +353,8 @@ def test_answers_are_compressed_only_where_the_caller_wants_it(asynchronous, giv
         await client.close()
 
     with serving_grpc(respond) as port:
-        arguments = {**grpc_address(port), **given, "check_compatibility": False}
+        # A copy: the client writes into the dict of its options.
+        arguments = {**grpc_address(port), **copy.deepcopy(given), "check_compatibility": False}
         if asynchronous:
             asyncio.run(search_async(arguments))
         else:
