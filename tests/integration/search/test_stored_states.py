@@ -461,7 +461,7 @@ def test_a_cascade_checks_records_beside_the_event_loop(encoder):
                     pauses.append(time.thread_time() - before)
 
             async with AsyncHybridSearcher("docs", client=engine, reranker=cascade) as awaited:
-                await awaited.search("bread", candidates=1)  # what is loaded once
+                await awaited.search("bread", limit=1, candidates=1)  # what is loaded once
                 watching = asyncio.create_task(watch())
                 found = await awaited.search(QUERY, limit=12)
                 watching.cancel()

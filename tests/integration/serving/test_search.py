@@ -1,6 +1,5 @@
 """Searches over HTTP, the page to try them, and the description of all calls."""
 
-import gc
 import html.parser
 import json
 import math
@@ -11,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from qdrant_rerank import CollectionSettings, HybridSearcher, TextCrossEncoder
+from qdrant_rerank import CollectionSettings, HybridSearcher
+from qdrant_rerank.cross_encoder import loader
 from qdrant_rerank.qdrant.transport.client import connect
 from tests.faults import free_port
 from tests.serving import served
@@ -135,19 +135,16 @@ def test_stored_states_are_used_in_turn(with_states):
 def test_a_server_that_only_searches_holds_the_weights_once(with_states):
     """The two parts, and not the whole model beside them, until texts are to be scored."""
     path, _ = with_states
-
-    def encoders():
-        return {id(one): one for one in gc.get_objects() if isinstance(one, TextCrossEncoder)}
-
-    others = encoders()
+    others = set(loader._loaders)
     with served(collections=["docs"], path=str(path)) as url:
         assert post(url, "/v1/search", query=QUERY).json()["trace"]["documents_stored"] == 39
         httpx.get(url + "/info").raise_for_status()
-        [own] = [one for key, one in encoders().items() if key not in others]
-        assert "in two parts" in repr(own)
+        [own] = set(loader._loaders) - others
+        assert own.loaded_states is not None
+        assert own.loaded_scorer is None
         reranked = post(url, "/v1/rerank", query=QUERY, documents=TEXTS).json()
         assert [one["index"] for one in reranked["results"]] == [1, 2, 0]
-        assert "in two parts" not in repr(own)
+        assert own.loaded_scorer is not None
 
 
 def test_stored_states_keep_a_deadline(with_states):
