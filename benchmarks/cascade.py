@@ -17,6 +17,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from arguments import existing_path
 
 from qdrant_rerank import DEFAULT_RERANKER, Cascade, TextCrossEncoder
 from qdrant_rerank.evaluation.corpus import read_corpus, read_queries
@@ -32,7 +33,7 @@ WARM_UP = 5  # documents
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=existing_path)
     parser.add_argument("--small", default=STUDENT)
     parser.add_argument("--large", default=DEFAULT_RERANKER)
     parser.add_argument("--keep", type=int, nargs="+", default=KEEPS)

@@ -25,6 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from arguments import existing_path
 from py_rust_stemmers import SnowballStemmer
 
 from qdrant_rerank import DEFAULT_EMBEDDER, Bm25Encoder, HybridSearcher, StaticEmbedder
@@ -52,7 +53,7 @@ K, B = 1.2, 0.75
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=existing_path)
     parser.add_argument("sets", nargs="*")
     parser.add_argument(
         "--embedder", default=DEFAULT_EMBEDDER, help="a name, or another static one's directory"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import existing_path
 from stream import WORDS
 
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
@@ -34,7 +35,7 @@ ROOM = 2_000_000_000  # bytes
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("data", type=existing_path, nargs="?")
     parser.add_argument("--model", action="append", help="may be repeated")
     parser.add_argument("--documents", type=int, default=50)
     parser.add_argument("--out", type=Path, help="JSON with the figures")

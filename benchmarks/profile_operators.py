@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from arguments import existing_path
 from rich.console import Console
 from rich.table import Table
 
@@ -33,7 +34,7 @@ PRODUCTS = {"MatMul", "FusedMatMul"}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("files", nargs="+", type=existing_path)
     parser.add_argument("--tokens", type=int, default=182, help="of the pair")
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--top", type=int, default=15, help="operators shown")

@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from arguments import existing_path
 from qdrant_client import QdrantClient
 from qdrant_client.models import PointStruct
 
@@ -32,7 +33,7 @@ MEASURE = {"wikiqa_test": "RR"}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=existing_path)
     parser.add_argument("sets", nargs="*", default=SETS)
     parser.add_argument("--reranker", action="append", help="may be repeated")
     parser.add_argument("--candidates", type=int, default=CANDIDATES, help="of the default recall")

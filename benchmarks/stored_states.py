@@ -44,6 +44,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from arguments import existing_path
 from qdrant_client import QdrantClient, models
 from stream import WORDS
 
@@ -71,14 +72,14 @@ SPREAD = 13  # standard deviation of the numbers of states, of which the largest
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("data", type=existing_path, nargs="?")
     parser.add_argument("--url", help="of a Qdrant server; gRPC one port above")
     parser.add_argument("--model", action="append", help="may be repeated")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--documents", type=int, default=300)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--queries", type=int, help="of each set of DATA_DIR; all by default")
-    parser.add_argument("--fastembed", type=Path, help="folder of a model")
+    parser.add_argument("--fastembed", type=existing_path, help="folder of a model")
     parser.add_argument("--out", type=Path, help="JSON with the figures")
     parser.add_argument("--plot", type=Path, help="PNG, drawn of --out")
     parser.add_argument("--searches", nargs=2, help=argparse.SUPPRESS)  # of a process to measure

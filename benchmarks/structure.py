@@ -22,6 +22,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from arguments import existing_path
+
 DOCUMENTS = ("Bread is baked in an oven.", "Iron melts at 1538 C.", "Penguins huddle.")
 QUERY = "At what temperature does iron melt?"
 
@@ -109,7 +111,7 @@ def calls(package: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tree", type=Path, default=Path(__file__).parents[1])
+    parser.add_argument("--tree", type=existing_path, default=Path(__file__).parents[1])
     parser.add_argument("--out", type=Path, help="JSON with the figures")
     given = parser.parse_args()
     for name in ("QDRANT_URL", "QDRANT_PATH"):

@@ -1,12 +1,13 @@
 """Pairs per second of the bundled rerankers and of models of the shape of known ones.
 
-    python benchmarks/throughput.py [--only NAME] [--also FOLDER] [--out results/throughput.json]
+    python benchmarks/throughput.py [--only NAME] [--also FOLDER] [--out FILE]
 
 Needs the dependency group ``architectures`` and an idle machine. A known model is stood for by one
 of its architecture, depth and width with random weights, since no hub is asked. All have the
 bundled tokenizer: a look-up in a larger vocabulary takes the same time. Documents are of mixed
 lengths, 40 to 470 tokens a pair, mean 182. Each model takes turns with the bundled default one.
-``--also`` measures the model in a folder, such as a bundled one of another commit.
+``--also`` measures the model in a folder, such as a bundled one of another commit. The figures are
+recorded in ``results/throughput.json``, those of ``--only`` in FILE alone: put among what it has.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.arguments import destination, existing_path
 from benchmarks.peers.machine import machine
 from benchmarks.peers.workloads import Workload, read_words, write_requests
 from qdrant_rerank import TextCrossEncoder
@@ -180,12 +182,15 @@ def request(words: list[str], documents: int, seed: int) -> tuple[str, list[str]
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="", help="models whose name matches this expression")
-    parser.add_argument("--also", type=Path, action="append", default=[], help="may be repeated")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--also", type=existing_path, action="append", default=[], help="may be repeated"
+    )
+    parser.add_argument("--out", type=Path, help="JSON with the figures")
     given = parser.parse_args()
+    out = destination(given.out, RESULTS, part=given.only)
     found: list[Measured] = []
-    if given.out.exists():
-        recorded = json.loads(given.out.read_text())["models"]
+    if out is not None and out.exists():
+        recorded = json.loads(out.read_text())["models"]
         found = [Measured(**row) for row in recorded if not re.search(given.only, row["model"])]
     chosen = [name for name in (*BUNDLED, *SHAPES) if re.search(given.only, name)]
     for name in (*chosen, *map(str, given.also)):
@@ -203,8 +208,10 @@ def main() -> None:
                 f"{row.model:36}{row.precision:6}{row.pairs_per_second:8.1f}{row.of_default:8.2f}",
                 flush=True,
             )
-        content = {"machine": machine(available_cores()), "models": [asdict(row) for row in found]}
-        given.out.write_text(json.dumps(content, indent=1) + "\n")
+        if out is not None:
+            about = machine(available_cores())
+            content = {"machine": about, "models": [asdict(row) for row in found]}
+            out.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

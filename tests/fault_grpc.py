@@ -28,13 +28,15 @@ class Call:
     Attributes:
         command: such as "Points/Query".
         path: such as "/qdrant.Points/Query".
+        accepts: names of the ways to compress an answer that the caller can read.
         gone: set once the caller has given it up.
     """
 
-    def __init__(self, connection: "Connection", stream: int, path: str) -> None:
+    def __init__(self, connection: "Connection", stream: int, given: Headers) -> None:
         self.connection = connection
-        self.path = path
-        self.command = path.removeprefix("/qdrant.")
+        self.path = given[":path"]
+        self.command = self.path.removeprefix("/qdrant.")
+        self.accepts = given.get("grpc-accept-encoding", "identity").replace(" ", "").split(",")
         self.gone = threading.Event()
         self._stream = stream
 
@@ -91,8 +93,8 @@ class Connection:
     def _on(self, event: events.Event) -> None:
         match event:
             case events.RequestReceived():
-                path = dict(event.headers)[":path"]
-                self._calls[event.stream_id] = Call(self, event.stream_id, str(path))
+                given = {str(name): str(value) for name, value in event.headers}
+                self._calls[event.stream_id] = Call(self, event.stream_id, given)
             case events.DataReceived():
                 self._http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             case events.StreamReset():

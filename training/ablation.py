@@ -12,6 +12,7 @@ import copy
 from pathlib import Path
 
 import torch
+from arguments import existing_path
 from encoders import teachers
 from export import export, write_companions
 from model import SCALARS, Branches, CrossEncoder, ScalarHead
@@ -24,8 +25,9 @@ EXACT = list(range(2, SCALARS))
 def main() -> None:
     """Write every step's model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("data", "work", "out"):
-        parser.add_argument(name, type=Path)
+    for name in ("data", "work"):
+        parser.add_argument(name, type=existing_path)
+    parser.add_argument("out", type=Path)
     given = parser.parse_args()
     inputs = read_inputs(given.data, given.work)
     trainer = inputs.trainer("model")

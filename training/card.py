@@ -14,6 +14,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from arguments import existing_path
+
 NAMES = {
     "dl19": "TREC DL 2019 passages, BM25's 100 candidates",
     "wikiqa_test": "WikiQA test pools, in the order of the file before",
@@ -28,9 +30,10 @@ NAMES = {
 def main() -> None:
     """Write the card."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("results", "template", "card"):
-        parser.add_argument(name, type=Path)
-    parser.add_argument("probes", type=Path, nargs="?")
+    for name in ("results", "template"):
+        parser.add_argument(name, type=existing_path)
+    parser.add_argument("card", type=Path)
+    parser.add_argument("probes", type=existing_path, nargs="?")
     given = parser.parse_args()
     [measured] = json.loads(given.results.read_text()).values()
     values = {"results": table(measured)}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from arguments import existing_path
 from e5_groups import micro_batches
 from e5_train import Runner, Trainer
 from encoders import load_encoder, teachers
@@ -29,9 +30,11 @@ OUTPUTS = ("logits", "vector")  # the second is the trunk's own, for an embedder
 def main() -> None:
     """Run the steps."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("data", "e5", "work", "out"):
+    for name in ("data", "e5"):
+        parser.add_argument(name, type=existing_path)
+    for name in ("work", "out"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--config", type=Path, nargs="+", default=[CONFIG])
+    parser.add_argument("--config", type=existing_path, nargs="+", default=[CONFIG])
     parser.add_argument("--name", default="model", help="of the run's checkpoints")
     parser.add_argument("--set", nargs="*", default=[], help="train.scalars.steps=100, for trials")
     given = parser.parse_args()

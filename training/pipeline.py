@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from alone import fit_alone
+from arguments import existing_path
 from data import Pool, load_pool
 from encoders import teachers
 from export import export, move_weights, smooth, write_companions
@@ -64,9 +65,10 @@ class Inputs:
 def main() -> None:
     """Run the steps."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("data", "work", "out"):
+    parser.add_argument("data", type=existing_path)
+    for name in ("work", "out"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--config", type=Path, default=CONFIG)
+    parser.add_argument("--config", type=existing_path, default=CONFIG)
     parser.add_argument("--device", default="cpu", help="cpu, or cuda where there is one")
     given = parser.parse_args()
     inputs = read_inputs(given.data, given.work, given.config, given.device)

@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
+from arguments import existing_path
 from corpus import draw_corpus, token_ids
 from data import share
 from e5_groups import Group, Sampler, Texts, micro_batches
@@ -287,9 +288,11 @@ def near_sentences(
 def main() -> None:
     """Run the steps."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("data", "e5", "exported", "work", "out"):
+    for name in ("data", "e5", "exported"):
+        parser.add_argument(name, type=existing_path)
+    for name in ("work", "out"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--config", type=Path, nargs="+", default=[CONFIG, CHANGES])
+    parser.add_argument("--config", type=existing_path, nargs="+", default=[CONFIG, CHANGES])
     parser.add_argument("--name", default="model", help="of the run's checkpoints")
     parser.add_argument("--start", type=Path, help="an earlier reader, to go on from its weights")
     parser.add_argument("--share", type=float, help="of the reader; None to train and watch alone")

@@ -6,12 +6,13 @@ The quantiser gives every weight a zero point per column, and all of them are 0.
 each attention compute the sizes that it reshapes to, by some thirty operators.
 """
 
-import sys
+import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from arguments import existing_path
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
@@ -75,5 +76,7 @@ def _value(tensor: Any, folder: Path) -> NDArray[Any]:
 
 
 if __name__ == "__main__":
-    for argument in sys.argv[1:]:
-        simplify(Path(argument))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="+", type=existing_path)
+    for file in parser.parse_args().files:
+        simplify(file)

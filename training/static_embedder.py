@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from arguments import existing_path
 from minilm import load_teacher, mean_pooled
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
@@ -51,7 +52,7 @@ OVERLAP_CHARACTERS = 80  # a passage that starts like an evaluation passage is l
 def main() -> None:
     """Run the three steps and write the model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=existing_path)
     parser.add_argument("work", type=Path)
     default = Path(__file__).parents[1] / "qdrant_rerank" / "bundled" / NAME
     parser.add_argument("out", type=Path, nargs="?", default=default)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from arguments import existing_path
 from corpus import as_query, token_ids
 from data import Query, load_pool
 from e5_pipeline import keep_memory, read_config
@@ -78,12 +79,15 @@ class Said:
 def main() -> None:
     """Train, or go on."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("data", "e5", "work"):
-        parser.add_argument(name, type=Path)
-    parser.add_argument("--config", type=Path, default=CONFIG)
+    for name in ("data", "e5"):
+        parser.add_argument(name, type=existing_path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--config", type=existing_path, default=CONFIG)
     parser.add_argument("--name", default="student", help="of the run's files")
     parser.add_argument("--set", nargs="*", default=[], help="train.steps=100, for trials")
-    parser.add_argument("--start", type=Path, help="an earlier student, to go on from its weights")
+    parser.add_argument(
+        "--start", type=existing_path, help="an earlier student, to go on from its weights"
+    )
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)

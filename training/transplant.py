@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from arguments import existing_path
 from corpus import as_query, token_ids
 from data import Pool, load_pool
 from e5_pipeline import CONFIG, read_config
@@ -64,8 +65,9 @@ class Scores(CrossEncoder):
 def main() -> None:
     """Read the head, write the model in float32 and in int8."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("exported", "e5", "trunk", "data", "out"):
-        parser.add_argument(name, type=Path)
+    for name in ("exported", "e5", "trunk", "data"):
+        parser.add_argument(name, type=existing_path)
+    parser.add_argument("out", type=Path)
     parser.add_argument("--refit", action="store_true")
     parser.add_argument("--queries", type=int, default=QUERIES, help="to fit on")
     given = parser.parse_args()

@@ -5,8 +5,9 @@
     python -m benchmarks.gpu --trial            # a few pairs on the CPU: does it run to the end?
 
 Run from the repository's root. Into ``benchmarks/results/`` go ``gpu.json`` (every time, GPU,
-driver, versions) and ``gpu.md``. A trial prints and records nothing. Without a GPU, only a trial is
-possible.
+driver, versions) and ``gpu.md``; with ``--model`` or ``--rounds`` they go into
+``build/benchmarks/``, unless ``--out`` names a folder. A trial prints and records nothing. Without
+a GPU, only a trial is possible.
 
 To make the environment (torch brings its own CUDA beside onnxruntime's)::
 

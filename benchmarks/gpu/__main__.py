@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import destination, existing_path
 from benchmarks.gpu.measure import Plan, measure
 from benchmarks.gpu.models import SHAPES
 from benchmarks.gpu.parity import parity
@@ -22,19 +23,22 @@ from qdrant_rerank.inference.sessions import import_onnxruntime
 BENCHMARKS = Path(__file__).parents[1]
 MODELS = BENCHMARKS.parent / "build" / "benchmarks"
 SMALLEST = "minilm-l6-fp32"
+ROUNDS = 200
 USAGE_ERROR = 2
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu")
     parser.add_argument("--trial", action="store_true", help="a few pairs on the CPU; not recorded")
-    parser.add_argument("--data", type=Path, help="folder with eval/dl19, for the parity")
+    parser.add_argument("--data", type=existing_path, help="folder with eval/dl19, for the parity")
     parser.add_argument("--parity-model", default=DEFAULT_RERANKER, help="a name or a directory")
     parser.add_argument("--model", action="append", choices=SHAPES, help="may be repeated")
-    parser.add_argument("--rounds", type=int, default=200, help="of 100 candidates")
+    parser.add_argument("--rounds", type=int, help=f"of 100 candidates; {ROUNDS} by default")
     parser.add_argument("--models", type=Path, default=MODELS, help="where they are made and kept")
-    parser.add_argument("--out", type=Path, default=BENCHMARKS / "results")
+    parser.add_argument("--out", type=Path, help="folder of the report")
     given = parser.parse_args()
+    part = given.model or given.rounds
+    given.out = destination(given.out, BENCHMARKS / "results", part=part) or given.models
     report = cuda_report(import_onnxruntime())
     if not given.trial and not report.usable:
         for problem in report.problems:
@@ -61,7 +65,7 @@ def run(
         words=read_words(given.models / names[0] / "tokenizer.json"),
         device=device,
         candidates=4 if given.trial else 100,
-        rounds=2 if given.trial else given.rounds,
+        rounds=2 if given.trial else given.rounds or ROUNDS,
         queries=2 if given.trial else 20,
         pooled_rounds=1 if given.trial else 5,
         log=log,

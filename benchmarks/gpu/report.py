@@ -3,12 +3,13 @@
 python -m benchmarks.gpu.report benchmarks/results/gpu.json
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+from benchmarks.arguments import existing_path
 from benchmarks.gpu.contenders import LIMIT
 from benchmarks.gpu.models import SHAPES
 from benchmarks.peers.report import markdown
@@ -119,5 +120,7 @@ def _versions(results: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    recorded = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recorded", type=existing_path)
+    recorded = parser.parse_args().recorded
     write(json.loads(recorded.read_text()), recorded.parent)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.arguments import existing_path
 from benchmarks.gpu.parity import Judged, Scores, compared
 from benchmarks.peers.machine import machine
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
@@ -41,7 +42,7 @@ CONTRIB = "com.microsoft"  # operators whose types onnx does not know; their fir
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.rounding")
-    parser.add_argument("data", type=Path, help="folder with eval/dl19")
+    parser.add_argument("data", type=existing_path, help="folder with eval/dl19")
     parser.add_argument("--model", default=DEFAULT_RERANKER, help="a name or a directory")
     parser.add_argument("--queries", type=int, help="the first so many; not recorded")
     given = parser.parse_args()

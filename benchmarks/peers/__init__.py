@@ -5,7 +5,9 @@
     python -m benchmarks.peers.report FILE      # tables and picture of a recorded run
 
 Run from the repository's root, on Linux, with nothing else running. Into ``benchmarks/results/`` go
-``peers.json`` (every time of every round, machine, versions), ``peers.md`` and ``peers.png``.
+``peers.json`` (every time of every round, machine, versions), ``peers.md`` and ``peers.png``; with
+an option that leaves something out they go into ``build/benchmarks/``, unless ``--out`` names a
+folder.
 ``--full`` is every combination of model (6 x 384 in fp32 and int8, the bundled one, 12 x 768),
 length, 10, 100 and 1,000 candidates, one query, 64 pooled ones and 8 at once: days on 2 cores, so
 ``--only`` picks among them.

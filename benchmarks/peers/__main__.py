@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import destination
 from qdrant_rerank.inference.cpu import available_cores
 
 from .contenders import Suite, every_suite, target_suites
@@ -32,13 +33,15 @@ def main() -> None:
         "--onnx-python", type=Path, help="interpreter with sentence-transformers' ONNX backend"
     )
     parser.add_argument("--models", type=Path, default=MODELS, help="where they are made and kept")
-    parser.add_argument("--out", type=Path, default=BENCHMARKS / "results")
+    parser.add_argument("--out", type=Path, help="folder of the report")
     given = parser.parse_args()
+    part = given.only or given.rounds or given.documents or given.no_search
+    out = destination(given.out, BENCHMARKS / "results", part=part) or given.models
     cores = available_cores()
     suites = list(every_suite()) if given.full else target_suites(cores)
     suites = [suite for suite in suites if re.search(given.only, suite.name)]
     make_models(given.models, suites)
-    for folder in (given.out, given.models):
+    for folder in (out, given.models):
         folder.mkdir(parents=True, exist_ok=True)
     name = "peers-full" if given.full else "peers"
     log = given.models / "contenders.log"
@@ -59,11 +62,11 @@ def main() -> None:
     for suite in suites:
         results["suites"].append(bench.run(suite))
         # After each suite: a run that is cut short has recorded what it did.
-        write_report(results, given.out, name)
+        write_report(results, out, name)
     if not given.full and not given.no_search and re.search(given.only, "search"):
-        results["search"] = search_overhead(given.out, given.documents)
-        write_report(results, given.out, name)
-    print((given.out / f"{name}.md").read_text())
+        results["search"] = search_overhead(out, given.documents)
+        write_report(results, out, name)
+    print((out / f"{name}.md").read_text())
 
 
 def make_models(folder: Path, suites: list[Suite]) -> None:

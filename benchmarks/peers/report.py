@@ -3,13 +3,14 @@
 python -m benchmarks.peers.report benchmarks/results/peers.json
 """
 
+import argparse
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.arguments import existing_path
 from qdrant_rerank.utils.atomic_files import atomic_binary, atomic_text
 
 from .plot import draw
@@ -134,5 +135,7 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    recorded = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recorded", type=existing_path)
+    recorded = parser.parse_args().recorded
     write_report(json.loads(recorded.read_text()), recorded.parent, recorded.stem)

@@ -18,6 +18,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.arguments import existing_path
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
 from qdrant_rerank.evaluation.corpus import read_corpus, read_queries
 from qdrant_rerank.evaluation.trec import read_qrels, read_run
@@ -43,7 +44,7 @@ class Pair:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reranker", action="append", help="name or directory; may be repeated")
-    parser.add_argument("--data", type=Path, help="folder with eval/dl19, for the echoes")
+    parser.add_argument("--data", type=existing_path, help="folder with eval/dl19, for the echoes")
     parser.add_argument("--wrong", action="store_true", help="list the pairs in the wrong order")
     parser.add_argument("--out", type=Path, default=RECORD, help="JSON with the figures")
     given = parser.parse_args()

@@ -153,13 +153,23 @@ class EncoderLoader:
 
     def load(self) -> None:
         """Load the model, so that it is known that it can be; nothing is scored yet."""
-        self.scorer()
-        self.scorer_used = False
+        self._whole()
 
     def scorer(self) -> PairScorer:
-        """Return the model, ready to score."""
-        reader = self.reader()
+        """Return the whole model, ready to score."""
         self.scorer_used = True
+        return self._whole()
+
+    def loaded(self) -> PairScorer:
+        """Return the model as it is loaded, whole or in two parts, to tell of it."""
+        if self.loaded_scorer is None:
+            with self._lock:  # the parts may be about to take its place
+                if self.loaded_states is not None:
+                    return self.loaded_states.scorer
+        return self._whole()
+
+    def _whole(self) -> PairScorer:
+        reader = self.reader()
         scorer = self.loaded_scorer
         if scorer is None:
             with self._lock:

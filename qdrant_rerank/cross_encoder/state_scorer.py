@@ -89,12 +89,13 @@ class StateScorer:
 
     Attributes:
         model: as given.
+        scorer: as given.
     """
 
     def __init__(
         self, scorer: PairScorer, runtime: TwoPartRuntime, documents: PairReader, model: bytes
     ) -> None:
-        self._scorer = scorer
+        self.scorer = scorer
         self._runtime = runtime
         self._documents = documents
         self.model = model
@@ -152,7 +153,7 @@ class StateScorer:
 
     def query(self, query: str, *, spread: bool = False) -> Query:
         """Read a query."""
-        [row] = self._scorer.read.tokenizer([(query, "")])
+        [row] = self.scorer.read.tokenizer([(query, "")])
         ids = row.ids[row.type_ids == 0][None]
         return Query(ids, self._runtime.states(ids, 0, spread=spread), row.truncated)
 
@@ -198,7 +199,7 @@ class StateScorer:
 
     def of_outputs(self, outputs: Sequence[PairOutput], pairs: int, seconds: float) -> PairScores:
         """Make the scores of pairs, of which the first ones have outputs."""
-        return self._scorer.of_outputs(outputs, pairs, seconds)
+        return self.scorer.of_outputs(outputs, pairs, seconds)
 
     @staticmethod
     def _cost(document: str | bytes | memoryview) -> tuple[bool, int]:

@@ -249,7 +249,7 @@ class TextCrossEncoder:
     @property
     def provider(self) -> str:
         """Name of the execution provider that runs the model; loads the model."""
-        return self._model.scorer().runtime.provider
+        return self._model.loaded().runtime.provider
 
     @property
     def max_length(self) -> int:
@@ -264,7 +264,7 @@ class TextCrossEncoder:
     @property
     def activation(self) -> str:
         """Name of the activation in use, "auto" resolved; loads the model."""
-        return activation_name(self._model.scorer().activation)
+        return activation_name(self._model.loaded().activation)
 
     def rerank(
         self,
@@ -506,12 +506,12 @@ class TextCrossEncoder:
 
     def has_cores_for(self, batches: int) -> bool:
         """Whether so many batches leave half of the cores idle, so that each may use several."""
-        return self._model.scorer().runtime.has_cores_for(batches)
+        return self._model.loaded().runtime.has_cores_for(batches)
 
     @property
     def workers(self) -> int:
         """Batches that run at the same time; loads the model."""
-        return self._model.scorer().runtime.workers
+        return self._model.loaded().runtime.workers
 
     def token_count(self, pairs: Iterable[tuple[str, str]], batch_size: int = 1024) -> int:
         """Count the tokens that the model would read of these pairs, without padding.

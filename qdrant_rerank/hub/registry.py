@@ -101,9 +101,8 @@ def find_model(name: str) -> ModelSpec:
 def nearest_names(name: str) -> str:
     """Return a sentence with the supported names nearest to an unknown one, and a blank."""
     near = near_names(name)
-    if not near:
-        return f"Supported: {', '.join(spec.model for spec in supported_models())}. "
-    return f"Did you mean {' or '.join(near)}? "
+    meant = f"Did you mean {' or '.join(near)}? " if near else ""
+    return f"{meant}TextCrossEncoder.list_supported_models() lists the names. "
 
 
 def near_names(name: str, *, cutoff: float = 0.5) -> list[str]:

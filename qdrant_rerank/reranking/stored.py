@@ -46,10 +46,13 @@ class StoredLater:
     Attributes:
         states: the collection's record of its states.
         fetch: awaited with ids of points; None if states are no longer stored.
+        compute: calls a function that keeps a processor busy: in a thread if there is an event
+            loop.
     """
 
     states: CollectionStates
     fetch: Callable[[Sequence[PointId]], Awaitable[Stored | None]]
+    compute: Callable[..., Awaitable[Any]]
 
     def text(self, point_id: PointId, text: str) -> StoredText:
         """Return a text whose record is fetched when the stage is to score it."""
@@ -95,10 +98,15 @@ async def fetch_late(stage: Any, texts: Sequence[str]) -> list[LateText]:
     encoder = states_encoder(stage)
     if not late or encoder is None or encoder.states_model != late[0].model:
         return []
-    stored = await late[0].later.fetch([text.point_id for text in late])
-    for text in late:
-        text.take(stored)
+    later = late[0].later
+    stored = await later.fetch([text.point_id for text in late])
+    await later.compute(_take_all, late, stored)
     return late
+
+
+def _take_all(texts: Sequence[LateText], stored: Stored | None) -> None:
+    for text in texts:  # the checksum of a record reads all of it
+        text.take(stored)
 
 
 def states_encoder(reranker: Any) -> TextCrossEncoder | None:

@@ -252,7 +252,8 @@ class Search:
             if states is None or states.model not in own:
                 return None if states is None else Stored(states, {})
         if self._in_stages:
-            return StoredLater(states, partial(self._fetch_stored, states, own))
+            fetch = partial(self._fetch_stored, states, own)
+            return StoredLater(states, fetch, self._driver.compute)
         ids = [hit.id for hits in found.hits for hit in hits]
         return await self._fetch_stored(states, own, ids)
 

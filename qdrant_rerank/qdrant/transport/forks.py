@@ -10,7 +10,7 @@ from qdrant_client import AsyncQdrantClient
 
 from qdrant_rerank.errors import QdrantConnectionError
 from qdrant_rerank.qdrant.transport.client import AnyClient, is_local
-from qdrant_rerank.qdrant.transport.internals import reconnect_soon, renew_connections
+from qdrant_rerank.qdrant.transport.internals import renew_connections, set_channel_options
 from qdrant_rerank.utils.fork import ForkLock, in_child
 
 __all__ = ["own_connections"]
@@ -67,5 +67,5 @@ def own_connections(client: AnyClient) -> None:
                 "after the fork."
             )
         if own and not of_parent:
-            reconnect_soon(client)
+            set_channel_options(client)
         _owners[client] = process

@@ -117,11 +117,19 @@ def test_int8_states_are_small(encoder):
 
 @pytest.mark.parametrize("scores_first", [True, False])
 def test_the_weights_are_in_memory_once(cache_dir, scores_first):
-    """The parts take the place of a whole model that has scored nothing."""
+    """The parts take the place of a whole model that has scored nothing; asking loads none."""
     encoder = TextCrossEncoder(DEFAULT_RERANKER, cache_dir=cache_dir, activation="sigmoid")
+
+    def told():
+        return encoder.workers, encoder.activation, encoder.has_cores_for(encoder.workers)
+
+    asked = told()
+    assert encoder.provider
     whole = weakref.ref(encoder._model.loaded_scorer)
     before = encoder.rerank(QUERY, DOCUMENTS) if scores_first else None
     states = encoder.encode_documents(DOCUMENTS)
+    assert told() == asked
+    assert encoder.provider == "CPUExecutionProvider"
     gc.collect()
     assert (whole() is None) == (not scores_first)
     assert ("in two parts" in repr(encoder)) == (not scores_first)

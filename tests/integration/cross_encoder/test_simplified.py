@@ -1,7 +1,8 @@
 """The bundled graphs are simpler than the exporter's, and give the same scores to the bit."""
 
-import importlib.util
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,7 @@ LENGTHS = ((3, 2), (8, 40), (12, 124), (60, 340))  # tokens of query and documen
 
 def simplify(path):
     """What ``training/simplify.py`` does to a file."""
-    spec = importlib.util.spec_from_file_location("simplify", TRAINING / "simplify.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.simplify(path)
+    subprocess.run([sys.executable, TRAINING / "simplify.py", path], check=True)
 
 
 def write_as_exported(source, target):

@@ -20,10 +20,11 @@ from qdrant_rerank import (
     TextCrossEncoder,
     Windows,
 )
+from qdrant_rerank.cross_encoder.document_states import HEAD, is_current
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.qdrant.embedded.choice import embedded_client
 from qdrant_rerank.qdrant.schema import STATES_FIELD, STATES_KEY
-from qdrant_rerank.qdrant.stored_states import encoded, stored_record
+from qdrant_rerank.qdrant.stored_states import encoded, states_payload, stored_record
 from qdrant_rerank.search.pipeline import SCHEMA_S
 from tests.fault_server import answer
 from tests.loopback_grpc import loopback_server
@@ -434,6 +435,42 @@ def test_a_cascade_notices_other_states(searcher, encoder):
         found = running.search(QUERY, limit=6)
     assert counts(found) == (0, 6)
     assert scores(found) == {hit.id: as_float16[hit.id] for hit in found}
+
+
+def test_a_cascade_checks_records_beside_the_event_loop(encoder):
+    """The loop's own work between two turns is a small part of what the checksums take."""
+    with closing(embedded_client(None)) as engine:
+        searcher = HybridSearcher("docs", client=engine, reranker=encoder)
+        searcher.add(DOCUMENTS, ids=IDS, settings=STORED)
+        for point in IDS:  # current by their heads; whether they are whole takes long to tell
+            record = stored_record(engine.retrieve("docs", [point])[0].payload)
+            large = record[: HEAD.size] + bytes(8_000_000)
+            engine.set_payload("docs", states_payload(large), points=[point])
+        began = time.thread_time()
+        assert not is_current(large, TEXTS[-1], encoder.states_model, "int8")
+        checks_s = len(IDS) * (time.thread_time() - began)
+        cascade = Cascade([(Elsewhere(), 12), (encoder, None)])
+
+        async def search():
+            pauses = []
+
+            async def watch():
+                while True:
+                    before = time.thread_time()
+                    await asyncio.sleep(0.001)
+                    pauses.append(time.thread_time() - before)
+
+            async with AsyncHybridSearcher("docs", client=engine, reranker=cascade) as awaited:
+                await awaited.search("bread", limit=1, candidates=1)  # what is loaded once
+                watching = asyncio.create_task(watch())
+                found = await awaited.search(QUERY, limit=12)
+                watching.cancel()
+            return found, max(pauses)
+
+        with pytest.warns(UserWarning, match="documents of 'docs' were read again"):
+            found, longest_s = asyncio.run(search())
+    assert counts(found) == (0, 12)
+    assert longest_s < checks_s / 3
 
 
 def test_a_deadline_is_kept(searcher):

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from qdrant_rerank import CollectionSettings, HybridSearcher
+from qdrant_rerank.cross_encoder import loader
 from qdrant_rerank.qdrant.transport.client import connect
 from tests.faults import free_port
 from tests.serving import served
@@ -129,6 +130,21 @@ def test_stored_states_are_used_in_turn(with_states):
         assert all(set(point["payload"]) == {"text"} for point in found["points"])
     assert groups["trace"]["documents_stored"] == 39
     assert [one["index"] for one in reranked["results"]] == [1, 2, 0]
+
+
+def test_a_server_that_only_searches_holds_the_weights_once(with_states):
+    """The two parts, and not the whole model beside them, until texts are to be scored."""
+    path, _ = with_states
+    others = set(loader._loaders)
+    with served(collections=["docs"], path=str(path)) as url:
+        assert post(url, "/v1/search", query=QUERY).json()["trace"]["documents_stored"] == 39
+        httpx.get(url + "/info").raise_for_status()
+        [own] = set(loader._loaders) - others
+        assert own.loaded_states is not None
+        assert own.loaded_scorer is None
+        reranked = post(url, "/v1/rerank", query=QUERY, documents=TEXTS).json()
+        assert [one["index"] for one in reranked["results"]] == [1, 2, 0]
+        assert own.loaded_scorer is not None
 
 
 def test_stored_states_keep_a_deadline(with_states):

@@ -1,6 +1,7 @@
 """Over gRPC a searcher finds what it finds over REST and in the embedded engine itself."""
 
 import asyncio
+import copy
 import gc
 import os
 import re
@@ -10,6 +11,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import grpc
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
@@ -29,7 +31,9 @@ from qdrant_rerank.errors import (
     SchemaMismatchError,
 )
 from qdrant_rerank.qdrant.transport.retries import is_transient
-from tests.faults import free_port
+from tests.fault_grpc import serving_grpc
+from tests.fault_server import Script
+from tests.faults import GOOD, free_port, grpc_address
 from tests.loopback_grpc import loopback_server
 from tests.loopback_qdrant import VERSION
 from tests.recalls import (
@@ -322,6 +326,44 @@ def test_a_client_of_an_event_loop_that_has_ended_is_named(transports):
         asyncio.run(main())
     asyncio.run(client.close())
     gc.collect()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize(
+    ("given", "compressed"),
+    [
+        ({}, False),
+        ({"grpc_options": {"grpc.compression_enabled_algorithms_bitset": 5}}, True),
+        ({"grpc_compression": grpc.Compression.Gzip}, True),
+    ],
+    ids=["by default", "by an option", "as requests"],
+)
+def test_answers_are_compressed_only_where_the_caller_wants_it(asynchronous, given, compressed):
+    """A server takes longer to compress the states of documents than to send them."""
+    script, accepted = Script(GOOD), []
+
+    def respond(call):
+        accepted.append("gzip" in call.accepts)
+        script(call)
+
+    async def search_async(arguments):
+        client = AsyncQdrantClient(**arguments)
+        async with AsyncHybridSearcher("docs", client=client, reranker=None) as searcher:
+            assert [hit.id for hit in await searcher.search("q")] == [1]
+        await client.close()
+
+    with serving_grpc(respond) as port:
+        # A copy: the client writes into the dict of its options.
+        arguments = {**grpc_address(port), **copy.deepcopy(given), "check_compatibility": False}
+        if asynchronous:
+            asyncio.run(search_async(arguments))
+        else:
+            client = QdrantClient(**arguments)
+            searcher = HybridSearcher("docs", client=client, reranker=None)
+            assert [hit.id for hit in searcher.search("q")] == [1]
+            client.close()
+    assert accepted
+    assert set(accepted) == {compressed}
 
 
 def test_the_tests_of_a_server_pass_against_the_loopback_server():

@@ -128,6 +128,41 @@ def test_where_nothing_can_be_kept_it_is_made_for_the_moment_and_said_once(
     assert "could not be kept" in caplog.text
 
 
+HOLD_AND_FORK = """
+import os, sys, tempfile, weakref
+from contextlib import ExitStack
+from pathlib import Path
+from qdrant_rerank.inference.conversion.artifact_cache import artifact
+
+class Model:
+    pass
+
+tempfile.tempdir = sys.argv[2]
+stack, model = ExitStack(), Model()
+build = lambda folder: (folder / "made").write_text("content")
+folder = stack.enter_context(artifact(Path(sys.argv[1]), "kind", [], {}, build))
+weakref.finalize(model, stack.close)
+for freed in (True, False):
+    if os.fork() == 0:
+        if freed:
+            del model
+        sys.exit()
+    os.wait()
+    print((folder / "made").is_file(), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on Windows")
+def test_what_is_made_for_the_moment_outlives_a_forked_child(tmp_path):
+    """A child that frees its copy of the model, or ends, leaves the files; the parent does not."""
+    (tmp_path / "cache").write_text("in the way")
+    (tmp_path / "tmp").mkdir()
+    command = [sys.executable, "-c", HOLD_AND_FORK, str(tmp_path / "cache"), str(tmp_path / "tmp")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
 def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path, source, monkeypatch):
     """The real error of a full device, and the error that says what to do."""
     if not os.access("/dev/full", os.W_OK):
