@@ -1,46 +1,55 @@
-"""Put a model beside the one that it was grown on, with the weights that both have stored once.
+"""Put a model beside the finished one that it was grown on, with their common weights stored once.
 
-    python training/beside.py EXPORTED_DIR BUNDLED_DIR NAME
+    python training/beside.py OUT_DIR/int8 qdrant_rerank/bundled/FINISHED NAME --share 0.75
 
-``BUNDLED_DIR/onnx/NAME.onnx`` is the graph of ``EXPORTED_DIR`` (int8, as ``export.py`` writes it);
-``NAME.bin`` has what the bundled model lacks. The rest lies in the bundled model's ``weights.bin``,
-which stays as it is. Nodes of the same name are the same layer: where the bundled one was smoothed
-on other pairs, its weights are taken, so that the trunk and the scalars give the same to the bit.
+``FINISHED/onnx/NAME.onnx`` becomes the graph of ``OUT_DIR/int8``, as ``reader_train.py`` writes it,
+and ``NAME.bin`` the weights that the finished model lacks. The others lie in its ``weights.bin``,
+which stays as it is. Each export smooths weights on other pairs, so a node that both graphs have
+takes those of the finished one: its trunk and its scalars then give the same to the bit.
 """
 
+import argparse
 import hashlib
-import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+from arguments import existing_path
 from export import ALIGNMENT, LEAST_MOVED
 from onnx.external_data_helper import ExternalDataInfo, set_external_data, uses_external_data
-from onnx.numpy_helper import to_array
+from onnx.numpy_helper import from_array, to_array
+from simplify import simplify
 
 SHARED = "weights.bin"
+SHARE = "branches.share"  # of the reader
 
 
-def put_beside(exported: Path, bundled: Path, name: str) -> None:
-    """Write ``NAME.onnx`` and ``NAME.bin`` into the bundled model's folder."""
-    folder = bundled / "onnx"
-    model, other = (onnx.load(place / "onnx" / "model.onnx") for place in (exported, bundled))
-    _take_weights(model.graph, other.graph)
-    places = {}
-    for tensor in onnx.load(folder / "model.onnx", load_external_data=False).graph.initializer:
-        if uses_external_data(tensor):
-            info = ExternalDataInfo(tensor)
-            content = (folder / SHARED).open("rb")
-            with content:
-                content.seek(int(info.offset))
-                places[_digest(content.read(int(info.length)))] = int(info.offset)
+def main() -> None:
+    """Write both files."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("exported", "finished"):
+        parser.add_argument(name, type=existing_path)
+    parser.add_argument("name", help="of the two files")
+    parser.add_argument("--share", type=float, required=True, help="of the reader, 0 to 1")
+    given = parser.parse_args()
+    put_beside(given.exported, given.finished / "onnx", given.name, given.share)
+
+
+def put_beside(exported: Path, folder: Path, name: str, share: float) -> None:
+    """Write ``NAME.onnx`` and ``NAME.bin`` into the finished model's folder."""
+    model = onnx.load(exported / "onnx" / "model.onnx")
+    _take_weights(model.graph, onnx.load(folder / "model.onnx").graph)
+    places = _places(folder)
     own: dict[bytes, int] = {}
     with (folder / f"{name}.bin").open("wb") as out:
         for tensor in model.graph.initializer:
             raw = tensor.raw_data
+            if tensor.name == SHARE:
+                tensor.CopyFrom(from_array(np.array(share, np.float32), SHARE))
             if len(raw) < LEAST_MOVED:
                 continue
-            digest = _digest(raw)
+            digest = hashlib.sha256(raw).digest()
             if digest in places:
                 set_external_data(tensor, SHARED, places[digest], len(raw))
             else:
@@ -51,15 +60,24 @@ def put_beside(exported: Path, bundled: Path, name: str) -> None:
                 set_external_data(tensor, f"{name}.bin", own[digest], len(raw))
             tensor.ClearField("raw_data")
     onnx.save(model, folder / f"{name}.onnx")
+    simplify(folder / f"{name}.onnx")
 
 
-def _digest(raw: bytes) -> bytes:
-    return hashlib.sha256(raw).digest()
+def _places(folder: Path) -> dict[bytes, int]:
+    """Return where the finished model's weights begin, by their digest."""
+    graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
+    infos = [ExternalDataInfo(tensor) for tensor in graph.initializer if uses_external_data(tensor)]
+    content = (folder / SHARED).read_bytes()
+    places = {}
+    for info in infos:
+        start, length = int(info.offset), int(info.length)
+        places[hashlib.sha256(content[start : start + length]).digest()] = start
+    return places
 
 
 def _take_weights(graph: Any, other: Any) -> None:
-    """Give nodes of the same name the other graph's weights, and check that they are near."""
-    ours, theirs = ({t.name: t for t in g.initializer} for g in (graph, other))
+    """Give nodes that both graphs have the other one's weights."""
+    ours, theirs = ({tensor.name: tensor for tensor in g.initializer} for g in (graph, other))
     known = {node.name: node for node in other.node}
     for node in graph.node:
         same = known.get(node.name)
@@ -67,9 +85,8 @@ def _take_weights(graph: Any, other: Any) -> None:
             continue
         for name, its in zip(node.input, same.input, strict=True):
             if name in ours and its in theirs and ours[name].dims == theirs[its].dims:
-                tensor = theirs[its]
-                ours[name].raw_data = to_array(tensor).tobytes()
+                ours[name].raw_data = to_array(theirs[its]).tobytes()
 
 
 if __name__ == "__main__":
-    put_beside(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    main()

@@ -302,8 +302,10 @@ def main() -> None:
     config = read_config(given.config, given.set)
     keep_memory()
     prepared, trainer = reader_trainer(given.data, given.e5, given.exported, given.work, config)
-    if given.start:
-        trainer.runner.branches.load_state_dict(torch.load(given.start))
+    if given.start:  # it may have more layers
+        own = trainer.runner.branches.state_dict()
+        earlier = torch.load(given.start)
+        trainer.runner.branches.load_state_dict({key: earlier[key] for key in own})
     trainer.train(given.name, "reader")
     trainer.watch(f"{given.name}, all steps", SHARES)
     if given.share is not None:

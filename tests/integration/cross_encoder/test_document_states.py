@@ -33,6 +33,7 @@ from qdrant_rerank.errors import (
 from qdrant_rerank.qdrant.stored_states import encoded
 from tests.models.build import WORDS
 
+BUNDLED = [DEFAULT_RERANKER, "grown-e5-small-cross-v1", "grown-minilm-l3-v2"]
 QUERY = "melting point of iron"
 DOCUMENTS = [
     "Iron melts at 1538 degrees Celsius.",
@@ -74,7 +75,7 @@ def made_up(count, seed=0, words=(5, 80)):
     return [" ".join(rng.choice(WORDS, rng.integers(*words))) for _ in range(count)]
 
 
-@pytest.mark.parametrize("model", [DEFAULT_RERANKER, "grown-e5-small-cross-v1", "grown-minilm-l3-v2"])
+@pytest.mark.parametrize("model", BUNDLED)
 def test_float16_states_score_as_the_whole_model(model, cache_dir):
     """Nothing differs by more than 1e-3 from a model that reads both texts now."""
     whole = TextCrossEncoder(model, cache_dir=cache_dir, precision="fp32")
@@ -319,7 +320,7 @@ def test_a_model_without_a_trunk_is_refused(tiny_bert, cache_dir):
     """The error names the models that have one."""
     encoder = TextCrossEncoder(tiny_bert, cache_dir=cache_dir)
     whole = encoder._model.loaded_scorer
-    with pytest.raises(InvalidInputError, match=f"{DEFAULT_RERANKER}, grown-e5-small-cross-v1, grown-minilm-l3-v2"):
+    with pytest.raises(InvalidInputError, match=", ".join(BUNDLED)):
         encoder.encode_documents(["a"])
     assert encoder._model.loaded_scorer is whole  # no parts have taken its place
 
