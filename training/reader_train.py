@@ -294,7 +294,9 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("--config", type=existing_path, nargs="+", default=[CONFIG, CHANGES])
     parser.add_argument("--name", default="model", help="of the run's checkpoints")
-    parser.add_argument("--start", type=Path, help="an earlier reader, to go on from its weights")
+    parser.add_argument(
+        "--start", type=existing_path, help="an earlier reader, to go on from its weights"
+    )
     parser.add_argument("--share", type=float, help="of the reader; None to train and watch alone")
     parser.add_argument("--set", nargs="*", default=[], help="train.reader.steps=100, for trials")
     given = parser.parse_args()
