@@ -230,7 +230,10 @@ def rm_command(name: str, cache_dir: str | None) -> None:
 def path_command(
     name: str, precision: Precision, revision: str | None, cache_dir: str | None
 ) -> None:
-    """Print the directory of the model NAME. Makes no request."""
+    """Print the directory of the model NAME. Makes no request.
+
+    Of a bundled model that shares a directory with another, print its ONNX file.
+    """
     from qdrant_rerank.hub.locate import find_spec, wanted_of
     from qdrant_rerank.hub.snapshots import find
 
@@ -238,7 +241,7 @@ def path_command(
     if spec is None:
         print_path(Path(name).expanduser().absolute())
     elif spec.sources is None:
-        print_path(spec.directory)
+        print_path(spec.directory / spec.file().path if spec.folder else spec.directory)
     else:
         wanted = wanted_of(spec, precision=precision, revision=revision, cache_dir=cache_dir)
         found = find(wanted)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from qdrant_rerank import DEFAULT_RERANKER
+from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
 from qdrant_rerank.hub.specs import BUNDLED_DIRECTORY
 from tests.hub_server import hub_of
 from tests.hub_worker import ENVIRONMENT
@@ -125,6 +125,14 @@ def test_path_of_what_needs_no_hub(command, tmp_path):
     """Bundled, and a directory."""
     assert command("path", DEFAULT_RERANKER)[1] == f"{BUNDLED_DIRECTORY / DEFAULT_RERANKER}\n"
     assert command("path", str(tmp_path))[1] == f"{tmp_path}\n"
+
+
+def test_path_of_a_model_beside_another_is_its_own_file(command):
+    """The folder's path would load the other."""
+    name = "grown-e5-small-cross-v1"
+    printed = command("path", name)[1].strip()
+    pair = ("Who bit the man?", ["The man bit the dog.", "The man was bitten by the dog."])
+    assert TextCrossEncoder(printed).rerank(*pair) == TextCrossEncoder(name).rerank(*pair)
 
 
 def test_the_table_fits_80_columns(command):
