@@ -75,13 +75,13 @@ def made_up(count, seed=0, words=(5, 80)):
     return [" ".join(rng.choice(WORDS, rng.integers(*words))) for _ in range(count)]
 
 
-@pytest.mark.parametrize("model", BUNDLED)
-def test_float16_states_score_as_the_whole_model(model, cache_dir):
-    """Nothing differs by more than 1e-3 from a model that reads both texts now."""
+@pytest.mark.parametrize(("model", "within"), [*zip(BUNDLED, (1e-3, 2e-3, 1e-3), strict=True)])
+def test_float16_states_score_as_the_whole_model(model, within, cache_dir):
+    """Nothing differs by more than that from a model that reads both texts now."""
     whole = TextCrossEncoder(model, cache_dir=cache_dir, precision="fp32")
     documents = DOCUMENTS + made_up(20)
     states = whole.encode_documents(documents, precision="float16")
-    assert np.allclose(whole.rerank(QUERY, states), whole.rerank(QUERY, documents), atol=1e-3)
+    assert np.allclose(whole.rerank(QUERY, states), whole.rerank(QUERY, documents), atol=within)
 
 
 def test_int8_states_keep_the_order(encoder):
