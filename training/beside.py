@@ -33,6 +33,11 @@ def main() -> None:
     parser.add_argument("name", help="of the two files")
     parser.add_argument("--share", type=float, required=True, help="of the reader, 0 to 1")
     given = parser.parse_args()
+    for folder in (given.exported, given.finished):
+        if not (folder / "onnx" / "model.onnx").is_file():
+            parser.error(f"{folder} has no onnx/model.onnx; expected the folder of a model")
+    if not 0 <= given.share <= 1:
+        parser.error(f"--share is {given.share}; expected 0 to 1")
     put_beside(given.exported, given.finished / "onnx", given.name, given.share)
 
 
