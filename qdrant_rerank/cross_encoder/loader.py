@@ -29,7 +29,7 @@ from qdrant_rerank.inference.conversion.attention import with_fused_attention
 from qdrant_rerank.inference.conversion.dequantize import dequantized
 from qdrant_rerank.inference.conversion.gpu import Encoder, convert_for_gpu
 from qdrant_rerank.inference.conversion.int8 import quantized
-from qdrant_rerank.inference.conversion.split import split
+from qdrant_rerank.inference.conversion.split import JOINT_PRODUCTS, split
 from qdrant_rerank.inference.gpu.devices import CPU
 from qdrant_rerank.inference.plan import Plan, make_plan
 from qdrant_rerank.inference.request import Request
@@ -241,14 +241,16 @@ class EncoderLoader:
         Args:
             plan: where and how both run.
             max_bytes: memory for states that are kept; None keeps none.
-            in_floats: whether the branches compute in floats, whatever the precision.
+            in_floats: whether the branches compute in floats, whatever the precision, but for the
+                layers that attend across the pair.
         """
         position = self.config.first_position
         with ExitStack() as stack:
             model, data = self._converted(plan, stack)
             trunk, branches = stack.enter_context(split(model, data, self.artifacts))
             if in_floats and is_quantized(branches):
-                branches = stack.enter_context(dequantized(branches, [], self.artifacts))
+                floats = dequantized(branches, [], self.artifacts, kept=JOINT_PRODUCTS)
+                branches = stack.enter_context(floats)
             prepared = [self._fused(path, plan, stack) for path in (branches, trunk)]
             if in_floats and not self.scorer_used:  # only now: a model that has no parts stays
                 self.loaded_scorer = None

@@ -6,7 +6,9 @@ of the max length. So its states serve all queries. A pair that fits the max len
 up to that eighth, is read as the whole model reads it.
 
 The branches compute in floats: rounded states would change how dynamic quantisation rounds all of
-a pair, which costs more of a score than the states' own rounding. Every document's states are
+a pair, which costs more of a score than the states' own rounding. Layers that attend across the
+pair would take most of the time, so their products stay in integers, with a scale for each token,
+which costs less. Every document's states are
 rounded, stored or not, so that a score does not depend on what is stored.
 """
 

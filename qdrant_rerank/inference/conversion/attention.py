@@ -33,14 +33,14 @@ from qdrant_rerank.inference.conversion.artifact_cache import artifact
 from qdrant_rerank.inference.conversion.attention_pattern import Site, find_sites
 from qdrant_rerank.inference.conversion.graph import Graph, keep_needed, load_whole
 from qdrant_rerank.inference.cpu import LONG_PAIR
-from qdrant_rerank.inference.inputs import Inputs
+from qdrant_rerank.inference.inputs import STATES, Inputs
 from qdrant_rerank.inference.sessions import import_onnxruntime, open_plain_session
 
 __all__ = ["with_fused_attention"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 3  # of the files made here; another number makes another artifact
+FORMAT = 4  # of the files made here; another number makes another artifact
 NAME, NOTHING = "model.onnx", "nothing"  # an artifact has one of the two files
 LARGEST = 1 << 30  # bytes of a model; the copy of a larger one would fill the cache
 MASK = "attention_mask"
@@ -287,9 +287,16 @@ def _largest_difference(before: Any, after: Any, results: Sequence[str], path: P
 def _texts(session: Any, path: Path, lengths: Sequence[int]) -> Mapping[str, NDArray[Any]]:
     """Make inputs of texts of so many tokens; a negative number is padded on the left."""
     shape = (len(lengths), max(map(abs, lengths)))
-    ids = np.random.default_rng(0).integers(5, 50, shape, dtype=np.int64)
+    random = np.random.default_rng(0)
+    ids = random.integers(5, 50, shape, dtype=np.int64)
     mask = np.zeros(shape, dtype=np.int64)
     for row, length in enumerate(lengths):
         mask[row, slice(length) if length > 0 else slice(length, None)] = 1
     types = (np.arange(shape[1]) >= min(map(abs, lengths)) // 2).astype(np.int64)
-    return Inputs(session.get_inputs(), path)(ids, mask, np.broadcast_to(types, shape))
+    inputs = session.get_inputs()
+    states = {
+        node.name: random.normal(size=(*shape, node.shape[-1])).astype(np.float32)
+        for node in inputs
+        if node.name == STATES
+    }
+    return {**Inputs(inputs, path)(ids, mask, np.broadcast_to(types, shape)), **states}

@@ -5,9 +5,13 @@ again for each batch (https://onnxruntime.ai/docs/performance/model-optimization
 Here s_w (W - zero point) is computed once, and the product is one of floats. Weights stay as
 coarse as they were; activations are no longer rounded, so a score differs from that of the int8
 file as an fp32 file's does, and does not depend on the other pairs of a batch.
+
+Some products may stay in integers, for their speed. Then each token is divided by its largest
+number before, so that all use the whole range of a byte, and its product is multiplied by it.
 """
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,16 +30,20 @@ __all__ = ["dequantized"]
 logger = logging.getLogger(__name__)
 
 FORMAT = 1  # of the files made here; another number makes another artifact
+SMALLEST, SMALLEST_NAME = np.array(1e-6, np.float32), "least_divisor"  # of a token of zeros
 
 
 @contextmanager
-def dequantized(model: Path, data: Sequence[Path], cache: Path) -> Iterator[Path]:
+def dequantized(
+    model: Path, data: Sequence[Path], cache: Path, *, kept: str | None = None
+) -> Iterator[Path]:
     """Give the same model with its int8 weights in fp32, from the cache or made now.
 
     Args:
         model: an int8 ONNX file.
         data: its external data, in or below its folder.
         cache: directory to keep the other file in.
+        kept: pattern of the names of products that stay in integers; None for none.
 
     Yields:
         The ONNX file, to be loaded inside the ``with`` block.
@@ -47,15 +55,17 @@ def dequantized(model: Path, data: Sequence[Path], cache: Path) -> Iterator[Path
     """
 
     def build(folder: Path) -> None:
-        _dequantize(model, folder / "model.onnx")
+        _dequantize(model, folder / "model.onnx", kept)
 
-    with artifact(cache, "dequantized", [model, *data], {"format": FORMAT}, build) as folder:
+    options = {"format": FORMAT, "kept": kept}
+    with artifact(cache, "dequantized", [model, *data], options, build) as folder:
         yield folder / "model.onnx"
 
 
-def _dequantize(source: Path, target: Path) -> None:
+def _dequantize(source: Path, target: Path, kept: str | None) -> None:
     try:
         import onnx
+        from onnx import numpy_helper
     except ImportError as error:
         raise MissingDependencyError(
             f"{source} has int8 weights, and floats are asked for; making them, once, needs onnx: "
@@ -69,19 +79,24 @@ def _dequantize(source: Path, target: Path) -> None:
     except Exception as error:  # protobuf's
         raise ModelFileError(f"{source} is not an ONNX file that can be read: {error}") from error
     graph = Graph(model.graph)
-    made = {}
+    made: dict[str, list[Any]] = {}  # by the first output of the node that they replace
     for node in graph.nodes:
-        if node.op_type == "MatMulInteger":
-            product = _product(graph, node)
-            if product is not None:
-                weights, replacement = product
-                made[replacement.output[0]] = replacement
-                model.graph.initializer.append(weights)
-    nodes = [made.get(next(iter(node.output), ""), node) for node in graph.nodes]
+        product = _product(graph, node) if node.op_type == "MatMulInteger" else None
+        if product is None:
+            continue
+        weights, replacement = product
+        if kept and re.search(kept, node.name):
+            made |= _by_token(graph, node, replacement.output[0])
+        else:
+            made[replacement.output[0]] = [replacement]
+            model.graph.initializer.append(weights)
+    if kept:
+        model.graph.initializer.append(numpy_helper.from_array(SMALLEST, SMALLEST_NAME))
+    nodes = [one for node in graph.nodes for one in made.get(next(iter(node.output), ""), [node])]
     keep_needed(model.graph, nodes)
     large = sum(tensor.ByteSize() for tensor in model.graph.initializer) >= LARGE
     onnx.save(model, target, save_as_external_data=large, location="model.onnx_data")
-    if is_quantized(target):
+    if kept is None and is_quantized(target):
         raise ModelFileError(
             f"{source} is quantised in a way that is not undone here (other operators than "
             "onnxruntime's dynamic quantisation makes). Take the model's fp32 or fp16 file for a "
@@ -118,3 +133,29 @@ def _product(graph: Graph, node: Any) -> tuple[Any, Any] | None:
         "MatMul", [quantizer.input[0], weights.name], list(scaled.output), scaled.name
     )
     return weights, product
+
+
+def _by_token(graph: Graph, node: Any, result: str) -> dict[str, list[Any]]:
+    """Return what replaces the quantizer of a product, and the node that makes its result."""
+    from onnx import helper
+
+    quantizer = graph.maker(node.input[0], "DynamicQuantizeLinear")
+    scaled = graph.maker(result, "Mul")
+    assert quantizer is not None
+    assert scaled is not None
+    [states], own = quantizer.input, f"{quantizer.name}_token_"
+    names = [f"{own}{name}" for name in ("sizes", "largest", "divisor", "divided")]
+    sizes, largest, divisor, divided = names
+    nodes = [
+        helper.make_node("Abs", [states], [sizes], sizes),
+        helper.make_node("ReduceMax", [sizes], [largest], largest, axes=[-1]),
+        helper.make_node("Max", [largest, SMALLEST_NAME], [divisor], divisor),
+        helper.make_node("Div", [states, divisor], [divided], divided),
+        helper.make_node(
+            "DynamicQuantizeLinear", [divided], list(quantizer.output), quantizer.name
+        ),
+    ]
+    small = f"{result}_small"
+    product = helper.make_node("Mul", list(scaled.input), [small], scaled.name)
+    back = helper.make_node("Mul", [small, divisor], [result], f"{scaled.name}_token")
+    return {quantizer.output[0]: nodes, result: [product, back]}

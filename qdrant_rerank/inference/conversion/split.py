@@ -16,9 +16,12 @@ from qdrant_rerank.inference.conversion.artifact_cache import artifact
 from qdrant_rerank.inference.conversion.graph import load_whole
 from qdrant_rerank.inference.inputs import STATES
 
-__all__ = ["split"]
+__all__ = ["JOINT_PRODUCTS", "split"]
 
 TRUNK, BRANCHES = "/trunk/", "/branches/"
+#: Pattern of the products in layers that attend across the pair, which take most of the branches'
+#: time. Not the values: of these, integers cost a score more than they save time.
+JOINT_PRODUCTS = rf"^{BRANCHES}joint\.\d+/(query|key|output|up|down)/"
 FLOAT = 1  # onnx.TensorProto.FLOAT; onnx is imported on use
 FORMAT = 2  # of the two files; another number makes another artifact
 
