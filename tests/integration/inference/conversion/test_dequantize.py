@@ -8,9 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,13 +20,16 @@ from onnxruntime.quantization import quantize_dynamic
 
 from qdrant_rerank import DEFAULT_RERANKER, ScoreCache, TextCrossEncoder
 from qdrant_rerank.errors import InvalidInputError, MissingPrecisionError, ModelFileError
-from qdrant_rerank.hub.locate import find_spec
-from qdrant_rerank.hub.onnx_files import is_quantized
+from qdrant_rerank.hub.locate import find_spec, locate
+from qdrant_rerank.hub.onnx_files import external_files, is_quantized
 from qdrant_rerank.hub.precision import choose_conversion
+from qdrant_rerank.inference.conversion.attention import with_fused_attention
 from qdrant_rerank.inference.conversion.dequantize import dequantized
 from qdrant_rerank.inference.conversion.gpu import Encoder, convert_for_gpu
 from qdrant_rerank.inference.conversion.int8 import quantized
+from qdrant_rerank.inference.conversion.split import JOINT_PRODUCTS, split
 from qdrant_rerank.inference.cpu import Int8Weights
+from qdrant_rerank.inference.tokenization import PairTokenizer
 from tests.models import variants
 from tests.models.build import WORDS
 
@@ -261,6 +266,60 @@ def test_the_bundled_models(name, tmp_path):
     assert 0 < np.abs(fp32 - int8).mean() < 0.2
     assert 0 < np.abs(half - fp32).max() < 2e-2
     np.testing.assert_allclose(parts.score_pairs(pairs).scores, fp32, atol=1e-4)
+
+
+def test_layers_of_the_pair_stay_in_integers_near_floats(tmp_path):
+    """Of the branches over stored states: with a scale for each token, and fused attention."""
+    bundled = locate("grown-e5-small-cross-v1").model
+    with ExitStack() as stack:
+        enter = stack.enter_context
+        trunk, branches = enter(split(bundled, external_files(bundled), tmp_path))
+        kept = enter(dequantized(branches, [], tmp_path, kept=JOINT_PRODUCTS))
+        fused = enter(with_fused_attention(kept, tmp_path))
+        floats = enter(dequantized(branches, [], tmp_path))
+        files = {"fused": fused, "kept": kept, "floats": floats, "integers": branches}
+        products = {name: products_of(onnx.load(file).graph) for name, file in files.items()}
+        found = {name: logits(file, trunk) for name, file in files.items()}
+    assert not products["floats"]
+    assert {name.split("/")[2] for name in products["kept"]} == {"joint.0", "joint.1"}
+    assert len(products["kept"]) == 10 < len(products["integers"])
+    assert fused != kept
+    assert np.abs(found["fused"] - found["kept"]).max() < 0.1
+    errors = {name: np.abs(found[name] - found["floats"]).mean() for name in ("fused", "integers")}
+    assert 0 < errors["fused"] < 0.6 * errors["integers"]
+
+
+def products_of(graph):
+    """Names of the products of integers."""
+    return [node.name for node in graph.node if node.op_type == "MatMulInteger"]
+
+
+def logits(file, trunk):
+    """Of a query and documents, by the states of each, in one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    lower, upper = (onnxruntime.InferenceSession(path, options) for path in (trunk, file))
+    tokenizer = PairTokenizer.from_directory(locate(DEFAULT_RERANKER).tokenizer)
+    names = {node.name for node in upper.get_inputs()}
+    found = []
+    for pair in tokenizer([(QUERY, document) for document in DOCUMENTS[:12]]):
+        states = []
+        for kind in (0, 1):
+            ids = pair.ids[pair.type_ids == kind][None]
+            inputs = {
+                "input_ids": ids,
+                "attention_mask": np.ones_like(ids),
+                "token_type_ids": np.full_like(ids, kind),
+            }
+            states += lower.run(["states"], inputs)
+        inputs = {
+            "input_ids": pair.ids[None],
+            "attention_mask": np.ones_like(pair.ids)[None],
+            "token_type_ids": pair.type_ids[None],
+            "states": np.concatenate(states, 1),
+        }
+        found.append(upper.run(["logits"], {name: inputs[name] for name in names})[0].item())
+    return np.array(found)
 
 
 def test_what_is_quantised_in_another_way_is_refused(tiny_bert, tmp_path):
