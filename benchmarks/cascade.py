@@ -1,11 +1,13 @@
-"""What a cascade loses and saves: nDCG@10 on dl19 and time, beside its large model alone.
+"""What a cascade loses and saves: quality and time, beside its large model alone.
 
-    python benchmarks/cascade.py DATA_DIR [--small NAME] [--large NAME] [--keep N ...]
-                                 [--queries N] [--out FILE]
+    python benchmarks/cascade.py DATA_DIR [--set NAME] [--small NAME] [--large NAME] [--keep N ...]
+                                 [--queries N] [--once] [--out FILE]
 
-BM25's published 100 candidates of each query. The large model and every cascade rerank a query in
-turn, in an order that rotates; the ratio of times is taken query by query. The loss has a 95 %
-interval by paired bootstrap and p by a paired randomisation test over queries.
+On dl19 nDCG@10 of BM25's published 100 candidates of each query, on wikiqa_test RR of its pools.
+The large model and every cascade rerank a query in turn, in an order that rotates; the ratio of
+times is taken query by query. With ``--once`` each model scores a pair once, also for the cascades:
+no times. The loss has a 95 % interval by paired bootstrap and p by a paired randomisation test over
+queries.
 """
 
 import argparse
@@ -18,6 +20,8 @@ from typing import Any
 
 import numpy as np
 from arguments import existing_path
+from second_stage import GIVEN_QRELS, GIVEN_RUNS
+from second_stage import MEASURE as OTHER_MEASURE
 
 from qdrant_rerank import DEFAULT_RERANKER, Cascade, TextCrossEncoder
 from qdrant_rerank.evaluation.corpus import read_corpus, read_queries
@@ -27,13 +31,15 @@ from qdrant_rerank.utils.atomic_files import atomic_text
 
 STUDENT = "grown-minilm-l3-v2"
 KEEPS = (10, 20, 30, 40, 50)
-MEASURE = "nDCG@10"
+SCORES_BYTES = 100_000_000
 WARM_UP = 5  # documents
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=existing_path)
+    parser.add_argument("--set", default="dl19", choices=GIVEN_RUNS)
+    parser.add_argument("--once", action="store_true", help="score a pair once: no times")
     parser.add_argument("--small", default=STUDENT)
     parser.add_argument("--large", default=DEFAULT_RERANKER)
     parser.add_argument("--keep", type=int, nargs="+", default=KEEPS)
@@ -41,32 +47,38 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=100, help="the first so many of a query")
     parser.add_argument("--out", type=Path, help="JSON with every query's times and nDCG@10")
     given = parser.parse_args()
-    small, large = TextCrossEncoder(given.small), TextCrossEncoder(given.large)
+    small, large = (
+        TextCrossEncoder(name, score_cache=SCORES_BYTES if given.once else None)
+        for name in (given.small, given.large)
+    )
     contenders: dict[str, TextCrossEncoder | Cascade] = {
         given.large: large,
         given.small: small,
         **{f"keep {keep}": Cascade([(small, keep), (large, None)]) for keep in given.keep},
     }
-    folder = given.data / "eval" / "dl19"
-    qrels = read_qrels(folder / "qrels_full.tsv.gz")
+    folder, measure = given.data / "eval" / given.set, OTHER_MEASURE.get(given.set, "nDCG@10")
+    qrels = read_qrels(folder / GIVEN_QRELS.get(given.set, "qrels.tsv.gz"))
     queries = list(qrels)[: given.queries]
     orders, seconds = rerank_all(contenders, folder, queries, given.candidates)
-    values = {name: by_query([MEASURE], qrels, orders[name], queries)[MEASURE] for name in orders}
+    values = {name: by_query([measure], qrels, orders[name], queries)[measure] for name in orders}
     whole = given.large
-    print(f"{len(queries)} queries of dl19, {given.small} before {given.large}")
-    print(f"{'':<22}{MEASURE:>9}{'change':>9}   95 %                p        ms   times as fast")
+    print(f"{len(queries)} queries of {given.set}, {given.small} before {given.large}")
+    print(f"{'':<22}{measure:>9}{'change':>9}   95 %                p        ms   times as fast")
     for name in contenders:
         gain = gain_of(values[whole], values[name])
         ratios = np.array(seconds[whole]) / np.array(seconds[name])
+        times = (
+            f"{1000 * median(seconds[name]):9.1f}   {np.median(ratios):.2f} "
+            f"({ratios.min():.2f} to {ratios.max():.2f})"
+        )
         print(
             f"{name:<22}{values[name].mean():9.4f}{gain.mean:+9.4f}   {gain.low:+.4f} to "
-            f"{gain.high:+.4f}   {gain.p:.4f}{1000 * median(seconds[name]):9.1f}   "
-            f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
+            f"{gain.high:+.4f}   {gain.p:.4f}{'' if given.once else times}"
         )
     if given.out:
         found: dict[str, Any] = {
             "queries": queries,
-            MEASURE: {name: row.tolist() for name, row in values.items()},
+            measure: {name: row.tolist() for name, row in values.items()},
             "seconds": seconds,
         }
         with atomic_text(given.out) as file:
@@ -80,7 +92,7 @@ def rerank_all(
     candidates: int,
 ) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, list[float]]]:
     """Of each contender the run, best first, and the seconds of each query."""
-    run = read_run(folder / "candidates_bm25_top100.tsv.gz")
+    run = read_run(folder / GIVEN_RUNS[folder.name])
     asked = read_queries(folder / "queries.jsonl.gz")
     corpus = read_corpus(folder / "corpus.jsonl.gz")
     orders: dict[str, dict[str, dict[str, float]]] = {name: {} for name in contenders}
