@@ -30,6 +30,7 @@ from qdrant_rerank.evaluation.baselines import BM25_NAME, inside_name
 from qdrant_rerank.evaluation.compare import with_reranker
 from qdrant_rerank.evaluation.corpus import read_corpus, read_queries
 from qdrant_rerank.evaluation.trec import read_qrels, read_run
+from qdrant_rerank.hub.catalog import BUILT_IN
 
 CANDIDATES = 100
 SETS = ("dl19", "wikiqa_test", "scifact", "cranfield", "med", "musique_mini", "cacm")
@@ -143,14 +144,27 @@ def figures_of(found: Evaluation, reranker: str, measure: str) -> dict[str, Any]
         "p": gain.p,
         "ms": configuration.ms("total"),
     }
-    names, inside = {each.name for each in found.configurations}, inside_name(reranker)
-    if inside in names:
+    if inside := inside_of(found, reranker):
         row |= {
             "bi-encoder": float(found[inside].values["after"][measure].mean()),
             "over bi-encoder": asdict(found.difference(reranker, inside, measure)),
             "BM25": float(found[BM25_NAME].values["after"][measure].mean()),
         }
     return row
+
+
+def inside_of(found: Evaluation, reranker: str) -> str | None:
+    """Name of the bi-encoder inside a reranker; models that share one have it measured once."""
+    spec = BUILT_IN.get(reranker)
+    if spec is None:
+        return None
+    sharing = [
+        inside_name(other.model)
+        for other in BUILT_IN.values()
+        if (other.directory, other.bi_encoder) == (spec.directory, spec.bi_encoder)
+    ]
+    measured = {each.name for each in found.configurations}
+    return next((name for name in sharing if name in measured), None)
 
 
 if __name__ == "__main__":
