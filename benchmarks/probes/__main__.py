@@ -78,7 +78,9 @@ def main() -> None:
         encoder = TextCrossEncoder(name)
         rerankers[encoder.model_name] = encoder
     for name in given.embedder:
-        embedder = TrunkEmbedder() if name == TRUNK_EMBEDDER else OnnxEmbedder(name)
+        embedder: TrunkEmbedder | OnnxEmbedder = (
+            TrunkEmbedder() if name == TRUNK_EMBEDDER else OnnxEmbedder(name)
+        )
         rerankers[f"{embedder.name}, cosine"] = ByCosine(embedder)
     for name, reranker in rerankers.items():
         print(name, flush=True)
