@@ -1,7 +1,7 @@
 """What it saves to store the states of documents, and what it costs.
 
     python benchmarks/stored_states.py [DATA_DIR] [--only PART ...] [--url URL] [--model NAME ...]
-                                       [--fastembed FOLDER] [--out FILE] [--plot FILE.png]
+                                       [--fastembed FOLDER] [--out FILE]
 
 Each part takes minutes and adds its figures to FILE:
 
@@ -12,7 +12,8 @@ Each part takes minutes and adds its figures to FILE:
 - ``speed``: made-up documents of 15 to 250 words, 100 of them reranked. The whole model and the
   stored states take turns, and so does fastembed with --fastembed: a folder of
   ``python -m benchmarks.peers.models FOLDER minilm-l6-fp32``, which has the shape of its default.
-  Processor time of all threads, so that a busy machine disturbs less, and wall time.
+  Processor time of all threads, so that a busy machine disturbs less, and wall time. With DATA_DIR
+  the documents are passages of dl19's corpus instead, here and in ``search``.
 - ``search``: whole searches of 100 candidates, embedded, and with --url over REST and gRPC; what
   indexing with states takes beside the trunk's own time.
 - ``memory``: largest memory of a process that searches, with stored states and without.
@@ -21,8 +22,6 @@ Each part takes minutes and adds its figures to FILE:
 - ``order``: with DATA_DIR, Kendall's tau of scores by int8, by float16 and by the whole model, of a
   few queries of dl19, and the largest difference of logits between the whole model in fp32 and its
   states in float16.
-
-``--plot`` draws quality against milliseconds, of what FILE has.
 """
 
 import argparse
@@ -59,10 +58,7 @@ from qdrant_rerank.qdrant.stored_states import encoded
 QUERIES = ("which bread rises", "the melting point of iron", "how deep is the sea")
 WIDTH = 384
 CANDIDATES = 100
-# nDCG@10 on DL 2019 of fastembed's default, by the card of ms-marco-MiniLM-L-6-v2.
-PUBLISHED = 0.743
 GIVEN_RUNS = {"dl19": "candidates_bm25_top100.tsv.gz"}
-BM25_ALONE = 0.506  # nDCG@10 of the candidates of dl19
 SETTINGS = CollectionSettings(document_states="int8")
 COMPARED = 5  # queries whose scores are compared one by one
 PARTS = ("place", "speed", "search", "memory", "during", "dl19", "wikiqa_test", "order")
@@ -81,8 +77,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, help="of each set of DATA_DIR; all by default")
     parser.add_argument("--fastembed", type=existing_path, help="folder of a model")
     parser.add_argument("--out", type=Path, help="JSON with the figures")
-    parser.add_argument("--plot", type=Path, help="PNG, drawn of --out")
-    parser.add_argument("--searches", nargs=2, help=argparse.SUPPRESS)  # of a process to measure
+    parser.add_argument("--searches", nargs=3, help=argparse.SUPPRESS)  # of a process to measure
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     if given.searches:
@@ -95,11 +90,16 @@ def main() -> None:
         for part in given.only:
             if part in ("dl19", "wikiqa_test", "order") and given.data is None:
                 continue
-            figures[part if part == "place" else f"{part} {model}"] = measured(part, model, given)
+            figures[heading(part, model, given.data)] = measured(part, model, given)
             if given.out:
                 given.out.write_text(json.dumps(figures, indent=1) + "\n")
-    if given.plot:
-        draw(figures, given.plot)
+
+
+def heading(part: str, model: str, data: Path | None) -> str:
+    """Return the name of a part's figures in the record."""
+    if part == "place":
+        return part
+    return f"{part}{', passages' if data and part in ('speed', 'search') else ''} {model}"
 
 
 def measured(part: str, model: str, given: argparse.Namespace) -> Any:
@@ -108,9 +108,10 @@ def measured(part: str, model: str, given: argparse.Namespace) -> Any:
         case "place":
             return place(given.url, given.documents)
         case "speed":
-            return speed(model, given.fastembed, given.turns)
+            return speed(model, documents(given.data, CANDIDATES), given.fastembed, given.turns)
         case "search":
-            return search(model, given.url, given.documents, given.turns)
+            some = documents(given.data, given.documents)
+            return search(model, some, given.url, given.turns)
         case "memory":
             return memory(model, given.documents)
         case "during":
@@ -253,9 +254,16 @@ def made_up(count: int) -> list[str]:
     return [" ".join(rng.choices(WORDS, k=rng.randint(15, 250))) for _ in range(count)]
 
 
-def speed(model: str, fastembed: Path | None, turns: int) -> dict[str, Any]:
+def documents(data: Path | None, count: int) -> list[str]:
+    """Passages of dl19's corpus; without data, documents of 15 to 250 words."""
+    if data is None:
+        return made_up(count)
+    corpus = read_corpus(data / "eval" / "dl19" / "corpus.jsonl.gz")
+    return [document.content for document in random.Random(0).sample(list(corpus.values()), count)]
+
+
+def speed(model: str, some: list[str], fastembed: Path | None, turns: int) -> dict[str, Any]:
     """Compare the whole model with its stored states, in turns."""
-    some = made_up(CANDIDATES)
     encoder = TextCrossEncoder(model)
     states = encoder.encode_documents(some)
     tokens = encoder.token_count([("", text) for text in some])
@@ -281,14 +289,14 @@ def speed(model: str, fastembed: Path | None, turns: int) -> dict[str, Any]:
     return figures
 
 
-def search(model: str, url: str | None, count: int, turns: int) -> dict[str, Any]:
+def search(model: str, some: list[str], url: str | None, turns: int) -> dict[str, Any]:
     """Compare whole searches, over each way to Qdrant."""
-    encoder, documents = TextCrossEncoder(model), made_up(count)
-    encoder.encode_documents(documents[:2])  # loads both parts
+    encoder = TextCrossEncoder(model)
+    encoder.encode_documents(some[:2])  # loads both parts
     found: dict[str, Any] = {}
     with engines(url) as clients:
         for engine, (client, _) in clients.items():
-            found[engine] = searches(encoder, client, documents, turns)
+            found[engine] = searches(encoder, client, some, turns)
             show(f"{model} search, {engine}", found[engine])
     return found
 
@@ -303,17 +311,17 @@ def memory(model: str, count: int) -> dict[str, float]:
             searcher.add(made_up(count), settings=settings, progress=False)
         client.close()
         for name in ("whole", "stored"):
-            command = [sys.executable, __file__, "--searches", folder, name, "--model", model]
+            command = [sys.executable, __file__, "--searches", folder, name, model]
             answer = subprocess.run(command, check=True, capture_output=True, text=True)
             figures |= {f"{name} {key}": value for key, value in json.loads(answer.stdout).items()}
     show(f"{model} memory", figures)
     return figures
 
 
-def searching(folder: str, name: str) -> dict[str, float]:
+def searching(folder: str, name: str, model: str) -> dict[str, float]:
     """Memory of this process after searches, in MB."""
     client = embedded_client(folder)
-    searcher = HybridSearcher(name, client=client)
+    searcher = HybridSearcher(name, client=client, reranker=model)
     for query in QUERIES:
         found = searcher.search(query, candidates=CANDIDATES)
     assert found.trace.documents_stored == (CANDIDATES if name == "stored" else None)
@@ -360,19 +368,19 @@ def during(model: str, count: int) -> dict[str, Any]:
 
 
 def searches(
-    encoder: TextCrossEncoder, client: QdrantClient, documents: list[str], turns: int
+    encoder: TextCrossEncoder, client: QdrantClient, some: list[str], turns: int
 ) -> dict[str, float]:
     """Compare whole searches of 100 candidates, and what indexing costs."""
     plain = HybridSearcher("plain", client=client, reranker=encoder)
     stored = HybridSearcher("stored", client=client, reranker=encoder)
     began = time.process_time()
-    plain.add(documents, progress=False)
+    plain.add(some, progress=False)
     without = time.process_time() - began
     began = time.process_time()
-    stored.add(documents, settings=SETTINGS, progress=False)
+    stored.add(some, settings=SETTINGS, progress=False)
     adding = time.process_time() - began
     began = time.process_time()
-    encoder.encode_documents(documents, progress=False)
+    encoder.encode_documents(some, progress=False)
     encoding = time.process_time() - began
     figures = in_turns(
         {
@@ -473,33 +481,6 @@ def order(model: str, folder: Path, count: int) -> dict[str, float]:
     }
     show(f"{model} order", figures)
     return figures
-
-
-def draw(figures: dict[str, Any], file: Path) -> None:
-    """Plot nDCG@10 on DL 2019 against milliseconds for 100 candidates."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    points = {"no reranker": (1.0, BM25_ALONE)}
-    for name, row in figures.items():
-        part, _, model = name.partition(" ")
-        quality = figures.get(f"dl19 {model}")
-        if part != "speed" or quality is None:
-            continue
-        points[f"{model}, whole"] = (row["whole ms"], quality["whole nDCG@10"])
-        points[f"{model}, stored"] = (row["stored ms"], quality["int8 nDCG@10"])
-        if "fastembed ms" in row:
-            points["fastembed's default (card)"] = (row["fastembed ms"], PUBLISHED)
-    figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    for name, (ms, value) in points.items():
-        axis.scatter(ms, value, color="#1a6faf")
-        axis.annotate(f" {name}", (ms, value), fontsize=8, va="bottom")
-    axis.set(xscale="log", xlabel="ms to rerank 100 documents", ylabel="nDCG@10, DL 2019")
-    axis.margins(x=0.25, y=0.15)
-    figure.savefig(file, dpi=120)
-    plt.close(figure)
 
 
 def kendalltau(one: list[float], other: list[float]) -> float:

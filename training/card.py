@@ -5,7 +5,7 @@
     python training/card.py RESULTS.json training/cards/NAME.md MODEL_DIR/README.md [PROBES.json]
 
 A template's ``$results`` becomes the table of RESULTS.json, one row per set, and ``$probes`` that
-of PROBES.json.
+of PROBES.json. With ``second_stage.py --baseline`` the table has the bi-encoder inside as well.
 """
 
 import argparse
@@ -24,6 +24,7 @@ NAMES = {
     "med": "MED, candidates of the default first stage",
     "musique_mini": "MuSiQue, a sample, candidates of the default first stage",
     "cacm": "CACM, candidates of the default first stage",
+    "stdlib questions": "163 questions about Python's standard library (`make questions`)",
 }
 
 
@@ -47,19 +48,34 @@ def main() -> None:
 
 def table(measured: dict[str, dict[str, Any]]) -> str:
     """Markdown: one row per set, with the 95 % interval of the gain."""
-    rows = [
-        "| set | measure | queries | before | after | gain, 95 % | p | best possible |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    head = "| set | measure | queries | before | after | gain, 95 % | p | best possible |"
+    inside = any("bi-encoder" in row for row in measured.values())
+    head += " bi-encoder inside | gain over it, 95 % |" * inside
+    rows = [head, "|" + "---|" * (head.count("|") - 1)]
     for name, row in measured.items():
         before, after = f"{row['before']:.3f}", f"{row['after']:.3f}"
         before, after = (f"**{before}**", after) if before > after else (before, f"**{after}**")
+        p = row.get("p", "")
+        p = f"{p:.4f}" if isinstance(p, float) else p
         rows.append(
             f"| {NAMES.get(name, name)} | {row['measure']} | {row['queries']} | {before} | {after} "
-            f"| {row['gain']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}) | {row['p']:.4f} "
-            f"| {row['best']:.3f} |"
+            f"| {interval(row['gain'], row)} | {p} "
+            f"| {row['best']:.3f} |" + over_bi_encoder(row) * inside
         )
     return "\n".join(rows)
+
+
+def interval(gain: float, row: dict[str, Any]) -> str:
+    """A gain, and its interval where it was measured."""
+    return f"{gain:+.3f}" + (f" ({row['low']:+.3f} to {row['high']:+.3f})" if "low" in row else "")
+
+
+def over_bi_encoder(row: dict[str, Any]) -> str:
+    """The last two columns."""
+    if "bi-encoder" not in row:
+        return " | |"
+    over = row.get("over bi-encoder", {})
+    return f" {row['bi-encoder']:.3f} | {interval(row['after'] - row['bi-encoder'], over)} |"
 
 
 def probes_table(probed: dict[str, dict[str, float]]) -> str:

@@ -1,6 +1,7 @@
 """How often a reranker puts the better of two passages first, by kind of pair.
 
-    python -m benchmarks.probes [--reranker NAME_OR_DIR ...] [--data DIR] [--wrong] [--out FILE]
+    python -m benchmarks.probes [--reranker NAME_OR_DIR ...] [--embedder NAME_OR_DIR ...]
+                                [--data DIR] [--wrong] [--out FILE]
 
 ``pairs.jsonl`` holds queries, each with a better and a worse passage, written by hand: swapped
 roles, negation, numbers, comparison, the type of the answer, the question itself instead of an
@@ -9,19 +10,28 @@ this project was trained on them. With ``--data``, two figures of TREC DL 2019 a
 queries whose own text, followed by "Sign in to see the answer.", comes first among BM25's 100
 candidates; and the share where it comes, followed by 40 unrelated words, above every passage of
 grade 3. The figures are added to ``benchmarks/results/probes.json``.
+
+``--embedder`` takes a bi-encoder instead, which ranks by cosine: "e5-small-v2", the one inside the
+default reranker, or an ONNX directory, such as of all-MiniLM-L6-v2.
 """
 
 import argparse
 import json
 import random
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.arguments import existing_path
 from qdrant_rerank import DEFAULT_RERANKER, TextCrossEncoder
+from qdrant_rerank.embedders import OnnxEmbedder, TrunkEmbedder
 from qdrant_rerank.evaluation.corpus import read_corpus, read_queries
 from qdrant_rerank.evaluation.trec import read_qrels, read_run
+from qdrant_rerank.hub.specs import TRUNK_EMBEDDER
+from qdrant_rerank.types import Embedder, Reranker
 
 PAIRS = Path(__file__).with_name("pairs.jsonl")
 RECORD = Path(__file__).parents[1] / "results" / "probes.json"
@@ -41,23 +51,45 @@ class Pair:
     kind: str
 
 
+class ByCosine:
+    """An embedder as a reranker."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.embedder = embedder
+
+    def rerank(self, query: str, documents: Iterable[str]) -> list[float]:
+        """One cosine per document."""
+        vectors = np.asarray(self.embedder.embed_documents(list(documents)))
+        cosines: list[float] = (vectors @ np.asarray(self.embedder.embed_query(query))).tolist()
+        return cosines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reranker", action="append", help="name or directory; may be repeated")
+    parser.add_argument("--embedder", action="append", default=[], help="likewise, a bi-encoder")
     parser.add_argument("--data", type=existing_path, help="folder with eval/dl19, for the echoes")
     parser.add_argument("--wrong", action="store_true", help="list the pairs in the wrong order")
     parser.add_argument("--out", type=Path, default=RECORD, help="JSON with the figures")
     given = parser.parse_args()
     pairs = read_pairs(PAIRS)
-    for name in given.reranker or [DEFAULT_RERANKER]:
-        reranker = TextCrossEncoder(name)
-        print(reranker.model_name, flush=True)
+    rerankers: dict[str, Reranker] = {}
+    for name in given.reranker or [DEFAULT_RERANKER] * (not given.embedder):
+        encoder = TextCrossEncoder(name)
+        rerankers[encoder.model_name] = encoder
+    for name in given.embedder:
+        embedder: TrunkEmbedder | OnnxEmbedder = (
+            TrunkEmbedder() if name == TRUNK_EMBEDDER else OnnxEmbedder(name)
+        )
+        rerankers[f"{embedder.name}, cosine"] = ByCosine(embedder)
+    for name, reranker in rerankers.items():
+        print(name, flush=True)
         figures = {"pairs": by_kind(reranker, pairs, given.wrong)}
         show(figures["pairs"])
         if given.data:
             figures["echoes"] = echoes(reranker, given.data / "eval" / "dl19")
             show(figures["echoes"])
-        record(given.out, reranker.model_name, figures)
+        record(given.out, name, figures)
 
 
 def show(figures: dict[str, float]) -> None:
@@ -71,9 +103,7 @@ def read_pairs(path: Path) -> list[Pair]:
     return [Pair(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
 
 
-def by_kind(
-    reranker: TextCrossEncoder, pairs: list[Pair], list_wrong: bool = False
-) -> dict[str, float]:
+def by_kind(reranker: Reranker, pairs: list[Pair], list_wrong: bool = False) -> dict[str, float]:
     """Share of pairs in the right order, by kind and of all; equal scores are wrong."""
     right: dict[str, list[bool]] = defaultdict(list)
     for pair in pairs:
@@ -85,7 +115,7 @@ def by_kind(
     return found | {"all": sum(map(sum, right.values())) / len(pairs)}
 
 
-def echoes(reranker: TextCrossEncoder, folder: Path) -> dict[str, float]:
+def echoes(reranker: Reranker, folder: Path) -> dict[str, float]:
     """Shares of the queries of TREC DL 2019 for which an echo wins."""
     queries = read_queries(folder / "queries.jsonl.gz")
     corpus = {

@@ -1,7 +1,7 @@
 """States of documents, stored in the payload beside their vectors, in a field of our own.
 
 In the payload, as base64: a multivector is sent as one text, or one float, for each of its numbers,
-and takes many times as long (``benchmarks/stored_states.py --parts place``). The field is never
+and takes many times as long (``benchmarks/stored_states.py --only place``). The field is never
 returned with a hit; it is fetched for the hits that are scored.
 """
 
@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 from qdrant_client import models
 
 from qdrant_rerank.errors import InvalidInputError, QdrantError
+from qdrant_rerank.hub.registry import supported_models
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.qdrant.lookups import given, read_consistency
 from qdrant_rerank.qdrant.schema import (
@@ -79,10 +80,11 @@ def required_encoder(encoder: StatesEncoder | None) -> StatesEncoder:
         InvalidInputError: there is none.
     """
     if encoder is None:
+        grown = ", ".join(spec.model for spec in supported_models() if spec.bi_encoder)
         raise InvalidInputError(
             "The searcher's reranker is no TextCrossEncoder, and no Cascade of one, so it makes no "
-            "states of documents. Pass a reranker whose lower layers see each text alone, such as "
-            "the default one, or leave document_states out."
+            "states of documents. Pass a reranker whose lower layers see each text alone, one of "
+            f"{grown}, or leave document_states out."
         )
     return encoder
 

@@ -5,6 +5,7 @@ import os
 import uuid
 
 import pytest
+from click.testing import CliRunner
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from qdrant_rerank import (
@@ -14,7 +15,9 @@ from qdrant_rerank import (
     SearchOptions,
     TextCrossEncoder,
 )
+from qdrant_rerank.cli.main import main as command_line
 from qdrant_rerank.errors import CollectionNotFoundError, InvalidInputError, QdrantRequestError
+from qdrant_rerank.qdrant.schema import STATES_FIELD
 from tests.recalls import CALLS, INDEXES, QUERY, documents, same, shown
 
 pytestmark = [
@@ -215,3 +218,58 @@ def test_grpc_finds_what_rest_finds(server_url, collection, tiny_bert):
         )
     rest.close()
     grpc.close()
+
+
+@pytest.fixture
+def stored(options, collection, bundled):
+    """Searchers of the same documents, with the states of the default: on the server, embedded."""
+    client = QdrantClient(**options)
+    server = HybridSearcher(collection, client=client, reranker=bundled)
+    embedded = HybridSearcher("docs", client=QdrantClient(":memory:"), reranker=bundled)
+    for searcher in (server, embedded):
+        settings = CollectionSettings(document_states="int8", replication_factor=1, shard_number=1)
+        searcher.add(DOCUMENTS, settings=settings, ids=[1, 2, 3], progress=False)
+    yield server, embedded
+    client.close()
+    embedded.client.close()
+
+
+def reranked(searcher):
+    """The hits with their scores, and how many were scored by stored states, and read."""
+    found = searcher.search("melting point of iron")
+    trace = found.trace
+    hits = [(hit.id, hit.rerank_score) for hit in found]
+    return hits, (trace.documents_stored, trace.documents_read)
+
+
+def test_states_of_documents_are_stored_and_filled_in(stored, options, monkeypatch):
+    """The scores are those of the embedded engine, whether the server has the states or not."""
+    server, embedded = stored
+    expected, counts = reranked(embedded)
+    assert counts == (3, 0)
+    assert reranked(server) == (expected, (3, 0))
+    assert all(STATES_FIELD not in hit.payload for hit in server.search("iron"))
+    server.client.delete_payload(server.collection, [STATES_FIELD], points=[1, 2])
+    assert reranked(server) == (expected, (1, 2))
+    monkeypatch.setenv("QDRANT_URL", options["url"])
+    filled = CliRunner().invoke(command_line, ["states", "--collection", server.collection])
+    assert filled.output.startswith("2 documents read, 1 had current states"), filled.output
+    assert reranked(server) == (expected, (3, 0))
+
+
+def test_a_restored_snapshot_has_the_states_of_its_documents(stored, options, bundled):
+    """Taken by the server, and restored by it under another name."""
+    server, embedded = stored
+    cluster = server.client.http.distributed_api.cluster_status().result
+    if len(getattr(cluster, "peers", ())) > 1:
+        pytest.skip("a snapshot is of one node, and its address is that of any")
+    made = server.client.create_snapshot(server.collection)
+    restored = f"{server.collection}-restored"
+    server.client.recover_snapshot(
+        restored,
+        f"{options['url']}/collections/{server.collection}/snapshots/{made.name}",
+        api_key=options["api_key"],
+        wait=True,
+    )
+    again = HybridSearcher(restored, client=server.client, reranker=bundled)
+    assert reranked(again) == (reranked(embedded)[0], (3, 0))

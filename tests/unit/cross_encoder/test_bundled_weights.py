@@ -22,9 +22,10 @@ PAIRS = [
 ]
 
 
-def test_no_sum_of_two_products_overflows_16_bits():
-    """The default's weights have seven bits and are symmetric, in all products of integers."""
-    graph = onnx.load(locate(DEFAULT_RERANKER).model).graph
+@pytest.mark.parametrize("name", [DEFAULT_RERANKER, "grown-e5-small-cross-v1"])
+def test_no_sum_of_two_products_overflows_16_bits(name):
+    """Weights have seven bits and are symmetric, in all products of integers."""
+    graph = onnx.load(locate(name).model).graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     products = [node for node in graph.node if node.op_type == "MatMulInteger"]
     assert len(products) > 15
