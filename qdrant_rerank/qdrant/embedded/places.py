@@ -47,7 +47,13 @@ def unlock_files(path: Path) -> None:
     """
     for descriptor in _open_below(path):
         with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            # By a duplicate, which no other thread closes: the number may be another file's now.
+            duplicate = os.dup(descriptor)
+            try:
+                if _is_below(path, DESCRIPTORS / str(duplicate)):
+                    fcntl.flock(duplicate, fcntl.LOCK_UN)
+            finally:
+                os.close(duplicate)
 
 
 def close_files(path: Path) -> None:
@@ -61,11 +67,15 @@ def close_files(path: Path) -> None:
 
 
 def _open_below(path: Path) -> Iterator[int]:
-    within = f"{os.path.realpath(path)}{os.sep}"
     for descriptor in list(DESCRIPTORS.iterdir()) if DESCRIPTORS.is_dir() else ():
         with suppress(OSError):
-            if str(descriptor.readlink()).startswith(within):
+            if _is_below(path, descriptor):
                 yield int(descriptor.name)
+
+
+def _is_below(path: Path, descriptor: Path) -> bool:
+    """Return whether the file of a descriptor, a link of the system's, is below a directory."""
+    return str(descriptor.readlink()).startswith(f"{os.path.realpath(path)}{os.sep}")
 
 
 def never_free(thing: object) -> None:
