@@ -19,6 +19,7 @@ except ImportError:  # pragma: no cover - Windows
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "IN_MEMORY",
     "LISTING",
     "LOCK",
     "TEMPORARY_MARK",
@@ -34,6 +35,7 @@ __all__ = [
 #: The file that qdrant-client's local mode locks too, so that the two exclude each other.
 LOCK = ".lock"
 LISTING = "collections.json"
+IN_MEMORY = ":memory:"  # what qdrant-client calls the place that is no directory
 DESCRIPTORS = Path("/proc/self/fd")  # open files of this process, on Linux
 TEMPORARY = "qdrant-rerank-"  # first part of the names of temporary directories
 TEMPORARY_MARK = ".temporary"  # a file in them

@@ -427,6 +427,15 @@ def test_two_searchers_on_one_path_share_the_engine(tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "db")
 
 
+@pytest.mark.parametrize("make", [EmbeddedClient, embedded_client])
+def test_the_name_of_memory_is_no_directory(make, tmp_path, monkeypatch):
+    """As in ``QdrantClient(":memory:")``."""
+    monkeypatch.chdir(tmp_path)
+    with closing(make(":memory:")) as client:
+        assert client.init_options.get("path") is None
+    assert list(tmp_path.iterdir()) == []
+
+
 REUSE_A_NUMBER = """
 import fcntl, os, sys
 from pathlib import Path
