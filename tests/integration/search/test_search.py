@@ -375,11 +375,12 @@ def test_a_client_of_the_other_kind_is_refused_at_once():
 
 def test_a_whole_number_of_numpy_is_an_id(searcher):
     """As pandas has it; a vector is told where it belongs."""
-    searcher.add(["Copper melts at 1085 degrees."], ids=[7])
-    assert searcher.search(np.int64(7)) == searcher.search(7)
-    assert searcher.search_batch(np.array([7])) == [searcher.search(7)]
+    numbered = HybridSearcher("numbered", client=searcher.client)
+    numbered.add(DOCUMENTS, ids=range(len(DOCUMENTS)), progress=False)
+    assert numbered.search(np.int64(1)) == numbered.search(1)
+    assert numbered.search_batch(np.array([1])) == [numbered.search(1)]
     with pytest.raises(InvalidInputError, match=r"query is a list; .* Pass a vector as recall="):
-        searcher.search([0.1, 0.2])
+        numbered.search([0.1, 0.2])
 
 
 def test_a_text_function_that_raises_is_told_so(searcher):
