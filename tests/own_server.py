@@ -14,6 +14,19 @@ import pytest
 from tests.faults import free_port
 
 
+def make_certificate(folder: Path) -> None:
+    """Write ``c.pem``, of 127.0.0.1 and signed by itself, and its key ``k.pem``; skip without."""
+    made = subprocess.run(
+        "openssl req -x509 -newkey rsa:2048 -nodes -keyout k.pem -out c.pem -days 2 -subj /CN=x "
+        "-addext subjectAltName=IP:127.0.0.1".split(),
+        cwd=folder,
+        check=False,
+        capture_output=True,
+    )
+    if made.returncode:
+        pytest.skip("openssl is not installed")
+
+
 class OwnServer:
     """Starts the server on free loopback ports; its data stay when it is killed.
 

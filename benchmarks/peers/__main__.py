@@ -39,7 +39,11 @@ def main() -> None:
     out = destination(given.out, BENCHMARKS / "results", part=part) or given.models
     cores = available_cores()
     suites = list(every_suite()) if given.full else target_suites(cores)
+    names = [suite.name for suite in suites]
     suites = [suite for suite in suites if re.search(given.only, suite.name)]
+    searches = not given.full and not given.no_search and bool(re.search(given.only, "search"))
+    if not suites and not searches:
+        parser.error(f"--only {given.only!r} matches none of {', '.join(names)}")
     make_models(given.models, suites)
     for folder in (out, given.models):
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +67,7 @@ def main() -> None:
         results["suites"].append(bench.run(suite))
         # After each suite: a run that is cut short has recorded what it did.
         write_report(results, out, name)
-    if not given.full and not given.no_search and re.search(given.only, "search"):
+    if searches:
         results["search"] = search_overhead(out, given.documents)
         write_report(results, out, name)
     print((out / f"{name}.md").read_text())

@@ -47,6 +47,10 @@ def demo(question: str | None) -> None:
 
     Asks QUESTION, or five questions if none is given.
     """
+    from qdrant_rerank.utils.validation import require_query
+
+    if question is not None:
+        require_query(question)  # before the documents are read and indexed
     run_demo(console(), QUESTIONS if question is None else [question])
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "say",
 ]
 
+INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended, by the shells' convention
 LONGEST_CELL = 100  # characters of a text in a table
 
 
@@ -67,6 +68,9 @@ class Commands(click.Group):
             except BrokenPipeError:  # the reader of the output has ended
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise SystemExit(0) from None
+            except KeyboardInterrupt:
+                say("Interrupted.", err=True)
+                raise SystemExit(INTERRUPTED) from None
             except (QdrantRerankError, OSError) as error:
                 raise BadInput(_with_help(error)) from error
 

@@ -101,7 +101,7 @@ def reindex(
         searcher, precision = storing(plain, source, known, document_states)
         settings = replace(settings, document_states=precision)
         try:
-            with advising("They are removed, and nothing is switched. Reindex again."):
+            with advising("The new documents are removed, and nothing is switched. Reindex again."):
                 added = searcher.add(
                     documents,
                     batch_size=batch_size,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from qdrant_rerank.cli.options import NONE, Source, model, text_source
+from qdrant_rerank.cli.output import say
 from qdrant_rerank.errors import InvalidInputError, QdrantError, QdrantRerankError
 from qdrant_rerank.utils.loopback import is_loopback
 
@@ -195,12 +196,15 @@ def storing(
 
 @contextmanager
 def advising(advice: str) -> Iterator[None]:
-    """Add what to do next to the errors of an ``add`` that had begun."""
+    """Add what to do next to the errors of an ``add`` that had begun; print it after Ctrl-C."""
     try:
         yield
     except QdrantRerankError as error:
         if error.stored is not None:
             error.command_message = f"{error.command_message or error} {advice}"
+        raise
+    except KeyboardInterrupt:
+        say(advice, err=True)
         raise
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,7 @@ from qdrant_rerank.hub.onnx_files import external_files
 from qdrant_rerank.inference.conversion.fp16 import halve
 from qdrant_rerank.inference.conversion.int8 import quantized
 from qdrant_rerank.inference.cpu import int8_weights
+from qdrant_rerank.utils.fork import temporary_directory
 
 __all__ = ["Exported", "export_model"]
 
@@ -80,13 +81,13 @@ def export_model(
         raise MissingDependencyError(
             f'Exporting a model needs {", ".join(missing)}: pip install "qdrant-rerank[export]"'
         )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        room = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-")
-    except OSError as error:
-        raise InvalidInputError(f"{path} cannot be made: {error.strerror}.") from error
-    with room as folder:
-        made = Path(folder, path.name)
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            room = stack.enter_context(temporary_directory(path.parent, f".{path.name}-"))
+        except OSError as error:
+            raise InvalidInputError(f"{path} cannot be made: {error.strerror}.") from error
+        made = room / path.name
         expected = _by_torch(model, made)
         difference = _checked(made, expected, "fp32")
         file = made / "onnx" / "model.onnx"
@@ -140,12 +141,12 @@ def _convert(model: Path, precision: ExportPrecision) -> Path:
     """Replace the fp32 file by one of another precision."""
     data = external_files(model)
     target = model.with_name(f"model_{precision}.onnx")
-    with tempfile.TemporaryDirectory(dir=model.parent.parent.parent) as room:
+    with temporary_directory(model.parent.parent.parent) as room:
         if precision == "fp16":
             large = sum(file.stat().st_size for file in (model, *data)) >= LARGE
-            halve(model, target, Path(room), large=large)
+            halve(model, target, room, large=large)
         else:
-            with quantized(model, data, Path(room), int8_weights()) as made:
+            with quantized(model, data, room, int8_weights()) as made:
                 for file in external_files(made):  # under the names that the ONNX file knows
                     file.rename(target.with_name(file.name))
                 made.rename(target)

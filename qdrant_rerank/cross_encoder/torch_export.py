@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import threading
 import warnings
 from pathlib import Path
@@ -19,6 +18,7 @@ from qdrant_rerank.cross_encoder.modular import MODULES, ModularHead, modules_of
 from qdrant_rerank.errors import ModelFileError
 from qdrant_rerank.hub import client
 from qdrant_rerank.hub.cache import cached_repository
+from qdrant_rerank.utils.fork import temporary_directory
 
 __all__ = ["LARGE", "OUTCOME", "PAIRS", "run"]
 
@@ -168,8 +168,8 @@ def write_onnx(model: Any, inputs: dict[str, Any], output: str, path: Path) -> N
     axes = {name: {0: "batch_size", 1: "sequence_length"} for name in inputs}
     axes[output] = {0: "batch_size"} if output == "logits" else axes["input_ids"]
     path.parent.mkdir()
-    with tempfile.TemporaryDirectory(dir=path.parent.parent.parent) as room:
-        traced = Path(room, "model.onnx")
+    with temporary_directory(path.parent.parent.parent) as room:
+        traced = room / "model.onnx"
         torch.onnx.export(
             Named().eval(),
             tuple(inputs.values()),
@@ -180,7 +180,7 @@ def write_onnx(model: Any, inputs: dict[str, Any], output: str, path: Path) -> N
             opset_version=OPSET,
             dynamo=False,
         )
-        size = sum(file.stat().st_size for file in Path(room).iterdir())
+        size = sum(file.stat().st_size for file in room.iterdir())
         onnx.save(
             onnx.load(str(traced)),
             str(path),

@@ -5,10 +5,8 @@ would do as well.
 """
 
 import math
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Hashable, Iterable
 from shutil import copy
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,8 +15,9 @@ from qdrant_rerank.cross_encoder.text_cross_encoder import TextCrossEncoder
 from qdrant_rerank.embedders import Bm25Encoder
 from qdrant_rerank.errors import MissingDependencyError
 from qdrant_rerank.hub.catalog import BUILT_IN
+from qdrant_rerank.utils.fork import temporary_directory
 
-__all__ = ["BM25_NAME", "Bm25Baseline", "bi_encoder_inside", "inside_name"]
+__all__ = ["BM25_NAME", "Bm25Baseline", "bi_encoder_inside", "bi_encoder_key", "inside_name"]
 
 #: Name of the baseline in tables and files.
 BM25_NAME = "BM25"
@@ -80,6 +79,14 @@ def inside_name(name: str) -> str:
     return f"bi-encoder in {name}"
 
 
+def bi_encoder_key(reranker: Any) -> Hashable | None:
+    """Return what rerankers have in common that hold the same bi-encoder; None if there is none."""
+    spec = BUILT_IN.get(str(getattr(reranker, "model_name", "")).lower())
+    if spec is None or spec.bi_encoder is None:
+        return None
+    return spec.directory, spec.bi_encoder, reranker.max_length
+
+
 def bi_encoder_inside(reranker: Any) -> TextCrossEncoder | None:
     """Return a reranker that scores by the cosine of a model's own vectors; None if it has none.
 
@@ -112,11 +119,11 @@ def bi_encoder_inside(reranker: Any) -> TextCrossEncoder | None:
         onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, shape)
     )
     # A loaded model may still have its files open, and some systems do not remove these.
-    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        (Path(folder) / "onnx").mkdir()
+    with temporary_directory() as folder:
+        (folder / "onnx").mkdir()
         for path in spec.directory.glob("*.json"):
             copy(path, folder)
         for name in file.additional_files:
-            copy(spec.directory / name, Path(folder) / name)
-        onnx.save(model, str(Path(folder) / "onnx" / "model.onnx"))
+            copy(spec.directory / name, folder / name)
+        onnx.save(model, str(folder / "onnx" / "model.onnx"))
         return TextCrossEncoder(folder, max_length=reranker.max_length)

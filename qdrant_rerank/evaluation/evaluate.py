@@ -4,7 +4,7 @@
 one query at a time, and keep only ids, scores and times.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from qdrant_rerank.evaluation.baselines import (
     BM25_NAME,
     Bm25Baseline,
     bi_encoder_inside,
+    bi_encoder_key,
     inside_name,
 )
 from qdrant_rerank.evaluation.collect import (
@@ -184,7 +185,8 @@ def evaluate_run(
         seed: as in :func:`evaluate`.
         progress: as in :func:`evaluate`.
         baseline: whether to measure BM25 and the bi-encoder inside each bundled reranker, too, on
-            the same candidates. BM25 counts words in all candidates of the run.
+            the same candidates; one that several of them hold is measured once. BM25 counts words
+            in all candidates of the run.
         language: language of that BM25.
         ranked: whether the run is in an order of relevance; False for a pool that is only written
             down in some order, so that the result does not call it a first stage.
@@ -223,7 +225,8 @@ def evaluate_run(
         pool = dict.fromkeys(document for found in run.values() for document in found)
         texts = (corpus[document].content for document in pool)
         loaded |= _unless_named(loaded, BM25_NAME, Bm25Baseline(texts, language))
-        loaded |= _bi_encoders(loaded)
+        inside = _bi_encoders(loaded, {})
+        loaded |= {inside_name(name): one for name, one in inside.items()}
 
     def search_with(one: Reranker | None) -> Search:
         def search(
@@ -284,17 +287,50 @@ def _baseline_searchers(searchers: Mapping[str, HybridSearcher]) -> dict[str, Hy
         options=first.options,
     )
     found = _unless_named(searchers, BM25_NAME, bm25)
-    for name, one in searchers.items():
-        inside = bi_encoder_inside(one.reranker)
-        if inside is not None and inside_name(name) not in searchers:
-            found[inside_name(name)] = with_reranker(one, inside)
+    inside = _bi_encoders(
+        {name: one.reranker for name, one in searchers.items()},
+        {name: _first_stage(one) for name, one in searchers.items()},
+    )
+    return found | {
+        inside_name(name): with_reranker(searchers[name], one) for name, one in inside.items()
+    }
+
+
+def _first_stage(searcher: HybridSearcher) -> Hashable:
+    """Return what searchers have in common that retrieve the same candidates."""
+    parts = (searcher.client, searcher.embedder, searcher.sparse)
+    return (
+        *map(id, parts),
+        searcher.collection,
+        searcher.candidates,
+        repr(searcher.options),
+        repr(searcher.text.source),
+    )
+
+
+def _bi_encoders(
+    rerankers: Mapping[str, Reranker | None], stages: Mapping[str, Hashable]
+) -> dict[str, Reranker]:
+    """Return the bi-encoders inside rerankers by the names of these.
+
+    If several rerankers hold the same one, it is that of the first.
+
+    Args:
+        rerankers: by name.
+        stages: by the same names, what the candidates come from; a bi-encoder is measured once on
+            those of each.
+    """
+    found: dict[str, Reranker] = {}
+    seen = set()
+    for name, one in rerankers.items():
+        key = (bi_encoder_key(one), stages.get(name))
+        if key in seen or inside_name(name) in rerankers:
+            continue
+        inside = bi_encoder_inside(one)
+        if inside is not None:
+            seen.add(key)
+            found[name] = inside
     return found
-
-
-def _bi_encoders(rerankers: Mapping[str, Reranker | None]) -> dict[str, Reranker]:
-    """Return the bi-encoders inside rerankers by name."""
-    found = {inside_name(name): bi_encoder_inside(one) for name, one in rerankers.items()}
-    return {name: one for name, one in found.items() if one is not None and name not in rerankers}
 
 
 def _unless_named(named: Mapping[str, Any], name: str, made: Any) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from qdrant_rerank.hub.precision import (
     precision_of,
     usual_names,
 )
-from qdrant_rerank.hub.registry import find_model, forbids_commercial_use, near_names, nearest_names
+from qdrant_rerank.hub.registry import find_model, forbids_commercial_use, near_names, no_such_model
 from qdrant_rerank.hub.snapshots import Wanted
 from qdrant_rerank.hub.specs import ModelSource, ModelSpec
 from qdrant_rerank.utils.validation import a_type, require_choice, shown
@@ -312,10 +312,7 @@ def _in_cache(
             raise
         if not slip and not is_not_found(error):
             raise
-        raise UnknownModelError(
-            f"No model named {spec.model!r}, and no such file or directory. As a hub repository: "
-            f"{error} {nearest_names(spec.model)}".rstrip()
-        ) from error
+        raise no_such_model(spec.model, cause=f"As a hub repository: {error}") from error
     _warn_of_license(spec.model, spec.license or found.listing.license)
     return ModelFiles(
         spec.model,

@@ -15,7 +15,7 @@ __all__ = [
     "forbids_commercial_use",
     "listing",
     "near_names",
-    "nearest_names",
+    "no_such_model",
     "register_model",
     "supported_models",
 ]
@@ -91,18 +91,29 @@ def find_model(name: str) -> ModelSpec:
             f"{name!r} is no longer bundled. {REPLACED[wanted]!r} replaces it: pass that name, and "
             "choose thresholds such as score_threshold again, because its scores are other ones."
         )
-    raise UnknownModelError(
-        f"No model named {name!r}, and no such file or directory. {nearest_names(name)}"
-        "Pass a supported name, a hub repository as 'owner/name', or the path of a directory with "
-        "an ONNX file and tokenizer.json."
+    raise no_such_model(
+        name,
+        advice="Pass a supported name, a hub repository as 'owner/name', or the path of a "
+        "directory with an ONNX file and tokenizer.json.",
     )
 
 
-def nearest_names(name: str) -> str:
-    """Return a sentence with the supported names nearest to an unknown one, and a blank."""
+def no_such_model(name: str, *, cause: str = "", advice: str = "") -> UnknownModelError:
+    """Return the error for a name that no model has; its message lists the nearest names.
+
+    Args:
+        name: the name.
+        cause: sentences to put before these names.
+        advice: sentences to put after them.
+    """
     near = near_names(name)
-    meant = f"Did you mean {' or '.join(near)}? " if near else ""
-    return f"{meant}TextCrossEncoder.list_supported_models() lists the names. "
+    meant = f" Did you mean {' or '.join(near)}?" if near else ""
+    seen = f"No model named {name!r}, and no such file or directory.{cause and f' {cause}'}{meant}"
+    lists = f"lists the names. {advice}".rstrip()
+    return UnknownModelError(
+        f"{seen} TextCrossEncoder.list_supported_models() {lists}",
+        command=f"{seen} 'qdrant-rerank models' {lists}",
+    )
 
 
 def near_names(name: str, *, cutoff: float = 0.5) -> list[str]:

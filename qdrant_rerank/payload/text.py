@@ -145,6 +145,15 @@ class PayloadText:
                 raise
             return None
 
+    def _told(self, payload: Payload) -> str:
+        """Say what a text function did that gave no text."""
+        try:
+            made = self._read(_as_dict(payload))
+        except LookupError as error:
+            return f"raised {error!r:.80}"
+        seen = "no text" if isinstance(made, str | None) else f"{a_type(made)}, not a str"
+        return f"returned {seen}"
+
     def read(self, payload: Payload | None, what: str) -> str | None:
         """Return the text, or None if it is missing.
 
@@ -212,10 +221,8 @@ class PayloadText:
         payload = payload or {}
         present = f"its payload has {sorted(map(str, payload))}" if payload else "it has no payload"
         if self.fields is None:
-            made = self._made(payload)
-            seen = "no text" if isinstance(made, str | None) else f"{a_type(made)}, not a str"
             return MissingTextError(
-                f"{what} has no text: the text function returned {seen}; {present}."
+                f"{what} has no text: the text function {self._told(payload)}; {present}."
             )
         lengths = {
             key: len(value)

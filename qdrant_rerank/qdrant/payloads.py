@@ -5,7 +5,7 @@ the serialiser names neither the document nor the field.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from enum import Enum
 from typing import Any
@@ -95,11 +95,14 @@ def _plain(value: Any, where: str, path: tuple[str, ...]) -> Any:  # noqa: PLR09
         return None
     if isinstance(value, datetime | date | UUID):
         return value
+    # Bytes are no text, and an iterator would be empty when it is read again.
+    if isinstance(value, bytes | bytearray | memoryview | complex | Iterator):
+        raise _refused(value, where, path)
     try:
         made = to_jsonable_python(value)
     except (PydanticSerializationError, ValueError, RecursionError):
         made = value
-    if made is value or isinstance(value, bytes | bytearray | memoryview):
+    if made is value:
         raise _refused(value, where, path)
     return _plain(made, where, path)
 

@@ -118,10 +118,9 @@ class Prepared:
         first = self._first
         first.forget()  # it may have been deleted, and made again with other vectors
         created: CollectionSchema | None = None
-        try:
-            self.schema = await first.schema(driver)
+        if await self._exists(driver):
             self._require_states(settings)
-        except CollectionNotFoundError:
+        else:
             created = await self._create(driver, options, settings, check)
             self.schema = await first.schema(driver)
         await settle_for_add(driver, self._choice, self.schema)
@@ -139,6 +138,14 @@ class Prepared:
         self.encoder = self._fitting()
         if name is not None and self.encoder is not None:
             require_same_weights(self.schema, self.encoder)
+
+    async def _exists(self, driver: Driver) -> bool:
+        """Read the schema; return whether there is the collection."""
+        try:
+            self.schema = await self._first.schema(driver)
+        except CollectionNotFoundError:
+            return False
+        return True
 
     async def _create(
         self,

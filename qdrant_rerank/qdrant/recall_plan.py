@@ -227,7 +227,7 @@ def _sparse_names(
         names = [name for name in names if schema.has_idf(name) == idf] or names
     if not names and schema.sparse:
         raise SchemaMismatchError(
-            f"{seen}; {_why_not(schema)} {_advice(schema, list(schema.sparse))}"
+            f"{seen}. {_why_not(schema)} {_advice(schema, list(schema.sparse))}"
         )
     if not names:
         modifier = " with modifier IDF" if needs_idf(sparse) else ""

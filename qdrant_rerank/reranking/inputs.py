@@ -140,6 +140,10 @@ def _as_point(place: int, point: Any) -> ScoredPoint:
         advice = " What scroll(...) returns is (records, next page): pass the records."
     elif isinstance(point, tuple) and hasattr(point[:1][0] if point else None, "page_content"):
         advice = " Of (document, score) pairs, pass the documents."
+    elif hasattr(point, "groups"):
+        advice = " Of groups, pass the hits of one: groups[0].hits."
+    elif isinstance(point, QueryResponse):
+        advice = " Pass the answers to several queries one by one."
     raise InvalidInputError(
         f"points holds {a_type(point)} at {place}; expected ScoredPoints, as query_points(...)"
         ".points returns them, Records, dicts, (id, text) pairs, documents of LangChain or "

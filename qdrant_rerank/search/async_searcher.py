@@ -17,12 +17,12 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
 from qdrant_rerank.embedders import ForeignEmbedder, ForeignSparse
-from qdrant_rerank.errors import InvalidInputError, QdrantConnectionError
+from qdrant_rerank.errors import QdrantConnectionError
 from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.options import SearchOptions
 from qdrant_rerank.payload import TextSource
 from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
-from qdrant_rerank.qdrant.transport.client import connect_async, is_local
+from qdrant_rerank.qdrant.transport.client import connect_async, require_async_client
 from qdrant_rerank.qdrant.transport.driver import AsyncDriver, CallLimits
 from qdrant_rerank.search.base import SearchCore
 from qdrant_rerank.search.searcher import HybridSearcher
@@ -107,11 +107,7 @@ class AsyncHybridSearcher(SearchCore):
             collection, reranker, embedder, sparse, text, candidates, options, language
         )
         require_positive("concurrency", concurrency, optional=False)
-        if isinstance(client, QdrantClient) and not is_local(client):
-            raise InvalidInputError(
-                "client is a QdrantClient of a server, whose calls would block the event loop; "
-                "expected an AsyncQdrantClient. Pass AsyncQdrantClient with the same arguments."
-            )
+        require_async_client(client)
         self.concurrency = concurrency
         self._start_threads()
         self._owns_client = client is None

@@ -77,7 +77,7 @@ class SearchCore(ABC):
             raise InvalidInputError(
                 f"collection is {shown(collection)}; expected the name of a collection."
             )
-        require_positive("candidates", candidates)
+        require_positive("candidates", candidates, optional=False)
         self.options = SearchOptions() if options is None else options
         require_options(self.options)
         self._choice = TextChoice(text)

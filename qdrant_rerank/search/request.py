@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from qdrant_client import models
 
@@ -77,13 +78,7 @@ class SearchRequest:
             candidates: the searcher's own number of candidates.
         """
         for query in queries:
-            if isinstance(query, bool) or not isinstance(query, int | UUID):
-                require_query(query)
-            elif isinstance(query, int) and not 0 <= query < 2**64:
-                raise InvalidInputError(
-                    f"query is the id {shown(query)}; Qdrant's are whole numbers from 0 to 2**64 - "
-                    "1, and UUIDs. A text to search for is a str."
-                )
+            _require_query(query)
         require_selected("with_payload", self.with_payload)
         require_selected("with_vectors", self.with_vectors)
         require_count("offset", self.offset)
@@ -185,11 +180,32 @@ def _require_models(lookup_from: Any, shard_key_selector: Any) -> None:
         ) from None
 
 
-def read_query(query: Query) -> Query:
+def _require_query(query: object) -> None:
+    """Raise InvalidInputError unless it is a text that is not blank, or the id of a point."""
+    if isinstance(query, str):
+        require_query(query)
+    elif isinstance(query, bool) or not isinstance(query, int | UUID):
+        raise InvalidInputError(
+            f"query is {a_type(query)}; expected a text, or the id of a point: a whole number or "
+            "a UUID. Pass a vector as recall=, beside the text to rerank by."
+        )
+    elif isinstance(query, int) and not 0 <= query < 2**64:
+        raise InvalidInputError(
+            f"query is the id {shown(query)}; Qdrant's are whole numbers from 0 to 2**64 - 1, and "
+            "UUIDs. A text to search for is a str."
+        )
+
+
+def read_query(query: Any) -> Query:
     """Return a str that is the id of a point, such as ``hit.id``, as a ``UUID``.
+
+    A whole number of numpy, as pandas has them, becomes an int.
 
     >>> read_query("3b9152ff-2779-5cd0-abfd-0c75e7b54fb9")
     UUID('3b9152ff-2779-5cd0-abfd-0c75e7b54fb9')
     """
+    if isinstance(query, np.integer):
+        return int(query)
     is_id = isinstance(query, str) and POINT_ID.fullmatch(query)
-    return UUID(str(query)) if is_id else query
+    found: Query = UUID(str(query)) if is_id else query
+    return found

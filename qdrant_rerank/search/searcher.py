@@ -25,7 +25,7 @@ from qdrant_rerank.qdrant.recall_plan import DenseEncoder, LexicalEncoder
 from qdrant_rerank.qdrant.recall_request import FilterLike, Prefetches, RecallBy
 from qdrant_rerank.qdrant.settings import CollectionSettings
 from qdrant_rerank.qdrant.stored_states import required_encoder
-from qdrant_rerank.qdrant.transport.client import connect
+from qdrant_rerank.qdrant.transport.client import connect, require_client
 from qdrant_rerank.qdrant.transport.driver import CallLimits, Driver, run
 from qdrant_rerank.qdrant.upload import Added, Upload, add_documents
 from qdrant_rerank.reranking.grouping import GroupedResults
@@ -130,6 +130,7 @@ class HybridSearcher(SearchCore):
         super().__init__(
             collection, reranker, embedder, sparse, text, candidates, options, language
         )
+        require_client(client)
         self._owns_client = client is None
         self.client = connect() if client is None else client
 

@@ -231,8 +231,8 @@ def _text(document: str | dict[str, Any], row: int, rank_fields: list[str] | Non
         if isinstance(document.get(name), str | int | float)
     ]
     if not found:
-        wanted = "'text'" if rank_fields is None else "one of rank_fields"
-        raise BodyError(f"documents.{row} has no text; expected a text in the field {wanted}.")
+        wanted = "'text' or any other field" if rank_fields is None else "a field of rank_fields"
+        raise BodyError(f"documents.{row} has no text; expected a text or a number in {wanted}.")
     return "\n".join(found)
 
 

@@ -1,12 +1,16 @@
-"""What a forked child must make new: it has the locks of its parent's threads, not the threads."""
+"""What a forked child must make new, or leave: it has its parent's locks and files, no threads."""
 
 import os
+import shutil
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from weakref import WeakSet
 
-__all__ = ["ForkLock", "in_child"]
+__all__ = ["ForkLock", "in_child", "temporary_directory"]
 
 
 def in_child(function: Callable[[], None]) -> Callable[[], None]:
@@ -14,6 +18,29 @@ def in_child(function: Callable[[], None]) -> Callable[[], None]:
     if hasattr(os, "register_at_fork"):  # not on Windows
         os.register_at_fork(after_in_child=function)
     return function
+
+
+@contextmanager
+def temporary_directory(parent: Path | None = None, prefix: str | None = None) -> Iterator[Path]:
+    """Give an empty directory, which this process removes after the ``with`` block.
+
+    With ``tempfile.TemporaryDirectory`` a child that another thread forks meanwhile would remove
+    it, too, when it ends.
+
+    Args:
+        parent: where to make it; None for the system's place.
+        prefix: start of its name.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    process = os.getpid()
+    folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+    try:
+        yield folder
+    finally:
+        if os.getpid() == process:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class ForkLock:

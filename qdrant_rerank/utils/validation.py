@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Collection, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -124,16 +124,29 @@ def require_query(query: Any) -> None:
 
 def require_several(name: str, values: Any) -> None:
     """Raise InvalidInputError for a single value where several are expected, and for a table."""
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        one = {"queries": "query"}.get(name, name.removesuffix("s"))
+    if values is None:
+        raise InvalidInputError(f"{name} is None; expected several, such as a list.")
+    one = {"queries": "query"}.get(name, name.removesuffix("s"))
+    if isinstance(values, AsyncIterable):
+        raise InvalidInputError(
+            f"{name} is {a_type(values)}, which only an event loop can iterate. Collect it before: "
+            f"[{one} async for {one} in {name}]."
+        )
+    is_model = hasattr(type(values), "model_fields")  # pydantic's; iterating gives its fields
+    if isinstance(values, str | bytes | Mapping) or is_model or not isinstance(values, Iterable):
         raise InvalidInputError(
             f"{name} is one {type(values).__name__}; expected several. Pass [{one}]."
         )
     if hasattr(values, "columns"):
         raise InvalidInputError(
             f"{name} is {a_type(values)}, and iterating it gives only the names of its columns. "
-            "Pass one column, such as df['text'], or its rows: df.to_dict('records')."
+            f"Pass one column, such as df['text'], or its rows: {_rows(values)}."
         )
+
+
+def _rows(table: Any) -> str:
+    """Return the call that gives the rows of a table: of pandas, or of polars."""
+    return "df.to_dicts()" if hasattr(table, "to_dicts") else "df.to_dict('records')"
 
 
 def as_texts(name: str, values: Any) -> list[str]:

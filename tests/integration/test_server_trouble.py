@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -29,7 +28,7 @@ from qdrant_rerank.errors import IncompleteAddError, QdrantConnectionError, Qdra
 from qdrant_rerank.qdrant.embedded.client import EdgeClient
 from qdrant_rerank.qdrant.server_version import TEXT_INDEX, parse_version
 from tests.integration.test_server import client_options, collection, options  # noqa: F401
-from tests.own_server import OwnServer
+from tests.own_server import OwnServer, make_certificate
 from tests.recalls import CALLS, INDEXES, QUERY, documents, same, shown
 
 pytestmark = [
@@ -205,15 +204,7 @@ def test_a_key_with_a_newline_is_used_without_it(server_url, tmp_path, monkeypat
 @pytest.mark.parametrize("prefer_grpc", [False, True])
 def test_a_certificate_of_ones_own(server_url, tmp_path, prefer_grpc):
     """It is named where it is not trusted; plain HTTP to the port of TLS is told, too."""
-    made = subprocess.run(
-        "openssl req -x509 -newkey rsa:2048 -nodes -keyout k.pem -out c.pem -days 2 -subj /CN=x "
-        "-addext subjectAltName=IP:127.0.0.1".split(),
-        cwd=tmp_path,
-        check=False,
-        capture_output=True,
-    )
-    if made.returncode:
-        pytest.skip("openssl is not installed")
+    make_certificate(tmp_path)
     certificate = tmp_path / "c.pem"
     tls = {
         "SERVICE__ENABLE_TLS": "true",

@@ -20,7 +20,7 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 
 from qdrant_rerank.errors import ModelFileError
-from qdrant_rerank.utils.fork import ForkLock
+from qdrant_rerank.utils.fork import ForkLock, temporary_directory
 from qdrant_rerank.utils.machine import this_boot
 
 try:
@@ -79,10 +79,7 @@ def artifact(
             except OSError as error:
                 _log_once(folder, f"could not be kept ({error}); it is made again each time")
                 try:
-                    # No TemporaryDirectory: a forked child would remove it when it ends.
-                    room = Path(tempfile.mkdtemp())
-                    stack.callback(_remove_own, os.getpid(), room)
-                    folder = room / PART
+                    folder = stack.enter_context(temporary_directory()) / PART
                     folder.mkdir()
                     build(folder)
                 except OSError as failure:
@@ -185,12 +182,6 @@ def _digests(folder: Path) -> dict[str, str]:
             with path.open("rb") as file:
                 digests[path.name] = file_digest(file, "sha256").hexdigest()
     return digests
-
-
-def _remove_own(process: int, room: Path) -> None:
-    """Remove what this process has made; a fork of it leaves that to it."""
-    if process == os.getpid():
-        _remove(room)
 
 
 def _remove(path: Path) -> None:

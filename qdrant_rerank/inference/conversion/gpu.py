@@ -10,7 +10,6 @@ A fused file whose outputs differ from the original's is not used.
 """
 
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from qdrant_rerank.inference.gpu.devices import CPU, INSTALL_GPU
 from qdrant_rerank.inference.inputs import Inputs
 from qdrant_rerank.inference.sessions import import_onnxruntime, open_plain_session
 from qdrant_rerank.inference.tokenizer_files import read_json
+from qdrant_rerank.utils.fork import temporary_directory
 
 __all__ = ["Encoder", "convert_for_gpu", "largest_difference"]
 
@@ -122,15 +122,15 @@ def convert_for_gpu(
     def build(folder: Path) -> None:
         target = folder / "model.onnx"
         logger.info("Making a file for GPUs of %s in %s.", model, cache)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as room:
+        with temporary_directory(folder.parent) as room:
             if encoder is None:
-                halve(model, target, Path(room), large=large)
+                halve(model, target, room, large=large)
                 return
             source = model
             if from_half:  # the CPU, which folds and compares, has no operators for fp16
-                source = Path(room) / "full.onnx"
+                source = room / "full.onnx"
                 widen(model, source)
-            _fuse(source, encoder, target, Path(room), half=half, large=large)
+            _fuse(source, encoder, target, room, half=half, large=large)
 
     size = sum(path.stat().st_size for path in (model, *data))
     large = size * (2 if from_half else 1) >= LARGE

@@ -6,7 +6,6 @@ time (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.h
 
 import logging
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from qdrant_rerank.hub.onnx_files import is_quantized
 from qdrant_rerank.inference.conversion.artifact_cache import artifact
 from qdrant_rerank.inference.cpu import Int8Weights
 from qdrant_rerank.inference.sessions import import_onnxruntime
+from qdrant_rerank.utils.fork import temporary_directory
 
 __all__ = ["quantized"]
 
@@ -68,11 +68,10 @@ def _quantize(model: Path, data: Sequence[Path], target: Path, *, signed: bool) 
         ) from error
 
     # The quantiser writes beside its source, which may be the hub's cache or read-only.
-    room = tempfile.TemporaryDirectory(dir=target.parent.parent)
-    with _without_root_handlers(), room as made:
-        source = Path(made) / "source.onnx"
+    with _without_root_handlers(), temporary_directory(target.parent.parent) as room:
+        source = room / "source.onnx"
         for path in data:
-            beside = Path(made) / path.relative_to(model.parent)
+            beside = room / path.relative_to(model.parent)
             beside.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, beside)  # onnx refuses links of either kind
         graph = onnx.load(model, load_external_data=False)

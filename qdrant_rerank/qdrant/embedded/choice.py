@@ -9,7 +9,7 @@ from pathlib import Path
 from qdrant_client import QdrantClient, models
 
 from qdrant_rerank.errors import MissingDependencyError, QdrantConnectionError
-from qdrant_rerank.qdrant.embedded.places import LISTING, at
+from qdrant_rerank.qdrant.embedded.places import IN_MEMORY, LISTING, at
 from qdrant_rerank.utils.json_object import parse_json
 from qdrant_rerank.utils.terminal import one_line
 
@@ -22,13 +22,14 @@ def embedded_client(path: str | Path | None) -> QdrantClient:
     """Open a client whose engine runs in this process.
 
     Args:
-        path: directory of the collections. None keeps them until the client is closed.
+        path: directory of the collections. None, or ":memory:", keeps them until the client is
+            closed.
 
     Raises:
         MissingDependencyError: qdrant-edge wrote the directory and is not installed.
         QdrantConnectionError: the directory cannot be used, or another process has it open.
     """
-    path = None if path is None else at(path)
+    path = None if path in {None, IN_MEMORY} else at(path)
     if path is not None and (path / LOCAL_LISTING).is_file():
         _require_local_mode(path)
         return _local(path)
@@ -37,7 +38,7 @@ def embedded_client(path: str | Path | None) -> QdrantClient:
 
         return EmbeddedClient(path)
     if path is None:
-        return QdrantClient(location=":memory:")
+        return QdrantClient(location=IN_MEMORY)
     if (path / LISTING).is_file():
         raise MissingDependencyError(
             f"{path} was written by qdrant-edge-py, which is not installed. Run: pip install "

@@ -15,7 +15,7 @@ from typing import Any
 from qdrant_client import QdrantClient
 
 from qdrant_rerank.qdrant.embedded.engine import EmbeddedEngine
-from qdrant_rerank.qdrant.embedded.places import at, temporary_folder
+from qdrant_rerank.qdrant.embedded.places import IN_MEMORY, at, temporary_folder
 from qdrant_rerank.qdrant.embedded.recovery import Recovery
 
 __all__ = ["EdgeClient", "EmbeddedClient"]
@@ -26,9 +26,10 @@ class EmbeddedClient(QdrantClient):
 
     Args:
         path: directory of the collections. A write that has returned survives a crash of the
-            process. Clients of one process share an open directory. None makes a temporary
-            directory, which is removed when the client is closed or the process ends. The next
-            client in memory removes those of processes that were killed.
+            process. Clients of one process share an open directory. None, or ":memory:" as for
+            ``QdrantClient``, makes a temporary directory, which is removed when the client is
+            closed or the process ends. The next client in memory removes those of processes that
+            were killed.
 
     Attributes:
         concurrent: True, since many threads may call at once.
@@ -54,12 +55,13 @@ class EmbeddedClient(QdrantClient):
 
     def __init__(self, path: str | Path | None = None) -> None:
         removed: Callable[[], object] | None = None
+        path = None if path == IN_MEMORY else path
         folder = temporary_folder() if path is None else at(path)
         engine = EmbeddedEngine(folder, durable=path is not None)
         if path is None:
             removed = weakref.finalize(self, _remove, folder, os.getpid())
         # Local mode, for what QdrantClient does before it hands a call on; then our engine.
-        super().__init__(location=":memory:")
+        super().__init__(location=IN_MEMORY)
         self._client = engine
         self._engine = engine
         self._removed = removed

@@ -19,6 +19,7 @@ except ImportError:  # pragma: no cover - Windows
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "IN_MEMORY",
     "LISTING",
     "LOCK",
     "TEMPORARY_MARK",
@@ -34,6 +35,7 @@ __all__ = [
 #: The file that qdrant-client's local mode locks too, so that the two exclude each other.
 LOCK = ".lock"
 LISTING = "collections.json"
+IN_MEMORY = ":memory:"  # what qdrant-client calls the place that is no directory
 DESCRIPTORS = Path("/proc/self/fd")  # open files of this process, on Linux
 TEMPORARY = "qdrant-rerank-"  # first part of the names of temporary directories
 TEMPORARY_MARK = ".temporary"  # a file in them
@@ -47,7 +49,13 @@ def unlock_files(path: Path) -> None:
     """
     for descriptor in _open_below(path):
         with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            # By a duplicate, which no other thread closes: the number may be another file's now.
+            duplicate = os.dup(descriptor)
+            try:
+                if _is_below(path, DESCRIPTORS / str(duplicate)):
+                    fcntl.flock(duplicate, fcntl.LOCK_UN)
+            finally:
+                os.close(duplicate)
 
 
 def close_files(path: Path) -> None:
@@ -61,11 +69,15 @@ def close_files(path: Path) -> None:
 
 
 def _open_below(path: Path) -> Iterator[int]:
-    within = f"{os.path.realpath(path)}{os.sep}"
     for descriptor in list(DESCRIPTORS.iterdir()) if DESCRIPTORS.is_dir() else ():
         with suppress(OSError):
-            if str(descriptor.readlink()).startswith(within):
+            if _is_below(path, descriptor):
                 yield int(descriptor.name)
+
+
+def _is_below(path: Path, descriptor: Path) -> bool:
+    """Return whether the file of a descriptor, a link of the system's, is below a directory."""
+    return str(descriptor.readlink()).startswith(f"{os.path.realpath(path)}{os.sep}")
 
 
 def never_free(thing: object) -> None:

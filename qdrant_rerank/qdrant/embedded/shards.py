@@ -6,7 +6,6 @@ removed. So a process that is killed in between loses no collection that was the
 
 import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -43,6 +42,7 @@ from qdrant_rerank.qdrant.embedded.recovery import (
     readable,
 )
 from qdrant_rerank.qdrant.embedded.vector_changes import vector_names
+from qdrant_rerank.utils.fork import temporary_directory
 from qdrant_rerank.utils.validation import shown
 from qdrant_rerank.utils.warn import warn_caller
 
@@ -303,8 +303,8 @@ class Shards:
             with (
                 self.errors(name),
                 opening_errors(self.where, name),
-                tempfile.TemporaryDirectory(dir=self._directory.path, prefix=COPY) as room,
-                readable(folder, Path(room)) as found,
+                temporary_directory(self._directory.path, COPY) as room,
+                readable(folder, room) as found,
             ):
                 points = self._rebuild(name, entry, found.shard).info().points_count
                 before = recorded_points(folder)

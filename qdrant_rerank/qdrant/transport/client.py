@@ -8,12 +8,20 @@ from weakref import WeakKeyDictionary
 
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
-from qdrant_rerank.errors import QdrantRequestError
+from qdrant_rerank.errors import InvalidInputError, QdrantRequestError
 from qdrant_rerank.qdrant.embedded.choice import embedded_client
 from qdrant_rerank.utils.fork import ForkLock
-from qdrant_rerank.utils.validation import clean_key
+from qdrant_rerank.utils.validation import a_type, clean_key
 
-__all__ = ["AnyClient", "connect", "connect_async", "exclusive", "is_local"]
+__all__ = [
+    "AnyClient",
+    "connect",
+    "connect_async",
+    "exclusive",
+    "is_local",
+    "require_async_client",
+    "require_client",
+]
 
 AnyClient = QdrantClient | AsyncQdrantClient
 ClientOfAServer = TypeVar("ClientOfAServer", QdrantClient, AsyncQdrantClient)
@@ -64,6 +72,33 @@ def _at(kind: type[ClientOfAServer], url: str) -> ClientOfAServer:
             f"{url!r} is not the URL of a Qdrant server: {error} Expected something like "
             "http://localhost:6333."
         ) from None  # the client's own error shows the password of the URL
+
+
+def require_client(client: object) -> None:
+    """Raise InvalidInputError unless it is a client whose calls block, or None."""
+    if isinstance(client, AsyncQdrantClient):
+        raise InvalidInputError(
+            "client is an AsyncQdrantClient, whose calls need an event loop; expected a "
+            "QdrantClient. Pass QdrantClient with the same arguments, or use AsyncHybridSearcher."
+        )
+    if not isinstance(client, QdrantClient | None):
+        raise InvalidInputError(
+            f"client is {a_type(client)}; expected a QdrantClient. Pass QdrantClient(url=...)."
+        )
+
+
+def require_async_client(client: object) -> None:
+    """Raise InvalidInputError unless it is a client for an event loop, or None."""
+    if isinstance(client, QdrantClient) and not is_local(client):
+        raise InvalidInputError(
+            "client is a QdrantClient of a server, whose calls would block the event loop; "
+            "expected an AsyncQdrantClient. Pass AsyncQdrantClient with the same arguments."
+        )
+    if not isinstance(client, AsyncQdrantClient | QdrantClient | None):
+        raise InvalidInputError(
+            f"client is {a_type(client)}; expected an AsyncQdrantClient. Pass "
+            "AsyncQdrantClient(url=...)."
+        )
 
 
 def is_local(client: AnyClient) -> bool:

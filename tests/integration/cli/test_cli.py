@@ -3,8 +3,10 @@
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -247,7 +249,59 @@ def test_an_interrupt_during_imports_prints_no_traceback(module):
     ignoring = ["sh", "-c", 'trap "" INT; exec "$0" "$@"', sys.executable, "-c", script]
     done = subprocess.run(ignoring, capture_output=True, check=False)
     assert done.returncode in {1, 130}
-    assert done.stderr.strip() in {b"", b"Aborted!"}
+    assert done.stderr.strip() in {b"", b"Aborted!", b"Interrupted."}
+
+
+STARTED = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # not what nohup or a CI left
+sys.argv = ["qdrant-rerank", *sys.argv[1:]]
+runpy.run_module("qdrant_rerank", run_name="__main__")
+"""
+
+
+def test_an_interrupt_says_what_to_do_next(tmp_path):
+    """And ends with the exit code that shells know it by; no traceback is shown."""
+    arguments = ["index", "-", "--collection", "docs", "--path", str(tmp_path / "db")]
+    with subprocess.Popen(
+        [sys.executable, "-c", STARTED, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        for number in range(1100):  # 1,024 are read before the collection is made
+            process.stdin.write(f'"Document {number}."\n'.encode())
+        process.stdin.flush()
+        listing = tmp_path / "db" / "collections.json"
+        end = time.monotonic() + 60
+        try:
+            while not (listing.is_file() and "docs" in listing.read_text()):
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            told = process.stderr.readline()
+            _, rest = process.communicate(timeout=60)  # closes what the command reads
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert told == b"Index again: what is stored is not stored twice.\n"
+    assert rest == b"Interrupted.\n"
+
+
+def test_a_blank_question_costs_no_index(command):
+    """The demo refuses it before it reads Python's documentation."""
+    code, out, err = command("demo", " ")
+    assert (code, out) == (2, "")
+    assert "query is empty or white space" in err
+
+
+def test_an_unknown_model_is_answered_with_the_command_that_lists_them(command):
+    """Not with a call of Python."""
+    for arguments in (("rerank", QUERY, "--reranker", "nope"), ("models", "path", "nope")):
+        code, _, err = command(*arguments, stdin=LINES)
+        assert code == 2
+        assert "'qdrant-rerank models' lists the names" in err
+        assert "list_supported_models" not in err
 
 
 def test_errors_name_options_where_python_has_arguments(command, tmp_path):

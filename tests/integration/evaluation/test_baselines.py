@@ -23,6 +23,7 @@ from qdrant_rerank.cli.main import main
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.evaluation import Document, evaluate_run
 from qdrant_rerank.evaluation.baselines import Bm25Baseline, bi_encoder_inside
+from qdrant_rerank.evaluation.compare import with_reranker
 from qdrant_rerank.evaluation.metrics import holm
 from qdrant_rerank.evaluation.sets import EvaluatedSets
 from qdrant_rerank.evaluation.trec import is_ranked
@@ -151,6 +152,20 @@ def test_searchers_are_measured_with_their_baselines(client, bundled):
     hits = [hit.payload["_id"] for hit in lexical.search(QUERIES["q1"])]
     assert list(found["BM25 (baseline)"].after["q1"]) == hits
     assert found["bi-encoder in BM25"].before == found["BM25"].before
+
+
+def test_a_bi_encoder_that_two_rerankers_hold_is_measured_once(client):
+    """Both models grown on e5-small-v2 hold the same one; with other candidates it is another."""
+    both = {"one": DEFAULT_RERANKER, "two": "grown-e5-small-cross-v1"}
+    found = evaluate_run(RUN, CORPUS, QUERIES, QRELS, reranker=both, baseline=True, progress=False)
+    assert [c.name for c in found.configurations] == ["one", "two", "BM25", "bi-encoder in one"]
+    first = HybridSearcher("docs", client=client, reranker=both["one"], candidates=4)
+    first.add([{"_id": i, "text": t} for i, t in TEXTS.items()], progress=False)
+    searchers = {"one": first, "two": with_reranker(first, both["two"])}
+    searchers["fewer"] = HybridSearcher("docs", client=client, reranker=both["one"], candidates=3)
+    found = evaluate(searchers, QUERIES, QRELS, baseline=True, progress=False)
+    inside = [c.name for c in found.configurations if c.name.startswith("bi-encoder")]
+    assert inside == ["bi-encoder in one", "bi-encoder in fewer"]
 
 
 def test_a_pool_is_not_called_a_first_stage(tmp_path):

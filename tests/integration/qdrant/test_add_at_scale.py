@@ -192,7 +192,10 @@ def test_a_command_whose_server_is_lost_says_what_is_stored(command, tmp_path):
         assert done.exit_code == 2
         assert "8 documents before it were added." in done.stderr
         assert "resume=" not in done.stderr
-        advice = {"index": "Index again", "reindex": "They are removed, and nothing is switched."}
+        advice = {
+            "index": "Index again",
+            "reindex": "The new documents are removed, and nothing is switched.",
+        }
         assert advice[command] in done.stderr
         left = {one.name for one in qdrant.client.get_collections().collections}
         assert left == ({"docs"} if command == "index" else set())
@@ -230,7 +233,10 @@ def test_a_command_with_a_wrong_document_and_a_failed_batch_says_both_in_its_wor
     assert "1 documents before it were added." in done.stderr
     assert ".failed_ids" not in done.stderr
     assert done.stderr.count(advice) == 1  # the server's own words
-    next_step = {"index": "Index again", "reindex": "They are removed, and nothing is switched."}
+    next_step = {
+        "index": "Index again",
+        "reindex": "The new documents are removed, and nothing is switched.",
+    }
     assert done.stderr.count(next_step[command]) == 1
 
 

@@ -15,7 +15,7 @@ from fastembed.common.model_description import ModelSource, PoolingType
 from fastembed.rerank.cross_encoder import TextCrossEncoder as FastembedCrossEncoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from qdrant_client import QdrantClient, models
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_client.http.models import QueryResponse
 
 from qdrant_rerank import (
@@ -33,6 +33,7 @@ from qdrant_rerank.errors import (
     CollectionNotFoundError,
     InvalidInputError,
     MissingTextError,
+    MissingTextWarning,
     ModelOutputError,
     SchemaMismatchError,
 )
@@ -358,8 +359,42 @@ def test_one_thing_in_place_of_several_is_an_error(searcher, bundled, wrong):
         bundled.token_count,
     )
     for call in calls:
-        with pytest.raises(InvalidInputError, match=r"is one .*; expected several\. Pass \["):
+        with pytest.raises(InvalidInputError, match=r"is (one \w+|None); expected several"):
             call(wrong)
+
+
+def test_a_client_of_the_other_kind_is_refused_at_once():
+    """Its calls would return coroutines; nothing of its URL is shown."""
+    for client, kind in ((AsyncQdrantClient(":memory:"), "Async"), ("http://a:secret@b", "a str")):
+        with pytest.raises(InvalidInputError, match=f"client is .*{kind}") as caught:
+            HybridSearcher("docs", client=client)
+        assert "secret" not in str(caught.value)
+    with pytest.raises(InvalidInputError, match=r"client is a str; expected an AsyncQdrantClient"):
+        AsyncHybridSearcher("docs", client="http://a:secret@b")
+
+
+def test_a_whole_number_of_numpy_is_an_id(searcher):
+    """As pandas has it; a vector is told where it belongs."""
+    numbered = HybridSearcher("numbered", client=searcher.client)
+    numbered.add(DOCUMENTS, ids=range(len(DOCUMENTS)), progress=False)
+    assert numbered.search(np.int64(1)) == numbered.search(1)
+    assert numbered.search_batch(np.array([1])) == [numbered.search(1)]
+    with pytest.raises(InvalidInputError, match=r"query is a list; .* Pass a vector as recall="):
+        numbered.search([0.1, 0.2])
+
+
+def test_a_text_function_that_raises_is_told_so(searcher):
+    """And not that it returned nothing."""
+    lost = HybridSearcher("docs", client=searcher.client, text=lambda payload: payload["zzz"])
+    with pytest.warns(MissingTextWarning, match=r"the text function raised KeyError\('zzz'\)"):
+        lost.search(QUERY)
+
+
+def test_a_wrong_document_of_a_new_collection_is_the_only_error(searcher):
+    """That the collection is not there yet is no part of its traceback."""
+    with pytest.raises(InvalidInputError, match="Document 0") as caught:
+        HybridSearcher("new", client=searcher.client).add([3])
+    assert caught.value.__context__ is None
 
 
 def test_a_missing_collection_names_those_that_exist(searcher):

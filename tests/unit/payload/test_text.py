@@ -96,7 +96,7 @@ def test_the_longest_texts_are_suggested_first_and_ids_never():
 @pytest.mark.parametrize(
     ("function", "seen"),
     [
-        (lambda payload: payload["body"], "returned no text"),
+        (lambda payload: payload["body"], "raised KeyError('body')"),
         (lambda payload: "", "returned no text"),
         (len, "returned an int, not a str"),
         (lambda payload: ["a", "text"], "returned a list, not a str"),

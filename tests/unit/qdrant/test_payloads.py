@@ -1,6 +1,7 @@
 """Payloads of every type that Python's data libraries make, as Qdrant stores them."""
 
 import enum
+import itertools
 import json
 import os
 import subprocess
@@ -71,6 +72,9 @@ REFUSED = {
     "object": object(),
     "bytes": b"\xff",
     "complex of numpy": np.complex64(1),
+    "complex": 1j,
+    "an iterator, which is empty the second time": iter([1]),
+    "an iterator without end": itertools.count(),
     "bytes of numpy": np.array([b"a"]),
     "seconds of numpy": np.timedelta64(1, "s"),
     "a large number": 2**64,

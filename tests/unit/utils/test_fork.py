@@ -54,3 +54,33 @@ def test_a_child_can_do_what_a_thread_of_its_parent_was_doing(lock, work):
         check=True,
     )
     assert done.stdout == "0\n"
+
+
+HOLD_IN_A_THREAD = """
+import os, sys, threading
+from pathlib import Path
+from qdrant_rerank.utils.fork import temporary_directory
+held, forked = threading.Event(), threading.Event()
+def hold():
+    with temporary_directory(Path(sys.argv[1])) as folder:
+        (folder / "made").write_text("content")
+        held.set()
+        forked.wait()
+        print((folder / "made").is_file(), flush=True)
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+if os.fork() == 0:
+    sys.exit()
+os.wait()
+forked.set()
+thread.join()
+"""
+
+
+def test_a_temporary_directory_outlives_a_forked_child(tmp_path):
+    """The child ends while a thread of its parent is at work in it; the parent removes it."""
+    command = [sys.executable, "-c", HOLD_IN_A_THREAD, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "True\n"
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from qdrant_client import models
 
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.utils.validation import (
@@ -13,11 +14,42 @@ from qdrant_rerank.utils.validation import (
 )
 
 
-@pytest.mark.parametrize("one", ["a text", b"bytes", {"text": "a document"}, 3, None])
+@pytest.mark.parametrize(
+    "one",
+    ["a text", b"bytes", {"text": "a document"}, 3, models.ScoredPoint(id=1, version=0, score=1)],
+)
 def test_one_thing_is_not_several(one):
     """Letters, bytes and keys would be taken for them."""
     with pytest.raises(InvalidInputError, match=r"is one .*; expected several\. Pass \[document\]"):
         require_several("documents", one)
+
+
+def test_nothing_and_what_only_a_loop_can_iterate_are_not_several():
+    """Neither is advised to be put into a list."""
+    with pytest.raises(InvalidInputError, match=r"^documents is None; expected several, such as"):
+        require_several("documents", None)
+
+    async def documents():
+        yield "iron"
+
+    with pytest.raises(InvalidInputError, match=r"\[document async for document in documents\]"):
+        require_several("documents", documents())
+
+
+def test_rows_of_a_table_of_polars_are_named_as_it_names_them():
+    """Its frame has ``to_dicts`` and no ``to_dict('records')``."""
+
+    class Frame:
+        columns = ("text",)
+
+        def __iter__(self):
+            return iter(())
+
+        def to_dicts(self):
+            return []
+
+    with pytest.raises(InvalidInputError, match=r"its rows: df\.to_dicts\(\)\.$"):
+        require_several("documents", Frame())
 
 
 def test_a_table_is_not_several_texts():

@@ -425,3 +425,47 @@ def test_two_searchers_on_one_path_share_the_engine(tmp_path, monkeypatch):
             third.add(["another text"], progress=False)
         assert {c.name for c in one.client.get_collections().collections} == {"docs", "others"}
     shutil.rmtree(tmp_path / "db")
+
+
+@pytest.mark.parametrize("make", [EmbeddedClient, embedded_client])
+def test_the_name_of_memory_is_no_directory(make, tmp_path, monkeypatch):
+    """As in ``QdrantClient(":memory:")``."""
+    monkeypatch.chdir(tmp_path)
+    with closing(make(":memory:")) as client:
+        assert client.init_options.get("path") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+REUSE_A_NUMBER = """
+import fcntl, os, sys
+from pathlib import Path
+from qdrant_rerank.qdrant.embedded.places import unlock_files
+
+below, other = Path(sys.argv[1], "below", "file"), Path(sys.argv[1], "other")
+for path in (below, other):
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+number = os.open(below, os.O_RDONLY)
+mine = os.open(other, os.O_RDONLY)
+fcntl.flock(mine, fcntl.LOCK_EX)
+
+def as_another_thread(event, arguments):
+    if event == "fcntl.flock" and arguments[1] == fcntl.LOCK_UN:
+        os.dup2(mine, number)
+
+sys.addaudithook(as_another_thread)
+unlock_files(below.parent)
+try:
+    fcntl.flock(os.open(other, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    print("lost")
+except BlockingIOError:
+    print("kept")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_no_lock_is_released_of_a_file_that_took_the_number_of_another(tmp_path):
+    """A thread closes one and opens the other between the look at a descriptor and its unlock."""
+    command = [sys.executable, "-c", REUSE_A_NUMBER, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "kept\n"

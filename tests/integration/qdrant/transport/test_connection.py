@@ -28,33 +28,13 @@ from qdrant_rerank.errors import (
     SchemaMismatchError,
 )
 from tests.fault_server import answer, broken_off, garbage, serving
+from tests.faults import COLLECTION, SCHEMA
+from tests.own_server import make_certificate
 
 
 def refusal(text):
     """As Qdrant says no."""
     return json.dumps({"status": {"error": text}, "time": 0.0}).encode()
-
-
-COLLECTION = {
-    "result": {
-        "status": "green",
-        "optimizer_status": "ok",
-        "segments_count": 1,
-        "config": {
-            "params": {"vectors": {"size": 256, "distance": "Cosine"}},
-            "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
-            "optimizer_config": {
-                "deleted_threshold": 0.2,
-                "vacuum_min_vector_number": 1000,
-                "default_segment_number": 0,
-                "flush_interval_sec": 5,
-            },
-        },
-        "payload_schema": {},
-    },
-    "status": "ok",
-    "time": 0.0,
-}
 
 
 def searcher_at(url, timeout=5):
@@ -144,7 +124,7 @@ def test_a_cluster_with_too_few_replicas_says_what_is_missing(asked, seen):
 
     def respond(handler):
         if handler.command == "GET":
-            answer(200, json.dumps(COLLECTION).encode())(handler)
+            SCHEMA(handler)
         else:
             attempts.append(handler.path)
             answer(500, refusal(UNAVAILABLE))(handler)
@@ -177,15 +157,7 @@ def test_http_to_a_tls_port_and_the_reverse_are_told():
 
 def test_an_unknown_certificate_says_where_to_name_its_authority(tmp_path):
     """SSL_CERT_FILE, which httpx reads."""
-    made = subprocess.run(
-        "openssl req -x509 -newkey rsa:2048 -nodes -keyout k.pem -out c.pem -days 2 -subj /CN=x "
-        "-addext subjectAltName=IP:127.0.0.1".split(),
-        cwd=tmp_path,
-        check=False,
-        capture_output=True,
-    )
-    if made.returncode:
-        pytest.skip("openssl is not installed")
+    make_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "c.pem", tmp_path / "k.pem")
     with socket.create_server(("127.0.0.1", 0)) as plain:
@@ -221,7 +193,7 @@ def test_a_proxy_of_the_environment_is_named(monkeypatch, free_port):
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_text_index_on_an_old_server_is_told_by_the_version(exists):
     """Such a server makes the index without scores, so that to make one is no advice."""
-    config = json.loads(json.dumps(COLLECTION))
+    config = {"result": json.loads(json.dumps(COLLECTION)), "status": "ok", "time": 0.0}
     index = {"data_type": "text", "params": {"type": "text"}, "points": 1}
     config["result"]["payload_schema"] = {"text": index}
     asked = []
@@ -277,7 +249,7 @@ def test_a_server_that_hangs_ends_in_time():
 
     def slow_query(handler):
         if handler.command == "GET":
-            answer(200, json.dumps(COLLECTION).encode())(handler)
+            SCHEMA(handler)
         else:
             gate.wait(20)
 
@@ -298,7 +270,7 @@ def test_the_second_search_works_once_the_server_is_back():
         if not state["up"]:
             answer(503, b"starting")(handler)
         elif handler.command == "GET":
-            answer(200, json.dumps(COLLECTION).encode())(handler)
+            SCHEMA(handler)
         else:
             found = {"id": 1, "version": 0, "score": 0.5, "payload": {"text": "a"}}
             body = {"result": {"points": [found]}, "status": "ok", "time": 0.0}
