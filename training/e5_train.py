@@ -218,14 +218,21 @@ class Trainer:
 
     def teacher(self, pairs: list[tuple[int, int]], prior: Tensor) -> Tensor:
         """Logits of pairs; NaN where the second teacher is asked and has no vector."""
-        second, found = self.second, prior.numpy().copy()
-        own = SHARPNESS * self.cosines(pairs)
+        found = prior.numpy().copy()
+        own, second = SHARPNESS * self.cosines(pairs), self.second_logits(pairs)
+        asked = np.array([self.second.queries[query] != NONE for query, _ in pairs])
+        found[asked] += (second[asked] - own[asked]) / 2
+        return torch.from_numpy(found)
+
+    def second_logits(self, pairs: list[tuple[int, int]]) -> NDArray[np.float32]:
+        """The second teacher's score of pairs: 0 where it is not asked, NaN without a vector."""
+        second, found = self.second, np.zeros(len(pairs), dtype=np.float32)
         for at, (query, passage) in enumerate(pairs):
             if (row := second.queries[query]) != NONE:
                 place = second.passages[passage]
                 cosine = second.asked[row] @ second.read[place] if place != NONE else np.nan
-                found[at] += (SECOND_SHARPNESS * cosine - own[at]) / 2
-        return torch.from_numpy(found)
+                found[at] = SECOND_SHARPNESS * cosine
+        return found
 
     def cosines(self, pairs: list[tuple[int, int]]) -> NDArray[np.float32]:
         """The trunk's own score of pairs."""

@@ -3,10 +3,11 @@
     python training/reader_train.py DATA_DIR E5_DIR EXPORTED_DIR WORK_DIR OUT_DIR
 
 A step has four kinds of groups. *Passages of the sets*: the reader stays near the scalars' logits,
-which are raised for the answer; labels decide about what rules made of it. *Sentences*: likewise,
-with labels for those of the question's own paragraph. *Pairs*: relations both ways, and questions
-changed as an answer was. *Templates*, filled anew at every step. What is decided by labels is
-learned by cross-entropy. All else is as in ``e5_train.py``.
+which are raised for the answer, and by the second teacher where queries are topical; labels decide
+about what rules made of it. *Sentences*: likewise, with labels for those of the question's own
+paragraph. *Pairs*: relations both ways, and questions changed as an answer was. *Templates*, filled
+anew at every step. What is decided by labels is learned by cross-entropy. All else is as in
+``e5_train.py``.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from corpus import draw_corpus, token_ids
 from data import share
 from e5_groups import Group, Sampler, Texts, micro_batches
 from e5_pipeline import CONFIG, keep_memory, new_trainer, publish, read_config
-from e5_train import Trainer
+from e5_train import Second, Trainer
 from encoders import Encoder, teachers
 from exported import lexical_of, load_head
 from making import PAIRED
@@ -117,6 +118,10 @@ class ReaderTrainer(Trainer):
         passages = len(self.plan.texts) + len(self.texts.read[0].offsets) - 1
         self.answers = len(self.plan.queries), passages
         self.texts = Texts([*self.texts.asked, cached[0]], [*self.texts.read, cached[1]])
+        more = (np.full(len(states.offsets) - 1, NONE) for states in cached)  # not asked about
+        known = self.second.queries, self.second.passages
+        places = [np.concatenate(both) for both in zip(known, more, strict=True)]
+        self.second = Second(*places, self.second.asked, self.second.read)
         sources = {query.source for query in self.plan.queries}
         weights = {source: float(source in PAIRED) for source in sources}
         settings = self.settings | {"weights": weights, "negatives": 2, "same": 0, "dense": 1}
@@ -196,7 +201,10 @@ class ReaderTrainer(Trainer):
         others[:, 0] = False
         first = torch.zeros(len(groups), dtype=torch.long)
         made = F.cross_entropy(logits.masked_fill(others, -1e4), first)
-        teacher = base.clone()
+        second = torch.from_numpy(self.second_logits(self.pairs_of(groups))).view_as(base)
+        second = second - second.nanmean(1, keepdim=True)
+        hidden |= second.isnan()
+        teacher = base + settings["second"] * second.nan_to_num()
         teacher[:, 0] += settings["raised"]
         hidden[:, 0] = False
         softness = settings["softness"]
