@@ -52,7 +52,7 @@ Status = Literal["reranked", "partial", "degraded", "no text", "recall only", "n
 
 #: How a collection stores states of documents: "int8" takes 8 bits per number; "float16" takes 16,
 #: and is nearly exact; "pq", product quantisation, takes a byte for several numbers, with a
-#: codebook that was learnt for the model.
+#: quantizer that was learnt for the model.
 StatesPrecision = Literal["int8", "float16", "pq"]
 
 #: The score of a hit that was not scored: the lowest float32, so that it is below any other score

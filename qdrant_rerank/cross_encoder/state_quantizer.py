@@ -178,12 +178,11 @@ class StateQuantizer:
         """Columns that the embeddings of a text's tokens predict."""
         embeddings = self.rows[ids].astype(np.float32) * self.row_scales[ids]
         embeddings -= embeddings.mean(0)
-        predicted: NDArray[np.float32] = embeddings @ self.project @ self.expand
-        return predicted
+        return np.asarray(embeddings @ self.project @ self.expand, dtype=np.float32)
 
     def _without_mean(
         self, predicted: NDArray[np.float32], codes: NDArray[np.uint8]
     ) -> NDArray[np.float32]:
         places = codes[:, self._group_of_column] * np.intp(self.width) + np.arange(self.width)
-        made: NDArray[np.float32] = (predicted + self.centroids.take(places)) @ self.decode
-        return made
+        columns = predicted + self.centroids.take(places)
+        return np.asarray(columns @ self.decode, dtype=np.float32)
