@@ -79,7 +79,7 @@ class StateQuantizer:
         """
         path = quantizer_file(model)
         try:
-            with np.load(path) as kept:
+            with path.open("rb") as file, np.load(file) as kept:
                 arrays = {name: kept[name].astype(np.float32) for name in (*MATRICES, *FLOATS)}
                 for name in MATRICES:
                     arrays[name] *= kept[f"{name}_scales"].astype(np.float32)

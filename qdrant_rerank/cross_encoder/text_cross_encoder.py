@@ -322,7 +322,7 @@ class TextCrossEncoder:
         Args:
             documents: texts.
             precision: "int8" takes 290 bytes per token of the default model, "float16" 740; of
-                "grown-e5-small-cross-v1" 415 and 1,370. "pq", product quantisation, takes BYTES_PQ,
+                "grown-e5-small-cross-v1" 415 and 1,370. "pq", product quantisation, takes 73,
                 of a model that has a quantizer: the default one.
             progress: whether a progress bar is shown on stderr after a second; None to show it if
                 stderr is a terminal.
