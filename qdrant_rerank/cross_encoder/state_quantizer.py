@@ -134,10 +134,6 @@ class StateQuantizer:
     def _encode(self) -> NDArray[np.float32]:
         return np.linalg.inv(self.decode)
 
-    @cached_property
-    def _group_of_column(self) -> NDArray[np.intp]:
-        return np.repeat(np.arange(self.bytes_per_token), np.diff(self.groups))
-
     def encode(
         self, ids: NDArray[np.int64], states: NDArray[np.float32]
     ) -> tuple[NDArray[np.uint8], NDArray[np.int8], np.float32]:
@@ -151,15 +147,14 @@ class StateQuantizer:
             Codes, (tokens, bytes_per_token), and the text's mean less the mean of means, (width,),
             whole numbers in units of the scale that comes last.
         """
-        predicted = self._predicted(ids)
-        columns = (states - states.mean(0)) @ self._encode - predicted
+        columns = (states - states.mean(0)) @ self._encode - self._projected(ids) @ self.expand
         codes = np.empty((len(ids), self.bytes_per_token), dtype=np.uint8)
         for group, (start, end) in enumerate(pairwise(self.groups)):
             own = self.centroids[:, start:end]
             costs = (own * own).sum(1) + self.penalties - 2 * columns[:, start:end] @ own.T
             codes[:, group] = costs.argmin(1)
         # The mean makes good what the codes lose of it.
-        mean = (states - self._without_mean(predicted, codes)).mean(0) - self.centre
+        mean = (states - self._without_mean(ids, codes)).mean(0) - self.centre
         scale = max(np.abs(mean).max() / np.float32(MEAN_LARGEST), SMALLEST_SCALE)
         return codes, np.rint(mean / scale).astype(np.int8), scale
 
@@ -172,17 +167,38 @@ class StateQuantizer:
     ) -> NDArray[np.float32]:
         """Decode a text, of which :meth:`encode` returned these: shape (tokens, width)."""
         whole = mean.astype(np.float32) * scale + self.centre
-        return self._without_mean(self._predicted(ids), codes) + whole
+        return self._without_mean(ids, codes) + whole
 
-    def _predicted(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Columns that the embeddings of a text's tokens predict."""
+    def _projected(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What predicts the states of a text's tokens: (tokens, rank)."""
         embeddings = self.rows[ids].astype(np.float32) * self.row_scales[ids]
         embeddings -= embeddings.mean(0)
-        return np.asarray(embeddings @ self.project @ self.expand, dtype=np.float32)
+        return np.asarray(embeddings @ self.project, dtype=np.float32)
 
     def _without_mean(
-        self, predicted: NDArray[np.float32], codes: NDArray[np.uint8]
+        self, ids: NDArray[np.int64], codes: NDArray[np.uint8]
     ) -> NDArray[np.float32]:
-        places = codes[:, self._group_of_column] * np.intp(self.width) + np.arange(self.width)
-        columns = predicted + self.centroids.take(places)
-        return np.asarray(columns @ self.decode, dtype=np.float32)
+        table, decode, expand = self._decoder
+        places: NDArray[np.intp] = codes + np.arange(0, len(table), CENTROIDS)
+        found = table.take(places, axis=0).reshape(len(codes), -1) @ decode
+        found += self._projected(ids) @ expand
+        return np.asarray(found, dtype=np.float32)
+
+    @cached_property
+    def _decoder(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Centroids of one group below the other, and what turns them and a prediction into states.
+
+        All groups are as wide as the widest, filled up with 0: rows are faster to gather than
+        numbers.
+        """
+        widest = max(np.diff(self.groups))
+        table = np.zeros((self.bytes_per_token, CENTROIDS, widest), dtype=np.float32)
+        decode = np.zeros((self.bytes_per_token, widest, self.width), dtype=np.float32)
+        for group, (start, end) in enumerate(pairwise(self.groups)):
+            table[group, :, : end - start] = self.centroids[:, start:end]
+            decode[group, : end - start] = self.decode[start:end]
+        return (
+            table.reshape(-1, widest),
+            decode.reshape(-1, self.width),
+            np.asarray(self.expand @ self.decode, dtype=np.float32),
+        )
