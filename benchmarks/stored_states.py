@@ -18,10 +18,12 @@ Each part takes minutes and adds its figures to FILE:
   indexing with states takes beside the trunk's own time.
 - ``memory``: largest memory of a process that searches, with stored states and without.
 - ``during``: searches while ``fill_states`` works, beside those before and after it.
-- ``dl19``, ``wikiqa_test``: with DATA_DIR, nDCG@10 and RR of the whole model and of states in int8.
-- ``order``: with DATA_DIR, Kendall's tau of scores by int8, by float16 and by the whole model, of a
-  few queries of dl19, and the largest difference of logits between the whole model in fp32 and its
-  states in float16.
+- ``dl19``, ``wikiqa_test``: with DATA_DIR, nDCG@10 and RR of the whole model and of states in int8
+  and, if the model has a quantizer, "pq".
+- ``order``: with DATA_DIR, Kendall's tau of scores by int8, by "pq" and by the whole model with
+  those by float16, of a few queries of dl19; bytes per token in the payload; and the largest
+  difference of logits between the whole model in fp32 and its states in float16.
+- ``unpack``: milliseconds to read records of 100 made-up documents, int8 and "pq" in turns.
 """
 
 import argparse
@@ -61,7 +63,7 @@ CANDIDATES = 100
 GIVEN_RUNS = {"dl19": "candidates_bm25_top100.tsv.gz"}
 SETTINGS = CollectionSettings(document_states="int8")
 COMPARED = 5  # queries whose scores are compared one by one
-PARTS = ("place", "speed", "search", "memory", "during", "dl19", "wikiqa_test", "order")
+PARTS = ("place", "speed", "search", "memory", "during", "dl19", "wikiqa_test", "order", "unpack")
 KINDS = ("none", "payload", "uint8", "float16")
 SPREAD = 13  # standard deviation of the numbers of states, of which the largest is 80
 
@@ -116,6 +118,8 @@ def measured(part: str, model: str, given: argparse.Namespace) -> Any:
             return memory(model, given.documents)
         case "during":
             return during(model, given.documents)
+        case "unpack":
+            return unpacking(model, given.turns)
         case "order":
             return order(model, given.data / "eval" / "dl19", given.queries or COMPARED)
         case _:
@@ -442,7 +446,8 @@ def quality(model: str, folder: Path, most: int | None) -> dict[str, float]:
     chosen = {query: qrels[query] for query in list(run)[:most] if query in qrels}
     run = {query: run[query] for query in chosen}
     encoder = TextCrossEncoder(model)
-    rerankers: dict[str, Any] = {"whole": encoder, "int8": Stored(encoder, "int8")}
+    rerankers: dict[str, Any] = {"whole": encoder}
+    rerankers |= {precision: Stored(encoder, precision) for precision in small(encoder)}
     found = evaluate_run(
         run, corpus, {query: queries[query] for query in chosen}, chosen, reranker=rerankers
     )
@@ -464,23 +469,51 @@ def order(model: str, folder: Path, count: int) -> dict[str, float]:
     )
     run = read_run(folder / GIVEN_RUNS[folder.name])
     encoder, exact = TextCrossEncoder(model), TextCrossEncoder(model, precision="fp32")
-    taus: dict[str, list[float]] = {"int8": [], "whole": []}
+    taus: dict[str, list[float]] = {name: [] for name in (*small(encoder), "whole")}
+    stored: dict[Any, int] = dict.fromkeys(small(encoder), 0)
+    tokens = 0
     differences = []
     for query in list(run)[:count]:
         text, texts = queries[query], [corpus[document].content for document in run[query]]
         near = Stored(encoder, "float16").rerank(text, texts)
-        taus["int8"].append(kendalltau(Stored(encoder, "int8").rerank(text, texts), near))
+        tokens += encoder.token_count([("", one) for one in texts])
+        for precision in stored:
+            states = encoder.encode_documents(texts, precision=precision, progress=False)
+            taus[precision].append(kendalltau(encoder.rerank(text, states), near))
+            stored[precision] += sum(len(encoded(bytes(record))) for record in states)
         taus["whole"].append(kendalltau(encoder.rerank(text, texts), near))
         by_states = Stored(exact, "float16").rerank(text, texts)
         differences.append(np.abs(np.array(by_states) - exact.rerank(text, texts)).max())
-    figures = {
-        "tau int8, float16": float(np.mean(taus["int8"])),
-        "least tau int8, float16": float(np.min(taus["int8"])),
-        "tau whole, float16": float(np.mean(taus["whole"])),
-        "largest difference fp32": float(np.max(differences)),
-    }
+    figures = {"largest difference fp32": float(np.max(differences))}
+    for name, values in taus.items():
+        figures[f"tau {name}, float16"] = float(np.mean(values))
+        figures[f"least tau {name}, float16"] = float(np.min(values))
+    for name, count_bytes in stored.items():
+        figures[f"bytes per token {name}"] = count_bytes / tokens
     show(f"{model} order", figures)
     return figures
+
+
+def unpacking(model: str, turns: int) -> dict[str, float]:
+    """Compare the times to read records in two precisions."""
+    encoder, texts = TextCrossEncoder(model, threads=1), made_up(CANDIDATES)
+    scorer = encoder.states()
+    kept = {
+        precision: encoder.encode_documents(texts, precision=precision, progress=False)
+        for precision in small(encoder)
+    }
+
+    def reading(states: Any) -> Callable[[str], Any]:
+        return lambda _: [scorer.stored(record) for record in states]
+
+    figures = in_turns({name: reading(states) for name, states in kept.items()}, turns)
+    show(f"{model} unpack", figures)
+    return figures
+
+
+def small(encoder: TextCrossEncoder) -> list[Any]:
+    """Precisions of the states of a model that are not nearly exact."""
+    return [precision for precision in encoder.states_models if precision != "float16"]
 
 
 def kendalltau(one: list[float], other: list[float]) -> float:

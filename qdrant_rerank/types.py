@@ -51,8 +51,9 @@ __all__ = [
 Status = Literal["reranked", "partial", "degraded", "no text", "recall only", "no candidates"]
 
 #: How a collection stores states of documents: "int8" takes 8 bits per number; "float16" takes 16,
-#: and is nearly exact.
-StatesPrecision = Literal["int8", "float16"]
+#: and is nearly exact; "pq", product quantisation, takes a byte for several numbers, with a
+#: quantizer that was learnt for the model.
+StatesPrecision = Literal["int8", "float16", "pq"]
 
 #: The score of a hit that was not scored: the lowest float32, so that it is below any other score
 #: and every format and database can hold it, as none can hold minus infinity.

@@ -237,7 +237,7 @@ def _examine(
         stored = {record.id: stored_record(record.payload) for record in found}
         yield from checks.check_states(
             schema,
-            TextCrossEncoder(reranker, lazy_load=True).states_model,
+            TextCrossEncoder(reranker, lazy_load=True).states_models,
             list(read.values()),
             [stored.get(point_id) for point_id in read],
         )

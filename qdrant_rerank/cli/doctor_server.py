@@ -14,6 +14,7 @@ from qdrant_rerank.errors import MissingTextError
 from qdrant_rerank.payload import AUTO, TextChoice
 from qdrant_rerank.qdrant.schema import CollectionSchema
 from qdrant_rerank.qdrant.server_version import Version, parse_version
+from qdrant_rerank.types import StatesPrecision
 
 __all__ = [
     "check_average_length",
@@ -204,13 +205,16 @@ def check_texts(
 
 
 def check_states(
-    schema: CollectionSchema, model: bytes, texts: Sequence[str], stored: Sequence[bytes | None]
+    schema: CollectionSchema,
+    models: Mapping[StatesPrecision, bytes],
+    texts: Sequence[str],
+    stored: Sequence[bytes | None],
 ) -> Iterator[Finding]:
     """Check how many documents have current states of the reranker, if the collection stores any.
 
     Args:
         schema: the collection's vectors, and what it records.
-        model: digest of what decides a state of the reranker that searches.
+        models: digests of what decides a state of the reranker that searches, by precision.
         texts: texts of the sample.
         stored: for each text its stored record, or None.
     """
@@ -218,7 +222,7 @@ def check_states(
     if states is None or not texts:
         return
     command = f"qdrant-rerank states --collection {schema.collection}"
-    if states.model != model:
+    if states.model != models.get(states.precision):
         yield Finding(
             "states",
             False,
@@ -228,7 +232,7 @@ def check_states(
         )
         return
     current = sum(
-        record is not None and is_current(record, text, model, states.precision)
+        record is not None and is_current(record, text, states.model, states.precision)
         for text, record in zip(texts, stored, strict=True)
     )
     yield Finding(

@@ -39,7 +39,7 @@ batch_size_option = click.option(
 )
 document_states_option = click.option(
     "--document-states",
-    type=click.Choice(["int8", "float16"]),
+    type=click.Choice(["int8", "float16", "pq"]),
     help="Store what the reranker makes of each document: see 'states'. Else as the collection "
     "before.",
 )

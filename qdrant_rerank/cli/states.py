@@ -28,7 +28,7 @@ __all__ = ["states"]
 @reranker_option("or a path, of a model whose lower layers see each text alone")
 @click.option(
     "--precision",
-    type=click.Choice(["int8", "float16"]),
+    type=click.Choice(["int8", "float16", "pq"]),
     help="Of the states; else as the collection records, or int8.",
 )
 @click.option(

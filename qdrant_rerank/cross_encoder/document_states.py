@@ -6,7 +6,7 @@ A *record* is one document. All numbers are little-endian::
     width, passages                2 x uint16
     model                          16 bytes, digest of what decides a state
     text                           16 bytes, digest of the text that was read
-    scale                          float32
+    scale                          float32; of "pq", one for each passage
     tokens, start, end             3 x uint32, for each passage
     token ids                      uint16 or uint32 for each token, as flags say
     states                         tokens x width, int8 or int16, in units of the scale, deflated
@@ -17,6 +17,10 @@ quarters of a byte for one: 289 bytes per token of a model that is 384 wide, whe
 takes 320 and keeps the order no better (Kendall's tau with exact states 0.997 and 0.998).
 "float16" takes about 750: as many bytes as a float16 has, but whole numbers with a scale, whose
 error in a score is a fifth of a float16's.
+
+The states of "pq" are the mean of each passage, width numbers of int8, then the codes of each
+token, uint8, deflated together; there is a scale for each passage. See
+:mod:`~qdrant_rerank.cross_encoder.state_quantizer`.
 """
 
 import mmap
@@ -33,6 +37,7 @@ from typing import Any, get_args, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_rerank.cross_encoder.state_quantizer import StateQuantizer
 from qdrant_rerank.errors import DamagedFileError, InvalidInputError, ModelFileError
 from qdrant_rerank.types import StatesPrecision
 from qdrant_rerank.utils.atomic_files import atomic_binary
@@ -59,7 +64,7 @@ PASSAGE = Struct("<3I")
 CHECKSUM = Struct("<I")
 DIGEST_BYTES = 16
 SCALE = Struct("<f")
-# Of each precision: the dtype of its numbers, and the largest.
+# Of each precision without a quantizer: the dtype of its numbers, and the largest.
 NUMBERS = {"int8": ("i1", 80), "float16": ("<i2", 32767)}
 SMALLEST_SCALE = np.float32(1e-30)  # of a document whose states are all 0
 RAW_DEFLATE = -15  # no header, since a checksum is there
@@ -115,27 +120,53 @@ def pack(
     model: bytes,
     text: bytes,
     truncated: bool,
+    quantizer: StateQuantizer | None = None,
 ) -> bytes:
-    """Return the record of a document; its states are rounded to the precision."""
+    """Return the record of a document; its states are rounded to the precision.
+
+    Args:
+        passages: of the document.
+        precision: "pq" needs a quantizer.
+        model: digest of what decides a state.
+        text: digest of the text.
+        truncated: whether a part of the text was cut off.
+        quantizer: of the model's states.
+    """
     width = passages[0].states.shape[1]
     ids = np.concatenate([passage.ids for passage in passages])
-    states = np.concatenate([passage.states for passage in passages])
     long_ids = bool(ids.max(initial=0) >= 2**16)
     flags = TRUNCATED * truncated | LONG_IDS * long_ids
-    dtype, largest = NUMBERS[precision]
-    scale = max(np.abs(states).max(initial=0) / np.float32(largest), SMALLEST_SCALE)
-    numbers = np.rint(states / scale).astype(dtype)
+    if precision == "pq":
+        assert quantizer is not None
+        scales, numbers = _quantized(passages, quantizer)
+    else:
+        scales, numbers = _rounded(passages, *NUMBERS[precision])
     deflate = zlib.compressobj(wbits=RAW_DEFLATE, strategy=zlib.Z_HUFFMAN_ONLY)
     parts = [
         HEAD.pack(FORMAT, PRECISIONS.index(precision), flags, 0, width, len(passages), model, text),
-        SCALE.pack(scale),
+        scales,
         *(PASSAGE.pack(len(each.ids), *each.span) for each in passages),
         ids.astype("<u4" if long_ids else "<u2").tobytes(),
-        deflate.compress(numbers.tobytes()),
+        deflate.compress(numbers),
         deflate.flush(),
     ]
     body = b"".join(parts)
     return body + CHECKSUM.pack(zlib.crc32(body))
+
+
+def _rounded(passages: Sequence[Passage], dtype: str, largest: int) -> tuple[bytes, bytes]:
+    """Return the scale of a document and its states as whole numbers."""
+    states = np.concatenate([passage.states for passage in passages])
+    scale = max(np.abs(states).max(initial=0) / np.float32(largest), SMALLEST_SCALE)
+    return SCALE.pack(scale), np.rint(states / scale).astype(dtype).tobytes()
+
+
+def _quantized(passages: Sequence[Passage], quantizer: StateQuantizer) -> tuple[bytes, bytes]:
+    """Return the scales of passages, and their means and codes."""
+    made = [quantizer.encode(passage.ids, passage.states) for passage in passages]
+    scales = b"".join(SCALE.pack(scale) for _, _, scale in made)
+    means = b"".join(mean.tobytes() for _, mean, _ in made)
+    return scales, means + b"".join(codes.tobytes() for codes, _, _ in made)
 
 
 def is_current(record: bytes, text: str, model: bytes, precision: StatesPrecision) -> bool:
@@ -158,50 +189,79 @@ def kind_of(record: bytes | memoryview) -> tuple[StatesPrecision, bytes] | None:
     return PRECISIONS[fields[1]], fields[6]
 
 
-def unpack(record: bytes | memoryview) -> Record | None:
-    """Read a record; None if it is damaged, or of another format."""
+def unpack(record: bytes | memoryview, quantizer: StateQuantizer | None = None) -> Record | None:
+    """Read a record; None if it is damaged, of another format, or in "pq" without a quantizer."""
     body = memoryview(record)[: -CHECKSUM.size]
     try:
         [checksum] = CHECKSUM.unpack(memoryview(record)[-CHECKSUM.size :])
         fields = HEAD.unpack_from(body)
     except struct.error:
         return None
-    number, kind, flags, _, width, count, model, text = fields
+    number, kind, flags, _, _, count, model, text = fields
     if number != FORMAT or kind >= len(PRECISIONS) or not count or zlib.crc32(body) != checksum:
         return None
+    precision = PRECISIONS[kind]
     try:
-        passages = _passages(body, PRECISIONS[kind], flags, width, count)
+        passages = _passages(body, quantizer if precision == "pq" else NUMBERS[precision])
     except (ValueError, struct.error, zlib.error):  # lengths that do not fit, by another writer
         return None
-    return Record(PRECISIONS[kind], model, text, bool(flags & TRUNCATED), passages)
+    return Record(precision, model, text, bool(flags & TRUNCATED), passages)
 
 
-def _passages(
-    body: memoryview, precision: StatesPrecision, flags: int, width: int, count: int
-) -> list[Passage]:
-    first = HEAD.size + SCALE.size
-    [scale] = SCALE.unpack_from(body, HEAD.size)
+def _passages(body: memoryview, states: StateQuantizer | tuple[str, int] | None) -> list[Passage]:
+    """Read the passages of a record.
+
+    Args:
+        body: the record without its checksum.
+        states: what reads the states: a quantizer, or the dtype of whole numbers.
+    """
+    _, _, flags, _, width, count, _, _ = HEAD.unpack_from(body)
+    of_passage = isinstance(states, StateQuantizer)
+    scales = np.frombuffer(body, "<f4", count if of_passage else 1, HEAD.size)
+    first = HEAD.size + scales.nbytes
     places = [PASSAGE.unpack_from(body, first + PASSAGE.size * at) for at in range(count)]
-    tokens = sum(length for length, _, _ in places)
+    bounds = [0, *np.cumsum([length for length, _, _ in places]).tolist()]
+    own = [slice(*bound) for bound in pairwise(bounds)]
     kind, start = "<u4" if flags & LONG_IDS else "<u2", first + PASSAGE.size * count
-    ids = np.frombuffer(body, kind, tokens, start)
-    dtype = np.dtype(NUMBERS[precision][0])
-    size = tokens * width * dtype.itemsize
-    deflated = body[start + ids.nbytes :]
+    ids = np.frombuffer(body, kind, bounds[-1], start).astype(np.int64)
+    deflated = body[start + bounds[-1] * np.dtype(kind).itemsize :]
+    if not np.isfinite(scales).all():
+        raise ValueError("not what pack writes")
+    if isinstance(states, StateQuantizer):
+        if states.width != width or not states.knows(ids) or not all(np.diff(bounds)):
+            raise ValueError("not what the quantizer writes")
+        shapes = (count, width), (bounds[-1], states.bytes_per_token)
+        means, codes = _inflated(deflated, "u1", *shapes)
+        read = zip(own, means.view(np.int8), scales, strict=True)
+        found = [states.decoded(ids[at], codes[at], mean, scale) for at, mean, scale in read]
+    elif states is not None:
+        [numbers] = _inflated(deflated, states[0], (bounds[-1], width))
+        whole = numbers * np.float32(scales[0])
+        found = [whole[at] for at in own]
+    else:
+        raise ValueError("needs a quantizer")
+    return [
+        Passage(ids[at], states_of, (begin, end))
+        for at, states_of, (_, begin, end) in zip(own, found, places, strict=True)
+    ]
+
+
+def _inflated(deflated: memoryview, dtype: str, *shapes: tuple[int, int]) -> list[NDArray[Any]]:
+    """Read arrays of these shapes, one after the other."""
+    sizes = [rows * columns * np.dtype(dtype).itemsize for rows, columns in shapes]
+    size = sum(sizes)
     # Huffman's code takes a bit of a byte at least: a small record cannot fill the memory.
-    if not 0 < size <= 8 * len(deflated) or not np.isfinite(scale):
+    if not 0 < size <= 8 * len(deflated):
         raise ValueError("not what pack writes")
     # One byte more than there should be tells of states that are too long.
     numbers = zlib.decompressobj(RAW_DEFLATE).decompress(deflated, size + 1)
-    ids = ids.astype(np.int64)
-    states = np.frombuffer(numbers, dtype).reshape(tokens, width) * np.float32(scale)
-    passages = []
-    start = 0
-    for length, begin, end in places:
-        own = slice(start, start + length)
-        passages.append(Passage(ids[own], states[own], (begin, end)))
-        start += length
-    return passages
+    if len(numbers) != size:
+        raise ValueError("not what pack writes")
+    starts = [0, *np.cumsum(sizes).tolist()]
+    return [
+        np.frombuffer(numbers[start:end], dtype).reshape(shape)
+        for (start, end), shape in zip(pairwise(starts), shapes, strict=True)
+    ]
 
 
 class DocumentStates(Sequence[memoryview]):
@@ -213,7 +273,7 @@ class DocumentStates(Sequence[memoryview]):
         records: of the documents, all by the same model and of the same precision.
 
     Attributes:
-        precision: "int8" or "float16"; None if there are no documents.
+        precision: "int8", "float16" or "pq"; None if there are no documents.
         model: digest of what decides a state: the model's and the tokenizer's files, the max
             length, how long documents are read; None if there are no documents.
 

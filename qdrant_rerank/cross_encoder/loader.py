@@ -20,11 +20,17 @@ from qdrant_rerank.cross_encoder.modular import MODULES, TOKEN_OUTPUTS, ModularH
 from qdrant_rerank.cross_encoder.prompts import PromptTemplate, PromptTokenizer, choose_prompt
 from qdrant_rerank.cross_encoder.score_cache import ScoreCache, model_fingerprint
 from qdrant_rerank.cross_encoder.scorer import PairScorer
+from qdrant_rerank.cross_encoder.state_quantizer import (
+    StateQuantizer,
+    quantizer_digest,
+    quantizer_file,
+)
 from qdrant_rerank.cross_encoder.state_scorer import QUERY_SHARE, StateScorer
 from qdrant_rerank.cross_encoder.windows import PairReader, Windows
 from qdrant_rerank.errors import InvalidInputError, ModelFileError
 from qdrant_rerank.hub.locate import ModelFiles
 from qdrant_rerank.hub.onnx_files import external_files, input_width, is_quantized
+from qdrant_rerank.hub.specs import DEFAULT_RERANKER
 from qdrant_rerank.inference.conversion.attention import with_fused_attention
 from qdrant_rerank.inference.conversion.dequantize import dequantized
 from qdrant_rerank.inference.conversion.gpu import Encoder, convert_for_gpu
@@ -36,6 +42,7 @@ from qdrant_rerank.inference.request import Request
 from qdrant_rerank.inference.runtime import Runtime
 from qdrant_rerank.inference.tokenization import PairTokenizer
 from qdrant_rerank.inference.tokenizer_files import TOKENIZER_FILES
+from qdrant_rerank.types import StatesPrecision
 from qdrant_rerank.utils.fork import in_child
 from qdrant_rerank.utils.validation import shown
 
@@ -109,7 +116,7 @@ class EncoderLoader:
     def __getstate__(self) -> dict[str, Any]:
         loaded = ("loaded_reader", "loaded_scorer", "loaded_states")
         state = self.__dict__ | {"_lock": None} | dict.fromkeys(loaded)
-        for name in ("plan", "states_model"):  # they depend on the machine
+        for name in ("plan", "states_models"):  # they depend on the machine
             state.pop(name, None)
         return state
 
@@ -129,9 +136,12 @@ class EncoderLoader:
         return make_plan(self.request, self.files.precision)
 
     @functools.cached_property
-    def states_model(self) -> bytes:
-        """Digest of what decides the states of a document, 16 bytes; no model is loaded."""
-        return model_fingerprint(
+    def states_models(self) -> dict[StatesPrecision, bytes]:
+        """Digests of what decides the states of a document, 16 bytes, by the states' precision.
+
+        "pq" is there if the model has a quantizer. No model is loaded.
+        """
+        model = model_fingerprint(
             self._files_of_model(),
             {
                 "format": FORMAT,
@@ -142,6 +152,11 @@ class EncoderLoader:
                 "in passages": self.windows is not None,
             },
         )[:DIGEST_BYTES]
+        models: dict[StatesPrecision, bytes] = {"int8": model, "float16": model}
+        quantizer = quantizer_file(self.files.model)
+        if quantizer.is_file():
+            models["pq"] = quantizer_digest(model, quantizer)
+        return models
 
     def reader(self) -> PairReader:
         """Return the reader of texts; the ONNX file is not loaded."""
@@ -192,16 +207,25 @@ class EncoderLoader:
                     )
         return scorer
 
-    def states(self) -> StateScorer:
+    def states(self, precision: StatesPrecision | None = None) -> StateScorer:
         """Return the model in two parts, ready to encode documents and to score by states.
 
         They take the place of the whole model, if that has scored nothing: it would hold the same
         weights a second time. It is loaded again when it is first used.
 
+        Args:
+            precision: that states are wanted in; None for any that the model has.
+
         Raises:
-            InvalidInputError: its lower layers do not see each text alone.
+            InvalidInputError: its lower layers do not see each text alone, or it has no quantizer
+                for the precision.
         """
         reader = self.reader()
+        if precision == "pq" and "pq" not in self.states_models:
+            raise InvalidInputError(
+                "States in 'pq' need a quantizer that was learnt for the model, and "
+                f"{self.files.name} has none. Choose 'int8', or {DEFAULT_RERANKER}, which has one."
+            )
         if self.loaded_states is None:
             with self._lock:
                 if self.loaded_states is None:
@@ -231,7 +255,9 @@ class EncoderLoader:
             label=self.label,
             precision=self.plan.weights,
         )
-        return StateScorer(scorer, runtime, documents, self.states_model)
+        models = self.states_models
+        quantizer = StateQuantizer.read(self.files.model) if "pq" in models else None
+        return StateScorer(scorer, runtime, documents, models, quantizer)
 
     def _two_parts(
         self, plan: Plan, *, max_bytes: int | None = None, in_floats: bool = False

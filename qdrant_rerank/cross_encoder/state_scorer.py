@@ -13,7 +13,7 @@ rounded, stored or not, so that a score does not depend on what is stored.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Self
@@ -25,6 +25,7 @@ from qdrant_rerank.cross_encoder.document_cache import TwoPartRuntime
 from qdrant_rerank.cross_encoder.document_states import (
     Passage,
     Record,
+    kind_of,
     pack,
     text_digest,
     unpack,
@@ -32,6 +33,7 @@ from qdrant_rerank.cross_encoder.document_states import (
 from qdrant_rerank.cross_encoder.pair_scores import PairScores
 from qdrant_rerank.cross_encoder.score_cache import PairOutput
 from qdrant_rerank.cross_encoder.scorer import PairScorer
+from qdrant_rerank.cross_encoder.state_quantizer import StateQuantizer
 from qdrant_rerank.cross_encoder.windows import PairReader
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.inference.batching import Batch
@@ -87,20 +89,27 @@ class StateScorer:
         scorer: made with a :class:`TwoPartRuntime` and the reader of queries.
         runtime: that runtime.
         documents: reads documents, with the share of the query taken off the max length.
-        model: digest of what decides a state, 16 bytes.
+        models: digests of what decides a state, 16 bytes, by the precision of the states.
+        quantizer: of the states in "pq"; None if ``models`` has no such precision.
 
     Attributes:
-        model: as given.
+        models: as given.
         scorer: as given.
     """
 
     def __init__(
-        self, scorer: PairScorer, runtime: TwoPartRuntime, documents: PairReader, model: bytes
+        self,
+        scorer: PairScorer,
+        runtime: TwoPartRuntime,
+        documents: PairReader,
+        models: Mapping[StatesPrecision, bytes],
+        quantizer: StateQuantizer | None,
     ) -> None:
         self.scorer = scorer
         self._runtime = runtime
         self._documents = documents
-        self.model = model
+        self._quantizer = quantizer
+        self.models = models
 
     def encode(self, texts: Sequence[str], precision: StatesPrecision) -> list[bytes]:
         """Return the record of each text, in order.
@@ -165,21 +174,27 @@ class StateScorer:
         Raises:
             InvalidInputError: it is damaged, or of another model.
         """
-        record = unpack(document)
+        kind = kind_of(document)
+        if kind is not None and kind[1] != self.models.get(kind[0]):
+            raise InvalidInputError(
+                f"The states of document {number} are of another model, or of another revision, "
+                "max length, long_documents= or quantizer of this one. Encode the documents with "
+                "this encoder."
+            )
+        record = self.stored(document)
         if record is None:
             raise InvalidInputError(
                 f"The states of document {number} are damaged. Encode the documents again."
             )
-        if record.model != self.model:
-            raise InvalidInputError(
-                f"The states of document {number} are of another model, or of another revision, "
-                "max length or long_documents= of this one. Encode the documents with this encoder."
-            )
         return record
+
+    def stored(self, record: bytes | memoryview) -> Record | None:
+        """Read a record of this model; None if it is damaged, or of another format."""
+        return unpack(record, self._quantizer)
 
     def read(self, text: str, precision: StatesPrecision, *, spread: bool = False) -> Record:
         """Read a text now; its states are rounded as stored ones are."""
-        made = unpack(self._record(text, precision, spread))
+        made = self.stored(self._record(text, precision, spread))
         assert made is not None
         return made
 
@@ -216,12 +231,14 @@ class StateScorer:
             ids = row.ids[row.type_ids == 1]
             states = self._runtime.states(ids[None], 1, spread=spread)
             passages.append(Passage(ids, states[0], span))
+        model = self.models[precision]
         return pack(
             passages,
             precision=precision,
-            model=self.model,
-            text=text_digest(self.model, text),
+            model=model,
+            text=text_digest(model, text),
             truncated=any(row.truncated for row in reading.rows),
+            quantizer=self._quantizer,
         )
 
 
@@ -289,7 +306,7 @@ class StateSteps:
         query, document = self._given_pairs[row]
         record = self._records.get(row)
         if record is None and isinstance(document, StoredText) and document.record is not None:
-            record = unpack(document.record)
+            record = self._scorer.stored(document.record)
             width = self._queries[query].states.shape[-1]
             if record is not None and record.passages[0].states.shape[-1] != width:
                 record = None  # forged: what decides a state decides its width

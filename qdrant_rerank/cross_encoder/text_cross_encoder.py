@@ -322,7 +322,8 @@ class TextCrossEncoder:
         Args:
             documents: texts.
             precision: "int8" takes 290 bytes per token of the default model, "float16" 740; of
-                "grown-e5-small-cross-v1" 415 and 1,370.
+                "grown-e5-small-cross-v1" 415 and 1,370. "pq", product quantisation, takes 73,
+                of a model that has a quantizer: the default one.
             progress: whether a progress bar is shown on stderr after a second; None to show it if
                 stderr is a terminal.
 
@@ -330,8 +331,8 @@ class TextCrossEncoder:
             The states, in input order.
 
         Raises:
-            InvalidInputError: the model has no such layers; the error names those that have. Or an
-                argument is wrong.
+            InvalidInputError: the model has no such layers, or no quantizer for "pq"; the error
+                names those that have. Or an argument is wrong.
             MissingDependencyError: onnx is not installed, which cuts the model in two, once.
             ModelOutputError: the model failed.
 
@@ -346,21 +347,27 @@ class TextCrossEncoder:
         require_several("documents", documents)
         require_choice("precision", precision, StatesPrecision)
         require_flag("progress", progress, optional=True)
-        return encoded_stream(self._model.states(), documents, precision, progress)
+        return encoded_stream(self._model.states(precision), documents, precision, progress)
 
     @property
-    def states_model(self) -> bytes:
-        """Digest, 16 bytes, of what decides the states of a document; loads no model."""
-        return self._model.states_model
+    def states_models(self) -> dict[StatesPrecision, bytes]:
+        """Digests, 16 bytes, of what decides the states of a document, by their precision.
 
-    def states(self) -> StateScorer:
+        It has the precisions of the model. No model is loaded.
+        """
+        return self._model.states_models
+
+    def states(self, precision: StatesPrecision | None = None) -> StateScorer:
         """Return the model in two parts, for a searcher; loads it.
 
+        Args:
+            precision: that states are wanted in; None for any that the model has.
+
         Raises:
-            InvalidInputError: its lower layers do not see each text alone; the error names models
-                whose do.
+            InvalidInputError: its lower layers do not see each text alone, or it has no quantizer
+                for "pq"; the error names models that have.
         """
-        return self._model.states()
+        return self._model.states(precision)
 
     def rank(
         self,
@@ -647,7 +654,9 @@ class TextCrossEncoder:
     def _stored(self, pairs: Sequence[tuple[str, str]]) -> StoredText | None:
         """Return the first document if it comes with states of this model; all others do, too."""
         first = pairs[0][-1] if pairs and isinstance(pairs[0], tuple) and pairs[0] else None
-        if not isinstance(first, StoredText) or first.model != self._model.states_model:
+        if not isinstance(first, StoredText):
+            return None
+        if first.model != self._model.states_models.get(first.precision):
             return None
         require_pairs(pairs)
         return first

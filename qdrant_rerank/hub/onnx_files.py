@@ -9,12 +9,17 @@ import mmap
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from qdrant_rerank.errors import ModelFileError
 from qdrant_rerank.hub.integrity import stays_inside
 
 __all__ = [
     "DYNAMIC_QUANTIZATION",
+    "external_array",
     "external_data",
     "external_files",
     "how_to_export",
@@ -42,6 +47,8 @@ MESSAGES: dict[str, dict[int, str]] = {
 }
 # onnx.proto: the way from a model to the sizes of its inputs.
 TO_INPUTS, NAME, TO_SIZES = (7, 11), 1, (2, 1, 2, 1)
+# The way to its weights, and of a weight the number of its name.
+TO_WEIGHTS, WEIGHT_NAME, ENTRY = (7, 5), 8, 13
 DEEPEST = 100  # levels of nested messages, protobuf's own limit
 LONGEST_VARINT = 10  # bytes
 MOST_NAMES_LISTED = 20
@@ -170,6 +177,40 @@ def external_data(model: Path) -> list[str]:
                 "not loaded: take the model from a source that you trust."
             )
     return found
+
+
+def external_array(model: Path, name: str, dtype: DTypeLike) -> NDArray[Any]:
+    """Map a weight that an ONNX file keeps as external data into memory.
+
+    Returns:
+        Its numbers, one after the other.
+
+    Raises:
+        ModelFileError: the file is damaged, or has no such weight.
+    """
+    inside = external_data(model)
+    try:
+        with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            for start, stop in _inside(data, [(0, len(data))], TO_WEIGHTS):
+                fields = list(_fields(data, start, stop))
+                names = [data[a:b] for number, a, b in fields if number == WEIGHT_NAME]
+                if names != [name.encode()]:
+                    continue
+                entries = dict(_entry(data, a, b) for number, a, b in fields if number == ENTRY)
+                location, length = entries["location"], int(entries["length"])
+                if location in inside:
+                    size = length // np.dtype(dtype).itemsize
+                    place = int(entries.get("offset", 0))
+                    return np.memmap(model.parent / location, dtype, "r", place, (size,))
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelFileError(f"{name} of {model} cannot be read: {error}.") from error
+    raise ModelFileError(f"{model} has no weight {name} in a file beside it.")
+
+
+def _entry(data: mmap.mmap, at: int, end: int) -> tuple[str, str]:
+    """Return the key and the value of a piece of information on external data."""
+    entry = {number: data[a:b].decode() for number, a, b in _fields(data, at, end)}
+    return entry[1], entry.get(2, "")
 
 
 def _locations(data: mmap.mmap, at: int, end: int, message: str, depth: int) -> Iterator[str]:

@@ -176,8 +176,9 @@ class Prepared:
         if settings.document_states is None:
             return None
         encoder = required_encoder(self._reranker)
-        await driver.compute(encoder.states)
-        return CollectionStates(settings.document_states, encoder.states_model, encoder.model_name)
+        precision = settings.document_states
+        await driver.compute(encoder.states, precision)
+        return CollectionStates(precision, encoder.states_models[precision], encoder.model_name)
 
     def _require_states(self, settings: CollectionSettings) -> None:
         """Raise unless a collection that is there stores what the settings say of states."""

@@ -8,7 +8,7 @@ returned with a hit; it is fetched for the hits that are scored.
 import logging
 from base64 import b64encode
 from binascii import a2b_base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from qdrant_client import models
@@ -64,12 +64,16 @@ class StatesEncoder(Protocol):
         ...
 
     @property
-    def states_model(self) -> bytes:
-        """Digest of what decides a state."""
+    def states_models(self) -> Mapping[StatesPrecision, bytes]:
+        """Digests of what decides a state, by the precisions of states that it makes."""
         ...
 
-    def states(self) -> RecordEncoder:
-        """Return what makes the records; raises InvalidInputError for another kind of model."""
+    def states(self, precision: StatesPrecision | None = None) -> RecordEncoder:
+        """Return what makes records in a precision, or in any.
+
+        Raises:
+            InvalidInputError: the model makes none, or none of the precision.
+        """
         ...
 
 

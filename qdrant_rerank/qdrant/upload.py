@@ -273,7 +273,7 @@ def _states_of(schema: CollectionSchema, reranker: StatesEncoder | None) -> AddS
     states = schema.states
     if states is None:
         return None
-    if reranker is not None and reranker.states_model == states.model:
+    if reranker is not None and reranker.states_models.get(states.precision) == states.model:
         return partial(with_states, encoder=reranker, states=states)
     logger.warning(
         "%r stores states of %s (as it was then), which is not this searcher's reranker, so "

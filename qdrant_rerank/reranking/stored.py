@@ -96,7 +96,9 @@ async def fetch_late(stage: Any, texts: Sequence[str]) -> list[LateText]:
     """
     late = [text for text in texts if isinstance(text, LateText) and not text.by_states]
     encoder = states_encoder(stage)
-    if not late or encoder is None or encoder.states_model != late[0].model:
+    if not late or encoder is None:
+        return []
+    if late[0].model != encoder.states_models.get(late[0].precision):
         return []
     later = late[0].later
     stored = await later.fetch([text.point_id for text in late])

@@ -77,12 +77,12 @@ async def fill_states(
             collection has data of its own in the field of the states. Nothing was written.
         QdrantError: Qdrant failed; what was written stays.
     """
-    maker = await driver.compute(encoder.states)
     first.forget()
     schema = await first.schema(driver)
     recorded = schema.states
     chosen = precision or (recorded.precision if recorded is not None else "int8")
-    states = CollectionStates(chosen, encoder.states_model, encoder.model_name)
+    maker = await driver.compute(encoder.states, chosen)
+    states = CollectionStates(chosen, encoder.states_models[chosen], encoder.model_name)
     await settle_for_add(driver, choice, schema)
     if recorded is None:
         await _require_free(driver, first.collection, batch_size)

@@ -245,7 +245,9 @@ class Search:
         states = None if schema is None else schema.states
         if states is None or not self._encoders:
             return None
-        own = await self._driver.compute(lambda: [one.states_model for one in self._encoders])
+        own = await self._driver.compute(
+            lambda: [model for one in self._encoders for model in one.states_models.values()]
+        )
         if states.model not in own:
             if time.monotonic() - self._first.read_at > SCHEMA_S:
                 states = await self._states_now(states)

@@ -477,7 +477,8 @@ class HybridSearcher(SearchCore):
         next one. Nothing else of a point is touched.
 
         Args:
-            precision: "int8" or "float16"; None for what the collection records, or else int8.
+            precision: "int8", "float16" or "pq"; None for what the collection records, or else
+                int8.
             batch_size: documents per request.
             progress: shows a progress bar on stderr; None shows one if stderr is a terminal.
 
@@ -486,8 +487,8 @@ class HybridSearcher(SearchCore):
 
         Raises:
             InvalidInputError: an argument is wrong, the lower layers of the reranker do not see
-                each text alone, or the collection has data of its own in the field of the states.
-                Nothing was written.
+                each text alone, it has no quantizer for "pq", or the collection has data of its own
+                in the field of the states. Nothing was written.
             CollectionNotFoundError: there is no such collection.
             QdrantError: Qdrant failed. What was written stays.
         """

@@ -5,6 +5,7 @@ import inspect
 import json
 import os.path
 import pickle
+import re
 import shutil
 import statistics
 import struct
@@ -14,6 +15,8 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qdrant_rerank import (
     DEFAULT_RERANKER,
@@ -23,6 +26,7 @@ from qdrant_rerank import (
     Windows,
 )
 from qdrant_rerank.cross_encoder.document_states import Passage, pack, unpack
+from qdrant_rerank.cross_encoder.state_quantizer import quantizer_file
 from qdrant_rerank.cross_encoder.state_scorer import StoredText
 from qdrant_rerank.errors import (
     DamagedFileError,
@@ -30,9 +34,11 @@ from qdrant_rerank.errors import (
     InvalidInputError,
     ModelFileError,
 )
+from qdrant_rerank.hub.specs import BUNDLED_DIRECTORY
 from qdrant_rerank.qdrant.stored_states import encoded
 from tests.models.build import WORDS
 
+PRECISIONS = ["int8", "float16", "pq"]
 BUNDLED = [DEFAULT_RERANKER, "grown-e5-small-cross-v1", "grown-minilm-l3-v2"]
 QUERY = "melting point of iron"
 DOCUMENTS = [
@@ -84,36 +90,61 @@ def test_float16_states_score_as_the_whole_model(model, within, cache_dir):
     assert np.allclose(whole.rerank(QUERY, states), whole.rerank(QUERY, documents), atol=within)
 
 
-def test_int8_states_keep_the_order(encoder):
-    """On real texts, Kendall's tau with states that are nearly exact is 0.99 or more."""
+@pytest.mark.parametrize(("precision", "least"), [("int8", 0.99), ("pq", 0.97)])
+def test_states_keep_the_order(encoder, precision, least):
+    """On real texts, Kendall's tau with states that are nearly exact."""
     modules = (statistics, shutil, json, os.path)
     functions = [one for module in modules for one in vars(module).values() if callable(one)]
     documents = list(dict.fromkeys(filter(None, map(inspect.getdoc, functions))))
     scores = [
-        encoder.rerank("copy a file", encoder.encode_documents(documents, precision=precision))
-        for precision in ("int8", "float16")
+        encoder.rerank("copy a file", encoder.encode_documents(documents, precision=one))
+        for one in (precision, "float16")
     ]
     assert len(documents) > 60
-    assert kendalltau(*scores) >= 0.99
+    assert kendalltau(*scores) >= least
 
 
-def test_a_score_depends_on_its_pair_alone(encoder):
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_score_depends_on_its_pair_alone(encoder, precision):
     """Other documents, their order and encoding alone change no bit of a score."""
-    states = encoder.encode_documents(DOCUMENTS)
+
+    def encode(texts):
+        return encoder.encode_documents(texts, precision=precision)
+
+    states = encode(DOCUMENTS)
     scores = encoder.rerank(QUERY, states)
-    turned = encoder.encode_documents(DOCUMENTS[::-1])
+    turned = encode(DOCUMENTS[::-1])
     assert encoder.rerank(QUERY, turned)[::-1] == scores
     for row, text in enumerate(DOCUMENTS):
-        assert encoder.rerank(QUERY, encoder.encode_documents([text])) == [scores[row]]
+        assert encoder.rerank(QUERY, encode([text])) == [scores[row]]
     assert encoder.rerank(QUERY, states[1:3]) == scores[1:3]
 
 
-def test_int8_states_are_small(encoder):
-    """A token takes at most 400 bytes as it is stored, with what comes with each document."""
+PHRASES = st.lists(st.sampled_from(WORDS[:40]), max_size=30).map(" ".join)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(PRECISIONS), st.lists(PHRASES, min_size=1, max_size=6), st.data())
+def test_a_record_and_its_score_depend_on_their_text_alone(encoder, precision, texts, data):
+    """To the bit, whatever is encoded and scored with them, stored or as texts."""
+    row = data.draw(st.sampled_from(range(len(texts))))
+    states = encoder.encode_documents(texts, precision=precision)
+    alone = encoder.encode_documents([texts[row]], precision=precision)
+    assert bytes(states[row]) == bytes(alone[0])
+    scores = encoder.rerank(QUERY, states)
+    assert encoder.rerank(QUERY, alone) == [scores[row]]
+    model = encoder.states_models[precision]
+    read = [StoredText.of(text, model, precision, None) for text in texts]
+    assert encoder.rerank(QUERY, read) == scores
+
+
+@pytest.mark.parametrize(("precision", "most"), [("int8", 400), ("pq", 100)])
+def test_states_are_small(encoder, precision, most):
+    """Bytes of a token as it is stored, with what comes with each document."""
     texts = [inspect.getdoc(one) for one in (shutil.copyfile, json.dumps, statistics.median)]
     tokens = encoder.token_count([("", text) for text in texts])
-    states = encoder.encode_documents(texts)
-    assert sum(len(encoded(bytes(record))) for record in states) / tokens <= 400
+    states = encoder.encode_documents(texts, precision=precision)
+    assert sum(len(encoded(bytes(record))) for record in states) / tokens <= most
 
 
 @pytest.mark.parametrize("scores_first", [True, False])
@@ -146,21 +177,23 @@ def test_no_documents(encoder):
     assert (len(states), states.precision, encoder.rerank(QUERY, states)) == (0, None, [])
 
 
-def test_a_long_document_is_read_in_passages(cache_dir):
+@pytest.mark.parametrize("precision", ["int8", "pq"])
+def test_a_long_document_is_read_in_passages(cache_dir, precision):
     """The best passage of a long document is found, whatever the query's length."""
     encoder = TextCrossEncoder(
         DEFAULT_RERANKER, cache_dir=cache_dir, long_documents=Windows(overlap=8), max_length=96
     )
     text = " ".join(made_up(8, words=(30, 40))) + " Iron melts at 1538 degrees Celsius."
-    states = encoder.encode_documents([text, DOCUMENTS[1]])
-    found = unpack(states[0])
+    states = encoder.encode_documents([text, DOCUMENTS[1]], precision=precision)
+    found = encoder.states().stored(states[0])
     assert found is not None
     assert len(found.passages) > 3
     assert found.passages[-1].span[1] == len(text)
     assert found.passages[0].span[0] == 0
     scores = encoder.rerank(QUERY, states)
-    alone = [encoder.encode_documents([text[slice(*each.span)]]) for each in found.passages]
-    assert scores[0] == max(encoder.rerank(QUERY, one)[0] for one in alone)
+    parts = [text[slice(*each.span)] for each in found.passages]
+    alone = encoder.encode_documents(parts, precision=precision)
+    assert scores[0] == max(encoder.rerank(QUERY, alone))
 
 
 def test_a_cut_document_is_read_alike_for_all_queries(cache_dir):
@@ -174,13 +207,14 @@ def test_a_cut_document_is_read_alike_for_all_queries(cache_dir):
     assert np.isfinite(encoder.rerank(long_query, states)).all()
 
 
-def test_a_file_is_what_was_saved(encoder, tmp_path):
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_file_is_what_was_saved(encoder, tmp_path, precision):
     """States that were saved and loaded give the same scores."""
-    states = encoder.encode_documents(DOCUMENTS)
+    states = encoder.encode_documents(DOCUMENTS, precision=precision)
     states.save(tmp_path / "states.bin")
     loaded = DocumentStates.load(tmp_path / "states.bin")
     assert [bytes(one) for one in loaded] == [bytes(one) for one in states]
-    assert (loaded.precision, loaded.model) == ("int8", encoder.states_model)
+    assert (loaded.precision, loaded.model) == (precision, encoder.states_models[precision])
     assert encoder.rerank(QUERY, loaded) == encoder.rerank(QUERY, states)
 
 
@@ -237,13 +271,15 @@ def test_states_go_to_another_process(encoder, tmp_path):
     assert encoder.rerank(QUERY, copy) == encoder.rerank(QUERY, states[1:])
 
 
-def test_states_that_are_too_long_or_too_short_are_damaged(encoder):
+@pytest.mark.parametrize("precision", ["int8", "pq"])
+def test_states_that_are_too_long_or_too_short_are_damaged(encoder, precision):
     """Another writer may have written them, with a checksum that fits."""
-    record = encoder.encode_documents(DOCUMENTS[:1])[0]
+    record = encoder.encode_documents(DOCUMENTS[:1], precision=precision)[0]
+    assert encoder.states().stored(record) is not None
     head, body = bytes(record[:68]), bytes(record[68:-4])
     for other in (b"", body[:-20], body[:20] + zlib.compress(bytes(10**6), wbits=-15)):
         made = head + other
-        assert unpack(made + struct.pack("<I", zlib.crc32(made))) is None
+        assert encoder.states().stored(made + struct.pack("<I", zlib.crc32(made))) is None
 
 
 def test_a_small_record_does_not_fill_the_memory():
@@ -259,12 +295,68 @@ def test_a_small_record_does_not_fill_the_memory():
     assert most < 10**6
 
 
+@pytest.mark.parametrize("precision", ["int8", "pq"])
 @pytest.mark.parametrize("scale", [np.nan, np.inf])
-def test_a_scale_that_is_no_number_is_damage(encoder, scale):
+def test_a_scale_that_is_no_number_is_damage(encoder, scale, precision):
     """A search reads such a text anew, and does not fail."""
-    record = bytearray(encoder.encode_documents(DOCUMENTS[:1])[0][:-4])
+    record = bytearray(encoder.encode_documents(DOCUMENTS[:1], precision=precision)[0][:-4])
     struct.pack_into("<f", record, 40, scale)
-    assert unpack(bytes(record) + struct.pack("<I", zlib.crc32(record))) is None
+    assert encoder.states().stored(record + struct.pack("<I", zlib.crc32(record))) is None
+
+
+def test_a_forged_quantized_record_is_read_anew(encoder):
+    """Of an id that the model lacks, of a passage without tokens, or without its quantizer."""
+    model = encoder.states_models["pq"]
+    [record] = encoder.encode_documents(DOCUMENTS[:1], precision="pq")
+    assert unpack(record) is None
+    expected = encoder.rerank(QUERY, DocumentStates([record]))
+    text = bytes(record[24:40])
+    tokens = struct.unpack_from("<I", record, 44)[0]
+    changes = {
+        "long ids": lambda made: struct.pack_into("<H", made, 56, 65_535),
+        "no tokens": lambda made: struct.pack_into("<3I", made, 44, 0, 0, 1),
+        "more tokens": lambda made: struct.pack_into("<3I", made, 44, tokens + 1, 0, 1),
+        "width": lambda made: struct.pack_into("<H", made, 4, 8),
+        "kind": lambda made: struct.pack_into("<B", made, 1, 0),
+    }
+    for change in changes.values():
+        made = bytearray(record[:-4])
+        change(made)
+        assert made[24:40] == text
+        forged = bytes(made) + struct.pack("<I", zlib.crc32(made))
+        stored = StoredText.of(DOCUMENTS[0], model, "pq", forged)
+        assert encoder.rerank(QUERY, [stored]) == expected
+
+
+@pytest.mark.parametrize("model", BUNDLED[1:])
+def test_a_model_without_a_quantizer_is_refused(cache_dir, model):
+    """Before it is loaded; the error names one that has a quantizer, and what else to do."""
+    other = TextCrossEncoder(model, cache_dir=cache_dir, lazy_load=True)
+    with pytest.raises(InvalidInputError, match=f"'int8', or {DEFAULT_RERANKER}") as error:
+        other.encode_documents(["a"], precision="pq")
+    assert model in str(error.value)
+    assert other._model.loaded_scorer is other._model.loaded_states is None
+
+
+def test_a_damaged_quantizer_is_refused(cache_dir, tmp_path):
+    """It is cut off, its arrays do not fit each other, or one is missing; int8 needs none."""
+    folder = shutil.copytree(BUNDLED_DIRECTORY / DEFAULT_RERANKER, tmp_path / "model")
+    file = quantizer_file(folder / "onnx" / "model.onnx")
+    whole = file.read_bytes()
+    with np.load(file) as kept:
+        arrays = dict(kept)
+    fewer = {name: array for name, array in arrays.items() if name != "decode"}
+    for change in (fewer, {**arrays, "groups": arrays["groups"][:-1]}, None):
+        np.savez_compressed(file, **(change or arrays))
+        if change is None:
+            file.write_bytes(whole[:1000])
+        with pytest.raises(ModelFileError, match=re.escape(str(file))):
+            TextCrossEncoder(folder, cache_dir=cache_dir).encode_documents(["a"], precision="pq")
+    file.unlink()
+    encoder = TextCrossEncoder(folder, cache_dir=cache_dir)
+    assert len(encoder.encode_documents(["a"])) == 1
+    with pytest.raises(InvalidInputError, match="has none"):
+        encoder.encode_documents(["a"], precision="pq")
 
 
 def test_a_forged_record_is_read_anew(encoder):
@@ -313,7 +405,7 @@ def test_states_of_another_model_are_refused(encoder, exact, cache_dir):
     mixed = [*states, *exact.encode_documents(DOCUMENTS[:1])]
     with pytest.raises(InvalidInputError, match="2 models or precisions"):
         DocumentStates(mixed)
-    assert TextCrossEncoder(DEFAULT_RERANKER).states_model == encoder.states_model
+    assert TextCrossEncoder(DEFAULT_RERANKER).states_models == encoder.states_models
 
 
 def test_a_model_without_a_trunk_is_refused(tiny_bert, cache_dir):
@@ -328,7 +420,7 @@ def test_a_model_without_a_trunk_is_refused(tiny_bert, cache_dir):
 @pytest.mark.parametrize("precision", ["fp32", "float32", None, 8])
 def test_a_wrong_precision_is_refused(encoder, precision):
     """The error names the precisions."""
-    with pytest.raises(InvalidInputError, match="'int8', 'float16'"):
+    with pytest.raises(InvalidInputError, match="'int8', 'float16', 'pq'"):
         encoder.encode_documents(["a"], precision=precision)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+import shutil
 import time
 import warnings
 from contextlib import closing
@@ -21,7 +22,9 @@ from qdrant_rerank import (
     Windows,
 )
 from qdrant_rerank.cross_encoder.document_states import HEAD, is_current
+from qdrant_rerank.cross_encoder.state_quantizer import quantizer_file
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.hub.specs import BUNDLED_DIRECTORY
 from qdrant_rerank.qdrant.embedded.choice import embedded_client
 from qdrant_rerank.qdrant.schema import STATES_FIELD, STATES_KEY
 from qdrant_rerank.qdrant.stored_states import encoded, states_payload, stored_record
@@ -50,6 +53,7 @@ DOCUMENTS = [
     {"text": text, "year": 2000 + row, "book": "ab"[row % 2]} for row, text in enumerate(TEXTS)
 ]
 IDS = list(range(1, 1 + len(TEXTS)))
+PRECISIONS = ["int8", "float16", "pq"]
 STORED = CollectionSettings(document_states="int8")
 
 
@@ -70,10 +74,28 @@ def engine(request):
 
 
 @pytest.fixture
-def searcher(engine, encoder):
+def other_quantizer(tmp_path):
+    """Folder of the bundled model with another quantizer."""
+    folder = shutil.copytree(BUNDLED_DIRECTORY / DEFAULT_RERANKER, tmp_path / "model")
+    file = quantizer_file(folder / "onnx" / "model.onnx")
+    with np.load(file) as kept:
+        arrays = dict(kept)
+    np.savez_compressed(file, **arrays | {"penalties": arrays["penalties"] * 2})
+    return folder
+
+
+@pytest.fixture
+def precision():
+    """Of the states; a test may have several."""
+    return "int8"
+
+
+@pytest.fixture
+def searcher(engine, encoder, precision):
     """A searcher of a filled collection with states."""
     made = HybridSearcher("docs", client=engine, reranker=encoder)
-    assert made.add(DOCUMENTS, ids=IDS, settings=STORED) == len(TEXTS)
+    settings = CollectionSettings(document_states=precision)
+    assert made.add(DOCUMENTS, ids=IDS, settings=settings) == len(TEXTS)
     return made
 
 
@@ -97,12 +119,13 @@ def states_of(client, point_id):
     return stored(client, point_id)["states"]
 
 
-def test_all_candidates_are_scored_by_states(searcher, encoder):
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_all_candidates_are_scored_by_states(searcher, encoder, precision):
     """The scores are those of the encoder's own states, and the trace says so."""
     found = searcher.search(QUERY, limit=12)
     assert counts(found) == (12, 0)
-    assert found.trace.precision == "int8, states int8"
-    own = encoder.rerank(QUERY, encoder.encode_documents(TEXTS))
+    assert found.trace.precision == f"int8, states {precision}"
+    own = encoder.rerank(QUERY, encoder.encode_documents(TEXTS, precision=precision))
     assert scores(found) == dict(zip(IDS, own, strict=True))
     assert found[0].id == 1
 
@@ -162,7 +185,8 @@ def test_a_field_of_that_name_that_is_not_ours_is_shown_and_not_taken_out(engine
     assert stored(engine, 1) is None  # states come with points that were read elsewhere
 
 
-def test_a_changed_text_is_read(searcher, encoder):
+@pytest.mark.parametrize("precision", ["int8", "pq"])
+def test_a_changed_text_is_read(searcher, encoder, precision):
     """No old states score a text that set_payload, upsert or overwrite has changed."""
     client = searcher.client
     client.set_payload("docs", {"text": "Bread, bread, bread."}, points=[1])
@@ -175,12 +199,13 @@ def test_a_changed_text_is_read(searcher, encoder):
         found = searcher.search(QUERY, limit=12)
     assert counts(found) == (9, 3)
     now = ["Bread, bread, bread.", payload["text"], "Nothing of this.", *TEXTS[3:]]
-    own = encoder.rerank(QUERY, encoder.encode_documents(now))
+    own = encoder.rerank(QUERY, encoder.encode_documents(now, precision=precision))
     assert scores(found) == dict(zip(IDS, own, strict=True))
 
 
+@pytest.mark.parametrize("precision", ["int8", "pq"])
 @pytest.mark.parametrize("damage", ["bit", "cut", "other letters", "number", "another's", "format"])
-def test_damaged_states_are_read_anew(searcher, encoder, damage):
+def test_damaged_states_are_read_anew(searcher, damage):
     """What is not a whole record of this text is not used, and changes no score."""
     before = scores(searcher.search(QUERY, limit=12))
     record = bytearray(stored_record(searcher.client.retrieve("docs", [1])[0].payload))
@@ -208,9 +233,12 @@ def test_a_running_searcher_notices_other_states(searcher, encoder):
     assert filled.fill_states(precision="float16").made == len(TEXTS)
     found = searcher.search(QUERY, limit=12)
     assert (counts(found), found.trace.precision) == ((12, 0), "int8, states float16")
+    assert filled.fill_states(precision="pq").made == len(TEXTS)
+    found = searcher.search(QUERY, limit=12)
+    assert (counts(found), found.trace.precision) == ((12, 0), "int8, states pq")
     small = TextCrossEncoder("grown-minilm-l3-v2", cache_dir=encoder.cache_dir)
     other = HybridSearcher("docs", client=searcher.client, reranker=small)
-    assert other.fill_states().made == len(TEXTS)
+    assert other.fill_states(precision="int8").made == len(TEXTS)
     whole = searcher.search(QUERY, limit=12)
     assert (counts(whole), whole.trace.precision) == ((0, 12), "int8")
     time.sleep(SCHEMA_S)
@@ -447,7 +475,7 @@ def test_a_cascade_checks_records_beside_the_event_loop(encoder):
             large = record[: HEAD.size] + bytes(8_000_000)
             engine.set_payload("docs", states_payload(large), points=[point])
         began = time.thread_time()
-        assert not is_current(large, TEXTS[-1], encoder.states_model, "int8")
+        assert not is_current(large, TEXTS[-1], encoder.states_models["int8"], "int8")
         checks_s = len(IDS) * (time.thread_time() - began)
         cascade = Cascade([(Elsewhere(), 12), (encoder, None)])
 
@@ -608,6 +636,37 @@ def test_a_reranker_that_makes_none_is_refused(engine, tiny_bert):
         with pytest.raises(InvalidInputError, match=r"see each text alone.* grown-e5-small-v1, "):
             searcher.add(DOCUMENTS, settings=STORED)
         assert not engine.collection_exists("docs")
+
+
+@pytest.mark.parametrize("model", ["grown-minilm-l3-v2", "grown-e5-small-cross-v1"])
+def test_a_model_without_a_quantizer_is_refused(engine, encoder, model):
+    """Nothing is created, or recorded, for a model that has none; the error names one that has."""
+    other = TextCrossEncoder(model, cache_dir=encoder.cache_dir)
+    searcher = HybridSearcher("docs", client=engine, reranker=other)
+    refused = pytest.raises(InvalidInputError, match=f"{model} has none.* {DEFAULT_RERANKER}")
+    with refused:
+        searcher.add(DOCUMENTS, settings=CollectionSettings(document_states="pq"))
+    assert not engine.collection_exists("docs")
+    searcher.add(DOCUMENTS, ids=IDS, settings=STORED)
+    before = stored(engine, 1)
+    with refused:
+        searcher.fill_states(precision="pq")
+    assert stored(engine, 1) == before
+    assert counts(searcher.search(QUERY, limit=12)) == (12, 0)
+
+
+@pytest.mark.parametrize("precision", ["pq"])
+def test_states_of_another_quantizer_are_read_anew(searcher, encoder, other_quantizer):
+    """They are those of another model: not used, not current, and made again."""
+    changed = TextCrossEncoder(other_quantizer, cache_dir=encoder.cache_dir)
+    another = HybridSearcher("docs", client=searcher.client, reranker=changed)
+    found = another.search(QUERY, limit=12)
+    assert (counts(found), found.trace.precision) == ((0, 12), "int8")
+    filled = another.fill_states()
+    assert (filled.current, filled.made) == (0, len(TEXTS))
+    assert counts(another.search(QUERY, limit=12)) == (12, 0)
+    assert another.fill_states(precision="int8").made == len(TEXTS)
+    assert counts(searcher.search(QUERY, limit=12)) == (12, 0)  # in int8 it is the same model
 
 
 @pytest.mark.parametrize("given", ["int4", True, 8])

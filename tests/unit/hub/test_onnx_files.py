@@ -3,6 +3,7 @@
 import shutil
 from contextlib import suppress
 
+import numpy as np
 import onnx
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from onnx import TensorProto, helper
 
 from qdrant_rerank import OnnxEmbedder, TextCrossEncoder
 from qdrant_rerank.errors import ModelFileError
-from qdrant_rerank.hub.onnx_files import external_data, external_files
+from qdrant_rerank.hub.onnx_files import external_array, external_data, external_files
 
 
 def tensor(location):
@@ -45,6 +46,19 @@ def test_every_place_of_a_tensor_is_read(tmp_path):
     path = written(tmp_path, "a", "b", "c", "d")
     assert sorted(external_data(path)) == ["a", "b", "c", "d"]
     assert external_data(written(tmp_path, "a", "a")) == ["a"]
+
+
+def test_a_weight_beside_an_onnx_file_is_mapped(tmp_path):
+    """By its name, at its place; a model without it, or damaged, is refused."""
+    path = written(tmp_path, "weights")
+    (tmp_path / "weights").write_bytes(np.float32([2.5, 3.5]).tobytes())
+    assert external_array(path, "w", "<f4").tolist() == [2.5]
+    assert external_array(path, "w", "i1").shape == (4,)
+    with pytest.raises(ModelFileError, match="no weight other"):
+        external_array(path, "other", "<f4")
+    (tmp_path / "weights").write_bytes(b"")
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        external_array(path, "w", "<f4")
 
 
 def test_models_without_external_data_name_none(tiny_bert, tiny_xlmr):
