@@ -245,6 +245,18 @@ def test_quantized_states(url):
     assert "pq" in finding["seen"]
 
 
+def test_doctor_names_a_precision_that_the_reranker_has(url):
+    """States are stored in one for which the reranker of the call has no quantizer."""
+    url, _ = url
+    place = ["--collection", "docs", "--url", url]
+    run("states", *place, "--precision", "pq")
+    other = ["--reranker", "grown-minilm-l3-v2"]
+    doctor = CliRunner().invoke(main, ["doctor", *place, *other, "--json"])
+    [finding] = [one for one in json.loads(doctor.stdout) if one["about"] == "states"]
+    assert finding["fix"].endswith("--reranker ... --precision int8")
+    assert run("states", *place, *other, "--precision", "int8")["made"] == 40
+
+
 def test_index_and_reindex_store_quantized_states(tmp_path, url):
     """As they are asked to, and as the collection before."""
     url, _ = url
