@@ -223,12 +223,13 @@ def check_states(
         return
     command = f"qdrant-rerank states --collection {schema.collection}"
     if states.model != models.get(states.precision):
+        options = "--reranker ..." + " --precision int8" * (states.precision not in models)
         yield Finding(
             "states",
             False,
             f"It stores states of {states.name}, which is not the reranker of this call, or not "
             "its revision, precision or max length. So each search reads the texts.",
-            f"Search with that model, or store the states of this one: {command} --reranker ...",
+            f"Search with that model, or store the states of this one: {command} {options}",
         )
         return
     current = sum(

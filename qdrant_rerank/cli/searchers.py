@@ -58,16 +58,18 @@ def qdrant_place(
         create: whether the command creates an embedded Qdrant in a directory that has none.
 
     Raises:
-        InvalidInputError: both are given, none is, or there is no Qdrant in the directory.
+        InvalidInputError: both are given, none that outlives the command is, or there is no Qdrant
+            in the directory.
     """
     from qdrant_rerank.qdrant.embedded.choice import holds_collections
     from qdrant_rerank.qdrant.embedded.directory import require_ours
-    from qdrant_rerank.qdrant.embedded.places import at
+    from qdrant_rerank.qdrant.embedded.places import IN_MEMORY, at
 
     url, path = given_place(url, path)
-    if not (url or path):
+    if not (url or path) or path == IN_MEMORY:
+        seen = f"{path} ends with the command" if path else "No Qdrant is given"
         raise InvalidInputError(
-            "No Qdrant is given, so nothing would be kept. Pass --path DIRECTORY for an embedded "
+            f"{seen}, so nothing would be kept. Pass --path DIRECTORY for an embedded "
             "one or --url for a server, or set QDRANT_PATH or QDRANT_URL."
         )
     if path and not create and not holds_collections(path):

@@ -13,7 +13,6 @@ from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
 from typing import Self
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +88,7 @@ class StateQuantizer:
             scales = external_array(model, ROW_SCALES, "<f4").reshape(-1, 1)
             made = cls(rows=rows, row_scales=scales, groups=groups, **arrays)
             fits = made._fits()
-        except (OSError, ValueError, KeyError, IndexError, BadZipFile) as error:
+        except Exception as error:  # numpy and its unpacker raise many kinds for wrong bytes
             raise ModelFileError(
                 f"{path} cannot be read: {error}. Install the package again, or make the file with "
                 "training/quantizer.py."

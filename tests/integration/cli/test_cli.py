@@ -166,6 +166,11 @@ def test_demo_with_a_question(command):
         (("index", "a.txt", "--collection", "c", "--path", "a.txt"), "",
          "Error: The Qdrant directory a.txt cannot be opened"),
         (("index", "-", "--collection", "c"), "", "No Qdrant is given, so nothing would be kept"),
+        (
+            ("index", "-", "--collection", "c", "--path", ":memory:"),
+            '"text"',
+            ":memory: ends with the command, so nothing would be kept",
+        ),
         (("index", "-", "--collection", "c", "--path", "p", "--url", "u"), "", "both given"),
         (("search", QUERY, "--collection", "c", "--path", "p"), "", "There is no Qdrant at p"),
         (("search", QUERY, "--collection", "c", "--url", "http://127.0.0.1:9"), "",

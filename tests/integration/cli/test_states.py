@@ -223,3 +223,79 @@ def test_index_and_reindex_store_states(tmp_path, url):
     run("reindex", str(file), "--collection", "alias", *place)
     filled = run("states", "--collection", "alias", *place)
     assert (filled["points"], filled["current"], filled["made"]) == (1, 1, 0)
+
+
+def test_quantized_states(url):
+    """They are filled in once, kept by the next run, and changed for int8 and back.
+
+    A searcher that runs meanwhile uses those that are stored.
+    """
+    url, qdrant = url
+    arguments = ["states", "--collection", "docs", "--url", url]
+    searcher = HybridSearcher("docs", client=qdrant)
+    for precision in ("pq", "int8", "pq"):
+        assert run(*arguments, "--precision", precision)["made"] == 40
+        assert run(*arguments)["current"] == 40
+        found = searcher.search(QUERY, limit=41)
+        assert found.trace.precision == f"int8, states {precision}"
+        assert (found.trace.documents_stored, found.trace.documents_read) == (40, 0)
+    doctor = CliRunner().invoke(main, ["doctor", "--collection", "docs", "--url", url, "--json"])
+    [finding] = [one for one in json.loads(doctor.stdout) if one["about"] == "states"]
+    assert "40 of 40" in finding["seen"]
+    assert "pq" in finding["seen"]
+
+
+def test_doctor_names_a_precision_that_the_reranker_has(url):
+    """States are stored in one for which the reranker of the call has no quantizer."""
+    url, _ = url
+    place = ["--collection", "docs", "--url", url]
+    run("states", *place, "--precision", "pq")
+    other = ["--reranker", "grown-minilm-l3-v2"]
+    doctor = CliRunner().invoke(main, ["doctor", *place, *other, "--json"])
+    [finding] = [one for one in json.loads(doctor.stdout) if one["about"] == "states"]
+    assert finding["fix"].endswith("--reranker ... --precision int8")
+    assert run("states", *place, *other, "--precision", "int8")["made"] == 40
+
+
+def test_index_and_reindex_store_quantized_states(tmp_path, url):
+    """As they are asked to, and as the collection before."""
+    url, _ = url
+    file = tmp_path / "docs.jsonl"
+    file.write_text("".join(json.dumps(text) + "\n" for text in TEXTS[:4]))
+    place = ["--url", url]
+    run("index", str(file), "--collection", "new", *place, "--document-states", "pq")
+    run("reindex", str(file), "--collection", "alias", *place, "--document-states", "pq")
+    run("reindex", str(file), "--collection", "alias", *place)
+    for collection in ("new", "alias"):
+        filled = run("states", "--collection", collection, *place, "--precision", "pq")
+        assert (filled["points"], filled["current"], filled["made"]) == (4, 4, 0)
+
+
+@pytest.mark.parametrize("model", ["grown-minilm-l3-v2", "grown-e5-small-cross-v1"])
+def test_a_model_without_a_quantizer_changes_nothing(tmp_path, url, model):
+    """Each command ends with 2, and names the model that has one; states in int8 stay."""
+    url, qdrant = url
+    place = ["--collection", "docs", "--url", url]
+
+    def states():
+        metadata = qdrant.get_collection("docs").config.metadata
+        payloads = [point.payload for point in qdrant.scroll("docs", limit=99)[0]]
+        return metadata["qdrant_rerank_states"], payloads
+
+    def refused(*arguments):
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 2
+        assert f"{model} has none. Choose 'int8', or grown-e5-small-v1" in result.stderr
+
+    run("states", *place, "--reranker", model)
+    before = states()
+    refused("states", *place, "--reranker", model, "--precision", "pq")
+    assert states() == before
+    collections = qdrant.get_collections()
+    file = tmp_path / "docs.jsonl"
+    file.write_text(json.dumps(TEXTS[0]) + "\n")
+    alias = models.CreateAlias(collection_name="docs", alias_name="alias")
+    qdrant.update_collection_aliases([models.CreateAliasOperation(create_alias=alias)])
+    refused("reindex", str(file), "--collection", "alias", "--url", url, "--document-states", "pq")
+    assert qdrant.get_collections() == collections
+    assert states() == before

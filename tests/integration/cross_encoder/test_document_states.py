@@ -2,6 +2,7 @@
 
 import gc
 import inspect
+import io
 import json
 import os.path
 import pickle
@@ -26,7 +27,7 @@ from qdrant_rerank import (
     Windows,
 )
 from qdrant_rerank.cross_encoder.document_states import Passage, pack, unpack
-from qdrant_rerank.cross_encoder.state_quantizer import quantizer_file
+from qdrant_rerank.cross_encoder.state_quantizer import StateQuantizer, quantizer_file
 from qdrant_rerank.cross_encoder.state_scorer import StoredText
 from qdrant_rerank.errors import (
     DamagedFileError,
@@ -357,6 +358,29 @@ def test_a_damaged_quantizer_is_refused(cache_dir, tmp_path):
     assert len(encoder.encode_documents(["a"])) == 1
     with pytest.raises(InvalidInputError, match="has none"):
         encoder.encode_documents(["a"], precision="pq")
+
+
+@pytest.mark.parametrize("damage", ["empty", "array", "deflated", "method"])
+def test_a_quantizer_with_wrong_bytes_is_refused(tmp_path, damage):
+    """Whatever numpy and its unpacker raise, the error names the file, and what to do."""
+    shutil.copytree(BUNDLED_DIRECTORY / DEFAULT_RERANKER / "onnx", tmp_path / "onnx")
+    model = tmp_path / "onnx" / "model.onnx"
+    file = quantizer_file(model)
+    made = bytearray(file.read_bytes())
+    match damage:
+        case "empty":
+            made = bytearray()
+        case "array":
+            array = io.BytesIO()
+            np.save(array, np.zeros(3))
+            made = bytearray(array.getvalue())
+        case "deflated":  # in the middle of the largest array
+            made[len(made) // 2 : len(made) // 2 + 2000] = b"\xff" * 2000
+        case "method":  # of compression, of the first array
+            made[made.index(b"PK\x01\x02") + 10] = 99
+    file.write_bytes(made)
+    with pytest.raises(ModelFileError, match=re.escape(str(file))):
+        StateQuantizer.read(model)
 
 
 def test_a_forged_record_is_read_anew(encoder):
