@@ -98,6 +98,13 @@ class Points(pb.PointsServicer):
             )
             return _updated(changed)
 
+    def DeletePayload(self, request: Any, context: Context) -> Any:
+        with self._asked.call(context) as client:
+            _require_known(request, "keys", "points_selector")
+            selector = GrpcToRest.convert_points_selector(request.points_selector)
+            keys = list(request.keys)
+            return _updated(client.delete_payload(request.collection_name, keys, selector))
+
     def Get(self, request: Any, context: Context) -> Any:
         with self._asked.call(context) as client:
             records = client.retrieve(

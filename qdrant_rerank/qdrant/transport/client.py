@@ -81,7 +81,7 @@ def require_client(client: object) -> None:
             "client is an AsyncQdrantClient, whose calls need an event loop; expected a "
             "QdrantClient. Pass QdrantClient with the same arguments, or use AsyncHybridSearcher."
         )
-    if not isinstance(client, QdrantClient | None):
+    if client is not None and not callable(getattr(client, "query_points", None)):
         raise InvalidInputError(
             f"client is {a_type(client)}; expected a QdrantClient. Pass QdrantClient(url=...)."
         )
@@ -94,7 +94,7 @@ def require_async_client(client: object) -> None:
             "client is a QdrantClient of a server, whose calls would block the event loop; "
             "expected an AsyncQdrantClient. Pass AsyncQdrantClient with the same arguments."
         )
-    if not isinstance(client, AsyncQdrantClient | QdrantClient | None):
+    if client is not None and not callable(getattr(client, "query_points", None)):
         raise InvalidInputError(
             f"client is {a_type(client)}; expected an AsyncQdrantClient. Pass "
             "AsyncQdrantClient(url=...)."

@@ -31,9 +31,10 @@ from tests.fault_server import (
     reset,
     serving,
 )
-from tests.integration.qdrant.transport.test_connection import COLLECTION, refusal
+from tests.faults import COLLECTION
+from tests.integration.qdrant.transport.test_connection import refusal
 
-SCHEMA = answer(200, json.dumps(COLLECTION).encode())
+SCHEMA = answer(200, json.dumps({"result": COLLECTION, "status": "ok", "time": 0.0}).encode())
 POINT = {"id": 1, "version": 0, "score": 0.5, "payload": {"text": "a"}}
 FOUND = answer(200, json.dumps({"result": {"points": [POINT]}, "time": 0.0}).encode())
 STORED = answer(
