@@ -58,10 +58,11 @@ class RerankServer:
             self.paths.append(handler.path)
             self.keys.append(handler.headers.get("Authorization"))
         try:
-            answer(200, json.dumps(self.scores(body)).encode())(handler)
+            send = answer(200, json.dumps(self.scores(body)).encode())
         finally:
-            with self.lock:
+            with self.lock:  # before the answer, after which the caller may send the next request
                 self.busy -= 1
+        send(handler)
 
     def scores(self, body: dict[str, Any]) -> Any:
         """The answer to a request."""
