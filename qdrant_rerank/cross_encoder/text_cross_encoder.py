@@ -125,7 +125,7 @@ class TextCrossEncoder:
             several encoders may share. None disables it.
         document_cache: bytes for the states of texts in the lower layers of a bundled model, 1.5 kB
             per token, or 3 kB with "grown-e5-small-cross-v1". A document that was read before then
-            takes a fifteenth of the time or less with the default, and more with that one. The
+            takes a fifteenth of the time or less with the default, a third with that one. The
             model runs in two parts, whose scores differ from the whole model's as int8 scores
             differ from fp32. A score does not depend on what was read before. None disables it.
         local_files_only: never touch the network.
