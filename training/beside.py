@@ -1,11 +1,13 @@
 """Put a model beside the finished one that it was grown on, with their common weights stored once.
 
-    python training/beside.py OUT_DIR/int8 qdrant_rerank/bundled/FINISHED NAME --share 0.75
+    python training/beside.py OUT_DIR/int8 qdrant_rerank/bundled/FINISHED NAME [--share 0.75]
 
-``FINISHED/onnx/NAME.onnx`` becomes the graph of ``OUT_DIR/int8``, as ``reader_train.py`` writes it,
-and ``NAME.bin`` the weights that the finished model lacks. The others lie in its ``weights.bin``,
-which stays as it is. Each export smooths weights on other pairs, so a node that both graphs have
-takes those of the finished one: its trunk and its scalars then give the same to the bit.
+``FINISHED/onnx/NAME.onnx`` becomes the graph of ``OUT_DIR/int8``, as ``reader_train.py`` or
+``transplant.py`` writes it, and ``NAME.bin`` the weights that the finished model lacks. The others
+lie in its ``weights.bin``, which stays as it is. With ``--share``, both have the same trunk. Each
+export smooths weights on other pairs, so a node that both graphs have takes those of the finished one: its trunk and its
+scalars then give the same to the bit. Without, the layers are the model's own
+(``transplant.py``), and word vectors are what both have.
 """
 
 import argparse
@@ -31,20 +33,21 @@ def main() -> None:
     for name in ("exported", "finished"):
         parser.add_argument(name, type=existing_path)
     parser.add_argument("name", help="of the two files")
-    parser.add_argument("--share", type=float, required=True, help="of the reader, 0 to 1")
+    parser.add_argument("--share", type=float, help="of the reader, 0 to 1, on the same trunk")
     given = parser.parse_args()
     for folder in (given.exported, given.finished):
         if not (folder / "onnx" / "model.onnx").is_file():
             parser.error(f"{folder} has no onnx/model.onnx; expected the folder of a model")
-    if not 0 <= given.share <= 1:
+    if given.share is not None and not 0 <= given.share <= 1:
         parser.error(f"--share is {given.share}; expected 0 to 1")
     put_beside(given.exported, given.finished / "onnx", given.name, given.share)
 
 
-def put_beside(exported: Path, folder: Path, name: str, share: float) -> None:
+def put_beside(exported: Path, folder: Path, name: str, share: float | None) -> None:
     """Write ``NAME.onnx`` and ``NAME.bin`` into the finished model's folder."""
     model = onnx.load(exported / "onnx" / "model.onnx")
-    _take_weights(model.graph, onnx.load(folder / "model.onnx").graph)
+    if share is not None:
+        _take_weights(model.graph, onnx.load(folder / "model.onnx").graph)
     places = _places(folder)
     own: dict[bytes, int] = {}
     with (folder / f"{name}.bin").open("wb") as out:

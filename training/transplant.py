@@ -79,6 +79,9 @@ def main() -> None:
     kind = Kind(given.trunk, "query: ", "passage: ")
     pool = load_pool(given.data, config["data"])
     whole, halved = (load_encoder(folder) for folder in (given.e5, given.trunk))
+    # They were not trained but rounded; as they were, they can be stored once for both trunks.
+    for part in ("words", "positions", "types", "norm"):
+        getattr(halved, part).load_state_dict(getattr(whole, part).state_dict())
     branches = Branches(whole, config["model"])
     load_head(branches, stored)
     if given.refit:
