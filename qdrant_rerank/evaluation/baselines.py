@@ -84,7 +84,7 @@ def bi_encoder_key(reranker: Any) -> Hashable | None:
     spec = BUILT_IN.get(str(getattr(reranker, "model_name", "")).lower())
     if spec is None or spec.bi_encoder is None:
         return None
-    return spec.directory, spec.bi_encoder, reranker.max_length
+    return spec.trunk or spec.model, reranker.max_length
 
 
 def bi_encoder_inside(reranker: Any) -> TextCrossEncoder | None:

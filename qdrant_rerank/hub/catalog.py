@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from qdrant_rerank.hub.specs import DEFAULT_RERANKER, ModelFile, ModelSource, ModelSpec
+from qdrant_rerank.hub.specs import (
+    DEFAULT_RERANKER,
+    TRUNK_EMBEDDER,
+    ModelFile,
+    ModelSource,
+    ModelSpec,
+)
 
 __all__ = ["BUILT_IN", "MULTILINGUAL_EMBEDDER", "MULTILINGUAL_RERANKER", "REPLACED"]
 
@@ -16,7 +22,11 @@ MULTILINGUAL_RERANKER = "BAAI/bge-reranker-v2-m3"
 MULTILINGUAL_EMBEDDER = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
 #: Lower-case names of models that were bundled once -> the one that is bundled instead.
 REPLACED: Mapping[str, str] = MappingProxyType(
-    dict.fromkeys(("grown-minilm-l6-v1", "grown-minilm-l6-v2"), DEFAULT_RERANKER)
+    {
+        "grown-minilm-l6-v1": DEFAULT_RERANKER,
+        "grown-minilm-l6-v2": DEFAULT_RERANKER,
+        "grown-minilm-l3-v2": "grown-e5-small-l6-v1",
+    }
 )
 
 
@@ -88,6 +98,7 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
                 max_length=512,
                 languages=ENGLISH,
                 bi_encoder="/branches/Squeeze_7_output_0",
+                trunk=TRUNK_EMBEDDER,
             ),
             ModelSpec(
                 model="grown-e5-small-cross-v1",
@@ -102,17 +113,21 @@ BUILT_IN: Mapping[str, ModelSpec] = MappingProxyType(
                 max_length=512,
                 languages=ENGLISH,
                 bi_encoder="/branches/Squeeze_7_output_0",
+                trunk=TRUNK_EMBEDDER,
                 folder=DEFAULT_RERANKER,
             ),
             ModelSpec(
-                model="grown-minilm-l3-v2",
+                model="grown-e5-small-l6-v1",
                 sources=None,
-                description="Bundled, English, three layers: the first stage of a cascade.",
-                license="apache-2.0",
-                files=(ModelFile("onnx/model.onnx", "int8", 0.018, ("onnx/weights.bin",)),),
+                description="Bundled, the default in six layers, for half of its time.",
+                license="mit",
+                files=(
+                    ModelFile("onnx/l6.onnx", "int8", 0.023, ("onnx/weights.bin", "onnx/l6.bin")),
+                ),
                 max_length=512,
                 languages=ENGLISH,
-                bi_encoder="/branches/Mul_9_output_0",
+                bi_encoder="/branches/Squeeze_7_output_0",
+                folder=DEFAULT_RERANKER,
             ),
             _hub(
                 "Xenova/ms-marco-TinyBERT-L-2-v2",

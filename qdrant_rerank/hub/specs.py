@@ -86,6 +86,8 @@ class ModelSpec:
         bi_encoder: tensor of the ONNX file, of shape (pairs, 1), that holds the cosine of query and
             document by the bi-encoder that the model was grown on, times any number above 0; None
             if it was not.
+        trunk: the transformer that gives the vectors of that bi-encoder; models with the same one
+            have the same cosines. "" if it is the model's own.
         folder: of a bundled model, below ``BUNDLED_DIRECTORY``; "" if it has the model's name.
             Models that have weights in common lie in one.
     """
@@ -101,6 +103,7 @@ class ModelSpec:
     template: Literal["pair", "qwen3"] = "pair"
     languages: tuple[str, ...] = ()
     bi_encoder: str | None = None
+    trunk: str = ""
     folder: str = ""
 
     @property

@@ -153,8 +153,8 @@ def open_session(
                 ) from error
             raise ModelFileError(
                 f"{path} ({path.stat().st_size:,} bytes) is not a model that this onnxruntime "
-                f"{ort.__version__} can load: {error}. It may be truncated or not an ONNX file; "
-                "fetch it again."
+                f"{ort.__version__} can load: {error}. It may be truncated or not an ONNX file"
+                f"{_weights_beside(path)}; fetch it again."
             ) from error
     got = session.get_providers()[0]
     if got != first:
@@ -253,6 +253,16 @@ def state_of(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return about.st_size, about.st_mtime_ns
+
+
+def _weights_beside(path: Path) -> str:
+    """Tell an ONNX file's external data and its sizes, for an error; "" if it names none."""
+    try:
+        files = _files_of(path)[1:]
+        sizes = [f"{file.name} ({file.stat().st_size:,} bytes)" for file in files]
+    except (ModelFileError, OSError):  # the ONNX file itself is damaged
+        return ""
+    return f", or so may its weights be, in {' and '.join(sizes)}" if sizes else ""
 
 
 def _files_of(path: Path) -> list[Path]:

@@ -56,7 +56,7 @@ def test_payloads_are_printed_inert(command, database, tmp_path):
     lines = json.dumps({"text": TEXT}) + "\n"
     assert (
         "Iron ]0;title"
-        in command("rerank", "iron", "--reranker", "grown-minilm-l3-v2", stdin=lines)[0]
+        in command("rerank", "iron", "--reranker", "grown-e5-small-l6-v1", stdin=lines)[0]
     )
     ranked = json.loads(command("rerank", "iron", "--json", stdin=lines)[0])
     assert ranked[0]["document"]["text"] == TEXT

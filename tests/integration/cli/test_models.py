@@ -127,9 +127,9 @@ def test_path_of_what_needs_no_hub(command, tmp_path):
     assert command("path", str(tmp_path))[1] == f"{tmp_path}\n"
 
 
-def test_path_of_a_model_beside_another_is_its_own_file(command):
+@pytest.mark.parametrize("name", ["grown-e5-small-cross-v1", "grown-e5-small-l6-v1"])
+def test_path_of_a_model_beside_another_is_its_own_file(command, name):
     """The folder's path would load the other."""
-    name = "grown-e5-small-cross-v1"
     printed = command("path", name)[1].strip()
     pair = ("Who bit the man?", ["The man bit the dog.", "The man was bitten by the dog."])
     assert TextCrossEncoder(printed).rerank(*pair) == TextCrossEncoder(name).rerank(*pair)

@@ -250,7 +250,7 @@ def test_doctor_names_a_precision_that_the_reranker_has(url):
     url, _ = url
     place = ["--collection", "docs", "--url", url]
     run("states", *place, "--precision", "pq")
-    other = ["--reranker", "grown-minilm-l3-v2"]
+    other = ["--reranker", "grown-e5-small-l6-v1"]
     doctor = CliRunner().invoke(main, ["doctor", *place, *other, "--json"])
     [finding] = [one for one in json.loads(doctor.stdout) if one["about"] == "states"]
     assert finding["fix"].endswith("--reranker ... --precision int8")
@@ -271,7 +271,7 @@ def test_index_and_reindex_store_quantized_states(tmp_path, url):
         assert (filled["points"], filled["current"], filled["made"]) == (4, 4, 0)
 
 
-@pytest.mark.parametrize("model", ["grown-minilm-l3-v2", "grown-e5-small-cross-v1"])
+@pytest.mark.parametrize("model", ["grown-e5-small-l6-v1", "grown-e5-small-cross-v1"])
 def test_a_model_without_a_quantizer_changes_nothing(tmp_path, url, model):
     """Each command ends with 2, and names the model that has one; states in int8 stay."""
     url, qdrant = url

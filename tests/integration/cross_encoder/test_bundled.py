@@ -1,16 +1,21 @@
 """The models that ship with the package."""
 
+import shutil
+
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qdrant_rerank import DEFAULT_RERANKER, Cascade, TextCrossEncoder
+from qdrant_rerank.errors import ModelFileError
 from qdrant_rerank.hub.locate import locate
 from qdrant_rerank.hub.onnx_files import external_files
 from tests.unit.test_package import python
 
-STUDENT = "grown-minilm-l3-v2"
+STUDENT = "grown-e5-small-l6-v1"
+WORDS = 30_522  # of the vocabulary
 CROSS = "grown-e5-small-cross-v1"
 UNRELATED = (
     "The market is held on Fridays. Buses run every ten minutes and stop in front of the library, "
@@ -66,7 +71,7 @@ def test_padding_does_not_change_a_score(floats, lengths, asked):
     [
         (DEFAULT_RERANKER, {"weights.bin"}),
         (CROSS, {"weights.bin", "cross.bin"}),
-        (STUDENT, {"weights.bin"}),
+        (STUDENT, {"weights.bin", "l6.bin"}),
     ],
 )
 def test_the_weights_lie_beside_the_graph(name, files):
@@ -74,6 +79,42 @@ def test_the_weights_lie_beside_the_graph(name, files):
     graph = locate(name).model
     assert {path.name for path in external_files(graph)} == files
     assert graph.stat().st_size < 1e6
+
+
+def word_vectors(name):
+    """The place of the matrix with a row per word: its file, offset and length."""
+    graph = onnx.load(locate(name).model, load_external_data=False).graph
+    [matrix] = [tensor for tensor in graph.initializer if [*tensor.dims] == [WORDS, 384]]
+    return {entry.key: entry.value for entry in matrix.external_data}
+
+
+def test_word_vectors_are_stored_once():
+    """Those of the smaller model are the default's, so they take a third of its size."""
+    place = word_vectors(STUDENT)
+    assert place == word_vectors(DEFAULT_RERANKER)
+    assert (place["location"], int(place["length"])) == ("weights.bin", WORDS * 384)
+    graph = locate(STUDENT).model
+    assert graph.with_name("l6.bin").stat().st_size < WORDS * 384
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (5_000_000, r"l6\.onnx .* weights be, in .*l6\.bin \(5,000,000 bytes\).*; fetch it again"),
+        (None, r"l6\.onnx reads its weights from 'l6\.bin', which is not there\. Put the file"),
+    ],
+)
+def test_weights_that_are_cut_off_or_missing_are_named(tmp_path, size, message):
+    """With what to do; the model beside it, which does not read them, still loads."""
+    folder = shutil.copytree(locate(STUDENT).model.parent.parent, tmp_path / "model")
+    weights = folder / "onnx" / "l6.bin"
+    part = weights.read_bytes()[:size]
+    weights.unlink()
+    if size is not None:
+        weights.write_bytes(part)
+    with pytest.raises(ModelFileError, match=message):
+        TextCrossEncoder(folder / "onnx" / "l6.onnx")
+    assert len(TextCrossEncoder(folder).rerank("a", ["b"])) == 1
 
 
 @pytest.mark.parametrize("query", QUESTIONS)

@@ -40,7 +40,7 @@ from qdrant_rerank.qdrant.stored_states import encoded
 from tests.models.build import WORDS
 
 PRECISIONS = ["int8", "float16", "pq"]
-BUNDLED = [DEFAULT_RERANKER, "grown-e5-small-cross-v1", "grown-minilm-l3-v2"]
+BUNDLED = [DEFAULT_RERANKER, "grown-e5-small-cross-v1", "grown-e5-small-l6-v1"]
 QUERY = "melting point of iron"
 DOCUMENTS = [
     "Iron melts at 1538 degrees Celsius.",
@@ -419,7 +419,7 @@ def test_states_of_another_model_are_refused(encoder, exact, cache_dir):
     states = encoder.encode_documents(DOCUMENTS[:1])
     others = [
         exact,
-        TextCrossEncoder("grown-minilm-l3-v2", cache_dir=cache_dir),
+        TextCrossEncoder("grown-e5-small-l6-v1", cache_dir=cache_dir),
         TextCrossEncoder(DEFAULT_RERANKER, cache_dir=cache_dir, max_length=128),
         TextCrossEncoder(DEFAULT_RERANKER, cache_dir=cache_dir, long_documents="windows"),
     ]

@@ -16,7 +16,7 @@ from qdrant_rerank.hub.locate import locate
 from qdrant_rerank.hub.onnx_files import external_files
 from qdrant_rerank.inference.conversion.graph import Graph
 
-BUNDLED = [DEFAULT_RERANKER, "grown-e5-small-cross-v1", "grown-minilm-l3-v2"]
+BUNDLED = [DEFAULT_RERANKER, "grown-e5-small-cross-v1", "grown-e5-small-l6-v1"]
 TRAINING = Path(__file__).parents[3] / "training"
 LENGTHS = ((3, 2), (8, 40), (12, 124), (60, 340))  # tokens of query and document
 

@@ -27,7 +27,8 @@ from qdrant_rerank.evaluation.compare import with_reranker
 from qdrant_rerank.evaluation.metrics import holm
 from qdrant_rerank.evaluation.sets import EvaluatedSets
 from qdrant_rerank.evaluation.trec import is_ranked
-from qdrant_rerank.hub.locate import find_spec
+from qdrant_rerank.hub.locate import find_spec, locate
+from qdrant_rerank.hub.onnx_files import external_files
 from qdrant_rerank.inference.conversion.split import split
 
 TEXTS = {
@@ -39,8 +40,8 @@ TEXTS = {
 CORPUS = {name: Document(name, "", text) for name, text in TEXTS.items()}
 QUERIES = {"q1": "How hot must it be for iron to melt?", "q2": "What is baked?"}
 QRELS = {"q1": {"iron": 1}, "q2": {"bread": 1}}
-#: What a model multiplies the cosine of its vectors by.
-TIMES = {DEFAULT_RERANKER: 1.0, "grown-e5-small-cross-v1": 1.0, "grown-minilm-l3-v2": 20.0}
+BUNDLED = (DEFAULT_RERANKER, "grown-e5-small-cross-v1", "grown-e5-small-l6-v1")
+WIDTH = 384  # of the last states
 RUN = {"q1": {"pans": 3.0, "copper": 2.0, "iron": 1.0}, "q2": {"pans": 2.0, "bread": 1.0}}
 
 
@@ -96,11 +97,11 @@ def cosine_of_means(session, query, text):
             ("token_type_ids", types),
         )
         [states] = session.run(None, dict(inputs))
-        means.append(states[0].mean(axis=0))
+        means.append(states[0, :, -WIDTH:].mean(axis=0))
     return float(means[0] @ means[1] / np.linalg.norm(means[0]) / np.linalg.norm(means[1]))
 
 
-@pytest.mark.parametrize("name", TIMES)
+@pytest.mark.parametrize("name", BUNDLED)
 def test_the_bi_encoder_inside_is_a_cosine(name, tiny_bert, tmp_path):
     """Of the means of the states that its trunk gives each text alone; other models have none."""
     reranker = TextCrossEncoder(name)
@@ -110,11 +111,11 @@ def test_the_bi_encoder_inside_is_a_cosine(name, tiny_bert, tmp_path):
     inside = bi_encoder_inside(reranker)
     scores = np.array(inside.rerank(query, texts))
     assert reranker.rerank(query, texts) == before
-    graph = find_spec(name).directory / "onnx" / "model.onnx"
-    with split(graph, [graph.with_name("weights.bin")], tmp_path) as (trunk, _):
+    graph = locate(name).model
+    with split(graph, external_files(graph), tmp_path) as (trunk, _):
         session = InferenceSession(str(trunk))
     cosines = [cosine_of_means(session, *ids_of_both(name, query, text)) for text in texts]
-    assert scores / TIMES[name] == pytest.approx(np.array(cosines), abs=0.01)
+    assert scores == pytest.approx(np.array(cosines), abs=0.01)
     assert max(scores) == scores[-1]
     if name == DEFAULT_RERANKER:
         assert scores[0] > scores[2]
@@ -155,10 +156,14 @@ def test_searchers_are_measured_with_their_baselines(client, bundled):
 
 
 def test_a_bi_encoder_that_two_rerankers_hold_is_measured_once(client):
-    """Both models grown on e5-small-v2 hold the same one; with other candidates it is another."""
+    """Both models with the layers of e5-small-v2 do; with other candidates it is another."""
     both = {"one": DEFAULT_RERANKER, "two": "grown-e5-small-cross-v1"}
     found = evaluate_run(RUN, CORPUS, QUERIES, QRELS, reranker=both, baseline=True, progress=False)
     assert [c.name for c in found.configurations] == ["one", "two", "BM25", "bi-encoder in one"]
+    both["two"] = "grown-e5-small-l6-v1"
+    found = evaluate_run(RUN, CORPUS, QUERIES, QRELS, reranker=both, baseline=True, progress=False)
+    assert [c.name for c in found.configurations][3:] == ["bi-encoder in one", "bi-encoder in two"]
+    both["two"] = "grown-e5-small-cross-v1"
     first = HybridSearcher("docs", client=client, reranker=both["one"], candidates=4)
     first.add([{"_id": i, "text": t} for i, t in TEXTS.items()], progress=False)
     searchers = {"one": first, "two": with_reranker(first, both["two"])}
@@ -208,13 +213,13 @@ def test_several_sets_are_compared_and_corrected_for_their_number(tmp_path):
     """One --corpus each; the files of one set cannot go with several."""
     sets = [write_set(tmp_path / name) for name in ("one", "two")]
     given = [part for folder in sets for part in ("--corpus", str(folder))]
-    options = ("--reranker", "none", "--reranker", "grown-minilm-l3-v2", "--measure", "RR")
+    options = ("--reranker", "none", "--reranker", "grown-e5-small-l6-v1", "--measure", "RR")
     run = CliRunner().invoke
     done = run(main, ["eval", *given, *options, "--json"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert list(told["sets"]) == ["one", "two"]
-    across = told["across_sets"]["grown-minilm-l3-v2"]["RR"]
+    across = told["across_sets"]["grown-e5-small-l6-v1"]["RR"]
     p_values = [across[name]["p"] for name in ("one", "two")]
     assert [across[name]["p_holm"] for name in ("one", "two")] == holm(p_values)
     shown = run(main, ["eval", *given, *options], env={"COLUMNS": "80"}, catch_exceptions=False)

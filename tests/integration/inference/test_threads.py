@@ -104,7 +104,7 @@ def test_a_file_that_was_replaced_is_not_opened_a_second_time(tiny_bert, tiny_xl
 
 def test_weights_that_are_gone_are_not_opened_a_second_time(tmp_path):
     """A text that is long enough for several cores takes the session that has them."""
-    encoder = TextCrossEncoder("grown-minilm-l3-v2", threads=4, cache_dir=tmp_path)
+    encoder = TextCrossEncoder("grown-e5-small-l6-v1", threads=4, cache_dir=tmp_path)
     encoder.encode_documents(["short"])
     [weights] = tmp_path.rglob("trunk.data")
     weights.unlink()

@@ -236,7 +236,7 @@ def test_a_running_searcher_notices_other_states(searcher, encoder):
     assert filled.fill_states(precision="pq").made == len(TEXTS)
     found = searcher.search(QUERY, limit=12)
     assert (counts(found), found.trace.precision) == ((12, 0), "int8, states pq")
-    small = TextCrossEncoder("grown-minilm-l3-v2", cache_dir=encoder.cache_dir)
+    small = TextCrossEncoder("grown-e5-small-l6-v1", cache_dir=encoder.cache_dir)
     other = HybridSearcher("docs", client=searcher.client, reranker=small)
     assert other.fill_states(precision="int8").made == len(TEXTS)
     whole = searcher.search(QUERY, limit=12)
@@ -259,7 +259,7 @@ def test_a_collection_that_cannot_be_read_again_is_as_it_was_known(encoder):
         loopback_qdrant(sabotage) as (url, _),
         closing(QdrantClient(url=url, check_compatibility=False)) as client,
     ):
-        small = TextCrossEncoder("grown-minilm-l3-v2", cache_dir=encoder.cache_dir)
+        small = TextCrossEncoder("grown-e5-small-l6-v1", cache_dir=encoder.cache_dir)
         other = HybridSearcher("docs", client=client, reranker=small)
         other.add(DOCUMENTS, ids=IDS, settings=STORED)
         searcher = HybridSearcher("docs", client=client, reranker=encoder)
@@ -278,7 +278,7 @@ def test_a_schema_with_states_of_another_model_is_kept_for_a_second(encoder):
         loopback_qdrant(lambda *request: seen.append(request)) as (url, _),
         closing(QdrantClient(url=url, check_compatibility=False)) as client,
     ):
-        small = TextCrossEncoder("grown-minilm-l3-v2", cache_dir=encoder.cache_dir)
+        small = TextCrossEncoder("grown-e5-small-l6-v1", cache_dir=encoder.cache_dir)
         other = HybridSearcher("docs", client=client, reranker=small)
         other.add(DOCUMENTS, ids=IDS, settings=STORED)
         searcher = HybridSearcher("docs", client=client, reranker=encoder)
@@ -327,7 +327,7 @@ def test_a_search_warns_once_of_much_that_is_read(searcher):
 
 def test_states_of_another_model_are_not_used(searcher, encoder):
     """Another reranker reads the texts, as if there were no states."""
-    small = TextCrossEncoder("grown-minilm-l3-v2", cache_dir=encoder.cache_dir)
+    small = TextCrossEncoder("grown-e5-small-l6-v1", cache_dir=encoder.cache_dir)
     found = HybridSearcher("docs", client=searcher.client, reranker=small).search(QUERY, limit=12)
     assert counts(found) == (0, 12)
     assert scores(found) == dict(zip(IDS, small.rerank(QUERY, TEXTS), strict=True))
@@ -367,7 +367,7 @@ def asked(request, encoder):
 def test_a_cascade_fetches_the_states_of_its_stage_alone(asked, encoder):
     """Only of the candidates that reach the stage; the stage before reads the texts."""
     engine, connect, connect_async = asked
-    small = TextCrossEncoder("grown-minilm-l3-v2", cache_dir=encoder.cache_dir)
+    small = TextCrossEncoder("grown-e5-small-l6-v1", cache_dir=encoder.cache_dir)
     cascade = Cascade([(small, 6), (encoder, None)])
     whole = scores(HybridSearcher("docs", client=engine, reranker=encoder).search(QUERY, limit=12))
     assert [len(ids) for ids in engine.fetched] == [12]
@@ -401,7 +401,7 @@ def test_a_cascade_fetches_the_states_of_its_stage_alone(asked, encoder):
 
 def test_the_first_stage_of_a_cascade_may_have_the_states(searcher, encoder):
     """Then those of all candidates are fetched, and the next stage reads texts."""
-    small = TextCrossEncoder("grown-minilm-l3-v2", cache_dir=encoder.cache_dir)
+    small = TextCrossEncoder("grown-e5-small-l6-v1", cache_dir=encoder.cache_dir)
     cascade = Cascade([(encoder, 6), (small, None)])
     found = HybridSearcher("docs", client=searcher.client, reranker=cascade).search(QUERY, limit=6)
     assert counts(found) == (12, 0)
@@ -449,7 +449,7 @@ def test_a_stage_may_send_texts_to_another_process(searcher, encoder, first):
 
 def test_a_cascade_notices_other_states(searcher, encoder):
     """Also those that another process stores while it runs, or deletes."""
-    small = TextCrossEncoder("grown-minilm-l3-v2", cache_dir=encoder.cache_dir)
+    small = TextCrossEncoder("grown-e5-small-l6-v1", cache_dir=encoder.cache_dir)
     cascade = Cascade([(small, 6), (encoder, None)])
     running = HybridSearcher("docs", client=searcher.client, reranker=cascade)
     assert counts(running.search(QUERY, limit=6)) == (6, 0)
@@ -638,7 +638,7 @@ def test_a_reranker_that_makes_none_is_refused(engine, tiny_bert):
         assert not engine.collection_exists("docs")
 
 
-@pytest.mark.parametrize("model", ["grown-minilm-l3-v2", "grown-e5-small-cross-v1"])
+@pytest.mark.parametrize("model", ["grown-e5-small-l6-v1", "grown-e5-small-cross-v1"])
 def test_a_model_without_a_quantizer_is_refused(engine, encoder, model):
     """Nothing is created, or recorded, for a model that has none; the error names one that has."""
     other = TextCrossEncoder(model, cache_dir=encoder.cache_dir)

@@ -85,7 +85,7 @@ def test_it_runs_the_session_of_the_reranker():
         )
     }
     assert len(sessions) == 1
-    other = TextCrossEncoder("grown-minilm-l3-v2")
+    other = TextCrossEncoder("grown-e5-small-l6-v1")
     assert id(other._model.scorer().runtime._session) not in sessions
 
 
@@ -163,6 +163,6 @@ def test_an_async_searcher_takes_it_by_name():
 
 def test_a_runtime_without_that_output_says_so():
     """Another model's file is no embedder."""
-    other = TextCrossEncoder("grown-minilm-l3-v2")._model
+    other = TextCrossEncoder("grown-e5-small-l6-v1")._model
     with pytest.raises(InvalidInputError, match="vector"):
         Runtime(other.files.model, other.plan, output="vector")

@@ -40,10 +40,17 @@ def test_a_miss_lists_the_nearest_names():
         find_model("zzzzzzzzzz")
 
 
-@pytest.mark.parametrize("name", ["grown-minilm-l6-v1", "Grown-MiniLM-L6-v2"])
-def test_a_model_that_was_bundled_once_is_answered_with_what_replaced_it(name):
-    """The default changed between versions; a name in someone's code did not."""
-    with pytest.raises(UnknownModelError, match=f"'{DEFAULT_RERANKER}' replaces it") as caught:
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("grown-minilm-l6-v1", DEFAULT_RERANKER),
+        ("Grown-MiniLM-L6-v2", DEFAULT_RERANKER),
+        ("grown-minilm-l3-v2", "grown-e5-small-l6-v1"),
+    ],
+)
+def test_a_model_that_was_bundled_once_is_answered_with_what_replaced_it(name, instead):
+    """Bundled models changed between versions; a name in someone's code did not."""
+    with pytest.raises(UnknownModelError, match=f"'{instead}' replaces it") as caught:
         TextCrossEncoder(name)
     assert name in str(caught.value)
 

@@ -58,7 +58,7 @@ if os.fork() == 0:
 _, status = os.wait()
 print(status, "done")
 """
-BUNDLED = (DEFAULT_RERANKER, "grown-e5-small-cross-v1", "grown-minilm-l3-v2")
+BUNDLED = (DEFAULT_RERANKER, "grown-e5-small-cross-v1", "grown-e5-small-l6-v1")
 
 
 def int8_only(source, target, *, signed=True):
