@@ -5,9 +5,9 @@
 ``FINISHED/onnx/NAME.onnx`` becomes the graph of ``OUT_DIR/int8``, as ``reader_train.py`` or
 ``transplant.py`` writes it, and ``NAME.bin`` the weights that the finished model lacks. The others
 lie in its ``weights.bin``, which stays as it is. With ``--share``, both have the same trunk. Each
-export smooths weights on other pairs, so a node that both graphs have takes those of the finished one: its trunk and its
-scalars then give the same to the bit. Without, the layers are the model's own
-(``transplant.py``), and word vectors are what both have.
+export smooths weights on other pairs, so a node that both graphs have takes those of the finished
+one: its trunk and its scalars then give the same to the bit. Without, the layers are the model's
+own (``transplant.py``), and word vectors are what both have.
 """
 
 import argparse

@@ -115,7 +115,7 @@ def publish(
         seen += micro_batches(trainer.texts, trainer.pairs_of(groups))
     smooth(model, seen, config["export"]["smoothing"])
     folder = out / "int8" / "onnx"
-    export(model, folder / "model.onnx", int8=True, reduce_range=True, outputs=OUTPUTS)
+    export(model, folder / "model.onnx", int8=True, outputs=OUTPUTS)
     move_weights(folder / "model.onnx", folder / "weights.bin")
     layers = len(trunk.encoder.layers) + config["model"]["joint"] + config["model"]["reading"]
     for folder in (out / "fp32", out / "int8"):

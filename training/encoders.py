@@ -96,13 +96,11 @@ class Kind:
         folder: where its weights and tokenizer are.
         query: put before a query.
         passage: put before a passage.
-        first: the vector is the first token's state; the mean of all otherwise.
     """
 
     folder: Path
     query: str = ""
     passage: str = ""
-    first: bool = False
 
 
 def teachers(e5: Path) -> dict[str, Kind]:

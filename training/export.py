@@ -110,7 +110,6 @@ def export(
     target: Path,
     *,
     int8: bool,
-    reduce_range: bool = False,
     outputs: tuple[str, ...] = ("logits",),
 ) -> None:
     """Write ``target``: inputs (batch, sequence) int64, output logits (batch, 1) float32.
@@ -119,7 +118,7 @@ def export(
 
     The model is converted in place. An int8 graph is simplified (``simplify.py``).
 
-    With ``reduce_range``, weights take seven bits of the eight: on x86 without VNNI, onnxruntime
+    In int8, weights take seven bits of the eight: on x86 without VNNI, onnxruntime
     adds two products of a byte with a signed weight in 16 bits, where weights of eight bits may
     overflow. Of seven bits they cannot, so that the products are the same on every CPU, and they
     are as fast where there is VNNI or AMX. Unsigned weights would be exact as well, but have no AMX
@@ -157,7 +156,7 @@ def export(
                 weight_type=QuantType.QInt8,
                 per_channel=True,
                 op_types_to_quantize=["MatMul"],
-                reduce_range=reduce_range,
+                reduce_range=True,
             )
             simplify(made)
         finished = made if int8 else plain

@@ -199,7 +199,7 @@ def write(
     with torch.inference_mode():
         smooth(model, seen, config["export"]["smoothing"])
     target = out / "int8" / "onnx" / "model.onnx"
-    export(model, target, int8=True, reduce_range=True)
+    export(model, target, int8=True)
     move_weights(target, target.with_name("weights.bin"))
     for folder in (out / "fp32", out / "int8"):
         write_companions(folder, kind, len(encoder.layers))
