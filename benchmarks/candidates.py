@@ -18,7 +18,7 @@ from qdrant_rerank.cli.stdlib_docs import standard_library_documents
 from qdrant_rerank.evaluation import tune
 
 OUT = Path(__file__).with_name("results") / "candidates.json"
-RERANKERS = ("grown-e5-small-v1", "grown-e5-small-cross-v1", "grown-minilm-l3-v2")
+RERANKERS = ("grown-e5-small-v1", "grown-e5-small-cross-v1", "grown-e5-small-l6-v1")
 DEPTHS = (5, 10, 20, 50, 100)
 
 

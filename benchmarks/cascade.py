@@ -29,7 +29,7 @@ from qdrant_rerank.evaluation.metrics import by_query, gain_of
 from qdrant_rerank.evaluation.trec import read_qrels, read_run
 from qdrant_rerank.utils.atomic_files import atomic_text
 
-STUDENT = "grown-minilm-l3-v2"
+STUDENT = "grown-e5-small-l6-v1"
 KEEPS = (10, 20, 30, 40, 50)
 SCORES_BYTES = 100_000_000
 WARM_UP = 5  # documents

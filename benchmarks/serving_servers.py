@@ -21,7 +21,7 @@ from qdrant_rerank.hub.specs import BUNDLED_DIRECTORY
 MODEL = BUNDLED_DIRECTORY / DEFAULT_RERANKER
 # The clients of the closed loop wait however long it takes, as those of the other servers do.
 PATIENT = Path(__file__).with_name("serving.toml")
-SMALL = "grown-minilm-l3-v2"  # whose time leaves more of it to the server
+SMALL = "grown-e5-small-l6-v1"  # whose time leaves more of it to the server
 
 
 def fastembed_app() -> Any:

@@ -34,7 +34,7 @@ from qdrant_rerank.hub.specs import BUNDLED_DIRECTORY, DEFAULT_RERANKER
 from qdrant_rerank.inference.cpu import available_cores
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
-BUNDLED = (DEFAULT_RERANKER, "grown-e5-small-cross-v1", "grown-minilm-l3-v2")
+BUNDLED = (DEFAULT_RERANKER, "grown-e5-small-cross-v1", "grown-e5-small-l6-v1")
 ROUNDS = 5
 
 

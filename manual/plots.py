@@ -82,7 +82,7 @@ def depth() -> str:
     ]
     figure = Figure((7, 3.4))
     axes = figure.subplots()
-    for model, color in (("grown-e5-small-v1", OURS), ("grown-minilm-l3-v2", "#00897b")):
+    for model, color in (("grown-e5-small-v1", OURS), ("grown-e5-small-l6-v1", "#00897b")):
         points = sorted(
             (p for p in record["points"] if p["reranker"] == model), key=lambda p: p["ms"]
         )
