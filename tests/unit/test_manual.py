@@ -14,6 +14,7 @@ from manual.pages import MADE
 from manual.settings import VARIABLES
 from qdrant_rerank.cli.doctor_finding import PAGES
 from qdrant_rerank.cli.main import main
+from qdrant_rerank.hub.catalog import REPLACED
 from qdrant_rerank.serving.settings import ServeSettings
 
 ROOT = Path(__file__).parents[2]
@@ -114,12 +115,12 @@ def test_pairs_per_second_are_the_recorded_ones():
     """Of the table of rerankers: whole numbers from 10 on, else one decimal."""
     recorded = {}
     for row in json.loads((RESULTS / "throughput.json").read_text("utf-8"))["models"]:
+        if row["model"] in REPLACED:
+            continue  # it was bundled when that was recorded
         speed = row["pairs_per_second"]
         rounded = f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"
         recorded.setdefault(row["model"], []).append(f"{rounded} {row['precision']}")
     page = (DOCS / "choose.md").read_text("utf-8")
     rows = re.findall(r"^\| `([\w.-]+)`[^|\n]*\|.*\| ([^|\n]+) \|$", page, re.MULTILINE)
-    shown = dict(rows)
-    assert {model: ", ".join(speeds) for model, speeds in recorded.items()} == {
-        model: shown[model] for model in recorded
-    }
+    shown = {model: speeds for model, speeds in rows if speeds != "not recorded"}
+    assert shown == {model: ", ".join(speeds) for model, speeds in recorded.items()}
