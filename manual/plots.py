@@ -21,6 +21,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.transforms import Bbox  # noqa: E402
 
 from manual.models import quality_rows  # noqa: E402
+from qdrant_rerank.hub.catalog import REPLACED  # noqa: E402
 
 __all__ = ["PLOTS", "RESULTS"]
 
@@ -129,6 +130,8 @@ def states() -> str:
     points = {}
     for name, row in record.items():
         part, _, model = name.partition(" ")
+        if model in REPLACED:
+            continue  # it was bundled when that was recorded
         if part == "speed" and "fastembed ms" in row:
             points[FASTEMBED[0]] = (row["fastembed ms"], FASTEMBED[1], OTHERS)
         quality = record.get(f"dl19 {model}", {})
