@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError, ModelFileError
 from qdrant_rerank.utils.atomic_files import atomic_text
 from qdrant_rerank.utils.text_files import open_lines
-from qdrant_rerank.utils.validation import require_choice, require_number, shown
+from qdrant_rerank.utils.validation import as_path, require_choice, require_number, shown
 
 __all__ = ["CalibrationMethod", "Calibrator"]
 
@@ -136,7 +136,7 @@ class Calibrator:
         """Write a JSON file (gzipped if the name ends in ``.gz``), whole or not at all.
 
         Raises:
-            InvalidInputError: the path cannot be written.
+            InvalidInputError: ``path`` is no path, or cannot be written.
         """
         content: dict[str, Any] = {"format": FORMAT, "method": self.method}
         if self.method == "platt":
@@ -152,11 +152,13 @@ class Calibrator:
         """Read a file that :meth:`save` wrote; the curve is the same to the bit.
 
         Raises:
+            InvalidInputError: ``path`` is no path.
             ModelFileError: there is no such file, or it is not a calibration.
         """
         advice = "Save one with Calibrator.fit(scores, labels).save(path)."
+        path = as_path("path", path)
         try:
-            with open_lines(Path(path)) as lines:
+            with open_lines(path) as lines:
                 content = json.loads(b"".join(lines))
         except (ValueError, RecursionError) as error:  # of open_lines, or of json
             raise ModelFileError(

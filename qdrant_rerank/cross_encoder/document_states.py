@@ -41,7 +41,7 @@ from qdrant_rerank.cross_encoder.state_quantizer import StateQuantizer
 from qdrant_rerank.errors import DamagedFileError, InvalidInputError, ModelFileError
 from qdrant_rerank.types import StatesPrecision
 from qdrant_rerank.utils.atomic_files import atomic_binary
-from qdrant_rerank.utils.validation import shown
+from qdrant_rerank.utils.validation import as_path
 
 __all__ = [
     "DIGEST_BYTES",
@@ -324,7 +324,7 @@ class DocumentStates(Sequence[memoryview]):
         """Write one file, whole or not at all.
 
         Raises:
-            InvalidInputError: the path cannot be written.
+            InvalidInputError: ``path`` is no path, or cannot be written.
         """
         ends = np.cumsum([len(record) for record in self._records], dtype="<u8").tobytes()
         head = MAGIC + COUNT.pack(len(self._records)) + ends
@@ -348,9 +348,7 @@ class DocumentStates(Sequence[memoryview]):
             ModelFileError: the file cannot be read, or is not one of these.
             DamagedFileError: it is not as it was written.
         """
-        if not isinstance(path, str | Path):
-            raise InvalidInputError(f"path is {shown(path)}; expected a str or a Path.")
-        path = Path(path)
+        path = as_path("path", path)
         try:
             with path.open("rb") as file:
                 mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

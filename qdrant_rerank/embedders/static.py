@@ -16,6 +16,7 @@ from qdrant_rerank.errors import ModelFileError
 from qdrant_rerank.hub.specs import BUNDLED_DIRECTORY, DEFAULT_EMBEDDER
 from qdrant_rerank.inference.tokenization import well_formed
 from qdrant_rerank.inference.tokenizer_files import read_json
+from qdrant_rerank.utils.validation import as_path
 
 __all__ = ["StaticEmbedder"]
 
@@ -80,9 +81,10 @@ class StaticEmbedder:
         """Load ``vectors.npy``, ``scales.npy``, ``tokenizer.json`` and an optional ``config.json``.
 
         Raises:
+            InvalidInputError: ``directory`` is no path.
             ModelFileError: a file is missing, damaged, or does not fit the others.
         """
-        directory = Path(directory)
+        directory = as_path("directory", directory)
         try:
             vectors = np.load(directory / "vectors.npy", allow_pickle=False)
             scales = np.load(directory / "scales.npy", allow_pickle=False)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.utils.text_files import records, shown, text_field, where_in
+from qdrant_rerank.utils.validation import as_path
 
 __all__ = [
     "BeirFolder",
@@ -64,7 +65,7 @@ def find_beir(corpus: str | Path) -> BeirFolder:
     Raises:
         InvalidInputError: there is no such path, or the folder has no corpus.
     """
-    path = Path(corpus)
+    path = as_path("corpus", corpus)
     if path.is_file():
         return BeirFolder(path, None, None)
     if not path.is_dir():
@@ -127,7 +128,7 @@ def read_queries(path: str | Path) -> dict[str, str]:
         InvalidInputError: a line is not a query, an id occurs twice, a query has no text, or the
             file is empty or damaged.
     """
-    path = Path(path)
+    path = as_path("path", path)
     queries = {}
     for number, identifier, record in records(path, "queries"):
         text = text_field(record, "text", where_in(path, number), required=True)

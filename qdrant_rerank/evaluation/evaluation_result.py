@@ -36,6 +36,7 @@ from qdrant_rerank.evaluation.environment import versions
 from qdrant_rerank.evaluation.metrics import Gain, gain_of, holm
 from qdrant_rerank.evaluation.trec import Run, write_run
 from qdrant_rerank.utils.rendering import Column, Table, html_tables, rich_table, write_json
+from qdrant_rerank.utils.validation import as_path
 
 __all__ = [
     "STAGES",
@@ -190,12 +191,13 @@ class Evaluation:
             The files.
 
         Raises:
-            InvalidInputError: the folder cannot be written, or a TREC run cannot hold an id.
+            InvalidInputError: ``folder`` is no path or cannot be written, or a TREC run cannot
+                hold an id.
             MissingDependencyError: matplotlib is not installed; the other files are written.
         """
         from qdrant_rerank.evaluation.plots import draw_gains, save_figure
 
-        folder = Path(folder)
+        folder = as_path("folder", folder)
         written = [folder / "evaluation.json"]
         write_json(written[0], self.to_dict())
         for configuration, stem in zip(self.configurations, self._stems(), strict=True):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from qdrant_rerank.errors import InvalidInputError, MissingDependencyError
 from qdrant_rerank.utils.atomic_files import atomic_binary
+from qdrant_rerank.utils.validation import as_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,7 +131,7 @@ def save_figure(figure: "Figure", path: str | Path) -> None:
     Raises:
         InvalidInputError: no format has that suffix, or the path cannot be written.
     """
-    path = Path(path)
+    path = as_path("path", path)
     if path.suffix[1:] not in FORMATS:
         raise InvalidInputError(
             f"{path} ends in {path.suffix!r}; expected one of {', '.join(FORMATS)}."

@@ -19,6 +19,7 @@ import numpy as np
 from qdrant_rerank.errors import InvalidInputError, UnknownDocumentError
 from qdrant_rerank.utils.atomic_files import atomic_text
 from qdrant_rerank.utils.text_files import rows, shown, where_in
+from qdrant_rerank.utils.validation import as_path
 
 __all__ = [
     "Qrels",
@@ -61,7 +62,7 @@ def read_qrels(
         InvalidInputError: a column is missing, a grade is not a whole number of 0 or more, a pair
             is judged twice, a query is unknown, or the file is empty or damaged.
     """
-    path = Path(path)
+    path = as_path("path", path)
     qrels: Qrels = {}
     for number, row in rows(path, required=BEIR_QRELS, trec=TREC_QRELS):
         where = where_in(path, number)
@@ -82,7 +83,7 @@ def is_ranked(path: str | Path) -> bool:
     Raises:
         InvalidInputError: a column is missing, or the file is empty or damaged.
     """
-    for _, row in rows(Path(path), required=TSV_RUN, trec=TREC_RUN):
+    for _, row in rows(as_path("path", path), required=TSV_RUN, trec=TREC_RUN):
         return bool({"rank", "score"} & set(row))
     return True
 
@@ -108,7 +109,7 @@ def read_run(
         InvalidInputError: a column is missing, a score is not a finite number, a document occurs
             twice for a query, a query is unknown, or the file is empty or damaged.
     """
-    path = Path(path)
+    path = as_path("path", path)
     placed: dict[str, dict[str, tuple[float, float]]] = {}
     for number, row in rows(path, required=TSV_RUN, trec=TREC_RUN):
         where = where_in(path, number)

@@ -31,6 +31,7 @@ from qdrant_rerank.hub.specs import DEFAULT_EMBEDDER, DEFAULT_RERANKER
 from qdrant_rerank.options import Blend, Fusion, SearchOptions
 from qdrant_rerank.search.searcher import HybridSearcher
 from qdrant_rerank.utils.rendering import Column, Table, html_tables, rich_table, write_json
+from qdrant_rerank.utils.validation import as_path
 
 __all__ = ["Point", "Tuning", "constructor_call", "pareto_front"]
 
@@ -142,12 +143,13 @@ class Tuning:
         """Write JSON and a plot, each file whole or not at all.
 
         Raises:
-            InvalidInputError: the folder cannot be written.
+            InvalidInputError: ``folder`` is no path, or cannot be written.
             MissingDependencyError: matplotlib is not installed; the JSON is written.
         """
         from qdrant_rerank.evaluation.plots import FrontPoint, draw_front, save_figure
 
-        written = [Path(folder) / "tuning.json", Path(folder) / "front.png"]
+        folder = as_path("folder", folder)
+        written = [folder / "tuning.json", folder / "front.png"]
         write_json(written[0], self.to_dict())
         recall_only = [point for point in self.front if point.reranker is None][-1:]
         front = [

@@ -352,7 +352,8 @@ def _named(point: models.PointStruct) -> Mapping[str, Any]:
 def _checked_id(point_id: Any, where: str) -> int | str:
     if isinstance(point_id, uuid.UUID):
         return str(point_id)
-    if isinstance(point_id, int | np.integer) and not isinstance(point_id, bool):
+    # A duration is an integer, by numpy's types.
+    if isinstance(point_id, int | np.integer) and not isinstance(point_id, bool | np.timedelta64):
         if 0 <= int(point_id) < 2**64:
             return int(point_id)
     elif isinstance(point_id, str):

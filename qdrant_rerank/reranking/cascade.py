@@ -59,7 +59,8 @@ class Cascade:
     """
 
     def __init__(self, stages: Sequence[tuple[RerankerLike, int | None]]) -> None:
-        if not isinstance(stages, Sequence):
+        given: object = stages  # a text is a sequence, too
+        if not isinstance(given, Sequence) or isinstance(given, str):
             raise InvalidInputError(
                 f"stages is {shown(stages)}; expected a list of (reranker, keep) pairs."
             )

@@ -9,6 +9,7 @@ from secrets import token_hex
 from typing import IO
 
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.utils.validation import as_path
 
 __all__ = ["atomic_binary", "atomic_text", "write_whole"]
 
@@ -20,9 +21,9 @@ def atomic_text(path: str | Path) -> Iterator[IO[str]]:
     It gets its name when the block ends without an error.
 
     Raises:
-        InvalidInputError: the path cannot be written.
+        InvalidInputError: ``path`` is no path, or cannot be written.
     """
-    path = Path(path)
+    path = as_path("path", path)
     with atomic_binary(path) as raw:
         if path.suffix == ".gz":
             with gzip.open(raw, "wt", encoding="utf-8") as packed:
@@ -37,10 +38,11 @@ def atomic_binary(path: str | Path) -> Iterator[IO[bytes]]:
     """Open a binary file that is written whole or not at all.
 
     Raises:
-        InvalidInputError: the path cannot be written.
+        InvalidInputError: ``path`` is no path, or cannot be written.
     """
+    path = as_path("path", path)
     try:
-        with _replacing(Path(path)) as file:
+        with _replacing(path) as file:
             yield file
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be written: {error.strerror}.") from error

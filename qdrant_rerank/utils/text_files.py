@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.utils.validation import as_path
 
 __all__ = [
     "GZIP_MAGIC",
@@ -58,8 +59,9 @@ def open_lines(file: str | Path) -> Iterator[Iterable[bytes]]:
     if file == "-":
         yield sys.stdin.buffer
         return
+    path = as_path("path", file)
     try:
-        opened = Path(file).open("rb")  # noqa: SIM115 - closed below
+        opened = path.open("rb")
     except OSError as error:
         raise _unreadable(file, error) from error
     with opened:

@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import AsyncIterable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -13,6 +14,7 @@ __all__ = [
     "MOST",
     "a_type",
     "as_pairs",
+    "as_path",
     "as_texts",
     "clean_key",
     "further_values",
@@ -55,6 +57,17 @@ def a_type(value: Any) -> str:
     """
     name = type(value).__name__
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
+def as_path(name: str, value: Any) -> Path:
+    """Return a path that is a str or a Path.
+
+    Raises:
+        InvalidInputError: it is neither.
+    """
+    if not isinstance(value, str | Path):
+        raise InvalidInputError(f"{name} is {shown(value)}; expected a str or a Path.")
+    return Path(value)
 
 
 def clean_key(name: str, value: str | None) -> str | None:

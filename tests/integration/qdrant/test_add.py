@@ -235,7 +235,7 @@ def test_ids_may_be_given(searcher):
     assert set(stored(searcher)) == {3, IDS[1], str(IDS[2])}
 
 
-@pytest.mark.parametrize("wrong", [-1, "title-7", 1.5, True, 2**64])
+@pytest.mark.parametrize("wrong", [-1, "title-7", 1.5, True, 2**64, np.timedelta64(3)])
 def test_wrong_ids_are_refused(searcher, wrong):
     """With the document, the id, and what Qdrant takes."""
     with pytest.raises(InvalidInputError, match=r"Document 1 has the id .*whole numbers"):

@@ -78,6 +78,7 @@ def test_a_search_takes_it(client, small, large):
         ([("x", 0), ("y", None)], "keep of stage 0 is 0"),
         ([("x", None), ("y", None)], "keep of stage 0 is None, so it would remove nothing"),
         ([("x", 5), ("y", 9)], "keep of stage 1 is 9, but only 5 documents reach it"),
+        ("grown", r"stages is 'grown'; expected a list of \(reranker, keep\) pairs"),
         (["x"], r"Stage 0 is 'x'; expected \(reranker, keep\)"),
         ([(3, 1)], "reranker is an int"),
     ],

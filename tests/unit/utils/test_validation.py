@@ -4,7 +4,11 @@ import pandas as pd
 import pytest
 from qdrant_client import models
 
+from qdrant_rerank import DocumentStates, StaticEmbedder
+from qdrant_rerank.cross_encoder.calibration import Calibrator
 from qdrant_rerank.errors import InvalidInputError
+from qdrant_rerank.evaluation import read_corpus, read_qrels, read_queries, read_run
+from qdrant_rerank.evaluation.trec import write_run
 from qdrant_rerank.utils.validation import (
     require_choice,
     require_count,
@@ -75,3 +79,25 @@ def test_a_number_that_python_does_not_write_is_refused_in_our_words(number):
     require_count("offset", 0)
     with pytest.raises(InvalidInputError, match="expected no more than 9223372036854775807"):
         require_positive("limit", 2**63)
+
+
+@pytest.mark.parametrize("path", [None, 5, b"bytes"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda path: DocumentStates([]).save(path),
+        DocumentStates.load,
+        lambda path: Calibrator("platt", slope=1.0, intercept=0.0).save(path),
+        Calibrator.load,
+        StaticEmbedder.from_directory,
+        read_corpus,
+        read_qrels,
+        read_queries,
+        read_run,
+        lambda path: write_run(path, {}),
+    ],
+)
+def test_what_is_no_path_is_named(call, path):
+    """Before anything is read or written."""
+    with pytest.raises(InvalidInputError, match=r"is .*; expected a str or a Path\."):
+        call(path)
