@@ -83,15 +83,13 @@ def depth() -> str:
     ]
     figure = Figure((7, 3.4))
     axes = figure.subplots()
-    for model, color in (("grown-e5-small-v1", OURS), ("grown-e5-small-l6-v1", "#00897b")):
-        points = sorted(
-            (p for p in record["points"] if p["reranker"] == model), key=lambda p: p["ms"]
-        )
-        times = [p["ms"] / whole for p in points]
-        axes.plot(times, [p["nDCG@10"] for p in points], "o-", color=color, label=model)
-        for p in points:
-            place = (p["ms"] / whole, p["nDCG@10"])
-            axes.annotate(str(p["candidates"]), place, (4, -12), textcoords="offset points")
+    model = "grown-e5-small-v1"
+    points = sorted((p for p in record["points"] if p["reranker"] == model), key=lambda p: p["ms"])
+    times = [p["ms"] / whole for p in points]
+    axes.plot(times, [p["nDCG@10"] for p in points], "o-", color=OURS, label=model)
+    for p in points:
+        place = (p["ms"] / whole, p["nDCG@10"])
+        axes.annotate(str(p["candidates"]), place, (4, -12), textcoords="offset points")
     first = max(p["nDCG@10"] for p in record["points"] if p["reranker"] is None)
     axes.axhline(first, color=OTHERS, linestyle="--", label="first stage alone")
     axes.legend(frameon=False, loc="lower right")
