@@ -161,7 +161,7 @@ def inside_of(found: Evaluation, reranker: str) -> str | None:
     sharing = [
         inside_name(other.model)
         for other in BUILT_IN.values()
-        if (other.directory, other.bi_encoder) == (spec.directory, spec.bi_encoder)
+        if (other.trunk or other.model) == (spec.trunk or spec.model)
     ]
     measured = {each.name for each in found.configurations}
     return next((name for name in sharing if name in measured), None)
