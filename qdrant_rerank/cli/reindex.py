@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from secrets import token_hex
 from typing import Any
 
 import click
@@ -90,7 +91,8 @@ def reindex(
         payload_indexes=dict(_index(given) for given in indexes),
     )
     alias = source.collection
-    new = f"{alias}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
+    # No other run has this name, not even in the same second: it is removed if this one fails.
+    new = f"{alias}-{time.strftime('%Y%m%d-%H%M%S')}-{token_hex(8)}"
     with (
         searcher_for(replace(source, collection=new)) as plain,
         documents_in(file, source.text) as documents,

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from contextlib import closing
 
 import pytest
@@ -158,6 +159,23 @@ def test_reindex_keeps_the_language_and_measures_the_length_again(run, tmp_path)
     assert (refused.exit_code, "in 'german'" in refused.stderr) == (2, True)
     unknown = run("index", "-", "--collection", "x", "--language", "klingon", documents=words)
     assert (unknown.exit_code, "language is 'klingon'" in unknown.stderr) == (2, True)
+
+
+def test_runs_of_reindex_in_one_instant_fill_collections_of_their_own(run, monkeypatch):
+    """A run that fails removes its collection, which must not be the one that is searched."""
+    monkeypatch.setattr(time, "time_ns", lambda: 1)
+    monkeypatch.setattr(time, "strftime", lambda *given: "20300101-000000")
+    place = ("--collection", "docs", "--embedder", "none")
+    run("index", "-", "--collection", "before", documents=DOCUMENTS[:1])
+    for _ in range(2):
+        done = run("reindex", "-", *place, "--json", documents=[{"text": "Iron melts."}])
+        assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["collection"] != told["replaced"]
+    failed = run("reindex", "-", *place, documents=[{"text": "Iron melts."}, {"no": "text"}])
+    assert failed.exit_code != 0
+    found = run("search", "iron", *place, "--reranker", "none", "--json")
+    assert len(json.loads(found.stdout)) == 1
 
 
 def test_doctor_calls_local_mode_by_its_name(run, tmp_path):
