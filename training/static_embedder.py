@@ -57,13 +57,17 @@ def main() -> None:
     parser.add_argument("data", type=existing_path)
     parser.add_argument("work", type=Path)
     default = Path(__file__).parents[1] / "qdrant_rerank" / "bundled" / NAME
-    parser.add_argument("out", type=Path, nargs="?", default=default)
+    parser.add_argument("out", type=Path, nargs="?", help="the bundled one's folder, by default")
     parser.add_argument("--teachers", nargs="+", default=["minilm"], choices=["minilm", "e5"])
     parser.add_argument("--e5", type=existing_path, help="folder of e5-small-v2")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     if "e5" in given.teachers and given.e5 is None:
         parser.error("--teachers e5 needs --e5, the folder of e5-small-v2")
+    if given.teachers != ["minilm"] and given.out is None:
+        parser.error(
+            "other teachers than the bundled embedder's need OUT_DIR, another folder than its"
+        )
     given.work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(SEED)
     torch.set_num_threads(given.threads)
@@ -93,7 +97,7 @@ def main() -> None:
         torch.from_numpy((query_targets @ basis).astype(np.float32)),
         torch.from_numpy((passage_targets @ basis).astype(np.float32)),
     )
-    save(fitted, tokenizer, given.out)
+    save(fitted, tokenizer, given.out or default)
 
 
 def training_pairs(data: Path) -> tuple[list[str], list[str]]:

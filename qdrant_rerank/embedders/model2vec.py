@@ -18,6 +18,7 @@ from qdrant_rerank.hub.locate import locate_file
 from qdrant_rerank.inference.tokenization import well_formed
 from qdrant_rerank.inference.tokenizer_files import tokenizer_errors
 from qdrant_rerank.utils.json_object import JsonObject, parse_json
+from qdrant_rerank.utils.validation import as_path
 
 __all__ = ["Model2VecEmbedder", "fetched_model2vec", "is_model2vec"]
 
@@ -147,9 +148,10 @@ class Model2VecEmbedder:
             name: name of the model; None for the directory's.
 
         Raises:
+            InvalidInputError: ``directory`` is no path.
             ModelFileError: a file is missing, damaged, or does not fit the others.
         """
-        directory = Path(directory)
+        directory = as_path("directory", directory)
         arrays = read_safetensors(directory / WEIGHTS)
         vectors = next((arrays[name] for name in VECTORS if name in arrays), None)
         if vectors is None:

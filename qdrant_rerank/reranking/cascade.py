@@ -60,7 +60,7 @@ class Cascade:
 
     def __init__(self, stages: Sequence[tuple[RerankerLike, int | None]]) -> None:
         given: object = stages  # a text is a sequence, too
-        if not isinstance(given, Sequence) or isinstance(given, str):
+        if not isinstance(given, Sequence) or isinstance(given, str | bytes):
             raise InvalidInputError(
                 f"stages is {shown(stages)}; expected a list of (reranker, keep) pairs."
             )

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import os
 from collections.abc import AsyncIterable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -60,12 +61,12 @@ def a_type(value: Any) -> str:
 
 
 def as_path(name: str, value: Any) -> Path:
-    """Return a path that is a str or a Path.
+    """Return a path that is a str, a Path or another ``os.PathLike`` of text.
 
     Raises:
-        InvalidInputError: it is neither.
+        InvalidInputError: it is none of these.
     """
-    if not isinstance(value, str | Path):
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
         raise InvalidInputError(f"{name} is {shown(value)}; expected a str or a Path.")
     return Path(value)
 

@@ -1,11 +1,15 @@
 """What several things may be given as."""
 
+import os
+from pathlib import Path, PurePath
+
 import pandas as pd
 import pytest
 from qdrant_client import models
 
 from qdrant_rerank import DocumentStates, StaticEmbedder
 from qdrant_rerank.cross_encoder.calibration import Calibrator
+from qdrant_rerank.embedders.model2vec import Model2VecEmbedder
 from qdrant_rerank.errors import InvalidInputError
 from qdrant_rerank.evaluation import read_corpus, read_qrels, read_queries, read_run
 from qdrant_rerank.evaluation.trec import write_run
@@ -81,6 +85,15 @@ def test_a_number_that_python_does_not_write_is_refused_in_our_words(number):
         require_positive("limit", 2**63)
 
 
+@pytest.mark.parametrize("kind", [str, Path, PurePath])
+def test_a_path_of_any_kind_is_taken(kind, tmp_path):
+    """What ``open`` takes, but for bytes."""
+    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
+    assert read_qrels(kind(str(tmp_path / "qrels.tsv"))) == {"q": {"d": 1}}
+    [entry] = os.scandir(tmp_path)
+    assert read_qrels(entry) == {"q": {"d": 1}}
+
+
 @pytest.mark.parametrize("path", [None, 5, b"bytes"])
 @pytest.mark.parametrize(
     "call",
@@ -90,6 +103,7 @@ def test_a_number_that_python_does_not_write_is_refused_in_our_words(number):
         lambda path: Calibrator("platt", slope=1.0, intercept=0.0).save(path),
         Calibrator.load,
         StaticEmbedder.from_directory,
+        Model2VecEmbedder.from_directory,
         read_corpus,
         read_qrels,
         read_queries,
