@@ -38,7 +38,7 @@ NAME = "static-minilm-l6-v1"
 DIMENSION = 256
 SIF = 1e-3  # a: tokens more frequent than this in running text count less than half
 TEACHER_TOKENS = 128  # of a text, read by the teacher
-TEACHER_BATCH = 3072  # tokens that it reads at once
+TEACHER_BATCH = 3072  # tokens that it reads at once, about
 STUDENT_TOKENS = 256  # of a text, read by the student in training
 MOST_PASSAGES = 60_000  # that the teacher embeds
 SEED = 7
@@ -210,8 +210,7 @@ def teacher_vectors(
     vectors = np.zeros((len(texts), 384), dtype=np.float32)
     began, start = time.perf_counter(), 0
     while start < len(order):
-        width = len(encoded[order[start]])
-        rows = order[start : start + max(1, TEACHER_BATCH // max(width, 1))]
+        rows = order[start : start + TEACHER_BATCH // len(encoded[order[start]])]
         width = max(len(encoded[i]) for i in rows)
         ids = torch.zeros(len(rows), width, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -328,7 +327,7 @@ def save(vectors: NDArray[np.float32], tokenizer: Tokenizer, out: Path) -> None:
     np.save(out / "scales.npy", scales.astype(np.float32))
     tokenizer.no_truncation()
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)
-    config = {"name": NAME, "dimension": int(vectors.shape[1]), "model_type": "static"}
+    config = {"name": out.name, "dimension": int(vectors.shape[1]), "model_type": "static"}
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     print(f"wrote {out}")
 
