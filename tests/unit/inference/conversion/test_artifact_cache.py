@@ -37,9 +37,9 @@ from qdrant_rerank.inference.conversion.artifact_cache import artifact
 
 def build(folder):
     (folder / "part").write_text("part")
-    child = os.fork() if int(sys.argv[2]) else 0
-    if child or not int(sys.argv[2]):
-        print(next(p for p in folder.parents if p.parent == Path(sys.argv[1])), child, flush=True)
+    if not int(sys.argv[2]) or os.fork() == 0:  # a child that prints has let go
+        room = next(p for p in folder.parents if p.parent == Path(sys.argv[1]))
+        print(room, os.getpid(), flush=True)
     time.sleep(60)
 
 with artifact(Path(sys.argv[1]), "kind", [], {}, build):
