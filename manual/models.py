@@ -89,11 +89,11 @@ Pairs per second of this package and others on the same file, by default and at 
 
 ![Pairs per second of each contender](../assets/peers.svg)
 
-Quality against time, with the number of candidates beside each point, on the demo's questions:
+Quality against time on the demo's questions, with the number of candidates at the default's points:
 
 ![nDCG@10 against milliseconds per query](../assets/depth.svg)
 
-What a cascade of the models that were bundled before kept of the quality:
+What a cascade of the six layers and the default keeps of the quality:
 
 ![nDCG@10 against milliseconds of cascades](../assets/cascade.svg)
 {record}

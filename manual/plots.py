@@ -21,12 +21,18 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.transforms import Bbox  # noqa: E402
 
 from manual.models import quality_rows  # noqa: E402
-from qdrant_rerank.hub.catalog import REPLACED  # noqa: E402
+from qdrant_rerank import DEFAULT_RERANKER  # noqa: E402
 
 __all__ = ["PLOTS", "RESULTS"]
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 OURS, OTHERS = "#3949ab", "#9e9e9e"
+#: Bundled rerankers, and how their line in the plot of depth is drawn.
+DEPTH_LINES = {
+    DEFAULT_RERANKER: "o-",
+    "grown-e5-small-cross-v1": "^:",
+    "grown-e5-small-l6-v1": "s--",
+}
 
 
 def read(name: str) -> Any:
@@ -74,22 +80,22 @@ def peers() -> str:
 
 
 def depth() -> str:
-    """Draw quality against time by the number of candidates, which stands beside each point."""
+    """Draw quality against time by depth; the number of candidates stands at the default's."""
     record = read("candidates.json")
     [whole] = [
         p["ms"]
         for p in record["points"]
-        if (p["reranker"], p["candidates"]) == ("grown-e5-small-v1", 100)
+        if (p["reranker"], p["candidates"]) == (DEFAULT_RERANKER, 100)
     ]
     figure = Figure((7, 3.4))
     axes = figure.subplots()
-    model = "grown-e5-small-v1"
-    points = sorted((p for p in record["points"] if p["reranker"] == model), key=lambda p: p["ms"])
-    times = [p["ms"] / whole for p in points]
-    axes.plot(times, [p["nDCG@10"] for p in points], "o-", color=OURS, label=model)
-    for p in points:
-        place = (p["ms"] / whole, p["nDCG@10"])
-        axes.annotate(str(p["candidates"]), place, (4, -12), textcoords="offset points")
+    for model, line in DEPTH_LINES.items():
+        points = [p for p in record["points"] if p["reranker"] == model]
+        places = [(p["ms"] / whole, p["nDCG@10"]) for p in points]
+        axes.plot(*zip(*places, strict=True), line, color=OURS, label=model)
+        for p, place in zip(points, places, strict=True):
+            if model == DEFAULT_RERANKER:
+                axes.annotate(str(p["candidates"]), place, (4, -12), textcoords="offset points")
     first = max(p["nDCG@10"] for p in record["points"] if p["reranker"] is None)
     axes.axhline(first, color=OTHERS, linestyle="--", label="first stage alone")
     axes.legend(frameon=False, loc="lower right")
@@ -107,10 +113,16 @@ def cascade() -> str:
     times = {name: median(record["seconds"][name]) * 1000 for name in names}
     figure = Figure((7, 3.2))
     axes = figure.subplots()
+    axes.scatter(
+        [times[name] for name in names],
+        [means[name] for name in names],
+        color=[OURS if name.startswith("keep") else OTHERS for name in names],
+    )
+    axes.margins(0.15)
+    axes.autoscale_view()  # labels are placed by the final limits
+    taken: list[Bbox] = []
     for name in names:
-        kept = name.startswith("keep")
-        axes.scatter(times[name], means[name], color=OURS if kept else OTHERS)
-        axes.annotate(name, (times[name], means[name]), (5, 4), textcoords="offset points")
+        _label(axes, name, (times[name], means[name]), taken)
     axes.set_xlabel("milliseconds per query, 100 candidates")
     axes.set_ylabel("nDCG@10, TREC DL 2019")
     return _svg(figure)
@@ -128,8 +140,6 @@ def states() -> str:
     points = {}
     for name, row in record.items():
         part, _, model = name.partition(" ")
-        if model in REPLACED:
-            continue  # it was bundled when that was recorded
         if part == "speed" and "fastembed ms" in row:
             points[FASTEMBED[0]] = (row["fastembed ms"], FASTEMBED[1], OTHERS)
         quality = record.get(f"dl19 {model}", {})
