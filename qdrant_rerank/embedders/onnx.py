@@ -14,6 +14,7 @@ from qdrant_rerank.inference.plan import make_plan
 from qdrant_rerank.inference.request import Request
 from qdrant_rerank.inference.runtime import Runtime
 from qdrant_rerank.inference.tokenization import PairTokenizer
+from qdrant_rerank.utils.validation import require_positive
 
 __all__ = ["OnnxEmbedder"]
 
@@ -42,6 +43,7 @@ class OnnxEmbedder:
     Raises:
         ModelFileError: a file is missing, damaged, or cannot be downloaded.
         ModelOutputError: the model does not return token or sentence vectors.
+        InvalidInputError: an argument is of a wrong kind, or too small.
     """
 
     def __init__(
@@ -53,13 +55,14 @@ class OnnxEmbedder:
         max_length: int | None = None,
         local_files_only: bool = False,
     ) -> None:
+        require_positive("max_length", max_length)
+        request = Request(threads=threads, engine="onnxruntime")
         files: ModelFiles = locate_embedder(
             model_name, cache_dir=cache_dir, local_files_only=local_files_only
         )
         self.name = files.name
         self._tokenizer = PairTokenizer.from_directory(files.tokenizer, max_length=max_length)
         files.require_own_data()
-        request = Request(threads=threads, engine="onnxruntime")
         self._runtime = Runtime(files.model, make_plan(request, files.precision))
         self.dimension = 0  # until the first vector shows it
         self.dimension = len(self.embed_query("a"))

@@ -26,8 +26,7 @@ from qdrant_rerank.embedders.splade_layout import (
 )
 from qdrant_rerank.embedders.text_batches import run_on_texts
 from qdrant_rerank.errors import MissingPrecisionError, ModelFileError, ModelOutputError
-from qdrant_rerank.hub.cache import expanded
-from qdrant_rerank.hub.locate import ModelFiles, locate_embedder
+from qdrant_rerank.hub.locate import ModelFiles, locate_embedder, path_of
 from qdrant_rerank.inference.plan import make_plan
 from qdrant_rerank.inference.request import Request
 from qdrant_rerank.inference.runtime import Runtime
@@ -99,7 +98,7 @@ class SpladeEncoder:
             require_choice("activation", activation, Activation)
         require_positive("max_active_dims", max_active_dims)
         require_positive("max_length", max_length)
-        root = expanded(Path(model_name))
+        root = path_of("model_name", model_name)
         files = None
         if not root.is_dir():
             files = locate_embedder(

@@ -21,7 +21,7 @@ from qdrant_rerank.inference.request import Request
 from qdrant_rerank.inference.runtime import Runtime
 from qdrant_rerank.inference.tokenization import PairTokenizer
 from qdrant_rerank.inference.tokenizer_files import TokenizerFiles
-from qdrant_rerank.utils.validation import require_several
+from qdrant_rerank.utils.validation import require_positive, require_several
 
 __all__ = ["TrunkEmbedder"]
 
@@ -46,12 +46,14 @@ class TrunkEmbedder:
 
     Raises:
         ModelFileError: a file of the bundled reranker is missing or damaged.
-        InvalidInputError: ``max_length`` is more than 512.
+        InvalidInputError: ``threads`` or ``max_length`` is no positive int, or ``max_length`` is
+            more than 512.
     """
 
     name = TRUNK_EMBEDDER
 
     def __init__(self, *, threads: int | None = None, max_length: int | None = None) -> None:
+        require_positive("max_length", max_length)
         self._arguments = {"threads": threads, "max_length": max_length}
         files: ModelFiles = locate(DEFAULT_RERANKER)
         own = TokenizerFiles.load(files.tokenizer)

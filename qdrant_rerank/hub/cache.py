@@ -19,6 +19,7 @@ from typing import Any, TypeGuard
 from qdrant_rerank.errors import InvalidInputError, UnknownModelError
 from qdrant_rerank.hub.integrity import Digest, Verified, is_hex, stays_inside
 from qdrant_rerank.utils.atomic_files import write_whole
+from qdrant_rerank.utils.validation import as_path
 
 __all__ = [
     "CachedRepository",
@@ -194,11 +195,11 @@ def cache_directory(cache_dir: str | Path | None = None) -> Path:
     """Return ``cache_dir``, else ``QDRANT_RERANK_CACHE``, else the hub's own cache.
 
     Raises:
-        InvalidInputError: the path starts with "~", and there is no home directory.
+        InvalidInputError: it is no path, or it starts with "~", and there is no home directory.
     """
     from huggingface_hub import constants
 
-    chosen = cache_dir or os.environ.get("QDRANT_RERANK_CACHE")
+    chosen = _chosen(cache_dir)
     if not chosen and constants.HF_HUB_CACHE.startswith("~"):
         raise InvalidInputError(
             "There is no home directory to keep models in: HOME is not set, and the user has no "
@@ -211,11 +212,21 @@ def artifact_directory(cache_dir: str | Path | None = None) -> Path:
     """Return the folder in that cache for files made of models, such as quantised ones.
 
     Without a home directory, it is a folder that cannot be written: nothing is kept.
+
+    Raises:
+        InvalidInputError: ``cache_dir`` is no path.
     """
+    _chosen(cache_dir)
     try:
         return cache_directory(cache_dir) / "qdrant-rerank"
     except InvalidInputError:
         return Path(os.devnull, "qdrant-rerank")
+
+
+def _chosen(cache_dir: str | Path | None) -> Path | str | None:
+    if cache_dir is not None and cache_dir != "":
+        return as_path("cache_dir", cache_dir)
+    return os.environ.get("QDRANT_RERANK_CACHE")
 
 
 def expanded(path: str | Path) -> Path:

@@ -116,12 +116,16 @@ def locate(
             for the "~" of a path.
     """
     require_choice("precision", precision, Precision)
+    if revision is not None and not isinstance(revision, str):
+        raise InvalidInputError(
+            f"revision is {a_type(revision)}; expected a branch, tag or commit as a str."
+        )
     find: Callable[[Precision], ModelFiles]
     if specific_model_path is not None:
-        path = _path("specific_model_path", specific_model_path)
+        path = path_of("specific_model_path", specific_model_path)
         find = functools.partial(_in_directory, str(model_name), path)
     elif (spec := find_spec(model_name)) is None:
-        path = _path("model_name", model_name)
+        path = path_of("model_name", model_name)
         if not path.is_dir():
             return _beside(path)
         find = functools.partial(_in_directory, path.name, path)
@@ -158,7 +162,7 @@ def find_spec(model_name: str | Path) -> ModelSpec | None:
         UnknownModelError: no such name or path, and the name cannot be a repository.
         InvalidInputError: the name is empty, or not a str or path.
     """
-    path = _path("model_name", model_name)
+    path = path_of("model_name", model_name)
     try:
         return find_model(str(model_name))
     except UnknownModelError:
@@ -234,7 +238,7 @@ def locate_embedder(
     Raises:
         ModelFileError: a file is missing, damaged or could not be fetched.
     """
-    path = _path("model_name", model_name)
+    path = path_of("model_name", model_name)
     if os.path.lexists(path):
         return _in_directory(path.name, path, "auto", task) if path.is_dir() else _beside(path)
     return _in_cache(
@@ -323,7 +327,12 @@ def _in_cache(
     )
 
 
-def _path(name: str, value: str | Path) -> Path:
+def path_of(name: str, value: str | Path) -> Path:
+    """Return what a model's name or place means as a path, whether it is there or not.
+
+    Raises:
+        InvalidInputError: it is not a str or path, or blank, or there is no home directory for "~".
+    """
     if not isinstance(value, str | Path):
         raise InvalidInputError(f"{name} is {a_type(value)}; expected a str or a path.")
     if isinstance(value, str) and not value.strip():

@@ -114,6 +114,9 @@ def test_max_length_is_checked():
     """Before anything is loaded."""
     with pytest.raises(InvalidInputError, match="512"):
         TrunkEmbedder(max_length=513)
+    for wrong in (0, "a"):
+        with pytest.raises(InvalidInputError, match="max_length is .*; expected "):
+            TrunkEmbedder(max_length=wrong)
     short = TrunkEmbedder(max_length=16)
     assert np.array_equal(*short.embed_documents(["word " * 20, "word " * 30]))
 

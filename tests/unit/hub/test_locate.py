@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from qdrant_rerank import OnnxEmbedder, TextCrossEncoder
+from qdrant_rerank import DEFAULT_RERANKER, OnnxEmbedder, SpladeEncoder, TextCrossEncoder
 from qdrant_rerank.errors import InvalidInputError, ModelFileError, UnknownModelError
+
+NAMED = [TextCrossEncoder, OnnxEmbedder, SpladeEncoder]
 
 
 @pytest.fixture(params=[TextCrossEncoder, OnnxEmbedder])
@@ -16,6 +18,7 @@ def load(request):
     return request.param
 
 
+@pytest.mark.parametrize("load", NAMED)
 @pytest.mark.parametrize("name", ["", "  ", "\n"])
 def test_an_empty_name_is_named(load, name, tmp_path, monkeypatch):
     """It is not the working directory."""
@@ -26,11 +29,31 @@ def test_an_empty_name_is_named(load, name, tmp_path, monkeypatch):
         TextCrossEncoder("bge-reranker-base", specific_model_path=name)
 
 
+@pytest.mark.parametrize("load", NAMED)
 @pytest.mark.parametrize("name", [None, 3, b"model", ["model"]])
 def test_a_name_of_another_type_is_named(load, name):
     """With its type."""
     with pytest.raises(InvalidInputError, match="model_name is a.*; expected a str or a path"):
         load(name)
+
+
+@pytest.mark.parametrize("wrong", [5, b"models", ["models"]])
+@pytest.mark.parametrize("load", NAMED)
+def test_a_cache_that_is_no_path_is_named(load, wrong):
+    """Of a bundled model too, which keeps there what is made of it."""
+    for name in ("owner/model", *[DEFAULT_RERANKER] * (load is TextCrossEncoder)):
+        with pytest.raises(InvalidInputError, match=r"cache_dir is .*; expected a str or a Path"):
+            load(name, cache_dir=wrong)
+
+
+def test_other_arguments_are_checked_before_anything_is_fetched():
+    """Their names are told."""
+    with pytest.raises(InvalidInputError, match="revision is an int; expected a branch, tag or co"):
+        TextCrossEncoder("owner/model", revision=5)
+    for arguments in ({"max_length": "a"}, {"max_length": 0}, {"threads": "a"}):
+        [name] = arguments
+        with pytest.raises(InvalidInputError, match=f"{name} is .*; expected "):
+            OnnxEmbedder("owner/model", **arguments)
 
 
 @pytest.mark.parametrize(
