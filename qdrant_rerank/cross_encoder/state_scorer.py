@@ -44,7 +44,8 @@ __all__ = ["QUERY_SHARE", "STORED_SHARE", "StateScorer", "StateSteps", "StoredTe
 
 #: Part of the max length that is kept free for the query: 64 of 512 tokens.
 QUERY_SHARE = 8
-#: Times as fast, at least, is a document whose states are stored (``benchmarks/stored_states.py``).
+#: Times as fast a document whose states are stored counts. The default's is 16 times, by processor
+#: time, and that of ``grown-e5-small-cross-v1`` 3 times (``benchmarks/stored_states.py``).
 STORED_SHARE = 20
 LETTERS_PER_TOKEN = 4  # of a text, about
 PAIRS_PER_STEP = 16  # that take as long, with stored states, as one batch of texts
