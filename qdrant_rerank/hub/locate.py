@@ -35,7 +35,7 @@ from qdrant_rerank.hub.specs import ModelSource, ModelSpec
 from qdrant_rerank.utils.validation import a_type, require_choice, shown
 from qdrant_rerank.utils.warn import warn_caller
 
-__all__ = ["ModelFiles", "find_spec", "locate", "locate_embedder", "wanted_of"]
+__all__ = ["ModelFiles", "find_spec", "locate", "locate_embedder", "path_of", "wanted_of"]
 
 
 NEARLY_THE_SAME = 0.9  # of two names

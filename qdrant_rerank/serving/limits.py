@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from qdrant_rerank.serving.http_errors import GONE, HttpError
 from qdrant_rerank.serving.settings import ServeSettings
 from qdrant_rerank.utils.deadline import Deadline
+from qdrant_rerank.utils.json_object import uncollected
 
 __all__ = ["BodyReader", "deadline_of", "require_room"]
 
@@ -165,12 +166,13 @@ def _same(value: dict[str, Any]) -> dict[str, Any]:
 
 def _parsed(body: bytearray, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     try:
-        return json.loads(
-            body.decode("utf-8"),
-            parse_constant=_refuse,
-            parse_float=_finite,
-            object_hook=object_hook,
-        )
+        with uncollected():
+            return json.loads(
+                body.decode("utf-8"),
+                parse_constant=_refuse,
+                parse_float=_finite,
+                object_hook=object_hook,
+            )
     except RecursionError:
         reason = "it is nested too deep"
     except UnicodeDecodeError:

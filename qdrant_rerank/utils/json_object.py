@@ -1,15 +1,17 @@
 """JSON objects that others wrote: each field is checked when it is read."""
 
+import gc
 import json
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from qdrant_rerank.errors import ModelFileError
 
-__all__ = ["JsonObject", "parse_json"]
+__all__ = ["JsonObject", "parse_json", "uncollected"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +108,29 @@ class JsonObject:
         )
 
 
-def parse_json(text: str) -> Any:
-    """Parse JSON.
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Collect no garbage meanwhile: JSON that is nested too deep leads to the end of the stack.
+
+    A finalizer that runs there fails, and what it should have closed stays open.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON, of text or UTF-8.
 
     Raises:
         ValueError: the text is not JSON, or is nested too deep.
     """
     try:
-        return json.loads(text)
+        with uncollected():
+            return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deep") from None

@@ -26,6 +26,7 @@ from qdrant_rerank.errors import (
     redact,
 )
 from qdrant_rerank.utils.deadline import Deadline
+from qdrant_rerank.utils.json_object import parse_json
 from qdrant_rerank.utils.server_arguments import read_headers, read_key, read_url
 from qdrant_rerank.utils.validation import require_count, require_number
 
@@ -195,8 +196,8 @@ class ModelServer:
 
     def _read(self, answer: bytes) -> Any:
         try:
-            found = json.loads(answer)
-        except (ValueError, RecursionError) as error:
+            found = parse_json(answer)
+        except ValueError as error:
             said = _quoted(answer)
             return _Failure(
                 f"sent an answer that is not JSON: {said}. Check the url: is that its "
@@ -308,7 +309,7 @@ def _quoted(answer: bytes) -> str:
     """Return the words of a server's answer, or its beginning."""
     said = answer.decode("utf-8", "replace").strip()
     try:
-        found = json.loads(said)
+        found = parse_json(said)
         for name in ("message", "error", "detail", "message"):
             if isinstance(found, Mapping) and name in found:
                 found = found[name]
