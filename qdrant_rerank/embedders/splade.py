@@ -98,6 +98,7 @@ class SpladeEncoder:
             require_choice("activation", activation, Activation)
         require_positive("max_active_dims", max_active_dims)
         require_positive("max_length", max_length)
+        require_positive("threads", threads)
         root = path_of("model_name", model_name)
         files = None
         if not root.is_dir():

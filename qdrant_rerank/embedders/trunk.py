@@ -38,7 +38,7 @@ class TrunkEmbedder:
 
     Args:
         threads: texts that are embedded at the same time; None for one per core.
-        max_length: longest text in tokens; longer texts are cut. None for the model's limit, 512.
+        max_length: longest text in tokens, 5 to 512; longer texts are cut. None for 512.
 
     Attributes:
         name: "e5-small-v2", recorded in a collection that is created with it.
@@ -46,8 +46,7 @@ class TrunkEmbedder:
 
     Raises:
         ModelFileError: a file of the bundled reranker is missing or damaged.
-        InvalidInputError: ``threads`` or ``max_length`` is no positive int, or ``max_length`` is
-            more than 512.
+        InvalidInputError: ``threads`` is no positive int, or ``max_length`` none from 5 to 512.
     """
 
     name = TRUNK_EMBEDDER

@@ -182,7 +182,7 @@ def cached_repository(name: str, cache_dir: str | Path | None = None) -> CachedR
         InvalidInputError: see :func:`cache_directory`.
     """
     fastembeds = os.environ.get("FASTEMBED_CACHE_PATH")
-    if fastembeds and not (cache_dir or os.environ.get("QDRANT_RERANK_CACHE")):
+    if fastembeds and not _chosen(cache_dir):
         found = CachedRepository(name, expanded(fastembeds).absolute())
         with suppress(InvalidInputError):
             ours = CachedRepository(name, cache_directory())
@@ -214,17 +214,18 @@ def artifact_directory(cache_dir: str | Path | None = None) -> Path:
     Without a home directory, it is a folder that cannot be written: nothing is kept.
 
     Raises:
-        InvalidInputError: ``cache_dir`` is no path.
+        InvalidInputError: ``cache_dir`` is no path, or starts with a "~" that stands for none.
     """
-    _chosen(cache_dir)
     try:
         return cache_directory(cache_dir) / "qdrant-rerank"
     except InvalidInputError:
+        if cache_dir not in (None, ""):
+            raise
         return Path(os.devnull, "qdrant-rerank")
 
 
 def _chosen(cache_dir: str | Path | None) -> Path | str | None:
-    if cache_dir is not None and cache_dir != "":
+    if cache_dir not in (None, ""):
         return as_path("cache_dir", cache_dir)
     return os.environ.get("QDRANT_RERANK_CACHE")
 

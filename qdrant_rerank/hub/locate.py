@@ -333,14 +333,14 @@ def path_of(name: str, value: str | Path) -> Path:
     Raises:
         InvalidInputError: it is not a str or path, or blank, or there is no home directory for "~".
     """
-    if not isinstance(value, str | Path):
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
         raise InvalidInputError(f"{name} is {a_type(value)}; expected a str or a path.")
     if isinstance(value, str) and not value.strip():
         raise InvalidInputError(
             f"{name} is empty; expected the name of a model, a hub repository as 'owner/name', or "
             "a path."
         )
-    return expanded(value)
+    return expanded(Path(value))
 
 
 def _in_directory(

@@ -64,10 +64,12 @@ def as_path(name: str, value: Any) -> Path:
     """Return a path that is a str, a Path or another ``os.PathLike`` of text.
 
     Raises:
-        InvalidInputError: it is none of these.
+        InvalidInputError: it is none of these, or has a null character.
     """
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
         raise InvalidInputError(f"{name} is {shown(value)}; expected a str or a Path.")
+    if "\0" in os.fspath(value):
+        raise InvalidInputError(f"{name} is {shown(value)}; no path has a null character.")
     return Path(value)
 
 

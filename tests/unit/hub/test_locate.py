@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -37,12 +37,22 @@ def test_a_name_of_another_type_is_named(load, name):
         load(name)
 
 
-@pytest.mark.parametrize("wrong", [5, b"models", ["models"]])
 @pytest.mark.parametrize("load", NAMED)
-def test_a_cache_that_is_no_path_is_named(load, wrong):
+def test_a_path_of_any_kind_is_a_name(load, tmp_path):
+    """Also one that pathlib does not know as a file's."""
+    with pytest.raises(ModelFileError, match=str(tmp_path)):
+        load(PurePosixPath(tmp_path))
+
+
+@pytest.mark.parametrize("wrong", [5, 0, b"models", ["models"], "a\0b", "~no.such.user/models"])
+@pytest.mark.parametrize("load", NAMED)
+def test_a_cache_that_is_no_path_is_named(load, wrong, tmp_path, monkeypatch):
     """Of a bundled model too, which keeps there what is made of it."""
+    monkeypatch.setenv("FASTEMBED_CACHE_PATH", str(tmp_path))
     for name in ("owner/model", *[DEFAULT_RERANKER] * (load is TextCrossEncoder)):
-        with pytest.raises(InvalidInputError, match=r"cache_dir is .*; expected a str or a Path"):
+        with pytest.raises(
+            InvalidInputError, match=r"cache_dir is .*; (expected|no path)|no\.such"
+        ):
             load(name, cache_dir=wrong)
 
 
@@ -52,8 +62,9 @@ def test_other_arguments_are_checked_before_anything_is_fetched():
         TextCrossEncoder("owner/model", revision=5)
     for arguments in ({"max_length": "a"}, {"max_length": 0}, {"threads": "a"}):
         [name] = arguments
-        with pytest.raises(InvalidInputError, match=f"{name} is .*; expected "):
-            OnnxEmbedder("owner/model", **arguments)
+        for load in NAMED:
+            with pytest.raises(InvalidInputError, match=f"{name} is .*; expected "):
+                load("owner/model", **arguments)
 
 
 @pytest.mark.parametrize(
