@@ -120,7 +120,7 @@ def cascade() -> str:
     )
     axes.margins(0.15)
     axes.autoscale_view()  # labels are placed by the final limits
-    taken: list[Bbox] = []
+    taken = _boxes(axes, [(times[name], means[name]) for name in names])
     for name in names:
         _label(axes, name, (times[name], means[name]), taken)
     axes.set_xlabel("milliseconds per query, 100 candidates")
@@ -152,7 +152,7 @@ def states() -> str:
     axes.set_xscale("log")
     axes.set_xlim(min(ms for ms, *_ in points.values()) / 2, 20_000)
     axes.set_ylim(0.49, 0.78)
-    taken: list[Bbox] = []
+    taken = _boxes(axes, [(ms, value) for ms, value, _ in points.values()])
     for name, (ms, value, color) in points.items():
         axes.scatter(ms, value, color=color, zorder=2)
         _label(axes, name, (ms, value), taken)
@@ -161,6 +161,12 @@ def states() -> str:
     axes.set_xlabel("milliseconds to rerank 100 documents of 15 to 250 words, 2 cores")
     axes.set_ylabel("nDCG@10, TREC DL 2019")
     return _svg(figure)
+
+
+def _boxes(axes: Axes, places: list[tuple[float, float]]) -> list[Bbox]:
+    """Return where points are drawn, which no label may cover."""
+    drawn = axes.transData.transform(places)
+    return [Bbox.from_extents(x - 3, y - 3, x + 3, y + 3) for x, y in drawn]
 
 
 def _label(axes: Axes, text: str, place: tuple[float, float], taken: list[Bbox]) -> None:
