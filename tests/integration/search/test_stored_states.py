@@ -472,7 +472,7 @@ def test_a_cascade_checks_records_beside_the_event_loop(encoder):
         searcher.add(DOCUMENTS, ids=IDS, settings=STORED)
         for point in IDS:  # current by their heads; whether they are whole takes long to tell
             record = stored_record(engine.retrieve("docs", [point])[0].payload)
-            large = record[: HEAD.size] + bytes(8_000_000)
+            large = record[: HEAD.size] + bytes(16_000_000)
             engine.set_payload("docs", states_payload(large), points=[point])
         began = time.thread_time()
         assert not is_current(large, TEXTS[-1], encoder.states_models["int8"], "int8")
